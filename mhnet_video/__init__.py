@@ -1,0 +1,61 @@
+"""Video restoration as a stream: decode, MHNet, encode.
+
+The names below are the public API; everything else may change without notice.
+They load on first use, so `mhnet-video --help` does not wait for PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mhnet_video.config import Box, RestoreConfig
+    from mhnet_video.errors import (
+        ConfigError,
+        MHNetVideoError,
+        ReadError,
+        WeightsError,
+        WriteError,
+    )
+    from mhnet_video.network import MHNet
+    from mhnet_video.pipelines.restore import Report, restore_video
+    from mhnet_video.restorer import Restorer
+    from mhnet_video.weights import load_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Box": "mhnet_video.config",
+    "ConfigError": "mhnet_video.errors",
+    "MHNet": "mhnet_video.network",
+    "MHNetVideoError": "mhnet_video.errors",
+    "ReadError": "mhnet_video.errors",
+    "Report": "mhnet_video.pipelines.restore",
+    "RestoreConfig": "mhnet_video.config",
+    "Restorer": "mhnet_video.restorer",
+    "WeightsError": "mhnet_video.errors",
+    "WriteError": "mhnet_video.errors",
+    "load_model": "mhnet_video.weights",
+    "restore_video": "mhnet_video.pipelines.restore",
+}
+
+__all__ = [
+    "Box",
+    "ConfigError",
+    "MHNet",
+    "MHNetVideoError",
+    "ReadError",
+    "Report",
+    "RestoreConfig",
+    "Restorer",
+    "WeightsError",
+    "WriteError",
+    "__version__",
+    "load_model",
+    "restore_video",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,61 @@
+"""Settings of a run: plain values, checked once, then frozen. Imports nothing heavy."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mhnet_video.errors import ConfigError
+
+
+class Box(NamedTuple):
+    """A rectangle of the coded picture, in pixels from its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreConfig:
+    """Settings of the restore pipeline."""
+
+    model: str = "auto"
+    """A model's name (`mhnet-video info` lists them); `auto` takes the one for the device."""
+    weights: str | None = None
+    """A weights file to use instead of a shipped model's; None for the shipped ones."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
+    strength: float = 1.0
+    """Share of the restoration that is applied, 0 (none) to 1 (all)."""
+    start: float | None = None
+    """Where to begin, in seconds from the first frame of the clip; None for its beginning."""
+    duration: float | None = None
+    """How much to restore, in seconds; None for all there is."""
+    keep: tuple[Box, ...] = ()
+    """Boxes left as they are in the source."""
+    encoder: str | None = None
+    """FFmpeg's name of the video encoder; None for the container's usual one."""
+    crf: int | None = None
+    """Quality of encoders that have a `crf`, lower is better; None for the default."""
+    preset: str | None = None
+    """Speed preset of encoders that have one; None for the default."""
+    encoder_options: tuple[tuple[str, str], ...] = ()
+    """Further options of the encoder, name and value."""
+    compare: bool = False
+    """Whether to write the picture before and after, side by side."""
+    overwrite: bool = False
+    """Whether an existing destination may be replaced."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching the machine."""
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength must be between 0 and 1, not {self.strength}")
+        if self.start is not None and not self.start >= 0:
+            raise ConfigError(f"start must not be negative, got {self.start}")
+        if self.duration is not None and not self.duration > 0:
+            raise ConfigError(f"duration must be greater than 0, got {self.duration}")
+        for box in self.keep:
+            if box.x < 0 or box.y < 0 or box.width < 1 or box.height < 1:
+                raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {tuple(box)}")
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")

@@ -1,0 +1,31 @@
+"""Every error this package raises on purpose.
+
+* MHNetVideoError
+  * ConfigError    a setting is out of range (also a ValueError)
+  * ReadError      the source cannot be opened or decoded
+  * WriteError     the destination cannot be opened, encoded or written
+  * WeightsError   a weights file is wrong, truncated or foreign
+"""
+
+
+class MHNetVideoError(Exception):
+    """Base of the package's errors; the command line prints its message and exits with 1.
+
+    The message is one sentence for a person: which file, what is wrong, what to do.
+    """
+
+
+class ConfigError(MHNetVideoError, ValueError):
+    """A setting is out of range."""
+
+
+class ReadError(MHNetVideoError):
+    """The source cannot be opened or decoded."""
+
+
+class WriteError(MHNetVideoError):
+    """The destination cannot be opened, encoded or written."""
+
+
+class WeightsError(MHNetVideoError):
+    """A weights file is wrong, truncated or foreign."""
