@@ -1,0 +1,121 @@
+"""PSNR and SSIM of 8-bit pictures, on Y and on RGB, as the deraining papers report them.
+
+Y is Matlab's `rgb2ycbcr` (BT.601, 16 to 235, rounded to 8 bits). SSIM is the first published
+one: an 11x11 Gaussian window of sigma 1.5, only where it fits whole, no downsampling.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+"""`[H, W]` or `[H, W, 3]` (RGB), 0 to 255."""
+
+_WINDOW_SIZE = 11
+_SIGMA = 1.5
+_PEAK = 255.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How near a picture is to its clean twin; more is better in each."""
+
+    psnr_y: float
+    """In dB; infinite where the two are equal."""
+    ssim_y: float
+    """At most 1."""
+    psnr_rgb: float
+    """In dB; infinite where the two are equal."""
+    ssim_rgb: float
+    """At most 1; the mean over the three channels."""
+
+
+def score(picture: Picture, clean: Picture) -> Scores:
+    """All four figures of a picture `[H, W, 3]` against its clean twin.
+
+    Raises:
+        ValueError: The shapes differ, or are smaller than SSIM's window of 11x11.
+    """
+    y, clean_y = luma(picture), luma(clean)
+    return Scores(
+        psnr_y=psnr(y, clean_y),
+        ssim_y=ssim(y, clean_y),
+        psnr_rgb=psnr(picture, clean),
+        ssim_rgb=ssim(picture, clean),
+    )
+
+
+def luma(picture: Picture) -> Picture:
+    """Y of an RGB picture: `[H, W, 3]` to `[H, W]`, 16 to 235.
+
+    Source: ITU-R BT.601, as Matlab's rgb2ycbcr scales and rounds it.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"expected a picture [H, W, 3], got {list(picture.shape)}")
+    y = picture @ (np.array([65.481, 128.553, 24.966]) / _PEAK) + 16
+    return np.rint(y).astype(np.uint8)
+
+
+def psnr(picture: Picture, clean: Picture) -> float:
+    """Peak signal to noise ratio in dB, the error averaged over all channels."""
+    _check(picture, clean)
+    error = picture.astype(np.float64) - clean
+    mean_square = float(np.mean(error * error))
+    return float(10 * np.log10(_PEAK**2 / mean_square)) if mean_square else float("inf")
+
+
+def ssim(picture: Picture, clean: Picture) -> float:
+    """Structural similarity, averaged over the windows and the channels.
+
+    Source: Wang et al., Image Quality Assessment: From Error Visibility to Structural
+    Similarity, 2004, equations 13 to 17, K1 = 0.01 and K2 = 0.03.
+    """
+    _check(picture, clean)
+    if min(picture.shape[:2]) < _WINDOW_SIZE:
+        raise ValueError(
+            f"SSIM needs at least {_WINDOW_SIZE}x{_WINDOW_SIZE} pixels, "
+            f"got {picture.shape[1]}x{picture.shape[0]}"
+        )
+    x, y = picture.astype(np.float64), clean.astype(np.float64)
+    c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x**2
+    variance_y = _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    return float(similarity.mean())
+
+
+def mean_scores(scores: list[Scores]) -> Scores:
+    """The mean of each figure over several pictures."""
+    return Scores(
+        psnr_y=float(np.mean([s.psnr_y for s in scores])),
+        ssim_y=float(np.mean([s.ssim_y for s in scores])),
+        psnr_rgb=float(np.mean([s.psnr_rgb for s in scores])),
+        ssim_rgb=float(np.mean([s.ssim_rgb for s in scores])),
+    )
+
+
+def _blur(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weigh every whole 11x11 window by the Gaussian: `[H, W, ...]` to `[H - 10, W - 10, ...]`."""
+    distance = np.arange(_WINDOW_SIZE) - _WINDOW_SIZE // 2
+    weights = np.exp(-(distance**2) / (2 * _SIGMA**2))
+    weights /= weights.sum()
+    for axis in (0, 1):
+        size = x.shape[axis] - _WINDOW_SIZE + 1
+        rows = (x.take(range(i, i + size), axis=axis) * w for i, w in enumerate(weights))
+        total = next(rows)
+        for row in rows:
+            total += row
+        x = total
+    return x
+
+
+def _check(picture: Picture, clean: Picture) -> None:
+    for each in (picture, clean):
+        if each.dtype != np.uint8:
+            raise ValueError(f"expected uint8 pictures, got {each.dtype}")
+    if picture.shape != clean.shape:
+        raise ValueError(f"expected pictures of one size, got {picture.shape} and {clean.shape}")
