@@ -1,0 +1,100 @@
+"""What a person sees and presses while a clip is restored: the progress bar and Ctrl-C."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mhnet_video.pipelines.restore import Progress
+
+_KNOWN = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
+_UNKNOWN = "{n_fmt} frames, {rate_noinv_fmt}, {elapsed} gone, time left unknown"
+_SAME_PRESS_SECONDS = 0.5
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `H:MM:SS`, the way players show them."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+@contextmanager
+def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
+    """A bar on stderr while the block runs; gives what is called with each progress, or None."""
+    if not shown:
+        yield None
+        return
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # its watching thread is of no use: every frame is reported
+    is_terminal = sys.stderr.isatty()
+    bar: Any = tqdm(
+        file=sys.stderr,
+        unit=" frames",
+        bar_format=_UNKNOWN,
+        dynamic_ncols=True,
+        miniters=1,
+        mininterval=0.1 if is_terminal else 2.0,
+        smoothing=0.1,
+        leave=not is_terminal,
+    )
+
+    def show(progress: "Progress") -> None:
+        # an estimate that proves too low is dropped, rather than shown as 104 %
+        bar.total = progress.total if progress.frames <= (progress.total or 0) else None
+        bar.bar_format = (_KNOWN if bar.total else _UNKNOWN) + "{postfix}"
+        bar.set_postfix_str(f"at {clock(progress.position_seconds)}", refresh=False)
+        bar.update(progress.frames - bar.n)
+
+    try:
+        yield show
+    finally:
+        with suppress(OSError):
+            bar.close()
+
+
+@contextmanager
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """While the block runs, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second Ctrl-C aborts.
+
+    Aborting raises KeyboardInterrupt in the main thread; a third Ctrl-C ends the process.
+    Outside the main thread, where Python has no signals, nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first_press = 0.0
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal first_press
+        now = time.monotonic()
+        if not stop.is_set():
+            first_press = now
+            stop.set()
+            # not print: the signal may have come in the middle of one
+            _say("\nmhnet-video: finishing the file up to the last frame (Ctrl-C again: abort)\n")
+        elif number == signal.SIGINT and now - first_press > _SAME_PRESS_SECONDS:
+            # `timeout` and some shells send a signal twice, to the process and to its group
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            raise KeyboardInterrupt
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # ignored under nohup, and then it stays so
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        os.write(2, text.encode())
