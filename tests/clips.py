@@ -69,7 +69,7 @@ class Video:
     width: int = 64
     height: int = 48
     times: tuple[int, ...] = tuple(range(0, 400, 40))
-    """When each frame is shown, in ticks of `time_base`."""
+    """When each frame is shown, in ticks of `time_base`; encoders without B-frames may repeat."""
     durations: tuple[int, ...] | None = None
     time_base: Fraction = MILLISECONDS
     rate: int = 25
@@ -125,7 +125,6 @@ class Clip:
 
     def _write(self, container: Any) -> None:
         container.metadata.update(self.metadata)
-        packets = []
         # all streams must be there before the first packet: it writes the header
         writers: list[Callable[[], list[Any]]] = []
         for video in self.video:
@@ -153,10 +152,14 @@ class Clip:
                     for index, (start, end, title) in enumerate(self.chapters, 1)
                 ]
             )
+        queue = []
         for writer in writers:
-            packets += writer()
-        packets.sort(key=lambda packet: packet.dts * packet.time_base)
-        for packet in packets:
+            latest = Fraction(-10)
+            for packet in writer():
+                # a stream whose times go backwards keeps its order
+                latest = max(latest, packet.dts * packet.time_base)
+                queue.append((latest, packet))
+        for _, packet in sorted(queue, key=lambda entry: entry[0]):
             container.mux(packet)
 
 
@@ -183,20 +186,28 @@ def _add_video(container: Any, video: Video) -> Callable[[], list[Any]]:
     stream.metadata.update(video.metadata)
     stream.disposition = video.disposition
 
+    rising = all(one < two for one, two in zip(video.times, video.times[1:], strict=False))
+
     def write() -> list[Any]:
         packets = []
         for index, pts in enumerate(video.times):
             frame = make_frame(
                 index + 1000 * video.seed, video.pixel_format, video.width, video.height
             )
-            frame.pts, frame.time_base = pts, video.time_base
+            frame.pts, frame.time_base = pts if rising else index, video.time_base
             if video.durations:
                 frame.duration = video.durations[index]
             if video.color:
                 frame.color_range, frame.colorspace = video.color[:2]
                 frame.color_primaries, frame.color_trc = video.color[2:]
             packets += stream.encode(frame)
-        return packets + stream.encode(None)
+        packets += stream.encode(None)
+        if not rising:
+            # encoders refuse such times, files have them
+            for packet in packets:
+                coming = video.times[packet.pts :]
+                packet.pts, packet.dts = coming[0], min(coming)
+        return packets
 
     return write
 
@@ -285,6 +296,8 @@ def _add_cover(container: Any, cover: bytes) -> Callable[[], list[Any]]:
 
 def make_frame(index: int, pixel_format: str, width: int, height: int) -> av.VideoFrame:
     """Frame `index` of the moving texture; packed formats come from a planar twin."""
+    if pixel_format == "pal8":
+        return _palette_frame(index, width, height)
     twin = _PLANAR_TWINS.get(pixel_format, pixel_format)
     frame = av.VideoFrame(width, height, twin)
     bits = frame.format.components[0].bits
@@ -307,6 +320,14 @@ def make_frame(index: int, pixel_format: str, width: int, height: int) -> av.Vid
     return frame
 
 
+def _palette_frame(index: int, width: int, height: int) -> av.VideoFrame:
+    noise = np.random.default_rng(index)
+    palette = np.random.default_rng(0).integers(0, 256, (256, 4), np.uint8)
+    palette[:, 0] = 255
+    samples = noise.integers(0, 256, (height, width), np.uint8)
+    return av.VideoFrame.from_ndarray((samples, palette), format="pal8")
+
+
 _PLANAR_TWINS = {
     "nv12": "yuv420p",
     "nv21": "yuv420p",
@@ -323,7 +344,6 @@ _PLANAR_TWINS = {
     "bgr24": "gbrp",
     "bgr0": "gbrp",
     "0rgb": "gbrp",
-    "pal8": "gbrp",
     "rgb48le": "gbrp16le",
     "rgba": "gbrap",
     "bgra": "gbrap",

@@ -49,8 +49,8 @@ class StreamInfo:
     """Range, matrix, transfer, primaries; None where the file does not say."""
     aspect: Fraction = Fraction(1)
     matrix: tuple[int, ...] | None = None
-    times: tuple[Fraction, ...] = ()
-    """When each decoded frame is shown, in seconds."""
+    times: tuple[Fraction | None, ...] = ()
+    """When each decoded frame is shown, in seconds; None where the file leaves it open."""
     sample_rate: int | None = None
 
 
@@ -150,9 +150,10 @@ def _probe_with_ffprobe(path: Path) -> Probe:
                 matrix=matrix,
                 times=tuple(
                     frame["best_effort_timestamp"] * base
+                    if "best_effort_timestamp" in frame
+                    else None
                     for frame in frames["frames"]
                     if frame.get("stream_index") == item["index"]
-                    and "best_effort_timestamp" in frame
                 ),
             )
         streams.append(stream)
@@ -193,8 +194,9 @@ _PRIMARIES = {
 def _probe_with_pyav(path: Path) -> Probe:
     with av.open(str(path), metadata_errors="replace") as container:
         packets: dict[int, list[PacketInfo]] = {item.index: [] for item in container.streams}
-        times: dict[int, list[Fraction]] = {item.index: [] for item in container.streams}
+        times: dict[int, list[Fraction | None]] = {item.index: [] for item in container.streams}
         matrices: dict[int, tuple[int, ...]] = {}
+        last = None
         for packet in container.demux():
             index, base = packet.stream.index, packet.stream.time_base
             if packet.size:
@@ -213,8 +215,10 @@ def _probe_with_pyav(path: Path) -> Probe:
             except av.error.FFmpegError:
                 continue
             for frame in frames:
-                if frame.pts is not None:
-                    times[index].append(frame.pts * frame.time_base)
+                # FFmpeg repeats the last time where it does not know
+                unknown = frame.pts is None or (frame.dts is None and frame.pts == last)
+                times[index].append(None if unknown else frame.pts * frame.time_base)
+                last = frame.pts
                 if "DISPLAYMATRIX" in frame.side_data:
                     side = bytes(frame.side_data["DISPLAYMATRIX"])
                     matrices[index] = tuple(int(x) for x in np.frombuffer(side, "<i4"))

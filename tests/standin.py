@@ -1,0 +1,54 @@
+"""Restorers without a network, for tests of everything around it."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mhnet_video.frame import Frame
+
+
+class StandIn:
+    """Holds a frame back as a window of three does, and gives it on as it is."""
+
+    name = "stand-in"
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        change: Callable[[Frame], Frame] = lambda frame: frame,
+        *,
+        seconds: float = 0.0,
+        fail_at: int | None = None,
+    ) -> None:
+        self._change = change
+        self._seconds = seconds
+        self._fail_at = fail_at
+        self.seen = 0
+
+    def stream(self, items: Iterable[Any]) -> Iterator[Any]:
+        """One frame out for each in; other items pass through at once."""
+        held = None
+        for item in items:
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            if self.seen == self._fail_at:
+                raise RuntimeError("the restorer broke")
+            self.seen += 1
+            time.sleep(self._seconds)
+            if held is not None:
+                yield held
+            held = self._change(item)
+        if held is not None:
+            yield held
+
+
+def inverted(frame: Frame) -> Frame:
+    """The frame with its luma upside down, so that no one takes it for the source's."""
+    first, *others = frame.planes
+    top = first.dtype.type((1 << frame.layout.bits) - 1)
+    return replace(frame, planes=(np.subtract(top, first), *others))
