@@ -1,0 +1,81 @@
+# make demo and make test need Python 3.11 or newer and nothing else: they make .venv themselves.
+
+IN ?= samples/rain.mp4
+# a name of your own is not replaced if it exists, unless ARGS=--overwrite says so
+OUT ?=
+ARGS ?= $(if $(OUT),,--overwrite)
+VENV ?= .venv
+TESTS ?= tests
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+# PyPI's PyTorch for Linux brings 2.5 GB of CUDA along; without an NVIDIA GPU the smaller build for
+# CPUs is taken where one is to be had: from the package indexes set up here, else from PyTorch's
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+
+.PHONY: help demo test dev check fix build clean
+.DEFAULT_GOAL := help
+
+help:   ## list the targets
+	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:[^#]*## /\t/'
+
+# the shell takes the names apart, because make cannot where they hold spaces
+demo: export IN := $(IN)
+demo: export OUT := $(OUT)
+demo: $(VENV)/installed ## restore the sample clip, or your own: make demo IN=my.mp4 OUT=dry.mp4
+	@name=$${IN##*/}; out=$${OUT:-demo/$${name%.*}-dry.$${name##*.}}; \
+	mkdir -p "$$(dirname "$$out")" && \
+	$(BIN)/mhnet-video "$$IN" "$$out" --sheet "$${out%.*}-before-after.png" $(ARGS)
+
+test: $(VENV)/installed-dev ## run all the tests
+	$(BIN)/python -m pytest $(TESTS)
+
+dev: $(VENV)/installed-dev ## set up .venv with the tools for development
+
+check: $(VENV)/installed-dev ## format, lint, types and the fast tests; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+
+fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build: $(VENV)/installed-dev ## sdist and wheel in dist/
+	$(BIN)/python -m build --no-isolation
+
+clean:  ## remove .venv and what was built
+	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@python=; for each in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+		if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+			python=$$each; break; \
+		fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 or newer is needed; name yours with: make PYTHON=/path/to/python3"; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import venv, ensurepip' 2> /dev/null; then \
+		echo "$$python lacks the venv module; on Debian and Ubuntu: apt install python3-venv"; exit 1; \
+	fi; \
+	echo "making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
+
+$(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
+	@begin=$$(date +%s); \
+	echo "installing the package and PyTorch, some 500 MB the first time"; \
+	$(PIP) install -c constraints.txt setuptools || exit 1; \
+	if [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L > /dev/null 2>&1; then \
+		$(PIP) install --no-deps "$(TORCH)+cpu" 2> /dev/null || \
+		$(PIP) --retries 0 install --no-deps --index-url $(TORCH_INDEX) "$(TORCH)+cpu" \
+			2> /dev/null || \
+		echo "no PyTorch for CPUs only is to be had here: taking PyPI's, 2.5 GB"; \
+	fi; \
+	$(PIP) install -c constraints.txt --no-build-isolation -e . || exit 1; \
+	touch $@; echo "set up in $$(($$(date +%s) - begin)) s"
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]' && touch $@
