@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +48,4 @@ def data_dir() -> Path:
     path = Path(os.environ.get("MHNET_DATA") or ROOT.parent / "shared" / "data")
     if not (path / "dev").is_dir():
         pytest.skip(f"no data at {path}; MHNET_DATA names another place")
-    return path
-
-
-@pytest.fixture(scope="session")
-def ffprobe() -> str:
-    """The independent tool that says what is in a file."""
-    path = shutil.which("ffprobe")
-    if path is None:
-        pytest.skip("no ffprobe on this machine; it comes with the ffmpeg package")
     return path

@@ -1,0 +1,220 @@
+"""Compare pictures with their clean twins, before and after restoration."""
+
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from mhnet_video.errors import ReadError
+from mhnet_video.frame import Frame
+from mhnet_video.metrics import Picture, Scores, mean_scores, score
+from mhnet_video.pipelines.restore import Progress
+from mhnet_video.pixels import picture_of
+from mhnet_video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from mhnet_video.restorer import Restorer
+
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+_COLORSPACES = {
+    "bt601": Colorspace.ITU601,
+    "bt709": Colorspace.ITU709,
+    "bt2020": Colorspace.BT2020,
+    "fcc": Colorspace.FCC,
+    "smpte240m": Colorspace.SMPTE240M,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The figures of one picture, or of all on average."""
+
+    name: str
+    """The picture's file name, a frame's time in seconds, or `mean`."""
+    rainy: Scores
+    """The rainy picture against the clean one."""
+    restored: Scores | None
+    """The restored picture against the clean one; None where nothing is restored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The figures of all pictures."""
+
+    rows: tuple[Row, ...]
+    mean: Row
+    model: str | None
+    """Name of the model that restored them, if one did."""
+    device: str | None
+    """Where it ran."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; an infinite PSNR, of equal pictures, is None."""
+        found: dict[str, Any] = asdict(self)
+        for row in [*found["rows"], found["mean"]]:
+            for scores in (row["rainy"], row["restored"] or {}):
+                scores.update({k: v if math.isfinite(v) else None for k, v in scores.items()})
+        return found
+
+
+def evaluate(
+    rainy: str | PathLike[str],
+    clean: str | PathLike[str],
+    *,
+    model: str | None = None,
+    weights: str | PathLike[str] | None = None,
+    device: str = "auto",
+    on_progress: Callable[[Progress], None] | None = None,
+    restorer: "Restorer | None" = None,
+) -> Evaluation:
+    """PSNR and SSIM on Y and on RGB, of each picture and on average.
+
+    Args:
+        rainy: A folder of pictures, a picture or a clip.
+        clean: The same without rain: of one size, and as many.
+        model: The model that restores them; None, with no weights, for the pictures as they are.
+        weights: A weights file to use instead of a model's.
+        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        on_progress: Called after each picture.
+        restorer: One to use instead of the one described above.
+
+    Returns:
+        The figures, picture by picture.
+
+    Raises:
+        ReadError: A picture cannot be read, or has no twin of its size.
+        WeightsError: The model's weights cannot be loaded.
+    """
+    pairs = _pairs(Path(rainy), Path(clean))
+    if restorer is None and (model or weights):
+        from mhnet_video.restorer import Restorer
+
+        restorer = Restorer(model or "auto", weights=weights, device=device)
+    begin = time.monotonic()
+    rows: list[Row] = []
+    for rainy_path, clean_path in pairs:
+        for row, total in _rows(rainy_path, clean_path, restorer):
+            rows.append(row if len(pairs) == 1 else _named(row, rainy_path.name))
+            if on_progress is not None:
+                on_progress(
+                    Progress(
+                        frames=len(rows),
+                        total=total if len(pairs) == 1 else len(pairs),
+                        seconds=time.monotonic() - begin,
+                        position_seconds=0.0,
+                    )
+                )
+    restored = [row.restored for row in rows if row.restored is not None]
+    mean = Row(
+        name="mean",
+        rainy=mean_scores([row.rainy for row in rows]),
+        restored=mean_scores(restored) if restored else None,
+    )
+    return Evaluation(
+        rows=tuple(rows),
+        mean=mean,
+        model=None if restorer is None else restorer.name,
+        device=None if restorer is None else str(restorer.device),
+    )
+
+
+def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
+    """Each rainy file with its clean twin."""
+    for path in (rainy, clean):
+        if not path.exists():
+            raise ReadError(f"there is no {path}; name two folders of pictures, or two clips")
+    if rainy.is_dir() != clean.is_dir():
+        raise ReadError(f"{rainy} and {clean} must both be folders, or both be files")
+    if rainy.is_file():
+        return [(rainy, clean)]
+    rainy_paths, clean_paths = _pictures(rainy), _pictures(clean)
+    by_stem = {path.stem: path for path in clean_paths}
+    matched = [path for path in rainy_paths if path.stem in by_stem]
+    if matched == rainy_paths:
+        return [(path, by_stem[path.stem]) for path in rainy_paths]
+    if not matched and len(rainy_paths) == len(clean_paths):
+        return list(zip(rainy_paths, clean_paths, strict=True))
+    lonely = next(path for path in rainy_paths if path.stem not in by_stem)
+    raise ReadError(f"{lonely} has no twin of its name in {clean}; name both alike")
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder, 2 before 10."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
+    if not found:
+        raise ReadError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    return sorted(
+        found,
+        key=lambda path: [
+            (part.isdigit(), int(part) if part.isdigit() else 0, part)
+            for part in re.split(r"(\d+)", path.name)
+        ],
+    )
+
+
+def _rows(
+    rainy: Path, clean: Path, restorer: "Restorer | None"
+) -> Iterator[tuple[Row, int | None]]:
+    """The figures of every frame of a clip, or of the one of a picture, and how many there are."""
+    rgb = _ToRgb()
+    waiting: deque[tuple[Picture, Picture]] = deque()
+    with VideoReader(rainy) as rainy_reader, VideoReader(clean) as clean_reader:
+        clean_frames = (item for item in clean_reader if isinstance(item, Frame))
+
+        def frames() -> Iterator[Frame]:
+            for item in rainy_reader:
+                if isinstance(item, Frame):
+                    twin = next(clean_frames, None)
+                    if twin is None:
+                        raise ReadError(f"{clean} has fewer frames than {rainy}")
+                    waiting.append((rgb(item), rgb(twin)))
+                    yield item
+            if next(clean_frames, None) is not None:
+                raise ReadError(f"{clean} has more frames than {rainy}")
+
+        for frame in restorer.stream(frames()) if restorer is not None else frames():
+            picture, truth = waiting.popleft()
+            try:
+                row = Row(
+                    name=f"{float(frame.pts * frame.time_base):.3f}",
+                    rainy=score(picture, truth),
+                    restored=None if restorer is None else score(rgb(frame), truth),
+                )
+            except ValueError as error:
+                raise ReadError(f"{rainy} cannot be compared with {clean}: {error}") from error
+            yield row, rainy_reader.num_frames
+
+
+class _ToRgb:
+    """Turns frames into RGB as a careful player does."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: Frame) -> Picture:
+        yuv = {
+            "src_colorspace": _COLORSPACES.get(frame.matrix, Colorspace.ITU709),
+            "src_color_range": ColorRange.JPEG if frame.full_range else ColorRange.MPEG,
+        }
+        flags = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+        picture = self._reformatter.reformat(
+            picture_of(frame),
+            format="rgb24",
+            interpolation=Interpolation.BICUBIC | flags,
+            threads=1,
+            **(yuv if frame.layout.kind == "yuv" else {}),
+        )
+        return picture.to_ndarray().astype(np.uint8, copy=True)
+
+
+def _named(row: Row, name: str) -> Row:
+    return Row(name=name, rainy=row.rainy, restored=row.restored)
