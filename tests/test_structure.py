@@ -23,7 +23,7 @@ LAYERS = [
     ["errors", "config", "frame", "stage"],
     ["kernels"],
     ["network", "rain", "metrics", "boxes", "pixels", "color"],
-    ["weights", "dataset", "encoder", "sink", "timeline"],
+    ["weights", "dataset", "encoder", "sink", "timeline", "containers", "streams"],
     ["reader", "restorer", "writer", "contact"],
     ["pipelines"],
     ["terminal", "arguments", "cli", "__main__"],
