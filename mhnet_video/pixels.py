@@ -6,14 +6,26 @@ one already is not copied.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from mhnet_video.frame import Frame, PixelLayout, Plane
+
+_FULL, _LIMITED = int(ColorRange.JPEG), int(ColorRange.MPEG)
+_BEST = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
+_SWS_MATRICES = {
+    "bt601": int(Colorspace.ITU601),
+    "bt709": int(Colorspace.ITU709),
+    "bt2020": int(Colorspace.BT2020),
+    "fcc": int(Colorspace.FCC),
+    "smpte240m": int(Colorspace.SMPTE240M),
+}
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_SWS_TAGS = (0, 1, 2, 4, 5, 6, 7, 9)  # values of AVColorSpace that swscale takes
 
 # packed and semi-planar formats, and the planar one that holds the same samples
 _TWINS = {
@@ -155,8 +167,10 @@ def _upright(picture: av.VideoFrame) -> av.VideoFrame:
     """A copy of a picture whose rows are stored from the last to the first."""
     copy = av.VideoFrame(picture.width, picture.height, picture.format.name)
     for source, target in zip(picture.planes, copy.planes, strict=True):
-        rows = np.frombuffer(source, np.uint8).reshape(source.height, -source.line_size)[::-1]
-        into = np.frombuffer(target, np.uint8).reshape(target.height, target.line_size)
+        rows = np.frombuffer(memoryview(source), np.uint8)
+        rows = rows.reshape(source.height, -source.line_size)[::-1]
+        into = np.frombuffer(memoryview(target), np.uint8)
+        into = into.reshape(target.height, target.line_size)
         width = min(rows.shape[1], into.shape[1])
         into[:, :width] = rows[:, :width]
     return copy
@@ -186,7 +200,124 @@ def _replaced(
     targets = picture.planes
     for index in changed:
         plane = planes[index]
-        target = np.frombuffer(targets[index], plane.dtype)
+        target = np.frombuffer(memoryview(targets[index]), plane.dtype)
         target = target.reshape(-1, targets[index].line_size // plane.itemsize)
         target[: plane.shape[0], : plane.shape[1]] = plane
     return picture
+
+
+class Converter:
+    """Brings frames to the one size and pixel format that an encoder has been opened with.
+
+    Args:
+        pixel_format: FFmpeg's name.
+        width: Width, in pixels.
+        height: Height, in pixels.
+    """
+
+    def __init__(self, pixel_format: str, width: int, height: int) -> None:
+        self._format = pixel_format
+        self._layout = layout_of(pixel_format)
+        self._width = width
+        self._height = height
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: Frame) -> av.VideoFrame:
+        """FFmpeg's picture of a frame, changed no more than the encoder demands."""
+        target = self._layout
+        if (frame.width, frame.height) == (self._width, self._height) and target is not None:
+            frame = _finer(frame, target)
+            if frame.layout.name == target.name:
+                picture = picture_of(frame)
+                if picture.format.name == self._format:
+                    return picture
+                # `yuvj420p` and `yuv420p` differ in name only
+                copy = av.VideoFrame(self._width, self._height, self._format)
+                return _replaced(copy, frame.planes, range(len(frame.planes)))
+        return self._scaled(frame)
+
+    def _scaled(self, frame: Frame) -> av.VideoFrame:
+        picture = picture_of(frame)
+        is_rgb = av.VideoFormat(self._format, 16, 16).is_rgb
+        source = {"src_color_range": _FULL if frame.full_range else _LIMITED}
+        target = {"dst_color_range": source["src_color_range"]}
+        if is_rgb != (frame.layout.kind == "rgb"):
+            matrix = _SWS_MATRICES.get(frame.matrix, Colorspace.ITU601)
+            if is_rgb:
+                source["src_colorspace"] = matrix
+                target["dst_color_range"] = _FULL
+            else:
+                target["dst_colorspace"] = rgb_matrix(frame.height)
+                target["dst_color_range"] = _FULL if "yuvj" in self._format else _LIMITED
+        elif is_rgb:
+            source = {"src_color_range": _FULL}
+            target = {"dst_color_range": _FULL}
+        tag = picture.colorspace
+        if tag not in _SWS_TAGS or is_rgb != (frame.layout.kind == "rgb"):
+            # swscale refuses matrices it does not know, also where it need not know them
+            picture.colorspace = _UNSPECIFIED
+        try:
+            return self._reformatter.reformat(
+                picture,
+                width=self._width,
+                height=self._height,
+                format=self._format,
+                interpolation=_BEST,
+                threads=1,
+                **source,
+                **target,
+            )
+        finally:
+            picture.colorspace = tag
+
+
+def rgb_matrix(height: int) -> int:
+    """The matrix by which RGB becomes YUV where nothing says otherwise."""
+    return int(Colorspace.ITU601 if height < 720 else Colorspace.ITU709)
+
+
+def _finer(frame: Frame, target: PixelLayout) -> Frame:
+    """The frame with its chroma repeated, or made for grey, where that is all there is to do."""
+    source = frame.layout
+    if source.name == target.name or source.bits != target.bits or target.kind != "yuv":
+        return frame
+    if source.has_alpha != target.has_alpha:
+        if target.has_alpha or source.kind == "rgb":
+            return frame
+        frame = replace(frame, planes=frame.planes[:-1])
+    if source.kind == "gray":
+        height = -(-frame.height >> target.chroma_shift_y)
+        width = -(-frame.width >> target.chroma_shift_x)
+        neutral = np.full((height, width), 1 << (source.bits - 1), frame.planes[0].dtype)
+        return replace(frame, planes=(frame.planes[0], neutral, neutral), layout=target)
+    repeat_x = source.chroma_shift_x - target.chroma_shift_x
+    repeat_y = source.chroma_shift_y - target.chroma_shift_y
+    if source.kind != "yuv" or repeat_x < 0 or repeat_y < 0:
+        return frame
+    height = -(-frame.height >> target.chroma_shift_y)
+    width = -(-frame.width >> target.chroma_shift_x)
+    chroma = [
+        plane.repeat(1 << repeat_y, axis=0)[:height].repeat(1 << repeat_x, axis=1)[:, :width]
+        for plane in frame.planes[1:3]
+    ]
+    return replace(frame, planes=(frame.planes[0], *chroma, *frame.planes[3:]), layout=target)
+
+
+def beside(before: Frame, after: Frame) -> Frame:
+    """Two frames in one, the first one on the left as a player shows them.
+
+    Where the size is odd and chroma is shared by two columns or rows, the edge is repeated.
+    """
+    is_turned = after.rotation in (90, 270)
+    pair = (after, before) if after.rotation in (180, 90) else (before, after)
+    axis = 0 if is_turned else 1
+    shift = after.layout.chroma_shift_y if is_turned else after.layout.chroma_shift_x
+    planes = []
+    for index in range(len(after.planes)):
+        halves = [frame.planes[index] for frame in pair]
+        is_chroma = after.layout.kind == "yuv" and index in (1, 2)
+        missing = 0 if is_chroma else -halves[0].shape[axis] % (1 << shift)
+        widths = [(0, missing) if i == axis else (0, 0) for i in (0, 1)]
+        planes.append(np.concatenate([np.pad(h, widths, mode="edge") for h in halves], axis))
+    tags = {name: value for name, value in after.tags.items() if name != "decoded"}
+    return replace(after, planes=tuple(planes), tags=tags)

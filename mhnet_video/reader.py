@@ -4,14 +4,16 @@ Times are the source's own. What is damaged is skipped and counted, never an err
 opens and holds one picture can be read.
 """
 
+import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from os import PathLike
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import av
 import av.logging
@@ -20,13 +22,22 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
+from mhnet_video.boxes import lacks_index
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import Decoded, layout_of, planes_of, to_planar
 from mhnet_video.stage import Stage
+from mhnet_video.timeline import Timeline
 
-Item = Frame | av.Packet
+if TYPE_CHECKING:
+    Packet = av.Packet[Any]
+else:
+    Packet = av.Packet
+Item = Frame | Packet
+
+COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 
 # AVColorSpace to the names of `Frame.matrix`
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco"}
@@ -37,8 +48,14 @@ _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # a file that fails this often in a row without a packet has no more to give
 _MAX_READ_ERRORS = 64
-# recordings that begin later are shifted to zero: no container starts hours late gracefully
+# recordings that begin later are shifted to zero: hours of nothing are of no use to a player
 _LATEST_START_SECONDS = 10
+# formats whose clock may jump
+_JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
+# after the last frame wanted, how far the other streams are followed
+_TRAIL_SECONDS = 2
+# how much earlier a search begins again when it ended behind the frame it was for, in seconds
+_SEARCH_MARGINS = (0, 2, 10, 60)
 
 
 def size_in_bytes(item: object) -> int:
@@ -71,14 +88,13 @@ class VideoReader:
         duration: float | None = None,
     ) -> None:
         self.name = "standard input" if os.fspath(source) == "-" else os.fspath(source)
-        self.start = Fraction(start).limit_denominator(10**9) if start else Fraction(0)
-        self.duration = None if duration is None else Fraction(duration).limit_denominator(10**9)
-        self.origin = Fraction(0)
-        """Seconds that the writer subtracts from every time; settled before the first frame."""
+        self.start = Fraction(start or 0).limit_denominator(10**6)
+        self.duration = None if duration is None else Fraction(duration).limit_denominator(10**6)
+        self.origin: Fraction | None = None
+        """Seconds to subtract from every time, where the output is to begin at zero; None until
+        the first frame."""
         self.damaged = 0
         """Packets and frames lost so far."""
-        self.notes: list[str] = []
-        """What a person should know about how the file was read, in sentences."""
         self.container = _open(source, self.name)
         try:
             self.stream = self._choose_stream()
@@ -88,37 +104,39 @@ class VideoReader:
             raise
         self._stage: Stage[Item] | None = None
 
-    def _choose_stream(self) -> av.VideoStream:
+    def _choose_stream(self) -> VideoStream:
         """The stream to restore."""
         videos = list(self.container.streams.video)
-        covers = Disposition.attached_pic | Disposition.timed_thumbnails
-        streams = [s for s in videos if not s.disposition & covers and s.discard != Discard.all]
-        if not streams:
-            found = "only a cover picture" if videos else "only sound"
-            if not videos and not self.container.streams.audio:
-                found = "nothing that can be shown"
-            raise ReadError(f"{self.name} has no video, {found}; name a video file.")
-        if streams[0].codec_context is None:
-            raise ReadError(
-                f"{self.name} holds video of a kind that the FFmpeg inside PyAV cannot decode; "
-                "convert it to H.264 first."
-            )
-        return streams[0]
+        for stream in videos:
+            if stream.disposition & COVER or stream.discard == Discard.all:
+                continue
+            if stream.codec_context is None:
+                raise ReadError(
+                    f"{self.name} holds video of a kind that this FFmpeg cannot decode; "
+                    "convert it to H.264 first."
+                )
+            return stream
+        found = "a cover picture but no video" if videos else "sound but no video"
+        if not videos and not self.container.streams.audio:
+            found = "no video"
+        raise ReadError(f"{self.name} has {found}; name a video file.")
 
     def _prepare(self) -> None:
         self.stream.thread_type = "AUTO"
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 90000))
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps = Fraction(rate) if rate else Fraction(25)
-        self.is_picture = _is_picture(self.container)
+        name = self.container.format.name
+        self.is_picture = name == "image2" or name.endswith("_pipe")
         self.num_frames = self._estimate()
-        self.matrix: tuple[int, ...] | None = None
-        """The nine numbers by which a player turns and mirrors the picture; None for as it is."""
+        """Frames there will be, as far as the headers tell; None if they do not."""
+        self._timeline: Timeline[Item] | None = None
+        if any(part in _JUMPING_FORMATS for part in name.split(",")):
+            self._timeline = Timeline()
         self._reformatter = VideoReformatter()
         self._next_pts: int | None = None
 
     def _estimate(self) -> int | None:
-        """How many frames there are to restore, as far as the headers tell."""
         if self.is_picture:
             return 1
         seconds = None
@@ -126,20 +144,20 @@ class VideoReader:
             seconds = self.stream.duration * self.time_base
         elif self.container.duration:
             seconds = Fraction(self.container.duration, av.time_base)
-        count = self.stream.frames or (round(seconds * self.fps) if seconds else None)
+        count = self.stream.frames or (round(seconds * self.fps) if seconds else 0)
         if not count or (not self.start and self.duration is None):
             return count or None
-        whole = count / self.fps if seconds is None else seconds
+        whole = seconds or count / self.fps
         left = max(whole - self.start, Fraction(0))
         if self.duration is not None:
             left = min(left, self.duration)
-        return max(1, round(count * left / whole)) if whole else None
+        return max(1, round(count * left / whole))
 
-    def __iter__(self) -> Iterator[Item]:
-        """The items, decoded ahead; a second iterator goes on where the first one ended."""
+    def ahead(self) -> Stage[Item]:
+        """The items, decoded ahead; the same stage each time it is asked for."""
         if self._stage is None:
             self._stage = Stage(
-                self._items(),
+                self._wanted(),
                 name="mhnet-video reader",
                 max_items=_MAX_WAITING,
                 max_size=_MAX_WAITING_BYTES,
@@ -147,16 +165,13 @@ class VideoReader:
             )
         return self._stage
 
-    def _items(self) -> Iterator[Item]:
-        for packet in self._packets():
-            if packet.stream_index != self.stream.index:
-                if packet.size:
-                    yield packet
-                continue
-            for picture in self._decode(packet):
-                yield self._frame(picture)
+    def __iter__(self) -> Iterator[Item]:
+        """The items; a second iterator goes on where the first one ended."""
+        return self.ahead()
 
-    def _packets(self) -> Iterator[av.Packet]:
+    # from the file to items, whatever their time
+
+    def _packets(self) -> Iterator[Packet]:
         """Packets to the end of the file, across what cannot be read."""
         failures = 0
         while failures < _MAX_READ_ERRORS:
@@ -173,7 +188,7 @@ class VideoReader:
         flush.stream = self.stream
         yield flush
 
-    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+    def _decode(self, packet: Packet) -> list[av.VideoFrame]:
         try:
             pictures = self.stream.decode(packet if packet.size else None)
         except EOFError:
@@ -185,18 +200,21 @@ class VideoReader:
         return pictures
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
-        picture.time_base = self.time_base
         planar = to_planar(picture, self._reformatter)
         layout = layout_of(planar.format.name)
         if layout is None:
-            raise ReadError(f"{self.name} has pixels of a kind ({picture.format.name}) not known.")
+            raise ReadError(
+                f"{self.name} has pixels of a kind that is not supported "
+                f"({picture.format.name}); convert it to yuv420p first."
+            )
         planes = planes_of(planar)
         pts = picture.pts if picture.pts is not None else picture.dts
-        step = round(1 / (self.fps * self.time_base)) or 1
+        step = max(1, round(1 / (self.fps * self.time_base)))
         if pts is None:
             pts = self._next_pts if self._next_pts is not None else 0
         self._next_pts = pts + (picture.duration or step)
         is_full = picture.color_range == _FULL_RANGE or "yuvj" in picture.format.name
+        display_matrix = _display_matrix(picture)
         return Frame(
             planes=planes,
             layout=layout,
@@ -204,17 +222,150 @@ class VideoReader:
             time_base=self.time_base,
             matrix=_MATRICES.get(picture.colorspace, "bt601" if picture.height < 720 else "bt709"),
             full_range=is_full,
-            rotation=round(-picture.rotation / 90) * 90 % 360,
+            rotation=_rotation(display_matrix),
             duration=picture.duration or 0,
             tags={
                 "decoded": Decoded(planar, planes),
+                "pixel_format": picture.format.name,
                 "color_range": _FULL_RANGE if is_full else picture.color_range,
                 "colorspace": picture.colorspace,
                 "color_primaries": picture.color_primaries,
                 "color_trc": picture.color_trc,
                 "interlaced": picture.interlaced_frame,
-                "display_matrix": _display_matrix(picture),
+                "display_matrix": display_matrix,
             },
+        )
+
+    def _decoded(self) -> Iterator[Item]:
+        for packet in self._packets():
+            if packet.stream_index == self.stream.index:
+                for picture in self._decode(packet):
+                    yield self._frame(picture)
+            elif packet.size:
+                yield packet
+
+    # from items to those wanted, at their times
+
+    def _straightened(self) -> Iterator[Item]:
+        """The items, without the jumps of a clock that jumps."""
+        if self._timeline is None:
+            yield from self._decoded()
+            return
+        for item in self._decoded():
+            time = _time_of(item)
+            if time is None:
+                yield item
+                continue
+            stream = self.stream.index if isinstance(item, Frame) else item.stream_index
+            duration = Fraction(item.duration or 0) * Fraction(item.time_base)
+            for placed, shift in self._timeline.push(stream, time, duration, item):
+                yield _moved(placed, shift)
+        for placed, shift in self._timeline.flush():
+            yield _moved(placed, shift)
+
+    def _wanted(self) -> Iterator[Item]:
+        """The items from the start to the end that were asked for."""
+        items = self._from_start() if self.start else self._straightened()
+        end: Fraction | None = None
+        waiting: list[Packet] = []
+        for item in items:
+            if self.origin is None:
+                if not isinstance(item, Frame):
+                    waiting.append(item)
+                    continue
+                self.origin = self._origin_of(item)
+                if self.duration is not None:
+                    end = item.pts * item.time_base + self.duration
+                yield from (p for p in waiting if self._is_in(p, self.origin, end))
+                waiting.clear()
+            time = _time_of(item)
+            if isinstance(item, Frame):
+                if end is None or time is None or time < end:
+                    yield item
+            elif self._is_in(item, self.origin, end):
+                yield item
+            if end is not None and time is not None and time > end + _TRAIL_SECONDS:
+                return
+        if self.origin is None:
+            raise ReadError(self._why_no_frame())
+
+    def _origin_of(self, first: Frame) -> Fraction:
+        """The time that becomes zero in the output."""
+        time = first.pts * first.time_base
+        if self.start:
+            return time
+        begin = self.container.start_time
+        whole = time if begin is None else min(time, Fraction(begin, av.time_base))
+        return whole if whole > _LATEST_START_SECONDS else Fraction(0)
+
+    def _is_in(self, packet: Packet, origin: Fraction, end: Fraction | None) -> bool:
+        """Whether a packet of another stream belongs to the part that was asked for."""
+        if packet.stream.disposition & COVER:
+            return True
+        time = _time_of(packet)
+        if time is None or (not self.start and end is None):
+            return True
+        if end is not None and time >= end:
+            return False
+        if not self.start or time >= origin:
+            return True
+        if packet.stream.type != "subtitle" or packet.pts is None or not packet.duration:
+            return False
+        # a subtitle that is on screen when the part begins is shown for the rest of its time
+        late = round((origin - time) / Fraction(packet.time_base))
+        if packet.duration <= late:
+            return False
+        packet.pts += late
+        packet.dts = packet.pts
+        packet.duration -= late
+        return True
+
+    def _from_start(self) -> Iterator[Item]:
+        """Items from the start on: no frame before it, other packets from somewhat earlier."""
+        step = 1 / self.fps / 2
+        for margin in _SEARCH_MARGINS:
+            target = self._first_time() + self.start
+            if not self._seek(target - margin):
+                break
+            items = self._straightened()
+            lead = _up_to_first_frame(items)
+            time = _time_of(lead[-1]) if lead and isinstance(lead[-1], Frame) else None
+            if time is not None and time <= target + step:
+                yield from self._after(target, chain(lead, items))
+                return
+        self._seek(None)
+        yield from self._after(self._first_time() + self.start, self._straightened())
+
+    def _after(self, target: Fraction, items: Iterable[Item]) -> Iterator[Item]:
+        # half a tick: times in a file are rounded
+        tolerance = self.time_base / 2
+        for item in items:
+            time = _time_of(item)
+            if not isinstance(item, Frame) or time is None or time >= target - tolerance:
+                yield item
+
+    def _first_time(self) -> Fraction:
+        return (self.stream.start_time or 0) * self.time_base
+
+    def _seek(self, time: Fraction | None) -> bool:
+        """Go to the key frame before a time, or to the beginning; False where that fails."""
+        self._next_pts = None
+        if self._timeline is not None:
+            self._timeline = Timeline()
+        first = self._first_time()
+        ticks = int((first if time is None else max(time, first)) / self.time_base)
+        try:
+            self.container.seek(ticks, stream=self.stream)
+        except (FFmpegError, OSError):
+            return False
+        return True
+
+    def _why_no_frame(self) -> str:
+        if self.start and self.num_frames:
+            return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
+        return (
+            f"no picture of {self.name} could be decoded; the file is damaged, "
+            "copy it again from where it was recorded."
         )
 
     def close(self) -> None:
@@ -237,42 +388,89 @@ class VideoReader:
         self.close()
 
 
+def _time_of(item: Item) -> Fraction | None:
+    """When an item is shown, in seconds."""
+    if isinstance(item, Frame):
+        return item.pts * item.time_base
+    ticks = item.pts if item.pts is not None else item.dts
+    return None if ticks is None else ticks * Fraction(item.time_base)
+
+
+def _moved(item: Item, shift: Fraction) -> Item:
+    """The item, so many seconds earlier."""
+    if not shift:
+        return item
+    ticks = round(shift / Fraction(item.time_base))
+    if isinstance(item, Frame):
+        return replace(item, pts=item.pts - ticks)
+    if item.pts is not None:
+        item.pts -= ticks
+    if item.dts is not None:
+        item.dts -= ticks
+    return item
+
+
+def _up_to_first_frame(items: Iterator[Item]) -> list[Item]:
+    lead = []
+    for item in items:
+        lead.append(item)
+        if isinstance(item, Frame):
+            break
+    return lead
+
+
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     try:
         return struct.unpack("=9i", bytes(picture.side_data[SideDataType.DISPLAYMATRIX]))
-    except KeyError:
+    except (KeyError, struct.error):
         return None
 
 
-def _is_picture(container: InputContainer) -> bool:
-    name = container.format.name
-    return name == "image2" or name.endswith("_pipe")
+def _rotation(display_matrix: tuple[int, ...] | None) -> int:
+    """Degrees clockwise that bring the picture's upper edge up, mirrored or not."""
+    if display_matrix is None:
+        return 0
+    # the matrix maps (x, y) to (.., b x + d y): where the shown picture goes down
+    b, d = display_matrix[1], display_matrix[4]
+    if abs(d) >= abs(b):
+        return 0 if d >= 0 else 180
+    return 90 if b > 0 else 270
 
 
 def _open(source: str | PathLike[str], name: str) -> InputContainer:
     """Open a file for reading; an error is one sentence that says what to do."""
-    # messages about damage are counted here, not printed by FFmpeg; and its logging into Python
-    # can deadlock with decoder threads
+    # damage is counted here, not printed by FFmpeg; and its logging into Python can deadlock
+    # with decoder threads
     av.logging.set_level(None)
-    url = "pipe:0"
-    if os.fspath(source) != "-":
-        path = Path(source)
-        if not path.exists():
+    url = os.fspath(source)
+    if url == "-":
+        url = "pipe:0"
+    elif "://" not in url:
+        if not os.path.exists(url):
             raise ReadError(f"{name} does not exist; check the path.")
-        if path.is_dir():
+        if os.path.isdir(url):
             raise ReadError(f"{name} is a folder; name a video file.")
-        if path.is_file() and not path.stat().st_size:
+        if os.path.isfile(url) and not os.path.getsize(url):
             raise ReadError(f"{name} is empty; copy it again from where it was recorded.")
         # an absolute path cannot be taken for a protocol, whatever colons are in it
-        url = os.path.abspath(path)
-    options: dict[str, Any] = {"metadata_errors": "surrogateescape"}
+        url = os.path.abspath(url)
     try:
-        return av.open(url, mode="r", **options)
-    except PermissionError as error:
-        raise ReadError(f"{name} may not be read; check its permissions.") from error
+        return av.open(url, mode="r", metadata_errors="surrogateescape")
     except (FFmpegError, OSError, ValueError) as error:
-        raise ReadError(_why_unreadable(url, name)) from error
+        raise ReadError(_why_unreadable(url, name, error)) from error
 
 
-def _why_unreadable(url: str, name: str) -> str:
-    return f"{name} is not a video that can be read."
+def _why_unreadable(url: str, name: str, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        return f"{name} may not be read; check its permissions."
+    if url == "pipe:0":
+        return (
+            "standard input is not a video that can be read as it comes; name the file instead "
+            "(an MP4 can be read so only if its index stands first)."
+        )
+    if os.path.isfile(url) and lacks_index(url):
+        return (
+            f"{name} has no index, as a power cut during recording leaves it; a repair tool "
+            "(untrunc, for one) can rebuild it with a healthy file of the same camera."
+        )
+    return f"{name} is not a video, or is damaged from its beginning; name a video file."

@@ -1,23 +1,66 @@
-"""Encode frames into a video file, and copy what else the source holds."""
+"""Encode frames into a video file, and carry over what else the source holds."""
 
-import os
+import contextlib
+from collections.abc import Iterable
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
+from av.container import OutputContainer
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.stream import VideoStream
 
-from mhnet_video.errors import WriteError
+from mhnet_video.boxes import add_cover
+from mhnet_video.containers import Format, format_of, muxer_options, picture_encoder
+from mhnet_video.encoder import (
+    Encoding,
+    clock_of,
+    encoder_options,
+    find_encoding,
+    pixel_formats,
+    working_encoders,
+)
+from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
-from mhnet_video.pixels import picture_of
-from mhnet_video.reader import Item, VideoReader
+from mhnet_video.pixels import Converter, Decoded, layout_of, planar_twin, rgb_matrix
+from mhnet_video.reader import COVER, Item, Packet, VideoReader
+from mhnet_video.sink import Sink, why_unwritable
+from mhnet_video.streams import Tracks, dress, file_metadata, printable
+
+__all__ = ["VideoWriter", "working_encoders"]
+
+_COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
+_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
+# a rate beyond this is a clock mistaken for one, and would make encoders reserve for it
+_MAX_FPS = 1000
+# encoders that read captions and field order from FFmpeg's own frames, and HDR from nowhere
+_HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
+_BUFFER_BYTES = 1 << 18
 
 
 class VideoWriter:
-    """Minimal."""
+    """A video file that keeps the time of every frame and everything else of its source.
+
+    It grows beside the destination and appears under its name only when it is complete. What a
+    killed run leaves there plays up to about the last second.
+
+    Args:
+        destination: File to create, its format by its name; `-` for Matroska on standard output.
+        reader: The source, for what the frames do not carry.
+        encoder: FFmpeg's name of the video encoder; None for the format's usual one.
+        crf: Quality of the encoder, lower is better; None for the default.
+        preset: Speed preset of the encoder; None for the default.
+        options: Further options of the encoder, name and value.
+        overwrite: Whether an existing destination may be replaced.
+
+    Raises:
+        WriteError: The destination cannot be created, exists, or names no format; there is no
+            such encoder or option.
+    """
 
     def __init__(
         self,
@@ -30,77 +73,388 @@ class VideoWriter:
         options: tuple[tuple[str, str], ...] = (),
         overwrite: bool = False,
     ) -> None:
-        self.destination = Path(destination)
-        if self.destination.exists() and not overwrite:
-            raise WriteError(f"{destination} exists already; add --overwrite to replace it.")
-        self.partial = self.destination.with_name(
-            self.destination.stem + ".partial" + self.destination.suffix
-        )
-        self.reader = reader
-        self.encoder = encoder or "libx264"
-        self.container = av.open(os.path.abspath(self.partial), "w")
-        self.frames = 0
-        self.kept: list[str] = []
-        self.lost: list[str] = []
+        name = str(destination)
+        self._reader = reader
+        self._picture_encoder = picture_encoder(name)
+        if self._picture_encoder is not None and not reader.is_picture:
+            raise WriteError(f"{name} is a picture, but {reader.name} a video; end it in .mp4.")
+        self._kind = None if self._picture_encoder is not None else format_of(name)
+        self.encoder = encoder or self._picture_encoder or self._usual_encoder()
+        """FFmpeg's name of the encoder."""
         self.pixel_format = ""
-        self._held: list[av.Packet] = []
-        self._video: av.VideoStream | None = None
-        self._copies: dict[int, av.stream.Stream] = {}
-        self._options = dict(options)
-        if self.encoder == "libx264":
-            self._options = {"crf": str(crf or 17), "preset": preset or "faster"} | self._options
+        """FFmpeg's name of the output's pixel format; empty before the first frame."""
+        self.frames = 0
+        """Frames written."""
+        self.kept: list[str] = []
+        """What else of the source is in the output, a line each."""
+        self.lost: list[str] = []
+        """What of the source is not in the output, or not as it was, a line each."""
+        self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
+        self._sink = Sink(destination, overwrite=overwrite)
+        self._held: list[Packet] = []
+        self._container: OutputContainer | None = None
+        self._context: Any = None
+        self._stream: VideoStream | None = None
+        self._tracks: Tracks | None = None
+        self._is_finished = False
+        self._last_pts: int | None = None
+        self._counts = {"moved": 0, "scaled": 0, "refused": 0}
 
-    def _begin(self, frame: Frame) -> None:
-        stream = self.container.add_stream(
-            self.encoder, rate=self.reader.fps, options=self._options
-        )
-        stream.width = frame.width
-        stream.height = frame.height
-        stream.pix_fmt = self.pixel_format = frame.layout.name
-        stream.codec_context.time_base = frame.time_base
-        stream.time_base = frame.time_base
-        for tag in ("color_range", "colorspace", "color_primaries", "color_trc"):
-            setattr(stream.codec_context, tag, frame.tags[tag])
-        self._video = stream
-        for source in self.reader.container.streams.audio:
-            try:
-                self._copies[source.index] = self.container.add_stream_from_template(source)
-            except ValueError:
-                self.lost.append(f"audio {source.index}")
+    def _usual_encoder(self) -> str:
+        kind = self._kind
+        if kind is None or kind.name != "webm":
+            return "libx264" if kind is None else kind.video
+        layout = layout_of(planar_twin(self._reader.stream.pix_fmt or "yuv420p"))
+        # the VP9 encoder at hand knows 8 bits only
+        return "libsvtav1" if layout is not None and layout.bits > 8 else kind.video
+
+    @property
+    def partial(self) -> Path | None:
+        """The file as it grows; None when it is complete or has none of its own."""
+        return self._sink.partial
 
     def write(self, item: Item) -> None:
-        """Encode a frame, or copy a packet."""
-        try:
-            if isinstance(item, Frame):
-                if self._video is None:
-                    self._begin(item)
-                    for packet in self._held:
-                        self._copy(packet)
-                picture = picture_of(item)
-                picture.pts = item.pts
-                picture.time_base = item.time_base
-                picture.pict_type = 0
-                self.container.mux(self._video.encode(picture))
-                self.frames += 1
-            elif self._video is None:
-                self._held.append(item)
-            else:
-                self._copy(item)
-        except FFmpegError as error:
-            raise WriteError(f"cannot write {self.destination}: {error}") from error
+        """Encode a frame, or carry over a packet of another stream.
 
-    def _copy(self, packet: av.Packet) -> None:
-        target = self._copies.get(packet.stream_index)
-        if target is not None:
-            packet.stream = target
-            self.container.mux(packet)
+        Raises:
+            WriteError: The encoder does not open, or the disk refuses.
+        """
+        if isinstance(item, Frame):
+            if self._context is None:
+                self._begin(item)
+            self._encode(item)
+        elif self._context is None:
+            self._held.append(item)
+        else:
+            self._carry(item)
+
+    # the beginning: nothing is written before the first frame is known
+
+    def _begin(self, frame: Frame) -> None:
+        encoding = self._find_encoding(frame)
+        self.pixel_format = encoding.pixel_format
+        self._converter = Converter(encoding.pixel_format, encoding.width, encoding.height)
+        self._size = (frame.width, frame.height)
+        self._time_base = encoding.time_base
+        try:
+            if self._kind is None:
+                self._context = av.CodecContext.create(self.encoder, "w")
+                encoding.apply(self._context)
+                self._context.open()
+            else:
+                self._open_container(self._kind, encoding, frame)
+        except (FFmpegError, OSError, ValueError) as error:
+            raise self._error(error) from error
+        self._tell_pixels(frame)
+        for packet in self._held:
+            self._carry(packet)
+        self._held.clear()
+
+    def _find_encoding(self, frame: Frame) -> Encoding:
+        reader = self._reader
+        fps = reader.fps if 0 < reader.fps <= _MAX_FPS else Fraction(25)
+        time_base = frame.time_base
+        if self._kind is not None and self._kind.is_constant_rate:
+            time_base = 1 / fps
+        elif self._kind is not None and self._kind.time_base is not None:
+            time_base = self._kind.time_base
+        elif time_base.denominator > 1 << 30:
+            time_base = Fraction(1, 90000)
+        options = dict(self._options)
+        if self._kind is not None and not self._kind.has_b_frames and "x264" in self.encoder:
+            options.setdefault("bf", "0")
+        source = str(frame.tags.get("pixel_format", frame.layout.name))
+        formats = pixel_formats(self.encoder, frame.layout, source, is_full=frame.full_range)
+
+        def make(pixel_format: str) -> Encoding:
+            return Encoding(
+                encoder=self.encoder,
+                width=frame.width,
+                height=frame.height,
+                pixel_format=pixel_format,
+                fps=fps,
+                time_base=clock_of(self.encoder, time_base, fps),
+                options=options,
+                sample_aspect_ratio=reader.stream.sample_aspect_ratio,
+                color=_color(frame, pixel_format),
+                field_order=_field_order(reader, frame),
+                tag="hvc1" if self._kind and self._kind.is_mp4 and _is_hevc(self.encoder) else None,
+            )
+
+        # formats that lose little, should a size or an encoder rule the first one out
+        return find_encoding(make, formats[:8])
+
+    def _open_container(self, kind: Format, encoding: Encoding, frame: Frame) -> None:
+        source = self._reader.container
+        metadata = file_metadata(source)
+        time_bases = [encoding.time_base]
+        time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
+        has_timecode = any(s.type == "data" and s.metadata.get("timecode") for s in source.streams)
+        container = av.open(
+            self._sink,
+            mode="w",
+            format=kind.name,
+            container_options=muxer_options(kind, time_bases, metadata, has_timecode=has_timecode),
+            metadata_errors="surrogateescape",
+            buffer_size=_BUFFER_BYTES,
+        )
+        self._container = container
+        container.metadata.update(metadata)
+        self._tracks = Tracks(container, kind, self._take_covers())
+        for stream in source.streams:
+            if stream.index == self._reader.stream.index:
+                self._add_video(container, encoding, frame)
+            else:
+                self._tracks.add(stream)
+        self._add_chapters(container, kind)
+        container.start_encoding()
+
+    def _take_covers(self) -> dict[int, bytes]:
+        covers = {}
+        for packet in self._held:
+            if packet.stream.disposition & COVER:
+                covers[packet.stream_index] = bytes(packet)
+        return covers
+
+    def _add_video(self, container: OutputContainer, encoding: Encoding, frame: Frame) -> None:
+        try:
+            stream: Any = container.add_stream(self.encoder, rate=encoding.fps)
+        except ValueError as error:
+            assert_kind = self._kind.label if self._kind is not None else ""
+            raise WriteError(
+                f"{assert_kind} cannot hold what the encoder {self.encoder} makes; "
+                "choose another one, or end the output in .mkv."
+            ) from error
+        encoding.apply(stream.codec_context)
+        stream.time_base = encoding.time_base
+        matrix = frame.tags.get("display_matrix")
+        if matrix is not None and self._kind is not None:
+            if self._kind.has_rotation:
+                stream.set_display_matrix(matrix)
+            else:
+                self.lost.append(f"rotation: {self._kind.label} has no place for it")
+        stream.codec_context.open()
+        self._stream = stream
+        self._context = stream.codec_context
+        if self._kind is not None:
+            dress(stream, self._reader.stream, self._kind)
+
+    def _add_chapters(self, container: OutputContainer, kind: Format) -> None:
+        reader = self._reader
+        origin = reader.origin or Fraction(0)
+        chapters = []
+        for chapter in reader.container.chapters():
+            unit = Fraction(chapter["time_base"] or Fraction(1, 1000))
+            begin = chapter["start"] * unit - origin
+            end = chapter["end"] * unit - origin
+            if reader.duration is not None:
+                end = min(end, reader.duration)
+            if reader.start:
+                begin = max(begin, Fraction(0))
+            if end > begin:
+                moved = {"start": round(begin / unit), "end": round(end / unit)}
+                chapters.append(chapter | moved)
+        if not chapters:
+            return
+        if kind.has_chapters:
+            container.set_chapters(chapters)  # type: ignore[arg-type]
+            self.kept.append(f"{len(chapters)} chapters")
+        else:
+            self.lost.append(f"{len(chapters)} chapters: {kind.label} has no place for them")
+
+    def _tell_pixels(self, frame: Frame) -> None:
+        """Say where the output's pixels cannot be what the source's were."""
+        source, target = frame.layout, layout_of(planar_twin(self.pixel_format))
+        if target is None:
+            return
+        losses = []
+        if source.kind == "rgb" and target.kind == "yuv":
+            losses.append("RGB became YUV")
+        if target.bits < source.bits:
+            losses.append(f"{source.bits} bits became {target.bits}")
+        if source.kind == "yuv" and (
+            target.chroma_shift_x > source.chroma_shift_x
+            or target.chroma_shift_y > source.chroma_shift_y
+        ):
+            losses.append("colour has fewer samples")
+        if source.has_alpha and not target.has_alpha:
+            losses.append("transparency is gone")
+        shown = f"pixels: {source.name} is stored as {self.pixel_format}"
+        if losses:
+            self.lost.append(f"{shown} by {self.encoder} ({', '.join(losses)})")
+        elif target.name != source.name and "gbr" not in source.name:
+            self.kept.append(f"{shown}, which {self.encoder} takes, without loss")
+        decoded = frame.tags.get("decoded")
+        if isinstance(decoded, Decoded) and any(
+            data.type in _HDR for data in decoded.picture.side_data
+        ):
+            self.lost.append("HDR mastering data: the encoder has no way to take it")
+
+    # one item after the other
+
+    def _encode(self, frame: Frame) -> None:
+        if (frame.width, frame.height) != self._size:
+            self._counts["scaled"] += 1
+        origin = self._reader.origin or Fraction(0)
+        time = frame.pts * frame.time_base - origin
+        pts = round(time / self._time_base)
+        if self._last_pts is not None and pts <= self._last_pts:
+            pts = self._last_pts + 1
+            self._counts["moved"] += 1
+        self._last_pts = pts
+        try:
+            picture = self._converter.convert(frame)
+            picture.pts = pts
+            picture.time_base = self._time_base
+            picture.duration = round(frame.duration * frame.time_base / self._time_base)
+            picture.pict_type = 0
+            packets = self._encoded(picture)
+        except (FFmpegError, OSError, ValueError) as error:
+            raise self._error(error) from error
+        self._mux(packets)
+        self.frames += 1
+
+    def _encoded(self, picture: av.VideoFrame | None) -> list[Packet]:
+        return (self._stream or self._context).encode(picture)  # type: ignore[no-any-return]
+
+    def _carry(self, packet: Packet) -> None:
+        if self._tracks is not None:
+            self._mux(self._tracks.packets(packet, self._reader.origin or Fraction(0)))
+
+    def _mux(self, packets: Iterable[Packet]) -> None:
+        for packet in packets:
+            try:
+                if self._container is None:
+                    self._sink.write(bytes(packet))
+                else:
+                    self._container.mux_one(packet)
+            except (FFmpegError, OSError, ValueError) as error:
+                is_video = packet.stream_index == getattr(self._stream, "index", 0)
+                if self._sink.error is not None or is_video:
+                    raise self._error(error) from error
+                # a damaged packet of another stream is no reason to end
+                self._counts["refused"] += 1
+
+    # the end
 
     def finish(self) -> None:
-        """Flush, close and rename."""
-        if self._video is not None:
-            self.container.mux(self._video.encode(None))
-        self.container.close()
-        os.replace(self.partial, self.destination)
+        """Complete the file and give it its name.
+
+        Raises:
+            WriteError: The disk refuses, or there was no frame.
+        """
+        if self._context is None:
+            raise WriteError(f"there is no picture to write to {self._sink.name}.")
+        self._flush()
+        if self._tracks is not None and self._tracks.late_covers and self.partial is not None:
+            add_cover(self.partial, self._tracks.late_covers)
+        self._tell()
+        self._sink.commit()
+        self._is_finished = True
+
+    def _flush(self) -> None:
+        """Write what the encoders hold, and close the container."""
+        try:
+            packets = self._encoded(None)
+        except (FFmpegError, OSError, ValueError) as error:
+            raise self._error(error) from error
+        self._mux(packets)
+        if self._tracks is not None:
+            self._mux(self._tracks.flush())
+        try:
+            if self._container is not None:
+                self._container.close()
+        except (FFmpegError, OSError, ValueError) as error:
+            raise self._error(error) from error
+        if self._sink.error is not None:
+            raise self._error(self._sink.error)
+
+    def _tell(self) -> None:
+        """Complete what was kept and what was lost."""
+        reader, tracks = self._reader, self._tracks
+        if tracks is not None:
+            self.kept += tracks.kept
+            self.lost += tracks.lost
+            self._counts["refused"] += tracks.refused
+        counts = self._counts
+        if reader.origin and not reader.start:
+            self.lost.append(
+                f"times: the source begins at {float(reader.origin):.3f} s, the output at 0"
+            )
+        if self._kind is not None and self._kind.is_constant_rate and self._has_uneven_times():
+            self.lost.append(f"times: {self._kind.label} knows one frame rate only")
+        elif counts["moved"]:
+            self.lost.append(
+                f"times: {counts['moved']} frames, not later than the one before, "
+                f"were moved by {self._time_base} s or more"
+            )
+        if counts["scaled"]:
+            width, height = self._size
+            self.lost.append(
+                f"size: {counts['scaled']} frames of another size were scaled to {width}x{height}"
+            )
+        if counts["refused"]:
+            self.lost.append(f"{counts['refused']} packets of other streams were damaged")
+        self._tell_metadata()
+
+    def _has_uneven_times(self) -> bool:
+        return bool(self._counts["moved"])
+
+    def _tell_metadata(self) -> None:
+        """Compare what the file says about itself with what the source does."""
+        wanted = file_metadata(self._reader.container)
+        if self.partial is None or self._container is None or not wanted:
+            return
+        try:
+            with av.open(str(self.partial), metadata_errors="surrogateescape") as result:
+                found = {key.lower() for key in result.metadata}
+        except (FFmpegError, OSError, ValueError):
+            return
+        gone = [key for key in wanted if key.lower() not in found]
+        if len(gone) < len(wanted):
+            self.kept.append(f"{len(wanted) - len(gone)} lines of information about the file")
+        if gone:
+            names = ", ".join(printable(key) for key in gone)
+            self.lost.append(f"information about the file: {names}")
+
+    def _error(self, error: Exception) -> WriteError:
+        """What went wrong, for a person."""
+        name = self._sink.name
+        if self._sink.error is not None:
+            return WriteError(f"{name} cannot be written: {why_unwritable(self._sink.error)}.")
+        if isinstance(error, MHNetVideoError):
+            return WriteError(str(error))
+        reason = getattr(error, "strerror", None) or str(error)
+        return WriteError(
+            f"{name} cannot be written with the encoder {self.encoder} ({reason}); "
+            "try another one, or another format."
+        )
+
+    def abandon(self, *, is_quick: bool = False) -> Path | None:
+        """End without finishing; what can be played stays as the partial file.
+
+        Args:
+            is_quick: Whether to leave out what is still in the encoder.
+
+        Returns:
+            The partial file, None if nothing in it plays.
+        """
+        if self._is_finished:
+            return None
+        self._is_finished = True
+        if self._container is not None:
+            if self._sink.error is None and not is_quick:
+                with contextlib.suppress(MHNetVideoError):
+                    self._flush()
+            self._sink.freeze()
+            with contextlib.suppress(FFmpegError, OSError, ValueError):
+                self._container.close()
+        self._sink.close()
+        partial = self.partial
+        if partial is not None and (self._container is None or not _plays(partial)):
+            self._sink.discard()
+            partial = None
+        return partial
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -112,24 +466,32 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close."""
-        self.container.close()
+        """Abandon the file unless it was finished."""
+        self.abandon()
 
 
-def working_encoders() -> list[str]:
-    """Video encoders that really open, each tried with a small picture."""
-    known = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "mpeg4")
-    found = []
-    for name in known:
-        try:
-            context = av.CodecContext.create(name, "w")
-            context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"
-            if name == "prores_ks":
-                context.pix_fmt = "yuv422p10le"
-            context.time_base = Fraction(1, 25)
-            context.encode(av.VideoFrame(256, 256, context.pix_fmt))
-            context.encode(None)
-            found.append(name)
-        except (FFmpegError, ValueError):
-            continue
-    return found
+def _is_hevc(encoder: str) -> bool:
+    return "265" in encoder or "hevc" in encoder
+
+
+def _color(frame: Frame, pixel_format: str) -> dict[str, int]:
+    """The colour tags of the output: the source's, unless RGB had to become YUV."""
+    color = {name: int(frame.tags.get(name, 0)) for name in _COLOR_TAGS if name in frame.tags}
+    if frame.layout.kind == "rgb" and not av.VideoFormat(pixel_format, 16, 16).is_rgb:
+        color["colorspace"] = rgb_matrix(frame.height)
+        color["color_range"] = 2 if "yuvj" in pixel_format else _LIMITED_RANGE
+    return color
+
+
+def _field_order(reader: VideoReader, frame: Frame) -> int:
+    """FFmpeg's number of the order of fields; 0 for frames that are not interlaced."""
+    return int(reader.stream.field_order) if frame.tags.get("interlaced") else 0
+
+
+def _plays(path: Path) -> bool:
+    """Whether a file holds a picture that can be decoded."""
+    try:
+        with av.open(str(path)) as container:
+            return next(container.decode(video=0), None) is not None
+    except (FFmpegError, OSError, ValueError, IndexError):
+        return False

@@ -3,19 +3,31 @@
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import RestoreConfig
+from mhnet_video.errors import MHNetVideoError
 from mhnet_video.frame import Frame
+from mhnet_video.pixels import beside
 from mhnet_video.reader import Item, VideoReader, size_in_bytes
+from mhnet_video.sink import check_destination
 from mhnet_video.stage import Stage
 from mhnet_video.writer import VideoWriter
 
 if TYPE_CHECKING:
     from mhnet_video.restorer import Restorer
+
+
+_MAX_WAITING = 16
+_MAX_WAITING_BYTES = 48 << 20
+# how often a stop is looked for and progress told, in seconds
+_TICK_SECONDS = 0.1
+# how long an error waits for the threads to end, in seconds
+_PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,74 +103,173 @@ def restore_video(
         ConfigError: A setting does not fit this source or this machine.
     """
     config = config or RestoreConfig()
-    stop = stop or threading.Event()
-    begin = time.monotonic()
-    reader = VideoReader(source, start=config.start, duration=config.duration)
-    writer = VideoWriter(
-        destination,
-        reader,
-        encoder=config.encoder,
-        crf=config.crf,
-        preset=config.preset,
-        options=config.encoder_options,
-        overwrite=config.overwrite,
-    )
-    if restorer is None:
-        from mhnet_video.restorer import Restorer
+    run = _Run(source, destination, config, stop or threading.Event(), on_progress)
+    check_destination(destination, source=source, overwrite=config.overwrite)
+    with (
+        VideoReader(source, start=config.start, duration=config.duration) as reader,
+        VideoWriter(
+            destination,
+            reader,
+            encoder=config.encoder,
+            crf=config.crf,
+            preset=config.preset,
+            options=config.encoder_options,
+            overwrite=config.overwrite,
+        ) as writer,
+    ):
+        return run.through(reader, restorer or _restorer_of(config), writer)
 
-        restorer = Restorer(
-            config.model,
-            weights=config.weights,
-            device=config.device,
-            strength=config.strength,
-            keep=config.keep,
+
+def _restorer_of(config: RestoreConfig) -> "Restorer":
+    from mhnet_video.restorer import Restorer
+
+    return Restorer(
+        config.model,
+        weights=config.weights,
+        device=config.device,
+        strength=config.strength,
+        keep=config.keep,
+    )
+
+
+class _Run:
+    """One run: three threads, watched by the caller's."""
+
+    def __init__(
+        self,
+        source: str | PathLike[str],
+        destination: str | PathLike[str],
+        config: RestoreConfig,
+        stop: threading.Event,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._source = os.fspath(source)
+        self._destination = os.fspath(destination)
+        self._config = config
+        self._stop = stop
+        self._on_progress = on_progress
+        self._begin = time.monotonic()
+        self._is_interrupted = False
+
+    def through(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
+        """Run to the end, or to a graceful one when interrupted."""
+        decoded = reader.ahead()
+        frames = self._until_stopped(decoded)
+        items = _side_by_side(restorer, frames) if self._config.compare else restorer.stream(frames)
+        restored = Stage(
+            items,
+            name="mhnet-video restorer",
+            max_items=_MAX_WAITING,
+            max_size=_MAX_WAITING_BYTES,
+            size_of=size_in_bytes,
         )
-    restored = Stage(
-        restorer.stream(_until(stop, reader)),
-        name="mhnet-video restorer",
-        max_items=16,
-        max_size=48 << 20,
-        size_of=size_in_bytes,
-    )
-    written = Stage(_write(restored, writer), name="mhnet-video writer", max_items=1 << 30)
-    position = 0.0
-    with reader, writer, restored, written:
-        for position in written:
-            if on_progress is not None:
-                on_progress(
-                    Progress(
-                        frames=writer.frames,
-                        total=reader.num_frames,
-                        seconds=time.monotonic() - begin,
-                        position_seconds=position,
-                    )
+        written = Stage(_written(restored, writer), name="mhnet-video writer", max_items=1 << 30)
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            while True:
+                try:
+                    if not self._watch(written, reader, writer):
+                        break
+                except KeyboardInterrupt as caught:
+                    # the first one finishes the file, the second one does not wait for it
+                    if interrupt is not None:
+                        raise
+                    interrupt = caught
+                    self._stop.set()
+        except BaseException as error:
+            for stage in (decoded, restored, written):
+                stage.cancel()
+            partial = None
+            # a thread in the middle of a long step is left to end by itself
+            if written.close(timeout_seconds=_PATIENCE_SECONDS):
+                partial = writer.abandon(is_quick=isinstance(error, KeyboardInterrupt))
+            restored.close(timeout_seconds=_PATIENCE_SECONDS)
+            if partial is not None and isinstance(error, MHNetVideoError):
+                raise type(error)(f"{error} What was done until then plays: {partial}") from error
+            raise
+        if interrupt is not None:
+            raise interrupt
+        return self._report(reader, restorer, writer)
+
+    def _watch(self, written: Stage[float], reader: VideoReader, writer: VideoWriter) -> bool:
+        """Report progress until something happens; False when all is written."""
+        position = 0.0
+        told = 0.0
+        while True:
+            try:
+                news = written.poll(_TICK_SECONDS)
+            except StopIteration:
+                self._tell(reader, writer, position)
+                return False
+            now = time.monotonic()
+            if news is not None:
+                position = news[0]
+                if now - told >= _TICK_SECONDS:
+                    told = now
+                    self._tell(reader, writer, position)
+
+    def _tell(self, reader: VideoReader, writer: VideoWriter, position: float) -> None:
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(
+                    frames=writer.frames,
+                    total=reader.num_frames,
+                    seconds=time.monotonic() - self._begin,
+                    position_seconds=position,
                 )
-    return Report(
-        source=os.fspath(source),
-        destination=os.fspath(destination),
-        frames=writer.frames,
-        seconds=time.monotonic() - begin,
-        model=getattr(restorer, "name", ""),
-        device=str(getattr(restorer, "device", "cpu")),
-        encoder=writer.encoder,
-        pixel_format=writer.pixel_format,
-        kept=tuple(writer.kept),
-        lost=tuple(writer.lost),
-        damaged=reader.damaged,
-        interrupted=stop.is_set(),
-    )
+            )
+
+    def _until_stopped(self, decoded: Stage[Item]) -> Iterator[Item]:
+        """The decoded items until a stop is asked for, also while none comes."""
+        while True:
+            if self._stop.is_set():
+                self._is_interrupted = True
+                return
+            try:
+                item = decoded.poll(_TICK_SECONDS)
+            except StopIteration:
+                return
+            if item is not None:
+                yield item[0]
+
+    def _report(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
+        return Report(
+            source=self._source,
+            destination=self._destination,
+            frames=writer.frames,
+            seconds=time.monotonic() - self._begin,
+            model=restorer.name,
+            device=str(restorer.device),
+            encoder=writer.encoder,
+            pixel_format=writer.pixel_format,
+            kept=tuple(writer.kept),
+            lost=tuple(writer.lost),
+            damaged=reader.damaged,
+            interrupted=self._is_interrupted,
+        )
 
 
-def _until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
-    for item in items:
-        if stop.is_set():
-            break
-        yield item
-
-
-def _write(items: Iterable[Item], writer: VideoWriter) -> Iterator[float]:
+def _written(items: Iterable[Item], writer: VideoWriter) -> Iterator[float]:
+    """Write all items and finish the file; the time of each frame as it is written."""
+    origin: float | None = None
     for item in items:
         writer.write(item)
         if isinstance(item, Frame):
-            yield float(item.pts * item.time_base)
+            time_seconds = float(item.pts * item.time_base)
+            origin = time_seconds if origin is None else origin
+            yield time_seconds - origin
     writer.finish()
+
+
+def _side_by_side(restorer: "Restorer", items: Iterable[Item]) -> Iterator[Item]:
+    """Frames twice as wide: as they were, and restored."""
+    before: deque[Frame] = deque()
+
+    def remembered() -> Iterator[Item]:
+        for item in items:
+            if isinstance(item, Frame):
+                before.append(item)
+            yield item
+
+    for item in restorer.stream(remembered()):
+        yield beside(before.popleft(), item) if isinstance(item, Frame) else item

@@ -1,0 +1,206 @@
+"""What each output format holds, and how it is written so that a killed run leaves a file."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import lcm
+from pathlib import Path
+
+from mhnet_video.errors import WriteError
+
+# how much of a film may be in memory only, in milliseconds
+_FRAGMENT_MS = 500
+_MAX_TIMESCALE = 10_000_000
+# keys of global metadata that iTunes-style MP4 metadata has a place for
+_ITUNES_KEYS = frozenset(
+    ("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre")
+    + ("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id")
+    + ("network", "keywords", "compilation", "track", "disc", "creation_time", "location")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One output format."""
+
+    name: str
+    """FFmpeg's name of the muxer."""
+    label: str
+    """The name for a person."""
+    video: str = "libx264"
+    """The usual video encoder."""
+    audio: str = "aac"
+    """What audio is re-encoded to where its codec is refused."""
+    subtitle: str | None = None
+    """What text subtitles are converted to where their codec is refused; None for nothing."""
+    time_base: Fraction | None = None
+    """The only unit of time; None where it is free."""
+    refused_audio: tuple[str, ...] = ()
+    """Beginnings of audio codec names that the muxer takes but players do not."""
+    audio_codecs: tuple[str, ...] = ()
+    """The audio codecs it holds, where the muxer does not tell; empty for asking the muxer."""
+    subtitle_codecs: tuple[str, ...] = ()
+    """Likewise for subtitles."""
+    data_codecs: tuple[str, ...] = ()
+    """Likewise for data."""
+    is_mp4: bool = False
+    has_rotation: bool = False
+    has_chapters: bool = False
+    has_attachments: bool = False
+    has_b_frames: bool = True
+    """Whether frames may be stored out of order."""
+    is_constant_rate: bool = False
+    """Whether all frames must last equally long."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Muxer options."""
+
+
+_MP4 = Format(
+    name="mp4",
+    label="MP4",
+    subtitle="mov_text",
+    refused_audio=("pcm_",),
+    is_mp4=True,
+    has_rotation=True,
+    has_chapters=True,
+)
+_MKV = Format(
+    name="matroska",
+    label="Matroska",
+    subtitle="subrip",
+    time_base=Fraction(1, 1000),
+    has_rotation=True,
+    has_chapters=True,
+    has_attachments=True,
+    options={"cluster_time_limit": str(_FRAGMENT_MS)},
+)
+_TS = Format(
+    name="mpegts",
+    label="MPEG-TS",
+    time_base=Fraction(1, 90000),
+    audio_codecs=("aac", "aac_latm", "mp2", "mp3", "ac3", "eac3", "dca", "opus", "truehd")
+    + ("pcm_bluray", "s302m"),
+        [
+            "aac",
+            "aac_latm",
+            "mp2",
+            "mp3",
+            "ac3",
+            "eac3",
+            "dca",
+            "opus",
+            "truehd",
+            "pcm_bluray",
+            "s302m",
+        ]
+    ),
+    subtitle_codecs=("dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle"),
+    data_codecs=("klv", "timed_id3"),
+    options={"mpegts_copyts": "1", "max_delay": "0"},
+)
+_FORMATS = {
+    "mp4": _MP4,
+    "m4v": _MP4,
+    "mov": Format(
+        name="mov",
+        label="MOV",
+        subtitle="mov_text",
+        is_mp4=True,
+        has_rotation=True,
+        has_chapters=True,
+    ),
+    "3gp": Format(name="3gp", label="3GP", is_mp4=True, has_rotation=True),
+    "mkv": _MKV,
+    "webm": Format(
+        name="webm",
+        label="WebM",
+        video="libvpx-vp9",
+        audio="libopus",
+        subtitle="webvtt",
+        time_base=Fraction(1, 1000),
+        has_rotation=True,
+        has_chapters=True,
+        options={"cluster_time_limit": str(_FRAGMENT_MS)},
+    ),
+    "ts": _TS,
+    "m2ts": Format(**(_TS.__dict__ | {"options": _TS.options | {"mpegts_m2ts_mode": "1"}})),
+    "avi": Format(name="avi", label="AVI", audio="mp3", has_b_frames=False, is_constant_rate=True),
+    "flv": Format(name="flv", label="FLV", time_base=Fraction(1, 1000), has_b_frames=False),
+}
+_FORMATS |= {"qt": _FORMATS["mov"], "mts": _FORMATS["m2ts"], "mpegts": _TS}
+_PICTURES = {
+    "png": "png",
+    "jpg": "mjpeg",
+    "jpeg": "mjpeg",
+    "webp": "libwebp",
+    "bmp": "bmp",
+    "tif": "tiff",
+    "tiff": "tiff",
+}
+
+
+def format_of(destination: str) -> Format:
+    """The format that an output's name asks for; Matroska for standard output.
+
+    Raises:
+        WriteError: The name has an extension that stands for no video format.
+    """
+    if destination == "-":
+        return _MKV
+    extension = Path(destination).suffix.lower().lstrip(".")
+    if extension in _FORMATS:
+        return _FORMATS[extension]
+    said = f"the extension .{extension}" if extension else "no extension"
+    raise WriteError(
+        f"{destination} has {said}, which names no video format; "
+        "end it in .mp4, .mov, .mkv, .webm, .ts or .avi (a picture in .png or .jpg)."
+    )
+
+
+def picture_encoder(destination: str) -> str | None:
+    """The encoder of the picture format that a name asks for; None if it asks for a video."""
+    return _PICTURES.get(Path(destination).suffix.lower().lstrip("."))
+
+
+def muxer_options(
+    kind: Format, time_bases: list[Fraction], metadata: dict[str, str], *, has_timecode: bool
+) -> dict[str, str]:
+    """Options with which times stay exact and a killed run leaves a file that plays.
+
+    Args:
+        kind: The format.
+        time_bases: Of the video, then of the other streams.
+        metadata: What will be written about the whole file.
+        has_timecode: Whether a timecode track is copied, so that none is made anew.
+    """
+    options = {
+        "flush_packets": "1",
+        # times as they are: the muxers' default moves all streams to begin at zero
+        "avoid_negative_ts": "disabled",
+        # a stream with pauses must not keep the others in memory
+        "max_interleave_delta": str(_FRAGMENT_MS * 1000),
+    } | kind.options
+    if kind.is_constant_rate or kind.name == "flv":
+        del options["avoid_negative_ts"]
+    if kind.is_mp4:
+        flags = "hybrid_fragmented+delay_moov"
+        if set(map(str.lower, metadata)) - _ITUNES_KEYS:
+            flags += "+use_metadata_tags"
+        options |= {
+            "movflags": flags,
+            "frag_duration": str(_FRAGMENT_MS * 1000),
+            "movie_timescale": str(_timescale(time_bases)),
+        }
+        if has_timecode:
+            options["write_tmcd"] = "0"
+    return options
+
+
+def _timescale(time_bases: list[Fraction]) -> int:
+    """A clock for the whole file in which the beginning of each stream is exact."""
+    scale = time_bases[0].denominator
+    while scale < 1000:
+        scale *= 2
+    for time_base in time_bases[1:]:
+        finer = lcm(scale, time_base.denominator)
+        scale = finer if finer <= _MAX_TIMESCALE else scale
+    return min(scale, _MAX_TIMESCALE)

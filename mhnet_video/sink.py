@@ -1,0 +1,182 @@
+"""Where the bytes of an output go: a partial file beside the destination, or standard output.
+
+A file appears under its own name only when it is complete. Until then it grows under a name of
+its own with the same extension, so that players open what a killed run has left.
+"""
+
+import contextlib
+import errno
+import os
+from os import PathLike
+from pathlib import Path
+from typing import IO
+
+from mhnet_video.errors import WriteError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or name another disk",
+    errno.EDQUOT: "the disk quota is used up; free some space or name another disk",
+    errno.EFBIG: "the file is larger than this file system allows; name another disk",
+    errno.EACCES: "the folder may not be written to; name another one",
+    errno.EPERM: "the folder may not be written to; name another one",
+    errno.EROFS: "the file system is read-only; name another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EPIPE: "the program that reads it has ended",
+    errno.EIO: "the disk reports an error; name another one",
+}
+
+
+def why_unwritable(error: OSError) -> str:
+    """What is wrong with the disk and what to do, as the end of a sentence."""
+    return _REASONS.get(error.errno or 0, (error.strerror or str(error)).lower())
+
+
+class Sink:
+    """A file for FFmpeg to write: it keeps the first error, and swallows writes after it.
+
+    After a full disk the bytes on it must stay as they are: they play. FFmpeg would go on to
+    overwrite the file's beginning when it is closed.
+
+    Args:
+        destination: File to create, or `-` for standard output.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        WriteError: The file cannot be created, or exists.
+    """
+
+    def __init__(self, destination: str | PathLike[str], *, overwrite: bool = False) -> None:
+        self.name = os.fspath(destination)
+        self.error: OSError | None = None
+        self.partial: Path | None = None
+        """The growing file; None where there is none of its own (standard output, a pipe)."""
+        self._overwrite = overwrite
+        self._is_frozen = False
+        self._path = Path(destination)
+        self._file: IO[bytes]
+        if self.name == "-":
+            self.name = "standard output"
+            self._file = os.fdopen(os.dup(1), "wb", buffering=0)
+            self.is_seekable = False
+            return
+        check_destination(destination, overwrite=overwrite)
+        try:
+            if self._path.exists() and not self._path.is_file():
+                self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
+                self.is_seekable = False
+            else:
+                self._file = self._create_partial()
+                self.is_seekable = True
+        except OSError as error:
+            raise WriteError(f"{self.name} cannot be written: {why_unwritable(error)}.") from error
+
+    def _create_partial(self) -> IO[bytes]:
+        """A new file beside the destination; one that exists is never touched."""
+        # a link is followed, so that what it points to is replaced and not the link
+        self._path = Path(os.path.realpath(self._path))
+        number = 1
+        while True:
+            mark = ".partial" if number == 1 else f".partial-{number}"
+            partial = self._path.with_name(self._path.stem + mark + self._path.suffix)
+            try:
+                file = open(partial, "xb", buffering=0)  # noqa: SIM115
+            except FileExistsError:
+                number += 1
+                continue
+            self.partial = partial
+            return file
+
+    def write(self, data: bytes) -> int:
+        """Write all of the bytes, or keep the error and raise it."""
+        if not self._is_frozen:
+            rest = memoryview(data)
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                self.error = self.error or error
+                self._is_frozen = True
+                raise
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position, as a file does."""
+        return offset if self._is_frozen else self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position, as a file tells it."""
+        return 0 if self._is_frozen else self._file.tell()
+
+    def seekable(self) -> bool:
+        """Whether FFmpeg may go back and fill in sizes."""
+        return self.is_seekable
+
+    def freeze(self) -> None:
+        """Let nothing more reach the file."""
+        self._is_frozen = True
+
+    def close(self) -> None:
+        """Close the file under the name it has."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def commit(self) -> None:
+        """Close the file and give it its own name.
+
+        Raises:
+            WriteError: The name has been taken meanwhile, or the disk refuses.
+        """
+        if self.partial is None:
+            self.close()
+            return
+        try:
+            # on the disk before it has the name: a power cut must not leave an empty file
+            os.fsync(self._file.fileno())
+            self._file.close()
+            if not self._overwrite and self._path.exists():
+                raise WriteError(
+                    f"{self.name} was created by another program in the meantime; "
+                    f"the result is complete in {self.partial}."
+                )
+            os.replace(self.partial, self._path)
+        except OSError as error:
+            raise WriteError(
+                f"{self.name} cannot be written: {why_unwritable(error)}; "
+                f"the result is complete in {self.partial}."
+            ) from error
+        self.partial = None
+
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        self.close()
+        if self.partial is not None:
+            with contextlib.suppress(OSError):
+                self.partial.unlink()
+            self.partial = None
+
+
+def check_destination(
+    destination: str | PathLike[str],
+    *,
+    source: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Find out what can be found out before any work is done.
+
+    Raises:
+        WriteError: The destination is a folder, in none, exists, or is the source.
+    """
+    name = os.fspath(destination)
+    if name == "-":
+        return
+    path = Path(destination)
+    if path.is_dir():
+        raise WriteError(f"{name} is a folder; name the file to create in it.")
+    if not path.parent.is_dir():
+        raise WriteError(f"the folder {path.parent} does not exist; create it first.")
+    if path.exists() and source is not None and os.fspath(source) != "-":
+        with contextlib.suppress(OSError):
+            if path.samefile(source):
+                raise WriteError(f"{name} is the input itself; name another output.")
+    if path.is_file() and not overwrite:
+        raise WriteError(f"{name} exists already; name another one, or add --overwrite.")

@@ -1,0 +1,388 @@
+"""The streams beside the restored one: copied where the container takes them, else converted.
+
+Each stream of the source becomes a track here, or a line in `lost`.
+"""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.stream import AttachmentStream, Discard, Stream
+from av.subtitles.stream import SubtitleStream
+
+from mhnet_video.containers import Format
+from mhnet_video.reader import COVER, Packet
+
+_TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
+# written by a muxer about its own file, false in another
+_STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
+_STALE_FILE_TAGS = (
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "location-"),
+    *("wm/encodingsettings", "isvbr", "devicecon", "software"),
+)
+# names that FFmpeg's own muxers give to tracks that have none
+_EMPTY_NAMES = ("VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "")
+_NON_STRICT = 0x20000  # AVFMT_TS_NONSTRICT: two packets may have one time
+_OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+
+
+class Track:
+    """A stream that is copied, packet by packet."""
+
+    def __init__(self, target: Stream) -> None:
+        self.target = target
+        self.refused = 0
+        """Packets that could not be converted."""
+        self._last: int | None = None
+        self._step = 0 if target.container.format.flags & _NON_STRICT else 1
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packets to write for one of the source, its time moved by `origin` seconds."""
+        return [self._place(packet, origin)]
+
+    def flush(self) -> Iterable[Packet]:
+        """The packets to write at the end."""
+        return ()
+
+    def _place(self, packet: Packet, origin: Fraction) -> Packet:
+        """Give a packet its time in the output, which must rise from packet to packet."""
+        ticks = Fraction(self.target.time_base or Fraction(1, 1000))
+        scale = Fraction(packet.time_base) / ticks
+        shift = origin / ticks
+        dts, pts = packet.dts, packet.pts
+        if dts is None:
+            dts = pts
+        if dts is not None:
+            dts = round(dts * scale - shift)
+        elif self._last is not None:
+            dts = self._last + 1
+        else:
+            dts = 0
+        pts = dts if pts is None else round(pts * scale - shift)
+        if self._last is not None:
+            dts = max(dts, self._last + self._step)
+        self._last = dts
+        packet.dts = dts
+        packet.pts = max(pts, dts)
+        packet.duration = round((packet.duration or 0) * scale)
+        packet.time_base = ticks
+        packet.stream = self.target
+        return packet
+
+
+class AudioTrack(Track):
+    """Audio that is decoded and encoded again, with silence where some is missing."""
+
+    def __init__(self, target: AudioStream, source: AudioStream) -> None:
+        super().__init__(target)
+        self._source = source
+        self._encoder = target.codec_context
+        self._resampler: AudioResampler | None = None
+        self._next: int | None = None
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """Encoded packets that the packet completes."""
+        try:
+            frames = self._source.decode(packet)
+        except (FFmpegError, ValueError):
+            self.refused += 1
+            return []
+        ready: list[Packet] = []
+        for frame in frames:
+            if frame.pts is not None and frame.time_base:
+                frame.pts -= round(origin / frame.time_base)
+            ready += self._encode(frame)
+        return ready
+
+    def flush(self) -> Iterable[Packet]:
+        """What the encoder still holds."""
+        ready = self._encode(None) if self._resampler is not None else []
+        return ready + self._finish(self._encoder.encode(None))
+
+    def _encode(self, frame: av.AudioFrame | None) -> list[Packet]:
+        if self._resampler is None:
+            self._resampler = AudioResampler(
+                format=self._encoder.format,
+                layout=self._encoder.layout,
+                rate=self._encoder.sample_rate,
+                frame_size=self._encoder.frame_size or None,
+                options={"async": "1"},
+            )
+        try:
+            resampled = self._resampler.resample(frame)
+        except ValueError:
+            # the source's format has changed: begin with a new one
+            self._resampler = None
+            return self._encode(frame)
+        ready: list[Packet] = []
+        for piece in resampled:
+            if self._next is None:
+                self._next = 0
+                if piece.pts is not None and piece.time_base:
+                    self._next = round(piece.pts * piece.time_base * piece.sample_rate)
+            piece.pts = self._next
+            piece.time_base = Fraction(1, piece.sample_rate)
+            self._next += piece.samples
+            ready += self._finish(self._encoder.encode(piece))
+        return ready
+
+    def _finish(self, packets: list[Packet]) -> list[Packet]:
+        for packet in packets:
+            packet.stream = self.target
+        return packets
+
+
+class SubtitleTrack(Track):
+    """Text subtitles in another notation."""
+
+    def __init__(self, target: SubtitleStream, source: SubtitleStream) -> None:
+        super().__init__(target)
+        self._source = source
+        self._encoder: Any = target.codec_context
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The subtitle in its new notation."""
+        decoder: Any = self._source.codec_context
+        try:
+            subtitle = decoder.decode2(packet)
+            encoded = None if subtitle is None else self._encoder.encode_subtitle(subtitle)
+        except (FFmpegError, ValueError):
+            self.refused += 1
+            return []
+        if encoded is None:
+            return []
+        encoded.pts = encoded.dts = packet.pts if packet.pts is not None else packet.dts
+        encoded.duration = packet.duration
+        encoded.time_base = packet.time_base
+        return [self._place(encoded, origin)]
+
+
+class Tracks:
+    """All streams of a source but the restored one, on their way into an output.
+
+    Args:
+        container: The output, its header not yet written.
+        kind: Its format.
+        covers: Cover pictures of the source, by the number of their stream.
+    """
+
+    def __init__(self, container: OutputContainer, kind: Format, covers: dict[int, bytes]) -> None:
+        self._container = container
+        self._kind = kind
+        self._covers = covers
+        self._tracks: dict[int, Track] = {}
+        self.kept: list[str] = []
+        self.lost: list[str] = []
+        self.late_covers: list[bytes] = []
+        """Cover pictures to put into the finished file."""
+
+    def add(self, stream: Stream) -> None:
+        """Make a track for a stream of the source."""
+        if stream.discard == Discard.all:
+            return  # the titles of chapters, which are kept as chapters
+        name = describe(stream)
+        if stream.disposition & COVER:
+            self._add_cover(stream, name)
+        elif isinstance(stream, AttachmentStream):
+            self._add_attachment(stream, name)
+        elif stream.type == "data":
+            self._add_data(stream, name)
+        elif stream.codec_context is None:
+            self.lost.append(f"{name}: of a kind that this FFmpeg does not know")
+        elif stream.type == "audio" and not self._copies(stream):
+            self._add_audio(stream, name)
+        elif stream.type == "subtitle" and not self._copies(stream):
+            self._add_subtitle(stream, name)
+        elif stream.type in ("audio", "subtitle", "video") and self._copies(stream):
+            target = self._container.add_stream_from_template(stream, opaque=True)
+            self._put(stream, Track(target))
+            self.kept.append(f"{name}: copied")
+        else:
+            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packets to write for one of the source; none for a stream that is not kept."""
+        track = self._tracks.get(packet.stream_index)
+        return () if track is None else track.packets(packet, origin)
+
+    def flush(self) -> Iterable[Packet]:
+        """The packets to write at the end."""
+        for track in self._tracks.values():
+            yield from track.flush()
+
+    @property
+    def refused(self) -> int:
+        """Packets that could not be converted."""
+        return sum(track.refused for track in self._tracks.values())
+
+    def _put(self, stream: Stream, track: Track) -> None:
+        self._tracks[stream.index] = track
+        dress(track.target, stream, self._kind)
+
+    def _copies(self, stream: Stream) -> bool:
+        """Whether the container takes a stream as it is."""
+        codec = stream.codec_context.codec.name
+        canonical = stream.codec_context.codec.canonical_name
+        kind = self._kind
+        if stream.type == "audio" and codec.startswith(kind.refused_audio or ("?",)):
+            return False
+        for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
+            if stream.type == media and codecs:
+                return canonical in codecs
+        return _is_accepted(kind, stream)
+
+    def _add_audio(self, stream: Any, name: str) -> None:
+        codec = self._kind.audio
+        rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
+        source_rate = stream.codec_context.sample_rate
+        rate = source_rate if source_rate in rates else 48000
+        try:
+            layout = stream.codec_context.layout
+            target = self._container.add_stream(codec, rate=rate)
+            target.codec_context.layout = layout.name if layout.nb_channels <= 2 else "stereo"
+            channels = target.codec_context.layout.nb_channels
+            target.codec_context.bit_rate = min(96000, 4 * rate) * channels
+            target.codec_context.open()
+        except (FFmpegError, ValueError) as error:
+            self.lost.append(f"{name}: cannot be re-encoded ({error})")
+            return
+        self._put(stream, AudioTrack(target, stream))
+        new = {"libopus": "Opus", "aac": "AAC", "mp3": "MP3"}[codec]
+        self.lost.append(
+            f"{name}: re-encoded to {new}, as {self._kind.label} does not hold it as it is"
+        )
+
+    def _add_subtitle(self, stream: Any, name: str) -> None:
+        codec = self._kind.subtitle
+        if codec is None or stream.codec_context.codec.name not in _TEXT_SUBTITLES:
+            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            return
+        try:
+            stream.codec_context.open(strict=False)
+            target: Any = self._container.add_stream(codec)
+            target.codec_context.subtitle_header = stream.codec_context.subtitle_header
+            target.codec_context.open()
+        except (FFmpegError, ValueError) as error:
+            self.lost.append(f"{name}: cannot be converted ({error})")
+            return
+        self._put(stream, SubtitleTrack(target, stream))
+        self.kept.append(f"{name}: converted to {codec}")
+
+    def _add_data(self, stream: Stream, name: str) -> None:
+        codecs = self._kind.data_codecs
+        is_known = getattr(stream, "name", None) in codecs if codecs else True
+        if not is_known or not _is_accepted(self._kind, stream):
+            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            return
+        self._put(stream, Track(self._container.add_stream_from_template(stream)))
+        self.kept.append(f"{name}: copied")
+
+    def _add_attachment(self, stream: AttachmentStream, name: str) -> None:
+        if not self._kind.has_attachments:
+            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            return
+        target = self._container.add_attachment(
+            stream.name or f"attachment-{stream.index}",
+            stream.mimetype or "application/octet-stream",
+            stream.data,
+        )
+        target.metadata.update(stream.metadata)
+        self.kept.append(f"{name}: copied")
+
+    def _add_cover(self, stream: Stream, name: str) -> None:
+        picture = self._covers.get(stream.index)
+        if picture is None:
+            self.lost.append(f"{name}: it is not in the file")
+        elif self._kind.has_attachments:
+            kind = "png" if picture[:4] == b"\x89PNG" else "jpeg"
+            mimetype = stream.metadata.get("mimetype", f"image/{kind}")
+            filename = stream.metadata.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
+            self._container.add_attachment(filename, mimetype, picture)
+            self.kept.append(f"{name}: copied")
+        elif self._kind.is_mp4:
+            self.late_covers.append(picture)
+            self.kept.append(f"{name}: copied")
+        else:
+            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+
+
+def describe(stream: Stream) -> str:
+    """A stream in a few words, such as `sound 1 (aac, eng)`."""
+    noun = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachment"}.get(
+        stream.type, stream.type
+    )
+    if stream.disposition & COVER:
+        noun = "cover picture"
+    details = [stream.name if stream.codec_context or stream.type != "data" else None]
+    tag = getattr(stream, "codec_tag", "") if stream.codec_context else ""
+    if stream.type == "data":
+        details = [getattr(stream, "name", None) or tag]
+    details.append(stream.metadata.get("language"))
+    shown = ", ".join(printable(d) for d in details if d and d != "und")
+    return f"{noun} in stream {stream.index}" + (f" ({shown})" if shown else "")
+
+
+def printable(text: str) -> str:
+    """A text from a file as a terminal can show it."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def dress(target: Stream, source: Stream, kind: Format) -> None:
+    """Give a stream of the output the language, title and disposition of the source's."""
+    tags = {k: v for k, v in source.metadata.items() if not k.lower().startswith(_STALE_TAGS)}
+    title = tags.get("title") or tags.pop("name", "")
+    if title:
+        tags["title"] = title
+        # the title of a track has a place in MP4 that few programs read; this one many do
+        if kind.is_mp4 and tags.get("handler_name", "") in _EMPTY_NAMES:
+            tags["handler_name"] = title
+    target.metadata.update(tags)
+    target.disposition = source.disposition
+
+
+def file_metadata(source: InputContainer) -> dict[str, str]:
+    """What the source says about itself as a whole, without what is true of it only."""
+    return {
+        key: value
+        for key, value in source.metadata.items()
+        if not key.lower().startswith(_STALE_FILE_TAGS)
+    }
+
+
+def _is_accepted(kind: Format, stream: Stream) -> bool:
+    """Whether a muxer writes a header for a stream as it is, found out by doing so."""
+    try:
+        with av.open(_Nowhere(), "w", format=kind.name) as trial:  # type: ignore[call-overload]
+            target = trial.add_stream_from_template(stream, opaque=True)
+            if not target.time_base:
+                target.time_base = Fraction(1, 1000)
+            trial.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
+
+
+class _Nowhere:
+    """A file whose bytes are forgotten."""
+
+    name = "trial"
+
+    def __init__(self) -> None:
+        self._position = 0
+
+    def write(self, data: bytes) -> int:
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset if whence == 0 else self._position + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position

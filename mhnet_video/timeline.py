@@ -1,0 +1,90 @@
+"""Times of a transport stream whose clock jumps, as joined, cut and damaged recordings have it."""
+
+from fractions import Fraction
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+# a clock that goes back by more than this was set anew
+_BACKWARD_SECONDS = Fraction(1)
+# a step forward by more is a pause, a damaged number, or (far more) a clock set anew
+_PAUSE_SECONDS = Fraction(10)
+_FORWARD_SECONDS = Fraction(3600)
+# streams of one recording jump together: how far apart they may do so
+_TOGETHER_SECONDS = Fraction(10)
+
+
+class _Held(NamedTuple, Generic[T]):
+    item: T
+    time: Fraction
+    duration: Fraction
+
+
+class Timeline(Generic[T]):
+    """Bridges jumps of a recording's clock, by the same amount for all of its streams."""
+
+    def __init__(self) -> None:
+        self._shifts = [Fraction(0)]
+        self._shift: dict[int, Fraction] = {}
+        self._end: dict[int, Fraction] = {}
+        self._held: dict[int, _Held[T]] = {}
+
+    def push(
+        self, stream: int, time: Fraction, duration: Fraction, item: T
+    ) -> list[tuple[T, Fraction]]:
+        """Items that have found their place, each with the seconds to subtract from its time.
+
+        Args:
+            stream: The stream's number.
+            time: The item's time as the file has it, in seconds.
+            duration: How long it lasts, in seconds.
+            item: What has this time; it may be given back only with the next of its stream.
+        """
+        if stream not in self._end:
+            self._shift[stream] = self._shifts[-1]
+            self._end[stream] = time - self._shifts[-1]
+        placed = []
+        held = self._held.pop(stream, None)
+        if held is not None:
+            placed.append(self._settle(stream, held, time))
+        step = time - self._shift[stream] - self._end[stream]
+        if step > _PAUSE_SECONDS:
+            self._held[stream] = _Held(item, time, duration)
+            return placed
+        if step < -_BACKWARD_SECONDS:
+            self._turn(stream, time)
+        return [*placed, self._place(stream, _Held(item, time, duration))]
+
+    def flush(self) -> list[tuple[T, Fraction]]:
+        """What is left at the end of the file."""
+        rest = [self._slipped(stream, held) for stream, held in self._held.items()]
+        self._held.clear()
+        return rest
+
+    def _settle(self, stream: int, held: _Held[T], following: Fraction) -> tuple[T, Fraction]:
+        """Tell a pause from a damaged number, by what follows it."""
+        if abs(following - held.time) > _TOGETHER_SECONDS:
+            return self._slipped(stream, held)
+        if held.time - self._shift[stream] - self._end[stream] > _FORWARD_SECONDS:
+            self._turn(stream, held.time)
+        return self._place(stream, held)
+
+    def _slipped(self, stream: int, held: _Held[T]) -> tuple[T, Fraction]:
+        """Put an item whose own time is damaged where the one before it ends."""
+        shift = held.time - self._end[stream]
+        self._end[stream] += held.duration
+        return held.item, shift
+
+    def _turn(self, stream: int, time: Fraction) -> None:
+        """Go on from here after a jump: as another stream did, or right where this one ended."""
+        end = self._end[stream]
+        nearest = min(self._shifts, key=lambda shift: abs(time - shift - end))
+        if abs(time - nearest - end) > _TOGETHER_SECONDS:
+            nearest = time - end
+            self._shifts.append(nearest)
+        self._shift[stream] = nearest
+
+    def _place(self, stream: int, held: _Held[T]) -> tuple[T, Fraction]:
+        shift = self._shift[stream]
+        self._end[stream] = held.time - shift + held.duration
+        return held.item, shift
