@@ -79,20 +79,6 @@ _TS = Format(
     time_base=Fraction(1, 90000),
     audio_codecs=("aac", "aac_latm", "mp2", "mp3", "ac3", "eac3", "dca", "opus", "truehd")
     + ("pcm_bluray", "s302m"),
-        [
-            "aac",
-            "aac_latm",
-            "mp2",
-            "mp3",
-            "ac3",
-            "eac3",
-            "dca",
-            "opus",
-            "truehd",
-            "pcm_bluray",
-            "s302m",
-        ]
-    ),
     subtitle_codecs=("dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle"),
     data_codecs=("klv", "timed_id3"),
     options={"mpegts_copyts": "1", "max_delay": "0"},
