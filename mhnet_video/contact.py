@@ -196,12 +196,12 @@ def _stack(pictures: list[Picture], axis: int) -> Picture:
     other = 1 - axis
     shape = [0, 0, 3]
     shape[axis] = sum(picture.shape[axis] + _GAP for picture in pictures) + _GAP
-    shape[other] = max(picture.shape[other] for picture in pictures) + 2 * _GAP * axis
+    shape[other] = max(picture.shape[other] for picture in pictures)
     out = np.full(shape, _BACKGROUND, dtype=np.uint8)
     place = _GAP
     for picture in pictures:
         height, width = picture.shape[:2]
-        top, left = (place, 0) if axis == 0 else (_GAP, place)
+        top, left = (place, 0) if axis == 0 else (0, place)
         out[top : top + height, left : left + width] = picture
         place += picture.shape[axis] + _GAP
     return out

@@ -1,0 +1,77 @@
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from clips import Clip, Video, every
+
+from mhnet_video.contact import save_contact_sheet
+from mhnet_video.errors import ReadError, WriteError
+
+
+def read(path):
+    with av.open(path) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return Clip(video=(Video(times=every(40, 20), gop=6),)).make(tmp_path)
+
+
+def test_a_row_for_each_moment_before_and_after(clip, tmp_path):
+    path = tmp_path / "new" / "sheet.png"
+    save_contact_sheet(clip, clip, path, moments=3)
+    sheet = read(path)
+    # four cells of 640x480: both pictures, and where they differ most
+    assert sheet.shape == (3 * 486 + 6, 2 * 646 + 2 * 486 + 6, 3)
+    first = sheet[60:480, 6:646]
+    np.testing.assert_array_equal(first, sheet[60:480, 652:1292])
+    assert np.any(first != sheet[486 + 60 : 486 + 480, 6:646])
+    assert [item.name for item in path.parent.iterdir()] == ["sheet.png"]
+
+
+def test_an_output_that_begins_later_meets_its_source(tmp_path):
+    whole = Clip(video=(Video(times=every(40, 20), options=(("crf", "0"),)),)).make(tmp_path)
+    later = tmp_path / "later.mkv"
+    with av.open(whole) as source, av.open(later, "w") as target:
+        stream = target.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index, frame in enumerate(source.decode(video=0)):
+            if index >= 7:
+                frame.pts, frame.time_base = index - 7, Fraction(1, 25)
+                frame.pict_type = 0
+                target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    save_contact_sheet(whole, later, tmp_path / "sheet.png", start=0.27)
+    sheet = read(tmp_path / "sheet.png").astype(int)
+    assert np.abs(sheet[60:480, 6:646] - sheet[60:480, 652:1292]).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        pytest.param(Video(times=(0,)), id="one frame"),
+        pytest.param(Video(width=2, height=2), id="tiny"),
+        pytest.param(Video(width=48, height=64, pixel_format="yuv420p10le"), id="portrait, 10 bit"),
+    ],
+)
+def test_any_clip_has_a_sheet(video, tmp_path):
+    clip = Clip(video=(video,)).make(tmp_path)
+    save_contact_sheet(clip, clip, tmp_path / "sheet.png")
+    assert read(tmp_path / "sheet.png").mean() > 24
+
+
+def test_pictures_of_other_sizes_have_no_details(clip, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Clip(video=(Video(width=128, times=every(40, 20)),)).make(tmp_path / "other")
+    save_contact_sheet(clip, other, tmp_path / "sheet.png")
+    assert read(tmp_path / "sheet.png").shape[1] == 2 * 646 + 6
+
+
+def test_a_file_that_is_none_is_named(clip, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(ReadError, match=r"text\.mp4"):
+        save_contact_sheet(clip, tmp_path / "text.mp4", tmp_path / "sheet.png")
+    with pytest.raises(WriteError, match=r"sheet\.png"):
+        save_contact_sheet(clip, clip, tmp_path / "text.mp4" / "sheet.png")
