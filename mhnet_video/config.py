@@ -59,3 +59,45 @@ class RestoreConfig:
                 raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {tuple(box)}")
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of the training pipeline. The defaults made the shipped real-time weights."""
+
+    data: str
+    """Folder with `photos/` and `clips/`."""
+    output: str
+    """Folder for the checkpoint, the log, the pictures and the weights."""
+    minutes: float = 90.0
+    """Time to train, in minutes; a resumed run continues the same budget."""
+    width: int = 16
+    encoder_blocks: tuple[int, ...] = (1, 1, 1, 4)
+    decoder_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    group_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    frames: int = 3
+    patch: int = 2
+    batch: int = 8
+    """Windows of a step, at `crop` pixels; larger crops take fewer."""
+    crop: int = 128
+    """Side of the training pictures, in pixels, for the first 60 % of the time."""
+    final_crop: int = 192
+    """Side for the rest, which brings the global means closer to those of whole frames."""
+    learning_rate: float = 1e-3
+    seed: int = 0
+    device: str = "auto"
+    init: str | None = None
+    """Weights to begin with; None for fresh ones."""
+    description: str = "real-time model for CPUs"
+    """What the weights file says of itself."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching the machine."""
+        if not self.minutes > 0:
+            raise ConfigError(f"minutes must be greater than 0, got {self.minutes}")
+        for name in ("batch", "crop", "final_crop"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        multiple = 16 * self.patch
+        if self.crop % multiple or self.final_crop % multiple:
+            raise ConfigError(f"crops must be multiples of {multiple} at patch {self.patch}")

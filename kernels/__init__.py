@@ -1,0 +1,12 @@
+"""Fused operations of the network: one public function each.
+
+ops.py states what each function takes and gives, reference.py what it means in plain
+PyTorch, and each *_kernel.py how Triton computes it.
+"""
+
+if __name__ != "mhnet_video.kernels":
+    raise ImportError("import mhnet_video.kernels, not kernels")
+
+from mhnet_video.kernels.ops import gate_pool, layer_norm_2d, scaled_residual
+
+__all__ = ["gate_pool", "layer_norm_2d", "scaled_residual"]

@@ -1,0 +1,200 @@
+"""Weights on disk: the shipped models, files of one's own, and the authors' checkpoints."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mhnet_video.errors import WeightsError
+from mhnet_video.network import UNUSED, MHNet, NetworkConfig
+
+MODELS = Path(__file__).parent / "models"
+"""Folder of the shipped weights; a model's name is its file's."""
+
+DEFAULT_CPU = "realtime"
+DEFAULT_CUDA = "realtime"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A shipped model."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    config: NetworkConfig
+    description: str
+    training: dict[str, Any]
+    """How it was trained, as `mhnet-video train` wrote it."""
+
+
+def list_models() -> list[ModelInfo]:
+    """The models that ship with the package."""
+    models = []
+    for path in sorted(MODELS.glob("*.safetensors")):
+        metadata = _metadata(path)
+        models.append(
+            ModelInfo(
+                name=path.stem,
+                path=path,
+                size_bytes=path.stat().st_size,
+                config=NetworkConfig(**json.loads(metadata["config"])),
+                description=metadata.get("description", ""),
+                training=json.loads(metadata.get("training", "{}")),
+            )
+        )
+    return models
+
+
+def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> MHNet:
+    """Build the network that a model or a weights file describes.
+
+    Args:
+        name_or_path: A shipped model's name, or a file: safetensors of this package, or a
+            checkpoint of the authors (`.pth`; its sizes are read off its tensors).
+        device: Where to put it.
+
+    Returns:
+        The network in evaluation mode: from `[N, 3 * frames, H, W]` to `[N, 3, H, W]`, RGB in
+        [0, 1], neither clamped inside.
+
+    Raises:
+        WeightsError: There is no such model, or the file is wrong, truncated or foreign.
+    """
+    path = Path(name_or_path)
+    shipped = MODELS / f"{name_or_path}.safetensors"
+    if path.name == str(name_or_path) and shipped.is_file() and not path.is_file():
+        path = shipped
+    if not path.is_file():
+        names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
+        raise WeightsError(
+            f"there is no model or weights file {name_or_path}; the models are: {names or 'none'}"
+        )
+    tensors, config = _read(path)
+    try:
+        with torch.device("meta"):
+            network = MHNet(config)
+        network.load_state_dict(tensors, assign=True)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(f"{path} does not hold the weights of an MHNet: {reason}") from error
+    network.requires_grad_(False)
+    return network.to(device).eval()
+
+
+def save_weights(
+    network: MHNet, path: Path, *, description: str, training: Mapping[str, Any]
+) -> Path:
+    """Write a network's weights with its sizes and its origin.
+
+    Args:
+        network: What to save; in float32, whatever its type.
+        path: The safetensors file to create or replace.
+        description: One line on what it is for.
+        training: How it was trained; plain values.
+    """
+    tensors = {
+        name: value.detach().float().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    metadata = {
+        "format": "mhnet-video",
+        "config": json.dumps(network.config.to_dict()),
+        "description": description,
+        "training": json.dumps(dict(training)),
+    }
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
+    return path
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    """The tensors that the network uses, and its sizes.
+
+    Raises:
+        WeightsError: The file is wrong, truncated or foreign.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    if not head:
+        raise WeightsError(f"{path} is empty")
+    if len(head) > 8 and head[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_checkpoint(path)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or cut off: {error}") from error
+    if "config" not in metadata:
+        return _used(path, tensors)
+    try:
+        return tensors, NetworkConfig(**json.loads(metadata["config"]))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path} describes no MHNet of this version: {error}") from error
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        AttributeError,
+        IndexError,
+        TypeError,
+    ) as error:
+        raise WeightsError(
+            f"{path} is no weights file, or damaged, or holds more than tensors, which is not read "
+            "for safety; give a safetensors file or a checkpoint of tensors"
+        ) from error
+    for key in ("state_dict", "params", "params_ema"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{path} holds no table of weights, but a {type(loaded).__name__}")
+    tensors = {
+        str(name).removeprefix("module."): value
+        for name, value in loaded.items()
+        if isinstance(value, Tensor)
+    }
+    return _used(path, tensors)
+
+
+def _used(path: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], NetworkConfig]:
+    """Drop what the published network never uses, and read the sizes off the rest."""
+    try:
+        config = NetworkConfig.from_shapes({name: tuple(t.shape) for name, t in tensors.items()})
+    except (KeyError, ValueError, IndexError) as error:
+        raise WeightsError(f"{path} holds the weights of another network, not of MHNet") from error
+    return {
+        name: value.float() for name, value in tensors.items() if not UNUSED.fullmatch(name)
+    }, config
