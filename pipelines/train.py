@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from mhnet_video.config import TrainConfig
 from mhnet_video.dataset import RainyWindows, load_footage
+from mhnet_video.errors import ConfigError
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.restorer import resolve_device
 from mhnet_video.weights import load_model, save_weights
@@ -67,7 +68,7 @@ def train(config: TrainConfig) -> Path:
 
     Raises:
         ReadError: There is no footage.
-        ValueError: The folder holds a run of other settings.
+        ConfigError: The folder holds a run of other settings.
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def train(config: TrainConfig) -> Path:
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         if json.loads(saved["settings"]) != json.loads(json.dumps(settings)):
-            raise ValueError(f"{checkpoint} is of a run with other settings; take another folder")
+            raise ConfigError(f"{checkpoint} is of a run with other settings; take another folder")
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         average = saved["average"]

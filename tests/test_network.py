@@ -119,8 +119,13 @@ def literal(state, image):
 def test_network_is_its_description(size):
     network = randomize(MHNet(SMALL)).double()
     image = torch.rand(2, 3, *size).double()
+    # one pixel at the lowest level makes all scores plus or minus one: which of equals are the
+    # largest is then anybody's choice
+    tolerance = 1e-3 if max(size) <= 16 else 1e-7
     with torch.inference_mode():
-        torch.testing.assert_close(network(image), literal(network.state_dict(), image))
+        torch.testing.assert_close(
+            network(image), literal(network.state_dict(), image), rtol=tolerance, atol=tolerance
+        )
 
 
 def test_published_sizes_and_names():

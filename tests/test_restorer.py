@@ -1,0 +1,162 @@
+"""Windows, sizes, tiles and rotation around the network."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import mhnet_video.restorer
+from mhnet_video.config import Box
+from mhnet_video.errors import ConfigError
+from mhnet_video.frame import Frame, PixelLayout
+from mhnet_video.network import MHNet, NetworkConfig
+from mhnet_video.restorer import Restorer, resolve_device
+
+LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)
+
+
+class Spy(MHNet):
+    """A network that darkens by the mean of its window's first pixel, and notes its windows."""
+
+    def __init__(self, frames=3):
+        super().__init__(NetworkConfig(width=8, encoder_blocks=(0,) * 4, frames=frames))
+        self.windows = []
+
+    def residual(self, x):
+        self.windows.append(x.clone())
+        return -0.25 * x[:, 3 * (self.config.frames // 2) :][:, :3]
+
+
+def gray_frame(level, index=0, size=(6, 8), **options):
+    planes = (
+        np.full(size, level, np.uint8),
+        np.full(size, 128, np.uint8),
+        np.full(size, 128, np.uint8),
+    )
+    return Frame(planes, LAYOUT, pts=index, time_base=Fraction(1, 25), full_range=True, **options)
+
+
+def levels(spy):
+    """The gray level of each frame of each window."""
+    return [(window[0, ::3, 0, 0] * 255).round().int().tolist() for window in spy.windows]
+
+
+@pytest.mark.parametrize(
+    ("count", "frames", "expected"),
+    [
+        (1, 3, [[0, 0, 0]]),
+        (2, 3, [[0, 0, 1], [0, 1, 1]]),
+        (4, 3, [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]),
+        (3, 5, [[0, 0, 0, 1, 2], [0, 0, 1, 2, 2], [0, 1, 2, 2, 2]]),
+        (3, 1, [[0], [1], [2]]),
+        (0, 3, []),
+    ],
+)
+def test_windows_repeat_the_edge_frames(count, frames, expected):
+    spy = Spy(frames)
+    out = list(Restorer(spy, device="cpu").stream(gray_frame(10 * i, i) for i in range(count)))
+    assert [[level // 10 for level in window] for window in levels(spy)] == expected
+    assert [frame.pts for frame in out] == list(range(count))
+    assert [int(frame.planes[0][0, 0]) for frame in out] == [round(7.5 * i) for i in range(count)]
+
+
+def test_no_window_across_a_change_of_size():
+    spy = Spy()
+    frames = [gray_frame(10 * i, i, size=(6, 8) if i < 3 else (4, 4)) for i in range(5)]
+    out = list(Restorer(spy, device="cpu").stream(frames))
+    assert levels(spy) == [[0, 0, 10], [0, 10, 20], [10, 20, 20], [30, 30, 40], [30, 40, 40]]
+    assert [frame.planes[0].shape for frame in out] == [(6, 8)] * 3 + [(4, 4)] * 2
+
+
+def test_other_items_pass_at_once():
+    items = ["a", gray_frame(0, 0), "b", gray_frame(10, 1), "c"]
+    out = list(Restorer(Spy(), device="cpu").stream(items))
+    assert [item if isinstance(item, str) else item.pts for item in out] == ["a", "b", 0, "c", 1]
+
+
+def test_strength_zero_hands_on_the_very_frames():
+    frames = [gray_frame(10 * i, i) for i in range(4)]
+    spy = Spy()
+    out = list(Restorer(spy, device="cpu", strength=0).stream(frames))
+    assert all(a is b for a, b in zip(out, frames, strict=True))
+    assert spy.windows == []
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_the_network_sees_the_picture_upright(rotation):
+    """A mark in the corner that is top left for the viewer; only it is to be darkened."""
+    corner = {0: (0, 0), 90: (-1, 0), 180: (-1, -1), 270: (0, -1)}[rotation]
+    frame = gray_frame(200, size=(16, 32), rotation=rotation)
+    frame.planes[0][corner] = 100
+
+    class Corner(Spy):
+        def residual(self, x):
+            assert x.shape[-2:] == ((16, 32) if rotation % 180 == 0 else (32, 16))
+            assert round(float(x[0, 0, 0, 0]) * 255) == 100
+            residual = torch.zeros_like(x[:, :3])
+            residual[..., 0, 0] = -0.2
+            return residual
+
+    (out,) = Restorer(Corner(1), device="cpu").stream([frame])
+    changed = np.argwhere(out.planes[0] != frame.planes[0])
+    assert changed.tolist() == [[corner[0] % 16, corner[1] % 32]]
+
+
+def test_frames_without_finite_numbers_pass_through():
+    class Broken(Spy):
+        def residual(self, x):
+            return x[:, :3] * float("nan")
+
+    restorer = Restorer(Broken(), device="cpu")
+    frames = [gray_frame(10, i) for i in range(3)]
+    assert [a is b for a, b in zip(restorer.stream(frames), frames, strict=True)] == [True] * 3
+    assert restorer.passed_through == 3
+
+
+def test_tiles_equal_the_whole(monkeypatch):
+    """A network that looks one pixel around gives the same in tiles, seams included."""
+
+    class Local(Spy):
+        def residual(self, x):
+            return torch.nn.functional.avg_pool2d(x[:, :3], 3, 1, 1) - x[:, :3]
+
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (301, 403, 3)).astype(np.uint8)
+    restorer = Restorer(Local(1), device="cpu")
+    (whole,) = restorer.restore([picture])
+    monkeypatch.setattr(mhnet_video.restorer, "MAX_TILE_PIXELS", 9000)
+    (tiled,) = restorer.restore([picture])
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+    assert not np.array_equal(whole, picture)
+
+
+def test_pictures_of_both_kinds():
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (7, 9, 3)).astype(np.uint8) for _ in range(3)]
+    restorer = Restorer(Spy(), device="cpu", keep=[Box(0, 0, 4, 2)])
+    arrays = list(restorer.restore(pictures))
+    tensors = list(restorer.restore(torch.from_numpy(p) for p in pictures))
+    for picture, array, tensor in zip(pictures, arrays, tensors, strict=True):
+        expected = np.round(picture * np.float32(0.75)).astype(np.uint8)
+        expected[:2, :4] = picture[:2, :4]
+        assert np.abs(array.astype(int) - expected).max() <= 1
+        assert isinstance(tensor, torch.Tensor) and np.array_equal(tensor.numpy(), array)
+    with pytest.raises(ValueError, match=r"expected \[H, W, 3\] uint8, got \[7, 9\]"):
+        list(restorer.restore([np.zeros((7, 9), np.uint8)]))
+    with pytest.raises(ValueError, match="float32"):
+        list(restorer.restore([np.zeros((7, 9, 3), np.float32)]))
+
+
+def test_settings_that_do_not_fit():
+    with pytest.raises(ConfigError, match="strength"):
+        Restorer(Spy(), strength=1.5)
+    with pytest.raises(ConfigError, match="must be auto, cpu, cuda"):
+        resolve_device("tpu")
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ConfigError, match="is not on this machine"):
+        resolve_device(missing)
+    huge = replace(gray_frame(0), planes=(np.broadcast_to(np.uint8(0), (10_000, 10_000)),) * 3)
+    with pytest.raises(ConfigError, match="too large"):
+        list(Restorer(Spy(), device="cpu").stream([huge]))
