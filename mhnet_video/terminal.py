@@ -38,7 +38,7 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
         file=sys.stderr,
         unit=" frames",
         bar_format=_UNKNOWN,
-        dynamic_ncols=True,
+        **({"dynamic_ncols": True} if _has_size() else {"ncols": 80, "nrows": 24}),
         miniters=1,
         mininterval=0.1 if is_terminal else 2.0,
         smoothing=0.1,
@@ -93,6 +93,14 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_size() -> bool:
+    """Whether the terminal tells its size; some in containers say 0, and tqdm shows nothing."""
+    try:
+        return min(os.get_terminal_size(sys.stderr.fileno())) > 0
+    except (OSError, ValueError):
+        return False
 
 
 def _say(text: str) -> None:

@@ -353,3 +353,19 @@ def test_the_help_names_every_setting():
     text = restore_parser().format_help()
     for field in RestoreConfig.__dataclass_fields__:
         assert "--" + field.replace("_options", "_option").replace("_", "-") in text
+
+
+def test_a_terminal_that_tells_no_size_has_a_bar_too():
+    code = (
+        "from types import SimpleNamespace; from mhnet_video.terminal import progress_bar\n"
+        "with progress_bar(True) as show:\n"
+        "    show(SimpleNamespace(frames=1, total=2, position_seconds=0))"
+    )
+    master, slave = os.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", code], stderr=slave, check=True)
+        os.set_blocking(master, False)
+        assert b"0 frames" in os.read(master, 4096)
+    finally:
+        os.close(master)
+        os.close(slave)
