@@ -85,6 +85,8 @@ class Video:
     metadata: dict[str, str] = field(default_factory=dict)
     disposition: int = 0
     seed: int = 0
+    rain: int = 0
+    """Bright streaks in each frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +193,9 @@ def _add_video(container: Any, video: Video) -> Callable[[], list[Any]]:
     def write() -> list[Any]:
         packets = []
         for index, pts in enumerate(video.times):
+            number = index + 1000 * video.seed
             frame = make_frame(
-                index + 1000 * video.seed, video.pixel_format, video.width, video.height
+                number, video.pixel_format, video.width, video.height, rain=video.rain
             )
             frame.pts, frame.time_base = pts if rising else index, video.time_base
             if video.durations:
@@ -294,7 +297,9 @@ def _add_cover(container: Any, cover: bytes) -> Callable[[], list[Any]]:
     return write
 
 
-def make_frame(index: int, pixel_format: str, width: int, height: int) -> av.VideoFrame:
+def make_frame(
+    index: int, pixel_format: str, width: int, height: int, *, rain: int = 0
+) -> av.VideoFrame:
     """Frame `index` of the moving texture; packed formats come from a planar twin."""
     if pixel_format == "pal8":
         return _palette_frame(index, width, height)
@@ -309,6 +314,8 @@ def make_frame(index: int, pixel_format: str, width: int, height: int) -> av.Vid
         y, x = np.mgrid[0:rows, 0:columns]
         wave = np.sin((x + 2 * index + 5 * number) * 8 / columns) * np.cos(y * 6 / rows - index / 3)
         values = 0.5 + 0.35 * wave + noise.normal(0, 0.02, (rows, columns))
+        if number == 0 or frame.format.is_rgb:
+            _add_rain(values, rain, np.random.default_rng(index + 77))
         picture = np.clip(values * top, 0, top).astype(dtype)
         # both ends of the range, where clipping and rounding go wrong
         picture[: rows // 8, : columns // 8] = 0
@@ -318,6 +325,13 @@ def make_frame(index: int, pixel_format: str, width: int, height: int) -> av.Vid
     if twin != pixel_format:
         frame = frame.reformat(format=pixel_format)
     return frame
+
+
+def _add_rain(values: Any, count: int, places: np.random.Generator) -> None:
+    rows, columns = values.shape
+    for _ in range(count):
+        top, left = places.integers(rows), places.integers(columns)
+        values[top : top + 12, left] += 0.3
 
 
 def _palette_frame(index: int, width: int, height: int) -> av.VideoFrame:

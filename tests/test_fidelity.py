@@ -10,6 +10,7 @@ import av
 import numpy as np
 import probe
 import pytest
+import torch
 from clips import (
     Audio,
     Clip,
@@ -26,7 +27,9 @@ from clips import (
 from standin import StandIn, inverted
 
 from mhnet_video.config import Box, RestoreConfig
+from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.pipelines.restore import Report, restore_video
+from mhnet_video.weights import save_weights
 
 SHIFT = Fraction(1, 20)
 """By how much Matroska may move all streams together, to make room for an encoder's priming."""
@@ -73,7 +76,8 @@ def offset(case: Case) -> Fraction:
     """By how much the whole file moved; only Matroska may, and only a little."""
     if case.output.path.suffix not in (".mkv", ".webm"):
         return Fraction(0)
-    first = min(packet.pts for item in case.source.streams for packet in item.packets[:1])
+    starts = [packet.pts for item in case.source.streams for packet in item.packets[:1]]
+    first = min(start for start in starts if start is not None)
     if first >= 0:
         return Fraction(0)
     return case.output.video.times[0] - case.source.video.times[0]
@@ -122,12 +126,21 @@ def nudged_times(case: Case) -> None:
 
 
 def pictures(case: Case) -> None:
-    """Each time shows its own picture."""
-    before = probe.pictures(case.source.path, "gray")
-    after = probe.pictures(case.output.path, "gray")
+    """Each time shows its own picture; the wrong one would be 10 dB lower."""
+    before, after = luma(case.source), luma(case.output)
     assert after.shape == before.shape
     for one, other in zip(before, after, strict=True):
         assert probe.psnr(one, other) > 30
+
+
+def luma(item: probe.Probe) -> Any:
+    """The first plane of each frame, in 8 bits."""
+    rows = probe.pictures(item.path)
+    size = (item.video.width or 0) * (item.video.height or 0)
+    bits = av.VideoFormat(item.video.pixel_format).components[0].bits
+    if bits == 8:
+        return rows[:, :size]
+    return rows[:, : 2 * size].view("<u2") / (1 << (bits - 8))
 
 
 def last_duration(case: Case) -> None:
@@ -341,6 +354,8 @@ def stream_count(case: Case) -> None:
 CONTAINERS_OWN = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "software", "duration",
     "vendor_id", "handler_name",
+    # `location` once more
+    "location-eng",
 }  # fmt: skip
 
 
@@ -415,14 +430,21 @@ def pixel_format(case: Case) -> None:
     assert after.replace("yuvj", "yuv") == before.replace("yuvj", "yuv")
 
 
+def monochrome(case: Case) -> None:
+    """Grey in all its bits; FFmpeg decodes H.264 without chroma as 4:2:0 of none."""
+    wide = case.source.video.pixel_format.endswith("10le")
+    assert case.output.video.pixel_format in (("yuv420p10le", "gray10le") if wide else ("yuv420p",))
+    rows = probe.pictures(case.output.path)
+    chroma = rows[:, luma(case.output).shape[1] * (2 if wide else 1) :]
+    values = chroma.view("<u2") if wide else chroma
+    assert np.all(values == (512 if wide else 128))
+
+
 def restored(case: Case) -> None:
     """What the restorer made is what was written, in the first video that is no cover."""
-    before = probe.pictures(case.source.path, "gray").astype(np.float64)
-    after = probe.pictures(case.output.path, "gray").astype(np.float64)
+    before, after = luma(case.source), luma(case.output)
     assert after.shape == before.shape
-    middle = before[:, before.shape[1] // 4 :], after[:, before.shape[1] // 4 :]
-    correlation = np.corrcoef(middle[0].ravel(), middle[1].ravel())[0, 1]
-    assert correlation < -0.9
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < -0.9
 
 
 def identical(case: Case) -> None:
@@ -433,27 +455,27 @@ def identical(case: Case) -> None:
     after = probe.pictures(case.output.path, twin)
     assert len(before) > 0
     assert np.array_equal(before, after)
-    source = case.source.video.pixel_format
-    if twin is None and source not in ("gbrp", "gbrap"):
-        assert case.output.video.pixel_format == source.replace("yuvj", "yuv")
+    if twin is None:
+        pixel_format(case)
 
 
+# what old and new FFmpeg alike repack into without loss
 _TWINS = {
     "nv12": "yuv420p",
     "nv21": "yuv420p",
     "yuyv422": "yuv422p",
     "uyvy422": "yuv422p",
     "gray16be": "gray16le",
-    "rgb24": "gbrp",
-    "bgr24": "gbrp",
-    "bgr0": "gbrp",
-    "0rgb": "gbrp",
-    "gbrp": "gbrp",
-    "gbrap": "gbrap",
-    "rgba": "gbrap",
-    "bgra": "gbrap",
+    "rgb24": "bgra",
+    "bgr24": "bgra",
+    "bgr0": "bgra",
+    "0rgb": "bgra",
+    "gbrp": "bgra",
+    "gbrap": "bgra",
+    "rgba": "bgra",
+    "bgra": "bgra",
     "rgb48le": "gbrp16le",
-    "pal8": "gbrap",
+    "pal8": "bgra",
 }
 
 MP3 = "libmp3lame"
@@ -937,7 +959,7 @@ OTHER_STREAMS = [
         "a second camera, MP4",
         Clip(video=(Video(), Video(seed=1, width=32, height=32, times=uneven(8, 20)))),
         "out.mp4",
-        (*ALL, second_video, restored),
+        (times, second_video, restored),
         restorer=lambda: StandIn(inverted),
     ),
     Promise(
@@ -1144,9 +1166,18 @@ PICTURE = [
             (*ALL, pixel_format, size),
         )
         for name in (
-            *("yuv420p", "yuv422p", "yuv444p", "gray", "gray10le"),
+            *("yuv420p", "yuv422p", "yuv444p"),
             *("yuv420p10le", "yuv422p10le", "yuv444p10le"),
         )
+    ),
+    *(
+        Promise(
+            f"{name} through the usual encoder",
+            Clip(name="clip.mkv", video=video(codec="ffv1", pixel_format=name)),
+            "out.mp4",
+            (*ALL, monochrome, size),
+        )
+        for name in ("gray", "gray10le")
     ),
     Promise(
         "full range of a camera's JPEGs",
@@ -1301,6 +1332,28 @@ def test_the_restored_pictures_are_written(tmp_path: Path) -> None:
     restored(case)
 
 
+@pytest.fixture(scope="module")
+def loud_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that leaves no sample as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        none = (0, 0, 0, 0)
+        network = MHNet(
+            NetworkConfig(
+                width=8,
+                encoder_blocks=none,
+                decoder_blocks=none,
+                group_blocks=none,
+                frames=3,
+                patch=2,
+            )
+        )
+    with torch.no_grad():
+        network.ending.weight *= 8
+    path = tmp_path_factory.mktemp("weights") / "loud.safetensors"
+    return save_weights(network, path, description="for a test", training={})
+
+
 SAMPLES_OF_A_BOX = [
     ("yuv420p", 64, 48, Box(10, 8, 20, 16)),
     ("yuv420p", 63, 47, Box(11, 7, 13, 9)),
@@ -1341,7 +1394,7 @@ def planes(row: Any, pixel_format: str, width: int, height: int) -> list[Any]:
     ids=[f"{name} {width}x{height} {tuple(box)}" for name, width, height, box in SAMPLES_OF_A_BOX],
 )
 def test_a_kept_box_stays(
-    pixel_format: str, width: int, height: int, box: Box, tmp_path: Path
+    pixel_format: str, width: int, height: int, box: Box, loud_weights: Path, tmp_path: Path
 ) -> None:
     clip = Clip(
         name="clip.mkv",
@@ -1353,11 +1406,12 @@ def test_a_kept_box_stays(
             times=every(40, 4),
         ),
     )
-    promise = Promise("", clip, "out.mkv", (), {"encoder": "ffv1", "keep": (box,)}, None)
+    config = {"encoder": "ffv1", "keep": (box,), "weights": str(loud_weights)}
+    promise = Promise("", clip, "out.mkv", (), config, None)
     case = run(promise, tmp_path)
     times(case)
     rows = (probe.pictures(item.path) for item in (case.source, case.output))
-    changed = 0
+    changed = total = 0
     for before, after in zip(*rows, strict=True):
         pairs = zip(
             planes(before, pixel_format, width, height),
@@ -1374,8 +1428,9 @@ def test_a_kept_box_stays(
             )
             assert np.array_equal(one[inside], other[inside])
             changed += int(np.count_nonzero(one != other))
-    # the network must have done something elsewhere, or nothing was shown
-    assert changed > 0
+            total += one.size - one[inside].size
+    # the network must have done something everywhere else, or nothing was shown
+    assert changed > 0.5 * total
 
 
 REAL = ("bus_stop_moving.mp4", "street_handheld.mp4", "yard.mp4")
@@ -1405,7 +1460,7 @@ def test_a_real_clip_keeps_all_streams(name: str, data_dir: Path, tmp_path: Path
     config = RestoreConfig(preset="ultrafast")
     report = restore_video(source, output, config, restorer=StandIn())
     case = Case(probe.probe(source), probe.probe(output), report)
-    for check in (times, stream_tags, dispositions, color, size, aspect_stays, nothing_lost):
+    for check in (times, dispositions, color, size, aspect_stays, nothing_lost):
         check(case)
     if case.source.of("audio"):
         audio(case)
