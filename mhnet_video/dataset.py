@@ -90,7 +90,10 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
         random = np.random.default_rng([self.seed, index])
         clean = self._grade(self._scene(random), random)
         generator = torch.Generator().manual_seed(int(random.integers(1 << 62)))
-        still = random.random() < 0.2
+        kind = random.random()
+        still, cut = kind < 0.25, 0.25 <= kind < 0.28
+        if cut:  # the scene changes: the neighbours show something else
+            clean[self.frames // 2 + 1 :] = self._grade(self._scene(random), random)[:1]
         if still:  # a picture, or a clip's end: the window repeats one frame, its rain too
             clean = clean[:1]
         rainy = clean if random.random() < 0.12 else self._rain(clean, generator, random)
@@ -124,23 +127,28 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
         shrink = random.uniform(1, min(2.2, min(height, width) / self.crop))
         if min(height, width) < 500 and random.random() < 0.6:
             shrink = 1.0
-        side = round(self.crop * shrink)
-        if side > min(height, width):
-            side = min(height, width)
-        top, left = random.integers(height - side + 1), random.integers(width - side + 1)
-        cut = frames[:, top : top + side, left : left + side]
-        if side == self.crop:
-            return cut
-        return np.stack(
-            [cv2.resize(f, (self.crop, self.crop), interpolation=cv2.INTER_AREA) for f in cut]
-        )
+        side = min(round(self.crop * shrink), height, width)
+        path = np.zeros((self.frames, 2), int)
+        if random.random() < 0.4:  # a camera that shakes or turns, where the clip's is fixed
+            path = np.rint(self._path(random) * shrink).astype(int)
+        top = random.integers(height - side + 1) + path[:, 1]
+        left = random.integers(width - side + 1) + path[:, 0]
+        cuts = []
+        for index, frame in enumerate(frames):
+            y = min(max(int(top[index]), 0), height - side)
+            x = min(max(int(left[index]), 0), width - side)
+            cut = frame[y : y + side, x : x + side]
+            if side != self.crop:
+                cut = cv2.resize(cut, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
+            cuts.append(cut)
+        return np.stack(cuts)
 
     def _from_photo(self, random: np.random.Generator) -> NDArray[np.uint8]:
         """A photograph under camera motion, at times with a piece of another moving over it."""
-        back = self._moving_photo(random, moving=random.random() < 0.7, speed=4.0)
+        back = self._moving_photo(random, moving=random.random() < 0.8)
         if random.random() < 0.3:
-            front = self._moving_photo(random, moving=True, speed=8.0)
-            path = self._path(random, 6.0)
+            front = self._moving_photo(random, moving=True)
+            path = self._path(random)
             y, x = np.mgrid[: self.crop, : self.crop].astype(np.float32)
             centre = random.uniform(0, self.crop, 2)
             radii = random.uniform(0.08, 0.4, 2) * self.crop
@@ -153,16 +161,23 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
                 back[index] = (back[index] * (1 - mask) + front[index] * mask).astype(np.uint8)
         return back
 
-    def _path(self, random: np.random.Generator, speed: float) -> NDArray[Any]:
-        """Offsets of the frames from the middle one, in pixels, `[T, 2]`."""
-        velocity = random.normal(0, 1, 2)
-        velocity *= speed * random.random() ** 2 / max(1e-6, math.hypot(*velocity))
-        steps = np.arange(self.frames)[:, None] - self.frames // 2
-        return steps * velocity + random.normal(0, 0.3 * random.random() ** 2, (self.frames, 2))
+    def _path(self, random: np.random.Generator) -> NDArray[Any]:
+        """Offsets of the frames from the middle one, in pixels, `[T, 2]`.
 
-    def _moving_photo(
-        self, random: np.random.Generator, *, moving: bool, speed: float
-    ) -> NDArray[np.uint8]:
+        From rest to a hand-held sweep, faster than the network can follow: there the neighbours
+        are of no use, and it must not trust them.
+        """
+        direction = random.uniform(0, 2 * math.pi)
+        speed = math.exp(random.uniform(math.log(0.2), math.log(45)))
+        shake = math.exp(random.uniform(math.log(0.05), math.log(6)))
+        steps = np.arange(self.frames)[:, None] - self.frames // 2
+        velocity = speed * np.array([math.cos(direction), 0.6 * math.sin(direction)])
+        if random.random() < 0.3:
+            velocity *= 0
+        path: NDArray[Any] = steps * velocity + random.normal(0, shake, (self.frames, 2))
+        return path - path[self.frames // 2]
+
+    def _moving_photo(self, random: np.random.Generator, *, moving: bool) -> NDArray[np.uint8]:
         photos = self.footage.photos
         photo = photos[random.integers(len(photos))]
         height, width = photo.shape[:2]
@@ -173,7 +188,7 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
             random.uniform(min(span / 2, side / 2), max(side - span / 2, side / 2))
             for side in (width, height)
         ]
-        path = self._path(random, speed) if moving else np.zeros((self.frames, 2))
+        path = self._path(random) if moving else np.zeros((self.frames, 2))
         zoom = random.normal(0, 0.006) if moving else 0.0
         turn = random.normal(0, 0.004) if moving else 0.0
         if scale > 1.3:  # what a smaller scale cannot show must not alias

@@ -24,6 +24,8 @@ WARM_UP_STEPS = 200
 EMA_DECAY = 0.999
 SAVE_SECONDS = 300
 LOG_STEPS = 50
+L1_WEIGHT = 60.0
+"""Decibels per unit of absolute error: the logarithm alone gives hard pairs too little weight."""
 FLOOR = 3e-5
 """Mean squared error, 45 dB, below which a pair earns no more: dry pictures need no better."""
 
@@ -75,7 +77,7 @@ def train(config: TrainConfig) -> Path:
     device = resolve_device(config.device)
     torch.manual_seed(config.seed)
     if config.init:
-        network = load_model(config.init)
+        network = load_model(config.init).requires_grad_(True)
     else:
         network = MHNet(
             NetworkConfig(
@@ -164,7 +166,8 @@ def train(config: TrainConfig) -> Path:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 restored = network(rainy)
-                loss = psnr_loss(restored, clean)
+                decibels = psnr_loss(restored, clean)
+                loss = decibels + L1_WEIGHT * (restored - clean).abs().mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -176,7 +179,7 @@ def train(config: TrainConfig) -> Path:
                 )
                 middle = 3 * (network.config.frames // 2)
                 with torch.no_grad():
-                    losses.append(loss.item())
+                    losses.append(decibels.item())
                     inputs.append(psnr_loss(rainy[:, middle : middle + 3], clean).item())
                 now = time.perf_counter()
                 spent, mark = spent + now - mark, now

@@ -101,8 +101,12 @@ def test_training_learns_and_resumes(footage_dir, tmp_path):
     train(settings(footage_dir, output, minutes=0.2))
     second = torch.load(output / "checkpoint.pt", weights_only=True)
     assert second["step"] > first["step"] and second["spent"] >= 0.2 * 60
-    rows = list(csv.DictReader((output / "log.csv").open()))
-    assert all(row["step"].isdigit() for row in rows)
+    with (output / "log.csv").open(newline="") as log:
+        assert csv.DictReader(log).fieldnames == ["step", "minutes", "rate", "loss_db", "input_db"]
+
+    # weights to begin with are trained further, in a run of its own
+    third = train(settings(footage_dir, tmp_path / "more", init=str(path)))
+    assert not torch.equal(load_model(third).ending.weight, network.ending.weight)
 
     with pytest.raises(ConfigError, match="other settings"):
         train(settings(footage_dir, output, width=16))
