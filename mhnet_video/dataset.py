@@ -1,7 +1,6 @@
 """Clean footage and photographs to pairs of rainy windows and clean middle frames."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from torch.utils.data import Dataset
 from mhnet_video.errors import ReadError
 from mhnet_video.rain import draw_storm, fall, render_streaks
 
-Picture = NDArray[np.uint8]
-"""`[H, W, 3]`, RGB."""
+Picture = NDArray[Any]
+"""`[H, W, 3]` uint8, RGB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class Footage:
     """What pairs are made from, in memory."""
 
     photos: list[Picture]
-    clips: list[list[NDArray[np.uint8]]]
+    clips: list[list[NDArray[Any]]]
     """For each clip its runs of consecutive frames, each `[run, H, W, 3]`."""
 
 
@@ -49,7 +48,7 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
             photos.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
     clips = []
     for path in sorted((folder / "clips").glob("*")):
-        runs: list[NDArray[np.uint8]] = []
+        runs: list[NDArray[Any]] = []
         run: list[Picture] = []
         with av.open(str(path)) as container:
             container.streams.video[0].thread_type = "AUTO"
@@ -115,7 +114,7 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         return pixels.float() / 255
 
-    def _from_clip(self, random: np.random.Generator) -> NDArray[np.uint8]:
+    def _from_clip(self, random: np.random.Generator) -> NDArray[Any]:
         weights = np.sqrt([len(runs) * runs[0].shape[1] for runs in self.footage.clips])
         runs = self.footage.clips[random.choice(len(weights), p=weights / weights.sum())]
         run = runs[random.integers(len(runs))]
@@ -143,7 +142,7 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
             cuts.append(cut)
         return np.stack(cuts)
 
-    def _from_photo(self, random: np.random.Generator) -> NDArray[np.uint8]:
+    def _from_photo(self, random: np.random.Generator) -> NDArray[Any]:
         """A photograph under camera motion, at times with a piece of another moving over it."""
         back = self._moving_photo(random, moving=random.random() < 0.8)
         if random.random() < 0.3:
@@ -177,7 +176,7 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
         path: NDArray[Any] = steps * velocity + random.normal(0, shake, (self.frames, 2))
         return path - path[self.frames // 2]
 
-    def _moving_photo(self, random: np.random.Generator, *, moving: bool) -> NDArray[np.uint8]:
+    def _moving_photo(self, random: np.random.Generator, *, moving: bool) -> NDArray[Any]:
         photos = self.footage.photos
         photo = photos[random.integers(len(photos))]
         height, width = photo.shape[:2]
@@ -282,8 +281,8 @@ def _blur(x: Tensor, sigma: float) -> Tensor:
 def _jpeg(frames: Tensor, quality: int) -> Tensor:
     """Compress and decompress `[T, 3, H, W]` in [0, 1], frame by frame."""
     pixels = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    decoded: Sequence[Picture] = [
-        cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1)
-        for picture in pixels
-    ]
+    decoded = []
+    for picture in pixels:
+        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded.append(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[Any]
@@ -41,11 +40,12 @@ class Frame:
     time_base: Fraction
     """Length of one pts unit, in seconds."""
     matrix: str = "bt601"
-    """Luma coefficients for the way to RGB: `bt601`, `bt709`, `bt2020`, `fcc`, `smpte240m` or `ycgco`."""
+    """Luma coefficients for the way to RGB: `bt601`, `bt709`, `bt2020`, `fcc`, `smpte240m` or
+    `ycgco`."""
     full_range: bool = False
     """Whether Y spans 0 to 255 (scaled to the bits), not 16 to 235."""
     rotation: int = 0
-    """Degrees clockwise, 0, 90, 180 or 270, by which a player turns the picture to show it upright."""
+    """Degrees clockwise, 0, 90, 180 or 270, by which a player turns the picture to show it."""
     duration: int = 0
     """How long it is shown, in units of `time_base`; 0 where the source does not say."""
     tags: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -67,7 +67,3 @@ class Frame:
         size = f"{self.width}x{self.height}"
         return f"Frame({size} {self.layout.name}, {float(self.pts * self.time_base):.3f} s)"
 
-
-def as_contiguous(plane: Plane) -> Plane:
-    """The plane with rows one after another; itself if they are already."""
-    return np.ascontiguousarray(plane)

@@ -110,5 +110,5 @@ def test_wrong_files_get_one_sentence(network, tmp_path):
 
 
 def test_unknown_names_list_the_models():
-    with pytest.raises(WeightsError, match="the models are: .*realtime"):
+    with pytest.raises(WeightsError, match=r"the models are: .*realtime"):
         load_model("nonsense")
