@@ -10,8 +10,8 @@ import av
 import torch
 
 from mhnet_video import __version__
+from mhnet_video.encoder import working_encoders
 from mhnet_video.weights import list_models
-from mhnet_video.writer import working_encoders
 
 # distributions whose versions matter when a fault is reported
 _PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "opencv-python")

@@ -23,8 +23,8 @@ LAYERS = [
     ["errors", "config", "frame", "stage"],
     ["kernels"],
     ["network", "rain", "metrics", "boxes", "pixels", "color"],
-    ["weights", "dataset", "encoder", "sink", "timeline", "containers", "streams"],
-    ["reader", "restorer", "writer", "contact"],
+    ["weights", "dataset", "encoder", "sink", "timeline", "containers"],
+    ["reader", "restorer", "streams", "writer", "contact"],
     ["pipelines"],
     ["terminal", "arguments", "cli", "__main__"],
 ]
