@@ -15,6 +15,10 @@ from torch.utils.data import Dataset
 from mhnet_video.errors import ReadError
 from mhnet_video.rain import draw_storm, fall, render_streaks
 
+STILL_SHARE = 0.5
+"""Windows that repeat one frame. With few of them the network learns to compare frames and no more:
+it then does nothing for a picture, and paints ghosts where the camera moves fast."""
+
 Picture = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
 
@@ -90,12 +94,12 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
         clean = self._grade(self._scene(random), random)
         generator = torch.Generator().manual_seed(int(random.integers(1 << 62)))
         kind = random.random()
-        still, cut = kind < 0.25, 0.25 <= kind < 0.28
+        still, cut = kind < STILL_SHARE, STILL_SHARE <= kind < STILL_SHARE + 0.03
         if cut:  # the scene changes: the neighbours show something else
             clean[self.frames // 2 + 1 :] = self._grade(self._scene(random), random)[:1]
         if still:  # a picture, or a clip's end: the window repeats one frame, its rain too
             clean = clean[:1]
-        rainy = clean if random.random() < 0.12 else self._rain(clean, generator, random)
+        rainy = clean if random.random() < 0.1 else self._rain(clean, generator, random)
         rainy, clean = self._camera(rainy, clean, random)
         if still:
             rainy = rainy.expand(self.frames, -1, -1, -1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mhnet_video.errors import WeightsError
@@ -113,7 +113,7 @@ def save_weights(
         "training": json.dumps(dict(training)),
     }
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=metadata)
+    partial.write_bytes(save(tensors, metadata=metadata))
     partial.replace(path)
     return path
 

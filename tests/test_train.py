@@ -51,7 +51,7 @@ def test_pairs(footage_dir):
         dry += bool(error == 0)
         rainy_count += bool(10**-4.2 < error < 10**-1.2)
         still += torch.equal(rainy[:3], rainy[3:6]) and torch.equal(rainy[3:6], rainy[6:])
-    assert 2 <= dry <= 20 and rainy_count >= 25 and 4 <= still <= 25
+    assert 1 <= dry <= 20 and rainy_count >= 25 and 18 <= still <= 45
     other = RainyWindows(load_footage(footage_dir), frames=3, crop=64, seed=2)
     assert not torch.equal(other[0][0], windows[0][0])
 
