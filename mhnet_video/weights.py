@@ -39,20 +39,32 @@ class ModelInfo:
 
 def list_models() -> list[ModelInfo]:
     """The models that ship with the package."""
-    models = []
-    for path in sorted(MODELS.glob("*.safetensors")):
-        metadata = _metadata(path)
-        models.append(
-            ModelInfo(
-                name=path.stem,
-                path=path,
-                size_bytes=path.stat().st_size,
-                config=NetworkConfig(**json.loads(metadata["config"])),
-                description=metadata.get("description", ""),
-                training=json.loads(metadata.get("training", "{}")),
-            )
-        )
-    return models
+    return [_info(path) for path in sorted(MODELS.glob("*.safetensors"))]
+
+
+def training_of(name_or_path: str | PathLike[str]) -> dict[str, Any]:
+    """How weights were trained; empty where the file does not say, as the authors' do not.
+
+    Raises:
+        WeightsError: There is no such model or file.
+    """
+    try:
+        return _info(_locate(name_or_path)).training
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _info(path: Path) -> ModelInfo:
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    return ModelInfo(
+        name=path.stem,
+        path=path,
+        size_bytes=path.stat().st_size,
+        config=NetworkConfig(**json.loads(metadata["config"])),
+        description=metadata.get("description", ""),
+        training=json.loads(metadata.get("training", "{}")),
+    )
 
 
 def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> MHNet:
@@ -70,15 +82,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
     Raises:
         WeightsError: There is no such model, or the file is wrong, truncated or foreign.
     """
-    path = Path(name_or_path)
-    shipped = MODELS / f"{name_or_path}.safetensors"
-    if path.name == str(name_or_path) and shipped.is_file() and not path.is_file():
-        path = shipped
-    if not path.is_file():
-        names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
-        raise WeightsError(
-            f"there is no model or weights file {name_or_path}; the models are: {names or 'none'}"
-        )
+    path = _locate(name_or_path)
     tensors, config = _read(path)
     try:
         with torch.device("meta"):
@@ -89,6 +93,20 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
         raise WeightsError(f"{path} does not hold the weights of an MHNet: {reason}") from error
     network.requires_grad_(False)
     return network.to(device).eval()
+
+
+def _locate(name_or_path: str | PathLike[str]) -> Path:
+    """The file of a shipped model or the one named; a file of a model's name goes first."""
+    path = Path(name_or_path)
+    shipped = MODELS / f"{name_or_path}.safetensors"
+    if path.name == str(name_or_path) and shipped.is_file() and not path.is_file():
+        path = shipped
+    if not path.is_file():
+        names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
+        raise WeightsError(
+            f"there is no model or weights file {name_or_path}; the models are: {names or 'none'}"
+        )
+    return path
 
 
 def save_weights(
@@ -116,11 +134,6 @@ def save_weights(
     partial.write_bytes(save(tensors, metadata=metadata))
     partial.replace(path)
     return path
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with safetensors.safe_open(str(path), framework="pt") as file:
-        return dict(file.metadata() or {})
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:

@@ -18,7 +18,7 @@ from mhnet_video.dataset import RainyWindows, load_footage
 from mhnet_video.errors import ConfigError
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.restorer import resolve_device
-from mhnet_video.weights import load_model, save_weights
+from mhnet_video.weights import load_model, save_weights, training_of
 
 WARM_UP_STEPS = 200
 EMA_DECAY = 0.999
@@ -103,7 +103,11 @@ def train(config: TrainConfig) -> Path:
     step, seen, spent = 0, 0, 0.0
 
     checkpoint = output / "checkpoint.pt"
-    settings = {k: v for k, v in asdict(config).items() if k not in ("minutes", "data", "device")}
+    places = ("minutes", "data", "device", "output")
+    settings = {name: value for name, value in asdict(config).items() if name not in places}
+    about = {name: settings[name] for name in settings if name not in ("init", "description")}
+    if config.init:
+        about["before"] = training_of(config.init)
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         if json.loads(saved["settings"]) != json.loads(json.dumps(settings)):
@@ -131,7 +135,7 @@ def train(config: TrainConfig) -> Path:
             averaged,
             output / "weights.safetensors",
             description=config.description,
-            training={**settings, "minutes": round(spent / 60, 1), "steps": step},
+            training={**about, "minutes": round(spent / 60, 1), "steps": step},
         )
 
     budget = config.minutes * 60
