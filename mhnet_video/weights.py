@@ -96,11 +96,11 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
 
 
 def _locate(name_or_path: str | PathLike[str]) -> Path:
-    """The file of a shipped model or the one named; a file of a model's name goes first."""
+    """The file of a shipped model, or the one named; `./realtime` is never the model."""
     path = Path(name_or_path)
-    shipped = MODELS / f"{name_or_path}.safetensors"
-    if path.name == str(name_or_path) and shipped.is_file() and not path.is_file():
-        path = shipped
+    shipped = MODELS / f"{path.name}.safetensors"
+    if str(name_or_path) == path.name and shipped.is_file():
+        return shipped
     if not path.is_file():
         names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
         raise WeightsError(
