@@ -61,9 +61,9 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
 
 @contextmanager
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """While the block runs, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second Ctrl-C aborts.
+    """While the block runs, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second one aborts.
 
-    Aborting raises KeyboardInterrupt in the main thread; a third Ctrl-C ends the process.
+    Aborting raises KeyboardInterrupt in the main thread; a third one ends the process.
     Outside the main thread, where Python has no signals, nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -79,9 +79,9 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
             stop.set()
             # not print: the signal may have come in the middle of one
             _say("\nmhnet-video: finishing the file up to the last frame (Ctrl-C again: abort)\n")
-        elif number == signal.SIGINT and now - first_press > _SAME_PRESS_SECONDS:
-            # `timeout` and some shells send a signal twice, to the process and to its group
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        elif now - first_press > _SAME_PRESS_SECONDS:
+            # sooner it is the same one: `timeout` tells the process, and then its group
+            signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
 
     numbers = [signal.SIGINT, signal.SIGTERM]

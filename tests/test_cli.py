@@ -338,13 +338,14 @@ def test_signals_ask_the_run_to_stop(number, capfd):
     assert "finishing the file" in capfd.readouterr().err
 
 
-def test_a_second_press_aborts(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_press_aborts(number, monkeypatch):
     monkeypatch.setattr("mhnet_video.terminal._SAME_PRESS_SECONDS", 0.0)
     stop = threading.Event()
     with pytest.raises(KeyboardInterrupt), stop_on_signals(stop):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         assert stop.wait(1)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         time.sleep(1)
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
 
