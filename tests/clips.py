@@ -85,6 +85,8 @@ class Video:
     metadata: dict[str, str] = field(default_factory=dict)
     disposition: int = 0
     seed: int = 0
+    period: int | None = None
+    """After how many frames the pictures begin again, which makes long clips quickly."""
     rain: int = 0
     """Bright streaks in each frame."""
 
@@ -190,13 +192,19 @@ def _add_video(container: Any, video: Video) -> Callable[[], list[Any]]:
 
     rising = all(one < two for one, two in zip(video.times, video.times[1:], strict=False))
 
+    period = video.period or len(video.times)
+    pictures = {}
+
     def write() -> list[Any]:
         packets = []
         for index, pts in enumerate(video.times):
-            number = index + 1000 * video.seed
-            frame = make_frame(
-                number, video.pixel_format, video.width, video.height, rain=video.rain
-            )
+            number = index % period + 1000 * video.seed
+            if number not in pictures:
+                pictures[number] = make_frame(
+                    number, video.pixel_format, video.width, video.height, rain=video.rain
+                )
+            frame = pictures[number]
+            frame.pict_type = 0
             frame.pts, frame.time_base = pts if rising else index, video.time_base
             if video.durations:
                 frame.duration = video.durations[index]

@@ -81,14 +81,15 @@ def resident_megabytes() -> float:
 
 
 def measure_memory(source: Path, output: Path, restorer: Any, count: int) -> tuple[float, float]:
-    """The highest after a tenth of the frames, and after all of them."""
-    told: list[float] = []
+    """The resident megabytes after a tenth of the frames, and the most until the last one."""
+    told: list[tuple[int, float]] = []
 
-    def listen(_: Progress) -> None:
-        told.append(resident_megabytes())
+    def listen(progress: Progress) -> None:
+        told.append((progress.frames, resident_megabytes()))
 
     restore_video(source, output, CONFIG, restorer=restorer, on_progress=listen)
-    return max(told[: count // 10]), max(told)
+    early = [megabytes for frames, megabytes in told if frames >= count // 10]
+    return early[0], max(early)
 
 
 class Replayed(StandIn):
@@ -112,7 +113,7 @@ def time_writer(source: Path, output: Path, count: int) -> float:
 
 
 def make_clip(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    video = Video(times=every(40, count), width=size[0], height=size[1], gop=50)
+    video = Video(times=every(40, count), width=size[0], height=size[1], gop=50, period=50)
     sound = Audio(codec="ac3", seconds=count / 25)
     return Clip(name=f"{count}.mp4", video=(video,), audio=(sound,)).make(folder)
 

@@ -268,6 +268,11 @@ def _probe_with_pyav(path: Path) -> Probe:
         return Probe(path, dict(container.metadata), chapters, tuple(streams))
 
 
+def packets(path: str | Path, index: int) -> tuple[PacketInfo, ...]:
+    """The packets of one stream as PyAV reads them."""
+    return _probe_with_pyav(Path(path)).streams[index].packets
+
+
 def display_matrix(path: str | Path) -> tuple[int, ...] | None:
     """The display matrix as PyAV reads it; old ffprobe does not know Matroska's."""
     return _probe_with_pyav(Path(path)).video.matrix

@@ -144,9 +144,11 @@ def luma(item: probe.Probe) -> Any:
 
 
 def last_duration(case: Case) -> None:
-    """The last frame is shown as long as before."""
-    source = max(case.source.video.packets, key=lambda packet: packet.pts)
-    output = max(case.output.video.packets, key=lambda packet: packet.pts)
+    """The last frame is shown as long as before; ffprobe before version 6 does not tell."""
+    source, output = (
+        max(probe.packets(item.path, item.video.index), key=lambda packet: packet.pts)
+        for item in (case.source, case.output)
+    )
     assert abs(source.duration - output.duration) <= case.output.video.time_base / 2
 
 
