@@ -179,9 +179,20 @@ def _table(result: "Evaluation") -> list[str]:
 def _train(words: list[str]) -> int:
     options = vars(train_parser().parse_args(words))
     config = TrainConfig(**options)
-    from mhnet_video.pipelines.train import train
+    try:
+        from mhnet_video.pipelines.train import train
+    except ImportError as error:  # opencv-python needs libraries that a bare system lacks
+        raise MHNetVideoError(
+            f"training needs OpenCV, which does not load here ({error}); "
+            "on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
+        ) from error
 
-    print(train(config))
+    def tell(step: int, minutes: float, loss_db: float, input_db: float) -> None:
+        line = f"{minutes:7.1f} of {config.minutes:g} min, step {step}: "
+        line += f"error {loss_db:.2f} dB, of the input {input_db:.2f} dB"
+        print(line, file=sys.stderr, flush=True)
+
+    print(train(config, on_log=tell))
     return 0
 
 

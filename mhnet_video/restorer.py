@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -134,6 +134,7 @@ class Restorer:
             self.name = str(weights or model)
             network = load_model(weights or model, self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._windows: _Windows[Any] = _Windows(network.config.frames)
 
     def stream(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Restore frames in order, one out for each one in.
@@ -177,15 +178,36 @@ class Restorer:
         """
         windows: _Windows[Picture] = _Windows(self.network.config.frames)
         for picture in pictures:
-            if picture.ndim != 3 or picture.shape[2] != 3 or str(picture.dtype)[-5:] != "uint8":
-                raise ValueError(
-                    f"expected [H, W, 3] uint8, got {list(picture.shape)} {picture.dtype}"
-                )
-            self._check_size(*picture.shape[:2])
-            rgb = torch.as_tensor(picture).to(self.device).permute(2, 0, 1).float() / 255
-            for source, window in windows.push(picture, rgb):
-                yield self._restored_picture(source, window)
+            yield from self._pushed(windows, picture)
         for source, window in windows.flush():
+            yield self._restored_picture(source, window)
+
+    def push(self, picture: Picture) -> list[Picture]:
+        """Take one picture of a clip, where the next one is not known yet.
+
+        Args:
+            picture: `[H, W, 3]` uint8, RGB, an array or a tensor.
+
+        Returns:
+            The restored pictures that are ready, in order: none for the first ones of a clip,
+            until half a window is there, then one for each.
+
+        Raises:
+            ValueError: The picture has another shape or type.
+            ConfigError: The picture is too large.
+        """
+        return list(self._pushed(self._windows, picture))
+
+    def flush(self) -> list[Any]:
+        """End the clip that was pushed: the restored pictures that are still missing."""
+        return [self._restored_picture(*ready) for ready in self._windows.flush()]
+
+    def _pushed(self, windows: "_Windows[Picture]", picture: Picture) -> Iterator[Picture]:
+        if picture.ndim != 3 or picture.shape[2] != 3 or str(picture.dtype)[-5:] != "uint8":
+            raise ValueError(f"expected [H, W, 3] uint8, got {list(picture.shape)} {picture.dtype}")
+        self._check_size(*picture.shape[:2])
+        rgb = torch.as_tensor(picture).to(self.device).permute(2, 0, 1).float() / 255
+        for source, window in windows.push(picture, rgb):
             yield self._restored_picture(source, window)
 
     def _restored(self, frame: Frame, window: Tensor) -> Frame:

@@ -233,6 +233,9 @@ class _Run:
                 yield item[0]
 
     def _report(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
+        lost = list(writer.lost)
+        if passed := getattr(restorer, "passed_through", 0):
+            lost.append(f"{passed} frames are as they were: the network gave no numbers for them")
         return Report(
             source=self._source,
             destination=self._destination,
@@ -243,7 +246,7 @@ class _Run:
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,
             kept=tuple(writer.kept),
-            lost=tuple(writer.lost),
+            lost=tuple(lost),
             damaged=reader.damaged,
             interrupted=self._is_interrupted,
         )

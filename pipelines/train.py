@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ class _Batches(torch.utils.data.Sampler[list[int]]):
             index += self._size
 
 
-def train(config: TrainConfig) -> Path:
+def train(
+    config: TrainConfig, *, on_log: Callable[[int, float, float, float], None] | None = None
+) -> Path:
     """Train, or go on training, until the budget is spent.
 
     The folder `config.output` gets `checkpoint.pt` (to resume), `log.csv`, `strip.png` (rainy,
@@ -64,6 +67,8 @@ def train(config: TrainConfig) -> Path:
 
     Args:
         config: The settings. A run whose settings differ from its checkpoint's is refused.
+        on_log: Called every 50 steps with the step, the minutes spent, and the mean error of the
+            results and of the inputs since the last call, in dB.
 
     Returns:
         The weights file.
@@ -193,6 +198,8 @@ def train(config: TrainConfig) -> Path:
                         [step, f"{spent / 60:.2f}", f"{rate:.2e}", *(f"{x:.3f}" for x in row)]
                     )
                     log_file.flush()
+                    if on_log is not None:
+                        on_log(step, spent / 60, *row)
                     losses, inputs = [], []
                 if spent - saved_at > SAVE_SECONDS:
                     saved_at = spent

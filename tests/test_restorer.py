@@ -149,6 +149,18 @@ def test_pictures_of_both_kinds():
         list(restorer.restore([np.zeros((7, 9, 3), np.float32)]))
 
 
+def test_one_by_one_is_the_same_as_an_iterator():
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (7, 9, 3)).astype(np.uint8) for _ in range(4)]
+    restorer = Restorer(Spy(), device="cpu")
+    expected = list(restorer.restore(pictures))
+    for _ in range(2):  # a second clip begins anew
+        counts = [restorer.push(picture) for picture in pictures] + [restorer.flush()]
+        assert [len(ready) for ready in counts] == [0, 1, 1, 1, 1]
+        assert all(map(np.array_equal, [p for ready in counts for p in ready], expected))
+    assert restorer.flush() == []
+
+
 def test_settings_that_do_not_fit():
     with pytest.raises(ConfigError, match="strength"):
         Restorer(Spy(), strength=1.5)
