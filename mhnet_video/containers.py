@@ -148,7 +148,7 @@ def picture_encoder(destination: str) -> str | None:
 
 
 def muxer_options(
-    kind: Format, time_bases: list[Fraction], metadata: dict[str, str], *, has_timecode: bool
+    kind: Format, time_bases: list[Fraction], metadata: dict[str, str], *, has_cues: bool
 ) -> dict[str, str]:
     """Options with which times stay exact and a killed run leaves a file that plays.
 
@@ -156,7 +156,7 @@ def muxer_options(
         kind: The format.
         time_bases: Of the video, then of the other streams.
         metadata: What will be written about the whole file.
-        has_timecode: Whether a timecode track is copied, so that none is made anew.
+        has_cues: Whether there will be subtitles.
     """
     options = {
         "flush_packets": "1",
@@ -171,13 +171,14 @@ def muxer_options(
         flags = "hybrid_fragmented+delay_moov"
         if set(map(str.lower, metadata)) - _ITUNES_KEYS:
             flags += "+use_metadata_tags"
-        options |= {
-            "movflags": flags,
-            "frag_duration": str(_FRAGMENT_MS * 1000),
-            "movie_timescale": str(_timescale(time_bases)),
-        }
-        if has_timecode:
-            options["write_tmcd"] = "0"
+        options["movie_timescale"] = str(_timescale(time_bases))
+        if has_cues:
+            # FFmpeg 8.1 ends cues while it cuts by time, and then dates sound wrongly: it must
+            # cut at the video's key frames, which are then a second apart
+            flags += "+frag_keyframe"
+        else:
+            options["frag_duration"] = str(_FRAGMENT_MS * 1000)
+        options["movflags"] = flags
     return options
 
 

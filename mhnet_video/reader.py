@@ -238,7 +238,8 @@ class VideoReader:
 
     def _decoded(self) -> Iterator[Item]:
         for packet in self._packets():
-            if packet.stream_index == self.stream.index:
+            # the packets that flush decoders at the end carry the number of no stream
+            if packet.stream.index == self.stream.index:
                 for picture in self._decode(packet):
                     yield self._frame(picture)
             elif packet.size:

@@ -21,9 +21,12 @@ _REASONS = {
     errno.EPERM: "the folder may not be written to; name another one",
     errno.EROFS: "the file system is read-only; name another folder",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENXIO: "no program reads from it; start the reader first",
     errno.EPIPE: "the program that reads it has ended",
     errno.EIO: "the disk reports an error; name another one",
 }
+# what the usual file systems allow
+_MAX_NAME_BYTES = 255
 
 
 def why_unwritable(error: OSError) -> str:
@@ -62,7 +65,7 @@ class Sink:
         check_destination(destination, overwrite=overwrite)
         try:
             if self._path.exists() and not self._path.is_file():
-                self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
+                self._file = _open_special(self._path)
                 self.is_seekable = False
             else:
                 self._file = self._create_partial()
@@ -77,7 +80,9 @@ class Sink:
         number = 1
         while True:
             mark = ".partial" if number == 1 else f".partial-{number}"
-            partial = self._path.with_name(self._path.stem + mark + self._path.suffix)
+            ending = mark + self._path.suffix
+            stem = os.fsencode(self._path.stem)[: _MAX_NAME_BYTES - len(os.fsencode(ending))]
+            partial = self._path.with_name(os.fsdecode(stem) + ending)
             try:
                 file = open(partial, "xb", buffering=0)  # noqa: SIM115
             except FileExistsError:
@@ -155,6 +160,14 @@ class Sink:
             self.partial = None
 
 
+def _open_special(path: Path) -> IO[bytes]:
+    """Open a pipe or a device, without waiting for a reader that may never come."""
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb", buffering=0)
+
+
 def check_destination(
     destination: str | PathLike[str],
     *,
@@ -169,14 +182,16 @@ def check_destination(
     name = os.fspath(destination)
     if name == "-":
         return
-    path = Path(destination)
-    if path.is_dir():
+    # os.path, as it takes what cannot even be a name for what does not exist
+    folder = os.path.dirname(os.path.abspath(name))
+    if os.path.isdir(name) or not os.path.basename(name):
         raise WriteError(f"{name} is a folder; name the file to create in it.")
-    if not path.parent.is_dir():
-        raise WriteError(f"the folder {path.parent} does not exist; create it first.")
-    if path.exists() and source is not None and os.fspath(source) != "-":
+    if not os.path.isdir(folder):
+        said = "is not a folder" if os.path.exists(folder) else "does not exist"
+        raise WriteError(f"{name} cannot be written: the folder {folder} {said}; create it first.")
+    if source is not None and os.path.exists(name) and os.path.exists(source):
         with contextlib.suppress(OSError):
-            if path.samefile(source):
+            if os.path.samefile(name, source):
                 raise WriteError(f"{name} is the input itself; name another output.")
-    if path.is_file() and not overwrite:
+    if os.path.isfile(name) and not overwrite:
         raise WriteError(f"{name} exists already; name another one, or add --overwrite.")

@@ -3,6 +3,8 @@
 Each stream of the source becomes a track here, or a line in `lost`.
 """
 
+import io
+import wave
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import av
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import AttachmentStream, Discard, Stream
@@ -29,7 +32,8 @@ _STALE_FILE_TAGS = (
 _EMPTY_NAMES = ("VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "")
 _NON_STRICT = 0x20000  # AVFMT_TS_NONSTRICT: two packets may have one time
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
-_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+# AAC begins with a packet of its own; at lower rates that one lasts long
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
 
 
 class Track:
@@ -74,6 +78,26 @@ class Track:
         packet.time_base = ticks
         packet.stream = self.target
         return packet
+
+
+class AdtsTrack(Track):
+    """AAC whose packets carry the header that only transport streams want."""
+
+    def __init__(self, target: Stream, source: Stream) -> None:
+        super().__init__(target)
+        self._filter = BitStreamFilterContext("aac_adtstoasc", source)
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packet without its header."""
+        time_base = packet.time_base
+        try:
+            bare = self._filter.filter(packet)
+        except (FFmpegError, ValueError):
+            self.refused += 1
+            return []
+        for item in bare:
+            item.time_base = time_base
+        return [self._place(item, origin) for item in bare]
 
 
 class AudioTrack(Track):
@@ -169,13 +193,13 @@ class Tracks:
     Args:
         container: The output, its header not yet written.
         kind: Its format.
-        covers: Cover pictures of the source, by the number of their stream.
+        first: The first packet of streams, by their number, as far as it is known already.
     """
 
-    def __init__(self, container: OutputContainer, kind: Format, covers: dict[int, bytes]) -> None:
+    def __init__(self, container: OutputContainer, kind: Format, first: dict[int, bytes]) -> None:
         self._container = container
         self._kind = kind
-        self._covers = covers
+        self._first = first
         self._tracks: dict[int, Track] = {}
         self.kept: list[str] = []
         self.lost: list[str] = []
@@ -200,8 +224,7 @@ class Tracks:
         elif stream.type == "subtitle" and not self._copies(stream):
             self._add_subtitle(stream, name)
         elif stream.type in ("audio", "subtitle", "video") and self._copies(stream):
-            target = self._container.add_stream_from_template(stream, opaque=True)
-            self._put(stream, Track(target))
+            self._put(stream, self._copy(stream))
             self.kept.append(f"{name}: copied")
         else:
             self.lost.append(f"{name}: {self._kind.label} has no place for it")
@@ -225,6 +248,16 @@ class Tracks:
         self._tracks[stream.index] = track
         dress(track.target, stream, self._kind)
 
+    def _copy(self, stream: Stream) -> Track:
+        target: Any = _add_copy(self._container, stream)
+        context: Any = stream.codec_context
+        is_bare = self._kind.name == "mpegts" or context.codec.canonical_name != "aac"
+        if is_bare or context.extradata:
+            return Track(target)
+        # the header is written before the first packet, and wants to know what is in it
+        target.codec_context.extradata = _aac_config(self._first.get(stream.index, b""))
+        return AdtsTrack(target, stream)
+
     def _copies(self, stream: Stream) -> bool:
         """Whether the container takes a stream as it is."""
         codec = stream.codec_context.codec.name
@@ -239,19 +272,19 @@ class Tracks:
 
     def _add_audio(self, stream: Any, name: str) -> None:
         codec = self._kind.audio
+        source: Any = stream.codec_context
         rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
-        source_rate = stream.codec_context.sample_rate
-        rate = source_rate if source_rate in rates else 48000
-        try:
-            layout = stream.codec_context.layout
-            target = self._container.add_stream(codec, rate=rate)
-            target.codec_context.layout = layout.name if layout.nb_channels <= 2 else "stereo"
-            channels = target.codec_context.layout.nb_channels
-            target.codec_context.bit_rate = min(96000, 4 * rate) * channels
-            target.codec_context.open()
-        except (FFmpegError, ValueError) as error:
-            self.lost.append(f"{name}: cannot be re-encoded ({error})")
+        rate = source.sample_rate if source.sample_rate in rates else 48000
+        layouts = [source.layout.name, {1: "mono", 2: "stereo"}.get(source.channels), "stereo"]
+        for layout in filter(None, layouts):
+            if _opens_audio(codec, rate, layout):
+                break
+        else:
+            self.lost.append(f"{name}: cannot be decoded and encoded again")
             return
+        target: Any = self._container.add_stream(codec, rate=rate)
+        _set_up_audio(target.codec_context, layout, rate)
+        target.codec_context.open()
         self._put(stream, AudioTrack(target, stream))
         new = {"libopus": "Opus", "aac": "AAC", "mp3": "MP3"}[codec]
         self.lost.append(
@@ -275,6 +308,10 @@ class Tracks:
         self.kept.append(f"{name}: converted to {codec}")
 
     def _add_data(self, stream: Stream, name: str) -> None:
+        if "timecode" in stream.metadata and self._kind.is_mp4:
+            # the muxer makes this track itself, from the video's metadata
+            self.kept.append(f"timecode {stream.metadata['timecode']}")
+            return
         codecs = self._kind.data_codecs
         is_known = getattr(stream, "name", None) in codecs if codecs else True
         if not is_known or not _is_accepted(self._kind, stream):
@@ -296,7 +333,7 @@ class Tracks:
         self.kept.append(f"{name}: copied")
 
     def _add_cover(self, stream: Stream, name: str) -> None:
-        picture = self._covers.get(stream.index)
+        picture = self._first.get(stream.index)
         if picture is None:
             self.lost.append(f"{name}: it is not in the file")
         elif self._kind.has_attachments:
@@ -319,10 +356,7 @@ def describe(stream: Stream) -> str:
     )
     if stream.disposition & COVER:
         noun = "cover picture"
-    details = [stream.name if stream.codec_context or stream.type != "data" else None]
-    tag = getattr(stream, "codec_tag", "") if stream.codec_context else ""
-    if stream.type == "data":
-        details = [getattr(stream, "name", None) or tag]
+    details = [getattr(stream, "name", None)]
     details.append(stream.metadata.get("language"))
     shown = ", ".join(printable(d) for d in details if d and d != "und")
     return f"{noun} in stream {stream.index}" + (f" ({shown})" if shown else "")
@@ -355,11 +389,67 @@ def file_metadata(source: InputContainer) -> dict[str, str]:
     }
 
 
+def _set_up_audio(context: Any, layout: str, rate: int) -> None:
+    context.sample_rate = rate
+    context.layout = layout
+    context.bit_rate = 96000 * context.layout.nb_channels
+
+
+def _opens_audio(codec: str, rate: int, layout: str) -> bool:
+    try:
+        context: Any = av.CodecContext.create(codec, "w")
+        context.format = av.Codec(codec, "w").audio_formats[0]
+        _set_up_audio(context, layout, rate)
+        context.open()
+    except (FFmpegError, ValueError, TypeError, IndexError):
+        return False
+    return True
+
+
+def _aac_config(packet: bytes) -> bytes | None:
+    """What a decoder must know of AAC, from the header of a packet; None if it does not tell."""
+    if len(packet) < 4 or packet[0] != 0xFF or packet[1] & 0xF0 != 0xF0:
+        return None
+    profile, rate = packet[2] >> 6, packet[2] >> 2 & 15
+    channels = (packet[2] & 1) << 2 | packet[3] >> 6
+    if not channels:
+        return None
+    return ((profile + 1) << 11 | rate << 7 | channels << 3).to_bytes(2, "big")
+
+
+def _add_copy(container: OutputContainer, stream: Stream) -> Stream:
+    """A stream of the output with the codec of the source's.
+
+    Raises:
+        ValueError: The container does not take it.
+    """
+    try:
+        return container.add_stream_from_template(stream, opaque=True)
+    except ValueError:
+        # PyAV asks by the strictest rules: Matroska takes any sound, but does not say so
+        if stream.type != "audio" or container.format.name != "matroska":
+            raise
+    with av.open(io.BytesIO(_silent_wave())) as silence:
+        target = container.add_stream_from_template(silence.streams.audio[0])
+    BitStreamFilterContext("null", stream, target)
+    target.codec_context.codec_tag = "\0\0\0\0"
+    target.time_base = stream.time_base
+    return target
+
+
+def _silent_wave() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 8000, 0, "NONE", ""))
+        writer.writeframes(bytes(320))
+    return file.getvalue()
+
+
 def _is_accepted(kind: Format, stream: Stream) -> bool:
     """Whether a muxer writes a header for a stream as it is, found out by doing so."""
     try:
         with av.open(_Nowhere(), "w", format=kind.name) as trial:  # type: ignore[call-overload]
-            target = trial.add_stream_from_template(stream, opaque=True)
+            target = _add_copy(trial, stream)
             if not target.time_base:
                 target.time_base = Fraction(1, 1000)
             trial.start_encoding()

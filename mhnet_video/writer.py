@@ -27,7 +27,7 @@ from mhnet_video.encoder import (
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import Converter, Decoded, layout_of, planar_twin, rgb_matrix
-from mhnet_video.reader import COVER, Item, Packet, VideoReader
+from mhnet_video.reader import Item, Packet, VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.streams import Tracks, dress, file_metadata, printable
 
@@ -163,6 +163,8 @@ class VideoWriter:
         options = dict(self._options)
         if self._kind is not None and not self._kind.has_b_frames and "x264" in self.encoder:
             options.setdefault("bf", "0")
+        if self._kind is not None and _has_cues(self._kind, reader):
+            options.setdefault("g", str(max(1, round(fps))))
         source = str(frame.tags.get("pixel_format", frame.layout.name))
         formats = pixel_formats(self.encoder, frame.layout, source, is_full=frame.full_range)
 
@@ -189,18 +191,19 @@ class VideoWriter:
         metadata = file_metadata(source)
         time_bases = [encoding.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
-        has_timecode = any(s.type == "data" and s.metadata.get("timecode") for s in source.streams)
         container = av.open(
             self._sink,
             mode="w",
             format=kind.name,
-            container_options=muxer_options(kind, time_bases, metadata, has_timecode=has_timecode),
+            container_options=muxer_options(
+                kind, time_bases, metadata, has_cues=_has_cues(kind, self._reader)
+            ),
             metadata_errors="surrogateescape",
             buffer_size=_BUFFER_BYTES,
         )
         self._container = container
         container.metadata.update(metadata)
-        self._tracks = Tracks(container, kind, self._take_covers())
+        self._tracks = Tracks(container, kind, self._first_packets())
         for stream in source.streams:
             if stream.index == self._reader.stream.index:
                 self._add_video(container, encoding, frame)
@@ -209,12 +212,12 @@ class VideoWriter:
         self._add_chapters(container, kind)
         container.start_encoding()
 
-    def _take_covers(self) -> dict[int, bytes]:
-        covers = {}
+    def _first_packets(self) -> dict[int, bytes]:
+        first: dict[int, bytes] = {}
         for packet in self._held:
-            if packet.stream.disposition & COVER:
-                covers[packet.stream_index] = bytes(packet)
-        return covers
+            if packet.stream_index not in first:
+                first[packet.stream_index] = bytes(packet)
+        return first
 
     def _add_video(self, container: OutputContainer, encoding: Encoding, frame: Frame) -> None:
         try:
@@ -379,7 +382,7 @@ class VideoWriter:
         counts = self._counts
         if reader.origin and not reader.start:
             self.lost.append(
-                f"times: the source begins at {float(reader.origin):.3f} s, the output at 0"
+                f"times: the source starts at {float(reader.origin):.3f} s, the output at 0"
             )
         if self._kind is not None and self._kind.is_constant_rate and self._has_uneven_times():
             self.lost.append(f"times: {self._kind.label} knows one frame rate only")
@@ -468,6 +471,11 @@ class VideoWriter:
     ) -> None:
         """Abandon the file unless it was finished."""
         self.abandon()
+
+
+def _has_cues(kind: Format, reader: VideoReader) -> bool:
+    """Whether an MP4 gets subtitles."""
+    return kind.is_mp4 and any(s.type == "subtitle" for s in reader.container.streams)
 
 
 def _is_hevc(encoder: str) -> bool:
