@@ -98,6 +98,7 @@ class VideoWriter:
         self._tracks: Tracks | None = None
         self._is_finished = False
         self._last_pts: int | None = None
+        self._end = -(1 << 62)
         self._counts = {"moved": 0, "scaled": 0, "refused": 0}
 
     def _usual_encoder(self) -> str:
@@ -310,6 +311,7 @@ class VideoWriter:
             picture.pts = pts
             picture.time_base = self._time_base
             picture.duration = round(frame.duration * frame.time_base / self._time_base)
+            self._end = max(self._end, pts + picture.duration)
             picture.pict_type = 0
             packets = self._encoded(picture)
         except (FFmpegError, OSError, ValueError) as error:
@@ -361,6 +363,10 @@ class VideoWriter:
             packets = self._encoded(None)
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
+        if packets and packets[-1].pts is not None and self._kind and self._kind.is_mp4:
+            # where B-frames come last, FFmpeg 8.1 may end the track with them, before the frame
+            # that is shown last, and players then hide that one
+            packets[-1].duration = max(packets[-1].duration or 0, self._end - packets[-1].pts)
         self._mux(packets)
         if self._tracks is not None:
             self._mux(self._tracks.flush())
