@@ -11,11 +11,11 @@ from mhnet_video.errors import WriteError
 _FRAGMENT_MS = 500
 _MAX_TIMESCALE = 10_000_000
 # keys of global metadata that iTunes-style MP4 metadata has a place for
-_ITUNES_KEYS = frozenset(
-    ("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre")
-    + ("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id")
-    + ("network", "keywords", "compilation", "track", "disc", "creation_time", "location")
-)
+_ITUNES_KEYS = {
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
+    *("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"),
+    *("network", "keywords", "compilation", "track", "disc", "creation_time", "location"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,6 @@ class Format:
     has_rotation: bool = False
     has_chapters: bool = False
     has_attachments: bool = False
-    has_b_frames: bool = True
-    """Whether frames may be stored out of order."""
     is_constant_rate: bool = False
     """Whether all frames must last equally long."""
     options: dict[str, str] = field(default_factory=dict)
@@ -77,8 +75,10 @@ _TS = Format(
     name="mpegts",
     label="MPEG-TS",
     time_base=Fraction(1, 90000),
-    audio_codecs=("aac", "aac_latm", "mp2", "mp3", "ac3", "eac3", "dca", "opus", "truehd")
-    + ("pcm_bluray", "s302m"),
+    audio_codecs=(
+        *("aac", "aac_latm", "mp2", "mp3", "ac3", "eac3", "dca", "opus", "truehd"),
+        *("pcm_bluray", "s302m"),
+    ),
     subtitle_codecs=("dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle"),
     data_codecs=("klv", "timed_id3"),
     options={"mpegts_copyts": "1", "max_delay": "0"},
@@ -109,8 +109,8 @@ _FORMATS = {
     ),
     "ts": _TS,
     "m2ts": Format(**(_TS.__dict__ | {"options": _TS.options | {"mpegts_m2ts_mode": "1"}})),
-    "avi": Format(name="avi", label="AVI", audio="mp3", has_b_frames=False, is_constant_rate=True),
-    "flv": Format(name="flv", label="FLV", time_base=Fraction(1, 1000), has_b_frames=False),
+    "avi": Format(name="avi", label="AVI", audio="mp3", is_constant_rate=True),
+    "flv": Format(name="flv", label="FLV", time_base=Fraction(1, 1000)),
 }
 _FORMATS |= {"qt": _FORMATS["mov"], "mts": _FORMATS["m2ts"], "mpegts": _TS}
 _PICTURES = {
@@ -148,7 +148,12 @@ def picture_encoder(destination: str) -> str | None:
 
 
 def muxer_options(
-    kind: Format, time_bases: list[Fraction], metadata: dict[str, str], *, has_cues: bool
+    kind: Format,
+    time_bases: list[Fraction],
+    metadata: dict[str, str],
+    *,
+    has_cues: bool,
+    has_late_track: bool,
 ) -> dict[str, str]:
     """Options with which times stay exact and a killed run leaves a file that plays.
 
@@ -157,6 +162,7 @@ def muxer_options(
         time_bases: Of the video, then of the other streams.
         metadata: What will be written about the whole file.
         has_cues: Whether there will be subtitles.
+        has_late_track: Whether a track has nothing for a while, or for ever.
     """
     options = {
         "flush_packets": "1",
@@ -165,21 +171,26 @@ def muxer_options(
         # a stream with pauses must not keep the others in memory
         "max_interleave_delta": str(_FRAGMENT_MS * 1000),
     } | kind.options
-    if kind.is_constant_rate or kind.name == "flv":
+    if kind.name in ("avi", "flv"):
         del options["avoid_negative_ts"]
-    if kind.is_mp4:
-        flags = "hybrid_fragmented+delay_moov"
-        if set(map(str.lower, metadata)) - _ITUNES_KEYS:
-            flags += "+use_metadata_tags"
-        options["movie_timescale"] = str(_timescale(time_bases))
-        if has_cues:
-            # FFmpeg 8.1 ends cues while it cuts by time, and then dates sound wrongly: it must
-            # cut at the video's key frames, which are then a second apart
-            flags += "+frag_keyframe"
-        else:
-            options["frag_duration"] = str(_FRAGMENT_MS * 1000)
-        options["movflags"] = flags
-    return options
+    if not kind.is_mp4:
+        return options
+    flags = "hybrid_fragmented"
+    if has_late_track:
+        # the index of a killed run would be waiting for this track, and all else in memory
+        options["use_editlist"] = "1"
+    else:
+        # ... and otherwise knows when each track begins
+        flags += "+delay_moov"
+    if set(map(str.lower, metadata)) - _ITUNES_KEYS:
+        flags += "+use_metadata_tags"
+    if has_cues:
+        # FFmpeg 8.1 ends cues while it cuts by time, and then dates sound wrongly: it must
+        # cut at the video's key frames, which are then a second apart
+        flags += "+frag_keyframe"
+    else:
+        options["frag_duration"] = str(_FRAGMENT_MS * 1000)
+    return options | {"movflags": flags, "movie_timescale": str(_timescale(time_bases))}
 
 
 def _timescale(time_bases: list[Fraction]) -> int:

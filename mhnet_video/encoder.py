@@ -88,6 +88,9 @@ class Encoding:
             context.field_order = self.field_order
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
         context.flags |= Flags.frame_duration
+        # frames stored in the order they are shown: FFmpeg 8.1 forgets the end of an MP4 that it
+        # cuts between two that are not, and no container shifts its times for them
+        context.max_b_frames = 0
         # slices, PyAV's default, cost x264 quality
         context.thread_type = "AUTO"
         context.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)

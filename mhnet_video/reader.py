@@ -421,8 +421,9 @@ def _up_to_first_frame(items: Iterator[Item]) -> list[Item]:
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+    side_data: Any = picture.side_data
     try:
-        return struct.unpack("=9i", bytes(picture.side_data[SideDataType.DISPLAYMATRIX]))
+        return struct.unpack("=9i", bytes(side_data[SideDataType.DISPLAYMATRIX]))
     except (KeyError, struct.error):
         return None
 

@@ -229,6 +229,18 @@ class Tracks:
         else:
             self.lost.append(f"{name}: {self._kind.label} has no place for it")
 
+    def begin(self, time: Fraction) -> Iterable[Packet]:
+        """What to write before all else: cues that show nothing until the first one."""
+        if not self._kind.is_mp4:
+            return
+        for index, track in self._tracks.items():
+            if track.target.type == "subtitle" and index not in self._first:
+                packet = Packet(b"\0\0")
+                packet.time_base = Fraction(track.target.time_base or Fraction(1, 1000))
+                packet.pts = packet.dts = round(time / packet.time_base)
+                packet.stream = track.target
+                yield packet
+
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """The packets to write for one of the source; none for a stream that is not kept."""
         track = self._tracks.get(packet.stream_index)
@@ -398,7 +410,7 @@ def _set_up_audio(context: Any, layout: str, rate: int) -> None:
 def _opens_audio(codec: str, rate: int, layout: str) -> bool:
     try:
         context: Any = av.CodecContext.create(codec, "w")
-        context.format = av.Codec(codec, "w").audio_formats[0]
+        context.format = (av.Codec(codec, "w").audio_formats or [])[0]
         _set_up_audio(context, layout, rate)
         context.open()
     except (FFmpegError, ValueError, TypeError, IndexError):
@@ -448,7 +460,7 @@ def _silent_wave() -> bytes:
 def _is_accepted(kind: Format, stream: Stream) -> bool:
     """Whether a muxer writes a header for a stream as it is, found out by doing so."""
     try:
-        with av.open(_Nowhere(), "w", format=kind.name) as trial:  # type: ignore[call-overload]
+        with av.open(_Nowhere(), "w", format=kind.name) as trial:
             target = _add_copy(trial, stream)
             if not target.time_base:
                 target.time_base = Fraction(1, 1000)

@@ -12,6 +12,7 @@ import av
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from mhnet_video.boxes import add_cover
@@ -27,7 +28,7 @@ from mhnet_video.encoder import (
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import Converter, Decoded, layout_of, planar_twin, rgb_matrix
-from mhnet_video.reader import Item, Packet, VideoReader
+from mhnet_video.reader import COVER, Item, Packet, VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.streams import Tracks, dress, file_metadata, printable
 
@@ -39,6 +40,10 @@ _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
 _MAX_FPS = 1000
 # encoders that read captions and field order from FFmpeg's own frames, and HDR from nowhere
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
+# a track that begins later than the video by more would delay the index of an MP4
+_LATE_SECONDS = 2
+# codecs of which MP4 cannot write anything before the first packet
+_NEED_A_PACKET = ("ac3", "eac3")
 _BUFFER_BYTES = 1 << 18
 
 
@@ -147,6 +152,9 @@ class VideoWriter:
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
         self._tell_pixels(frame)
+        if self._tracks is not None:
+            time = frame.pts * frame.time_base - (self._reader.origin or 0)
+            self._mux(self._tracks.begin(time))
         for packet in self._held:
             self._carry(packet)
         self._held.clear()
@@ -162,8 +170,6 @@ class VideoWriter:
         elif time_base.denominator > 1 << 30:
             time_base = Fraction(1, 90000)
         options = dict(self._options)
-        if self._kind is not None and not self._kind.has_b_frames and "x264" in self.encoder:
-            options.setdefault("bf", "0")
         if self._kind is not None and _has_cues(self._kind, reader):
             options.setdefault("g", str(max(1, round(fps))))
         source = str(frame.tags.get("pixel_format", frame.layout.name))
@@ -197,7 +203,11 @@ class VideoWriter:
             mode="w",
             format=kind.name,
             container_options=muxer_options(
-                kind, time_bases, metadata, has_cues=_has_cues(kind, self._reader)
+                kind,
+                time_bases,
+                metadata,
+                has_cues=_has_cues(kind, self._reader),
+                has_late_track=_has_late_track(self._reader),
             ),
             metadata_errors="surrogateescape",
             buffer_size=_BUFFER_BYTES,
@@ -289,9 +299,8 @@ class VideoWriter:
         elif target.name != source.name and "gbr" not in source.name:
             self.kept.append(f"{shown}, which {self.encoder} takes, without loss")
         decoded = frame.tags.get("decoded")
-        if isinstance(decoded, Decoded) and any(
-            data.type in _HDR for data in decoded.picture.side_data
-        ):
+        side_data: Any = decoded.picture.side_data if isinstance(decoded, Decoded) else ()
+        if any(data.type in _HDR for data in side_data):
             self.lost.append("HDR mastering data: the encoder has no way to take it")
 
     # one item after the other
@@ -310,7 +319,8 @@ class VideoWriter:
             picture = self._converter.convert(frame)
             picture.pts = pts
             picture.time_base = self._time_base
-            picture.duration = round(frame.duration * frame.time_base / self._time_base)
+            duration = frame.duration * frame.time_base or 1 / self._reader.fps
+            picture.duration = max(1, round(duration / self._time_base))
             self._end = max(self._end, pts + picture.duration)
             picture.pict_type = 0
             packets = self._encoded(picture)
@@ -320,7 +330,7 @@ class VideoWriter:
         self.frames += 1
 
     def _encoded(self, picture: av.VideoFrame | None) -> list[Packet]:
-        return (self._stream or self._context).encode(picture)  # type: ignore[no-any-return]
+        return (self._stream or self._context).encode(picture)
 
     def _carry(self, packet: Packet) -> None:
         if self._tracks is not None:
@@ -484,6 +494,20 @@ def _has_cues(kind: Format, reader: VideoReader) -> bool:
     return kind.is_mp4 and any(s.type == "subtitle" for s in reader.container.streams)
 
 
+def _has_late_track(reader: VideoReader) -> bool:
+    """Whether a stream begins much later than the video, or has nothing at all."""
+    first = (reader.stream.start_time or 0) * reader.time_base
+    for stream in reader.container.streams:
+        if stream.type not in ("audio", "video", "data") or stream.discard == Discard.all:
+            continue
+        if stream.disposition & COVER or stream.name in _NEED_A_PACKET:
+            continue
+        begin = stream.start_time
+        if begin is None or begin * Fraction(stream.time_base or 0) > first + _LATE_SECONDS:
+            return True
+    return False
+
+
 def _is_hevc(encoder: str) -> bool:
     return "265" in encoder or "hevc" in encoder
 
@@ -499,7 +523,8 @@ def _color(frame: Frame, pixel_format: str) -> dict[str, int]:
 
 def _field_order(reader: VideoReader, frame: Frame) -> int:
     """FFmpeg's number of the order of fields; 0 for frames that are not interlaced."""
-    return int(reader.stream.field_order) if frame.tags.get("interlaced") else 0
+    context: Any = reader.stream.codec_context
+    return int(context.field_order) if frame.tags.get("interlaced") else 0
 
 
 def _plays(path: Path) -> bool:

@@ -26,8 +26,10 @@ _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # how often a stop is looked for and progress told, in seconds
 _TICK_SECONDS = 0.1
-# how long an error waits for the threads to end, in seconds
+# how long an error, and a person, wait for the threads to end, in seconds
 _PATIENCE_SECONDS = 30.0
+_SHORT_PATIENCE_SECONDS = 2.0
+_HURRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,18 +174,20 @@ class _Run:
                         break
                 except KeyboardInterrupt as caught:
                     # the first one finishes the file, the second one does not wait for it
-                    if interrupt is not None:
+                    if interrupt is not None or self._stop.is_set():
                         raise
                     interrupt = caught
                     self._stop.set()
         except BaseException as error:
             for stage in (decoded, restored, written):
                 stage.cancel()
-            partial = None
             # a thread in the middle of a long step is left to end by itself
-            if written.close(timeout_seconds=_PATIENCE_SECONDS):
-                partial = writer.abandon(is_quick=isinstance(error, KeyboardInterrupt))
-            restored.close(timeout_seconds=_PATIENCE_SECONDS)
+            is_hurried = isinstance(error, KeyboardInterrupt)
+            patience = _HURRY_SECONDS if is_hurried else _PATIENCE_SECONDS
+            partial = None
+            if written.close(patience):
+                partial = writer.abandon(is_quick=is_hurried)
+            restored.close(patience)
             if partial is not None and isinstance(error, MHNetVideoError):
                 raise type(error)(f"{error} What was done until then plays: {partial}") from error
             raise
