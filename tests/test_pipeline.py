@@ -461,7 +461,7 @@ def test_a_second_ctrl_c_ends_at_once(long_clip: Path, tmp_path: Path, start: St
     process = start(SLOW_PROGRAM, long_clip, output, 3.0)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(1.0)
+    time.sleep(2.0)
     process.send_signal(signal.SIGINT)
     time.sleep(0.8)
     process.send_signal(signal.SIGINT)
