@@ -26,9 +26,8 @@ _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # how often a stop is looked for and progress told, in seconds
 _TICK_SECONDS = 0.1
-# how long an error, and a person, wait for the threads to end, in seconds
+# how long an error, and a person in a hurry, wait for the threads to end, in seconds
 _PATIENCE_SECONDS = 30.0
-_SHORT_PATIENCE_SECONDS = 2.0
 _HURRY_SECONDS = 1.0
 
 
