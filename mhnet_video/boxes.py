@@ -46,10 +46,11 @@ def boxes_of(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
 
 
 def lacks_index(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an MP4 whose index was never written, as a power cut leaves it."""
+    """Whether a file is an MP4 whose index was never written whole, as a power cut leaves it."""
     with open(path, "rb") as file:
         end = os.fstat(file.fileno()).st_size
-        kinds = [box.kind for box in boxes_of(file, 0, end)]
+        boxes = list(boxes_of(file, 0, end))
+    kinds = [box.kind for box in boxes if box.kind != b"moov" or box.start + box.size <= end]
     is_mp4 = bool(kinds) and kinds[0] in (b"ftyp", b"mdat", b"wide", b"skip", b"free")
     return is_mp4 and (b"ftyp" in kinds or b"mdat" in kinds) and b"moov" not in kinds
 

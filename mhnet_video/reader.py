@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from itertools import chain
 from os import PathLike
 from types import TracebackType
@@ -44,14 +45,35 @@ _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "y
 _MATRICES |= {9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
+_STANDARD_INPUT = "pipe:0"
+_NOT_FROM_A_PIPE = (
+    "standard input is not a video that can be read as it comes; name the file instead "
+    "(an MP4 can be read so only if its index stands first)."
+)
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # a file that fails this often in a row without a packet has no more to give
 _MAX_READ_ERRORS = 64
 # recordings that begin later are shifted to zero: hours of nothing are of no use to a player
 _LATEST_START_SECONDS = 10
+# what FFmpeg also calls a video: text drawn as on a terminal, and lists of other files
+_NO_VIDEOS = {
+    "tty": "a text",
+    "concat": "a list of files",
+    "hls": "a list of files",
+    "dash": "a list of files",
+    "imf": "a list of files",
+    "webm_dash_manifest": "a list of files",
+    "sdp": "a description of a stream",
+}
 # formats whose clock may jump
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
+# lists of other files and addresses, and text that is drawn: a file that claims to be a video
+# must not make FFmpeg open what it names
+_FOREIGN_FORMATS = {
+    *("concat", "hls", "dash", "webm_dash_manifest", "imf", "sdp", "rtsp", "rtp", "sap"),
+    *("lavfi", "ffmetadata", "tty", "bin", "xbin", "adf", "idf"),
+}
 # after the last frame wanted, how far the other streams are followed
 _TRAIL_SECONDS = 2
 # how much earlier a search begins again when it ended behind the frame it was for, in seconds
@@ -111,6 +133,8 @@ class VideoReader:
             if stream.disposition & COVER or stream.discard == Discard.all:
                 continue
             if stream.codec_context is None:
+                if _lacks_index(self.container.name):
+                    raise ReadError(_say_no_index(self.name))
                 raise ReadError(
                     f"{self.name} holds video of a kind that this FFmpeg cannot decode; "
                     "convert it to H.264 first."
@@ -135,6 +159,7 @@ class VideoReader:
             self._timeline = Timeline()
         self._reformatter = VideoReformatter()
         self._next_pts: int | None = None
+        self._expected = 0
 
     def _estimate(self) -> int | None:
         if self.is_picture:
@@ -173,6 +198,7 @@ class VideoReader:
 
     def _packets(self) -> Iterator[Packet]:
         """Packets to the end of the file, across what cannot be read."""
+        self.damaged += self._beyond_end()
         failures = 0
         while failures < _MAX_READ_ERRORS:
             try:
@@ -188,7 +214,18 @@ class VideoReader:
         flush.stream = self.stream
         yield flush
 
+    def _beyond_end(self) -> int:
+        """Frames that the file's index names and that the file, cut short, does not hold."""
+        entries = self.stream.index_entries
+        size = self.container.size if os.path.isfile(self.name) else 0
+        if not size or not len(entries) or entries[-1].pos + entries[-1].size <= size:
+            return 0
+        return sum(entry.pos >= size for entry in entries)
+
     def _decode(self, packet: Packet) -> list[av.VideoFrame]:
+        if packet.is_corrupt:
+            self.damaged += 1
+            self._expected += 1
         try:
             pictures = self.stream.decode(packet if packet.size else None)
         except EOFError:
@@ -196,7 +233,12 @@ class VideoReader:
         except (FFmpegError, ValueError, MemoryError):
             self.damaged += 1
             return []
-        self.damaged += sum(picture.is_corrupt for picture in pictures)
+        for picture in pictures:
+            # damage that a packet was counted for shows again in its picture
+            if picture.is_corrupt and not self._expected:
+                self.damaged += 1
+            elif picture.is_corrupt:
+                self._expected -= 1
         return pictures
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
@@ -259,6 +301,8 @@ class VideoReader:
                 continue
             stream = self.stream.index if isinstance(item, Frame) else item.stream_index
             duration = Fraction(item.duration or 0) * Fraction(item.time_base)
+            if isinstance(item, Frame):
+                duration = duration or 1 / self.fps
             for placed, shift in self._timeline.push(stream, time, duration, item):
                 yield _moved(placed, shift)
         for placed, shift in self._timeline.flush():
@@ -297,6 +341,9 @@ class VideoReader:
             return time
         begin = self.container.start_time
         whole = time if begin is None else min(time, Fraction(begin, av.time_base))
+        if time < 0:
+            # where a clock has turned over, as a transport stream's does every 26 hours
+            return time
         return whole if whole > _LATEST_START_SECONDS else Fraction(0)
 
     def _is_in(self, packet: Packet, origin: Fraction, end: Fraction | None) -> bool:
@@ -364,6 +411,10 @@ class VideoReader:
     def _why_no_frame(self) -> str:
         if self.start and self.num_frames:
             return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
+        if self.container.name == _STANDARD_INPUT and "mp4" in self.container.format.name:
+            return _NOT_FROM_A_PIPE
+        if _lacks_index(self.container.name):
+            return _say_no_index(self.name)
         return (
             f"no picture of {self.name} could be decoded; the file is damaged, "
             "copy it again from where it was recorded."
@@ -446,8 +497,8 @@ def _open(source: str | PathLike[str], name: str) -> InputContainer:
     av.logging.set_level(None)
     url = os.fspath(source)
     if url == "-":
-        url = "pipe:0"
-    elif "://" not in url:
+        url = _STANDARD_INPUT
+    elif "://" not in url or os.path.exists(url):
         if not os.path.exists(url):
             raise ReadError(f"{name} does not exist; check the path.")
         if os.path.isdir(url):
@@ -456,23 +507,42 @@ def _open(source: str | PathLike[str], name: str) -> InputContainer:
             raise ReadError(f"{name} is empty; copy it again from where it was recorded.")
         # an absolute path cannot be taken for a protocol, whatever colons are in it
         url = os.path.abspath(url)
+    options = {} if "://" in url else {"format_whitelist": _file_formats(), "pattern_type": "none"}
     try:
-        return av.open(url, mode="r", metadata_errors="surrogateescape")
+        return av.open(url, mode="r", options=options, metadata_errors="surrogateescape")
     except (FFmpegError, OSError, ValueError) as error:
         raise ReadError(_why_unreadable(url, name, error)) from error
+
+
+@cache
+def _file_formats() -> str:
+    """The formats that hold video themselves, and do not name other files to be opened."""
+    return ",".join(sorted(av.formats_available - _FOREIGN_FORMATS))
 
 
 def _why_unreadable(url: str, name: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
         return f"{name} may not be read; check its permissions."
-    if url == "pipe:0":
-        return (
-            "standard input is not a video that can be read as it comes; name the file instead "
-            "(an MP4 can be read so only if its index stands first)."
-        )
-    if os.path.isfile(url) and lacks_index(url):
-        return (
-            f"{name} has no index, as a power cut during recording leaves it; a repair tool "
-            "(untrunc, for one) can rebuild it with a healthy file of the same camera."
-        )
+    if url == _STANDARD_INPUT:
+        return _NOT_FROM_A_PIPE
+    if _lacks_index(url):
+        return _say_no_index(name)
     return f"{name} is not a video, or is damaged from its beginning; name a video file."
+
+
+def _lacks_index(url: str) -> bool:
+    return os.path.isfile(url) and lacks_index(url)
+
+
+def _say_no_index(name: str) -> str:
+    return (
+        f"{name} has no index, as a power cut during recording leaves it; a repair tool "
+        "(untrunc, for one) can rebuild it with a healthy file of the same camera."
+    )
+
+
+def _without_index(name: str) -> str:
+    return (
+        f"{name} has no index, as a power cut during recording leaves it; a repair tool "
+        "(untrunc, for one) can rebuild it with a healthy file of the same camera."
+    )
