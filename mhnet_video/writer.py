@@ -462,7 +462,7 @@ class VideoWriter:
             return None
         self._is_finished = True
         if self._container is not None:
-            if self._sink.error is None and not is_quick:
+            if self._sink.error is None and self._context is not None and not is_quick:
                 with contextlib.suppress(MHNetVideoError):
                     self._flush()
             self._sink.freeze()
