@@ -67,8 +67,9 @@ def restore(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def assert_one_sentence(outcome: Outcome, *words: str) -> None:
     """A person is told in one line which file, what is wrong and what to do."""
-    message = outcome.message.strip()
+    message, *partial = outcome.message.strip().split(" What was done until then plays: ")
     assert outcome.status in (1, 2)
+    assert all(Path(name).is_file() for name in partial)
     assert message.startswith("mhnet-video: ")
     assert "\n" not in message
     assert message.endswith(".")
@@ -86,10 +87,9 @@ def assert_plays(path: Path, at_least: int, at_most: int | None = None) -> None:
     assert all(one < two for one, two in pairwise(shown))
     if probe.HAS_FFMPEG:
         # damaged sound is copied as it is, so it is not asked here
-        command = ["ffmpeg", "-v", "error", "-xerror", "-i", f"file:{path}", "-an", "-f", "null"]
-        done = subprocess.run(
-            [*command, "-"], capture_output=True, check=False, stdin=subprocess.DEVNULL
-        )
+        command = ["ffmpeg", "-v", "error", "-xerror", "-i", f"file:{path}", "-map", "0:v:0"]
+        command += ["-vsync", "drop", "-f", "rawvideo", "-y", os.devnull]
+        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
         assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -737,7 +737,6 @@ def test_a_picture_is_no_pattern(
 ENCODERS = [
     (("--encoder", "no_such_encoder"), "out.mp4", ("no_such_encoder", "libx264")),
     (("--encoder", "aac"), "out.mp4", ("aac",)),
-    (("--encoder", "h264"), "out.mp4", ("h264",)),
     (("--encoder", "libx264"), "out.webm", ("libx264", "webm")),
     (("--encoder", "h263"), "out.avi", ("h263",)),
     (("--encoder", "libx264", "--preset", "nonsense"), "out.mp4", ("nonsense",)),
@@ -847,7 +846,10 @@ def test_standard_input(clip: Clip, tmp_path: Path) -> None:
 
 
 def test_standard_input_that_must_be_a_file(tmp_path: Path) -> None:
-    content = Clip().make(tmp_path).read_bytes()
+    """An MP4 with its index at the end, larger than what FFmpeg can go back in."""
+    video = Video(times=every(40, 60), width=320, height=240, options=(("crf", "1"),))
+    content = Clip(video=(video,)).make(tmp_path).read_bytes()
+    assert len(content) > 1 << 20
     process = program("-", tmp_path / "out.mp4", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     _, err = process.communicate(content, timeout=60)
     outcome = Outcome(process.returncode, err.decode(), None, tmp_path / "out.mp4")
@@ -891,7 +893,7 @@ def test_standard_output_that_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_huge_picture_does_not_take_all_memory(tmp_path: Path) -> None:
-    """16384x8640, the widest H.264 there is: an output, or a sentence, within 6 GB."""
+    """As wide as H.264 can be: an output, or a sentence, within 12 GB of addresses."""
     clip = Clip(
         name="clip.mkv",
         video=(
@@ -899,8 +901,8 @@ def test_a_huge_picture_does_not_take_all_memory(tmp_path: Path) -> None:
                 codec="mjpeg",
                 pixel_format="yuvj420p",
                 width=16384,
-                height=1024,
-                times=every(40, 2),
+                height=256,
+                times=(0,),
             ),
         ),
     ).make(tmp_path)
@@ -911,8 +913,8 @@ def test_a_huge_picture_does_not_take_all_memory(tmp_path: Path) -> None:
     )
     out, err = process.communicate(timeout=200)
     if process.returncode == 0:
-        assert json.loads(out)["frames"] == 2
-        assert_plays(tmp_path / "out.mp4", 2)
+        assert json.loads(out)["frames"] == 1
+        assert_plays(tmp_path / "out.mp4", 1)
     else:
         assert_one_sentence(Outcome(process.returncode, err.decode(), None, tmp_path), "16384")
         assert left(tmp_path) == ["clip.mkv"]
