@@ -136,7 +136,8 @@ def encoder_options(
 
 def _check_encoder(encoder: str) -> None:
     try:
-        is_video = av.Codec(encoder, "w").type == "video"
+        codec = av.Codec(encoder, "w")
+        is_video = codec.type == "video" and codec.name == encoder
     except ValueError:
         is_video = False
     if not is_video:

@@ -178,6 +178,11 @@ class VideoReader:
             left = min(left, self.duration)
         return max(1, round(count * left / whole))
 
+    @property
+    def jumps(self) -> int:
+        """How often the recording's clock jumped so far; what follows a jump follows at once."""
+        return self._timeline.jumps if self._timeline is not None else 0
+
     def ahead(self) -> Stage[Item]:
         """The items, decoded ahead; the same stage each time it is asked for."""
         if self._stage is None:
@@ -370,7 +375,7 @@ class VideoReader:
 
     def _from_start(self) -> Iterator[Item]:
         """Items from the start on: no frame before it, other packets from somewhat earlier."""
-        step = 1 / self.fps / 2
+        tolerance = self.time_base / 2
         for margin in _SEARCH_MARGINS:
             target = self._first_time() + self.start
             if not self._seek(target - margin):
@@ -378,7 +383,7 @@ class VideoReader:
             items = self._straightened()
             lead = _up_to_first_frame(items)
             time = _time_of(lead[-1]) if lead and isinstance(lead[-1], Frame) else None
-            if time is not None and time <= target + step:
+            if time is not None and time <= target + tolerance:
                 yield from self._after(target, chain(lead, items))
                 return
         self._seek(None)

@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 # a clock that goes back by more than this was set anew
-_BACKWARD_SECONDS = Fraction(1)
+_BACKWARD_SECONDS = Fraction(1, 10)
 # a step forward by more is a pause, a damaged number, or (far more) a clock set anew
 _PAUSE_SECONDS = Fraction(10)
 _FORWARD_SECONDS = Fraction(3600)
@@ -28,6 +28,11 @@ class Timeline(Generic[T]):
         self._shift: dict[int, Fraction] = {}
         self._end: dict[int, Fraction] = {}
         self._held: dict[int, _Held[T]] = {}
+
+    @property
+    def jumps(self) -> int:
+        """How often the clock jumped so far."""
+        return len(self._shifts) - 1
 
     def push(
         self, stream: int, time: Fraction, duration: Fraction, item: T
@@ -78,11 +83,12 @@ class Timeline(Generic[T]):
     def _turn(self, stream: int, time: Fraction) -> None:
         """Go on from here after a jump: as another stream did, or right where this one ended."""
         end = self._end[stream]
-        nearest = min(self._shifts, key=lambda shift: abs(time - shift - end))
-        if abs(time - nearest - end) > _TOGETHER_SECONDS:
-            nearest = time - end
-            self._shifts.append(nearest)
-        self._shift[stream] = nearest
+        steps = {shift: time - shift - end for shift in self._shifts}
+        fitting = [s for s in steps if -_BACKWARD_SECONDS <= steps[s] <= _TOGETHER_SECONDS]
+        if not fitting:
+            self._shifts.append(time - end)
+            fitting = [time - end]
+        self._shift[stream] = min(fitting, key=lambda shift: abs(time - shift - end))
 
     def _place(self, stream: int, held: _Held[T]) -> tuple[T, Fraction]:
         shift = self._shift[stream]

@@ -400,6 +400,11 @@ class VideoWriter:
             self.lost.append(
                 f"times: the source starts at {float(reader.origin):.3f} s, the output at 0"
             )
+        if reader.jumps:
+            self.lost.append(
+                f"times: the recording's clock jumped ({reader.jumps} times); "
+                "in the output the parts follow each other"
+            )
         if self._kind is not None and self._kind.is_constant_rate and self._has_uneven_times():
             self.lost.append(f"times: {self._kind.label} knows one frame rate only")
         elif counts["moved"]:

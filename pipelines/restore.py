@@ -188,7 +188,7 @@ class _Run:
                 partial = writer.abandon(is_quick=is_hurried)
             restored.close(patience)
             if partial is not None and isinstance(error, MHNetVideoError):
-                raise type(error)(f"{error} What was done until then plays: {partial}") from error
+                raise type(error)(f"{error} What was done until then is in {partial}.") from error
             raise
         if interrupt is not None:
             raise interrupt
