@@ -45,35 +45,14 @@ _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "y
 _MATRICES |= {9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
-_STANDARD_INPUT = "pipe:0"
-_NOT_FROM_A_PIPE = (
-    "standard input is not a video that can be read as it comes; name the file instead "
-    "(an MP4 can be read so only if its index stands first)."
-)
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # a file that fails this often in a row without a packet has no more to give
 _MAX_READ_ERRORS = 64
 # recordings that begin later are shifted to zero: hours of nothing are of no use to a player
 _LATEST_START_SECONDS = 10
-# what FFmpeg also calls a video: text drawn as on a terminal, and lists of other files
-_NO_VIDEOS = {
-    "tty": "a text",
-    "concat": "a list of files",
-    "hls": "a list of files",
-    "dash": "a list of files",
-    "imf": "a list of files",
-    "webm_dash_manifest": "a list of files",
-    "sdp": "a description of a stream",
-}
 # formats whose clock may jump
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
-# lists of other files and addresses, and text that is drawn: a file that claims to be a video
-# must not make FFmpeg open what it names
-_FOREIGN_FORMATS = {
-    *("concat", "hls", "dash", "webm_dash_manifest", "imf", "sdp", "rtsp", "rtp", "sap"),
-    *("lavfi", "ffmetadata", "tty", "bin", "xbin", "adf", "idf"),
-}
 # after the last frame wanted, how far the other streams are followed
 _TRAIL_SECONDS = 2
 # how much earlier a search begins again when it ended behind the frame it was for, in seconds
@@ -117,7 +96,7 @@ class VideoReader:
         the first frame."""
         self.damaged = 0
         """Packets and frames lost so far."""
-        self.container = _open(source, self.name)
+        self.container = open_source(source, self.name)
         try:
             self.stream = self._choose_stream()
             self._prepare()
@@ -133,8 +112,8 @@ class VideoReader:
             if stream.disposition & COVER or stream.discard == Discard.all:
                 continue
             if stream.codec_context is None:
-                if _lacks_index(self.container.name):
-                    raise ReadError(_say_no_index(self.name))
+                if is_without_index(self.container.name):
+                    raise ReadError(say_no_index(self.name))
                 raise ReadError(
                     f"{self.name} holds video of a kind that this FFmpeg cannot decode; "
                     "convert it to H.264 first."
@@ -405,21 +384,23 @@ class VideoReader:
         self._next_pts = None
         if self._timeline is not None:
             self._timeline = Timeline()
-        first = self._first_time()
-        ticks = int((first if time is None else max(time, first)) / self.time_base)
-        try:
-            self.container.seek(ticks, stream=self.stream)
-        except (FFmpegError, OSError):
-            return False
-        return True
+        # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
+        first = self._first_time() - 1
+        for target in [first, self._first_time()] if time is None else [time]:
+            try:
+                self.container.seek(int(target / self.time_base), stream=self.stream)
+            except (FFmpegError, OSError):
+                continue
+            return True
+        return False
 
     def _why_no_frame(self) -> str:
         if self.start and self.num_frames:
             return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
-        if self.container.name == _STANDARD_INPUT and "mp4" in self.container.format.name:
-            return _NOT_FROM_A_PIPE
-        if _lacks_index(self.container.name):
-            return _say_no_index(self.name)
+        if self.container.name == STANDARD_INPUT and "mp4" in self.container.format.name:
+            return NOT_FROM_A_PIPE
+        if is_without_index(self.container.name):
+            return say_no_index(self.name)
         return (
             f"no picture of {self.name} could be decoded; the file is damaged, "
             "copy it again from where it was recorded."
@@ -493,61 +474,3 @@ def _rotation(display_matrix: tuple[int, ...] | None) -> int:
     if abs(d) >= abs(b):
         return 0 if d >= 0 else 180
     return 90 if b > 0 else 270
-
-
-def _open(source: str | PathLike[str], name: str) -> InputContainer:
-    """Open a file for reading; an error is one sentence that says what to do."""
-    # damage is counted here, not printed by FFmpeg; and its logging into Python can deadlock
-    # with decoder threads
-    av.logging.set_level(None)
-    url = os.fspath(source)
-    if url == "-":
-        url = _STANDARD_INPUT
-    elif "://" not in url or os.path.exists(url):
-        if not os.path.exists(url):
-            raise ReadError(f"{name} does not exist; check the path.")
-        if os.path.isdir(url):
-            raise ReadError(f"{name} is a folder; name a video file.")
-        if os.path.isfile(url) and not os.path.getsize(url):
-            raise ReadError(f"{name} is empty; copy it again from where it was recorded.")
-        # an absolute path cannot be taken for a protocol, whatever colons are in it
-        url = os.path.abspath(url)
-    options = {} if "://" in url else {"format_whitelist": _file_formats(), "pattern_type": "none"}
-    try:
-        return av.open(url, mode="r", options=options, metadata_errors="surrogateescape")
-    except (FFmpegError, OSError, ValueError) as error:
-        raise ReadError(_why_unreadable(url, name, error)) from error
-
-
-@cache
-def _file_formats() -> str:
-    """The formats that hold video themselves, and do not name other files to be opened."""
-    return ",".join(sorted(av.formats_available - _FOREIGN_FORMATS))
-
-
-def _why_unreadable(url: str, name: str, error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
-        return f"{name} may not be read; check its permissions."
-    if url == _STANDARD_INPUT:
-        return _NOT_FROM_A_PIPE
-    if _lacks_index(url):
-        return _say_no_index(name)
-    return f"{name} is not a video, or is damaged from its beginning; name a video file."
-
-
-def _lacks_index(url: str) -> bool:
-    return os.path.isfile(url) and lacks_index(url)
-
-
-def _say_no_index(name: str) -> str:
-    return (
-        f"{name} has no index, as a power cut during recording leaves it; a repair tool "
-        "(untrunc, for one) can rebuild it with a healthy file of the same camera."
-    )
-
-
-def _without_index(name: str) -> str:
-    return (
-        f"{name} has no index, as a power cut during recording leaves it; a repair tool "
-        "(untrunc, for one) can rebuild it with a healthy file of the same camera."
-    )
