@@ -27,6 +27,7 @@ from clips import (
 from standin import StandIn, inverted
 
 from mhnet_video.config import Box, RestoreConfig
+from mhnet_video.errors import ReadError
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.pipelines.restore import Report, restore_video
 from mhnet_video.weights import save_weights
@@ -1433,6 +1434,92 @@ def test_a_kept_box_stays(
             total += one.size - one[inside].size
     # the network must have done something everywhere else, or nothing was shown
     assert changed > 0.5 * total
+
+
+SCENES = ((0.0, 0.3, "One"), (0.3, 0.5, "Two"), (0.5, 0.8, "Three"))
+PARTS = [
+    ("mp4", 0.2, 0.2, every(40, 20), 0),
+    ("mp4", 0.13, None, every(40, 20), 2),
+    ("mp4", None, 0.3, every(40, 20), 2),
+    ("mp4", 0.3, 0.4, uneven(20), 2),
+    ("mkv", 0.2, 0.2, every(40, 20), 0),
+    ("mkv", 0.3, 0.4, uneven(20), 2),
+    ("ts", 0.2, 0.2, every(40, 20), 0),
+    ("ts", 0.3, 0.4, uneven(20, 1400), 2),
+    ("avi", 0.2, 0.2, every(40, 20), 0),
+    ("mp4", 0.2, 0.2, every(40, 20, 3_600_000), 0),
+    ("mkv", 0.76, None, every(40, 20), 0),
+    ("mp4", 0.0, 10.0, every(40, 20), 0),
+]
+
+
+@pytest.mark.parametrize(("extension", "start", "duration", "shown", "b_frames"), PARTS)
+def test_a_part(
+    extension: str,
+    start: float | None,
+    duration: float | None,
+    shown: tuple[int, ...],
+    b_frames: int,
+    tmp_path: Path,
+) -> None:
+    """The frames of the part and no others, the first at 0, and all else cut alike."""
+    is_avi, is_ts = extension == "avi", extension == "ts"
+    begin = shown[0] / 1000
+    scenes = tuple((a + begin, b + begin, title) for a, b, title in SCENES)
+    clip = Clip(
+        name=f"clip.{extension}",
+        video=video(codec="mpeg4" if is_avi else "libx264", times=shown, b_frames=b_frames, gop=8),
+        audio=(Audio(codec="ac3", seconds=0.9, start=begin),),
+        chapters=() if is_avi or is_ts else scenes,
+    )
+    config = {"start": start, "duration": duration}
+    case = run(Promise("", clip, "out.mp4", (), config), tmp_path)
+    first = case.source.video.times[0]
+    low = first + Fraction(start or 0).limit_denominator(1000)
+    high = low + Fraction(duration or 1000).limit_denominator(1000)
+    half = Fraction(1, 2000)
+    wanted = [
+        index for index, at in enumerate(case.source.video.times) if low - half <= at < high - half
+    ]
+    assert len(wanted) > 0
+    assert case.report.frames == len(wanted) == len(case.output.video.times)
+    moved = first if start is None else case.source.video.times[wanted[0]]
+    if start is not None or first > 10:
+        assert case.output.video.times[0] == 0
+    for index, at in zip(wanted, case.output.video.times, strict=True):
+        expected = case.source.video.times[index] - (
+            moved if start is not None or first > 10 else 0
+        )
+        assert abs(at - expected) <= half
+    before, after = luma(case.source)[wanted], luma(case.output)
+    for one, other in zip(before, after, strict=True):
+        assert probe.psnr(one, other) > 30
+    sound = case.output.of("audio")[0].packets
+    known = {packet.md5: packet.pts for packet in case.source.of("audio")[0].packets}
+    shift = moved if start is not None or first > 10 else 0
+    assert len(sound) >= min(0.9 - (start or 0), duration or 1) / 0.032 - 2
+    for packet in sound:
+        # the tone repeats itself nowhere, so each packet is known by its bytes
+        assert abs(packet.pts - (known[packet.md5] - shift)) <= Fraction(1, 1000)
+        assert packet.pts > -0.04
+        assert duration is None or packet.pts <= duration
+    if clip.chapters:
+        inside = [
+            (max(a - (start or 0), 0), min(b - (start or 0), duration or 1000), title)
+            for a, b, title in SCENES
+        ]
+        inside = [chapter for chapter in inside if chapter[1] - chapter[0] > 0.001]
+        assert [chapter[2] for chapter in case.output.chapters] == [item[2] for item in inside]
+        for chapter, (a, b, _) in zip(case.output.chapters, inside, strict=True):
+            assert abs(chapter[0] - a) < 0.05
+            assert abs(chapter[1] - b) < 0.05
+
+
+def test_a_part_behind_the_end(tmp_path: Path) -> None:
+    source = Clip().make(tmp_path)
+    with pytest.raises(ReadError, match=r"clip\.mp4 ends before 7 s"):
+        restore_video(source, tmp_path / "out.mp4", RestoreConfig(start=7.0), restorer=StandIn())
+    assert not (tmp_path / "out.mp4").exists()
 
 
 REAL = ("bus_stop_moving.mp4", "street_handheld.mp4", "yard.mp4")
