@@ -4,31 +4,27 @@ Times are the source's own. What is damaged is skipped and counted, never an err
 opens and holds one picture can be read.
 """
 
-import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
 from itertools import chain
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import av
-import av.logging
-from av.container import InputContainer
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from mhnet_video.boxes import lacks_index
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import Decoded, layout_of, planes_of, to_planar
+from mhnet_video.source import open_source, why_unreadable
 from mhnet_video.stage import Stage
 from mhnet_video.timeline import Timeline
 
@@ -96,7 +92,7 @@ class VideoReader:
         the first frame."""
         self.damaged = 0
         """Packets and frames lost so far."""
-        self.container = open_source(source, self.name)
+        self.container = open_source(source)
         try:
             self.stream = self._choose_stream()
             self._prepare()
@@ -111,14 +107,13 @@ class VideoReader:
         for stream in videos:
             if stream.disposition & COVER or stream.discard == Discard.all:
                 continue
-            if stream.codec_context is None:
-                if is_without_index(self.container.name):
-                    raise ReadError(say_no_index(self.name))
-                raise ReadError(
-                    f"{self.name} holds video of a kind that this FFmpeg cannot decode; "
-                    "convert it to H.264 first."
-                )
-            return stream
+            if stream.codec_context is not None:
+                return stream
+            raise ReadError(
+                why_unreadable(self.container.name, self.name)
+                or f"{self.name} holds video of a kind that this FFmpeg cannot decode; "
+                "convert it to H.264 first."
+            )
         found = "a cover picture but no video" if videos else "sound but no video"
         if not videos and not self.container.streams.audio:
             found = "no video"
@@ -397,11 +392,7 @@ class VideoReader:
     def _why_no_frame(self) -> str:
         if self.start and self.num_frames:
             return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
-        if self.container.name == STANDARD_INPUT and "mp4" in self.container.format.name:
-            return NOT_FROM_A_PIPE
-        if is_without_index(self.container.name):
-            return say_no_index(self.name)
-        return (
+        return why_unreadable(self.container.name, self.name) or (
             f"no picture of {self.name} could be decoded; the file is damaged, "
             "copy it again from where it was recorded."
         )

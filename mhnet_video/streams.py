@@ -194,9 +194,18 @@ class Tracks:
         container: The output, its header not yet written.
         kind: Its format.
         first: The first packet of streams, by their number, as far as it is known already.
+        is_seekable: Whether the muxer can go back and fill in what it learns late.
     """
 
-    def __init__(self, container: OutputContainer, kind: Format, first: dict[int, bytes]) -> None:
+    def __init__(
+        self,
+        container: OutputContainer,
+        kind: Format,
+        first: dict[int, bytes],
+        *,
+        is_seekable: bool = True,
+    ) -> None:
+        self._is_seekable = is_seekable
         self._container = container
         self._kind = kind
         self._first = first
@@ -261,14 +270,9 @@ class Tracks:
         dress(track.target, stream, self._kind)
 
     def _copy(self, stream: Stream) -> Track:
-        target: Any = _add_copy(self._container, stream)
-        context: Any = stream.codec_context
-        is_bare = self._kind.name == "mpegts" or context.codec.canonical_name != "aac"
-        if is_bare or context.extradata:
-            return Track(target)
-        # the header is written before the first packet, and wants to know what is in it
-        target.codec_context.extradata = _aac_config(self._first.get(stream.index, b""))
-        return AdtsTrack(target, stream)
+        first = self._first.get(stream.index, b"")
+        target = _add_copy(self._container, stream, first)
+        return AdtsTrack(target, stream) if has_adts(self._kind, stream) else Track(target)
 
     def _copies(self, stream: Stream) -> bool:
         """Whether the container takes a stream as it is."""
@@ -280,7 +284,21 @@ class Tracks:
         for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
             if stream.type == media and codecs:
                 return canonical in codecs
-        return _is_accepted(kind, stream)
+        return self._is_accepted(stream)
+
+    def _is_accepted(self, stream: Stream) -> bool:
+        """Whether the muxer writes a header for a stream as it is, found out by doing so."""
+        first = self._first.get(stream.index, b"")
+        nowhere = _Nowhere(is_seekable=self._is_seekable)
+        try:
+            with av.open(nowhere, "w", format=self._kind.name) as trial:
+                target = _add_copy(trial, stream, first)
+                if not target.time_base:
+                    target.time_base = Fraction(1, 1000)
+                trial.start_encoding()
+        except (FFmpegError, ValueError):
+            return False
+        return True
 
     def _add_audio(self, stream: Any, name: str) -> None:
         codec = self._kind.audio
@@ -326,7 +344,7 @@ class Tracks:
             return
         codecs = self._kind.data_codecs
         is_known = getattr(stream, "name", None) in codecs if codecs else True
-        if not is_known or not _is_accepted(self._kind, stream):
+        if not is_known or not self._is_accepted(stream):
             self.lost.append(f"{name}: {self._kind.label} has no place for it")
             return
         self._put(stream, Track(self._container.add_stream_from_template(stream)))
@@ -429,14 +447,35 @@ def _aac_config(packet: bytes) -> bytes | None:
     return ((profile + 1) << 11 | rate << 7 | channels << 3).to_bytes(2, "big")
 
 
-def _add_copy(container: OutputContainer, stream: Stream) -> Stream:
+def has_adts(kind: Format, stream: Stream) -> bool:
+    """Whether packets are AAC with a header that the format does not want."""
+    return kind.name != "mpegts" and _is_aac_without_config(stream)
+
+
+def _is_aac_without_config(stream: Stream) -> bool:
+    context: Any = stream.codec_context
+    if context is None or context.codec.canonical_name != "aac":
+        return False
+    return not context.extradata
+
+
+def _add_copy(container: OutputContainer, stream: Stream, first: bytes) -> Stream:
     """A stream of the output with the codec of the source's.
+
+    Args:
+        container: The output.
+        stream: The source's.
+        first: Its first packet, empty where it is not known.
 
     Raises:
         ValueError: The container does not take it.
     """
     try:
-        return container.add_stream_from_template(stream, opaque=True)
+        copy: Any = container.add_stream_from_template(stream, opaque=True)
+        if stream.codec_context is not None and _is_aac_without_config(stream):
+            # the header is written before the first packet, and wants to know what is in it
+            copy.codec_context.extradata = _aac_config(first)
+        return copy
     except ValueError:
         # PyAV asks by the strictest rules: Matroska takes any sound, but does not say so
         if stream.type != "audio" or container.format.name != "matroska":
@@ -457,26 +496,17 @@ def _silent_wave() -> bytes:
     return file.getvalue()
 
 
-def _is_accepted(kind: Format, stream: Stream) -> bool:
-    """Whether a muxer writes a header for a stream as it is, found out by doing so."""
-    try:
-        with av.open(_Nowhere(), "w", format=kind.name) as trial:
-            target = _add_copy(trial, stream)
-            if not target.time_base:
-                target.time_base = Fraction(1, 1000)
-            trial.start_encoding()
-    except (FFmpegError, ValueError):
-        return False
-    return True
-
-
 class _Nowhere:
     """A file whose bytes are forgotten."""
 
     name = "trial"
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_seekable: bool) -> None:
         self._position = 0
+        self._is_seekable = is_seekable
+
+    def seekable(self) -> bool:
+        return self._is_seekable
 
     def write(self, data: bytes) -> int:
         self._position += len(data)

@@ -30,7 +30,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.pixels import Converter, Decoded, layout_of, planar_twin, rgb_matrix
 from mhnet_video.reader import COVER, Item, Packet, VideoReader
 from mhnet_video.sink import Sink, why_unwritable
-from mhnet_video.streams import Tracks, dress, file_metadata, printable
+from mhnet_video.streams import Tracks, dress, file_metadata, has_adts, printable
 
 __all__ = ["VideoWriter", "working_encoders"]
 
@@ -42,6 +42,9 @@ _MAX_FPS = 1000
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
+# how much is held back until the header can be written
+_MAX_HELD_FRAMES = 40
+_MAX_HELD_BYTES = 96 << 20
 # codecs of which MP4 cannot write anything before the first packet
 _NEED_A_PACKET = ("ac3", "eac3")
 _BUFFER_BYTES = 1 << 18
@@ -96,12 +99,13 @@ class VideoWriter:
         """What of the source is not in the output, or not as it was, a line each."""
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
         self._sink = Sink(destination, overwrite=overwrite)
-        self._held: list[Packet] = []
+        self._held: list[Item] = []
         self._container: OutputContainer | None = None
         self._context: Any = None
         self._stream: VideoStream | None = None
         self._tracks: Tracks | None = None
         self._is_finished = False
+        self._origin = Fraction(0)
         self._last_pts: int | None = None
         self._end = -(1 << 62)
         self._counts = {"moved": 0, "scaled": 0, "refused": 0}
@@ -125,23 +129,38 @@ class VideoWriter:
         Raises:
             WriteError: The encoder does not open, or the disk refuses.
         """
-        if isinstance(item, Frame):
-            if self._context is None:
-                self._begin(item)
-            self._encode(item)
-        elif self._context is None:
+        if self._context is None:
             self._held.append(item)
+            if self._knows_enough():
+                self._begin()
+        elif isinstance(item, Frame):
+            self._encode(item)
         else:
             self._carry(item)
 
-    # the beginning: nothing is written before the first frame is known
+    # the beginning: the header must be right at once, so it waits for what it depends on
 
-    def _begin(self, frame: Frame) -> None:
+    def _knows_enough(self) -> bool:
+        """Whether there is a frame, and a packet of each stream that is described by one."""
+        frames = [item for item in self._held if isinstance(item, Frame)]
+        if not frames or len(frames) >= _MAX_HELD_FRAMES or self._kind is None:
+            return bool(frames)
+        if sum(plane.nbytes for frame in frames for plane in frame.planes) > _MAX_HELD_BYTES:
+            return True
+        seen = {item.stream_index for item in self._held if not isinstance(item, Frame)}
+        streams = self._reader.container.streams.audio
+        return all(s.index in seen or not has_adts(self._kind, s) for s in streams)
+
+    def _begin(self) -> None:
+        frame = next(item for item in self._held if isinstance(item, Frame))
         encoding = self._find_encoding(frame)
         self.pixel_format = encoding.pixel_format
         self._converter = Converter(encoding.pixel_format, encoding.width, encoding.height)
         self._size = (frame.width, frame.height)
         self._time_base = encoding.time_base
+        self._origin = self._reader.origin or Fraction(0)
+        if self._kind is not None and self._kind.is_constant_rate and not self._origin:
+            self._origin = frame.pts * frame.time_base  # there is no way to begin later
         try:
             if self._kind is None:
                 self._context = av.CodecContext.create(self.encoder, "w")
@@ -153,11 +172,11 @@ class VideoWriter:
             raise self._error(error) from error
         self._tell_pixels(frame)
         if self._tracks is not None:
-            time = frame.pts * frame.time_base - (self._reader.origin or 0)
+            time = frame.pts * frame.time_base - self._origin
             self._mux(self._tracks.begin(time))
-        for packet in self._held:
-            self._carry(packet)
-        self._held.clear()
+        held, self._held = self._held, []
+        for item in held:
+            self.write(item)
 
     def _find_encoding(self, frame: Frame) -> Encoding:
         reader = self._reader
@@ -214,7 +233,9 @@ class VideoWriter:
         )
         self._container = container
         container.metadata.update(metadata)
-        self._tracks = Tracks(container, kind, self._first_packets())
+        self._tracks = Tracks(
+            container, kind, self._first_packets(), is_seekable=self._sink.is_seekable
+        )
         for stream in source.streams:
             if stream.index == self._reader.stream.index:
                 self._add_video(container, encoding, frame)
@@ -225,9 +246,9 @@ class VideoWriter:
 
     def _first_packets(self) -> dict[int, bytes]:
         first: dict[int, bytes] = {}
-        for packet in self._held:
-            if packet.stream_index not in first:
-                first[packet.stream_index] = bytes(packet)
+        for item in self._held:
+            if not isinstance(item, Frame) and item.stream_index not in first:
+                first[item.stream_index] = bytes(item)
         return first
 
     def _add_video(self, container: OutputContainer, encoding: Encoding, frame: Frame) -> None:
@@ -255,8 +276,8 @@ class VideoWriter:
 
     def _add_chapters(self, container: OutputContainer, kind: Format) -> None:
         reader = self._reader
-        origin = reader.origin or Fraction(0)
-        chapters = []
+        origin = self._origin
+        chapters: list[Any] = []
         for chapter in reader.container.chapters():
             unit = Fraction(chapter["time_base"] or Fraction(1, 1000))
             begin = chapter["start"] * unit - origin
@@ -271,7 +292,7 @@ class VideoWriter:
         if not chapters:
             return
         if kind.has_chapters:
-            container.set_chapters(chapters)  # type: ignore[arg-type]
+            container.set_chapters(chapters)
             self.kept.append(f"{len(chapters)} chapters")
         else:
             self.lost.append(f"{len(chapters)} chapters: {kind.label} has no place for them")
@@ -308,8 +329,7 @@ class VideoWriter:
     def _encode(self, frame: Frame) -> None:
         if (frame.width, frame.height) != self._size:
             self._counts["scaled"] += 1
-        origin = self._reader.origin or Fraction(0)
-        time = frame.pts * frame.time_base - origin
+        time = frame.pts * frame.time_base - self._origin
         pts = round(time / self._time_base)
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1
@@ -334,7 +354,7 @@ class VideoWriter:
 
     def _carry(self, packet: Packet) -> None:
         if self._tracks is not None:
-            self._mux(self._tracks.packets(packet, self._reader.origin or Fraction(0)))
+            self._mux(self._tracks.packets(packet, self._origin))
 
     def _mux(self, packets: Iterable[Packet]) -> None:
         for packet in packets:
@@ -358,6 +378,8 @@ class VideoWriter:
         Raises:
             WriteError: The disk refuses, or there was no frame.
         """
+        if self._context is None and any(isinstance(item, Frame) for item in self._held):
+            self._begin()
         if self._context is None:
             raise WriteError(f"there is no picture to write to {self._sink.name}.")
         self._flush()
@@ -396,9 +418,9 @@ class VideoWriter:
             self.lost += tracks.lost
             self._counts["refused"] += tracks.refused
         counts = self._counts
-        if reader.origin and not reader.start:
+        if self._origin and not reader.start:
             self.lost.append(
-                f"times: the source starts at {float(reader.origin):.3f} s, the output at 0"
+                f"times: the source starts at {float(self._origin):.3f} s, the output at 0"
             )
         if reader.jumps:
             self.lost.append(

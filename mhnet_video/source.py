@@ -1,0 +1,85 @@
+"""Open what is to be read, or say in a sentence why it cannot be."""
+
+import errno
+import os
+from functools import cache
+from os import PathLike
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from mhnet_video.boxes import lacks_index
+from mhnet_video.errors import ReadError
+
+_STANDARD_INPUT = "pipe:0"
+# lists of other files and addresses, and text that is drawn: a file that claims to be a video
+# must not make FFmpeg open what it names
+_FOREIGN_FORMATS = {
+    *("concat", "hls", "dash", "webm_dash_manifest", "imf", "sdp", "rtsp", "rtp", "sap"),
+    *("lavfi", "ffmetadata", "tty", "bin", "xbin", "adf", "idf"),
+}
+
+
+def open_source(source: str | PathLike[str]) -> InputContainer:
+    """Open a file, an address, or `-` for standard input.
+
+    Raises:
+        ReadError: There is no such file, or it is no video.
+    """
+    # damage is counted here, not printed by FFmpeg; and its logging into Python can deadlock
+    # with decoder threads
+    av.logging.set_level(None)
+    name = url = os.fspath(source)
+    options = {"format_whitelist": _file_formats(), "pattern_type": "none"}
+    if url == "-":
+        url = _STANDARD_INPUT
+    elif "://" in url and not os.path.exists(url):
+        options = {}
+    elif not os.path.exists(url):
+        raise ReadError(f"{name} does not exist; check the path.")
+    elif os.path.isdir(url):
+        raise ReadError(f"{name} is a folder; name a video file.")
+    elif os.path.isfile(url) and not os.path.getsize(url):
+        raise ReadError(f"{name} is empty; copy it again from where it was recorded.")
+    else:
+        # an absolute path cannot be taken for a protocol, whatever colons are in it
+        url = os.path.abspath(url)
+    try:
+        return av.open(url, mode="r", container_options=options, metadata_errors="surrogateescape")
+    except (FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+            raise ReadError(f"{name} may not be read; check its permissions.") from error
+        said = why_unreadable(url, name)
+        otherwise = f"{name} is not a video, or is damaged from its beginning; name a video file."
+        raise ReadError(said or otherwise) from error
+
+
+def why_unreadable(url: str, name: str) -> str | None:
+    """Why nothing can be decoded from a file, as far as one can see from outside.
+
+    Args:
+        url: What was opened.
+        name: What a person calls it.
+
+    Returns:
+        A sentence; None if nothing is known.
+    """
+    if url == _STANDARD_INPUT:
+        return (
+            "standard input is not a video that can be read as it comes; name the file instead "
+            "(an MP4 can be read so only if its index stands first)."
+        )
+    if os.path.isfile(url) and lacks_index(url):
+        return (
+            f"{name} has no index, as a power cut during recording leaves it; a repair tool "
+            "(untrunc, for one) can rebuild it with a healthy file of the same camera."
+        )
+    return None
+
+
+@cache
+def _file_formats() -> str:
+    """The formats that hold video themselves, and do not name other files to be opened."""
+    return ",".join(sorted(av.formats_available - _FOREIGN_FORMATS))
