@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,13 @@ class Probe:
 
 def probe(path: str | Path) -> Probe:
     """Look at a file from the outside."""
-    return _probe_with_ffprobe(Path(path)) if HAS_FFMPEG else _probe_with_pyav(Path(path))
+    state = Path(path).stat()
+    return _probe(Path(path), state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _probe(path: Path, _changed: int, _size: int) -> Probe:
+    return _probe_with_ffprobe(path) if HAS_FFMPEG else _probe_with_pyav(path)
 
 
 def _run(*command: str) -> bytes:
@@ -92,21 +99,11 @@ def _url(path: Path) -> str:
 _UNKNOWN = {None, "unknown", "unspecified", "reserved", "N/A"}
 
 
-def _ffprobe(path: Path, *options: str) -> dict[str, Any]:
-    command = ["ffprobe", "-v", "error", "-print_format", "json", *options, _url(path)]
-    return json.loads(_run(*command))
-
-
 def _probe_with_ffprobe(path: Path) -> Probe:
-    told = _ffprobe(
-        path,
-        *("-show_format", "-show_streams", "-show_chapters"),
-        *("-show_packets", "-show_data_hash", "md5"),
-    )
-    frames = _ffprobe(
-        path,
-        *("-select_streams", "v", "-show_entries", "frame=stream_index,best_effort_timestamp"),
-    )
+    command = ["ffprobe", "-v", "error", "-print_format", "json", "-show_data_hash", "md5"]
+    command += ["-show_format", "-show_streams", "-show_chapters", "-show_packets", "-show_frames"]
+    told = json.loads(_run(*command, _url(path)))
+    both = told["packets_and_frames"]
     streams = []
     for item in told["streams"]:
         base = Fraction(item["time_base"])
@@ -117,8 +114,8 @@ def _probe_with_ffprobe(path: Path) -> Probe:
                 size=int(packet["size"]),
                 md5=packet["data_hash"].removeprefix("MD5:"),
             )
-            for packet in told["packets"]
-            if packet["stream_index"] == item["index"]
+            for packet in both
+            if packet["type"] == "packet" and packet["stream_index"] == item["index"]
         )
         dispositions = frozenset(name for name, on in item["disposition"].items() if on)
         kind = "cover" if "attached_pic" in dispositions else item["codec_type"]
@@ -152,8 +149,8 @@ def _probe_with_ffprobe(path: Path) -> Probe:
                     frame["best_effort_timestamp"] * base
                     if "best_effort_timestamp" in frame
                     else None
-                    for frame in frames["frames"]
-                    if frame.get("stream_index") == item["index"]
+                    for frame in both
+                    if frame["type"] == "frame" and frame["stream_index"] == item["index"]
                 ),
             )
         streams.append(stream)
