@@ -40,6 +40,13 @@ COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco"}
 _MATRICES |= {9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+# display matrices by degrees counter-clockwise, in fixed point
+_ONE, _UNIT = 1 << 16, 1 << 30
+_TURNS = {
+    90: (0, -_ONE, 0, _ONE, 0, 0, 0, 0, _UNIT),
+    180: (-_ONE, 0, 0, 0, -_ONE, 0, 0, 0, _UNIT),
+    270: (0, _ONE, 0, -_ONE, 0, 0, 0, 0, _UNIT),
+}
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
@@ -449,11 +456,15 @@ def _up_to_first_frame(items: Iterator[Item]) -> list[Item]:
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    side_data: Any = picture.side_data
+    """The nine numbers by which a player turns and mirrors a picture; None for as it is."""
     try:
+        side_data: Any = picture.side_data
         return struct.unpack("=9i", bytes(side_data[SideDataType.DISPLAYMATRIX]))
-    except (KeyError, struct.error):
+    except KeyError:
         return None
+    except (ValueError, struct.error):
+        # PyAV 18 stumbles over side data that it does not know, such as a photograph's EXIF
+        return _TURNS.get(round(picture.rotation / 90) * 90 % 360)
 
 
 def _rotation(display_matrix: tuple[int, ...] | None) -> int:

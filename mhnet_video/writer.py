@@ -1,6 +1,7 @@
 """Encode frames into a video file, and carry over what else the source holds."""
 
 import contextlib
+import os
 from collections.abc import Iterable
 from fractions import Fraction
 from os import PathLike
@@ -27,6 +28,7 @@ from mhnet_video.encoder import (
 )
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.jpeg import with_segments_of
 from mhnet_video.pixels import Converter, Decoded, layout_of, planar_twin, rgb_matrix
 from mhnet_video.reader import COVER, Item, Packet, VideoReader
 from mhnet_video.sink import Sink, why_unwritable
@@ -38,7 +40,7 @@ _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
 # a rate beyond this is a clock mistaken for one, and would make encoders reserve for it
 _MAX_FPS = 1000
-# encoders that read captions and field order from FFmpeg's own frames, and HDR from nowhere
+# what encoders read from nowhere, while captions and field order come with FFmpeg's frames
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
@@ -317,11 +319,12 @@ class VideoWriter:
         shown = f"pixels: {source.name} is stored as {self.pixel_format}"
         if losses:
             self.lost.append(f"{shown} by {self.encoder} ({', '.join(losses)})")
-        elif target.name != source.name and "gbr" not in source.name:
-            self.kept.append(f"{shown}, which {self.encoder} takes, without loss")
-        decoded = frame.tags.get("decoded")
-        side_data: Any = decoded.picture.side_data if isinstance(decoded, Decoded) else ()
-        if any(data.type in _HDR for data in side_data):
+        elif target.name != source.name:
+            self.kept.append(f"{shown}, as {self.encoder} takes it")
+        is_turned = frame.tags.get("display_matrix") is not None
+        if self._kind is None and is_turned and self.encoder not in ("png", "mjpeg"):
+            self.lost.append("rotation: this kind of picture has no place for it")
+        if _has_hdr(frame):
             self.lost.append("HDR mastering data: the encoder has no way to take it")
 
     # one item after the other
@@ -360,7 +363,7 @@ class VideoWriter:
         for packet in packets:
             try:
                 if self._container is None:
-                    self._sink.write(bytes(packet))
+                    self._sink.write(self._picture_file(packet))
                 else:
                     self._container.mux_one(packet)
             except (FFmpegError, OSError, ValueError) as error:
@@ -369,6 +372,13 @@ class VideoWriter:
                     raise self._error(error) from error
                 # a damaged packet of another stream is no reason to end
                 self._counts["refused"] += 1
+
+    def _picture_file(self, packet: Packet) -> bytes:
+        """The bytes of a picture's file."""
+        source = self._reader.container.name
+        if self.encoder != "mjpeg" or not os.path.isfile(source):
+            return bytes(packet)
+        return with_segments_of(Path(source).read_bytes(), bytes(packet))
 
     # the end
 
@@ -546,6 +556,15 @@ def _color(frame: Frame, pixel_format: str) -> dict[str, int]:
         color["colorspace"] = rgb_matrix(frame.height)
         color["color_range"] = 2 if "yuvj" in pixel_format else _LIMITED_RANGE
     return color
+
+
+def _has_hdr(frame: Frame) -> bool:
+    decoded = frame.tags.get("decoded")
+    try:
+        side_data: Any = decoded.picture.side_data if isinstance(decoded, Decoded) else ()
+        return any(data.type in _HDR for data in side_data)
+    except ValueError:
+        return False  # PyAV 18 stumbles over side data that it does not know
 
 
 def _field_order(reader: VideoReader, frame: Frame) -> int:

@@ -1,0 +1,47 @@
+"""What a photograph says about itself: segments of a JPEG file that its encoder does not write."""
+
+_START, _SCAN = 0xD8, 0xDA
+_FIRST_APP, _LAST_APP, _COMMENT = 0xE0, 0xEF, 0xFE
+# JFIF and Adobe segments describe the encoding: each file has its own
+_OF_THE_ENCODING = (0xE0, 0xEE)
+
+
+def with_segments_of(source: bytes, encoded: bytes) -> bytes:
+    """The encoded JPEG with the EXIF, XMP, colour profile and comment of another.
+
+    Args:
+        source: The JPEG file that it was made from.
+        encoded: The new one; it is returned as it is if either is no JPEG.
+    """
+    wanted = [
+        (marker, segment)
+        for marker, segment in _segments(source)
+        if marker not in _OF_THE_ENCODING
+        and (marker == _COMMENT or _FIRST_APP <= marker <= _LAST_APP)
+    ]
+    segments = _segments(encoded)
+    if not wanted or not segments:
+        return encoded
+    # a new profile describes the new samples
+    has_profile = any(b"ICC_PROFILE" in segment[:32] for _, segment in segments)
+    if has_profile:
+        wanted = [item for item in wanted if b"ICC_PROFILE" not in item[1][:32]]
+    first = 2
+    for marker, segment in segments:
+        if marker != _FIRST_APP:
+            break
+        first += len(segment)
+    return encoded[:first] + b"".join(segment for _, segment in wanted) + encoded[first:]
+
+
+def _segments(data: bytes) -> list[tuple[int, bytes]]:
+    """Marker and bytes of the segments before the picture itself; empty for no JPEG."""
+    if data[:2] != bytes((0xFF, _START)):
+        return []
+    segments = []
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _SCAN:
+        size = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        segments.append((data[position + 1], data[position : position + size]))
+        position += size
+    return segments
