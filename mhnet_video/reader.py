@@ -97,6 +97,9 @@ class VideoReader:
         self.origin: Fraction | None = None
         """Seconds to subtract from every time, where the output is to begin at zero; None until
         the first frame."""
+        self.end: Fraction | None = None
+        """Where the part that was asked for ends, on the source's clock; None for the file's
+        end, and until the first frame."""
         self.damaged = 0
         """Packets and frames lost so far."""
         self.container = open_source(source)
@@ -132,7 +135,8 @@ class VideoReader:
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps = Fraction(rate) if rate else Fraction(25)
         name = self.container.format.name
-        self.is_picture = name == "image2" or name.endswith("_pipe")
+        is_one = name == "image2" or name.endswith("_pipe")
+        self.is_picture = is_one or self.stream.frames == 1
         self.num_frames = self._estimate()
         """Frames there will be, as far as the headers tell; None if they do not."""
         self._timeline: Timeline[Item] | None = None
@@ -306,7 +310,8 @@ class VideoReader:
                     continue
                 self.origin = self._origin_of(item)
                 if self.duration is not None:
-                    end = item.pts * item.time_base + self.duration
+                    begin = self._first_time() if self.start else item.pts * item.time_base
+                    self.end = end = begin + self.start + self.duration
                 yield from (p for p in waiting if self._is_in(p, self.origin, end))
                 waiting.clear()
             time = _time_of(item)

@@ -284,8 +284,8 @@ class VideoWriter:
             unit = Fraction(chapter["time_base"] or Fraction(1, 1000))
             begin = chapter["start"] * unit - origin
             end = chapter["end"] * unit - origin
-            if reader.duration is not None:
-                end = min(end, reader.duration)
+            if reader.end is not None:
+                end = min(end, reader.end - origin)
             if reader.start:
                 begin = max(begin, Fraction(0))
             if end > begin:

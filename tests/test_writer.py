@@ -1,0 +1,381 @@
+"""The writer: where the bytes go, which encoder, and what is told."""
+
+import errno
+import os
+import resource
+import signal
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from clips import Audio, Clip, Subtitles, Video, every, picture
+from standin import StandIn
+
+from mhnet_video import writer as writer_module
+from mhnet_video.boxes import add_cover, lacks_index
+from mhnet_video.config import RestoreConfig
+from mhnet_video.containers import format_of
+from mhnet_video.encoder import clock_of, encoder_options, pixel_formats
+from mhnet_video.errors import WriteError
+from mhnet_video.frame import Frame
+from mhnet_video.jpeg import with_segments_of
+from mhnet_video.pipelines.restore import restore_video
+from mhnet_video.pixels import layout_of
+from mhnet_video.reader import COVER, VideoReader
+from mhnet_video.sink import Sink, check_destination
+from mhnet_video.writer import VideoWriter, working_encoders
+
+
+def copy(source: Path, destination: Path, **options: object) -> VideoWriter:
+    """Write all of a source as it is."""
+    with VideoReader(source) as reader, VideoWriter(destination, reader, **options) as writer:
+        for item in reader:
+            writer.write(item)
+        writer.finish()
+        return writer
+
+
+# the file
+
+
+def test_a_file_has_its_name_only_when_complete(tmp_path: Path) -> None:
+    path = Clip(video=(Video(times=every(40, 40)),)).make(tmp_path)
+    output = tmp_path / "out.mp4"
+    with VideoReader(path) as reader, VideoWriter(output, reader) as writer:
+        for item in reader:
+            writer.write(item)
+            assert not output.exists()
+            assert writer.partial is not None
+            assert writer.partial.suffix == ".mp4"
+        writer.finish()
+        assert writer.partial is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+
+def test_a_partial_file_of_another_is_left_alone(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    (tmp_path / "out.partial.mp4").write_bytes(b"somebody's")
+    copy(path, tmp_path / "out.mp4")
+    assert (tmp_path / "out.partial.mp4").read_bytes() == b"somebody's"
+    assert (tmp_path / "out.mp4").exists()
+
+
+def test_an_abandoned_file_is_kept_only_if_it_plays(tmp_path: Path) -> None:
+    path = Clip(video=(Video(times=every(40, 60)),)).make(tmp_path)
+    with VideoReader(path) as reader:
+        writer = VideoWriter(tmp_path / "none.mp4", reader)
+        assert writer.abandon() is None
+        assert not list(tmp_path.glob("none*"))
+        writer = VideoWriter(tmp_path / "some.mp4", reader)
+        for item in reader:
+            writer.write(item)
+        partial = writer.abandon()
+    assert partial is not None
+    with av.open(str(partial)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 60
+
+
+def test_a_long_name_has_room_for_its_partial(tmp_path: Path) -> None:
+    name = "x" * 251 + ".mp4"
+    copy(Clip().make(tmp_path), tmp_path / name)
+    assert (tmp_path / name).exists()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    target = tmp_path / "folder" / "real.mp4"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    (tmp_path / "link.mp4").symlink_to(target)
+    copy(path, tmp_path / "link.mp4", overwrite=True)
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert target.stat().st_size > 100
+
+
+def test_a_name_with_colons_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Clip(name="http:12:30.mp4").make(tmp_path)
+    copy(Path("http:12:30.mp4"), Path("file:out.mp4"))
+    assert (tmp_path / "file:out.mp4").exists()
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 40 kB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.ts"])
+def test_what_a_full_disk_holds_plays(name: str, tmp_path: Path, small_files: None) -> None:
+    video = Video(times=every(40, 100), options=(("crf", "40"),))
+    path = Clip(video=(video,)).make(tmp_path)
+    with pytest.raises(WriteError, match=r"cannot be written: .*out\.partial") as caught:
+        restore_video(path, tmp_path / name, RestoreConfig(crf=1), restorer=StandIn())
+    assert str(caught.value).endswith(".")
+    (partial,) = tmp_path.glob("out.partial*")
+    # the last frame may be cut
+    with VideoReader(partial) as reader:
+        assert sum(isinstance(item, Frame) for item in reader) > 0
+    assert not (tmp_path / name).exists()
+
+
+def test_a_sink_swallows_what_comes_after_an_error(tmp_path: Path) -> None:
+    sink = Sink(tmp_path / "out.bin")
+    assert sink.write(b"good") == 4
+
+    class Full:
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+        def close(self) -> None: ...
+
+    file, sink._file = sink._file, Full()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="full"):
+        sink.write(b"bad")
+    sink._file = file
+    sink.seek(0)
+    assert sink.write(b"later") == 5
+    sink.close()
+    assert sink.partial is not None
+    assert sink.partial.read_bytes() == b"good"
+
+
+def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    sink = Sink(tmp_path / "out.mp4")
+    sink.write(b"result")
+    (tmp_path / "out.mp4").write_bytes(b"another's")
+    with pytest.raises(WriteError, match="another program"):
+        sink.commit()
+    assert (tmp_path / "out.mp4").read_bytes() == b"another's"
+    assert sink.partial is not None
+    assert sink.partial.read_bytes() == b"result"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "folder"),
+        ("none/out.mp4", "does not exist"),
+        ("clip.mp4/out.mp4", "not a folder"),
+        ("clip.mp4", "input itself"),
+        ("other.mp4", "exists already"),
+    ],
+)
+def test_destinations_that_cannot_be(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    (tmp_path / "other.mp4").write_bytes(b"x")
+    with pytest.raises(WriteError, match=words):
+        check_destination(os.path.join(tmp_path, name), source=tmp_path / "clip.mp4")
+
+
+# MP4 boxes
+
+
+def test_an_mp4_without_its_index_is_known(tmp_path: Path) -> None:
+    whole = Clip().make(tmp_path).read_bytes()
+    index = whole.rindex(b"moov") - 4
+    cut = tmp_path / "cut.mp4"
+    for content, expected in [
+        (whole, False),
+        (whole[:index], True),
+        (whole[: index + 100], True),
+        (b"RIFF" + whole, False),
+        (b"", False),
+    ]:
+        cut.write_bytes(content)
+        assert lacks_index(cut) is expected
+
+
+@pytest.mark.parametrize("has_tags", [False, True])
+def test_covers_go_into_a_finished_file(has_tags: bool, tmp_path: Path) -> None:
+    metadata = {"title": "T", "com.example.key": "K"} if has_tags else {}
+    path = Clip(metadata=metadata, options=(("movflags", "use_metadata_tags"),)).make(tmp_path)
+    assert add_cover(path, [picture("png"), picture("mjpeg")])
+    with av.open(str(path)) as container:
+        covers = [s for s in container.streams.video if s.disposition & COVER]
+        assert [s.name for s in covers] == ["png", "mjpeg"]
+        assert sum(1 for _ in container.decode(video=0)) == 10
+        for key, value in metadata.items():
+            assert container.metadata[key] == value
+
+
+def test_a_cover_needs_the_index_at_the_end(tmp_path: Path) -> None:
+    path = Clip(options=(("movflags", "faststart"),)).make(tmp_path)
+    assert not add_cover(path, [picture("png")])
+
+
+# encoders
+
+
+@pytest.mark.parametrize(
+    ("encoder", "source", "expected"),
+    [
+        ("libx264", "yuv420p", "yuv420p"),
+        ("libx264", "yuvj420p", "yuvj420p"),
+        ("libx264", "yuv422p10le", "yuv422p10le"),
+        ("libx264", "yuv444p12le", "yuv444p10le"),
+        ("libx264", "gray", "gray"),
+        ("libx264", "gbrp", "yuv444p"),
+        ("libx264", "yuv440p", "yuv444p"),
+        ("libx264", "yuva420p", "yuv420p"),
+        ("ffv1", "yuvj422p", "yuv422p"),
+        ("ffv1", "gbrp", "bgr0"),
+        ("ffv1", "gbrap16le", "gbrap16le"),
+        ("libvpx-vp9", "gray", "yuv420p"),
+        ("libsvtav1", "yuv420p10le", "yuv420p10le"),
+        ("prores_ks", "yuv420p", "yuv422p10le"),
+        ("png", "gbrp", "rgb24"),
+        ("png", "gbrp16le", "rgb48be"),
+        ("png", "gray16le", "gray16be"),
+        ("mjpeg", "yuvj420p", "yuvj420p"),
+        ("mjpeg", "yuv420p", "yuv420p"),
+    ],
+)
+def test_the_pixel_format_that_loses_least(encoder: str, source: str, expected: str) -> None:
+    layout = layout_of(source)
+    assert layout is not None
+    assert pixel_formats(encoder, layout, source, is_full="yuvj" in source)[0] == expected
+
+
+def test_options_are_those_of_the_encoder() -> None:
+    assert encoder_options("libx264", crf=30, preset="slow")["crf"] == "30"
+    assert encoder_options("h264_nvenc", crf=30)["cq"] == "30"
+    joined = encoder_options("libx265", options=(("x265-params", "aq-mode=1"),))["x265-params"]
+    assert joined.startswith("log-level=none")
+    assert joined.endswith(":aq-mode=1")
+    for wrong in (
+        {"encoder": "nothing"},
+        {"encoder": "ffv1", "crf": 20},
+        {"encoder": "ffv1", "preset": "fast"},
+        {"encoder": "libx264", "options": (("colour", "red"),)},
+    ):
+        with pytest.raises(WriteError):
+            encoder_options(**wrong)  # type: ignore[arg-type]
+
+
+def test_old_codecs_count_in_coarse_units() -> None:
+    fine = Fraction(1, 90000)
+    assert clock_of("libx264", fine, Fraction(25)) == fine
+    assert clock_of("mpeg4", fine, Fraction(25)).denominator <= 65535
+    assert clock_of("mpeg2video", fine, Fraction(25)) == Fraction(1, 25)
+
+
+def test_working_encoders_are_probed(capfd: pytest.CaptureFixture[str]) -> None:
+    working = working_encoders()
+    assert working[0] == "libx264"
+    assert "ffv1" in working
+    assert capfd.readouterr() == ("", "")
+
+
+def test_formats_by_name() -> None:
+    assert format_of("a.MP4").name == "mp4"
+    assert format_of("-").name == "matroska"
+    assert format_of("a.mts").options["mpegts_m2ts_mode"] == "1"
+    for name in ("a", "a.xyz", ".mp4", "a.mp3"):
+        with pytest.raises(WriteError, match=r"\.mkv"):
+            format_of(name)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(63, 48, "yuv444p"), (64, 47, "yuv422p"), (1, 1, "yuv444p"), (64, 48, "yuv420p")],
+)
+def test_odd_sizes_stay_as_they_are(width: int, height: int, expected: str, tmp_path: Path) -> None:
+    video = Video(codec="ffv1", width=width, height=height, times=every(40, 3))
+    path = Clip(name="clip.mkv", video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.mp4")
+    assert writer.pixel_format == expected
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (width, height)
+
+
+def test_only_the_last_tracks_need_a_look_at_the_trailer(tmp_path: Path) -> None:
+    """A track that never has anything keeps nothing in memory and no index back."""
+    path = Clip(
+        video=(Video(times=every(40, 80)),), subtitles=(Subtitles(codec="mov_text", cues=()),)
+    ).make(tmp_path)
+    with VideoReader(path) as reader, VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        sizes = []
+        for item in reader:
+            writer.write(item)
+            assert writer.partial is not None
+            sizes.append(writer.partial.stat().st_size)
+        assert sizes[-1] > sizes[len(sizes) // 2] > 0
+        writer.finish()
+
+
+def test_unchanged_frames_go_to_the_encoder_as_they_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sample is copied where none has changed."""
+    path = Clip().make(tmp_path)
+    seen = []
+    original = writer_module.Converter.convert
+
+    def watch(self: writer_module.Converter, frame: Frame) -> av.VideoFrame:
+        result = original(self, frame)
+        seen.append(result is frame.tags["decoded"].picture)
+        return result
+
+    monkeypatch.setattr(writer_module.Converter, "convert", watch)
+    copy(path, tmp_path / "out.mp4")
+    assert seen == [True] * 10
+
+
+def test_times_that_repeat_move_by_a_tick(tmp_path: Path) -> None:
+    video = Video(codec="mpeg4", times=(0, 40, 40, 40, 80))
+    path = Clip(name="clip.mkv", video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [f.pts for f in container.decode(video=0)] == [0, 40, 41, 42, 80]
+    assert any("moved" in line for line in writer.lost)
+
+
+# pictures
+
+
+def exif(orientation: int) -> bytes:
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + bytes(4)
+    body = b"Exif\0\0" + tiff
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def test_a_photograph_keeps_what_it_says_about_itself(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 32, 32)
+    turned = plain[:2] + exif(6) + plain[2:]
+    (tmp_path / "a.jpg").write_bytes(turned)
+    copy(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    assert exif(6) in (tmp_path / "b.jpg").read_bytes()
+    with av.open(str(tmp_path / "b.jpg")) as container:
+        assert next(container.decode(video=0)).rotation == -90
+    with VideoReader(tmp_path / "a.jpg") as reader:
+        assert next(i for i in reader if isinstance(i, Frame)).rotation == 90
+
+
+def test_segments_come_from_jpegs_only() -> None:
+    plain = picture("mjpeg")
+    assert with_segments_of(b"GIF89a", plain) == plain
+    assert with_segments_of(plain[:2] + exif(1) + plain[2:], b"\x89PNG") == b"\x89PNG"
+
+
+def test_a_video_is_no_picture(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    with VideoReader(path) as reader, pytest.raises(WriteError, match="picture"):
+        VideoWriter(tmp_path / "out.png", reader)
+
+
+def test_sound_is_told(tmp_path: Path) -> None:
+    path = Clip(name="clip.mov", audio=(Audio(codec="pcm_s16le"), Audio())).make(tmp_path)
+    writer = copy(path, tmp_path / "out.mp4")
+    assert any("AAC" in line and "stream 1" in line for line in writer.lost)
+    assert any("copied" in line and "stream 2" in line for line in writer.kept)
