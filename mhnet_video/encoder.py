@@ -47,6 +47,7 @@ _DEFAULTS: dict[str, dict[str, str]] = {
 # encoders whose quality has another name
 _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
 _MAX_THREADS = 8
+_BOTTOM_FIRST = (3, 4)  # AV_FIELD_BB, AV_FIELD_TB
 # pixel formats of few colours, and of floating-point numbers
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
 # the range of times that MPEG-4 part 2 and its kin can count in
@@ -75,6 +76,7 @@ class Encoding:
 
     def apply(self, context: VideoCodecContext) -> None:
         """Set up an encoder that is not open yet."""
+        options = dict(self.options)
         context.width = self.width
         context.height = self.height
         context.pix_fmt = self.pixel_format
@@ -86,6 +88,9 @@ class Encoding:
             setattr(context, name, value)
         if self.field_order > 1:
             context.field_order = self.field_order
+            if self.encoder == "libx264" and self.field_order in _BOTTOM_FIRST:
+                params = options.get("x264-params", "")
+                options["x264-params"] = f"bff=1:{params}".strip(":")
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me
         context.flags |= Flags.frame_duration
         # frames stored in the order they are shown: FFmpeg 8.1 forgets the end of an MP4 that it
@@ -96,7 +101,7 @@ class Encoding:
         context.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
         if self.tag is not None:
             context.codec_tag = self.tag
-        context.options = dict(self.options)
+        context.options = options
 
 
 def encoder_options(
@@ -128,7 +133,7 @@ def encoder_options(
     for name, value in options:
         if name not in known:
             raise WriteError(f"the encoder {encoder} has no option {name!r}; check its spelling.")
-        if name == "x265-params":
+        if name in ("x264-params", "x265-params"):
             value = f"{merged.get(name, '')}:{value}".strip(":")
         merged[name] = value
     return merged

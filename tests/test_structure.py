@@ -22,8 +22,8 @@ FOLDERS = {
 LAYERS = [
     ["errors", "config", "frame", "stage"],
     ["kernels"],
-    ["network", "rain", "metrics", "boxes", "pixels", "color"],
-    ["weights", "dataset", "encoder", "sink", "timeline", "containers"],
+    ["network", "rain", "metrics", "boxes", "jpeg", "pixels", "color"],
+    ["weights", "dataset", "encoder", "sink", "timeline", "containers", "source"],
     ["reader", "restorer", "streams", "writer", "contact"],
     ["pipelines"],
     ["terminal", "arguments", "cli", "__main__"],
