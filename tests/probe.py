@@ -275,22 +275,26 @@ def display_matrix(path: str | Path) -> tuple[int, ...] | None:
     return _probe_with_pyav(Path(path)).video.matrix
 
 
-def pictures(path: str | Path, pixel_format: str | None = None) -> NDArray[np.uint8]:
+def pictures(
+    path: str | Path, pixel_format: str | None = None, *, first: int | None = None
+) -> NDArray[np.uint8]:
     """Every frame of the restored video as the bytes of its planes, `[frames, bytes]`.
 
     Args:
         path: The clip.
         pixel_format: A lossless twin to repack the frames into; None leaves them as decoded.
+        first: How many frames; None for all.
     """
     stream = probe(path).video
+    count = first or len(stream.times)
     if not HAS_FFMPEG:
-        return _pictures_with_pyav(Path(path), stream.index, pixel_format)
-    options = ["-pix_fmt", pixel_format] if pixel_format else []
+        return _pictures_with_pyav(Path(path), stream.index, pixel_format)[:count]
+    options = ["-frames:v", str(count), *(["-pix_fmt", pixel_format] if pixel_format else [])]
     content = _run(
         *("ffmpeg", "-v", "error", "-noautorotate", "-i", _url(Path(path))),
         *("-map", f"0:{stream.index}", "-vsync", "passthrough", *options, "-f", "rawvideo", "-"),
     )
-    return np.frombuffer(content, np.uint8).reshape(len(stream.times), -1)
+    return np.frombuffer(content, np.uint8).reshape(count, -1)
 
 
 def _pictures_with_pyav(path: Path, index: int, pixel_format: str | None) -> NDArray[np.uint8]:

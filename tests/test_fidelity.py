@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from mhnet_video.config import Box, RestoreConfig
 from mhnet_video.errors import ReadError
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.pipelines.restore import Report, restore_video
+from mhnet_video.restorer import Restorer
 from mhnet_video.weights import save_weights
 
 SHIFT = Fraction(1, 20)
@@ -1223,6 +1225,13 @@ PACKED = (
 )
 LOSSLESS: dict[str, Any] = {"strength": 0.0, "encoder": "ffv1"}
 
+
+@cache
+def untouching() -> Restorer:
+    """The real restorer at strength 0, built once for all rows."""
+    return Restorer(strength=0.0)
+
+
 IDENTICAL = [
     *(
         Promise(
@@ -1236,7 +1245,7 @@ IDENTICAL = [
             "out.mkv",
             (times, identical, color),
             LOSSLESS,
-            None,
+            untouching,
         )
         for name in PLANAR
         for width, height in ((64, 48), (63, 47))
@@ -1257,7 +1266,7 @@ IDENTICAL = [
             "out.mkv",
             (times, identical),
             LOSSLESS,
-            None,
+            untouching,
         )
         for name in PACKED
         for width, height in ((64, 48), (63, 47))
@@ -1275,7 +1284,7 @@ IDENTICAL = [
             "out.mkv",
             (times, identical, audio),
             LOSSLESS,
-            None,
+            untouching,
         )
         for name, extension in (
             ("yuv420p", "mp4"),
@@ -1531,9 +1540,10 @@ def test_a_real_clip_stays(name: str, data_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mkv"
     config = RestoreConfig(**LOSSLESS, duration=0.6)
     restore_video(source, output, config, restorer=StandIn())
-    before, after = probe.pictures(source), probe.pictures(output)
-    assert 10 < len(after) < len(before)
-    assert np.array_equal(before[: len(after)], after)
+    after = probe.pictures(output)
+    before = probe.pictures(source, first=len(after))
+    assert len(after) > 10
+    assert np.array_equal(before, after)
     assert_same_times(
         probe.probe(source).video.times[: len(after)],
         probe.probe(output).video.times,
@@ -1546,7 +1556,7 @@ def test_a_real_clip_stays(name: str, data_dir: Path, tmp_path: Path) -> None:
 def test_a_real_clip_keeps_all_streams(name: str, data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "dev" / "real" / name
     output = tmp_path / "out.mp4"
-    config = RestoreConfig(preset="ultrafast")
+    config = RestoreConfig(preset="ultrafast", crf=30)
     report = restore_video(source, output, config, restorer=StandIn())
     case = Case(probe.probe(source), probe.probe(output), report)
     for check in (times, dispositions, color, size, aspect_stays, nothing_lost):
