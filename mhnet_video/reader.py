@@ -5,7 +5,6 @@ opens and holds one picture can be read.
 """
 
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -16,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import av
 from av.error import FFmpegError
-from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from mhnet_video.decoding import FrameMaker
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.pixels import Decoded, layout_of, planes_of, to_planar
 from mhnet_video.source import open_source, why_unreadable
 from mhnet_video.stage import Stage
 from mhnet_video.timeline import Timeline
@@ -35,18 +32,6 @@ else:
 Item = Frame | Packet
 
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
-
-# AVColorSpace to the names of `Frame.matrix`
-_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco"}
-_MATRICES |= {9: "bt2020", 10: "bt2020"}
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-# display matrices by degrees counter-clockwise, in fixed point
-_ONE, _UNIT = 1 << 16, 1 << 30
-_TURNS = {
-    90: (0, -_ONE, 0, _ONE, 0, 0, 0, 0, _UNIT),
-    180: (-_ONE, 0, 0, 0, -_ONE, 0, 0, 0, _UNIT),
-    270: (0, _ONE, 0, -_ONE, 0, 0, 0, 0, _UNIT),
-}
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
@@ -142,8 +127,7 @@ class VideoReader:
         self._timeline: Timeline[Item] | None = None
         if any(part in _JUMPING_FORMATS for part in name.split(",")):
             self._timeline = Timeline()
-        self._reformatter = VideoReformatter()
-        self._next_pts: int | None = None
+        self._maker = FrameMaker(self.time_base, self.fps)
         self._expected = 0
 
     def _estimate(self) -> int | None:
@@ -232,41 +216,12 @@ class VideoReader:
         return pictures
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
-        planar = to_planar(picture, self._reformatter)
-        layout = layout_of(planar.format.name)
-        if layout is None:
+        try:
+            return self._maker.frame(picture)
+        except ValueError as error:
             raise ReadError(
-                f"{self.name} has pixels of a kind that is not supported "
-                f"({picture.format.name}); convert it to yuv420p first."
-            )
-        planes = planes_of(planar)
-        pts = picture.pts if picture.pts is not None else picture.dts
-        step = max(1, round(1 / (self.fps * self.time_base)))
-        if pts is None:
-            pts = self._next_pts if self._next_pts is not None else 0
-        self._next_pts = pts + (picture.duration or step)
-        is_full = picture.color_range == _FULL_RANGE or "yuvj" in picture.format.name
-        display_matrix = _display_matrix(picture)
-        return Frame(
-            planes=planes,
-            layout=layout,
-            pts=pts,
-            time_base=self.time_base,
-            matrix=_MATRICES.get(picture.colorspace, "bt601" if picture.height < 720 else "bt709"),
-            full_range=is_full,
-            rotation=_rotation(display_matrix),
-            duration=picture.duration or 0,
-            tags={
-                "decoded": Decoded(planar, planes),
-                "pixel_format": picture.format.name,
-                "color_range": _FULL_RANGE if is_full else picture.color_range,
-                "colorspace": picture.colorspace,
-                "color_primaries": picture.color_primaries,
-                "color_trc": picture.color_trc,
-                "interlaced": picture.interlaced_frame,
-                "display_matrix": display_matrix,
-            },
-        )
+                f"{self.name} cannot be read, as {error}; convert it to yuv420p first."
+            ) from error
 
     def _decoded(self) -> Iterator[Item]:
         for packet in self._packets():
@@ -388,7 +343,7 @@ class VideoReader:
 
     def _seek(self, time: Fraction | None) -> bool:
         """Go to the key frame before a time, or to the beginning; False where that fails."""
-        self._next_pts = None
+        self._maker = FrameMaker(self.time_base, self.fps)
         if self._timeline is not None:
             self._timeline = Timeline()
         # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
@@ -458,26 +413,3 @@ def _up_to_first_frame(items: Iterator[Item]) -> list[Item]:
         if isinstance(item, Frame):
             break
     return lead
-
-
-def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers by which a player turns and mirrors a picture; None for as it is."""
-    try:
-        side_data: Any = picture.side_data
-        return struct.unpack("=9i", bytes(side_data[SideDataType.DISPLAYMATRIX]))
-    except KeyError:
-        return None
-    except (ValueError, struct.error):
-        # PyAV 18 stumbles over side data that it does not know, such as a photograph's EXIF
-        return _TURNS.get(round(picture.rotation / 90) * 90 % 360)
-
-
-def _rotation(display_matrix: tuple[int, ...] | None) -> int:
-    """Degrees clockwise that bring the picture's upper edge up, mirrored or not."""
-    if display_matrix is None:
-        return 0
-    # the matrix maps (x, y) to (.., b x + d y): where the shown picture goes down
-    b, d = display_matrix[1], display_matrix[4]
-    if abs(d) >= abs(b):
-        return 0 if d >= 0 else 180
-    return 90 if b > 0 else 270

@@ -32,7 +32,8 @@ from mhnet_video.jpeg import with_segments_of
 from mhnet_video.pixels import Converter, Decoded, layout_of, planar_twin, rgb_matrix
 from mhnet_video.reader import COVER, Item, Packet, VideoReader
 from mhnet_video.sink import Sink, why_unwritable
-from mhnet_video.streams import Tracks, dress, file_metadata, has_adts, printable
+from mhnet_video.streams import Tracks, dress, file_metadata, printable
+from mhnet_video.tracks import has_adts
 
 __all__ = ["VideoWriter", "working_encoders"]
 

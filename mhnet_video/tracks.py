@@ -1,0 +1,267 @@
+"""One stream beside the restored one: copied packet by packet, or converted."""
+
+import io
+import wave
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
+
+from mhnet_video.containers import Format
+from mhnet_video.reader import Packet
+
+_NON_STRICT = 0x20000  # AVFMT_TS_NONSTRICT: two packets may have one time
+_OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
+# AAC begins with a packet of its own; at lower rates that one lasts long
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
+
+
+class Track:
+    """A stream that is copied, packet by packet."""
+
+    def __init__(self, target: Stream) -> None:
+        self.target = target
+        self.refused = 0
+        """Packets that could not be converted."""
+        self._last: int | None = None
+        self._step = 0 if target.container.format.flags & _NON_STRICT else 1
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packets to write for one of the source, its time moved by `origin` seconds."""
+        return [self._place(packet, origin)]
+
+    def flush(self) -> Iterable[Packet]:
+        """The packets to write at the end."""
+        return ()
+
+    def _place(self, packet: Packet, origin: Fraction) -> Packet:
+        """Give a packet its time in the output, which must rise from packet to packet."""
+        ticks = Fraction(self.target.time_base or Fraction(1, 1000))
+        scale = Fraction(packet.time_base) / ticks
+        shift = origin / ticks
+        dts, pts = packet.dts, packet.pts
+        if dts is None:
+            dts = pts
+        if dts is not None:
+            dts = round(dts * scale - shift)
+        elif self._last is not None:
+            dts = self._last + 1
+        else:
+            dts = 0
+        pts = dts if pts is None else round(pts * scale - shift)
+        if self._last is not None:
+            dts = max(dts, self._last + self._step)
+        self._last = dts
+        packet.dts = dts
+        packet.pts = max(pts, dts)
+        packet.duration = round((packet.duration or 0) * scale)
+        packet.time_base = ticks
+        packet.stream = self.target
+        return packet
+
+
+class AdtsTrack(Track):
+    """AAC whose packets carry the header that only transport streams want."""
+
+    def __init__(self, target: Stream, source: Stream) -> None:
+        super().__init__(target)
+        self._filter = BitStreamFilterContext("aac_adtstoasc", source)
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packet without its header."""
+        time_base = packet.time_base
+        try:
+            bare = self._filter.filter(packet)
+        except (FFmpegError, ValueError):
+            self.refused += 1
+            return []
+        for item in bare:
+            item.time_base = time_base
+        return [self._place(item, origin) for item in bare]
+
+
+class AudioTrack(Track):
+    """Audio that is decoded and encoded again, with silence where some is missing."""
+
+    def __init__(self, target: AudioStream, source: AudioStream) -> None:
+        super().__init__(target)
+        self._source = source
+        self._encoder = target.codec_context
+        self._resampler: AudioResampler | None = None
+        self._next: int | None = None
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """Encoded packets that the packet completes."""
+        try:
+            frames = self._source.decode(packet)
+        except (FFmpegError, ValueError):
+            self.refused += 1
+            return []
+        ready: list[Packet] = []
+        for frame in frames:
+            if frame.pts is not None and frame.time_base:
+                frame.pts -= round(origin / frame.time_base)
+            ready += self._encode(frame)
+        return ready
+
+    def flush(self) -> Iterable[Packet]:
+        """What the encoder still holds."""
+        ready = self._encode(None) if self._resampler is not None else []
+        return ready + self._finish(self._encoder.encode(None))
+
+    def _encode(self, frame: av.AudioFrame | None) -> list[Packet]:
+        if self._resampler is None:
+            self._resampler = AudioResampler(
+                format=self._encoder.format,
+                layout=self._encoder.layout,
+                rate=self._encoder.sample_rate,
+                frame_size=self._encoder.frame_size or None,
+                options={"async": "1"},
+            )
+        try:
+            resampled = self._resampler.resample(frame)
+        except ValueError:
+            # the source's format has changed: begin with a new one
+            self._resampler = None
+            return self._encode(frame)
+        ready: list[Packet] = []
+        for piece in resampled:
+            if self._next is None:
+                self._next = 0
+                if piece.pts is not None and piece.time_base:
+                    self._next = round(piece.pts * piece.time_base * piece.sample_rate)
+            piece.pts = self._next
+            piece.time_base = Fraction(1, piece.sample_rate)
+            self._next += piece.samples
+            ready += self._finish(self._encoder.encode(piece))
+        return ready
+
+    def _finish(self, packets: list[Packet]) -> list[Packet]:
+        for packet in packets:
+            packet.stream = self.target
+        return packets
+
+
+class SubtitleTrack(Track):
+    """Text subtitles in another notation."""
+
+    def __init__(self, target: SubtitleStream, source: SubtitleStream) -> None:
+        super().__init__(target)
+        self._source = source
+        self._encoder: Any = target.codec_context
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The subtitle in its new notation."""
+        decoder: Any = self._source.codec_context
+        try:
+            subtitle = decoder.decode2(packet)
+            encoded = None if subtitle is None else self._encoder.encode_subtitle(subtitle)
+        except (FFmpegError, ValueError):
+            self.refused += 1
+            return []
+        if encoded is None:
+            return []
+        encoded.pts = encoded.dts = packet.pts if packet.pts is not None else packet.dts
+        encoded.duration = packet.duration
+        encoded.time_base = packet.time_base
+        return [self._place(encoded, origin)]
+
+
+def add_audio(container: OutputContainer, codec: str, stream: Any) -> AudioTrack | None:
+    """A track that encodes a stream's sound anew; None where that cannot be."""
+    source = stream.codec_context
+    rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
+    rate = source.sample_rate if source.sample_rate in rates else 48000
+    layouts = [source.layout.name, {1: "mono", 2: "stereo"}.get(source.channels), "stereo"]
+    for layout in filter(None, layouts):
+        if _opens_audio(codec, rate, layout):
+            target: Any = container.add_stream(codec, rate=rate)
+            _set_up_audio(target.codec_context, layout, rate)
+            target.codec_context.open()
+            return AudioTrack(target, stream)
+    return None
+
+
+def _set_up_audio(context: Any, layout: str, rate: int) -> None:
+    context.sample_rate = rate
+    context.layout = layout
+    context.bit_rate = 96000 * context.layout.nb_channels
+
+
+def _opens_audio(codec: str, rate: int, layout: str) -> bool:
+    try:
+        context: Any = av.CodecContext.create(codec, "w")
+        context.format = (av.Codec(codec, "w").audio_formats or [])[0]
+        _set_up_audio(context, layout, rate)
+        context.open()
+    except (FFmpegError, ValueError, TypeError, IndexError):
+        return False
+    return True
+
+
+def _aac_config(packet: bytes) -> bytes | None:
+    """What a decoder must know of AAC, from the header of a packet; None if it does not tell."""
+    if len(packet) < 4 or packet[0] != 0xFF or packet[1] & 0xF0 != 0xF0:
+        return None
+    profile, rate = packet[2] >> 6, packet[2] >> 2 & 15
+    channels = (packet[2] & 1) << 2 | packet[3] >> 6
+    if not channels:
+        return None
+    return ((profile + 1) << 11 | rate << 7 | channels << 3).to_bytes(2, "big")
+
+
+def has_adts(kind: Format, stream: Stream) -> bool:
+    """Whether packets are AAC with a header that the format does not want."""
+    return kind.name != "mpegts" and _is_aac_without_config(stream)
+
+
+def _is_aac_without_config(stream: Stream) -> bool:
+    context: Any = stream.codec_context
+    if context is None or context.codec.canonical_name != "aac":
+        return False
+    return not context.extradata
+
+
+def add_copy(container: OutputContainer, stream: Stream, first: bytes) -> Stream:
+    """A stream of the output with the codec of the source's.
+
+    Args:
+        container: The output.
+        stream: The source's.
+        first: Its first packet, empty where it is not known.
+
+    Raises:
+        ValueError: The container does not take it.
+    """
+    try:
+        copy: Any = container.add_stream_from_template(stream, opaque=True)
+        if stream.codec_context is not None and _is_aac_without_config(stream):
+            # the header is written before the first packet, and wants to know what is in it
+            copy.codec_context.extradata = _aac_config(first)
+        return copy
+    except ValueError:
+        # PyAV asks by the strictest rules: Matroska takes any sound, but does not say so
+        if stream.type != "audio" or container.format.name != "matroska":
+            raise
+    with av.open(io.BytesIO(_silent_wave())) as silence:
+        target = container.add_stream_from_template(silence.streams.audio[0])
+    BitStreamFilterContext("null", stream, target)
+    target.codec_context.codec_tag = "\0\0\0\0"
+    target.time_base = stream.time_base
+    return target
+
+
+def _silent_wave() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 8000, 0, "NONE", ""))
+        writer.writeframes(bytes(320))
+    return file.getvalue()
