@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from av.stream import AttachmentStream, Discard, Stream
 
 from mhnet_video.containers import Format
+from mhnet_video.notes import printable
 from mhnet_video.reader import COVER, Packet
 from mhnet_video.tracks import AdtsTrack, SubtitleTrack, Track, add_audio, add_copy, has_adts
 
@@ -221,11 +222,6 @@ def describe(stream: Stream) -> str:
     details.append(stream.metadata.get("language"))
     shown = ", ".join(printable(d) for d in details if d and d != "und")
     return f"{noun} in stream {stream.index}" + (f" ({shown})" if shown else "")
-
-
-def printable(text: str) -> str:
-    """A text from a file as a terminal can show it."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def dress(target: Stream, source: Stream, kind: Format) -> None:

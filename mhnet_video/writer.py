@@ -12,44 +12,29 @@ from typing import Any, Self
 import av
 from av.container import OutputContainer
 from av.error import FFmpegError
-from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Discard
 from av.video.stream import VideoStream
 
 from mhnet_video.boxes import add_cover
 from mhnet_video.containers import Format, format_of, muxer_options, picture_encoder
-from mhnet_video.encoder import (
-    Encoding,
-    clock_of,
-    encoder_options,
-    find_encoding,
-    pixel_formats,
-    working_encoders,
-)
+from mhnet_video.encoder import Encoding, encoder_options, working_encoders
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.jpeg import with_segments_of
-from mhnet_video.pixels import Converter, Decoded, layout_of, planar_twin, rgb_matrix
-from mhnet_video.reader import COVER, Item, Packet, VideoReader
+from mhnet_video.notes import Notes
+from mhnet_video.pixels import Converter
+from mhnet_video.plan import has_cues, has_late_track, plan_encoding, usual_encoder
+from mhnet_video.reader import Item, Packet, VideoReader
 from mhnet_video.sink import Sink, why_unwritable
-from mhnet_video.streams import Tracks, dress, file_metadata, printable
+from mhnet_video.streams import Tracks, dress, file_metadata
 from mhnet_video.tracks import has_adts
 
 __all__ = ["VideoWriter", "working_encoders"]
 
-_COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
-# a rate beyond this is a clock mistaken for one, and would make encoders reserve for it
-_MAX_FPS = 1000
-# what encoders read from nowhere, while captions and field order come with FFmpeg's frames
-_HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
-# a track that begins later than the video by more would delay the index of an MP4
-_LATE_SECONDS = 2
+# a frame moved by less is at its time
+_VISIBLE_SECONDS = Fraction(1, 500)
 # how much is held back until the header can be written
 _MAX_HELD_FRAMES = 40
 _MAX_HELD_BYTES = 96 << 20
-# codecs of which MP4 cannot write anything before the first packet
-_NEED_A_PACKET = ("ac3", "eac3")
 _BUFFER_BYTES = 1 << 18
 
 
@@ -86,20 +71,21 @@ class VideoWriter:
     ) -> None:
         name = str(destination)
         self._reader = reader
-        self._picture_encoder = picture_encoder(name)
-        if self._picture_encoder is not None and not reader.is_picture:
+        for_picture = picture_encoder(name)
+        if for_picture is not None and not reader.is_picture:
             raise WriteError(f"{name} is a picture, but {reader.name} a video; end it in .mp4.")
-        self._kind = None if self._picture_encoder is not None else format_of(name)
-        self.encoder = encoder or self._picture_encoder or self._usual_encoder()
+        self._kind: Format | None = None
+        if for_picture is None:
+            self._kind = format_of(name)
+            for_picture = usual_encoder(self._kind, reader)
+        self.encoder = encoder or for_picture
         """FFmpeg's name of the encoder."""
         self.pixel_format = ""
         """FFmpeg's name of the output's pixel format; empty before the first frame."""
         self.frames = 0
         """Frames written."""
-        self.kept: list[str] = []
-        """What else of the source is in the output, a line each."""
-        self.lost: list[str] = []
-        """What of the source is not in the output, or not as it was, a line each."""
+        self.notes = Notes()
+        """What to tell a person: what was kept of the source, and what was not."""
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
         self._sink = Sink(destination, overwrite=overwrite)
         self._held: list[Item] = []
@@ -111,15 +97,6 @@ class VideoWriter:
         self._origin = Fraction(0)
         self._last_pts: int | None = None
         self._end = -(1 << 62)
-        self._counts = {"moved": 0, "scaled": 0, "refused": 0}
-
-    def _usual_encoder(self) -> str:
-        kind = self._kind
-        if kind is None or kind.name != "webm":
-            return "libx264" if kind is None else kind.video
-        layout = layout_of(planar_twin(self._reader.stream.pix_fmt or "yuv420p"))
-        # the VP9 encoder at hand knows 8 bits only
-        return "libsvtav1" if layout is not None and layout.bits > 8 else kind.video
 
     @property
     def partial(self) -> Path | None:
@@ -156,7 +133,9 @@ class VideoWriter:
 
     def _begin(self) -> None:
         frame = next(item for item in self._held if isinstance(item, Frame))
-        encoding = self._find_encoding(frame)
+        encoding = plan_encoding(
+            self.encoder, self._options, kind=self._kind, reader=self._reader, frame=frame
+        )
         self.pixel_format = encoding.pixel_format
         self._converter = Converter(encoding.pixel_format, encoding.width, encoding.height)
         self._size = (frame.width, frame.height)
@@ -173,47 +152,14 @@ class VideoWriter:
                 self._open_container(self._kind, encoding, frame)
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
-        self._tell_pixels(frame)
+        self.notes.tell_pixels(frame, self.pixel_format, self.encoder)
+        self.notes.tell_rotation(frame, self._kind, self.encoder)
         if self._tracks is not None:
             time = frame.pts * frame.time_base - self._origin
             self._mux(self._tracks.begin(time))
         held, self._held = self._held, []
         for item in held:
             self.write(item)
-
-    def _find_encoding(self, frame: Frame) -> Encoding:
-        reader = self._reader
-        fps = reader.fps if 0 < reader.fps <= _MAX_FPS else Fraction(25)
-        time_base = frame.time_base
-        if self._kind is not None and self._kind.is_constant_rate:
-            time_base = 1 / fps
-        elif self._kind is not None and self._kind.time_base is not None:
-            time_base = self._kind.time_base
-        elif time_base.denominator > 1 << 30:
-            time_base = Fraction(1, 90000)
-        options = dict(self._options)
-        if self._kind is not None and _has_cues(self._kind, reader):
-            options.setdefault("g", str(max(1, round(fps))))
-        source = str(frame.tags.get("pixel_format", frame.layout.name))
-        formats = pixel_formats(self.encoder, frame.layout, source, is_full=frame.full_range)
-
-        def make(pixel_format: str) -> Encoding:
-            return Encoding(
-                encoder=self.encoder,
-                width=frame.width,
-                height=frame.height,
-                pixel_format=pixel_format,
-                fps=fps,
-                time_base=clock_of(self.encoder, time_base, fps),
-                options=options,
-                sample_aspect_ratio=reader.stream.sample_aspect_ratio,
-                color=_color(frame, pixel_format),
-                field_order=_field_order(reader, frame),
-                tag="hvc1" if self._kind and self._kind.is_mp4 and _is_hevc(self.encoder) else None,
-            )
-
-        # formats that lose little, should a size or an encoder rule the first one out
-        return find_encoding(make, formats[:8])
 
     def _open_container(self, kind: Format, encoding: Encoding, frame: Frame) -> None:
         source = self._reader.container
@@ -228,8 +174,8 @@ class VideoWriter:
                 kind,
                 time_bases,
                 metadata,
-                has_cues=_has_cues(kind, self._reader),
-                has_late_track=_has_late_track(self._reader),
+                has_cues=has_cues(kind, self._reader),
+                has_late_track=has_late_track(self._reader),
             ),
             metadata_errors="surrogateescape",
             buffer_size=_BUFFER_BYTES,
@@ -265,12 +211,8 @@ class VideoWriter:
             ) from error
         encoding.apply(stream.codec_context)
         stream.time_base = encoding.time_base
-        matrix = frame.tags.get("display_matrix")
-        if matrix is not None and self._kind is not None:
-            if self._kind.has_rotation:
-                stream.set_display_matrix(matrix)
-            else:
-                self.lost.append(f"rotation: {self._kind.label} has no place for it")
+        if self._kind is not None and self._kind.has_rotation:
+            stream.set_display_matrix(frame.tags.get("display_matrix"))
         stream.codec_context.open()
         self._stream = stream
         self._context = stream.codec_context
@@ -296,48 +238,21 @@ class VideoWriter:
             return
         if kind.has_chapters:
             container.set_chapters(chapters)
-            self.kept.append(f"{len(chapters)} chapters")
+            self.notes.kept.append(f"{len(chapters)} chapters")
         else:
-            self.lost.append(f"{len(chapters)} chapters: {kind.label} has no place for them")
-
-    def _tell_pixels(self, frame: Frame) -> None:
-        """Say where the output's pixels cannot be what the source's were."""
-        source, target = frame.layout, layout_of(planar_twin(self.pixel_format))
-        if target is None:
-            return
-        losses = []
-        if source.kind == "rgb" and target.kind == "yuv":
-            losses.append("RGB became YUV")
-        if target.bits < source.bits:
-            losses.append(f"{source.bits} bits became {target.bits}")
-        if source.kind == "yuv" and (
-            target.chroma_shift_x > source.chroma_shift_x
-            or target.chroma_shift_y > source.chroma_shift_y
-        ):
-            losses.append("colour has fewer samples")
-        if source.has_alpha and not target.has_alpha:
-            losses.append("transparency is gone")
-        shown = f"pixels: {source.name} is stored as {self.pixel_format}"
-        if losses:
-            self.lost.append(f"{shown} by {self.encoder} ({', '.join(losses)})")
-        elif target.name != source.name:
-            self.kept.append(f"{shown}, as {self.encoder} takes it")
-        is_turned = frame.tags.get("display_matrix") is not None
-        if self._kind is None and is_turned and self.encoder not in ("png", "mjpeg"):
-            self.lost.append("rotation: this kind of picture has no place for it")
-        if _has_hdr(frame):
-            self.lost.append("HDR mastering data: the encoder has no way to take it")
+            self.notes.lost.append(f"{len(chapters)} chapters: {kind.label} has no place for them")
 
     # one item after the other
 
     def _encode(self, frame: Frame) -> None:
         if (frame.width, frame.height) != self._size:
-            self._counts["scaled"] += 1
+            self.notes.scaled += 1
         time = frame.pts * frame.time_base - self._origin
         pts = round(time / self._time_base)
+        self.notes.uneven += abs(pts * self._time_base - time) > _VISIBLE_SECONDS
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1
-            self._counts["moved"] += 1
+            self.notes.moved += 1
         self._last_pts = pts
         try:
             picture = self._converter.convert(frame)
@@ -372,7 +287,7 @@ class VideoWriter:
                 if self._sink.error is not None or is_video:
                     raise self._error(error) from error
                 # a damaged packet of another stream is no reason to end
-                self._counts["refused"] += 1
+                self.notes.refused += 1
 
     def _picture_file(self, packet: Packet) -> bytes:
         """The bytes of a picture's file."""
@@ -423,56 +338,16 @@ class VideoWriter:
 
     def _tell(self) -> None:
         """Complete what was kept and what was lost."""
-        reader, tracks = self._reader, self._tracks
+        notes, reader, tracks = self.notes, self._reader, self._tracks
         if tracks is not None:
-            self.kept += tracks.kept
-            self.lost += tracks.lost
-            self._counts["refused"] += tracks.refused
-        counts = self._counts
-        if self._origin and not reader.start:
-            self.lost.append(
-                f"times: the source starts at {float(self._origin):.3f} s, the output at 0"
-            )
-        if reader.jumps:
-            self.lost.append(
-                f"times: the recording's clock jumped ({reader.jumps} times); "
-                "in the output the parts follow each other"
-            )
-        if self._kind is not None and self._kind.is_constant_rate and self._has_uneven_times():
-            self.lost.append(f"times: {self._kind.label} knows one frame rate only")
-        elif counts["moved"]:
-            self.lost.append(
-                f"times: {counts['moved']} frames, not later than the one before, "
-                f"were moved by {self._time_base} s or more"
-            )
-        if counts["scaled"]:
-            width, height = self._size
-            self.lost.append(
-                f"size: {counts['scaled']} frames of another size were scaled to {width}x{height}"
-            )
-        if counts["refused"]:
-            self.lost.append(f"{counts['refused']} packets of other streams were damaged")
-        self._tell_metadata()
-
-    def _has_uneven_times(self) -> bool:
-        return bool(self._counts["moved"])
-
-    def _tell_metadata(self) -> None:
-        """Compare what the file says about itself with what the source does."""
-        wanted = file_metadata(self._reader.container)
-        if self.partial is None or self._container is None or not wanted:
-            return
-        try:
-            with av.open(str(self.partial), metadata_errors="surrogateescape") as result:
-                found = {key.lower() for key in result.metadata}
-        except (FFmpegError, OSError, ValueError):
-            return
-        gone = [key for key in wanted if key.lower() not in found]
-        if len(gone) < len(wanted):
-            self.kept.append(f"{len(wanted) - len(gone)} lines of information about the file")
-        if gone:
-            names = ", ".join(printable(key) for key in gone)
-            self.lost.append(f"information about the file: {names}")
+            notes.kept += tracks.kept
+            notes.lost += tracks.lost
+            notes.refused += tracks.refused
+        shift = None if reader.start else self._origin
+        notes.tell_times(self._kind, self._time_base, shift=shift, jumps=reader.jumps)
+        notes.tell_counts(*self._size)
+        if self.partial is not None and self._container is not None:
+            notes.tell_metadata(file_metadata(reader.container), self.partial)
 
     def _error(self, error: Exception) -> WriteError:
         """What went wrong, for a person."""
@@ -525,53 +400,6 @@ class VideoWriter:
     ) -> None:
         """Abandon the file unless it was finished."""
         self.abandon()
-
-
-def _has_cues(kind: Format, reader: VideoReader) -> bool:
-    """Whether an MP4 gets subtitles."""
-    return kind.is_mp4 and any(s.type == "subtitle" for s in reader.container.streams)
-
-
-def _has_late_track(reader: VideoReader) -> bool:
-    """Whether a stream begins much later than the video, or has nothing at all."""
-    first = (reader.stream.start_time or 0) * reader.time_base
-    for stream in reader.container.streams:
-        if stream.type not in ("audio", "video", "data") or stream.discard == Discard.all:
-            continue
-        if stream.disposition & COVER or stream.name in _NEED_A_PACKET:
-            continue
-        begin = stream.start_time
-        if begin is None or begin * Fraction(stream.time_base or 0) > first + _LATE_SECONDS:
-            return True
-    return False
-
-
-def _is_hevc(encoder: str) -> bool:
-    return "265" in encoder or "hevc" in encoder
-
-
-def _color(frame: Frame, pixel_format: str) -> dict[str, int]:
-    """The colour tags of the output: the source's, unless RGB had to become YUV."""
-    color = {name: int(frame.tags.get(name, 0)) for name in _COLOR_TAGS if name in frame.tags}
-    if frame.layout.kind == "rgb" and not av.VideoFormat(pixel_format, 16, 16).is_rgb:
-        color["colorspace"] = rgb_matrix(frame.height)
-        color["color_range"] = 2 if "yuvj" in pixel_format else _LIMITED_RANGE
-    return color
-
-
-def _has_hdr(frame: Frame) -> bool:
-    decoded = frame.tags.get("decoded")
-    try:
-        side_data: Any = decoded.picture.side_data if isinstance(decoded, Decoded) else ()
-        return any(data.type in _HDR for data in side_data)
-    except ValueError:
-        return False  # PyAV 18 stumbles over side data that it does not know
-
-
-def _field_order(reader: VideoReader, frame: Frame) -> int:
-    """FFmpeg's number of the order of fields; 0 for frames that are not interlaced."""
-    context: Any = reader.stream.codec_context
-    return int(context.field_order) if frame.tags.get("interlaced") else 0
 
 
 def _plays(path: Path) -> bool:

@@ -236,7 +236,7 @@ class _Run:
                 yield item[0]
 
     def _report(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
-        lost = list(writer.lost)
+        lost = list(writer.notes.lost)
         if passed := getattr(restorer, "passed_through", 0):
             lost.append(f"{passed} frames are as they were: the network gave no numbers for them")
         return Report(
@@ -248,7 +248,7 @@ class _Run:
             device=str(restorer.device),
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,
-            kept=tuple(writer.kept),
+            kept=tuple(writer.notes.kept),
             lost=tuple(lost),
             damaged=reader.damaged,
             interrupted=self._is_interrupted,

@@ -337,7 +337,7 @@ def test_times_that_repeat_move_by_a_tick(tmp_path: Path) -> None:
     writer = copy(path, tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert [f.pts for f in container.decode(video=0)] == [0, 40, 41, 42, 80]
-    assert any("moved" in line for line in writer.lost)
+    assert any("moved" in line for line in writer.notes.lost)
 
 
 # pictures
@@ -377,5 +377,5 @@ def test_a_video_is_no_picture(tmp_path: Path) -> None:
 def test_sound_is_told(tmp_path: Path) -> None:
     path = Clip(name="clip.mov", audio=(Audio(codec="pcm_s16le"), Audio())).make(tmp_path)
     writer = copy(path, tmp_path / "out.mp4")
-    assert any("AAC" in line and "stream 1" in line for line in writer.lost)
-    assert any("copied" in line and "stream 2" in line for line in writer.kept)
+    assert any("AAC" in line and "stream 1" in line for line in writer.notes.lost)
+    assert any("copied" in line and "stream 2" in line for line in writer.notes.kept)

@@ -1,0 +1,136 @@
+"""What a person is told about an output: what it kept of the source, and what it could not."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+from av.sidedata.sidedata import Type as SideDataType
+
+from mhnet_video.containers import Format
+from mhnet_video.frame import Frame
+from mhnet_video.pixels import Decoded, layout_of, planar_twin
+
+# what encoders read from nowhere, while captions and field order come with FFmpeg's frames
+_HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
+# encoders of pictures that write down which way up these are
+_TURNING_ENCODERS = ("png", "mjpeg")
+
+
+@dataclass
+class Notes:
+    """Lines for the report, and the counts that some of them are made of."""
+
+    kept: list[str] = field(default_factory=list)
+    """What else of the source is in the output."""
+    lost: list[str] = field(default_factory=list)
+    """What of the source is not in the output, or not as it was."""
+    moved: int = 0
+    """Frames that were not later than the one before."""
+    uneven: int = 0
+    """Frames whose time a format of one frame rate cannot hold."""
+    scaled: int = 0
+    """Frames of another size than the first."""
+    refused: int = 0
+    """Packets of other streams that could not be written."""
+
+    def tell_pixels(self, frame: Frame, pixel_format: str, encoder: str) -> None:
+        """Say where the output's pixels cannot be what the source's were."""
+        source, target = frame.layout, layout_of(planar_twin(pixel_format))
+        if target is None:
+            return
+        losses = []
+        if source.kind == "rgb" and target.kind == "yuv":
+            losses.append("RGB became YUV")
+        if target.bits < source.bits:
+            losses.append(f"{source.bits} bits became {target.bits}")
+        if source.kind == "yuv" and (
+            target.chroma_shift_x > source.chroma_shift_x
+            or target.chroma_shift_y > source.chroma_shift_y
+        ):
+            losses.append("colour has fewer samples")
+        if source.has_alpha and not target.has_alpha:
+            losses.append("transparency is gone")
+        shown = f"pixels: {source.name} is stored as {pixel_format}"
+        if losses:
+            self.lost.append(f"{shown} by {encoder} ({', '.join(losses)})")
+        elif target.name != source.name:
+            self.kept.append(f"{shown}, as {encoder} takes it")
+        if _has_hdr(frame):
+            self.lost.append("HDR mastering data: the encoder has no way to take it")
+
+    def tell_rotation(self, frame: Frame, kind: Format | None, encoder: str) -> None:
+        """Say where the output cannot hold which way up it is."""
+        if frame.tags.get("display_matrix") is None:
+            return
+        if kind is not None and not kind.has_rotation:
+            self.lost.append(f"rotation: {kind.label} has no place for it")
+        elif kind is None and encoder not in _TURNING_ENCODERS:
+            self.lost.append("rotation: this kind of picture has no place for it")
+
+    def tell_times(
+        self, kind: Format | None, time_base: Fraction, *, shift: Fraction | None, jumps: int
+    ) -> None:
+        """Say where times are not the source's.
+
+        Args:
+            kind: The output's format; None for a picture.
+            time_base: Its unit of time.
+            shift: Where the source starts, if the output starts at zero instead.
+            jumps: How often the source's clock jumped.
+        """
+        if shift:
+            self.lost.append(f"times: the source starts at {float(shift):.3f} s, the output at 0")
+        if jumps:
+            self.lost.append(
+                f"times: the recording's clock jumped ({jumps} times); "
+                "in the output the parts follow each other"
+            )
+        if kind is not None and kind.is_constant_rate and self.uneven:
+            self.lost.append(f"times: {kind.label} knows one frame rate only")
+        elif self.moved:
+            self.lost.append(
+                f"times: {self.moved} frames, not later than the one before, "
+                f"were moved by {time_base} s or more"
+            )
+
+    def tell_counts(self, width: int, height: int) -> None:
+        """Say how much was not as it should have been."""
+        if self.scaled:
+            self.lost.append(
+                f"size: {self.scaled} frames of another size were scaled to {width}x{height}"
+            )
+        if self.refused:
+            self.lost.append(f"{self.refused} packets of other streams were damaged")
+
+    def tell_metadata(self, wanted: dict[str, str], result: Path) -> None:
+        """Compare what a finished file says about itself with what it was to say."""
+        if not wanted:
+            return
+        try:
+            with av.open(str(result), metadata_errors="surrogateescape") as container:
+                found = {key.lower() for key in container.metadata}
+        except (FFmpegError, OSError, ValueError):
+            return
+        gone = [key for key in wanted if key.lower() not in found]
+        if len(gone) < len(wanted):
+            self.kept.append(f"{len(wanted) - len(gone)} lines of information about the file")
+        if gone:
+            names = ", ".join(printable(key) for key in gone)
+            self.lost.append(f"information about the file: {names}")
+
+
+def printable(text: str) -> str:
+    """A text from a file as a terminal can show it."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _has_hdr(frame: Frame) -> bool:
+    decoded = frame.tags.get("decoded")
+    try:
+        side_data: Any = decoded.picture.side_data if isinstance(decoded, Decoded) else ()
+        return any(data.type in _HDR for data in side_data)
+    except ValueError:
+        return False  # PyAV 18 stumbles over side data that it does not know

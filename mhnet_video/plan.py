@@ -1,0 +1,122 @@
+"""How a source is to be written: which encoder, how it is set up, and what the tracks need."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.stream import Discard
+
+from mhnet_video.containers import Format
+from mhnet_video.encoder import Encoding, clock_of, find_encoding, pixel_formats
+from mhnet_video.frame import Frame
+from mhnet_video.pixels import layout_of, planar_twin, rgb_matrix
+from mhnet_video.reader import COVER, VideoReader
+
+_COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
+_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
+# a rate beyond this is a clock mistaken for one, and would make encoders reserve for it
+_MAX_FPS = 1000
+# a track that begins later than the video by more would delay the index of an MP4
+_LATE_SECONDS = 2
+# codecs of which MP4 cannot write anything before the first packet
+_NEED_A_PACKET = ("ac3", "eac3")
+
+
+def usual_encoder(kind: Format, reader: VideoReader) -> str:
+    """The encoder that a format gets where a person names none."""
+    layout = layout_of(planar_twin(reader.stream.pix_fmt or "yuv420p"))
+    if kind.video == "libvpx-vp9" and layout is not None and layout.bits > 8:
+        return "libsvtav1"  # the VP9 encoder at hand knows 8 bits only
+    return kind.video
+
+
+def plan_encoding(
+    encoder: str,
+    options: Mapping[str, str],
+    *,
+    kind: Format | None,
+    reader: VideoReader,
+    frame: Frame,
+) -> Encoding:
+    """An encoder set up for a source, with the pixel format that loses least.
+
+    Args:
+        encoder: FFmpeg's name.
+        options: Of the encoder.
+        kind: The output's format; None for a picture.
+        reader: The source.
+        frame: Its first frame.
+
+    Raises:
+        WriteError: The encoder does not open.
+    """
+    fps = reader.fps if 0 < reader.fps <= _MAX_FPS else Fraction(25)
+    time_base = frame.time_base
+    if kind is not None and kind.is_constant_rate:
+        time_base = 1 / fps
+    elif kind is not None and kind.time_base is not None:
+        time_base = kind.time_base
+    elif time_base.denominator > 1 << 30:
+        time_base = Fraction(1, 90000)
+    merged = dict(options)
+    if kind is not None and has_cues(kind, reader):
+        merged.setdefault("g", str(max(1, round(fps))))
+    source = str(frame.tags.get("pixel_format", frame.layout.name))
+    formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
+
+    def make(pixel_format: str) -> Encoding:
+        return Encoding(
+            encoder=encoder,
+            width=frame.width,
+            height=frame.height,
+            pixel_format=pixel_format,
+            fps=fps,
+            time_base=clock_of(encoder, time_base, fps),
+            options=merged,
+            sample_aspect_ratio=reader.stream.sample_aspect_ratio,
+            color=_color(frame, pixel_format),
+            field_order=_field_order(reader, frame),
+            tag="hvc1" if kind and kind.is_mp4 and _is_hevc(encoder) else None,
+        )
+
+    # formats that lose little, should a size or an encoder rule the first one out
+    return find_encoding(make, formats[:8])
+
+
+def has_cues(kind: Format, reader: VideoReader) -> bool:
+    """Whether an MP4 gets subtitles."""
+    return kind.is_mp4 and any(s.type == "subtitle" for s in reader.container.streams)
+
+
+def has_late_track(reader: VideoReader) -> bool:
+    """Whether a stream begins much later than the video, or has nothing at all."""
+    first = (reader.stream.start_time or 0) * reader.time_base
+    for stream in reader.container.streams:
+        if stream.type not in ("audio", "video", "data") or stream.discard == Discard.all:
+            continue
+        if stream.disposition & COVER or stream.name in _NEED_A_PACKET:
+            continue
+        begin = stream.start_time
+        if begin is None or begin * Fraction(stream.time_base or 0) > first + _LATE_SECONDS:
+            return True
+    return False
+
+
+def _is_hevc(encoder: str) -> bool:
+    return "265" in encoder or "hevc" in encoder
+
+
+def _color(frame: Frame, pixel_format: str) -> dict[str, int]:
+    """The colour tags of the output: the source's, unless RGB had to become YUV."""
+    color = {name: int(frame.tags.get(name, 0)) for name in _COLOR_TAGS if name in frame.tags}
+    if frame.layout.kind == "rgb" and not av.VideoFormat(pixel_format, 16, 16).is_rgb:
+        color["colorspace"] = rgb_matrix(frame.height)
+        color["color_range"] = 2 if "yuvj" in pixel_format else _LIMITED_RANGE
+    return color
+
+
+def _field_order(reader: VideoReader, frame: Frame) -> int:
+    """FFmpeg's number of the order of fields; 0 for frames that are not interlaced."""
+    context: Any = reader.stream.codec_context
+    return int(context.field_order) if frame.tags.get("interlaced") else 0
