@@ -151,6 +151,7 @@ class _Run:
         self._on_progress = on_progress
         self._begin = time.monotonic()
         self._is_interrupted = False
+        self._is_failed = False
 
     def through(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
         """Run to the end, or to a graceful one when interrupted."""
@@ -164,7 +165,9 @@ class _Run:
             max_size=_MAX_WAITING_BYTES,
             size_of=size_in_bytes,
         )
-        written = Stage(_written(restored, writer), name="mhnet-video writer", max_items=1 << 30)
+        written = Stage(
+            self._written(restored, writer), name="mhnet-video writer", max_items=1 << 30
+        )
         interrupt: KeyboardInterrupt | None = None
         try:
             while True:
@@ -178,6 +181,8 @@ class _Run:
                     interrupt = caught
                     self._stop.set()
         except BaseException as error:
+            # cancelled stages end like finished ones; the writer must not take it for the end
+            self._is_failed = True
             for stage in (decoded, restored, written):
                 stage.cancel()
             # a thread in the middle of a long step is left to end by itself
@@ -235,6 +240,18 @@ class _Run:
             if item is not None:
                 yield item[0]
 
+    def _written(self, items: Iterable[Item], writer: VideoWriter) -> Iterator[float]:
+        """Write all items and finish the file; the time of each frame as it is written."""
+        origin: float | None = None
+        for item in items:
+            writer.write(item)
+            if isinstance(item, Frame):
+                time_seconds = float(item.pts * item.time_base)
+                origin = time_seconds if origin is None else origin
+                yield time_seconds - origin
+        if not self._is_failed:
+            writer.finish()
+
     def _report(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
         lost = list(writer.notes.lost)
         if passed := getattr(restorer, "passed_through", 0):
@@ -253,18 +270,6 @@ class _Run:
             damaged=reader.damaged,
             interrupted=self._is_interrupted,
         )
-
-
-def _written(items: Iterable[Item], writer: VideoWriter) -> Iterator[float]:
-    """Write all items and finish the file; the time of each frame as it is written."""
-    origin: float | None = None
-    for item in items:
-        writer.write(item)
-        if isinstance(item, Frame):
-            time_seconds = float(item.pts * item.time_base)
-            origin = time_seconds if origin is None else origin
-            yield time_seconds - origin
-    writer.finish()
 
 
 def _side_by_side(restorer: "Restorer", items: Iterable[Item]) -> Iterator[Item]:
