@@ -259,18 +259,44 @@ def test_an_error_of_the_listener_ends_all(long_clip: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_keyboard_interrupt_in_the_caller_ends_all(long_clip: Path, tmp_path: Path) -> None:
+def test_a_keyboard_interrupt_in_the_caller_finishes_the_file(
+    long_clip: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C in a program that catches no signals."""
+    pressed = []
+
     def listen(progress: Progress) -> None:
-        if progress.frames >= 30:
+        if progress.frames >= 30 and not pressed:
+            pressed.append(progress.frames)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         restore_video(
             long_clip, tmp_path / "out.mp4", restorer=StandIn(seconds=0.005), on_progress=listen
         )
+    assert left(tmp_path) == ["clip.mp4", "out.mp4"]
+    assert pressed[0] <= len(probe.probe(tmp_path / "out.mp4").video.times) < 200
+
+
+def test_a_second_keyboard_interrupt_aborts(long_clip: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def listen(progress: Progress) -> None:
+        if progress.frames >= 30:
+            stop.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(
+            long_clip,
+            tmp_path / "out.mp4",
+            restorer=StandIn(seconds=0.02),
+            on_progress=listen,
+            stop=stop,
+        )
     assert not (tmp_path / "out.mp4").exists()
     for name in left(tmp_path):
-        assert len(probe.probe(tmp_path / name).video.times) >= 20
+        assert len(probe.probe(tmp_path / name).video.times) >= 10
 
 
 def test_a_restorer_that_ends_early_does_not_hang(long_clip: Path, tmp_path: Path) -> None:
