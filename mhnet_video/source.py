@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 from functools import cache
 from os import PathLike
 
@@ -47,7 +48,12 @@ def open_source(source: str | PathLike[str]) -> InputContainer:
         # an absolute path cannot be taken for a protocol, whatever colons are in it
         url = os.path.abspath(url)
     try:
-        return av.open(url, mode="r", container_options=options, metadata_errors="surrogateescape")
+        return av.open(
+            _OneWay(url) if _is_cut_in_index(url) else url,
+            mode="r",
+            container_options=options,
+            metadata_errors="surrogateescape",
+        )
     except (FFmpegError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
             raise ReadError(f"{name} may not be read; check its permissions.") from error
@@ -77,6 +83,37 @@ def why_unreadable(url: str, name: str) -> str | None:
             "(untrunc, for one) can rebuild it with a healthy file of the same camera."
         )
     return None
+
+
+class _OneWay:
+    """A file that cannot be searched, so that FFmpeg reads it from its beginning to its end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def read(self, size: int) -> bytes:
+        return os.read(self._descriptor, size)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+def _is_cut_in_index(url: str) -> bool:
+    """Whether a file is an AVI that ends in its index; FFmpeg would read what is named by then."""
+    if not os.path.isfile(url):
+        return False
+    with open(url, "rb") as file:
+        if file.read(4) != b"RIFF":
+            return False
+        end, start = os.fstat(file.fileno()).st_size, 12
+        while start + 8 <= end:
+            file.seek(start)
+            kind, size = struct.unpack("<4sI", file.read(8))
+            start += 8 + size + size % 2
+            if kind == b"idx1":
+                return start > end
+    return False
 
 
 @cache
