@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import av
 import numpy as np
@@ -160,7 +161,28 @@ def to_planar(picture: av.VideoFrame, reformatter: VideoReformatter) -> av.Video
         return picture
     if layout_of(name) is not None:
         return _upright(picture)
-    return reformatter.reformat(picture, format=planar_twin(name), threads=1)
+    return _reformatted(reformatter, picture, format=planar_twin(name))
+
+
+def _reformatted(
+    reformatter: VideoReformatter, picture: av.VideoFrame, *, hides_matrix: bool = False, **to: Any
+) -> av.VideoFrame:
+    """The picture as FFmpeg converts it; its own tags stay as they are.
+
+    Args:
+        reformatter: One for pictures of this kind.
+        picture: What to convert.
+        hides_matrix: Whether the picture's own matrix is not to be looked at.
+        to: What `VideoReformatter.reformat` takes.
+    """
+    tag = picture.colorspace
+    if hides_matrix or tag not in _SWS_TAGS:
+        # swscale refuses matrices it does not know, also where it need not know them
+        picture.colorspace = _UNSPECIFIED
+    try:
+        return reformatter.reformat(picture, threads=1, **to)
+    finally:
+        picture.colorspace = tag
 
 
 def _upright(picture: av.VideoFrame) -> av.VideoFrame:
@@ -252,23 +274,17 @@ class Converter:
         elif is_rgb:
             source = {"src_color_range": _FULL}
             target = {"dst_color_range": _FULL}
-        tag = picture.colorspace
-        if tag not in _SWS_TAGS or is_rgb != (frame.layout.kind == "rgb"):
-            # swscale refuses matrices it does not know, also where it need not know them
-            picture.colorspace = _UNSPECIFIED
-        try:
-            return self._reformatter.reformat(
-                picture,
-                width=self._width,
-                height=self._height,
-                format=self._format,
-                interpolation=_BEST,
-                threads=1,
-                **source,
-                **target,
-            )
-        finally:
-            picture.colorspace = tag
+        return _reformatted(
+            self._reformatter,
+            picture,
+            hides_matrix=is_rgb != (frame.layout.kind == "rgb"),
+            width=self._width,
+            height=self._height,
+            format=self._format,
+            interpolation=_BEST,
+            **source,
+            **target,
+        )
 
 
 def rgb_matrix(height: int) -> int:
