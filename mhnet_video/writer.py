@@ -103,6 +103,11 @@ class VideoWriter:
         """The file as it grows; None when it is complete or has none of its own."""
         return self._sink.partial
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether it was given a frame."""
+        return self._context is not None or any(isinstance(item, Frame) for item in self._held)
+
     def write(self, item: Item) -> None:
         """Encode a frame, or carry over a packet of another stream.
 
@@ -304,10 +309,10 @@ class VideoWriter:
         Raises:
             WriteError: The disk refuses, or there was no frame.
         """
-        if self._context is None and any(isinstance(item, Frame) for item in self._held):
-            self._begin()
-        if self._context is None:
+        if not self.has_frames:
             raise WriteError(f"there is no picture to write to {self._sink.name}.")
+        if self._context is None:
+            self._begin()
         self._flush()
         if self._tracks is not None and self._tracks.late_covers and self.partial is not None:
             add_cover(self.partial, self._tracks.late_covers)

@@ -91,7 +91,8 @@ def restore_video(
             output.
         config: Settings; the defaults if None.
         on_progress: Called now and then on the caller's thread, and once at the end.
-        stop: Ends the run early when set: the file is finished up to the last restored frame.
+        stop: Ends the run early when set: the file is finished up to the last restored frame,
+            and there is none if there was no frame yet.
         restorer: One to use instead of the one that the settings describe.
 
     Returns:
@@ -249,7 +250,9 @@ class _Run:
                 time_seconds = float(item.pts * item.time_base)
                 origin = time_seconds if origin is None else origin
                 yield time_seconds - origin
-        if not self._is_failed:
+        if self._is_interrupted and not writer.has_frames:
+            writer.abandon()
+        elif not self._is_failed:
             writer.finish()
 
     def _report(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
