@@ -199,13 +199,6 @@ class _Plan:
     def _sums(self, level: int, parts: int) -> Tensor:
         return torch.zeros(parts, self.widths[level], self.machine.lanes)
 
-    def _mean(self, sums: Tensor, level: int) -> Tensor:
-        """`[C]`, and nothing left in the sums."""
-        height, width = self.sizes[level]
-        mean = sums.sum((0, 2)).div_(height * width)
-        sums.zero_()
-        return mean
-
     # -- parts of the network
 
     def _block(
@@ -241,7 +234,8 @@ class _Plan:
             parts,
             [{4: ring[i], 5: spare[i], 8: sums[i]} for i in range(len(parts))],
         )
-        self.steps.append(lambda pool: w.attend(self._mean(sums, level)))
+        num_pixels = height * self.sizes[level][1]
+        self.steps.append(lambda pool: w.attend(sums, num_pixels))
         flat = self._flat(level)
         totals = self._sums(level, len(flat))
         self._launch(
@@ -282,7 +276,14 @@ class _Plan:
 
     def _after_block(self, totals: Tensor, level: int, mean: Tensor, is_last: bool) -> None:
         if is_last:
-            self.steps.append(lambda pool: void(mean.copy_(self._mean(totals, level))))
+            num_pixels = self.sizes[level][0] * self.sizes[level][1]
+
+        def average(pool: ThreadPoolExecutor | None) -> None:
+            torch.sum(totals, (0, 2), out=mean)
+            mean.div_(num_pixels)
+            totals.zero_()
+
+        self.steps.append(average)
 
     def _double(
         self, level: int, convolution: torch.nn.Module, x: _Map, out: _Map, skip: _Map | None

@@ -65,20 +65,26 @@ class BlockWeights:
     w5: Tensor
     b5: Tensor
     plain_w3: Tensor
-    """Without attention, float32."""
+    """Without attention, float32, in the same order, `[M / outputs, K * outputs]`."""
+    inputs: Tensor
+    """Of each of a tile's weights, the input that it belongs to."""
+    scaled_w3: Tensor
+    """Room for `attend`."""
     attention: Tensor
     attention_bias: Tensor
 
-    def attend(self, mean: Tensor) -> None:
-        """Put the channel attention for a mean of the gated map into `w3`."""
-        tiles, elements, outputs, group = self.plain_w3.shape
-        gain = torch.addmv(self.attention_bias, self.attention, mean)
-        torch.mul(self.plain_w3, gain.view(1, elements, 1, group), out=self._spare)
-        self.w3.copy_(self._spare)
+    def attend(self, sums: Tensor, num_pixels: int) -> None:
+        """Put the channel attention into `w3`.
 
-    @property
-    def _spare(self) -> Tensor:
-        return self.__dict__.setdefault("_spare_tensor", torch.empty_like(self.plain_w3))
+        Args:
+            sums: `[parts, C, L]` of the gated map; zero afterwards.
+            num_pixels: How many were summed.
+        """
+        mean = sums.sum((0, 2))
+        sums.zero_()
+        gain = torch.addmv(self.attention_bias, self.attention, mean, alpha=1 / num_pixels)
+        torch.mul(self.plain_w3, gain.index_select(0, self.inputs), out=self.scaled_w3)
+        self.w3.copy_(self.scaled_w3)
 
 
 def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
@@ -93,6 +99,8 @@ def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
     depthwise = torch.cat([block.conv2.weight.flatten(1), _vector(block.conv2.bias)[:, None]], 1)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
     plain = pack(_matrix(block.conv3) * beta[:, None], outputs, group)
+    inputs = torch.arange(channels).reshape(-1, 1, group).expand(-1, outputs, -1).flatten()
+    plain = plain.flatten(1)
     attention = block.sca[1]
     return BlockWeights(
         w1=narrow(pack(first, outputs, group), group),
@@ -105,6 +113,8 @@ def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
         w5=narrow(pack(_matrix(block.conv5) * gamma[:, None], outputs, group), group),
         b5=(_vector(block.conv5.bias) * gamma).float(),
         plain_w3=plain,
+        inputs=inputs,
+        scaled_w3=torch.empty_like(plain),
         attention=_matrix(attention).float(),
         attention_bias=_vector(attention.bias).float(),
     )
@@ -193,9 +203,16 @@ class FusionWeights:
         if len(low) > 1:
             grouped = index.reshape(1, channels // group, 1, group)
             index = grouped.expand(2, -1, 2, -1).flatten()
-        self.rows = index
+        # of each weight, the share that multiplies it
+        rows = [
+            (index + number * channels).reshape(len(plain), 1, outputs, 1).expand_as(plain)
+            for number, plain in enumerate(self.plain, start=1)
+        ]
+        self.rows = torch.cat(rows, dim=1).flatten()
+        self.plain_weights = torch.cat(self.plain, dim=1).flatten()
+        self.scaled = torch.empty_like(self.plain_weights)
         self.share = torch.ones(channels)
-        self.weights = narrow(torch.cat(self.plain, dim=1), group).clone()
+        self.weights = narrow(self.plain_weights, group).clone()
 
     def weigh(self, mean: Tensor, low: Tensor, high: Tensor) -> None:
         """Put the weights of the three maps into `share` and `weights`.
@@ -205,16 +222,13 @@ class FusionWeights:
             low: Mean of what the second map is made from.
             high: Mean of what the third is made from.
         """
-        summary = self.du @ (mean + self.means[0] @ low + self.means[1] @ high)
-        first, second = summary.chunk(2)
+        total = torch.addmv(mean, self.means[0], low).addmv_(self.means[1], high)
+        first, second = (self.du @ total).chunk(2)
         shares = torch.softmax(self.fcs @ (first * second), dim=1)
         self.share.copy_(shares[0])
-        done = 0
-        for plain, share in zip(self.plain, shares[1:], strict=True):
-            tiles, elements, outputs, _ = plain.shape
-            gain = share[self.rows].view(tiles, 1, outputs, 1)
-            self.weights[:, done : done + elements].copy_(plain * gain)
-            done += elements
+        gains = shares.flatten().index_select(0, self.rows)
+        torch.mul(self.plain_weights, gains, out=self.scaled)
+        self.weights.copy_(self.scaled)
 
 
 def check(network: MHNet) -> str:
