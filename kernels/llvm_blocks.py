@@ -242,18 +242,14 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
                     for dy in range(3):
                         left = e.fma(rows[dy], w[3 * dy], left)
                         right = (
-                            e.fma(rows[dy], w[3 * dy + 2], right)
-                            if dy
-                            else e.fmul(rows[dy], w[2])
+                            e.fma(rows[dy], w[3 * dy + 2], right) if dy else e.fmul(rows[dy], w[2])
                         )
                     middle = e.shuffle(carried[0], left, previous, "float")
                     for dy in range(3):
                         middle = e.fma(rows[dy], w[3 * dy + 1], middle)
                     return [left, middle, right]
 
-                def give(
-                    j: str, first: str, second: str, total: str, is_last: bool = False
-                ) -> str:
+                def give(j: str, first: str, second: str, total: str, is_last: bool = False) -> str:
                     product = e.fmul(first, second)
                     if is_last:
                         product = e.keep(product, tail)
@@ -367,9 +363,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
             result = list(totals)
             element = e.op(f"udiv exact i64 {m0}, {group}")
             for pair in range(outputs // group):
-                bias = [
-                    e.broadcast(e.at("%b3", e.add(m0, pair * group + g))) for g in range(group)
-                ]
+                bias = [e.broadcast(e.at("%b3", e.add(m0, pair * group + g))) for g in range(group)]
                 place = e.mul(e.add(element, pair), lanes)
                 for t in range(blocks):
                     residual = e.unpack(e.load_elements(e.at(e.at(x, place), t * size)))
@@ -386,9 +380,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
 
         nothing = [(e.vector, "zeroinitializer")] * (2 * blocks)
         totals = e.loop(0, channels, outputs, nothing, attend)
-        scales = [
-            _deviation(e, totals[2 * t : 2 * t + 2], channels)[1] for t in range(blocks)
-        ]
+        scales = [_deviation(e, totals[2 * t : 2 * t + 2], channels)[1] for t in range(blocks)]
         half = outputs // 2
 
         def gate(k0: str, _: list[str]) -> list[str]:
@@ -603,9 +595,7 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
                             column = e.add(e.mul(start, 2), 2 * t + dx)
                             inside = e.op(f"icmp slt i64 {column}, %large_blocks")
                             there = e.at("%out", here[dx])
-                            e.when(
-                                inside, lambda v=mixed[dx], at=there: e.store_elements(v, at)
-                            )
+                            e.when(inside, lambda v=mixed[dx], at=there: e.store_elements(v, at))
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -816,9 +806,7 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
                         there = e.at("%out", at)
                         cut = e.op(f"icmp eq i64 {column}, {edge}")
                         kept = e.op(f"and {e.elements} {mixed}, {tail}")
-                        mixed = e.op(
-                            f"select i1 {cut}, {e.elements} {kept}, {e.elements} {mixed}"
-                        )
+                        mixed = e.op(f"select i1 {cut}, {e.elements} {kept}, {e.elements} {mixed}")
                     else:
                         there = e.at(e.at(out, e.mul(element, lanes)), (2 * t + dx) * size)
                     e.when(inside, lambda v=mixed, to=there: e.store_elements(v, to))

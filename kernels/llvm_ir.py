@@ -279,7 +279,9 @@ class Emitter:
         x = self.op(f"bitcast {self.elements} {x} to {pair}")
         weight = self.op(f"bitcast {self.elements} {weight} to {pair}")
         return self.call(
-            v, f"llvm.x86.avx512bf16.dpbf16ps.{32 * m.lanes}", [(v, total), (pair, x), (pair, weight)]
+            v,
+            f"llvm.x86.avx512bf16.dpbf16ps.{32 * m.lanes}",
+            [(v, total), (pair, x), (pair, weight)],
         )
 
     def ones(self) -> str:
@@ -377,15 +379,13 @@ class Library:
         llvm.create_pass_builder(target, options).getModulePassManager().run(
             module, llvm.create_pass_builder(target, options)
         )
-        self.assembly = ""
         self._target, self._module = target, module
         self._engine = llvm.create_mcjit_compiler(module, target)
         self._engine.finalize_object()
-        self._functions = {}
+        self.functions: dict[str, Callable[..., None]] = {}
         for emitter in emitters:
             kinds = [_ARGUMENTS[kind] for _, kind in emitter.arguments]
             address = self._engine.get_function_address(emitter.name)
-            self._functions[emitter.name] = ctypes.CFUNCTYPE(None, *kinds)(address)
-
-    def __getitem__(self, name: str) -> Callable[..., None]:
-        return self._functions[name]
+            function = ctypes.CFUNCTYPE(None, *kinds)(address)
+            function.library = self  # type: ignore[attr-defined]  # keeps the code where it is
+            self.functions[emitter.name] = function

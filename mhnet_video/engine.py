@@ -10,6 +10,7 @@ those maps are never stored at full resolution.
 import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,10 @@ from mhnet_video.packing import (
 
 _SPARE_BLOCKS = 16
 """Blocks behind the end of every map that the last tile may touch."""
+
+
+_PLANS = 2
+"""Sizes of pictures for which maps are kept."""
 
 
 class _Map:
@@ -117,17 +122,50 @@ class _Step:
             each.result()
 
 
+class _Launch(NamedTuple):
+    """A kernel that is not compiled yet, and what `_Step` wants."""
+
+    name: str
+    arguments: Sequence[Tensor | int]
+    parts: list[tuple[int, int]]
+    private: Sequence[dict[int, Tensor]]
+
+
+def _nothing(pool: ThreadPoolExecutor | None) -> None:
+    """Stand in for a step to come."""
+
+
 class _Plan:
     """Everything for one size of picture: kernels, maps, and the steps in their order."""
 
     def __init__(
-        self, network: MHNet, machine: Machine, height: int, width: int, threads: int
+        self,
+        network: MHNet,
+        machine: Machine,
+        height: int,
+        width: int,
+        threads: int,
+        functions: dict[str, Callable[..., None]],
     ) -> None:
+        """Plan.
+
+        Args:
+            network: The network.
+            machine: What the kernels are made for.
+            height: Of the pictures, in pixels; a multiple of the network's.
+            width: Likewise.
+            threads: How many parts every map is cut into.
+            functions: The kernels that are compiled already; new ones are added.
+        """
         self.network, self.machine, self.threads = network, machine, threads
         self.config = config = network.config
         self.emitters: dict[str, Emitter] = {}
         self.steps: list[Callable[[ThreadPoolExecutor | None], None]] = []
-        self._later: list[tuple[str, Sequence[Tensor | int], list[tuple[int, int]], list[dict[int, Tensor]]]] = []
+        self.functions = functions
+        self.folds: list[_Step] = []
+        """The steps that read the pictures."""
+        self._later: dict[int, _Launch] = {}
+        self._folds: set[int] = set()
         patch = config.patch
         self.sizes = [
             (height // patch // 2**level, width // patch // 2**level) for level in range(LEVELS + 1)
@@ -144,10 +182,13 @@ class _Plan:
             [self._map(level, self.widths[level]) for _ in range(3)] for level in range(LEVELS)
         ]
         self._build(height, width)
-        self.library = Library(machine, list(self.emitters.values()))
-        for name, arguments, parts, private in self._later:
-            step = _Step(self.library[name], arguments, parts, private)
-            self.steps[self.steps.index(None)] = step.run  # type: ignore[arg-type]
+        if self.emitters:
+            functions.update(Library(machine, list(self.emitters.values())).functions)
+        for index, launch in self._later.items():
+            step = _Step(functions[launch.name], launch.arguments, launch.parts, launch.private)
+            if index in self._folds:
+                self.folds.append(step)
+            self.steps[index] = step.run
         self._later.clear()
 
     # -- plumbing
@@ -168,7 +209,7 @@ class _Plan:
                 for each in (*arguments, *(int(bool(value)) for value in options.values()))
             ]
         )
-        if name not in self.emitters:
+        if name not in self.emitters and name not in self.functions:
             self.emitters[name] = make(self.machine, name, *arguments, **options)
         return name
 
@@ -180,8 +221,8 @@ class _Plan:
         private: Sequence[dict[int, Tensor]] = (),
     ) -> None:
         """Add a kernel to the steps; it is compiled when all are known."""
-        self._later.append((name, arguments, parts, list(private)))
-        self.steps.append(None)  # type: ignore[arg-type]
+        self._later[len(self.steps)] = _Launch(name, arguments, parts, private)
+        self.steps.append(_nothing)
 
     def _rows(self, count: int) -> list[tuple[int, int]]:
         parts = min(self.threads, count)
@@ -260,23 +301,27 @@ class _Plan:
         return totals
 
     def _blocks(
-        self, level: int, blocks: Sequence[torch.nn.Module], x: _Map, more: _Map | None = None
-    ) -> tuple[_Map, Tensor]:
-        """Add NAFBlocks, and at the end another map; gives the result and its mean."""
-        out = self._map(level, self.widths[level])
+        self,
+        level: int,
+        blocks: Sequence[torch.nn.Module],
+        x: _Map,
+        out: _Map,
+        more: _Map | None = None,
+    ) -> Tensor:
+        """Add NAFBlocks, and at the end another map; gives the result's mean."""
         mean = torch.zeros(self.widths[level])
         for index, block in enumerate(blocks):
             is_last = index == len(blocks) - 1
             target = out if is_last else self._spare_maps[level][index % 2]
             weights = pack_block(block, self.tiles[level].outputs, self.machine.group)  # type: ignore[arg-type]
             totals = self._block(level, weights, x, target, more if is_last else None)
-            self._after_block(totals, level, mean, is_last)
             x = target
-        return out, mean
+        self._average(totals, level, mean)
+        return mean
 
-    def _after_block(self, totals: Tensor, level: int, mean: Tensor, is_last: bool) -> None:
-        if is_last:
-            num_pixels = self.sizes[level][0] * self.sizes[level][1]
+    def _average(self, totals: Tensor, level: int, mean: Tensor) -> None:
+        """Add the step from the sums of a map to its mean."""
+        num_pixels = self.sizes[level][0] * self.sizes[level][1]
 
         def average(pool: ThreadPoolExecutor | None) -> None:
             torch.sum(totals, (0, 2), out=mean)
@@ -290,9 +335,7 @@ class _Plan:
     ) -> None:
         """Add a step up from a level."""
         tile = self.tiles[level]
-        name = self._kernel(
-            llvm_blocks.double, self.widths[level], tile, skip=skip is not None
-        )
+        name = self._kernel(llvm_blocks.double, self.widths[level], tile, skip=skip is not None)
         weights = pack_double(convolution, tile.outputs, self.machine.group)
         self._launch(
             name,
@@ -336,7 +379,8 @@ class _Plan:
         x = first
         stage = network.stage1
         for level in range(LEVELS):
-            out, mean = self._blocks(level, list(stage.encoders[level]), x)
+            out = self._map(level, self.widths[level])
+            mean = self._blocks(level, list(stage.encoders[level]), x, out)
             encoded.append(out)
             low_means.append(mean)
             x = self._map(level + 1, self.widths[level + 1])
@@ -350,9 +394,11 @@ class _Plan:
         x = mixed
         for index in range(LEVELS):
             level = LEVELS - 1 - index
-            up = self._map(level, self.widths[level])
+            # the last spare map is the blocks' own, the first the first block's result
+            up = self._spare_maps[level][1]
             self._double(level + 1, stage.ups[index][0], x, up, encoded[level])  # type: ignore[index]
-            x, mean = self._blocks(level, list(stage.decoders[index]), up)
+            x = self._map(level, self.widths[level])
+            mean = self._blocks(level, list(stage.decoders[index]), up, x)
             decoded.insert(0, x)
             high_means.insert(0, mean)
         self._refine(side, encoded, decoded, low_means, high_means)
@@ -371,6 +417,7 @@ class _Plan:
         folded = torch.zeros((rows + 2) * planes * plane, dtype=torch.int32)
         name = self._kernel(llvm_images.fold, patch)
         for index in range(0, pictures, group if patch == 1 else 1):
+            self._folds.add(len(self.steps))
             self._launch(
                 name,
                 [
@@ -423,7 +470,7 @@ class _Plan:
         start = narrow(
             pack(torch.cat([matrix, torch.zeros_like(matrix)], 1), tile.outputs, group), group
         )
-        x = self._map(0, width)
+        x, out = (self._map(0, width) for _ in range(2))
         self._fuse(1, side, torch.ones(width), decoded[0], decoded[0], start, x)
         tail = self.tail[0]
         plane = (self.row_blocks[0] + tile.blocks + 2) * machine.lanes
@@ -431,7 +478,7 @@ class _Plan:
         planes = torch.zeros((rows + 2) * width // group * plane, dtype=torch.int32)
         for number in range(1, LEVELS + 1):
             blocks = list(stage.get_submodule(f"CABG{number}").children())
-            out, mean = self._blocks(0, blocks, x, more=x)
+            mean = self._blocks(0, blocks, x, out, more=x)
             steps = number - 1
             chains, maps = [], []
             for side_name, source, last in (
@@ -515,7 +562,9 @@ class _Plan:
         outputs = 4
         if patch == 1:
             weight = torch.cat([weight, torch.zeros_like(weight[:1])])
-        blocks = min((5, 4, 3) if machine.registers > 16 else (2, 3), key=lambda t: -(-row_blocks // t) * t)
+        blocks = min(
+            (5, 4, 3) if machine.registers > 16 else (2, 3), key=lambda t: -(-row_blocks // t) * t
+        )
         tile = Tile(min(blocks, self.tiles[0].blocks), outputs)
         self.residual = torch.zeros(3, rows * patch, self.padded_width)
         self._launch(
@@ -535,26 +584,43 @@ class _Plan:
         )
 
     def run(self, window: Tensor, pool: ThreadPoolExecutor | None) -> Tensor:
-        """The residual of a window of this size, `[3, H, W]`, valid until the next run."""
-        self.window[:-1, : window.shape[1], : window.shape[2]] = window
-        for step in self.steps:
-            step(pool)
+        """The residual of a window of this size or smaller, valid until the next run.
+
+        Args:
+            window: `[3 * frames, H, W]`.
+            pool: Threads besides this one.
+
+        Returns:
+            `[3, H, W]` with rows and columns beyond the picture.
+        """
+        source = window.contiguous()
+        direct = source.shape[1:] == self.window.shape[1:] and source.dtype == torch.float32
+        if not direct:
+            self.window[:-1, : window.shape[1], : window.shape[2]] = window
+            source = self.window
+        size = source[0].numel() * source.element_size()
+        step_size = len(window) // len(self.folds) if len(window) == len(self.folds) else 2
+        for number, step in enumerate(self.folds):
+            index = number * step_size
+            # beyond the last picture stands one of zeros
+            other = source[index + 1] if index + 1 < len(window) else self.window[-1]
+            for call in step.calls:
+                call[0] = ctypes.c_void_p(source.data_ptr() + index * size)
+                call[1] = ctypes.c_void_p(other.data_ptr())
+        for each in self.steps:
+            each(pool)
         return self.residual
-
-
-def void(_: object) -> None:
-    """Drop a value."""
 
 
 def _matrix_of(convolution: torch.nn.Conv2d) -> Tensor:
     return convolution.weight.detach().double().flatten(1)
 
 
-class Engine:
-    """The network on this processor.
+class LLVMEngine:
+    """The network on this processor. Not for several threads at once.
 
     Args:
-        network: An MHNet on the CPU.
+        network: An MHNet on the CPU, which must not change any more.
         machine: What to make kernels for.
         threads: How many threads work; PyTorch's number if None.
     """
@@ -562,8 +628,8 @@ class Engine:
     def __init__(self, network: MHNet, machine: Machine, threads: int | None = None) -> None:
         self.network, self.machine = network, machine
         self.threads = threads or torch.get_num_threads()
-        self._plan: _Plan | None = None
-        self._size = (0, 0)
+        self._functions: dict[str, Callable[..., None]] = {}
+        self._plans: dict[tuple[int, int], _Plan] = {}
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     @torch.inference_mode()
@@ -577,10 +643,19 @@ class Engine:
             `[1, 3, H, W]` float32.
         """
         height, width = window.shape[-2:]
-        if self._plan is None or self._size != (height, width):
+        plan = self._plans.pop((height, width), None)
+        if plan is None:
+            while len(self._plans) >= _PLANS:
+                self._plans.pop(next(iter(self._plans)))
             multiple = self.network.config.multiple
-            padded = (height + -height % multiple, width + -width % multiple)
-            self._plan = _Plan(self.network, self.machine, *padded, self.threads)
-            self._size = (height, width)
-        result = self._plan.run(window[0], self._pool)
+            plan = _Plan(
+                self.network,
+                self.machine,
+                height + -height % multiple,
+                width + -width % multiple,
+                self.threads,
+                self._functions,
+            )
+        self._plans[height, width] = plan
+        result = plan.run(window[0], self._pool)
         return result[None, :, :height, :width].clone()
