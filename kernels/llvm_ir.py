@@ -69,6 +69,7 @@ class Emitter:
         self._count = 0
         self._block = "entry"
         self._declarations: set[str] = set()
+        self._known: dict[str, str] = {}
 
     # -- plumbing
 
@@ -78,6 +79,12 @@ class Emitter:
         name = f"%v{self._count}"
         self._lines.append(f"{name} = {text}")
         return name
+
+    def _pure(self, text: str) -> str:
+        """Append an instruction whose value depends on nothing else, unless this block has it."""
+        if text not in self._known:
+            self._known[text] = self.op(text)
+        return self._known[text]
 
     def do(self, text: str) -> None:
         """Append an instruction without a value."""
@@ -100,6 +107,7 @@ class Emitter:
         """Begin a block."""
         self._lines.append(f"{label}:")
         self._block = label
+        self._known = {}
 
     def loop(
         self,
@@ -159,15 +167,23 @@ class Emitter:
 
     def add(self, a: str | int, b: str | int) -> str:
         """Sum of two integers."""
-        return self.op(f"add nsw i64 {a}, {b}")
+        if isinstance(a, int) and isinstance(b, int):
+            return str(a + b)
+        if str(b) == "0" or str(a) == "0":
+            return str(a if str(b) == "0" else b)
+        return self._pure(f"add nsw i64 {a}, {b}")
 
     def mul(self, a: str | int, b: str | int) -> str:
         """Product of two integers."""
-        return self.op(f"mul nsw i64 {a}, {b}")
+        if str(a) == "1" or str(b) == "1":
+            return str(a if str(b) == "1" else b)
+        return self._pure(f"mul nsw i64 {a}, {b}")
 
     def at(self, pointer: str, offset: str | int) -> str:
         """Address of the 32-bit element at an offset."""
-        return self.op(f"getelementptr i32, ptr {pointer}, i64 {offset}")
+        if str(offset) == "0":
+            return pointer
+        return self._pure(f"getelementptr i32, ptr {pointer}, i64 {offset}")
 
     def scratch(self, elements: int) -> str:
         """Room for 32-bit elements, for as long as the function runs."""
@@ -373,12 +389,7 @@ class Library:
         )
         module.triple = llvm.get_process_triple()
         module.data_layout = str(target.target_data)
-        options = llvm.create_pipeline_tuning_options(speed_level=2)
-        options.loop_vectorization = options.slp_vectorization = False
-        options.loop_unrolling = False
-        llvm.create_pass_builder(target, options).getModulePassManager().run(
-            module, llvm.create_pass_builder(target, options)
-        )
+        # no passes over the text: they took longer than the code generator, and gained nothing
         self._target, self._module = target, module
         self._engine = llvm.create_mcjit_compiler(module, target)
         self._engine.finalize_object()

@@ -154,8 +154,8 @@ def test_auto_takes_it_and_the_restorer_runs_it():
     restorer = Restorer(network, device="cpu")
     assert restorer.engine.name == "llvm"
     picture = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
-    found = restorer.restore_image(picture)
-    expected = Restorer(network, device="cpu", engine="torch").restore_image(picture)
+    found = next(restorer.restore([picture]))
+    expected = next(Restorer(network, device="cpu", engine="torch").restore([picture]))
     assert np.abs(found.astype(int) - expected.astype(int)).mean() < 0.6
 
 
