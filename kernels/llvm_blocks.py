@@ -213,7 +213,7 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
         following = [1 + lane for lane in range(lanes)]
 
         def at_element(kk: str, _: list[str]) -> list[str]:
-            for g in range(group):
+            def at_channel(g: int) -> None:
                 k = e.add(e.mul(kk, group), g)
                 weights = [
                     [
@@ -235,9 +235,9 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
                     """Left sums, whole but for the right ones, and right sums of a block."""
                     rows = [
                         e.load(e.at(plane, e.mul(j, lanes) if j != 0 else 0))
-                        for plane in planes[half]  # noqa: B023
+                        for plane in planes[half]
                     ]
-                    w = weights[half]  # noqa: B023
+                    w = weights[half]
                     left, middle, right = w[9], "", ""
                     for dy in range(3):
                         left = e.fma(rows[dy], w[3 * dy], left)
@@ -254,11 +254,11 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
                     if is_last:
                         product = e.keep(product, tail)
                     spare = e.at("%spare", e.mul(j, lanes))
-                    if g < group - 1:  # noqa: B023
+                    if g < group - 1:
                         e.store(product, spare)
                     else:
                         channels_of = [product] if group == 1 else [e.load(spare), product]
-                        place = e.at(out_column, e.mul(j, inputs * lanes))  # noqa: B023
+                        place = e.at(out_column, e.mul(j, inputs * lanes))
                         e.store_elements(e.pack(channels_of), place)
                     return e.fadd(total, product)
 
@@ -273,16 +273,19 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
                     result, both = [], []
                     for half in (0, 1):
                         old = values[3 * half : 3 * half + 3]
-                        new = columns(j, half, old)  # noqa: B023
-                        both.append(finish(old, new[2]))  # noqa: B023
+                        new = columns(j, half, old)
+                        both.append(finish(old, new[2]))
                         result += new
-                    return [*result, give(e.add(j, -1), both[0], both[1], values[6])]  # noqa: B023
+                    return [*result, give(e.add(j, -1), both[0], both[1], values[6])]
 
                 sums = e.at("%sums", e.mul(k, lanes))
                 carried = [(e.vector, value) for value in [*firsts, e.load(sums)]]
                 final = e.loop(1, "%row_blocks", 1, carried, at_block)
                 both = [finish(final[3 * h : 3 * h + 3], "zeroinitializer") for h in (0, 1)]
                 e.store(give(last, both[0], both[1], final[6], True), sums)
+
+            for g in range(group):
+                at_channel(g)
             return []
 
         e.loop(0, inputs, 1, [], at_element)
@@ -473,22 +476,26 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
 
     def at_row(row: str, _: list[str]) -> list[str]:
         def at_tile(start: str, _: list[str]) -> list[str]:
-            for dy in (0, 1):
+
+            def gather_row(dy: int) -> None:
                 above = e.mul(e.add(e.mul(row, 2), dy), "%large_blocks")
                 source = e.at("%x", e.mul(e.add(above, e.mul(start, 2)), inputs * lanes))
 
                 def gather(k: str, _: list[str]) -> list[str]:
-                    at = e.at(source, e.mul(k, lanes))  # noqa: B023
+                    at = e.at(source, e.mul(k, lanes))
                     to = e.at(gathered, e.mul(k, lanes))
                     for t in range(blocks):
                         a = e.load_elements(e.at(at, 2 * t * inputs * lanes))
                         b = e.load_elements(e.at(at, (2 * t + 1) * inputs * lanes))
                         for dx, value in enumerate(e.deinterleave(a, b)):
-                            place = t * scratch_size + (2 * dy + dx) * inputs * lanes  # noqa: B023
+                            place = t * scratch_size + (2 * dy + dx) * inputs * lanes
                             e.store_elements(value, e.at(to, place))
                     return []
 
                 e.loop(0, inputs, 1, [], gather)
+
+            for dy in (0, 1):
+                gather_row(dy)
             block = e.add(e.mul(row, "%small_blocks"), start)
             out = e.at("%out", e.mul(block, size))
 
@@ -509,7 +516,7 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
                         packed = e.pack(both)
                         inside = e.op(f"icmp slt i64 {e.add(start, t)}, %small_blocks")
                         there = e.at(e.at(out, place), t * size)
-                        e.when(inside, lambda p=packed, at=there: e.store_elements(p, at))
+                        e.store_when(inside, packed, there)
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -595,7 +602,7 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
                             column = e.add(e.mul(start, 2), 2 * t + dx)
                             inside = e.op(f"icmp slt i64 {column}, %large_blocks")
                             there = e.at("%out", here[dx])
-                            e.when(inside, lambda v=mixed[dx], at=there: e.store_elements(v, at))
+                            e.store_when(inside, mixed[dx], there)
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -809,7 +816,7 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
                         mixed = e.op(f"select i1 {cut}, {e.elements} {kept}, {e.elements} {mixed}")
                     else:
                         there = e.at(e.at(out, e.mul(element, lanes)), (2 * t + dx) * size)
-                    e.when(inside, lambda v=mixed, to=there: e.store_elements(v, to))
+                    e.store_when(inside, mixed, there)
             return []
 
         e.loop(0, elements, 1, [], give)

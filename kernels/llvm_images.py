@@ -141,7 +141,7 @@ def convolve_to_maps(
                         both = [values[(pair * group + g) * blocks + t] for g in range(group)]
                         inside = e.op(f"icmp slt i64 {e.add(start, t)}, %row_blocks")
                         there = e.at(out, t * size)
-                        e.when(inside, lambda v=e.pack(both), to=there: e.store_elements(v, to))
+                        e.store_when(inside, e.pack(both), there)
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -208,8 +208,8 @@ def convolve_to_picture(
                         there = e.at(out, e.mul(column, patch * lanes))
                         given = [values[u * blocks + t]]
                         if patch == 2:
-                            pair = (values[(2 * u + dx) * blocks + t] for dx in (0, 1))
-                            given = list(e.interleave(*pair, "float"))
+                            left, right = (values[(2 * u + dx) * blocks + t] for dx in (0, 1))
+                            given = list(e.interleave(left, right, "float"))
 
                         def write(given: list[str] = given, there: str = there) -> None:
                             for number, value in enumerate(given):

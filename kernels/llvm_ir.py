@@ -163,6 +163,10 @@ class Emitter:
         self.do(f"br label %{after}")
         self.begin(after)
 
+    def store_when(self, condition: str, value: str, pointer: str) -> None:
+        """Store a vector of elements if the condition holds."""
+        self.when(condition, lambda: self.store_elements(value, pointer))
+
     # -- integers and addresses
 
     def add(self, a: str | int, b: str | int) -> str:

@@ -143,7 +143,7 @@ def _evaluate(words: list[str]) -> int:
             model=options.model,
             weights=options.weights,
             device=options.device,
-        engine=options.engine,
+            engine=options.engine,
             on_progress=on_progress,
         )
     print(_to_json(result.to_dict()) if options.json else "\n".join(_table(result)))

@@ -8,9 +8,10 @@ those maps are never stored at full resolution.
 """
 
 import ctypes
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from mhnet_video.network import LEVELS, MHNet
 from mhnet_video.packing import (
     BlockWeights,
     FusionWeights,
+    matrix_of,
     narrow,
     pack,
     pack_block,
@@ -227,7 +229,7 @@ class _Plan:
     def _rows(self, count: int) -> list[tuple[int, int]]:
         parts = min(self.threads, count)
         edges = [count * part // parts for part in range(parts + 1)]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(itertools.pairwise(edges))
 
     def _flat(self, level: int) -> list[tuple[int, int]]:
         """Parts of all blocks of a level, cut between tiles."""
@@ -303,7 +305,7 @@ class _Plan:
     def _blocks(
         self,
         level: int,
-        blocks: Sequence[torch.nn.Module],
+        blocks: Sequence[Any],
         x: _Map,
         out: _Map,
         more: _Map | None = None,
@@ -313,7 +315,7 @@ class _Plan:
         for index, block in enumerate(blocks):
             is_last = index == len(blocks) - 1
             target = out if is_last else self._spare_maps[level][index % 2]
-            weights = pack_block(block, self.tiles[level].outputs, self.machine.group)  # type: ignore[arg-type]
+            weights = pack_block(block, self.tiles[level].outputs, self.machine.group)
             totals = self._block(level, weights, x, target, more if is_last else None)
             x = target
         self._average(totals, level, mean)
@@ -350,10 +352,9 @@ class _Plan:
             self._rows(self.sizes[level][0]),
         )
 
-    def _halve(self, level: int, convolution: torch.nn.Conv2d, x: _Map, out: _Map) -> None:
+    def _halve(self, level: int, convolution: Any, x: _Map, out: _Map) -> None:
         """Add a step down from a level."""
         tile = self.tiles[level + 1]
-        assert convolution.bias is not None  # noqa: S101
         self._launch(
             self._kernel(llvm_blocks.halve, self.widths[level], tile),
             [
@@ -370,21 +371,21 @@ class _Plan:
     # -- the network
 
     def _build(self, height: int, width: int) -> None:
-        network, machine = self.network, self.machine
+        network = self.network
         first, side = self._begin(height, width)
         encoded: list[_Map] = []
         decoded: list[_Map] = []
         low_means: list[Tensor] = []
         high_means: list[Tensor] = []
         x = first
-        stage = network.stage1
+        stage: Any = network.stage1
         for level in range(LEVELS):
             out = self._map(level, self.widths[level])
             mean = self._blocks(level, list(stage.encoders[level]), x, out)
             encoded.append(out)
             low_means.append(mean)
             x = self._map(level + 1, self.widths[level + 1])
-            self._halve(level, stage.downs[level], out, x)  # type: ignore[arg-type]
+            self._halve(level, stage.downs[level], out, x)
         bottom, mixed = x, self._map(LEVELS, self.widths[LEVELS])
 
         def attend(pool: ThreadPoolExecutor | None) -> None:
@@ -396,7 +397,7 @@ class _Plan:
             level = LEVELS - 1 - index
             # the last spare map is the blocks' own, the first the first block's result
             up = self._spare_maps[level][1]
-            self._double(level + 1, stage.ups[index][0], x, up, encoded[level])  # type: ignore[index]
+            self._double(level + 1, stage.ups[index][0], x, up, encoded[level])
             x = self._map(level, self.widths[level])
             mean = self._blocks(level, list(stage.decoders[index]), up, x)
             decoded.insert(0, x)
@@ -431,13 +432,13 @@ class _Plan:
                 ],
                 self._rows(rows),
             )
-        side = _matrix_of(network.concat12)[:, : config.width]
+        side = matrix_of(network.concat12)[:, : config.width]
         other = torch.einsum("mk,kcyx->mcyx", side, network.intro2.weight.double())
         weight = torch.cat([network.stage1.intro.weight.double(), other])
         weight = picture_channels(weight, patch, group)
+        intro: Any = network.stage1.intro
         bias = torch.zeros(2 * config.width)
-        assert network.stage1.intro.bias is not None  # noqa: S101
-        bias[: config.width] = network.stage1.intro.bias.detach()
+        bias[: config.width] = intro.bias.detach()
         first, second = (self._map(0, config.width) for _ in range(2))
         self._launch(
             self._kernel(llvm_images.convolve_to_maps, planes, config.width, tile),
@@ -465,8 +466,8 @@ class _Plan:
         """Add the full-resolution net and the last convolution."""
         network, machine, config = self.network, self.machine, self.config
         group, width, tile = machine.group, config.width, self.tiles[0]
-        stage = network.stage2
-        matrix = _matrix_of(network.concat12)[:, width:]
+        stage: Any = network.stage2
+        matrix = matrix_of(network.concat12)[:, width:]
         start = narrow(
             pack(torch.cat([matrix, torch.zeros_like(matrix)], 1), tile.outputs, group), group
         )
@@ -485,12 +486,12 @@ class _Plan:
                 ("enc", encoded[number - 1], stage.get_submodule(f"conv_enc{number}")),
                 ("dec", decoded[number - 1], stage.conv_dnc1),
             ):
-                ups: list[torch.nn.Module] = []
+                ups: list[Any] = []
                 if steps == 1:
-                    ups = [stage.get_submodule(f"up_{side_name}1").up[0]]  # type: ignore[index, union-attr]
+                    ups = [stage.get_submodule(f"up_{side_name}1").up[0]]
                 elif steps > 1:
                     chain = stage.get_submodule(f"up_{side_name}{steps}")
-                    ups = [each.up[0] for each in chain.children()]  # type: ignore[index, union-attr]
+                    ups = [each.up[0] for each in chain.children()]
                 for level, up in zip(range(steps, 1, -1), ups, strict=False):
                     target = self._map(level - 1, self.widths[level - 1])
                     self._double(level, up, source, target, None)
@@ -499,7 +500,7 @@ class _Plan:
                 maps.append(source)
             used = self.tiles[0 if number == 1 else 1]
             fusion = FusionWeights(
-                stage.get_submodule(f"skff{number}"),  # type: ignore[arg-type]
+                stage.get_submodule(f"skff{number}"),
                 chains[0],
                 chains[1],
                 used.outputs,
@@ -519,8 +520,8 @@ class _Plan:
                     maps[0].data,
                     maps[1].data,
                     fusion.weights,
-                    norm.weight.detach().float(),  # type: ignore[operator, union-attr]
-                    norm.bias.detach().float(),  # type: ignore[operator, union-attr]
+                    norm.weight.detach().float(),
+                    norm.bias.detach().float(),
                     tail,
                     planes if is_last else x.data,
                     plane,
@@ -538,7 +539,7 @@ class _Plan:
         self, number: int, x: _Map, share: Tensor, a: _Map, b: _Map, weights: Tensor, out: _Map
     ) -> None:
         """Add a fusion at full resolution, with the LayerNorm of a group."""
-        norm = self.network.stage2.get_submodule(f"norm{number}")
+        norm: Any = self.network.stage2.get_submodule(f"norm{number}")
         self._launch(
             self._kernel(llvm_blocks.fuse, self.config.width, self.tiles[0]),
             [
@@ -547,8 +548,8 @@ class _Plan:
                 a.data,
                 b.data,
                 weights,
-                norm.weight.detach().float(),  # type: ignore[operator, union-attr]
-                norm.bias.detach().float(),  # type: ignore[operator, union-attr]
+                norm.weight.detach().float(),
+                norm.bias.detach().float(),
                 out.data,
             ],
             self._flat(0),
@@ -610,10 +611,6 @@ class _Plan:
         for each in self.steps:
             each(pool)
         return self.residual
-
-
-def _matrix_of(convolution: torch.nn.Conv2d) -> Tensor:
-    return convolution.weight.detach().double().flatten(1)
 
 
 class LLVMEngine:

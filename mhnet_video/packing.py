@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,26 +28,23 @@ def narrow(weights: Tensor, group: int) -> Tensor:
     return weights.bfloat16() if group == 2 else weights.float().contiguous()
 
 
-def _matrix(convolution: torch.nn.Module) -> Tensor:
+def matrix_of(convolution: Any) -> Tensor:
     """The weights of a 1x1 convolution, `[M, K]` float64."""
-    weight = convolution.weight
-    assert isinstance(weight, Tensor)  # noqa: S101
-    return weight.detach().double().flatten(1)
+    return convolution.weight.detach().double().flatten(1)
 
 
-def _vector(values: Tensor | None) -> Tensor:
-    assert values is not None  # noqa: S101
+def _vector(values: Any) -> Tensor:
     return values.detach().double().flatten()
 
 
-def _normed(convolution: torch.nn.Module, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
+def _normed(convolution: Any, norm: Any) -> tuple[Tensor, Tensor]:
     """A 1x1 convolution with the LayerNorm before it, but for that one's division.
 
     Removing the mean of the channels is linear, so it goes into the weights too.
     """
-    matrix = _matrix(convolution)
-    bias = _vector(convolution.bias) + matrix @ _vector(norm.bias)  # type: ignore[arg-type]
-    scaled = matrix * _vector(norm.weight)  # type: ignore[arg-type]
+    matrix = matrix_of(convolution)
+    bias = _vector(convolution.bias) + matrix @ _vector(norm.bias)
+    scaled = matrix * _vector(norm.weight)
     return scaled - scaled.mean(1, keepdim=True), bias
 
 
@@ -98,7 +96,7 @@ def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
     order = pairs.transpose(0, 1).flatten()
     depthwise = torch.cat([block.conv2.weight.flatten(1), _vector(block.conv2.bias)[:, None]], 1)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
-    plain = pack(_matrix(block.conv3) * beta[:, None], outputs, group)
+    plain = pack(matrix_of(block.conv3) * beta[:, None], outputs, group)
     inputs = torch.arange(channels).reshape(-1, 1, group).expand(-1, outputs, -1).flatten()
     plain = plain.flatten(1)
     attention = block.sca[1]
@@ -110,19 +108,19 @@ def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
         b3=(_vector(block.conv3.bias) * beta).float(),
         w4=narrow(pack(fourth[order], outputs, group), group),
         b4=fourth_bias.float(),
-        w5=narrow(pack(_matrix(block.conv5) * gamma[:, None], outputs, group), group),
+        w5=narrow(pack(matrix_of(block.conv5) * gamma[:, None], outputs, group), group),
         b5=(_vector(block.conv5.bias) * gamma).float(),
         plain_w3=plain,
         inputs=inputs,
         scaled_w3=torch.empty_like(plain),
-        attention=_matrix(attention).float(),
+        attention=matrix_of(attention).float(),
         attention_bias=_vector(attention.bias).float(),
     )
 
 
 def pack_double(convolution: torch.nn.Module, outputs: int, group: int) -> Tensor:
     """A 1x1 convolution before a pixel shuffle by 2."""
-    matrix = _matrix(convolution)
+    matrix = matrix_of(convolution)
     inputs = matrix.shape[1]
     ordered = matrix.reshape(-1, group, 2, 2, inputs).permute(0, 2, 3, 1, 4)
     return narrow(pack(ordered.reshape(-1, inputs), outputs, group), group)
@@ -181,19 +179,19 @@ class FusionWeights:
             group: Channels of an element.
         """
         self.fusion = fusion
-        self.du = _matrix(fusion.conv_du[0]).float()
-        self.fcs = torch.stack([_matrix(fc).float() for fc in fusion.fcs])
+        self.du = matrix_of(fusion.conv_du[0]).float()
+        self.fcs = torch.stack([matrix_of(fc).float() for fc in fusion.fcs])
         self.means, self.plain = [], []
         channels = self.fcs.shape[1]
         for chain in (low, high):
-            mean = torch.eye(_matrix(chain[0]).shape[1], dtype=torch.float64)
+            mean = torch.eye(matrix_of(chain[0]).shape[1], dtype=torch.float64)
             for each in chain[:-1]:
-                mean = _matrix(each).reshape(-1, 4, mean.shape[0]).mean(1) @ mean
-            self.means.append((_matrix(chain[-1]) @ mean).float())
-            merged = _matrix(chain[-1])
+                mean = matrix_of(each).reshape(-1, 4, mean.shape[0]).mean(1) @ mean
+            self.means.append((matrix_of(chain[-1]) @ mean).float())
+            merged = matrix_of(chain[-1])
             if len(chain) > 1:
                 # the last convolution is done before the last shuffle, at a quarter of the pixels
-                before = _matrix(chain[-2])
+                before = matrix_of(chain[-2])
                 inputs = before.shape[1]
                 before = before.reshape(channels, 4 * inputs)
                 merged = (merged @ before).reshape(channels // group, group, 2, 2, inputs)

@@ -38,7 +38,9 @@ def make_network(**sizes):
         if name.endswith(("beta", "gamma")):
             torch.nn.init.normal_(parameter, std=0.3)
         elif "norm" in name or name.endswith("bias"):
-            torch.nn.init.normal_(parameter, mean=float("norm" in name and "weight" in name), std=0.2)
+            torch.nn.init.normal_(
+                parameter, mean=float("norm" in name and "weight" in name), std=0.2
+            )
     return network.requires_grad_(False).eval()
 
 
