@@ -38,7 +38,7 @@ def choose_tile(machine: Machine, row_blocks: int, *, group_outputs: int) -> Til
     return min(fitting, key=lambda tile: -(-row_blocks // tile.blocks) * tile.blocks)
 
 
-def _product(
+def product(
     e: Emitter,
     tile: Tile,
     sources: Sequence[tuple[str, int, int]],
@@ -178,7 +178,7 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
                 w = e.at("%w1", e.mul(m0, inputs))
-                values = _product(
+                values = product(
                     e,
                     tile,
                     [(x, inputs, inputs * lanes)],
@@ -360,7 +360,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         more = e.at("%more", offset)
 
         def attend(m0: str, totals: list[str]) -> list[str]:
-            values = _product(
+            values = product(
                 e, tile, [(gated, inputs, size)], e.at("%w3", e.mul(m0, inputs)), zeros
             )
             result = list(totals)
@@ -387,7 +387,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         half = outputs // 2
 
         def gate(k0: str, _: list[str]) -> list[str]:
-            values = _product(
+            values = product(
                 e,
                 tile,
                 [(narrow, inputs, size)],
@@ -417,7 +417,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         ]
 
         def add(m0: str, _: list[str]) -> list[str]:
-            values = _product(
+            values = product(
                 e, tile, [(mixed, inputs, size)], e.at("%w5", e.mul(m0, inputs)), zeros
             )
             element = e.op(f"udiv exact i64 {m0}, {group}")
@@ -501,7 +501,7 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
                 bias = [e.broadcast(e.at("%bias", e.add(m0, m))) for m in range(outputs)]
-                values = _product(
+                values = product(
                     e,
                     tile,
                     [(gathered, 4 * inputs, scratch_size)],
@@ -564,7 +564,7 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
             x = e.at("%x", e.mul(block, inputs * lanes))
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
-                values = _product(
+                values = product(
                     e,
                     tile,
                     [(x, inputs, inputs * lanes)],
@@ -657,7 +657,7 @@ def fuse(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
         x, a, b, out = (e.at(base, offset) for base in ("%x", "%a", "%b", "%out"))
 
         def at_outputs(m0: str, totals: list[str]) -> list[str]:
-            values = _product(
+            values = product(
                 e,
                 tile,
                 [(a, inputs, size), (b, inputs, size)],
@@ -751,7 +751,7 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
 
         def at_outputs(m0: str, totals: list[str]) -> list[str]:
             w = e.at("%w", e.mul(e.add(e.mul(dy, 2 * channels), m0), 2 * inputs))
-            values = _product(
+            values = product(
                 e,
                 tile,
                 [(a, inputs, small_size), (b, inputs, small_size)],

@@ -1,9 +1,11 @@
-"""The engine's kernels at both ends of the network: pictures to planes, 3x3 convolutions of planes.
+"""The engine's kernels for planes: pictures to planes, 3x3 convolutions, and the attention's.
 
 llvm_blocks.py says what planes and maps are.
 """
 
-from mhnet_video.kernels.llvm_blocks import Tile
+from collections.abc import Callable
+
+from mhnet_video.kernels.llvm_blocks import Tile, product
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
 
 
@@ -225,4 +227,110 @@ def convolve_to_picture(
         return []
 
     e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def project(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
+    """A 1x1 convolution of a map of C to float32 planes `[M, blocks * L]`: blocks first to end."""
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("x", "ptr"),  # map of C
+            ("w", "ptr"),  # [M, C]
+            ("out", "ptr"),  # [M, plane] float32
+            ("count", "i64"),  # M
+            ("plane", "i64"),
+            ("first", "i64"),
+            ("end", "i64"),
+        ],
+    )
+    lanes, blocks, outputs = machine.lanes, tile.blocks, tile.outputs
+    inputs = channels // machine.group
+    size = inputs * lanes
+
+    def at_tile(block: str, _: list[str]) -> list[str]:
+        x = e.at("%x", e.mul(block, size))
+
+        def at_outputs(m0: str, _: list[str]) -> list[str]:
+            values = product(
+                e,
+                tile,
+                [(x, inputs, size)],
+                e.at("%w", e.mul(m0, inputs)),
+                ["zeroinitializer"] * (outputs * blocks),
+            )
+            for m in range(outputs):
+                row = e.at("%out", e.add(e.mul(e.add(m0, m), "%plane"), e.mul(block, lanes)))
+                for t in range(blocks):
+                    e.store(values[m * blocks + t], e.at(row, t * lanes))
+            return []
+
+        e.loop(0, "%count", outputs, [], at_outputs)
+        return []
+
+    e.loop("%first", "%end", blocks, [], at_tile)
+    return e
+
+
+def depthwise(machine: Machine, name: str) -> Emitter:
+    """A depthwise 3x3 convolution of planes `[M, rows, row_blocks, L]`: planes first to end.
+
+    What lies beyond the picture counts as zero, and is written as zero.
+    """
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("x", "ptr"),  # [M, plane] float32
+            ("w", "ptr"),  # [M, 3, 3] float32
+            ("mask", "ptr"),  # [row_blocks, L] all ones inside the picture
+            ("spare", "ptr"),  # [rows + 2, row_blocks + 2, L] float32, zero at its edges
+            ("out", "ptr"),  # [M, plane] float32
+            ("plane", "i64"),
+            ("rows", "i64"),
+            ("row_blocks", "i64"),
+            ("first", "i64"),
+            ("end", "i64"),
+        ],
+    )
+    lanes = machine.lanes
+    wide = e.mul(e.add("%row_blocks", 2), lanes)
+
+    def at_plane(m: str, _: list[str]) -> list[str]:
+        x, out = (e.at(base, e.mul(m, "%plane")) for base in ("%x", "%out"))
+        weights = [e.broadcast(e.at("%w", e.add(e.mul(m, 9), tap))) for tap in range(9)]
+
+        def visit(each: Callable[[str, str, str], None]) -> None:
+            def at_row(row: str, _: list[str]) -> list[str]:
+                def at_block(j: str, _: list[str]) -> list[str]:
+                    block = e.add(e.mul(row, "%row_blocks"), j)
+                    offset = e.add(e.mul(row, wide), e.mul(j, lanes))
+                    each(e.mul(block, lanes), e.at("%spare", offset), e.mul(j, lanes))
+                    return []
+
+                e.loop(0, "%row_blocks", 1, [], at_block)
+                return []
+
+            e.loop(0, "%rows", 1, [], at_row)
+
+        def copy(offset: str, place: str, column: str) -> None:
+            mask = e.load_elements(e.at("%mask", column))
+            inside = e.at(place, e.add(wide, lanes))
+            e.store(e.keep(e.load(e.at(x, offset)), mask), inside)
+
+        def convolve(offset: str, place: str, column: str) -> None:
+            total = "zeroinitializer"
+            for dy in range(3):
+                row = e.at(e.at(place, e.mul(wide, dy)), lanes)
+                for dx in range(3):
+                    total = e.fma(e.load(e.at(row, dx - 1)), weights[3 * dy + dx], total)
+            mask = e.load_elements(e.at("%mask", column))
+            e.store(e.keep(total, mask), e.at(out, offset))
+
+        visit(copy)
+        visit(convolve)
+        return []
+
+    e.loop("%first", "%end", 1, [], at_plane)
     return e

@@ -20,7 +20,7 @@ from torch import Tensor
 from mhnet_video.kernels import llvm_blocks, llvm_images
 from mhnet_video.kernels.llvm_blocks import Tile, choose_tile
 from mhnet_video.kernels.llvm_ir import Emitter, Library, Machine
-from mhnet_video.network import LEVELS, MHNet
+from mhnet_video.network import LEVELS, MHNet, SelectiveAttention
 from mhnet_video.packing import (
     BlockWeights,
     FusionWeights,
@@ -60,16 +60,10 @@ class _Map:
         used = self.data[: self.blocks * size].view(kind)
         return used.view(self.height, self.row_blocks, -1, self.lanes, self.group)
 
-    def read(self) -> Tensor:
-        """`[1, C, H, W]` float32."""
-        picture = self._view().permute(2, 4, 0, 1, 3).float()
-        return picture.reshape(1, self.channels, self.height, -1)[..., : self.width]
-
-    def write(self, picture: Tensor) -> None:
-        """Take `[1, C, H, W]`."""
-        padded = F.pad(picture, (0, self.row_blocks * self.lanes - self.width))
+    def write_rows(self, rows: Tensor) -> None:
+        """Take `[C, H * blocks * L]`, what lies beyond the picture included."""
         shape = (-1, self.group, self.height, self.row_blocks, self.lanes)
-        self._view().copy_(padded.reshape(shape).permute(2, 3, 0, 4, 1))
+        self._view().copy_(rows.reshape(shape).permute(2, 3, 0, 4, 1))
 
     def mask(self) -> Tensor:
         """All ones at the elements inside the picture."""
@@ -386,13 +380,7 @@ class _Plan:
             low_means.append(mean)
             x = self._map(level + 1, self.widths[level + 1])
             self._halve(level, stage.downs[level], out, x)
-        bottom, mixed = x, self._map(LEVELS, self.widths[LEVELS])
-
-        def attend(pool: ThreadPoolExecutor | None) -> None:
-            mixed.write(stage.middle_blks(bottom.read()))
-
-        self.steps.append(attend)
-        x = mixed
+        x = self._attend(stage.middle_blks, x)
         for index in range(LEVELS):
             level = LEVELS - 1 - index
             # the last spare map is the blocks' own, the first the first block's result
@@ -403,6 +391,57 @@ class _Plan:
             decoded.insert(0, x)
             high_means.insert(0, mean)
         self._refine(side, encoded, decoded, low_means, high_means)
+
+    def _attend(self, attention: Any, x: _Map) -> _Map:
+        """Add the selective attention at the bottom, which has few pixels and many channels."""
+        if [type(each) for each in attention] != [SelectiveAttention]:
+            raise ValueError(f"expected one attention, got {attention}")
+        module, machine = attention[0], self.machine
+        channels, group = x.channels, machine.group
+        tile = self.tiles[LEVELS]
+        plane = (x.blocks + tile.blocks) * machine.lanes
+        projected, mixed = (torch.zeros(3 * channels, plane) for _ in range(2))
+        weights = narrow(pack(matrix_of(module.qkv), tile.outputs, group), group)
+        self._launch(
+            self._kernel(llvm_images.project, channels, tile),
+            [x.data, weights, projected, 3 * channels, plane],
+            self._flat(LEVELS),
+        )
+        parts = self._rows(3 * channels)
+        spare = torch.zeros(len(parts), (x.height + 2) * (x.row_blocks + 2) * machine.lanes)
+        self._launch(
+            self._kernel(llvm_images.depthwise),
+            [
+                projected,
+                module.qkv_dwconv.weight.detach().float().contiguous(),
+                x.mask(),
+                spare,
+                mixed,
+                plane,
+                x.height,
+                x.row_blocks,
+            ],
+            parts,
+            [{3: spare[i]} for i in range(len(parts))],
+        )
+        out = self._map(LEVELS, channels)
+        queries, keys, values = mixed[:, : x.blocks * machine.lanes].chunk(3)
+        heads = module.heads
+        split = (heads, channels // heads, -1)
+        last = matrix_of(module.project_out).float().reshape(channels, heads, -1).transpose(0, 1)
+        kind = torch.bfloat16 if group == 2 else torch.float32
+
+        def attend(pool: ThreadPoolExecutor | None) -> None:
+            # zero beyond the picture, so that sums over all elements are those over its pixels
+            q = F.normalize(queries.reshape(split), dim=-1)
+            k = F.normalize(keys.reshape(split), dim=-1)
+            combined = module.combine(torch.bmm(q, k.transpose(1, 2))[None] * module.temperature)
+            # what the values go through is linear: one matrix
+            matrix = torch.bmm(last, combined[0]).transpose(0, 1).reshape(channels, channels)
+            out.write_rows(torch.mm(matrix.to(kind), values.to(kind)))
+
+        self.steps.append(attend)
+        return out
 
     def _begin(self, height: int, width: int) -> tuple[_Map, _Map]:
         """Add the pictures' way to the encoder's first map, and to the other hierarchy's."""
