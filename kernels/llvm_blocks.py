@@ -34,6 +34,9 @@ def choose_tile(machine: Machine, row_blocks: int, *, group_outputs: int) -> Til
     """
     many = machine.registers > 16
     candidates = ((3, 8), (4, 4), (5, 4), (2, 8)) if many else ((3, 4), (2, 4))
+    if many and not machine.bfloat16:
+        # elements of one channel are twice as many: a small tile stays in the first cache
+        candidates = ((2, 8), (3, 8), (4, 4), (5, 4))
     fitting = [Tile(*each) for each in candidates if each[1] % group_outputs == 0]
     return min(fitting, key=lambda tile: -(-row_blocks // tile.blocks) * tile.blocks)
 
