@@ -172,7 +172,7 @@ class _Plan:
             choose_tile(machine, blocks, group_outputs=2 * machine.group)
             for blocks in self.row_blocks
         ]
-        self._masks = [self._map(level, 1 * machine.group).mask() for level in range(LEVELS)]
+        self._masks = [self._map(level, machine.group).mask() for level in range(LEVELS)]
         self.tail = [self._tail(level) for level in range(LEVELS)]
         self._spare_maps = [
             [self._map(level, self.widths[level]) for _ in range(3)] for level in range(LEVELS)
