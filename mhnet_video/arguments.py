@@ -154,6 +154,12 @@ def _add_model_arguments(parser: argparse.ArgumentParser, default: str | None) -
         metavar="auto|cpu|cuda|cuda:N",
         help="where the network runs (default: %(default)s)",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "llvm"),
+        default=RestoreConfig().engine,
+        help="what runs it: PyTorch, or kernels compiled for this CPU (default: %(default)s)",
+    )
 
 
 def parse_time(text: str) -> float:

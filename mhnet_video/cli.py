@@ -75,6 +75,7 @@ def _restore(words: list[str]) -> int:
         model=options.model,
         weights=options.weights,
         device=options.device,
+        engine=options.engine,
         strength=options.strength,
         start=options.start,
         duration=options.duration,
@@ -142,6 +143,7 @@ def _evaluate(words: list[str]) -> int:
             model=options.model,
             weights=options.weights,
             device=options.device,
+            engine=options.engine,
             on_progress=on_progress,
         )
     print(_to_json(result.to_dict()) if options.json else "\n".join(_table(result)))
@@ -207,7 +209,8 @@ def _info(words: list[str]) -> int:
 
 def _info_lines(info: "Info") -> list[str]:
     lines = [f"{name:<14} {version}" for name, version in info.versions.items()]
-    lines += ["", *(f"{name:<14} {what}" for name, what in info.devices.items()), ""]
+    lines += ["", *(f"{name:<14} {what}" for name, what in info.devices.items())]
+    lines += [f"{'engine':<14} {info.engine}", ""]
     for model in info.models:
         size = f"{model.size_bytes / 1e6:.1f} MB"
         lines.append(f"{model.name:<14} {size}, {model.description}")

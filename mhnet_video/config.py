@@ -25,6 +25,8 @@ class RestoreConfig:
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
+    engine: str = "auto"
+    """What runs the network: `auto` (the fastest that can), `torch` or `llvm`."""
     strength: float = 1.0
     """Share of the restoration that is applied, 0 (none) to 1 (all)."""
     start: float | None = None

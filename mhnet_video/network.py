@@ -190,10 +190,10 @@ class SelectiveAttention(nn.Module):
             for part in self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
         )
         scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
-        mixed = self._combine(scores * self.temperature) @ v
+        mixed = self.combine(scores * self.temperature) @ v
         return self.project_out(mixed.reshape(batch, -1, height, width))
 
-    def _combine(self, scores: Tensor) -> Tensor:
+    def combine(self, scores: Tensor) -> Tensor:
         """The four softmaxes over the kept shares, weighted and summed, `[N, heads, c, c]`.
 
         Sorted, the kept entries of every share are the first ones, so that one exponential and

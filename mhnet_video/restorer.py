@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mhnet_video.color import add_residual, to_rgb
 from mhnet_video.config import Box
+from mhnet_video.engines import Choice, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame
 from mhnet_video.network import MHNet
@@ -96,11 +97,12 @@ class Restorer:
         model: A shipped model's name, `auto` for the one that suits the device, or a network.
         weights: A weights file to use instead; None for the model's own.
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`.
+        engine: What runs the network: `auto` (the fastest that can), `torch` or `llvm`.
         strength: Share of the restoration that is applied, 0 (none) to 1 (all).
         keep: Boxes left as they are.
 
     Raises:
-        ConfigError: There is no such device, or the strength is out of range.
+        ConfigError: There is no such device or engine, or the strength is out of range.
         WeightsError: The weights cannot be loaded.
     """
 
@@ -108,6 +110,8 @@ class Restorer:
     """The model's name, or the weights file's."""
     device: torch.device
     """Where the network runs."""
+    engine: Choice
+    """What runs the network, and why."""
     passed_through: int
     """Frames left as they were because the network gave no finite numbers for them."""
 
@@ -117,6 +121,7 @@ class Restorer:
         *,
         weights: str | PathLike[str] | None = None,
         device: str = "auto",
+        engine: str = "auto",
         strength: float = 1.0,
         keep: Sequence[Box] = (),
     ) -> None:
@@ -133,7 +138,8 @@ class Restorer:
                 model = DEFAULT_CUDA if self.device.type == "cuda" else DEFAULT_CPU
             self.name = str(weights or model)
             network = load_model(weights or model, self.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.engine = resolve_engine(network, engine)
         self._windows: _Windows[Any] = _Windows(network.config.frames)
 
     def stream(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
@@ -265,8 +271,7 @@ class Restorer:
         padding = (0, -width % multiple, 0, -height % multiple)
         if any(padding):
             window = F.pad(window, padding, mode="replicate")
-        window = window.contiguous(memory_format=torch.channels_last)
-        return self.network.residual(window)[..., :height, :width].float()
+        return self.engine.engine.residual(window)[..., :height, :width]
 
     @staticmethod
     def _check_size(height: int, width: int) -> None:

@@ -73,6 +73,7 @@ def evaluate(
     model: str | None = None,
     weights: str | PathLike[str] | None = None,
     device: str = "auto",
+    engine: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
     restorer: "Restorer | None" = None,
 ) -> Evaluation:
@@ -84,6 +85,7 @@ def evaluate(
         model: The model that restores them; None, with no weights, for the pictures as they are.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        engine: What runs the network: `auto`, `torch` or `llvm`.
         on_progress: Called after each picture.
         restorer: One to use instead of the one described above.
 
@@ -98,7 +100,7 @@ def evaluate(
     if restorer is None and (model or weights):
         from mhnet_video.restorer import Restorer
 
-        restorer = Restorer(model or "auto", weights=weights, device=device)
+        restorer = Restorer(model or "auto", weights=weights, device=device, engine=engine)
     begin = time.monotonic()
     rows: list[Row] = []
     for rainy_path, clean_path in pairs:

@@ -11,10 +11,11 @@ import torch
 
 from mhnet_video import __version__
 from mhnet_video.encoder import working_encoders
+from mhnet_video.engines import llvm_machine, llvm_obstacle
 from mhnet_video.weights import list_models
 
 # distributions whose versions matter when a fault is reported
-_PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "opencv-python")
+_PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "llvmlite", "opencv-python")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Info:
     """This package's, Python's and those of the packages that it stands on."""
     devices: dict[str, str]
     """Name of a device as `--device` takes it, and what it is."""
+    engine: str
+    """What runs the networks of this package on the CPU, and why."""
     models: tuple[Model, ...]
     encoders: tuple[str, ...]
     """Video encoders that really open here."""
@@ -54,6 +57,7 @@ def collect_info() -> Info:
     return Info(
         versions=_versions(),
         devices=_devices(),
+        engine=_engine(),
         models=_models(),
         encoders=tuple(working_encoders()),
     )
@@ -78,6 +82,11 @@ def _devices() -> dict[str, str]:
         gigabytes = properties.total_memory / 2**30
         devices[f"cuda:{index}"] = f"{properties.name}, {gigabytes:.0f} GiB"
     return devices
+
+
+def _engine() -> str:
+    obstacle = llvm_obstacle()
+    return f"torch: {obstacle}" if obstacle else f"llvm: {llvm_machine()}"
 
 
 def _models() -> tuple[Model, ...]:

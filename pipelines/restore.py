@@ -129,6 +129,7 @@ def _restorer_of(config: RestoreConfig) -> "Restorer":
         config.model,
         weights=config.weights,
         device=config.device,
+        engine=config.engine,
         strength=config.strength,
         keep=config.keep,
     )

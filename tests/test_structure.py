@@ -34,6 +34,7 @@ LAYERS = [
         "decoding",
         "notes",
     ],
+    ["packing", "engine", "engines"],
     ["reader", "restorer", "tracks", "streams", "plan", "writer", "contact"],
     ["pipelines"],
     ["terminal", "arguments", "cli", "__main__"],

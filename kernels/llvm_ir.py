@@ -1,0 +1,406 @@
+"""LLVM IR as text: a small emitter with vectors and loops, and the compiler behind it.
+
+Every map is made of 32-bit elements, one for each pixel: a float32 channel, or where the processor
+multiplies pairs of bfloat16, two neighbouring channels. Kernels are written once for both.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+
+_ARGUMENTS: dict[str, Any] = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the kernels are made for."""
+
+    lanes: int
+    """Pixels of a vector."""
+    registers: int
+    """Vector registers."""
+    bfloat16: bool
+    """Whether elements are pairs of bfloat16, multiplied in pairs and summed in float32."""
+    name: str
+    """The instructions, in words."""
+
+    @property
+    def group(self) -> int:
+        """Channels of an element."""
+        return 2 if self.bfloat16 else 1
+
+
+def host_machine(*, bfloat16: bool = True) -> Machine | None:
+    """This processor, or None if it has no vectors of 8 float32.
+
+    Args:
+        bfloat16: Whether bfloat16 may be used where the processor multiplies it natively.
+    """
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f") and features.get("avx512bw") and features.get("avx512vl"):
+        if bfloat16 and features.get("avx512bf16"):
+            return Machine(lanes=16, registers=32, bfloat16=True, name="AVX-512 bfloat16")
+        return Machine(lanes=16, registers=32, bfloat16=False, name="AVX-512 float32")
+    if features.get("avx2") and features.get("fma"):
+        return Machine(lanes=8, registers=16, bfloat16=False, name="AVX2 float32")
+    if features.get("neon") or features.get("fp-armv8"):
+        return Machine(lanes=4, registers=32, bfloat16=False, name="NEON float32")
+    return None
+
+
+class Emitter:
+    """Writes one function.
+
+    Values are the names of LLVM registers, or constants; `float` vectors have type `vector`,
+    vectors of elements type `elements`.
+    """
+
+    def __init__(self, machine: Machine, name: str, arguments: Sequence[tuple[str, str]]) -> None:
+        self.machine = machine
+        self.name = name
+        self.arguments = tuple(arguments)
+        self.vector = f"<{machine.lanes} x float>"
+        self.elements = f"<{machine.lanes} x i32>"
+        self._lines: list[str] = []
+        self._allocas: list[str] = []
+        self._count = 0
+        self._block = "entry"
+        self._declarations: set[str] = set()
+        self._known: dict[str, str] = {}
+
+    # -- plumbing
+
+    def op(self, text: str) -> str:
+        """Append an instruction that has a value."""
+        self._count += 1
+        name = f"%v{self._count}"
+        self._lines.append(f"{name} = {text}")
+        return name
+
+    def _pure(self, text: str) -> str:
+        """Append an instruction whose value depends on nothing else, unless this block has it."""
+        if text not in self._known:
+            self._known[text] = self.op(text)
+        return self._known[text]
+
+    def do(self, text: str) -> None:
+        """Append an instruction without a value."""
+        self._lines.append(text)
+
+    def call(self, returned: str, function: str, arguments: Sequence[tuple[str, str]]) -> str:
+        """Call an intrinsic."""
+        self._declarations.add(
+            f"declare {returned} @{function}({', '.join(kind for kind, _ in arguments)})"
+        )
+        given = ", ".join(f"{kind} {value}" for kind, value in arguments)
+        return self.op(f"call {returned} @{function}({given})")
+
+    def label(self, hint: str) -> str:
+        """A new block's name."""
+        self._count += 1
+        return f"{hint}{self._count}"
+
+    def begin(self, label: str) -> None:
+        """Begin a block."""
+        self._lines.append(f"{label}:")
+        self._block = label
+        self._known = {}
+
+    def loop(
+        self,
+        start: str | int,
+        stop: str | int,
+        step: str | int,
+        carried: Sequence[tuple[str, str]],
+        body: Callable[[str, list[str]], Sequence[str]],
+    ) -> list[str]:
+        """Repeat for an index, carrying values.
+
+        Args:
+            start: First index.
+            stop: End of the indices, excluded.
+            step: Between indices.
+            carried: Type and first value of what is carried.
+            body: From the index and the carried values to the new carried values.
+
+        Returns:
+            The carried values at the end.
+        """
+        before, head, inside, after = (
+            self._block,
+            self.label("head"),
+            self.label("body"),
+            self.label("done"),
+        )
+        self.do(f"br label %{head}")
+        self.begin(head)
+        place = len(self._lines)
+        index = f"%i{head}"
+        names = [f"%c{head}_{number}" for number in range(len(carried))]
+        test = self.op(f"icmp slt i64 {index}, {stop}")
+        self.do(f"br i1 {test}, label %{inside}, label %{after}")
+        self.begin(inside)
+        results = body(index, names)
+        following = self.op(f"add nsw i64 {index}, {step}")
+        last = self._block
+        self.do(f"br label %{head}")
+        self.begin(after)
+        phis = [f"{index} = phi i64 [{start}, %{before}], [{following}, %{last}]"]
+        for name, (kind, first), result in zip(names, carried, results, strict=True):
+            phis.append(f"{name} = phi {kind} [{first}, %{before}], [{result}, %{last}]")
+        self._lines[place:place] = phis
+        return names
+
+    def when(self, condition: str, body: Callable[[], None]) -> None:
+        """Do something if the condition holds."""
+        inside, after = self.label("then"), self.label("after")
+        self.do(f"br i1 {condition}, label %{inside}, label %{after}")
+        self.begin(inside)
+        body()
+        self.do(f"br label %{after}")
+        self.begin(after)
+
+    def store_when(self, condition: str, value: str, pointer: str) -> None:
+        """Store a vector of elements if the condition holds."""
+        self.when(condition, lambda: self.store_elements(value, pointer))
+
+    # -- integers and addresses
+
+    def add(self, a: str | int, b: str | int) -> str:
+        """Sum of two integers."""
+        if isinstance(a, int) and isinstance(b, int):
+            return str(a + b)
+        if str(b) == "0" or str(a) == "0":
+            return str(a if str(b) == "0" else b)
+        return self._pure(f"add nsw i64 {a}, {b}")
+
+    def mul(self, a: str | int, b: str | int) -> str:
+        """Product of two integers."""
+        if str(a) == "1" or str(b) == "1":
+            return str(a if str(b) == "1" else b)
+        return self._pure(f"mul nsw i64 {a}, {b}")
+
+    def at(self, pointer: str, offset: str | int) -> str:
+        """Address of the 32-bit element at an offset."""
+        if str(offset) == "0":
+            return pointer
+        return self._pure(f"getelementptr i32, ptr {pointer}, i64 {offset}")
+
+    def scratch(self, elements: int) -> str:
+        """Room for 32-bit elements, for as long as the function runs."""
+        self._count += 1
+        name = f"%s{self._count}"
+        self._allocas.append(f"{name} = alloca [{elements} x i32], align 64")
+        return name
+
+    # -- vectors
+
+    def load(self, pointer: str) -> str:
+        """A vector of float32."""
+        return self.op(f"load {self.vector}, ptr {pointer}, align 4")
+
+    def store(self, value: str, pointer: str) -> None:
+        """Store a vector of float32."""
+        self.do(f"store {self.vector} {value}, ptr {pointer}, align 4")
+
+    def load_elements(self, pointer: str) -> str:
+        """A vector of elements."""
+        return self.op(f"load {self.elements}, ptr {pointer}, align 4")
+
+    def store_elements(self, value: str, pointer: str) -> None:
+        """Store a vector of elements."""
+        self.do(f"store {self.elements} {value}, ptr {pointer}, align 4")
+
+    def _splat(self, kind: str, value: str) -> str:
+        lanes = self.machine.lanes
+        one = self.op(f"insertelement <{lanes} x {kind}> poison, {kind} {value}, i32 0")
+        return self.op(
+            f"shufflevector <{lanes} x {kind}> {one}, <{lanes} x {kind}> poison, "
+            f"<{lanes} x i32> zeroinitializer"
+        )
+
+    def broadcast(self, pointer: str) -> str:
+        """One float32 in all lanes."""
+        return self._splat("float", self.op(f"load float, ptr {pointer}, align 4"))
+
+    def broadcast_element(self, pointer: str) -> str:
+        """One element in all lanes."""
+        return self._splat("i32", self.op(f"load i32, ptr {pointer}, align 4"))
+
+    def constant(self, value: float) -> str:
+        """A float32 constant in all lanes."""
+        bits = ctypes.c_uint64.from_buffer(ctypes.c_double(ctypes.c_float(value).value)).value
+        return "<" + ", ".join([f"float 0x{bits:016X}"] * self.machine.lanes) + ">"
+
+    def fadd(self, a: str, b: str) -> str:
+        """Sum."""
+        return self.op(f"fadd {self.vector} {a}, {b}")
+
+    def fmul(self, a: str, b: str) -> str:
+        """Product."""
+        return self.op(f"fmul {self.vector} {a}, {b}")
+
+    def fma(self, a: str, b: str, c: str) -> str:
+        """`a * b + c`."""
+        v = self.vector
+        return self.call(v, f"llvm.fma.v{self.machine.lanes}f32", [(v, a), (v, b), (v, c)])
+
+    def keep(self, value: str, mask: str) -> str:
+        """The lanes whose mask is all ones; zero in the others, whatever they held."""
+        bits = self.op(f"bitcast {self.vector} {value} to {self.elements}")
+        kept = self.op(f"and {self.elements} {bits}, {mask}")
+        return self.op(f"bitcast {self.elements} {kept} to {self.vector}")
+
+    def shuffle(self, a: str, b: str, order: Sequence[int], kind: str = "i32") -> str:
+        """Lanes chosen from two vectors."""
+        lanes = self.machine.lanes
+        chosen = ", ".join(f"i32 {lane}" for lane in order)
+        return self.op(
+            f"shufflevector <{lanes} x {kind}> {a}, <{lanes} x {kind}> {b}, "
+            f"<{len(order)} x i32> <{chosen}>"
+        )
+
+    def deinterleave(self, a: str, b: str, kind: str = "i32") -> tuple[str, str]:
+        """Even and odd lanes of two vectors that follow each other."""
+        lanes = self.machine.lanes
+        return (
+            self.shuffle(a, b, range(0, 2 * lanes, 2), kind),
+            self.shuffle(a, b, range(1, 2 * lanes, 2), kind),
+        )
+
+    def interleave(self, even: str, odd: str, kind: str = "i32") -> tuple[str, str]:
+        """The inverse of `deinterleave`."""
+        lanes = self.machine.lanes
+        order = [half * lanes + lane for lane in range(lanes) for half in (0, 1)]
+        return (
+            self.shuffle(even, odd, order[:lanes], kind),
+            self.shuffle(even, odd, order[lanes:], kind),
+        )
+
+    def sum_lanes(self, value: str) -> str:
+        """The sum of all lanes, a scalar."""
+        name = f"llvm.vector.reduce.fadd.v{self.machine.lanes}f32"
+        self._declarations.add(f"declare float @{name}(float, {self.vector})")
+        return self.op(f"call reassoc float @{name}(float 0.0, {self.vector} {value})")
+
+    # -- elements
+
+    def dot(self, total: str, x: str, weight: str) -> str:
+        """`total` plus the products of the channels of two vectors of elements."""
+        v, m = self.vector, self.machine
+        if not m.bfloat16:
+            x = self.op(f"bitcast {self.elements} {x} to {v}")
+            weight = self.op(f"bitcast {self.elements} {weight} to {v}")
+            return self.fma(x, weight, total)
+        pair = f"<{2 * m.lanes} x bfloat>"
+        x = self.op(f"bitcast {self.elements} {x} to {pair}")
+        weight = self.op(f"bitcast {self.elements} {weight} to {pair}")
+        return self.call(
+            v,
+            f"llvm.x86.avx512bf16.dpbf16ps.{32 * m.lanes}",
+            [(v, total), (pair, x), (pair, weight)],
+        )
+
+    def ones(self) -> str:
+        """Elements whose channels are all one."""
+        value = 0x3F803F80 if self.machine.bfloat16 else 0x3F800000
+        return "<" + ", ".join([f"i32 {value}"] * self.machine.lanes) + ">"
+
+    def _to_bfloat16(self, low: str, high: str) -> str:
+        """Two vectors of float32, rounded, one after the other."""
+        lanes = self.machine.lanes
+        return self.call(
+            f"<{2 * lanes} x bfloat>",
+            f"llvm.x86.avx512bf16.cvtne2ps2bf16.{32 * lanes}",
+            [(self.vector, high), (self.vector, low)],
+        )
+
+    def pack(self, channels: Sequence[str]) -> str:
+        """Elements from the float32 vectors of their channels."""
+        lanes = self.machine.lanes
+        if not self.machine.bfloat16:
+            return self.op(f"bitcast {self.vector} {channels[0]} to {self.elements}")
+        both = self._to_bfloat16(channels[0], channels[1])
+        order = ", ".join(f"i32 {half * lanes + lane}" for lane in range(lanes) for half in (0, 1))
+        kind = f"<{2 * lanes} x bfloat>"
+        mixed = self.op(
+            f"shufflevector {kind} {both}, {kind} poison, <{2 * lanes} x i32> <{order}>"
+        )
+        return self.op(f"bitcast {kind} {mixed} to {self.elements}")
+
+    def pack_neighbours(self, low: str, high: str) -> str:
+        """Elements from 2 * lanes float32 that follow each other, two to an element."""
+        both = self._to_bfloat16(low, high)
+        return self.op(f"bitcast <{2 * self.machine.lanes} x bfloat> {both} to {self.elements}")
+
+    def unpack(self, elements: str) -> list[str]:
+        """The float32 vectors of the channels of elements."""
+        e, v = self.elements, self.vector
+        if not self.machine.bfloat16:
+            return [self.op(f"bitcast {e} {elements} to {v}")]
+        sixteen = "<" + ", ".join(["i32 16"] * self.machine.lanes) + ">"
+        upper = "<" + ", ".join(["i32 -65536"] * self.machine.lanes) + ">"
+        low = self.op(f"shl {e} {elements}, {sixteen}")
+        high = self.op(f"and {e} {elements}, {upper}")
+        return [self.op(f"bitcast {e} {low} to {v}"), self.op(f"bitcast {e} {high} to {v}")]
+
+    def inverse_root(self, value: str) -> str:
+        """1 / sqrt, as precise as the elements are."""
+        v = self.vector
+        if self.machine.bfloat16:
+            mask = "i16 -1"
+            name = "llvm.x86.avx512.rsqrt14.ps.512"
+            self._declarations.add(f"declare {v} @{name}({v}, {v}, i16)")
+            return self.op(f"call {v} @{name}({v} {value}, {v} zeroinitializer, {mask})")
+        root = self.call(v, f"llvm.sqrt.v{self.machine.lanes}f32", [(v, value)])
+        return self.op(f"fdiv {v} {self.constant(1.0)}, {root}")
+
+    # -- the result
+
+    def text(self) -> tuple[str, set[str]]:
+        """The function's definition, and the declarations that it needs."""
+        given = ", ".join(
+            f"{kind} {'noalias ' if kind == 'ptr' else ''}%{name}" for name, kind in self.arguments
+        )
+        body = "\n".join(["entry:", *self._allocas, *self._lines, "ret void"])
+        return f"define void @{self.name}({given}) #0 {{\n{body}\n}}\n", self._declarations
+
+
+class Library:
+    """Compiled functions, callable from any thread; they hold no lock while they run."""
+
+    def __init__(self, machine: Machine, emitters: Sequence[Emitter]) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        texts, declarations = [], set[str]()
+        for emitter in emitters:
+            text, needed = emitter.text()
+            texts.append(text)
+            declarations |= needed
+        features = llvm.get_host_cpu_features().flatten()
+        width = 32 * machine.lanes
+        attributes = (
+            f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" '
+            f'"min-legal-vector-width"="{width}" }}'
+        )
+        source = "\n".join([*sorted(declarations), *texts, attributes])
+        module = llvm.parse_assembly(source)
+        target = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True
+        )
+        module.triple = llvm.get_process_triple()
+        module.data_layout = str(target.target_data)
+        # no passes over the text: they took longer than the code generator, and gained nothing
+        self._target, self._module = target, module
+        self._engine = llvm.create_mcjit_compiler(module, target)
+        self._engine.finalize_object()
+        self.functions: dict[str, Callable[..., None]] = {}
+        for emitter in emitters:
+            kinds = [_ARGUMENTS[kind] for _, kind in emitter.arguments]
+            address = self._engine.get_function_address(emitter.name)
+            function = ctypes.CFUNCTYPE(None, *kinds)(address)
+            function.library = self  # type: ignore[attr-defined]  # keeps the code where it is
+            self.functions[emitter.name] = function
