@@ -154,6 +154,7 @@ def muxer_options(
     *,
     has_cues: bool,
     has_late_track: bool,
+    is_seekable: bool,
 ) -> dict[str, str]:
     """Options with which times stay exact and a killed run leaves a file that plays.
 
@@ -163,6 +164,7 @@ def muxer_options(
         metadata: What will be written about the whole file.
         has_cues: Whether there will be subtitles.
         has_late_track: Whether a track has nothing for a while, or for ever.
+        is_seekable: Whether the muxer can go back, and make an ordinary MP4 of fragments.
     """
     options = {
         "flush_packets": "1",
@@ -175,7 +177,7 @@ def muxer_options(
         del options["avoid_negative_ts"]
     if not kind.is_mp4:
         return options
-    flags = "hybrid_fragmented"
+    flags = "hybrid_fragmented" if is_seekable else "frag_keyframe"
     if has_late_track:
         # the index of a killed run would be waiting for this track, and all else in memory
         options["use_editlist"] = "1"

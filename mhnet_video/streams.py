@@ -131,8 +131,10 @@ class Tracks:
         """Whether the muxer writes a header for a stream as it is, found out by doing so."""
         first = self._first.get(stream.index, b"")
         nowhere = _Nowhere(is_seekable=self._is_seekable)
+        # an MP4 that the muxer cannot go back in is one of fragments
+        options = {} if self._is_seekable else {"movflags": "frag_keyframe"}
         try:
-            with av.open(nowhere, "w", format=self._kind.name) as trial:
+            with av.open(nowhere, "w", format=self._kind.name, container_options=options) as trial:
                 target = add_copy(trial, stream, first)
                 if not target.time_base:
                     target.time_base = Fraction(1, 1000)

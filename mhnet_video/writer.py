@@ -181,6 +181,7 @@ class VideoWriter:
                 metadata,
                 has_cues=has_cues(kind, self._reader),
                 has_late_track=has_late_track(self._reader),
+                is_seekable=self._sink.is_seekable,
             ),
             metadata_errors="surrogateescape",
             buffer_size=_BUFFER_BYTES,

@@ -194,7 +194,8 @@ class _Run:
             if written.close(patience):
                 partial = writer.abandon(is_quick=is_hurried)
             restored.close(patience)
-            if partial is not None and isinstance(error, MHNetVideoError):
+            is_told = partial is None or str(partial) in str(error)
+            if isinstance(error, MHNetVideoError) and not is_told:
                 raise type(error)(f"{error} What was done until then is in {partial}.") from error
             raise
         if interrupt is not None:
