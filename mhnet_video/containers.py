@@ -180,6 +180,7 @@ def muxer_options(
     flags = "hybrid_fragmented" if is_seekable else "frag_keyframe"
     if has_late_track:
         # the index of a killed run would be waiting for this track, and all else in memory
+        flags += "+empty_moov"
         options["use_editlist"] = "1"
     else:
         # ... and otherwise knows when each track begins

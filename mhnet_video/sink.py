@@ -120,6 +120,11 @@ class Sink:
         """Let nothing more reach the file."""
         self._is_frozen = True
 
+    @property
+    def closed(self) -> bool:
+        """Whether PyAV is to leave out the end of the file, as one that was closed has none."""
+        return self._is_frozen
+
     def close(self) -> None:
         """Close the file under the name it has."""
         with contextlib.suppress(OSError):

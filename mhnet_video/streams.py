@@ -139,6 +139,8 @@ class Tracks:
                 if not target.time_base:
                     target.time_base = Fraction(1, 1000)
                 trial.start_encoding()
+                # FFmpeg 8.1 may crash when it ends a file with nothing in it
+                nowhere.closed = True
         except (FFmpegError, ValueError):
             return False
         return True
@@ -252,6 +254,7 @@ class _Nowhere:
     """A file whose bytes are forgotten."""
 
     name = "trial"
+    closed = False
 
     def __init__(self, *, is_seekable: bool) -> None:
         self._position = 0

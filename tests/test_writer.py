@@ -298,19 +298,62 @@ def test_odd_sizes_stay_as_they_are(width: int, height: int, expected: str, tmp_
         assert (stream.width, stream.height) == (width, height)
 
 
-def test_only_the_last_tracks_need_a_look_at_the_trailer(tmp_path: Path) -> None:
-    """A track that never has anything keeps nothing in memory and no index back."""
-    path = Clip(
-        video=(Video(times=every(40, 80)),), subtitles=(Subtitles(codec="mov_text", cues=()),)
-    ).make(tmp_path)
-    with VideoReader(path) as reader, VideoWriter(tmp_path / "out.mp4", reader) as writer:
+LATE = {
+    "late sound": Clip(
+        video=(Video(times=every(40, 100)),), audio=(Audio(start=3.0, seconds=0.9),)
+    ),
+    "no cues": Clip(
+        video=(Video(times=every(40, 100)),), subtitles=(Subtitles(codec="mov_text", cues=()),)
+    ),
+    "a late cue": Clip(
+        name="clip.mkv",
+        video=(Video(times=every(40, 100)),),
+        subtitles=(Subtitles(cues=((3.5, 0.2, "late"),)),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_track_that_begins_late_keeps_nothing_back(
+    name: str, ending: str, tmp_path: Path
+) -> None:
+    """Else all of the file would be in memory until it comes, and lost with a kill."""
+    path = LATE[name].make(tmp_path)
+    output = tmp_path / f"out{ending}"
+    with VideoReader(path) as reader, VideoWriter(output, reader) as writer:
         sizes = []
         for item in reader:
             writer.write(item)
-            assert writer.partial is not None
-            sizes.append(writer.partial.stat().st_size)
-        assert sizes[-1] > sizes[len(sizes) // 2] > 0
+            if isinstance(item, Frame):
+                assert writer.partial is not None
+                sizes.append(writer.partial.stat().st_size)
+        assert sizes[60] > sizes[30] > 0
         writer.finish()
+    for file in (path, output):
+        with av.open(str(file)) as container:
+            shown = [f.pts * f.time_base for f in container.decode(video=0)]
+            assert shown == [Fraction(t, 1000) for t in every(40, 100)]
+    before, after = (_first_sound(file) for file in (path, output))
+    assert before is None or abs(before - after) < 0.001
+
+
+def _first_sound(path: Path) -> float | None:
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None
+        packet = next(container.demux(container.streams.audio[0]))
+        return float(packet.pts * packet.time_base)
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_run_that_ends_right_after_its_header(name: str, tmp_path: Path) -> None:
+    path = LATE[name].make(tmp_path)
+    with VideoReader(path) as reader, VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        frame = next(item for item in reader if isinstance(item, Frame))
+        writer.write(frame)
+        writer.abandon(is_quick=True)
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_unchanged_frames_go_to_the_encoder_as_they_came(
