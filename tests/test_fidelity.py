@@ -601,7 +601,10 @@ TIMES = [
     Promise("offset start alone, MP4", Clip(video=video(times=uneven(9, 480))), "out.mp4", ALL),
     Promise(
         "offset start in thirds of a second, MP4",
-        Clip(video=video(times=every(1, 10, start=10), time_base=Fraction(1, 30), rate=30)),
+        Clip(
+            video=video(times=every(1, 10, start=10), time_base=Fraction(1, 30), rate=30),
+            options=(("movie_timescale", "30"),),
+        ),
         "out.mp4",
         ALL,
     ),
