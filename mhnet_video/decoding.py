@@ -1,15 +1,27 @@
-"""From FFmpeg's decoded pictures to frames, and what a picture says about itself."""
+"""From a file to its frames and the packets of its other streams, across what is damaged."""
 
+import os
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
+from av.container import InputContainer
+from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
+from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import Decoded, layout_of, planes_of, to_planar
+
+if TYPE_CHECKING:
+    Packet = av.Packet[Any]
+else:
+    Packet = av.Packet
+Item = Frame | Packet
 
 # AVColorSpace to the names of `Frame.matrix`
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco"}
@@ -22,6 +34,8 @@ _TURNS = {
     180: (-_ONE, 0, 0, 0, -_ONE, 0, 0, 0, _UNIT),
     270: (0, _ONE, 0, -_ONE, 0, 0, 0, 0, _UNIT),
 }
+# a file that fails this often in a row without a packet has no more to give
+_MAX_READ_ERRORS = 64
 
 
 class FrameMaker:
@@ -75,6 +89,94 @@ class FrameMaker:
                 "display_matrix": display_matrix,
             },
         )
+
+
+class Decoder:
+    """Decodes one stream of a file, and hands on the packets of the others.
+
+    Args:
+        container: The file.
+        stream: What to decode.
+        name: What a person calls the file.
+        fps: The stream's nominal rate.
+    """
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, *, name: str, fps: Fraction
+    ) -> None:
+        self.container = container
+        self.stream = stream
+        self.name = name
+        self.fps = fps
+        self.time_base = Fraction(stream.time_base or Fraction(1, 90000))
+        self.damaged = 0
+        """Packets and frames lost so far."""
+        self._expected = 0
+        self._maker = FrameMaker(self.time_base, fps)
+
+    def _packets(self) -> Iterator[Packet]:
+        """Packets to the end of the file, across what cannot be read."""
+        self.damaged += self._beyond_end()
+        failures = 0
+        while failures < _MAX_READ_ERRORS:
+            try:
+                for packet in self.container.demux():
+                    failures = 0
+                    yield packet
+                return
+            except (FFmpegError, OSError):
+                failures += 1
+                self.damaged += 1
+        # what was read before is decoded to its last frame
+        flush = av.Packet()
+        flush.stream = self.stream
+        yield flush
+
+    def _beyond_end(self) -> int:
+        """Frames that the file's index names and that the file, cut short, does not hold."""
+        entries = self.stream.index_entries
+        size = self.container.size if os.path.isfile(self.container.name) else 0
+        if not size or not len(entries) or entries[-1].pos + entries[-1].size <= size:
+            return 0
+        return sum(entry.pos >= size for entry in entries)
+
+    def _decode(self, packet: Packet) -> list[av.VideoFrame]:
+        if packet.is_corrupt:
+            self.damaged += 1
+            self._expected += 1
+        try:
+            pictures = self.stream.decode(packet if packet.size else None)
+        except EOFError:
+            return []
+        except (FFmpegError, ValueError, MemoryError):
+            self.damaged += 1
+            return []
+        for picture in pictures:
+            # damage that a packet was counted for shows again in its picture
+            if picture.is_corrupt and not self._expected:
+                self.damaged += 1
+            elif picture.is_corrupt:
+                self._expected -= 1
+        return pictures
+
+    def _frame(self, picture: av.VideoFrame) -> Frame:
+        try:
+            return self._maker.frame(picture)
+        except ValueError as error:
+            raise ReadError(
+                f"{self.name} cannot be read, as {error}; convert it to yuv420p first."
+            ) from error
+
+    def items(self) -> Iterator[Item]:
+        """Frames and packets in the order of the file; may be asked for again after a search."""
+        self._maker = FrameMaker(self.time_base, self.fps)
+        for packet in self._packets():
+            # the packets that flush decoders at the end carry the number of no stream
+            if packet.stream.index == self.stream.index:
+                for picture in self._decode(packet):
+                    yield self._frame(picture)
+            elif packet.size:
+                yield packet
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:

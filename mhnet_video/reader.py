@@ -11,32 +11,28 @@ from fractions import Fraction
 from itertools import chain
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 import av
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from mhnet_video.decoding import FrameMaker
+from mhnet_video.decoding import Decoder, Item, Packet
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.source import open_source, why_unreadable
 from mhnet_video.stage import Stage
 from mhnet_video.timeline import Timeline
 
-if TYPE_CHECKING:
-    Packet = av.Packet[Any]
-else:
-    Packet = av.Packet
-Item = Frame | Packet
-
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
-# a file that fails this often in a row without a packet has no more to give
-_MAX_READ_ERRORS = 64
+# what other streams may have before the first frame; a file with more has no frame
+_MAX_LEAD_BYTES = 256 << 20
+# a decoded picture of more needs gigabytes
+_MAX_PIXELS = 1 << 28
 # recordings that begin later are shifted to zero: hours of nothing are of no use to a player
 _LATEST_START_SECONDS = 10
 # formats whose clock may jump
@@ -85,8 +81,6 @@ class VideoReader:
         self.end: Fraction | None = None
         """Where the part that was asked for ends, on the source's clock; None for the file's
         end, and until the first frame."""
-        self.damaged = 0
-        """Packets and frames lost so far."""
         self.container = open_source(source)
         try:
             self.stream = self._choose_stream()
@@ -115,6 +109,12 @@ class VideoReader:
         raise ReadError(f"{self.name} has {found}; name a video file.")
 
     def _prepare(self) -> None:
+        width, height = self.stream.width, self.stream.height
+        if width * height > _MAX_PIXELS:
+            raise ReadError(
+                f"{self.name} has {width}x{height} pixels, more than fit into memory; "
+                "scale it down or cut it into parts first."
+            )
         self.stream.thread_type = "AUTO"
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 90000))
         rate = self.stream.average_rate or self.stream.guessed_rate
@@ -127,8 +127,7 @@ class VideoReader:
         self._timeline: Timeline[Item] | None = None
         if any(part in _JUMPING_FORMATS for part in name.split(",")):
             self._timeline = Timeline()
-        self._maker = FrameMaker(self.time_base, self.fps)
-        self._expected = 0
+        self._decoder = Decoder(self.container, self.stream, name=self.name, fps=self.fps)
 
     def _estimate(self) -> int | None:
         if self.is_picture:
@@ -146,6 +145,11 @@ class VideoReader:
         if self.duration is not None:
             left = min(left, self.duration)
         return max(1, round(count * left / whole))
+
+    @property
+    def damaged(self) -> int:
+        """Packets and frames lost so far."""
+        return self._decoder.damaged
 
     @property
     def jumps(self) -> int:
@@ -168,78 +172,14 @@ class VideoReader:
         """The items; a second iterator goes on where the first one ended."""
         return self.ahead()
 
-    # from the file to items, whatever their time
-
-    def _packets(self) -> Iterator[Packet]:
-        """Packets to the end of the file, across what cannot be read."""
-        self.damaged += self._beyond_end()
-        failures = 0
-        while failures < _MAX_READ_ERRORS:
-            try:
-                for packet in self.container.demux():
-                    failures = 0
-                    yield packet
-                return
-            except (FFmpegError, OSError):
-                failures += 1
-                self.damaged += 1
-        # what was read before is decoded to its last frame
-        flush = av.Packet()
-        flush.stream = self.stream
-        yield flush
-
-    def _beyond_end(self) -> int:
-        """Frames that the file's index names and that the file, cut short, does not hold."""
-        entries = self.stream.index_entries
-        size = self.container.size if os.path.isfile(self.name) else 0
-        if not size or not len(entries) or entries[-1].pos + entries[-1].size <= size:
-            return 0
-        return sum(entry.pos >= size for entry in entries)
-
-    def _decode(self, packet: Packet) -> list[av.VideoFrame]:
-        if packet.is_corrupt:
-            self.damaged += 1
-            self._expected += 1
-        try:
-            pictures = self.stream.decode(packet if packet.size else None)
-        except EOFError:
-            return []
-        except (FFmpegError, ValueError, MemoryError):
-            self.damaged += 1
-            return []
-        for picture in pictures:
-            # damage that a packet was counted for shows again in its picture
-            if picture.is_corrupt and not self._expected:
-                self.damaged += 1
-            elif picture.is_corrupt:
-                self._expected -= 1
-        return pictures
-
-    def _frame(self, picture: av.VideoFrame) -> Frame:
-        try:
-            return self._maker.frame(picture)
-        except ValueError as error:
-            raise ReadError(
-                f"{self.name} cannot be read, as {error}; convert it to yuv420p first."
-            ) from error
-
-    def _decoded(self) -> Iterator[Item]:
-        for packet in self._packets():
-            # the packets that flush decoders at the end carry the number of no stream
-            if packet.stream.index == self.stream.index:
-                for picture in self._decode(packet):
-                    yield self._frame(picture)
-            elif packet.size:
-                yield packet
-
     # from items to those wanted, at their times
 
     def _straightened(self) -> Iterator[Item]:
         """The items, without the jumps of a clock that jumps."""
         if self._timeline is None:
-            yield from self._decoded()
+            yield from self._decoder.items()
             return
-        for item in self._decoded():
+        for item in self._decoder.items():
             time = _time_of(item)
             if time is None:
                 yield item
@@ -258,10 +198,14 @@ class VideoReader:
         items = self._from_start() if self.start else self._straightened()
         end: Fraction | None = None
         waiting: list[Packet] = []
+        waiting_bytes = 0
         for item in items:
             if self.origin is None:
                 if not isinstance(item, Frame):
                     waiting.append(item)
+                    waiting_bytes += item.size
+                    if waiting_bytes > _MAX_LEAD_BYTES:
+                        break
                     continue
                 self.origin = self._origin_of(item)
                 if self.duration is not None:
@@ -343,7 +287,6 @@ class VideoReader:
 
     def _seek(self, time: Fraction | None) -> bool:
         """Go to the key frame before a time, or to the beginning; False where that fails."""
-        self._maker = FrameMaker(self.time_base, self.fps)
         if self._timeline is not None:
             self._timeline = Timeline()
         # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded

@@ -120,3 +120,12 @@ def _is_cut_in_index(url: str) -> bool:
 def _file_formats() -> str:
     """The formats that hold video themselves, and do not name other files to be opened."""
     return ",".join(sorted(av.formats_available - _FOREIGN_FORMATS))
+
+
+def plays(path: str | PathLike[str]) -> bool:
+    """Whether a file holds a picture that can be decoded."""
+    try:
+        with av.open(str(path)) as container:
+            return next(container.decode(video=0), None) is not None
+    except (FFmpegError, OSError, ValueError, IndexError):
+        return False

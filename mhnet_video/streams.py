@@ -13,8 +13,9 @@ from av.error import FFmpegError
 from av.stream import AttachmentStream, Discard, Stream
 
 from mhnet_video.containers import Format
+from mhnet_video.decoding import Packet
 from mhnet_video.notes import printable
-from mhnet_video.reader import COVER, Packet
+from mhnet_video.reader import COVER
 from mhnet_video.tracks import AdtsTrack, SubtitleTrack, Track, add_audio, add_copy, has_adts
 
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])

@@ -16,7 +16,7 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
 from mhnet_video.containers import Format
-from mhnet_video.reader import Packet
+from mhnet_video.decoding import Packet
 
 _NON_STRICT = 0x20000  # AVFMT_TS_NONSTRICT: two packets may have one time
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)

@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from mhnet_video.boxes import add_cover
 from mhnet_video.containers import Format, format_of, muxer_options, picture_encoder
+from mhnet_video.decoding import Item, Packet
 from mhnet_video.encoder import Encoding, encoder_options, working_encoders
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
@@ -23,8 +24,9 @@ from mhnet_video.jpeg import with_segments_of
 from mhnet_video.notes import Notes
 from mhnet_video.pixels import Converter
 from mhnet_video.plan import has_cues, has_late_track, plan_encoding, usual_encoder
-from mhnet_video.reader import Item, Packet, VideoReader
+from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
+from mhnet_video.source import plays
 from mhnet_video.streams import Tracks, dress, file_metadata
 from mhnet_video.tracks import has_adts
 
@@ -389,7 +391,7 @@ class VideoWriter:
                 self._container.close()
         self._sink.close()
         partial = self.partial
-        if partial is not None and (self._container is None or not _plays(partial)):
+        if partial is not None and (self._container is None or not plays(partial)):
             self._sink.discard()
             partial = None
         return partial
@@ -406,12 +408,3 @@ class VideoWriter:
     ) -> None:
         """Abandon the file unless it was finished."""
         self.abandon()
-
-
-def _plays(path: Path) -> bool:
-    """Whether a file holds a picture that can be decoded."""
-    try:
-        with av.open(str(path)) as container:
-            return next(container.decode(video=0), None) is not None
-    except (FFmpegError, OSError, ValueError, IndexError):
-        return False

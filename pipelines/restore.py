@@ -10,10 +10,11 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import RestoreConfig
+from mhnet_video.decoding import Item
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import beside
-from mhnet_video.reader import Item, VideoReader, size_in_bytes
+from mhnet_video.reader import VideoReader, size_in_bytes
 from mhnet_video.sink import check_destination
 from mhnet_video.stage import Stage
 from mhnet_video.writer import VideoWriter
@@ -210,21 +211,22 @@ class _Run:
             try:
                 news = written.poll(_TICK_SECONDS)
             except StopIteration:
-                self._tell(reader, writer, position)
+                # now it is known how many there were
+                self._tell(writer, position, writer.frames)
                 return False
             now = time.monotonic()
             if news is not None:
                 position = news[0]
                 if now - told >= _TICK_SECONDS:
                     told = now
-                    self._tell(reader, writer, position)
+                    self._tell(writer, position, reader.num_frames)
 
-    def _tell(self, reader: VideoReader, writer: VideoWriter, position: float) -> None:
+    def _tell(self, writer: VideoWriter, position: float, total: int | None) -> None:
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
                     frames=writer.frames,
-                    total=reader.num_frames,
+                    total=total,
                     seconds=time.monotonic() - self._begin,
                     position_seconds=position,
                 )

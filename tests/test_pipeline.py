@@ -21,6 +21,7 @@ from standin import StandIn
 
 import mhnet_video.writer
 from mhnet_video.config import RestoreConfig
+from mhnet_video.decoding import Decoder
 from mhnet_video.errors import MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.pipelines.restore import Progress, restore_video
@@ -71,7 +72,7 @@ def test_reader_restorer_and_writer_have_threads_of_their_own(
 
         monkeypatch.setattr(owner, name, call)
 
-    watch(VideoReader, "_decode", "decode")
+    watch(Decoder, "_decode", "decode")
     watch(mhnet_video.writer.VideoWriter, "write", "encode")
     restore_video(long_clip, tmp_path / "out.mp4", restorer=Watching())
     assert [len(names) for names in seen.values()] == [1, 1, 1]
@@ -152,7 +153,7 @@ def test_the_stages_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr(owner, name, call)
 
-    slow(VideoReader, "_frame")
+    slow(Decoder, "_frame")
     slow(mhnet_video.writer.VideoWriter, "_encode")
     begin = time.monotonic()
     restore_video(source, tmp_path / "out.mp4", restorer=StandIn(seconds=rest))
@@ -200,17 +201,17 @@ def test_an_error_of_the_restorer_at_the_first_frame_ends_all(
 def test_an_error_of_the_reader_ends_all(
     long_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = VideoReader._frame
+    plain = Decoder._frame
     count = 0
 
-    def fail(self: VideoReader, picture: Any) -> Any:
+    def fail(self: Decoder, picture: Any) -> Any:
         nonlocal count
         count += 1
         if count == 60:
             raise ReadError("the reader broke")
         return plain(self, picture)
 
-    monkeypatch.setattr(VideoReader, "_frame", fail)
+    monkeypatch.setattr(Decoder, "_frame", fail)
     with pytest.raises(ReadError, match="the reader broke"):
         restore_video(long_clip, tmp_path / "out.mp4", restorer=StandIn())
     assert not (tmp_path / "out.mp4").exists()
