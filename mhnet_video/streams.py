@@ -95,12 +95,21 @@ class Tracks:
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """The packets to write for one of the source; none for a stream that is not kept."""
         track = self._tracks.get(packet.stream_index)
-        return () if track is None else track.packets(packet, origin)
+        if track is None:
+            return ()
+        try:
+            return track.packets(packet, origin)
+        except (FFmpegError, ValueError):
+            track.refused += 1
+            return ()
 
     def flush(self) -> Iterable[Packet]:
         """The packets to write at the end."""
         for track in self._tracks.values():
-            yield from track.flush()
+            try:
+                yield from track.flush()
+            except (FFmpegError, ValueError):
+                track.refused += 1
 
     @property
     def refused(self) -> int:

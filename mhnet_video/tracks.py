@@ -35,7 +35,11 @@ class Track:
         self._step = 0 if target.container.format.flags & _NON_STRICT else 1
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
-        """The packets to write for one of the source, its time moved by `origin` seconds."""
+        """The packets to write for one of the source, its time moved by `origin` seconds.
+
+        Raises:
+            FFmpegError: It is damaged.
+        """
         return [self._place(packet, origin)]
 
     def flush(self) -> Iterable[Packet]:
@@ -78,11 +82,7 @@ class AdtsTrack(Track):
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """The packet without its header."""
         time_base = packet.time_base
-        try:
-            bare = self._filter.filter(packet)
-        except (FFmpegError, ValueError):
-            self.refused += 1
-            return []
+        bare = self._filter.filter(packet)
         for item in bare:
             item.time_base = time_base
         return [self._place(item, origin) for item in bare]
@@ -100,11 +100,7 @@ class AudioTrack(Track):
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """Encoded packets that the packet completes."""
-        try:
-            frames = self._source.decode(packet)
-        except (FFmpegError, ValueError):
-            self.refused += 1
-            return []
+        frames = self._source.decode(packet)
         ready: list[Packet] = []
         for frame in frames:
             if frame.pts is not None and frame.time_base:
@@ -161,14 +157,10 @@ class SubtitleTrack(Track):
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """The subtitle in its new notation."""
         decoder: Any = self._source.codec_context
-        try:
-            subtitle = decoder.decode2(packet)
-            encoded = None if subtitle is None else self._encoder.encode_subtitle(subtitle)
-        except (FFmpegError, ValueError):
-            self.refused += 1
+        subtitle = decoder.decode2(packet)
+        if subtitle is None:
             return []
-        if encoded is None:
-            return []
+        encoded = self._encoder.encode_subtitle(subtitle)
         encoded.pts = encoded.dts = packet.pts if packet.pts is not None else packet.dts
         encoded.duration = packet.duration
         encoded.time_base = packet.time_base
