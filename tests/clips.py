@@ -38,6 +38,8 @@ class Audio:
     rate: int = 48000
     start: float = 0.0
     seconds: float = 0.8
+    pause: float = 0.0
+    """Seconds without a packet, half way."""
     metadata: dict[str, str] = field(default_factory=dict)
     disposition: int = 0
 
@@ -240,7 +242,8 @@ def _add_audio(container: Any, audio: Audio) -> Callable[[], list[Any]]:
             tone += 0.05 * np.sin(0.37 * positions**1.1)
             frame = av.AudioFrame.from_ndarray(tone.astype(np.float32)[None], "fltp", "mono")
             frame.rate = audio.rate
-            frame.pts = first + round(audio.start * audio.rate)
+            late = audio.start + (audio.pause if first >= total / 2 else 0)
+            frame.pts = first + round(late * audio.rate)
             frame.time_base = Fraction(1, audio.rate)
             for part in resampler.resample(frame):
                 packets += stream.encode(part)

@@ -329,6 +329,20 @@ def sound(path: str | Path, track: int = 0) -> NDArray[np.int16]:
     return np.concatenate(found) if found else np.zeros(0, np.int16)
 
 
+def last_sound(path: str | Path, track: int = 0) -> float:
+    """When the sound of one audio track falls silent for good, in seconds from its beginning."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("s16", "mono")
+        first = last = None
+        for frame in container.decode(audio=track):
+            first = frame.time if first is None else first
+            for part in resampler.resample(frame):
+                loud = np.flatnonzero(np.abs(part.to_ndarray()[0].astype(int)) > 2000)
+                if len(loud):
+                    last = frame.time + loud[-1] / part.sample_rate
+    return float((last or 0) - (first or 0))
+
+
 def psnr(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Peak signal to noise of 8-bit samples, in decibels."""
     error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))

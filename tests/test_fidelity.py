@@ -201,6 +201,13 @@ def audio_starts(case: Case) -> None:
         assert abs(after - before) <= Fraction(1, 20)
 
 
+def audio_ends(case: Case) -> None:
+    """The tone after a pause comes when it came before."""
+    for track in range(len(case.source.of("audio"))):
+        before, after = (probe.last_sound(item.path, track) for item in (case.source, case.output))
+        assert abs(after - before) < 0.05
+
+
 def audio_becomes(codec: str) -> Check:
     """The container refuses the codec: re-encoded, as long as before, and told."""
 
@@ -824,6 +831,24 @@ AUDIO = [
         Clip(name="clip.mov", audio=(Audio(codec="ac3"), Audio(codec="pcm_alaw", rate=8000))),
         "out.mp4",
         (times, audio_starts, first_audio),
+    ),
+    Promise(
+        "a pause, MKV",
+        Clip(name="clip.mkv", audio=(Audio(codec="ac3", pause=0.5),)),
+        "out.mkv",
+        (times, audio),
+    ),
+    Promise(
+        "a pause, MKV to MP4",
+        Clip(name="clip.mkv", audio=(Audio(codec="ac3", pause=0.5),)),
+        "out.mp4",
+        (times, audio),
+    ),
+    Promise(
+        "a pause to Opus, MKV to WebM",
+        Clip(name="clip.mkv", audio=(Audio(codec="ac3", pause=0.5),)),
+        "out.webm",
+        (times, audio_starts, audio_ends),
     ),
     Promise(
         "much longer than the video, MP4",
