@@ -285,7 +285,7 @@ def _blur(x: Tensor, sigma: float) -> Tensor:
 def _jpeg(frames: Tensor, quality: int) -> Tensor:
     """Compress and decompress `[T, 3, H, W]` in [0, 1], frame by frame."""
     pixels = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    decoded = []
+    decoded: list[Any] = []
     for picture in pixels:
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
         decoded.append(cv2.imdecode(data, cv2.IMREAD_COLOR))
