@@ -20,7 +20,7 @@ _MAX_FPS = 1000
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
 # codecs of which MP4 cannot write anything before the first packet
-_NEED_A_PACKET = ("ac3", "eac3")
+NEED_A_PACKET = ("ac3", "eac3")
 
 
 def usual_encoder(kind: Format, reader: VideoReader) -> str:
@@ -89,18 +89,25 @@ def has_cues(kind: Format, reader: VideoReader) -> bool:
     return kind.is_mp4 and any(s.type == "subtitle" for s in reader.container.streams)
 
 
-def has_late_track(reader: VideoReader) -> bool:
-    """Whether a stream begins much later than the video, or has nothing at all."""
+def late_tracks(reader: VideoReader) -> set[int]:
+    """The numbers of streams that begin much later than the video, or have nothing at all."""
     first = (reader.stream.start_time or 0) * reader.time_base
+    late = set()
     for stream in reader.container.streams:
         if stream.type not in ("audio", "video", "data") or stream.discard == Discard.all:
             continue
-        if stream.disposition & COVER or stream.name in _NEED_A_PACKET:
+        if stream.disposition & COVER:
             continue
         begin = stream.start_time
         if begin is None or begin * Fraction(stream.time_base or 0) > first + _LATE_SECONDS:
-            return True
-    return False
+            late.add(stream.index)
+    return late
+
+
+def has_late_track(reader: VideoReader) -> bool:
+    """Whether the index of an MP4 would have to wait for a late stream."""
+    streams = reader.container.streams
+    return any(streams[index].name not in NEED_A_PACKET for index in late_tracks(reader))
 
 
 def _is_hevc(encoder: str) -> bool:

@@ -3,7 +3,7 @@
 Each stream of the source becomes a track here, or a line in `lost`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -15,8 +15,17 @@ from av.stream import AttachmentStream, Discard, Stream
 from mhnet_video.containers import Format
 from mhnet_video.decoding import Packet
 from mhnet_video.notes import printable
+from mhnet_video.plan import NEED_A_PACKET
 from mhnet_video.reader import COVER
-from mhnet_video.tracks import AdtsTrack, SubtitleTrack, Track, add_audio, add_copy, has_adts
+from mhnet_video.tracks import (
+    AdtsTrack,
+    DolbyTrack,
+    SubtitleTrack,
+    Track,
+    add_audio,
+    add_copy,
+    has_adts,
+)
 
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
 # written by a muxer about its own file, false in another
@@ -36,6 +45,7 @@ class Tracks:
         container: The output, its header not yet written.
         kind: Its format.
         first: The first packet of streams, by their number, as far as it is known already.
+        late: The numbers of streams that begin much later than the video.
         is_seekable: Whether the muxer can go back and fill in what it learns late.
     """
 
@@ -45,8 +55,10 @@ class Tracks:
         kind: Format,
         first: dict[int, bytes],
         *,
+        late: Collection[int] = (),
         is_seekable: bool = True,
     ) -> None:
+        self._late = late
         self._is_seekable = is_seekable
         self._container = container
         self._kind = kind
@@ -81,10 +93,15 @@ class Tracks:
             self.lost.append(f"{name}: {self._kind.label} has no place for it")
 
     def begin(self, time: Fraction) -> Iterable[Packet]:
-        """What to write before all else: cues that show nothing until the first one."""
+        """What to write before all else, as an MP4's index waits for a packet of each track.
+
+        Cues that show nothing until the first one, and silence where sound comes much later.
+        """
         if not self._kind.is_mp4:
             return
         for index, track in self._tracks.items():
+            if isinstance(track, DolbyTrack) and index in self._late:
+                yield from track.silence(time)
             if track.target.type == "subtitle" and index not in self._first:
                 packet = Packet(b"\0\0")
                 packet.time_base = Fraction(track.target.time_base or Fraction(1, 1000))
@@ -123,7 +140,11 @@ class Tracks:
     def _copy(self, stream: Stream) -> Track:
         first = self._first.get(stream.index, b"")
         target = add_copy(self._container, stream, first)
-        return AdtsTrack(target, stream) if has_adts(self._kind, stream) else Track(target)
+        if has_adts(self._kind, stream):
+            return AdtsTrack(target, stream)
+        if self._kind.is_mp4 and stream.name in NEED_A_PACKET:
+            return DolbyTrack(target, stream)
+        return Track(target)
 
     def _copies(self, stream: Stream) -> bool:
         """Whether the container takes a stream as it is."""

@@ -88,6 +88,39 @@ class AdtsTrack(Track):
         return [self._place(item, origin) for item in bare]
 
 
+class DolbyTrack(Track):
+    """AC-3 or E-AC-3 for an MP4, whose index cannot be written before it has a packet of it."""
+
+    def __init__(self, target: Stream, source: Stream) -> None:
+        super().__init__(target)
+        self._source: Any = source.codec_context
+
+    def silence(self, time: Fraction) -> Iterable[Packet]:
+        """A packet of silence; nothing where there is no encoder for it."""
+        source = self._source
+        try:
+            context: Any = av.CodecContext.create(source.codec.name, "w")
+            context.format = "fltp"
+            _set_up_audio(context, source.layout.name, source.sample_rate)
+            context.open()
+            frame = av.AudioFrame("fltp", source.layout.name, context.frame_size)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate = source.sample_rate
+            packets = context.encode(frame) + context.encode(None)
+        except (FFmpegError, ValueError):
+            return []
+        for packet in packets[:1]:
+            packet.time_base = Fraction(1, source.sample_rate)
+            packet.pts = packet.dts = round(time / packet.time_base)
+            packet.duration = context.frame_size
+        return [self._place(packet, Fraction(0)) for packet in packets[:1]]
+
+    def flush(self) -> Iterable[Packet]:
+        """Silence where nothing else was."""
+        return self.silence(Fraction(0)) if self._last is None else ()
+
+
 class AudioTrack(Track):
     """Audio that is decoded and encoded again, with silence where some is missing."""
 

@@ -23,7 +23,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.jpeg import with_segments_of
 from mhnet_video.notes import Notes
 from mhnet_video.pixels import Converter
-from mhnet_video.plan import has_cues, has_late_track, plan_encoding, usual_encoder
+from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
 from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
@@ -191,7 +191,11 @@ class VideoWriter:
         self._container = container
         container.metadata.update(metadata)
         self._tracks = Tracks(
-            container, kind, self._first_packets(), is_seekable=self._sink.is_seekable
+            container,
+            kind,
+            self._first_packets(),
+            late=late_tracks(self._reader),
+            is_seekable=self._sink.is_seekable,
         )
         for stream in source.streams:
             if stream.index == self._reader.stream.index:

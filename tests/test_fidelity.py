@@ -177,6 +177,19 @@ def audio(case: Case) -> None:
         )
 
 
+def late_audio(case: Case) -> None:
+    """As `audio`; before it there may be a moment of silence, as MP4 wants some sound at once."""
+    before, after = case.source.of("audio")[0].packets, case.output.of("audio")[0].packets
+    assert len(after) - len(before) in (0, 1)
+    extra = len(after) - len(before)
+    assert [item.md5 for item in after[extra:]] == [item.md5 for item in before]
+    tick = case.output.of("audio")[0].time_base
+    for one, other in zip(before, after[extra:], strict=True):
+        assert abs(other.pts - one.pts) <= tick / 2
+    if extra:
+        assert np.abs(probe.sound(case.output.path)[:1024]).max() == 0
+
+
 def sound(case: Case) -> None:
     """The same samples come out, however the container frames the packets."""
     for track in range(len(case.source.of("audio"))):
@@ -849,6 +862,20 @@ AUDIO = [
         Clip(name="clip.mkv", audio=(Audio(codec="ac3", pause=0.5),)),
         "out.webm",
         (times, audio_starts, audio_ends),
+    ),
+    *(
+        Promise(
+            f"{codec} that begins much later than the video, MKV to {extension}",
+            Clip(
+                name="clip.mkv",
+                video=video(times=every(200, 30)),
+                audio=(Audio(codec=codec, start=4, seconds=1),),
+            ),
+            f"out.{extension}",
+            (times, late_audio),
+        )
+        for codec in ("ac3", "eac3", "aac")
+        for extension in ("mp4", "mkv")
     ),
     Promise(
         "much longer than the video, MP4",
@@ -1550,6 +1577,17 @@ def test_a_part(
         for chapter, (a, b, _) in zip(case.output.chapters, inside, strict=True):
             assert abs(chapter[0] - a) < 0.05
             assert abs(chapter[1] - b) < 0.05
+
+
+@pytest.mark.parametrize("codec", ["ac3", "eac3", "aac", "flac"])
+@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+def test_a_part_without_sound(codec: str, extension: str, tmp_path: Path) -> None:
+    """The track is there, though nothing of it is in the part."""
+    sound = Audio(codec=codec, seconds=0.1)
+    clip = Clip(name="clip.mkv", video=video(times=every(40, 20), gop=5), audio=(sound,))
+    case = run(Promise("", clip, f"out.{extension}", (), {"start": 0.4}), tmp_path)
+    assert len(case.output.video.times) == case.report.frames == 10
+    assert len(case.output.of("audio")) == 1
 
 
 def test_a_part_behind_the_end(tmp_path: Path) -> None:
