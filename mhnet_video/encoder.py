@@ -18,7 +18,7 @@ from mhnet_video.pixels import layout_of, planar_twin
 # options of the encoders worth naming to a person, the most usual first;
 # a lookahead of ten frames: what a killed run has not yet written stays below a second
 _DEFAULTS: dict[str, dict[str, str]] = {
-    "libx264": {"crf": "17", "preset": "faster", "rc-lookahead": "10"},
+    "libx264": {"crf": "17", "preset": "veryfast", "rc-lookahead": "10"},
     "libx265": {"crf": "19", "preset": "faster", "x265-params": "log-level=none:rc-lookahead=10"},
     "libsvtav1": {"crf": "20", "preset": "8"},
     "libvpx-vp9": {"crf": "18", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}

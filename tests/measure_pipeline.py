@@ -24,7 +24,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.reader import VideoReader
 
-CONFIG = RestoreConfig(preset="faster")
+CONFIG = RestoreConfig()
 
 
 class Working(StandIn):
