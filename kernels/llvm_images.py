@@ -1,12 +1,12 @@
-"""The engine's kernels for planes: pictures to planes, 3x3 convolutions, and the attention's.
+"""The CPU engine's kernels for planes: pictures to planes, and 3x3 convolutions.
 
-llvm_blocks.py says what planes and maps are.
+llvm_product.py says what planes and maps are.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from mhnet_video.kernels.llvm_blocks import Tile, product
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
+from mhnet_video.kernels.llvm_product import Tile, product
 
 
 def fold(machine: Machine, name: str, patch: int) -> Emitter:
@@ -156,6 +156,192 @@ def convolve_to_maps(
     return e
 
 
+WINOGRAD = 6
+"""Side of a transformed tile: 4x4 results of a 3x3 convolution need 6x6 products, not 144."""
+
+
+def winograd_to_maps(
+    machine: Machine, name: str, inputs: int, channels: int, tile: Tile
+) -> Emitter:
+    """`convolve_to_maps` of float32 with a quarter of the products: rows 4 y0 to 4 y1.
+
+    Args:
+        machine: What it is made for; its elements are single channels.
+        name: The function's.
+        inputs: Planes.
+        channels: C of each map.
+        tile: The tile; its blocks are of L squares of 4x4 pixels.
+
+    Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+    """
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("planes", "ptr"),
+            ("w", "ptr"),  # [36, 2C / B, inputs, B] float32, transformed
+            ("bias", "ptr"),  # [2C] float32
+            ("first", "ptr"),  # map of C
+            ("second", "ptr"),  # map of C
+            ("spare", "ptr"),  # [36, T, inputs + 2C, L] float32
+            ("plane", "i64"),  # elements of a row of a plane
+            ("row_blocks", "i64"),
+            ("y0", "i64"),
+            ("y1", "i64"),
+        ],
+    )
+    lanes, blocks, outputs, v = machine.lanes, tile.blocks, tile.outputs, e.vector
+    count = WINOGRAD**2
+    size = channels * lanes
+    row_size = e.mul("%plane", inputs)
+    part = blocks * inputs * lanes  # of a transformed component, [T, inputs, L]
+    result = 2 * channels * blocks * lanes  # of a product, [2C, T, L]
+    products = e.at("%spare", count * part)
+
+    def minus(a: str, b: str) -> str:
+        return e.op(f"fsub {v} {a}, {b}")
+
+    def to_products(d: Sequence[str]) -> list[str]:
+        """The input's transform, in one direction."""
+        even, odd = (e.fma(d[n], e.constant(-4), d[n + 2]) for n in (2, 1))
+        near, far = minus(d[4], d[2]), minus(d[3], d[1])
+        ends = [
+            e.fma(d[n], e.constant(4), e.fma(d[n + 2], e.constant(-5), d[n + 4])) for n in (0, 1)
+        ]
+        return [
+            ends[0],
+            e.fadd(even, odd),
+            minus(even, odd),
+            e.fma(far, e.constant(2), near),
+            e.fma(far, e.constant(-2), near),
+            ends[1],
+        ]
+
+    def to_pixels(m: Sequence[str]) -> list[str]:
+        """The output's transform, in one direction."""
+        one, other = e.fadd(m[1], m[2]), minus(m[1], m[2])
+        two, twin = e.fadd(m[3], m[4]), minus(m[3], m[4])
+        return [
+            e.fadd(e.fadd(m[0], one), two),
+            e.fma(twin, e.constant(2), other),
+            e.fma(two, e.constant(4), one),
+            e.fma(twin, e.constant(8), e.fadd(other, m[5])),
+        ]
+
+    def columns(row: str) -> list[str]:
+        """Six columns of L tiles, each of which begins four pixels after the one before."""
+        found: list[str] = []
+        for shift in (-1, 3):
+            loaded = [e.load(e.at(row, shift + h * lanes)) for h in range(4)]
+            pairs = [e.deinterleave(loaded[h], loaded[h + 1], "float") for h in (0, 2)]
+            even, odd = zip(*pairs, strict=True)
+            (c0, c2), (c1, c3) = (e.deinterleave(a, b, "float") for a, b in (even, odd))
+            found += [c0, c1, c2, c3] if not found else [c0, c1]
+        return found
+
+    def at_tiles(tiles: str, _: list[str]) -> list[str]:
+        # the first of six rows: planes begin with one above the picture
+        source_row = e.at("%planes", e.add(e.mul(e.mul(tiles, 4), row_size), lanes))
+
+        def at_strip(start: str, _: list[str]) -> list[str]:
+            source = e.at(source_row, e.mul(start, lanes))
+
+            def transform(k: str, _: list[str]) -> list[str]:
+                plane = e.at(source, e.mul(k, "%plane"))
+
+                def at_block(t: str, _: list[str]) -> list[str]:
+                    there = e.at("%spare", e.mul(e.add(e.mul(t, inputs), k), lanes))
+                    rows = []
+                    for dy in range(WINOGRAD):
+                        row = e.at(e.at(plane, e.mul(row_size, dy)), e.mul(t, 4 * lanes))
+                        rows.append(to_products(columns(row)))
+                    for dx in range(WINOGRAD):
+                        for dy, value in enumerate(to_products([row[dx] for row in rows])):
+                            e.store(value, e.at(there, (WINOGRAD * dy + dx) * part))
+                    return []
+
+                e.loop(0, blocks, 1, [], at_block)
+                return []
+
+            e.loop(0, inputs, 1, [], transform)
+
+            def multiply(component: str, _: list[str]) -> list[str]:
+                x = e.at("%spare", e.mul(component, part))
+                weights = e.at("%w", e.mul(component, 2 * channels * inputs))
+                out = e.at(products, e.mul(component, result))
+
+                def at_outputs(m0: str, _: list[str]) -> list[str]:
+                    values = product(
+                        e,
+                        tile,
+                        [(x, inputs, inputs * lanes)],
+                        e.at(weights, e.mul(m0, inputs)),
+                        ["zeroinitializer"] * (outputs * blocks),
+                    )
+                    there = e.at(out, e.mul(m0, blocks * lanes))
+                    for number, value in enumerate(values):
+                        e.store(value, e.at(there, number * lanes))
+                    return []
+
+                e.loop(0, 2 * channels, outputs, [], at_outputs)
+                return []
+
+            e.loop(0, count, 1, [], multiply)
+
+            def give(m: str, _: list[str]) -> list[str]:
+                """One output of all blocks."""
+                bias = e.broadcast(e.at("%bias", m))
+                is_first = e.op(f"icmp slt i64 {m}, {channels}")
+                base = e.op(f"select i1 {is_first}, ptr %first, ptr %second")
+                less = e.op(f"select i1 {is_first}, i64 0, i64 {channels}")
+                channel = e.mul(e.op(f"sub i64 {m}, {less}"), lanes)
+
+                def at_block(t: str, _: list[str]) -> list[str]:
+                    at = e.at(products, e.mul(e.add(e.mul(m, blocks), t), lanes))
+                    rows = [
+                        to_pixels(
+                            [
+                                e.load(e.at(at, (WINOGRAD * dy + dx) * result))
+                                for dy in range(WINOGRAD)
+                            ]
+                        )
+                        for dx in range(WINOGRAD)
+                    ]
+                    for dy in range(4):
+                        four = [e.fadd(x, bias) for x in to_pixels([row[dy] for row in rows])]
+                        even = e.interleave(four[0], four[2], "float")
+                        odd = e.interleave(four[1], four[3], "float")
+                        mixed = [
+                            vector
+                            for half in (0, 1)
+                            for vector in e.interleave(even[half], odd[half], "float")
+                        ]
+                        row = e.add(e.mul(tiles, 4), dy)
+                        for h in range(4):
+                            column = e.add(e.add(start, e.mul(t, 4)), h)
+                            block = e.add(e.mul(row, "%row_blocks"), column)
+                            there = e.at(base, e.add(e.mul(block, size), channel))
+                            inside = e.op(f"icmp slt i64 {column}, %row_blocks")
+
+                            def write(vector: str = mixed[h], there: str = there) -> None:
+                                e.store(vector, there)
+
+                            e.when(inside, write)
+                    return []
+
+                e.loop(0, blocks, 1, [], at_block)
+                return []
+
+            e.loop(0, 2 * channels, 1, [], give)
+            return []
+
+        e.loop(0, "%row_blocks", 4 * blocks, [], at_strip)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_tiles)
+    return e
+
+
 def convolve_to_picture(
     machine: Machine, name: str, inputs: int, patch: int, tile: Tile
 ) -> Emitter:
@@ -227,110 +413,4 @@ def convolve_to_picture(
         return []
 
     e.loop("%y0", "%y1", 1, [], at_row)
-    return e
-
-
-def project(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
-    """A 1x1 convolution of a map of C to float32 planes `[M, blocks * L]`: blocks first to end."""
-    e = Emitter(
-        machine,
-        name,
-        [
-            ("x", "ptr"),  # map of C
-            ("w", "ptr"),  # [M, C]
-            ("out", "ptr"),  # [M, plane] float32
-            ("count", "i64"),  # M
-            ("plane", "i64"),
-            ("first", "i64"),
-            ("end", "i64"),
-        ],
-    )
-    lanes, blocks, outputs = machine.lanes, tile.blocks, tile.outputs
-    inputs = channels // machine.group
-    size = inputs * lanes
-
-    def at_tile(block: str, _: list[str]) -> list[str]:
-        x = e.at("%x", e.mul(block, size))
-
-        def at_outputs(m0: str, _: list[str]) -> list[str]:
-            values = product(
-                e,
-                tile,
-                [(x, inputs, size)],
-                e.at("%w", e.mul(m0, inputs)),
-                ["zeroinitializer"] * (outputs * blocks),
-            )
-            for m in range(outputs):
-                row = e.at("%out", e.add(e.mul(e.add(m0, m), "%plane"), e.mul(block, lanes)))
-                for t in range(blocks):
-                    e.store(values[m * blocks + t], e.at(row, t * lanes))
-            return []
-
-        e.loop(0, "%count", outputs, [], at_outputs)
-        return []
-
-    e.loop("%first", "%end", blocks, [], at_tile)
-    return e
-
-
-def depthwise(machine: Machine, name: str) -> Emitter:
-    """A depthwise 3x3 convolution of planes `[M, rows, row_blocks, L]`: planes first to end.
-
-    What lies beyond the picture counts as zero, and is written as zero.
-    """
-    e = Emitter(
-        machine,
-        name,
-        [
-            ("x", "ptr"),  # [M, plane] float32
-            ("w", "ptr"),  # [M, 3, 3] float32
-            ("mask", "ptr"),  # [row_blocks, L] all ones inside the picture
-            ("spare", "ptr"),  # [rows + 2, row_blocks + 2, L] float32, zero at its edges
-            ("out", "ptr"),  # [M, plane] float32
-            ("plane", "i64"),
-            ("rows", "i64"),
-            ("row_blocks", "i64"),
-            ("first", "i64"),
-            ("end", "i64"),
-        ],
-    )
-    lanes = machine.lanes
-    wide = e.mul(e.add("%row_blocks", 2), lanes)
-
-    def at_plane(m: str, _: list[str]) -> list[str]:
-        x, out = (e.at(base, e.mul(m, "%plane")) for base in ("%x", "%out"))
-        weights = [e.broadcast(e.at("%w", e.add(e.mul(m, 9), tap))) for tap in range(9)]
-
-        def visit(each: Callable[[str, str, str], None]) -> None:
-            def at_row(row: str, _: list[str]) -> list[str]:
-                def at_block(j: str, _: list[str]) -> list[str]:
-                    block = e.add(e.mul(row, "%row_blocks"), j)
-                    offset = e.add(e.mul(row, wide), e.mul(j, lanes))
-                    each(e.mul(block, lanes), e.at("%spare", offset), e.mul(j, lanes))
-                    return []
-
-                e.loop(0, "%row_blocks", 1, [], at_block)
-                return []
-
-            e.loop(0, "%rows", 1, [], at_row)
-
-        def copy(offset: str, place: str, column: str) -> None:
-            mask = e.load_elements(e.at("%mask", column))
-            inside = e.at(place, e.add(wide, lanes))
-            e.store(e.keep(e.load(e.at(x, offset)), mask), inside)
-
-        def convolve(offset: str, place: str, column: str) -> None:
-            total = "zeroinitializer"
-            for dy in range(3):
-                row = e.at(e.at(place, e.mul(wide, dy)), lanes)
-                for dx in range(3):
-                    total = e.fma(e.load(e.at(row, dx - 1)), weights[3 * dy + dx], total)
-            mask = e.load_elements(e.at("%mask", column))
-            e.store(e.keep(total, mask), e.at(out, offset))
-
-        visit(copy)
-        visit(convolve)
-        return []
-
-    e.loop("%first", "%end", 1, [], at_plane)
     return e

@@ -5,13 +5,14 @@ multiplies pairs of bfloat16, two neighbouring channels. Kernels are written onc
 """
 
 import ctypes
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import llvmlite.binding as llvm
 
-_ARGUMENTS: dict[str, Any] = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
+from mhnet_video.kernels.llvm_run import run_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Machine:
     """Whether elements are pairs of bfloat16, multiplied in pairs and summed in float32."""
     name: str
     """The instructions, in words."""
+    target: str = ""
+    """LLVM's name of the processor to compile for; empty for this one."""
 
     @property
     def group(self) -> int:
@@ -36,16 +39,22 @@ class Machine:
 def host_machine(*, bfloat16: bool = True) -> Machine | None:
     """This processor, or None if it has no vectors of 8 float32.
 
+    The environment variable `MHNET_CPU_ISA` set to `avx2` or `avx512` leaves newer instructions
+    out, to see what the kernels would be on an older processor.
+
     Args:
         bfloat16: Whether bfloat16 may be used where the processor multiplies it natively.
     """
     features = llvm.get_host_cpu_features()
-    if features.get("avx512f") and features.get("avx512bw") and features.get("avx512vl"):
-        if bfloat16 and features.get("avx512bf16"):
+    limit = os.environ.get("MHNET_CPU_ISA", "")
+    wide = features.get("avx512f") and features.get("avx512bw") and features.get("avx512vl")
+    if wide and limit != "avx2":
+        if bfloat16 and features.get("avx512bf16") and limit != "avx512":
             return Machine(lanes=16, registers=32, bfloat16=True, name="AVX-512 bfloat16")
         return Machine(lanes=16, registers=32, bfloat16=False, name="AVX-512 float32")
     if features.get("avx2") and features.get("fma"):
-        return Machine(lanes=8, registers=16, bfloat16=False, name="AVX2 float32")
+        target = "x86-64-v3" if wide else ""
+        return Machine(lanes=8, registers=16, bfloat16=False, name="AVX2 float32", target=target)
     if features.get("neon") or features.get("fp-armv8"):
         return Machine(lanes=4, registers=32, bfloat16=False, name="NEON float32")
     return None
@@ -214,7 +223,8 @@ class Emitter:
         """Store a vector of elements."""
         self.do(f"store {self.elements} {value}, ptr {pointer}, align 4")
 
-    def _splat(self, kind: str, value: str) -> str:
+    def splat(self, value: str, kind: str = "float") -> str:
+        """A scalar in all lanes."""
         lanes = self.machine.lanes
         one = self.op(f"insertelement <{lanes} x {kind}> poison, {kind} {value}, i32 0")
         return self.op(
@@ -224,16 +234,31 @@ class Emitter:
 
     def broadcast(self, pointer: str) -> str:
         """One float32 in all lanes."""
-        return self._splat("float", self.op(f"load float, ptr {pointer}, align 4"))
+        return self.splat(self.op(f"load float, ptr {pointer}, align 4"))
 
     def broadcast_element(self, pointer: str) -> str:
         """One element in all lanes."""
-        return self._splat("i32", self.op(f"load i32, ptr {pointer}, align 4"))
+        return self.splat(self.op(f"load i32, ptr {pointer}, align 4"), "i32")
+
+    def gather(self, pointer: str, index: str) -> str:
+        """Float32 from the places that a vector of 32-bit integers names."""
+        lanes, v = self.machine.lanes, self.vector
+        name = f"llvm.masked.gather.v{lanes}f32.v{lanes}p0"
+        kinds = f"<{lanes} x ptr>, i32, <{lanes} x i1>, {v}"
+        self._declarations.add(f"declare {v} @{name}({kinds})")
+        places = self.op(f"getelementptr float, ptr {pointer}, {self.elements} {index}")
+        every = "<" + ", ".join(["i1 true"] * lanes) + ">"
+        given = f"<{lanes} x ptr> {places}, i32 4, <{lanes} x i1> {every}, {v} poison"
+        return self.op(f"call {v} @{name}({given})")
+
+    def scalar(self, value: float) -> str:
+        """A float32 constant."""
+        bits = ctypes.c_uint64.from_buffer(ctypes.c_double(ctypes.c_float(value).value)).value
+        return f"0x{bits:016X}"
 
     def constant(self, value: float) -> str:
         """A float32 constant in all lanes."""
-        bits = ctypes.c_uint64.from_buffer(ctypes.c_double(ctypes.c_float(value).value)).value
-        return "<" + ", ".join([f"float 0x{bits:016X}"] * self.machine.lanes) + ">"
+        return "<" + ", ".join([f"float {self.scalar(value)}"] * self.machine.lanes) + ">"
 
     def fadd(self, a: str, b: str) -> str:
         """Sum."""
@@ -285,6 +310,33 @@ class Emitter:
         name = f"llvm.vector.reduce.fadd.v{self.machine.lanes}f32"
         self._declarations.add(f"declare float @{name}(float, {self.vector})")
         return self.op(f"call reassoc float @{name}(float 0.0, {self.vector} {value})")
+
+    def reduce_max(self, value: str) -> str:
+        """The largest of all lanes, a scalar."""
+        name = f"llvm.vector.reduce.fmax.v{self.machine.lanes}f32"
+        return self.call("float", name, [(self.vector, value)])
+
+    def exponential(self, x: str) -> str:
+        """The exponential function, to about the last digits."""
+        v, lanes = self.vector, self.machine.lanes
+        low, high = self.constant(-87.0), self.constant(88.0)
+        x = self.call(v, f"llvm.maxnum.v{lanes}f32", [(v, x), (v, low)])
+        x = self.call(v, f"llvm.minnum.v{lanes}f32", [(v, x), (v, high)])
+        scaled = self.fmul(x, self.constant(1 / math.log(2)))
+        whole = self.call(v, f"llvm.rint.v{lanes}f32", [(v, scaled)])
+        # log 2 in two pieces, the first with few digits, so that the difference is exact
+        coarse = 0.693359375
+        rest = self.fma(whole, self.constant(-coarse), x)
+        rest = self.fma(whole, self.constant(coarse - math.log(2)), rest)
+        total = self.constant(1 / math.factorial(7))
+        for power in range(6, -1, -1):
+            total = self.fma(total, rest, self.constant(1 / math.factorial(power)))
+        exponent = self.op(f"fptosi {v} {whole} to {self.elements}")
+        shift = "<" + ", ".join(["i32 23"] * lanes) + ">"
+        shifted = self.op(f"shl {self.elements} {exponent}, {shift}")
+        bits = self.op(f"bitcast {v} {total} to {self.elements}")
+        bits = self.op(f"add {self.elements} {bits}, {shifted}")
+        return self.op(f"bitcast {self.elements} {bits} to {v}")
 
     # -- elements
 
@@ -349,38 +401,64 @@ class Emitter:
 
     def inverse_root(self, value: str) -> str:
         """1 / sqrt, as precise as the elements are."""
-        v = self.vector
-        if self.machine.bfloat16:
-            mask = "i16 -1"
+        v, lanes = self.vector, self.machine.lanes
+        if lanes == 16:
             name = "llvm.x86.avx512.rsqrt14.ps.512"
             self._declarations.add(f"declare {v} @{name}({v}, {v}, i16)")
-            return self.op(f"call {v} @{name}({v} {value}, {v} zeroinitializer, {mask})")
-        root = self.call(v, f"llvm.sqrt.v{self.machine.lanes}f32", [(v, value)])
-        return self.op(f"fdiv {v} {self.constant(1.0)}, {root}")
+            guess = self.op(f"call {v} @{name}({v} {value}, {v} zeroinitializer, i16 -1)")
+        elif lanes == 8:
+            guess = self.call(v, "llvm.x86.avx.rsqrt.ps.256", [(v, value)])
+        else:
+            root = self.call(v, f"llvm.sqrt.v{lanes}f32", [(v, value)])
+            return self.op(f"fdiv {v} {self.constant(1.0)}, {root}")
+        if self.machine.bfloat16:
+            return guess
+        # a step of Newton's doubles the digits, in a fraction of a division's time
+        half = self.fmul(value, self.constant(-0.5))
+        return self.fmul(guess, self.fma(half, self.fmul(guess, guess), self.constant(1.5)))
 
     # -- the result
 
     def text(self) -> tuple[str, set[str]]:
-        """The function's definition, and the declarations that it needs."""
+        """The function's definition, its call's, and the declarations that they need.
+
+        The call takes the address of all arguments, 8 bytes each.
+        """
         given = ", ".join(
             f"{kind} {'noalias ' if kind == 'ptr' else ''}%{name}" for name, kind in self.arguments
         )
         body = "\n".join(["entry:", *self._allocas, *self._lines, "ret void"])
-        return f"define void @{self.name}({given}) #0 {{\n{body}\n}}\n", self._declarations
+        loads, passed = [], []
+        for number, (name, kind) in enumerate(self.arguments):
+            loads.append(f"%at.{name} = getelementptr i64, ptr %arguments, i64 {number}")
+            loads.append(f"%{name} = load {kind}, ptr %at.{name}")
+            passed.append(f"{kind} %{name}")
+        call = f"call void @{self.name}({', '.join(passed)})"
+        through = "\n".join(["entry:", *loads, call, "ret void"])
+        text = (
+            f"define internal void @{self.name}({given}) #0 {{\n{body}\n}}\n"
+            f"define void @{self.name}.call(ptr %arguments) #0 {{\n{through}\n}}\n"
+        )
+        return text, self._declarations
 
 
 class Library:
-    """Compiled functions, callable from any thread; they hold no lock while they run."""
+    """Compiled kernels."""
 
     def __init__(self, machine: Machine, emitters: Sequence[Emitter]) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        texts, declarations = [], set[str]()
+        triple = llvm.get_process_triple()
+        runner, declaration = run_program(triple)
+        texts, declarations = [runner], {declaration}
         for emitter in emitters:
             text, needed = emitter.text()
             texts.append(text)
             declarations |= needed
-        features = llvm.get_host_cpu_features().flatten()
+        cpu, features = machine.target, ""
+        if not cpu:
+            cpu = llvm.get_host_cpu_name()
+            features = llvm.get_host_cpu_features().flatten()
         width = 32 * machine.lanes
         attributes = (
             f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" '
@@ -389,18 +467,19 @@ class Library:
         source = "\n".join([*sorted(declarations), *texts, attributes])
         module = llvm.parse_assembly(source)
         target = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True
+            cpu=cpu, features=features, opt=3, jit=True
         )
-        module.triple = llvm.get_process_triple()
+        module.triple = triple
         module.data_layout = str(target.target_data)
         # no passes over the text: they took longer than the code generator, and gained nothing
         self._target, self._module = target, module
         self._engine = llvm.create_mcjit_compiler(module, target)
         self._engine.finalize_object()
-        self.functions: dict[str, Callable[..., None]] = {}
-        for emitter in emitters:
-            kinds = [_ARGUMENTS[kind] for _, kind in emitter.arguments]
-            address = self._engine.get_function_address(emitter.name)
-            function = ctypes.CFUNCTYPE(None, *kinds)(address)
-            function.library = self  # type: ignore[attr-defined]  # keeps the code where it is
-            self.functions[emitter.name] = function
+        self.addresses = {
+            emitter.name: self._engine.get_function_address(f"{emitter.name}.call")
+            for emitter in emitters
+        }
+        """Where the kernels' calls are, by name; valid while this object lives."""
+        address = self._engine.get_function_address("run_program")
+        self.run = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)(address)
+        """llvm_run.run_program; it holds no lock."""

@@ -5,7 +5,7 @@ taken through the same matrix: no sample goes through RGB and back, so that a ze
 the picture bit for bit as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,11 @@ LUMA_WEIGHTS = {
 }
 """Weights of red and blue in luma. Source: ITU-T H.273, table 4."""
 
+# a CPU takes so many pixels at once: what is made of them stays in its cache, and PyTorch does not
+# spread such small pieces over threads, which would wait for each other on cores that others use
+_STRIP_PIXELS = 1 << 15
+# rows of a strip are a multiple of this, so that no sample of chroma is cut
+_STRIP_ROWS = 4
 # green, blue, red: the order of FFmpeg's planar RGB
 _GBR = (1, 2, 0)
 
@@ -48,13 +53,22 @@ def rgb_to_yuv(matrix: str) -> Tensor:
     return torch.stack([luma, cb, cr])
 
 
-def _scales(layout: PixelLayout, full_range: bool) -> tuple[float, float, float, float]:
+def sample_scales(layout: PixelLayout, full_range: bool) -> tuple[float, float, float, float]:
     """Black level and span of luma, middle and span of chroma, in sample values."""
     step = 2 ** (layout.bits - 8)
     if full_range or layout.kind == "rgb":
         top = 2**layout.bits - 1
         return 0.0, float(top), 128.0 * step, float(top)
     return 16.0 * step, 219.0 * step, 128.0 * step, 224.0 * step
+
+
+def _strips(height: int, width: int, device: torch.device) -> Iterator[slice]:
+    """Rows that are worked on together."""
+    step = height
+    if device.type == "cpu":
+        step = max(_STRIP_PIXELS // width // _STRIP_ROWS, 1) * _STRIP_ROWS
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
 
 
 def _to_tensor(plane: Plane, device: torch.device) -> Tensor:
@@ -75,23 +89,70 @@ def to_rgb(frame: Frame, device: torch.device) -> Tensor:
         `[3, H, W]` float32, RGB in [0, 1], clamped; not rotated.
     """
     layout = frame.layout
-    black, span, middle, chroma_span = _scales(layout, frame.full_range)
-    luma = (_to_tensor(frame.planes[0], device) - black) / span
-    if layout.kind == "gray":
-        return luma.clamp_(0, 1).expand(3, -1, -1)
-    if layout.kind == "rgb":
-        blue, red = (_to_tensor(plane, device) / span for plane in frame.planes[1:3])
-        return torch.stack([red, luma, blue])
-    chroma = torch.stack([_to_tensor(plane, device) for plane in frame.planes[1:3]])
-    chroma = (chroma - middle) / chroma_span
-    repeat = (1 << layout.chroma_shift_y, 1 << layout.chroma_shift_x)
-    if repeat != (1, 1):
-        rows, columns = chroma.shape[1] * repeat[0], chroma.shape[2] * repeat[1]
-        chroma = F.interpolate(chroma[None], (rows, columns), mode="bilinear")[0]
-    inverse = rgb_to_yuv(frame.matrix).inverse().float().to(device)
-    # the first column is all ones but for rounding: luma is added to every colour
-    rgb = torch.tensordot(inverse[:, 1:], chroma[:, : frame.height, : frame.width], dims=1)
-    return rgb.add_(luma).clamp_(0, 1)
+    black, span, middle, chroma_span = sample_scales(layout, frame.full_range)
+    rgb = torch.empty(3, frame.height, frame.width, device=device)
+    gains: list[list[float]] = []
+    if layout.kind == "yuv":
+        # the first column is all ones but for rounding: luma is added to every colour
+        gains = (rgb_to_yuv(frame.matrix).inverse()[:, 1:] / chroma_span).tolist()
+    for rows in _strips(frame.height, frame.width, device):
+        part = rgb[:, rows]
+        if layout.kind == "rgb":
+            for channel, plane in zip(_GBR, frame.planes, strict=False):
+                torch.mul(_to_tensor(plane[rows], device), 1 / span, out=part[channel])
+            continue
+        luma = _to_tensor(frame.planes[0][rows], device).sub_(black).mul_(1 / span)
+        if layout.kind == "gray":
+            part.copy_(luma.clamp_(0, 1))
+            continue
+        chroma = _chroma_of(frame, rows, device).sub_(middle)
+        for channel, gain in zip(part, gains, strict=True):
+            source = luma
+            for samples, factor in zip(chroma, gain, strict=True):
+                if factor:
+                    source = torch.add(source, samples, alpha=factor, out=channel)
+            channel.clamp_(0, 1)
+    return rgb
+
+
+def _chroma_of(frame: Frame, rows: slice, device: torch.device) -> Tensor:
+    """Both chroma planes at all pixels of some rows, `[2, h, W]`, in sample values."""
+    shift_x, shift_y = frame.layout.chroma_shift_x, frame.layout.chroma_shift_y
+    planes = frame.planes[1:3]
+    # one more row at either side, where there is one, for the samples between two
+    first = max(0, (rows.start >> shift_y) - 1)
+    end = min(len(planes[0]), -(-rows.stop >> shift_y) + 1)
+    if not shift_x and not shift_y:
+        first, end = rows.start, rows.stop
+    chroma = torch.stack([_to_tensor(plane[first:end], device) for plane in planes])
+    if max(shift_x, shift_y) > 1:
+        size = (end - first) << shift_y, chroma.shape[2] << shift_x
+        chroma = F.interpolate(chroma[None], size, mode="bilinear")[0]
+    else:
+        chroma = _doubled(chroma, 2) if shift_x else chroma
+        chroma = _doubled(chroma, 1) if shift_y else chroma
+    above = rows.start - (first << shift_y)
+    return chroma[:, above : above + rows.stop - rows.start, : frame.width]
+
+
+def _doubled(x: Tensor, dim: int) -> Tensor:
+    """Bilinear interpolation to twice the size along one axis, faster than PyTorch's.
+
+    The new samples stand a quarter of the old distance from the old ones; the edge is repeated.
+    """
+    length = x.shape[dim]
+    out = x.new_empty([side * (1 + (axis == dim)) for axis, side in enumerate(x.shape)])
+    pairs = out.view(*x.shape[:dim], length, 2, *x.shape[dim + 1 :])
+    left, right = pairs.select(dim + 1, 0), pairs.select(dim + 1, 1)
+    quarter, rest = x * 0.25, x * 0.75
+    left.narrow(dim, 0, 1).copy_(x.narrow(dim, 0, 1))
+    right.narrow(dim, length - 1, 1).copy_(x.narrow(dim, length - 1, 1))
+    before, after = (0, length - 1), (1, length - 1)
+    torch.add(rest.narrow(dim, *after), quarter.narrow(dim, *before), out=left.narrow(dim, *after))
+    torch.add(
+        rest.narrow(dim, *before), quarter.narrow(dim, *after), out=right.narrow(dim, *before)
+    )
+    return out
 
 
 def add_residual(
@@ -112,33 +173,64 @@ def add_residual(
         Planes like `frame.planes`; new ones but for alpha.
     """
     layout = frame.layout
-    _, span, _, chroma_span = _scales(layout, frame.full_range)
+    _, span, _, chroma_span = sample_scales(layout, frame.full_range)
     top = float(2**layout.bits - 1)
-    changes: list[Tensor] = []
+    # what each plane takes of red, green and blue
     if layout.kind == "rgb":
-        changes = [residual[channel] * (span * strength) for channel in _GBR]
+        gains = [[strength * span * (channel == each) for channel in range(3)] for each in _GBR]
     else:
-        matrix = rgb_to_yuv(frame.matrix).float().to(residual.device) * strength
-        changes = [torch.tensordot(matrix[0] * span, residual, dims=1)]
+        spans = torch.tensor([span, chroma_span, chroma_span]).double()[:, None]
+        gains = (rgb_to_yuv(frame.matrix) * spans * strength).tolist()
+        gains = gains[: 3 if layout.kind == "yuv" else 1]
+    restored = [np.empty_like(plane) for plane in frame.planes[: len(gains)]]
+    for rows in _strips(frame.height, frame.width, residual.device):
+        part = residual[:, rows]
+        averaged = part
         if layout.kind == "yuv":
-            averaged = _average(residual, 1 << layout.chroma_shift_y, 1 << layout.chroma_shift_x)
-            changes.extend(torch.tensordot(matrix[1:] * chroma_span, averaged, dims=1))
-    restored: list[Plane] = []
-    for index, change in enumerate(changes):
-        plane = frame.planes[index]
-        value = _to_tensor(plane, change.device).add_(change).round_().clamp_(0, top)
-        kind = torch.uint8 if plane.dtype == np.uint8 else torch.int32
-        samples = value.to(kind).cpu().numpy().astype(plane.dtype, copy=False)
-        subsampled = layout.kind == "yuv" and index > 0
+            averaged = _average(part, 1 << layout.chroma_shift_y, 1 << layout.chroma_shift_x)
+        for index, (gain, plane) in enumerate(zip(gains, frame.planes, strict=False)):
+            is_chroma = layout.kind == "yuv" and index > 0
+            place = rows
+            if is_chroma:
+                place = slice(
+                    rows.start >> layout.chroma_shift_y, -(-rows.stop >> layout.chroma_shift_y)
+                )
+            value = _to_tensor(plane[place], residual.device)
+            value.add_(_mixed(averaged if is_chroma else part, gain)).round_().clamp_(0, top)
+            restored[index][place] = value.cpu().numpy()
+    keep_boxes(frame, restored, keep)
+    return (*restored, *frame.planes[len(restored) :])
+
+
+def keep_boxes(frame: Frame, planes: Sequence[Plane], keep: Sequence[Box]) -> None:
+    """Put the source's samples back wherever they touch a box.
+
+    Args:
+        frame: The picture as it was decoded.
+        planes: The new ones, which are changed in place; alpha may be missing.
+        keep: What is outside the picture is ignored.
+    """
+    layout = frame.layout
+    for index, samples in enumerate(planes):
+        subsampled = layout.kind == "yuv" and index in (1, 2)
         for box in keep:
-            rows, columns = _samples_of(
+            inside = _samples_of(
                 box,
                 layout.chroma_shift_x if subsampled else 0,
                 layout.chroma_shift_y if subsampled else 0,
             )
-            samples[rows, columns] = plane[rows, columns]
-        restored.append(samples)
-    return (*restored, *frame.planes[len(restored) :])
+            samples[inside] = frame.planes[index][inside]
+
+
+def _mixed(channels: Tensor, gains: Sequence[float]) -> Tensor:
+    """The sum of channels, each times its gain."""
+    used = [(channel, gain) for channel, gain in zip(channels, gains, strict=True) if gain]
+    if not used:
+        return torch.zeros_like(channels[0])
+    total = used[0][0] * used[0][1]
+    for channel, gain in used[1:]:
+        total.add_(channel, alpha=gain)
+    return total
 
 
 def _average(residual: Tensor, rows: int, columns: int) -> Tensor:
@@ -151,12 +243,14 @@ def _average(residual: Tensor, rows: int, columns: int) -> Tensor:
         return F.avg_pool2d(
             residual[None], (rows, columns), ceil_mode=True, count_include_pad=False
         )[0]
-    # six times as fast as pooling on a CPU
-    parts = [residual[:, y::rows, x::columns] for y in range(rows) for x in range(columns)]
-    total = parts[0] + parts[1]
-    for part in parts[2:]:
-        total += part
-    return total.div_(rows * columns)
+    # many times as fast as pooling on a CPU
+    total = residual[:, ::rows]
+    for row in range(1, rows):
+        total = total + residual[:, row::rows]
+    mean = total[..., ::columns] / (rows * columns)
+    for column in range(1, columns):
+        mean.add_(total[..., column::columns], alpha=1 / (rows * columns))
+    return mean
 
 
 def _samples_of(box: Box, shift_x: int, shift_y: int) -> tuple[slice, slice]:

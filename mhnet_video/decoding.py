@@ -36,6 +36,8 @@ _TURNS = {
 }
 # a file that fails this often in a row without a packet has no more to give
 _MAX_READ_ERRORS = 64
+# so much must be read before it tells how much there is
+_MIN_PACKETS = 25
 
 
 class FrameMaker:
@@ -113,6 +115,15 @@ class Decoder:
         """Packets and frames lost so far."""
         self._expected = 0
         self._maker = FrameMaker(self.time_base, fps)
+        self._read_packets = 0
+        self._read_bytes = 0
+
+    def estimate_frames(self) -> int | None:
+        """Frames of the whole file, by those of the part that is read; None where not known."""
+        size = self.container.size if os.path.isfile(self.container.name) else 0
+        if self._read_packets < _MIN_PACKETS or not 0 < self._read_bytes <= size:
+            return None
+        return round(self._read_packets * size / self._read_bytes)
 
     def _packets(self) -> Iterator[Packet]:
         """Packets to the end of the file, across what cannot be read."""
@@ -173,6 +184,9 @@ class Decoder:
         for packet in self._packets():
             # the packets that flush decoders at the end carry the number of no stream
             if packet.stream.index == self.stream.index:
+                if packet.size:
+                    self._read_packets += 1
+                    self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
                 for picture in self._decode(packet):
                     yield self._frame(picture)
             elif packet.size:

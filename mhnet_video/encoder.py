@@ -14,6 +14,7 @@ from av.video.codeccontext import VideoCodecContext
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import PixelLayout
 from mhnet_video.pixels import layout_of, planar_twin
+from mhnet_video.stage import codec_threads
 
 # options of the encoders worth naming to a person, the most usual first;
 # a lookahead of ten frames: what a killed run has not yet written stays below a second
@@ -46,7 +47,6 @@ _DEFAULTS: dict[str, dict[str, str]] = {
 }
 # encoders whose quality has another name
 _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
-_MAX_THREADS = 8
 _BOTTOM_FIRST = (3, 4)  # AV_FIELD_BB, AV_FIELD_TB
 # pixel formats of few colours, and of floating-point numbers
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
@@ -98,7 +98,7 @@ class Encoding:
         context.max_b_frames = 0
         # slices, PyAV's default, cost x264 quality
         context.thread_type = "AUTO"
-        context.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
+        context.thread_count = codec_threads()
         if self.tag is not None:
             context.codec_tag = self.tag
         context.options = options

@@ -7,19 +7,24 @@ weights are known before its maps are computed, because means pass through linea
 those maps are never stored at full resolution.
 """
 
-import ctypes
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.kernels import llvm_blocks, llvm_images
-from mhnet_video.kernels.llvm_blocks import Tile, choose_tile
-from mhnet_video.kernels.llvm_ir import Emitter, Library, Machine
+from mhnet_video.kernels import (
+    llvm_attention,
+    llvm_blocks,
+    llvm_images,
+    llvm_levels,
+    llvm_weights,
+)
+from mhnet_video.kernels.llvm_ir import Machine
+from mhnet_video.kernels.llvm_product import Tile, choose_tile, choose_winograd_tile
 from mhnet_video.network import LEVELS, MHNet, SelectiveAttention
 from mhnet_video.packing import (
     BlockWeights,
@@ -29,232 +34,123 @@ from mhnet_video.packing import (
     pack,
     pack_block,
     pack_double,
+    pack_fusion,
     pack_halve,
     pack_planes,
+    pack_winograd,
     picture_channels,
 )
+from mhnet_video.program import Kernels, Map, Program
 
-_SPARE_BLOCKS = 16
-"""Blocks behind the end of every map that the last tile may touch."""
-
+_MAX_PIXELS = 4096 * 2304
+"""Largest picture in one piece where elements are pairs; its maps take some 1.5 GB."""
 
 _PLANS = 2
 """Sizes of pictures for which maps are kept."""
 
 
-class _Map:
-    """Room for a map of C channels."""
-
-    def __init__(self, machine: Machine, channels: int, height: int, width: int) -> None:
-        self.channels, self.height, self.width = channels, height, width
-        self.lanes, self.group = machine.lanes, machine.group
-        self.row_blocks = -(-width // machine.lanes)
-        self.blocks = height * self.row_blocks
-        size = channels // machine.group * machine.lanes
-        self.data = torch.zeros((self.blocks + _SPARE_BLOCKS) * size, dtype=torch.int32)
-
-    def _view(self) -> Tensor:
-        """`[rows, blocks, C / G, L, G]`."""
-        kind = torch.bfloat16 if self.group == 2 else torch.float32
-        size = self.channels // self.group * self.lanes
-        used = self.data[: self.blocks * size].view(kind)
-        return used.view(self.height, self.row_blocks, -1, self.lanes, self.group)
-
-    def write_rows(self, rows: Tensor) -> None:
-        """Take `[C, H * blocks * L]`, what lies beyond the picture included."""
-        shape = (-1, self.group, self.height, self.row_blocks, self.lanes)
-        self._view().copy_(rows.reshape(shape).permute(2, 3, 0, 4, 1))
-
-    def mask(self) -> Tensor:
-        """All ones at the elements inside the picture."""
-        lanes = torch.arange(self.row_blocks * self.lanes) < self.width
-        inside = torch.zeros((self.blocks + _SPARE_BLOCKS) * self.lanes, dtype=torch.int32)
-        inside[: self.blocks * self.lanes] = -lanes.int().repeat(self.height)
-        return inside
-
-
-class _Step:
-    """A kernel with its arguments, run on parts of a map by several threads."""
-
-    def __init__(
-        self,
-        function: Callable[..., None],
-        arguments: Sequence[Tensor | int],
-        parts: Sequence[tuple[int, int]],
-        private: Sequence[dict[int, Tensor]] = (),
-    ) -> None:
-        """Freeze the arguments.
-
-        Args:
-            function: The kernel; its last two arguments are the part's first and its end.
-            arguments: The others.
-            parts: Parts that may run at the same time.
-            private: For each part, arguments of its own, by their index.
-        """
-        self.function = function
-        self.held = (arguments, private)
-        self.calls = []
-        for index, (first, end) in enumerate(parts):
-            given = list(arguments)
-            for place, value in private[index].items() if private else ():
-                given[place] = value
-            frozen: list[object] = [
-                ctypes.c_void_p(each.data_ptr())
-                if isinstance(each, Tensor)
-                else ctypes.c_int64(each)
-                for each in (*given, first, end)
-            ]
-            self.calls.append(frozen)
-
-    def run(self, pool: ThreadPoolExecutor | None) -> None:
-        """Run all parts."""
-        if pool is None or len(self.calls) == 1:
-            for call in self.calls:
-                self.function(*call)
-            return
-        waiting = [pool.submit(self.function, *call) for call in self.calls[1:]]
-        self.function(*self.calls[0])
-        for each in waiting:
-            each.result()
-
-
-class _Launch(NamedTuple):
-    """A kernel that is not compiled yet, and what `_Step` wants."""
-
-    name: str
-    arguments: Sequence[Tensor | int]
-    parts: list[tuple[int, int]]
-    private: Sequence[dict[int, Tensor]]
-
-
-def _nothing(pool: ThreadPoolExecutor | None) -> None:
-    """Stand in for a step to come."""
-
-
 class _Plan:
-    """Everything for one size of picture: kernels, maps, and the steps in their order."""
+    """Everything for one size of picture: maps, and the program."""
 
     def __init__(
-        self,
-        network: MHNet,
-        machine: Machine,
-        height: int,
-        width: int,
-        threads: int,
-        functions: dict[str, Callable[..., None]],
+        self, network: MHNet, kernels: Kernels, height: int, width: int, threads: int
     ) -> None:
         """Plan.
 
         Args:
             network: The network.
-            machine: What the kernels are made for.
+            kernels: The engine's.
             height: Of the pictures, in pixels; a multiple of the network's.
             width: Likewise.
-            threads: How many parts every map is cut into.
-            functions: The kernels that are compiled already; new ones are added.
+            threads: How many threads will run it.
         """
-        self.network, self.machine, self.threads = network, machine, threads
+        self.network, self.kernels, self.machine = network, kernels, kernels.machine
         self.config = config = network.config
-        self.emitters: dict[str, Emitter] = {}
-        self.steps: list[Callable[[ThreadPoolExecutor | None], None]] = []
-        self.functions = functions
-        self.folds: list[_Step] = []
-        """The steps that read the pictures."""
-        self._later: dict[int, _Launch] = {}
-        self._folds: set[int] = set()
-        patch = config.patch
+        self.program = Program(kernels, threads)
+        self.folds: NDArray[np.int64]
+        """The arguments of the step that reads the pictures."""
+        self.ending: NDArray[np.int64]
+        """The arguments of the step that writes the residual."""
+        lanes, patch = self.machine.lanes, config.patch
         self.sizes = [
             (height // patch // 2**level, width // patch // 2**level) for level in range(LEVELS + 1)
         ]
         self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
-        self.row_blocks = [-(-w // machine.lanes) for _, w in self.sizes]
+        self.row_blocks = [-(-w // lanes) for _, w in self.sizes]
         self.tiles = [
-            choose_tile(machine, blocks, group_outputs=2 * machine.group)
+            choose_tile(self.machine, blocks, group_outputs=2 * self.machine.group)
             for blocks in self.row_blocks
         ]
-        self._masks = [self._map(level, machine.group).mask() for level in range(LEVELS)]
-        self.tail = [self._tail(level) for level in range(LEVELS)]
-        self._spare_maps = [
-            [self._map(level, self.widths[level]) for _ in range(3)] for level in range(LEVELS)
+        self._masks = [
+            Map(self.machine, self.machine.group, *size).mask() for size in self.sizes[:LEVELS]
         ]
+        self.tail = [self._tail(level) for level in range(LEVELS)]
+        self._scales = [torch.tensor([1 / (h * w)]) for h, w in self.sizes]
+        self._free: list[list[Map]] = [[] for _ in self.sizes]
+        self._rings = [self._ring(level) for level in range(LEVELS)]
         self._build(height, width)
-        if self.emitters:
-            functions.update(Library(machine, list(self.emitters.values())).functions)
-        for index, launch in self._later.items():
-            step = _Step(functions[launch.name], launch.arguments, launch.parts, launch.private)
-            if index in self._folds:
-                self.folds.append(step)
-            self.steps[index] = step.run
-        self._later.clear()
+        self.program.finish()
 
     # -- plumbing
 
-    def _map(self, level: int, channels: int) -> _Map:
-        return _Map(self.machine, channels, *self.sizes[level])
+    def _take(self, level: int) -> Map:
+        """A map of a level, to be given back after the last step that reads it is added."""
+        if self._free[level]:
+            return self._free[level].pop()
+        return Map(self.machine, self.widths[level], *self.sizes[level])
+
+    def _give(self, level: int, *maps: Map) -> None:
+        """Let later steps write over maps."""
+        self._free[level] += maps
+
+    def _ring(self, level: int) -> tuple[Tensor, Tensor]:
+        """What the parts of a block's first half need for themselves; no two blocks run at once."""
+        parts, row = len(self._few_rows(level)), self.row_blocks[level]
+        ring_row = 2 * self.widths[level] * (row + self.tiles[level].blocks)
+        return (
+            torch.zeros(parts, 3 * ring_row * self.machine.lanes),
+            torch.zeros(parts, row * self.machine.lanes),
+        )
 
     def _tail(self, level: int) -> Tensor:
         lanes = self.machine.lanes
         inside = self.sizes[level][1] - (self.row_blocks[level] - 1) * lanes
         return -(torch.arange(lanes) < inside).int()
 
-    def _kernel(self, make: Callable[..., Emitter], *arguments: object, **options: object) -> str:
-        name = "_".join(
-            [make.__name__]
-            + [
-                f"{each.blocks}x{each.outputs}" if isinstance(each, Tile) else str(each)
-                for each in (*arguments, *(int(bool(value)) for value in options.values()))
-            ]
-        )
-        if name not in self.emitters and name not in self.functions:
-            self.emitters[name] = make(self.machine, name, *arguments, **options)
-        return name
+    def _rows(self, level: int) -> list[tuple[int, int]]:
+        return self.program.parts(self.sizes[level][0])
 
-    def _launch(
-        self,
-        name: str,
-        arguments: Sequence[Tensor | int],
-        parts: list[tuple[int, int]],
-        private: Sequence[dict[int, Tensor]] = (),
-    ) -> None:
-        """Add a kernel to the steps; it is compiled when all are known."""
-        self._later[len(self.steps)] = _Launch(name, arguments, parts, private)
-        self.steps.append(_nothing)
-
-    def _rows(self, count: int) -> list[tuple[int, int]]:
-        parts = min(self.threads, count)
-        edges = [count * part // parts for part in range(parts + 1)]
-        return list(itertools.pairwise(edges))
+    def _few_rows(self, level: int) -> list[tuple[int, int]]:
+        """Parts of a step that computes rows above and below its own as well."""
+        return self.program.parts(self.sizes[level][0], each=1)
 
     def _flat(self, level: int) -> list[tuple[int, int]]:
         """Parts of all blocks of a level, cut between tiles."""
         blocks = self.sizes[level][0] * self.row_blocks[level]
-        tile = self.tiles[level].blocks
-        return [
-            (first * tile, min(end * tile, blocks)) for first, end in self._rows(-(-blocks // tile))
-        ]
+        return self.program.parts(blocks, self.tiles[level].blocks)
 
     def _sums(self, level: int, parts: int) -> Tensor:
         return torch.zeros(parts, self.widths[level], self.machine.lanes)
 
+    def _vector(self, count: int) -> Tensor:
+        return torch.zeros(llvm_weights.padded(self.machine, count))
+
     # -- parts of the network
 
     def _block(
-        self, level: int, weights: BlockWeights, x: _Map, out: _Map, more: _Map | None
+        self, level: int, weights: BlockWeights, x: Map, out: Map, more: Map | None
     ) -> Tensor:
         """Add a NAFBlock; gives its result's sums."""
-        machine, tile = self.machine, self.tiles[level]
+        tile = self.tiles[level]
         channels, row_blocks = self.widths[level], self.row_blocks[level]
         height = self.sizes[level][0]
-        gated = self._spare_maps[level][2]
-        parts = self._rows(height)
+        gated = self._take(level)
+        parts = self._few_rows(level)
         sums = self._sums(level, len(parts))
-        ring = torch.zeros(
-            len(parts), 3 * 2 * channels * (row_blocks + tile.blocks) * machine.lanes
-        )
-        spare = torch.zeros(len(parts), row_blocks * machine.lanes)
+        ring, spare = self._rings[level]
         w = weights
-        self._launch(
-            self._kernel(llvm_blocks.block_front, channels, tile),
+        self.program.add(
+            self.kernels.name(llvm_blocks.block_front, channels, tile),
             [
                 x.data,
                 w.w1,
@@ -271,12 +167,25 @@ class _Plan:
             parts,
             [{4: ring[i], 5: spare[i], 8: sums[i]} for i in range(len(parts))],
         )
-        num_pixels = height * self.sizes[level][1]
-        self.steps.append(lambda pool: w.attend(sums, num_pixels))
+        self.program.add(
+            self.kernels.name(llvm_weights.attend, channels),
+            [
+                sums,
+                len(parts),
+                self._scales[level],
+                self._vector(channels),
+                w.attention,
+                w.attention_bias,
+                w.plain_w3,
+                w.rows,
+                w.w3,
+                w.plain_w3.numel(),
+            ],
+        )
         flat = self._flat(level)
         totals = self._sums(level, len(flat))
-        self._launch(
-            self._kernel(llvm_blocks.block_back, channels, tile, twice=more is not None),
+        self.program.add(
+            self.kernels.name(llvm_blocks.block_back, channels, tile, twice=more is not None),
             [
                 gated.data,
                 x.data,
@@ -294,46 +203,40 @@ class _Plan:
             flat,
             [{11: totals[i]} for i in range(len(flat))],
         )
+        self._give(level, gated)
         return totals
 
     def _blocks(
-        self,
-        level: int,
-        blocks: Sequence[Any],
-        x: _Map,
-        out: _Map,
-        more: _Map | None = None,
-    ) -> Tensor:
-        """Add NAFBlocks, and at the end another map; gives the result's mean."""
-        mean = torch.zeros(self.widths[level])
+        self, level: int, blocks: Sequence[Any], x: Map, more: Map | None = None
+    ) -> tuple[Map, Tensor]:
+        """Add NAFBlocks, and at the end another map; gives the result and its mean."""
+        source = x
         for index, block in enumerate(blocks):
             is_last = index == len(blocks) - 1
-            target = out if is_last else self._spare_maps[level][index % 2]
-            weights = pack_block(block, self.tiles[level].outputs, self.machine.group)
-            totals = self._block(level, weights, x, target, more if is_last else None)
-            x = target
-        self._average(totals, level, mean)
-        return mean
-
-    def _average(self, totals: Tensor, level: int, mean: Tensor) -> None:
-        """Add the step from the sums of a map to its mean."""
-        num_pixels = self.sizes[level][0] * self.sizes[level][1]
-
-        def average(pool: ThreadPoolExecutor | None) -> None:
-            torch.sum(totals, (0, 2), out=mean)
-            mean.div_(num_pixels)
-            totals.zero_()
-
-        self.steps.append(average)
+            target = self._take(level)
+            tile, machine = self.tiles[level], self.machine
+            weights = pack_block(block, tile.outputs, machine.group, machine.lanes)
+            totals = self._block(level, weights, source, target, more if is_last else None)
+            if source is not x:
+                self._give(level, source)
+            source = target
+        mean = self._vector(self.widths[level])
+        self.program.add(
+            self.kernels.name(llvm_weights.average, self.widths[level]),
+            [totals, len(totals), self._scales[level], mean],
+        )
+        return source, mean
 
     def _double(
-        self, level: int, convolution: torch.nn.Module, x: _Map, out: _Map, skip: _Map | None
+        self, level: int, convolution: torch.nn.Module, x: Map, out: Map, skip: Map | None
     ) -> None:
         """Add a step up from a level."""
         tile = self.tiles[level]
-        name = self._kernel(llvm_blocks.double, self.widths[level], tile, skip=skip is not None)
+        name = self.kernels.name(
+            llvm_levels.double, self.widths[level], tile, skip=skip is not None
+        )
         weights = pack_double(convolution, tile.outputs, self.machine.group)
-        self._launch(
+        self.program.add(
             name,
             [
                 x.data,
@@ -343,14 +246,14 @@ class _Plan:
                 self.row_blocks[level],
                 self.row_blocks[level - 1],
             ],
-            self._rows(self.sizes[level][0]),
+            self._rows(level),
         )
 
-    def _halve(self, level: int, convolution: Any, x: _Map, out: _Map) -> None:
+    def _halve(self, level: int, convolution: Any, x: Map, out: Map) -> None:
         """Add a step down from a level."""
         tile = self.tiles[level + 1]
-        self._launch(
-            self._kernel(llvm_blocks.halve, self.widths[level], tile),
+        self.program.add(
+            self.kernels.name(llvm_levels.halve, self.widths[level], tile),
             [
                 x.data,
                 pack_halve(convolution, tile.outputs, self.machine.group),
@@ -359,7 +262,7 @@ class _Plan:
                 self.row_blocks[level],
                 self.row_blocks[level + 1],
             ],
-            self._rows(self.sizes[level + 1][0]),
+            self._rows(level + 1),
         )
 
     # -- the network
@@ -367,50 +270,50 @@ class _Plan:
     def _build(self, height: int, width: int) -> None:
         network = self.network
         first, side = self._begin(height, width)
-        encoded: list[_Map] = []
-        decoded: list[_Map] = []
+        encoded: list[Map] = []
+        decoded: list[Map] = []
         low_means: list[Tensor] = []
         high_means: list[Tensor] = []
         x = first
         stage: Any = network.stage1
         for level in range(LEVELS):
-            out = self._map(level, self.widths[level])
-            mean = self._blocks(level, list(stage.encoders[level]), x, out)
+            out, mean = self._blocks(level, list(stage.encoders[level]), x)
+            self._give(level, x)
             encoded.append(out)
             low_means.append(mean)
-            x = self._map(level + 1, self.widths[level + 1])
+            x = self._take(level + 1)
             self._halve(level, stage.downs[level], out, x)
         x = self._attend(stage.middle_blks, x)
         for index in range(LEVELS):
             level = LEVELS - 1 - index
-            # the last spare map is the blocks' own, the first the first block's result
-            up = self._spare_maps[level][1]
+            up = self._take(level)
             self._double(level + 1, stage.ups[index][0], x, up, encoded[level])
-            x = self._map(level, self.widths[level])
-            mean = self._blocks(level, list(stage.decoders[index]), up, x)
+            x, mean = self._blocks(level, list(stage.decoders[index]), up)
+            self._give(level, up)
             decoded.insert(0, x)
             high_means.insert(0, mean)
         self._refine(side, encoded, decoded, low_means, high_means)
 
-    def _attend(self, attention: Any, x: _Map) -> _Map:
+    def _attend(self, attention: Any, x: Map) -> Map:
         """Add the selective attention at the bottom, which has few pixels and many channels."""
         if [type(each) for each in attention] != [SelectiveAttention]:
             raise ValueError(f"expected one attention, got {attention}")
         module, machine = attention[0], self.machine
-        channels, group = x.channels, machine.group
+        channels, group, heads = x.channels, machine.group, module.heads
         tile = self.tiles[LEVELS]
-        plane = (x.blocks + tile.blocks) * machine.lanes
+        plane = (x.blocks + max(tile.blocks, 4)) * machine.lanes
         projected, mixed = (torch.zeros(3 * channels, plane) for _ in range(2))
         weights = narrow(pack(matrix_of(module.qkv), tile.outputs, group), group)
-        self._launch(
-            self._kernel(llvm_images.project, channels, tile),
+        self.program.add(
+            self.kernels.name(llvm_attention.project, channels, tile),
             [x.data, weights, projected, 3 * channels, plane],
             self._flat(LEVELS),
         )
-        parts = self._rows(3 * channels)
+        parts = self.program.parts(3 * channels)
         spare = torch.zeros(len(parts), (x.height + 2) * (x.row_blocks + 2) * machine.lanes)
-        self._launch(
-            self._kernel(llvm_images.depthwise),
+        # zero beyond the picture, so that sums over all elements are those over its pixels
+        self.program.add(
+            self.kernels.name(llvm_attention.depthwise),
             [
                 projected,
                 module.qkv_dwconv.weight.detach().float().contiguous(),
@@ -424,26 +327,46 @@ class _Plan:
             parts,
             [{3: spare[i]} for i in range(len(parts))],
         )
-        out = self._map(LEVELS, channels)
-        queries, keys, values = mixed[:, : x.blocks * machine.lanes].chunk(3)
-        heads = module.heads
-        split = (heads, channels // heads, -1)
-        last = matrix_of(module.project_out).float().reshape(channels, heads, -1).transpose(0, 1)
-        kind = torch.bfloat16 if group == 2 else torch.float32
-
-        def attend(pool: ThreadPoolExecutor | None) -> None:
-            # zero beyond the picture, so that sums over all elements are those over its pixels
-            q = F.normalize(queries.reshape(split), dim=-1)
-            k = F.normalize(keys.reshape(split), dim=-1)
-            combined = module.combine(torch.bmm(q, k.transpose(1, 2))[None] * module.temperature)
-            # what the values go through is linear: one matrix
-            matrix = torch.bmm(last, combined[0]).transpose(0, 1).reshape(channels, channels)
-            out.write_rows(torch.mm(matrix.to(kind), values.to(kind)))
-
-        self.steps.append(attend)
+        queries, keys, values = mixed.chunk(3)
+        each = channels // heads
+        every = [(head, head + 1) for head in range(heads)]
+        scores = torch.zeros(heads, each, each)
+        self.program.add(
+            self.kernels.name(llvm_attention.gram, each),
+            [
+                queries,
+                keys,
+                module.temperature.detach().float().contiguous(),
+                scores,
+                plane,
+                x.blocks * machine.lanes,
+            ],
+            every,
+        )
+        gains = torch.cat([module.attn1, module.attn2, module.attn3, module.attn4])
+        kept = tuple(each * part // whole for part, whole in module.SHARES)
+        matrix = torch.zeros(channels, channels)
+        # what the values go through is linear: one matrix
+        self.program.add(
+            self.kernels.name(llvm_attention.select, each, heads, kept),
+            [
+                scores,
+                gains.detach().float(),
+                matrix_of(module.project_out).float().t().contiguous(),
+                matrix,
+            ],
+            every,
+        )
+        self._give(LEVELS, x)
+        out = self._take(LEVELS)
+        self.program.add(
+            self.kernels.name(llvm_attention.mix, channels),
+            [values, matrix, out.data, plane],
+            self._flat(LEVELS),
+        )
         return out
 
-    def _begin(self, height: int, width: int) -> tuple[_Map, _Map]:
+    def _begin(self, height: int, width: int) -> tuple[Map, Map]:
         """Add the pictures' way to the encoder's first map, and to the other hierarchy's."""
         network, machine, config = self.network, self.machine, self.config
         tile, patch, group = self.tiles[0], config.patch, machine.group
@@ -452,25 +375,19 @@ class _Plan:
         per_picture = patch * patch // group if patch == 2 else 1
         planes = pictures * per_picture if patch == 2 else -(-pictures // group)
         self.padded_width = row_blocks * machine.lanes * patch
-        self.window = torch.zeros(pictures + 1, height, self.padded_width)
+        self.window = torch.zeros(config.frames + 1, 3, height, self.padded_width)
         plane = (row_blocks + tile.blocks + 2) * machine.lanes
-        folded = torch.zeros((rows + 2) * planes * plane, dtype=torch.int32)
-        name = self._kernel(llvm_images.fold, patch)
-        for index in range(0, pictures, group if patch == 1 else 1):
-            self._folds.add(len(self.steps))
-            self._launch(
-                name,
-                [
-                    self.window[index],
-                    self.window[index + 1],
-                    folded[index // (group if patch == 1 else 1) * per_picture * plane :],
-                    self.padded_width,
-                    plane,
-                    planes * plane,
-                    row_blocks,
-                ],
-                self._rows(rows),
-            )
+        beyond = 4 * 6 * machine.lanes  # that the last tile of the last row may read
+        folded = torch.zeros((rows + 2) * planes * plane + beyond, dtype=torch.int32)
+        # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
+        self.fold_pictures = group if patch == 1 else 1
+        folds = -(-pictures // self.fold_pictures)
+        self.folds = self.program.add(
+            self.kernels.name(llvm_images.fold, patch),
+            [0, 0, 0, self.padded_width, plane, planes * plane, row_blocks],
+            [(0, rows)] * folds,
+            [{2: folded[index * per_picture * plane :]} for index in range(folds)],
+        )
         side = matrix_of(network.concat12)[:, : config.width]
         other = torch.einsum("mk,kcyx->mcyx", side, network.intro2.weight.double())
         weight = torch.cat([network.stage1.intro.weight.double(), other])
@@ -478,27 +395,32 @@ class _Plan:
         intro: Any = network.stage1.intro
         bias = torch.zeros(2 * config.width)
         bias[: config.width] = intro.bias.detach()
-        first, second = (self._map(0, config.width) for _ in range(2))
-        self._launch(
-            self._kernel(llvm_images.convolve_to_maps, planes, config.width, tile),
-            [
-                folded,
-                pack_planes(weight, tile.outputs, group),
-                bias,
-                first.data,
-                second.data,
-                plane,
-                row_blocks,
-            ],
-            self._rows(rows),
+        first, second = self._take(0), self._take(0)
+        maps = [bias, first.data, second.data]
+        if group == 1:  # in pairs of bfloat16 the transformed values would lose precision
+            wide = choose_winograd_tile(machine, row_blocks)
+            parts = self.program.parts(rows // 4)
+            each = 36 * wide.blocks * (planes + 2 * config.width) * machine.lanes
+            spare = torch.zeros(len(parts), each)
+            self.program.add(
+                self.kernels.name(llvm_images.winograd_to_maps, planes, config.width, wide),
+                [folded, pack_winograd(weight, wide.outputs), *maps, spare, plane, row_blocks],
+                parts,
+                [{5: spare[index]} for index in range(len(parts))],
+            )
+            return first, second
+        self.program.add(
+            self.kernels.name(llvm_images.convolve_to_maps, planes, config.width, tile),
+            [folded, pack_planes(weight, tile.outputs, group), *maps, plane, row_blocks],
+            self._rows(0),
         )
         return first, second
 
     def _refine(
         self,
-        side: _Map,
-        encoded: list[_Map],
-        decoded: list[_Map],
+        side: Map,
+        encoded: list[Map],
+        decoded: list[Map],
         low_means: list[Tensor],
         high_means: list[Tensor],
     ) -> None:
@@ -510,49 +432,42 @@ class _Plan:
         start = narrow(
             pack(torch.cat([matrix, torch.zeros_like(matrix)], 1), tile.outputs, group), group
         )
-        x, out = (self._map(0, width) for _ in range(2))
+        x = self._take(0)
         self._fuse(1, side, torch.ones(width), decoded[0], decoded[0], start, x)
+        self._give(0, side)
         tail = self.tail[0]
         plane = (self.row_blocks[0] + tile.blocks + 2) * machine.lanes
         rows = self.sizes[0][0]
         planes = torch.zeros((rows + 2) * width // group * plane, dtype=torch.int32)
         for number in range(1, LEVELS + 1):
             blocks = list(stage.get_submodule(f"CABG{number}").children())
-            mean = self._blocks(0, blocks, x, out, more=x)
-            steps = number - 1
-            chains, maps = [], []
-            for side_name, source, last in (
-                ("enc", encoded[number - 1], stage.get_submodule(f"conv_enc{number}")),
-                ("dec", decoded[number - 1], stage.conv_dnc1),
+            out, mean = self._blocks(0, blocks, x, more=x)
+            self._give(0, x)
+            chains = [stage.chain(side_name, number) for side_name in ("enc", "dec")]
+            maps = []
+            for chain, source in zip(
+                chains, (encoded[number - 1], decoded[number - 1]), strict=True
             ):
-                ups: list[Any] = []
-                if steps == 1:
-                    ups = [stage.get_submodule(f"up_{side_name}1").up[0]]
-                elif steps > 1:
-                    chain = stage.get_submodule(f"up_{side_name}{steps}")
-                    ups = [each.up[0] for each in chain.children()]
-                for level, up in zip(range(steps, 1, -1), ups, strict=False):
-                    target = self._map(level - 1, self.widths[level - 1])
+                # the last step up is one with the fusion
+                for level, up in zip(range(number - 1, 1, -1), chain[:-1], strict=False):
+                    target = self._take(level - 1)
                     self._double(level, up, source, target, None)
+                    self._give(level, source)
                     source = target
-                chains.append([*ups, last])
                 maps.append(source)
             used = self.tiles[0 if number == 1 else 1]
-            fusion = FusionWeights(
-                stage.get_submodule(f"skff{number}"),
-                chains[0],
-                chains[1],
-                used.outputs,
-                group,
-            )
+            module: Any = stage.get_submodule(f"skff{number}")
+            fusion = pack_fusion(module, chains[0], chains[1], used.outputs, group, machine.lanes)
             self._weigh(fusion, mean, low_means[number - 1], high_means[number - 1])
+            x = self._take(0)
             if number == 1:
                 self._fuse(2, out, fusion.share, maps[0], maps[1], fusion.weights, x)
+                self._give(0, out, *maps)
                 continue
             is_last = number == LEVELS
             norm = stage.get_submodule(f"norm{min(number + 1, LEVELS)}")
-            self._launch(
-                self._kernel(llvm_blocks.fuse_double, width, used, last=is_last),
+            self.program.add(
+                self.kernels.name(llvm_levels.fuse_double, width, used, last=is_last),
                 [
                     out.data,
                     fusion.share,
@@ -567,20 +482,43 @@ class _Plan:
                     self.row_blocks[1],
                     self.row_blocks[0],
                 ],
-                self._rows(self.sizes[1][0]),
+                self._rows(1),
             )
+            self._give(0, out)
+            self._give(1, *maps)
         self._end(planes, plane)
 
     def _weigh(self, fusion: FusionWeights, mean: Tensor, low: Tensor, high: Tensor) -> None:
-        self.steps.append(lambda pool: fusion.weigh(mean, low, high))
+        """Add the step that makes a fusion's weights from the means of its maps."""
+        f = fusion
+        self.program.add(
+            self.kernels.name(llvm_weights.weigh, self.config.width, f.expand.shape[1]),
+            [
+                mean,
+                low,
+                high,
+                f.low_matrix,
+                f.high_matrix,
+                f.squeeze,
+                f.expand,
+                f.floor,
+                f.share,
+                len(f.low_matrix),
+                len(f.high_matrix),
+                f.plain,
+                f.rows,
+                f.weights,
+                f.plain.numel(),
+            ],
+        )
 
     def _fuse(
-        self, number: int, x: _Map, share: Tensor, a: _Map, b: _Map, weights: Tensor, out: _Map
+        self, number: int, x: Map, share: Tensor, a: Map, b: Map, weights: Tensor, out: Map
     ) -> None:
         """Add a fusion at full resolution, with the LayerNorm of a group."""
         norm: Any = self.network.stage2.get_submodule(f"norm{number}")
-        self._launch(
-            self._kernel(llvm_blocks.fuse, self.config.width, self.tiles[0]),
+        self.program.add(
+            self.kernels.name(llvm_levels.fuse, self.config.width, self.tiles[0]),
             [
                 x.data,
                 share,
@@ -603,53 +541,51 @@ class _Plan:
         if patch == 1:
             weight = torch.cat([weight, torch.zeros_like(weight[:1])])
         blocks = min(
-            (5, 4, 3) if machine.registers > 16 else (2, 3), key=lambda t: -(-row_blocks // t) * t
+            (5, 4, 3) if machine.registers > 16 else (3,), key=lambda t: -(-row_blocks // t) * t
         )
         tile = Tile(min(blocks, self.tiles[0].blocks), outputs)
-        self.residual = torch.zeros(3, rows * patch, self.padded_width)
-        self._launch(
-            self._kernel(
+        self.ending = self.program.add(
+            self.kernels.name(
                 llvm_images.convolve_to_picture, config.width // machine.group, patch, tile
             ),
             [
                 planes,
                 pack_planes(weight, outputs, machine.group),
-                self.residual,
+                0,
                 plane,
                 row_blocks,
                 rows * patch,
                 self.padded_width,
             ],
-            self._rows(rows),
+            self._rows(0),
         )
 
-    def run(self, window: Tensor, pool: ThreadPoolExecutor | None) -> Tensor:
-        """The residual of a window of this size or smaller, valid until the next run.
+    def run(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> Tensor:
+        """The residual of frames of this size or smaller.
 
         Args:
-            window: `[3 * frames, H, W]`.
+            frames: `[3, H, W]` each.
             pool: Threads besides this one.
 
         Returns:
             `[3, H, W]` with rows and columns beyond the picture.
         """
-        source = window.contiguous()
-        direct = source.shape[1:] == self.window.shape[1:] and source.dtype == torch.float32
-        if not direct:
-            self.window[:-1, : window.shape[1], : window.shape[2]] = window
-            source = self.window
-        size = source[0].numel() * source.element_size()
-        step_size = len(window) // len(self.folds) if len(window) == len(self.folds) else 2
-        for number, step in enumerate(self.folds):
-            index = number * step_size
-            # beyond the last picture stands one of zeros
-            other = source[index + 1] if index + 1 < len(window) else self.window[-1]
-            for call in step.calls:
-                call[0] = ctypes.c_void_p(source.data_ptr() + index * size)
-                call[1] = ctypes.c_void_p(other.data_ptr())
-        for each in self.steps:
-            each(pool)
-        return self.residual
+        sources = list(frames)
+        for index, frame in enumerate(sources):
+            room = self.window[index]
+            is_fit = frame.shape == room.shape and frame.dtype == torch.float32
+            if not (is_fit and frame.is_contiguous()):
+                room[:, : frame.shape[1], : frame.shape[2]] = frame
+                sources[index] = room
+        pictures = [channel.data_ptr() for source in sources for channel in source]
+        # beyond the last picture stands one of zeros
+        pictures.append(self.window[-1].data_ptr())
+        self.folds[:, 0] = pictures[0 : -1 : self.fold_pictures]
+        self.folds[:, 1] = pictures[1 :: self.fold_pictures]
+        result = torch.empty_like(self.window[0])
+        self.ending[:, 2] = result.data_ptr()
+        self.program.run(pool)
+        return result
 
 
 class LLVMEngine:
@@ -662,23 +598,25 @@ class LLVMEngine:
     """
 
     def __init__(self, network: MHNet, machine: Machine, threads: int | None = None) -> None:
-        self.network, self.machine = network, machine
+        self.network = network
         self.threads = threads or torch.get_num_threads()
-        self._functions: dict[str, Callable[..., None]] = {}
+        self.max_pixels = _MAX_PIXELS * machine.group // 2
+        self._kernels = Kernels(machine)
         self._plans: dict[tuple[int, int], _Plan] = {}
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     @torch.inference_mode()
-    def residual(self, window: Tensor) -> Tensor:
-        """What is to be added to the middle picture, as `MHNet.residual` gives it.
+    def residual(self, frames: Sequence[Tensor]) -> Tensor:
+        """What is to be added to the middle frame, as `MHNet.residual` gives it.
 
         Args:
-            window: `[1, 3 * frames, H, W]` float32.
+            frames: As many as the network looks at, `[3, H, W]` float32 each; those whose sides
+                are multiples of `network.config.multiple` are read where they are.
 
         Returns:
-            `[1, 3, H, W]` float32.
+            `[3, H, W]` float32.
         """
-        height, width = window.shape[-2:]
+        height, width = frames[0].shape[-2:]
         plan = self._plans.pop((height, width), None)
         if plan is None:
             while len(self._plans) >= _PLANS:
@@ -686,12 +624,10 @@ class LLVMEngine:
             multiple = self.network.config.multiple
             plan = _Plan(
                 self.network,
-                self.machine,
+                self._kernels,
                 height + -height % multiple,
                 width + -width % multiple,
                 self.threads,
-                self._functions,
             )
         self._plans[height, width] = plan
-        result = plan.run(window[0], self._pool)
-        return result[None, :, :height, :width].clone()
+        return plan.run(frames, self._pool)[:, :height, :width]

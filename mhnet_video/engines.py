@@ -1,5 +1,6 @@
-"""Which engine runs the network on the CPU, and why. Imports LLVM only where it is used."""
+"""Which engine runs the network, and why. Imports LLVM and Triton only where they are used."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,23 +10,28 @@ from torch import Tensor
 from mhnet_video.errors import ConfigError
 from mhnet_video.network import MHNet
 
-ENGINES = ("auto", "torch", "llvm")
+ENGINES = ("auto", "torch", "llvm", "triton")
 """What `--engine` takes."""
 
 
 class Engine(Protocol):
     """Something that runs a network."""
 
-    def residual(self, window: Tensor) -> Tensor:
-        """What is to be added to the middle picture, `[1, 3, H, W]` float32.
+    max_pixels: int
+    """Larger pictures are to be given in tiles, which bounds the memory of the maps."""
+
+    def residual(self, frames: Sequence[Tensor]) -> Tensor:
+        """What is to be added to the middle frame, `[3, H, W]` float32.
 
         Args:
-            window: `[1, 3 * frames, H, W]` float32.
+            frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
         """
 
 
 class TorchEngine:
     """PyTorch, operation by operation."""
+
+    max_pixels = 2560 * 1600
 
     def __init__(self, network: MHNet, *, bfloat16: bool = False) -> None:
         """Take a network.
@@ -37,11 +43,12 @@ class TorchEngine:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bfloat16 = bfloat16
 
-    def residual(self, window: Tensor) -> Tensor:
-        """What is to be added to the middle picture."""
-        window = window.contiguous(memory_format=torch.channels_last)
+    @torch.inference_mode()
+    def residual(self, frames: Sequence[Tensor]) -> Tensor:
+        """What is to be added to the middle frame, `[3, H, W]` float32."""
+        window = torch.cat(list(frames))[None].contiguous(memory_format=torch.channels_last)
         with torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.network.residual(window).float()
+            return self.network.residual(window)[0].float()
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Choice:
 
     engine: Engine
     name: str
-    """`torch` or `llvm`."""
+    """`torch`, `llvm` or `triton`."""
     reason: str
     """In words, for people."""
 
@@ -60,7 +67,8 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> Choice:
 
     Args:
         network: In evaluation mode, on its device; must not change any more.
-        setting: `auto` takes `llvm` where it can run, else `torch`.
+        setting: `auto` takes `llvm` on a CPU and `triton` on a GPU where they can run, else
+            `torch`.
 
     Raises:
         ConfigError: There is no such engine, or it cannot run here.
@@ -71,7 +79,9 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> Choice:
     if device.type != "cpu":
         if setting == "llvm":
             raise ConfigError(f"the llvm engine runs on CPUs, not on {device}; take --engine auto")
-        return Choice(TorchEngine(network), "torch", f"the network is on {device}")
+        return _on_gpu(network, device, setting)
+    if setting == "triton":
+        raise ConfigError("the triton engine runs on GPUs, not on the CPU; take --engine auto")
     if setting == "torch":
         return _torch(network, "asked for")
     obstacle = llvm_obstacle() or _network_obstacle(network)
@@ -86,6 +96,68 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> Choice:
     if machine is None:
         return _torch(network, "this processor has no vectors of 8 numbers")
     return Choice(LLVMEngine(network, machine), "llvm", machine.name)
+
+
+def _on_gpu(network: MHNet, device: torch.device, setting: str) -> Choice:
+    if setting == "torch":
+        return Choice(TorchEngine(network), "torch", "asked for")
+    found = triton_obstacle() or _maps_obstacle(network)
+    if found:
+        if setting == "triton":
+            raise ConfigError(f"the triton engine cannot run here: {found}")
+        return Choice(TorchEngine(network), "torch", found)
+    from mhnet_video.cuda_engine import TritonEngine
+
+    engine = TritonEngine(network)
+    if setting == "auto":
+        found = failure(engine, network)
+        if found:
+            return Choice(TorchEngine(network), "torch", f"the triton engine fails here: {found}")
+    return Choice(engine, "triton", f"{str(engine.kind.kind).removeprefix('torch.')} on {device}")
+
+
+def failure(engine: Engine, network: MHNet) -> str:
+    """What goes wrong when an engine runs a small picture; empty if nothing does.
+
+    Kernels are compiled on the user's machine, by the user's driver: that they work is tried before
+    a film depends on it.
+
+    Args:
+        engine: Runs `network`.
+        network: The meaning.
+    """
+    side = 3 * network.config.multiple
+    generator = torch.Generator().manual_seed(0)
+    device = next(network.parameters()).device
+    frames = [
+        torch.rand(3, side, side, generator=generator).to(device)
+        for _ in range(network.config.frames)
+    ]
+    try:
+        found = engine.residual(frames)
+    except Exception as error:
+        return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
+    expected = TorchEngine(network).residual(frames)
+    error_power = (found - expected).square().mean()
+    # bfloat16 leaves about a thousandth of the residual's own power
+    if not bool(error_power <= 0.03 * expected.square().mean() + 1e-12):
+        return "its result is not PyTorch's"
+    return ""
+
+
+def triton_obstacle() -> str:
+    """Why Triton's kernels cannot run; empty if they can."""
+    from mhnet_video.kernels.dispatch import HAS_TRITON, has_kernels
+
+    if not HAS_TRITON:
+        return "triton is not installed"
+    return "" if has_kernels() else "MHNET_TRITON=0 turns the kernels off"
+
+
+def _maps_obstacle(network: MHNet) -> str:
+    from mhnet_video.map_weights import obstacle
+
+    return obstacle(network)
 
 
 def llvm_obstacle() -> str:

@@ -62,8 +62,13 @@ class Frame:
         """Columns of the first plane."""
         return int(self.planes[0].shape[1])
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height as it is shown."""
+        size = self.width, self.height
+        return size if self.rotation % 180 == 0 else size[::-1]
+
     def __repr__(self) -> str:
         """Show the shape, not the samples."""
         size = f"{self.width}x{self.height}"
         return f"Frame({size} {self.layout.name}, {float(self.pts * self.time_base):.3f} s)"
-

@@ -320,6 +320,20 @@ class FullResolutionNet(nn.Module):
         # one convolution serves the decoder's maps of all levels, as in the published code
         self.conv_dnc1 = nn.Conv2d(width, width, 1, bias=False)
 
+    def chain(self, side: str, group: int) -> list[nn.Module]:
+        """The 1x1 convolutions that bring a level's map to a fusion, a pixel shuffle between them.
+
+        Args:
+            side: `enc` or `dec`.
+            group: Number of the group, from 1; its level is the same.
+        """
+        ups: list[Any] = []
+        if group > 1:
+            steps = self.get_submodule(f"up_{side}{group - 1}")
+            ups = [steps] if group == 2 else list(steps.children())
+        last = self.get_submodule(f"conv_enc{group}") if side == "enc" else self.conv_dnc1
+        return [*(step.up[0] for step in ups), last]
+
     def forward(self, x: Tensor, encoded: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
         """Refine `x`."""
         for group in range(1, LEVELS + 1):
@@ -379,3 +393,14 @@ class MHNet(nn.Module):
         x = self.concat12(torch.cat([self.intro2(x), decoded[0]], dim=1))
         x = self.ending(self.stage2(x, encoded, decoded))
         return F.pixel_shuffle(x, self.config.patch)[..., :height, :width]
+
+
+def structure_obstacle(network: MHNet) -> str:
+    """Why an engine that merges the network's passes cannot run it; empty if it can."""
+    config = network.config
+    counts = (*config.encoder_blocks, *config.decoder_blocks, *config.group_blocks)
+    if min(counts) < 1:
+        return "a level or a group has no blocks"
+    if type(network).residual is not MHNet.residual:
+        return "the network is not a plain MHNet"
+    return ""

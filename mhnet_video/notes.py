@@ -19,6 +19,17 @@ _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
 _TURNING_ENCODERS = ("png", "mjpeg")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun, such as `1 frame` and `2 frames`.
+
+    Args:
+        number: How many.
+        one: What there is one of.
+        many: What there are several of; `one` with an s if empty.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 @dataclass
 class Notes:
     """Lines for the report, and the counts that some of them are made of."""
@@ -51,7 +62,7 @@ class Notes:
             or target.chroma_shift_y > source.chroma_shift_y
         ):
             losses.append("colour has fewer samples")
-        if source.has_alpha and not target.has_alpha:
+        if source.has_alpha and not target.has_alpha and _is_transparent(frame):
             losses.append("transparency is gone")
         shown = f"pixels: {source.name} is stored as {pixel_format}"
         if losses:
@@ -85,25 +96,27 @@ class Notes:
             self.lost.append(f"times: the source starts at {float(shift):.3f} s, the output at 0")
         if jumps:
             self.lost.append(
-                f"times: the recording's clock jumped ({jumps} times); "
+                f"times: the recording's clock jumped ({counted(jumps, 'time')}); "
                 "in the output the parts follow each other"
             )
         if kind is not None and kind.is_constant_rate and self.uneven:
             self.lost.append(f"times: {kind.label} knows one frame rate only")
         elif self.moved:
             self.lost.append(
-                f"times: {self.moved} frames, not later than the one before, "
-                f"were moved by {time_base} s or more"
+                f"times: {counted(self.moved, 'frame')}, not later than the one before, "
+                f"{'was' if self.moved == 1 else 'were'} moved by {time_base} s or more"
             )
 
     def tell_counts(self, width: int, height: int) -> None:
         """Say how much was not as it should have been."""
         if self.scaled:
-            self.lost.append(
-                f"size: {self.scaled} frames of another size were scaled to {width}x{height}"
+            frames = counted(
+                self.scaled, "frame of another size was", "frames of another size were"
             )
+            self.lost.append(f"size: {frames} scaled to {width}x{height}")
         if self.refused:
-            self.lost.append(f"{self.refused} packets of other streams were damaged")
+            of_streams = ("packet of another stream was", "packets of other streams were")
+            self.lost.append(f"{counted(self.refused, *of_streams)} damaged")
 
     def tell_metadata(self, wanted: dict[str, str], result: Path) -> None:
         """Compare what a finished file says about itself with what it was to say."""
@@ -116,7 +129,8 @@ class Notes:
             return
         gone = [key for key in wanted if key.lower() not in found]
         if len(gone) < len(wanted):
-            self.kept.append(f"{len(wanted) - len(gone)} lines of information about the file")
+            lines = counted(len(wanted) - len(gone), "line")
+            self.kept.append(f"{lines} of information about the file")
         if gone:
             names = ", ".join(printable(key) for key in gone)
             self.lost.append(f"information about the file: {names}")
@@ -125,6 +139,11 @@ class Notes:
 def printable(text: str) -> str:
     """A text from a file as a terminal can show it."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_transparent(frame: Frame) -> bool:
+    """Whether anything shows through a frame that has an alpha plane."""
+    return bool((frame.planes[-1] != (1 << frame.layout.bits) - 1).any())
 
 
 def _has_hdr(frame: Frame) -> bool:

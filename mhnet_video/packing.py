@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.network import FeatureFusion, MHNet, NAFBlock
+from mhnet_video.network import FeatureFusion, MHNet, NAFBlock, structure_obstacle
 
 
 def pack(matrix: Tensor, outputs: int, group: int) -> Tensor:
@@ -48,6 +49,16 @@ def _normed(convolution: Any, norm: Any) -> tuple[Tensor, Tensor]:
     return scaled - scaled.mean(1, keepdim=True), bias
 
 
+def _padded(values: Tensor, lanes: int) -> Tensor:
+    """The last dimension padded with zeros to whole vectors, float32."""
+    return F.pad(values, (0, -values.shape[-1] % lanes)).float().contiguous()
+
+
+def _by_inputs(matrix: Tensor, lanes: int) -> Tensor:
+    """A matrix `[..., M, K]` as the kernels for vectors take it."""
+    return _padded(matrix.transpose(-2, -1), lanes)
+
+
 @dataclass(frozen=True)
 class BlockWeights:
     """A NAFBlock's weights."""
@@ -63,30 +74,23 @@ class BlockWeights:
     w5: Tensor
     b5: Tensor
     plain_w3: Tensor
-    """Without attention, float32, in the same order, `[M / outputs, K * outputs]`."""
-    inputs: Tensor
-    """Of each of a tile's weights, the input that it belongs to."""
-    scaled_w3: Tensor
-    """Room for `attend`."""
+    """Without attention, float32, in the same order."""
+    rows: Tensor
+    """Of each of `plain_w3`, the input that it belongs to, int32."""
     attention: Tensor
+    """By inputs, `[C, outputs]`, padded to whole vectors."""
     attention_bias: Tensor
 
-    def attend(self, sums: Tensor, num_pixels: int) -> None:
-        """Put the channel attention into `w3`.
 
-        Args:
-            sums: `[parts, C, L]` of the gated map; zero afterwards.
-            num_pixels: How many were summed.
-        """
-        mean = sums.sum((0, 2))
-        sums.zero_()
-        gain = torch.addmv(self.attention_bias, self.attention, mean, alpha=1 / num_pixels)
-        torch.mul(self.plain_w3, gain.index_select(0, self.inputs), out=self.scaled_w3)
-        self.w3.copy_(self.scaled_w3)
+def pack_block(block: NAFBlock, outputs: int, group: int, lanes: int) -> BlockWeights:
+    """Lay a block's weights out.
 
-
-def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
-    """Lay a block's weights out."""
+    Args:
+        block: The block.
+        outputs: Outputs of a tile.
+        group: Channels of an element.
+        lanes: Pixels of a vector.
+    """
     channels = block.conv3.weight.shape[0]
     first, first_bias = _normed(block.conv1, block.norm1)
     fourth, fourth_bias = _normed(block.conv4, block.norm2)
@@ -97,8 +101,8 @@ def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
     depthwise = torch.cat([block.conv2.weight.flatten(1), _vector(block.conv2.bias)[:, None]], 1)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
     plain = pack(matrix_of(block.conv3) * beta[:, None], outputs, group)
-    inputs = torch.arange(channels).reshape(-1, 1, group).expand(-1, outputs, -1).flatten()
-    plain = plain.flatten(1)
+    inputs = torch.arange(channels, dtype=torch.int32).reshape(-1, 1, group)
+    inputs = inputs.expand_as(plain[0]).expand_as(plain)
     attention = block.sca[1]
     return BlockWeights(
         w1=narrow(pack(first, outputs, group), group),
@@ -111,10 +115,9 @@ def pack_block(block: NAFBlock, outputs: int, group: int) -> BlockWeights:
         w5=narrow(pack(matrix_of(block.conv5) * gamma[:, None], outputs, group), group),
         b5=(_vector(block.conv5.bias) * gamma).float(),
         plain_w3=plain,
-        inputs=inputs,
-        scaled_w3=torch.empty_like(plain),
-        attention=matrix_of(attention).float(),
-        attention_bias=_vector(attention.bias).float(),
+        rows=inputs.contiguous(),
+        attention=_by_inputs(matrix_of(attention), lanes),
+        attention_bias=_padded(_vector(attention.bias), lanes),
     )
 
 
@@ -145,6 +148,30 @@ def pack_planes(weight: Tensor, outputs: int, group: int) -> Tensor:
     return narrow(pack(planes.permute(0, 3, 1, 4, 2).reshape(rows, -1), outputs, group), group)
 
 
+def pack_winograd(weight: Tensor, outputs: int) -> Tensor:
+    """A 3x3 convolution of planes, transformed for `winograd_to_maps`.
+
+    Args:
+        weight: `[M, K, 3, 3]`.
+        outputs: Outputs of a tile.
+    """
+    rows, inputs = weight.shape[:2]
+    spread = torch.tensor(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ],
+        dtype=torch.float64,
+    )
+    spread_weight = torch.einsum("ay,bx,mkyx->abmk", spread, spread, weight.detach().double())
+    tiles = spread_weight.reshape(36, rows // outputs, outputs, inputs)
+    return tiles.permute(0, 1, 3, 2).float().contiguous()
+
+
 def picture_channels(weight: Tensor, patch: int, group: int) -> Tensor:
     """The weights of a convolution of the unshuffled picture, in the order of its planes.
 
@@ -158,75 +185,88 @@ def picture_channels(weight: Tensor, patch: int, group: int) -> Tensor:
     return weight
 
 
+@dataclass(frozen=True)
 class FusionWeights:
     """What one AFFM does to its three maps, with the convolutions before it."""
 
-    def __init__(
-        self,
-        fusion: FeatureFusion,
-        low: Sequence[torch.nn.Module],
-        high: Sequence[torch.nn.Module],
-        outputs: int,
-        group: int,
-    ) -> None:
-        """Lay the weights out.
+    low_matrix: Tensor
+    """From the mean of what the second map is made from to its own mean, by inputs."""
+    high_matrix: Tensor
+    """The same of the third map."""
+    squeeze: Tensor
+    """`[2, C, R]`: the two halves of the summary that the gate multiplies."""
+    expand: Tensor
+    """`[3, R, C]`: from the summary to each map's weights."""
+    floor: Tensor
+    """`[C]`: zero, and far below zero in the padding."""
+    plain: Tensor
+    """Weights of the convolutions of the second and third map, float32."""
+    rows: Tensor
+    """Of each of `plain`, which of the `[3, C]` weights multiplies it, int32."""
+    share: Tensor
+    """`[C]`: room for the first map's weights."""
+    weights: Tensor
+    """Room for the weighted convolutions, as elements."""
 
-        Args:
-            fusion: The AFFM.
-            low: The convolutions of its second map: those before a pixel shuffle, then the last.
-            high: The same of its third map.
-            outputs: Outputs of a tile.
-            group: Channels of an element.
-        """
-        self.fusion = fusion
-        self.du = matrix_of(fusion.conv_du[0]).float()
-        self.fcs = torch.stack([matrix_of(fc).float() for fc in fusion.fcs])
-        self.means, self.plain = [], []
-        channels = self.fcs.shape[1]
-        for chain in (low, high):
-            mean = torch.eye(matrix_of(chain[0]).shape[1], dtype=torch.float64)
-            for each in chain[:-1]:
-                mean = matrix_of(each).reshape(-1, 4, mean.shape[0]).mean(1) @ mean
-            self.means.append((matrix_of(chain[-1]) @ mean).float())
-            merged = matrix_of(chain[-1])
-            if len(chain) > 1:
-                # the last convolution is done before the last shuffle, at a quarter of the pixels
-                before = matrix_of(chain[-2])
-                inputs = before.shape[1]
-                before = before.reshape(channels, 4 * inputs)
-                merged = (merged @ before).reshape(channels // group, group, 2, 2, inputs)
-                merged = merged.permute(2, 0, 3, 1, 4).reshape(-1, inputs)
-            self.plain.append(pack(merged, outputs, group))
-        index = torch.arange(channels)
-        if len(low) > 1:
-            grouped = index.reshape(1, channels // group, 1, group)
-            index = grouped.expand(2, -1, 2, -1).flatten()
-        # of each weight, the share that multiplies it
-        rows = [
-            (index + number * channels).reshape(len(plain), 1, outputs, 1).expand_as(plain)
-            for number, plain in enumerate(self.plain, start=1)
-        ]
-        self.rows = torch.cat(rows, dim=1).flatten()
-        self.plain_weights = torch.cat(self.plain, dim=1).flatten()
-        self.scaled = torch.empty_like(self.plain_weights)
-        self.share = torch.ones(channels)
-        self.weights = narrow(self.plain_weights, group).clone()
 
-    def weigh(self, mean: Tensor, low: Tensor, high: Tensor) -> None:
-        """Put the weights of the three maps into `share` and `weights`.
+def pack_fusion(
+    fusion: FeatureFusion,
+    low: Sequence[torch.nn.Module],
+    high: Sequence[torch.nn.Module],
+    outputs: int,
+    group: int,
+    lanes: int,
+) -> FusionWeights:
+    """Lay an AFFM's weights out.
 
-        Args:
-            mean: `[C]`, of the first map.
-            low: Mean of what the second map is made from.
-            high: Mean of what the third is made from.
-        """
-        total = torch.addmv(mean, self.means[0], low).addmv_(self.means[1], high)
-        first, second = (self.du @ total).chunk(2)
-        shares = torch.softmax(self.fcs @ (first * second), dim=1)
-        self.share.copy_(shares[0])
-        gains = shares.flatten().index_select(0, self.rows)
-        torch.mul(self.plain_weights, gains, out=self.scaled)
-        self.weights.copy_(self.scaled)
+    Args:
+        fusion: The AFFM.
+        low: The convolutions of its second map: those before a pixel shuffle, then the last.
+        high: The same of its third map.
+        outputs: Outputs of a tile.
+        group: Channels of an element.
+        lanes: Pixels of a vector.
+    """
+    expand = torch.stack([matrix_of(fc) for fc in fusion.fcs])
+    channels = expand.shape[1]
+    wide = channels + -channels % lanes
+    means, plain = [], []
+    for chain in (low, high):
+        mean = torch.eye(matrix_of(chain[0]).shape[1], dtype=torch.float64)
+        for each in chain[:-1]:
+            mean = matrix_of(each).reshape(-1, 4, mean.shape[0]).mean(1) @ mean
+        means.append(_by_inputs(matrix_of(chain[-1]) @ mean, lanes))
+        merged = matrix_of(chain[-1])
+        if len(chain) > 1:
+            # the last convolution is done before the last shuffle, at a quarter of the pixels
+            before = matrix_of(chain[-2])
+            inputs = before.shape[1]
+            before = before.reshape(channels, 4 * inputs)
+            merged = (merged @ before).reshape(channels // group, group, 2, 2, inputs)
+            merged = merged.permute(2, 0, 3, 1, 4).reshape(-1, inputs)
+        plain.append(pack(merged, outputs, group))
+    index = torch.arange(channels, dtype=torch.int32)
+    if len(low) > 1:
+        grouped = index.reshape(1, channels // group, 1, group)
+        index = grouped.expand(2, -1, 2, -1).flatten()
+    rows = [
+        (index + number * wide).reshape(len(each), 1, outputs, 1).expand_as(each)
+        for number, each in enumerate(plain, start=1)
+    ]
+    together = torch.cat(plain, dim=1)
+    floor = torch.zeros(wide)
+    floor[channels:] = -1e30
+    return FusionWeights(
+        low_matrix=means[0],
+        high_matrix=means[1],
+        squeeze=_by_inputs(torch.stack(matrix_of(fusion.conv_du[0]).chunk(2)), lanes),
+        expand=_by_inputs(expand, lanes),
+        floor=floor,
+        plain=together,
+        rows=torch.cat(rows, dim=1),
+        share=torch.zeros(wide),
+        weights=narrow(together, group).clone(),
+    )
 
 
 def check(network: MHNet) -> str:
@@ -236,9 +276,6 @@ def check(network: MHNet) -> str:
         return f"width {config.width} is no multiple of 8"
     if config.patch not in (1, 2):
         return f"patch {config.patch} is neither 1 nor 2"
-    counts = (*config.encoder_blocks, *config.decoder_blocks, *config.group_blocks)
-    if min(counts) < 1:
-        return "a level or a group has no blocks"
-    if type(network).residual is not MHNet.residual:
-        return "the network is not a plain MHNet"
-    return ""
+    if 16 * config.width // config.heads % 16:
+        return f"{config.heads} heads do not share the channels in sixteens"
+    return structure_obstacle(network)

@@ -22,7 +22,7 @@ from mhnet_video.decoding import Decoder, Item, Packet
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.source import open_source, why_unreadable
-from mhnet_video.stage import Stage
+from mhnet_video.stage import Stage, codec_threads
 from mhnet_video.timeline import Timeline
 
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -116,14 +116,14 @@ class VideoReader:
                 "scale it down or cut it into parts first."
             )
         self.stream.thread_type = "AUTO"
+        self.stream.codec_context.thread_count = codec_threads()
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 90000))
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps = Fraction(rate) if rate else Fraction(25)
         name = self.container.format.name
         is_one = name == "image2" or name.endswith("_pipe")
         self.is_picture = is_one or self.stream.frames == 1
-        self.num_frames = self._estimate()
-        """Frames there will be, as far as the headers tell; None if they do not."""
+        self._told_frames = self._estimate()
         self._timeline: Timeline[Item] | None = None
         if any(part in _JUMPING_FORMATS for part in name.split(",")):
             self._timeline = Timeline()
@@ -145,6 +145,16 @@ class VideoReader:
         if self.duration is not None:
             left = min(left, self.duration)
         return max(1, round(count * left / whole))
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames there will be, an estimate; None as long as nothing is known.
+
+        By the headers or, where they do not tell, by how much of the file has been read.
+        """
+        if self._told_frames or self.start or self.duration is not None:
+            return self._told_frames
+        return self._decoder.estimate_frames()
 
     @property
     def damaged(self) -> int:

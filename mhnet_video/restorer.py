@@ -4,8 +4,9 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from operator import is_
 from os import PathLike
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,23 +14,32 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.color import add_residual, to_rgb
+from mhnet_video.color import add_residual, keep_boxes, to_rgb
 from mhnet_video.config import Box
-from mhnet_video.engines import Choice, resolve_engine
+from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, Plane
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model
 
+if TYPE_CHECKING:
+    from mhnet_video.cuda_stream import PipedFrames
+
 T = TypeVar("T")
 Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
+Window = Sequence[Tensor]
+"""The T frames that the network looks at, `[3, H, W]` each."""
 
-MAX_TILE_PIXELS = 2560 * 1600
-"""Larger pictures are restored in tiles, which bounds the memory of the network's maps."""
 TILE_MARGIN = 64
 """Pixels around a tile that the network sees as well, so that seams do not show."""
+MIN_TILE_PIXELS = 256 * 256
+"""Smaller tiles would be margin, for the most part."""
 MAX_PIXELS = 80_000_000
 """Largest picture, in pixels; a window of three would not fit a small machine's memory."""
+
+
+_MAX_COPIES = 8
+"""Equal pictures that wait for the next different one."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -60,32 +70,49 @@ class _Windows(Generic[T]):
 
     def __init__(self, frames: int) -> None:
         self._half = frames // 2
-        self._held: deque[tuple[T, Tensor]] = deque(maxlen=frames)
+        self._held: deque[tuple[list[T], Tensor]] = deque(maxlen=frames)
         self._pushed = 0
+        self._size = (0, 0)
 
-    def push(self, item: T, rgb: Tensor) -> Iterator[tuple[T, Tensor]]:
-        """Take the next picture; give what has all its neighbours now."""
-        if self._held and self._held[-1][1].shape != rgb.shape:
+    def push(self, item: T, rgb: Tensor, size: tuple[int, int]) -> Iterator[tuple[T, Window]]:
+        """Take the next picture; give what has all its neighbours now.
+
+        A picture that is the one before it again waits with that one, and gets the same window: a
+        copy is no neighbour, and would tell the network that the rain stands still.
+
+        Args:
+            item: The picture.
+            rgb: What the network sees of it; the same tensor again where the picture is the same.
+            size: The picture's own: where it changes, another run begins.
+        """
+        if size != self._size:
             yield from self.flush()
-        self._held.append((item, rgb))
+        self._size = size
+        if self._half and self._held and self._held[-1][1] is rgb:
+            copies = self._held[-1][0]
+            if len(copies) < _MAX_COPIES:
+                copies.append(item)
+                return
+        self._held.append(([item], rgb))
         self._pushed += 1
         if self._pushed > self._half:
-            yield self._window(self._pushed - 1 - self._half)
+            yield from self._window(self._pushed - 1 - self._half)
 
-    def flush(self) -> Iterator[tuple[T, Tensor]]:
+    def flush(self) -> Iterator[tuple[T, Window]]:
         """End the run; give the rest."""
         for index in range(max(0, self._pushed - self._half), self._pushed):
-            yield self._window(index)
+            yield from self._window(index)
         self._held.clear()
         self._pushed = 0
 
-    def _window(self, centre: int) -> tuple[T, Tensor]:
-        """A picture's item, and its window, `[1, 3T, H, W]`."""
+    def _window(self, centre: int) -> Iterator[tuple[T, Window]]:
+        """A picture's item, then its copies', and their window."""
         first = self._pushed - len(self._held)
         neighbours = range(centre - self._half, centre + self._half + 1)
         indices = [min(max(index, 0), self._pushed - 1) - first for index in neighbours]
-        window = torch.cat([self._held[index][1] for index in indices])
-        return self._held[centre - first][0], window[None]
+        window = [self._held[index][1] for index in indices]
+        for item in self._held[centre - first][0]:
+            yield item, window
 
 
 class Restorer:
@@ -97,12 +124,16 @@ class Restorer:
         model: A shipped model's name, `auto` for the one that suits the device, or a network.
         weights: A weights file to use instead; None for the model's own.
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`.
-        engine: What runs the network: `auto` (the fastest that can), `torch` or `llvm`.
+        engine: What runs the network: `auto` (the fastest that can), `torch`, `llvm` or
+            `triton`.
         strength: Share of the restoration that is applied, 0 (none) to 1 (all).
         keep: Boxes left as they are.
+        scale: Share of the width and height at which the network works, above 0 to 1. Below 1 it
+            sees the picture shrunk, and what it answers is enlarged before it is added: the time
+            falls with the square, and the picture stays as sharp as it is.
 
     Raises:
-        ConfigError: There is no such device or engine, or the strength is out of range.
+        ConfigError: There is no such device or engine, or the strength or scale is out of range.
         WeightsError: The weights cannot be loaded.
     """
 
@@ -113,7 +144,10 @@ class Restorer:
     engine: Choice
     """What runs the network, and why."""
     passed_through: int
-    """Frames left as they were because the network gave no finite numbers for them."""
+    """Frames of the latest stream left as they were because the network gave no finite numbers
+    for them."""
+    repeated: int
+    """Frames of the latest stream that took no time: they were the ones before them again."""
 
     def __init__(
         self,
@@ -124,13 +158,17 @@ class Restorer:
         engine: str = "auto",
         strength: float = 1.0,
         keep: Sequence[Box] = (),
+        scale: float = 1.0,
     ) -> None:
         if not 0 <= strength <= 1:
             raise ConfigError(f"strength must be between 0 and 1, not {strength}")
+        if not 0 < scale <= 1:
+            raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
         self.device = resolve_device(device)
         self.strength = strength
+        self.scale = scale
         self.keep = tuple(Box(*box) for box in keep)
-        self.passed_through = 0
+        self.passed_through = self.repeated = 0
         if isinstance(model, MHNet):
             self.name, network = "custom", model.to(self.device).eval()
         else:
@@ -141,12 +179,15 @@ class Restorer:
         self.network = network
         self.engine = resolve_engine(network, engine)
         self._windows: _Windows[Any] = _Windows(network.config.frames)
+        self._seen: list[tuple[Frame, float, Tensor]] = []
+        self._last: tuple[Window, float, tuple[Plane, ...]] | None = None
 
     def stream(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Restore frames in order, one out for each one in.
 
         A frame comes out when its neighbours are known, half a window later; at both ends, and
-        where the size changes, the edge frame stands for those that are missing.
+        where the size changes, the edge frame stands for those that are missing. Frames that repeat
+        the one before come out with it: they are no neighbours, as they show the same rain.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -157,17 +198,94 @@ class Restorer:
         Raises:
             ConfigError: A picture is too large.
         """
+        self.passed_through = self.repeated = 0
+        piped = self._piped()
+        if piped is None:
+            yield from self._plain(items)
+            return
+        for item in piped.stream(self._checked(items)):
+            self.repeated = piped.repeated
+            yield item
+
+    def _checked(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
+        """The items, as long as none is too large."""
+        for item in items:
+            if isinstance(item, Frame):
+                self._check_size(item.height, item.width)
+            yield item
+
+    def _piped(self) -> "PipedFrames | None":
+        """What restores streams where the network is on a GPU and its kernels run."""
+        if self.engine.name != "triton" or self.scale < 1 or self.strength == 0:
+            return None
+        from mhnet_video.cuda_engine import TritonEngine
+        from mhnet_video.cuda_stream import PipedFrames
+
+        engine = self.engine.engine
+        assert isinstance(engine, TritonEngine)
+        return PipedFrames(
+            engine,
+            self.strength,
+            finish=self._finished,
+            again=self._again,
+            plain=self._plain,
+            is_copy=_looks_equal,
+        )
+
+    def _finished(self, frame: Frame, planes: tuple[Plane, ...]) -> Frame:
+        """A frame with the planes that came from the GPU."""
+        # alpha is the source's own, and stays
+        keep_boxes(frame, planes[: len(planes) - frame.layout.has_alpha], self.keep)
+        return replace(frame, planes=planes)
+
+    def _again(self, window: Sequence[Frame]) -> Frame:
+        """The middle frame of a window, in float32."""
+        self._last = None
+        seen = [self._upright(frame) for frame in window]
+        return self._restored(window[len(window) // 2], seen, is_exact=True)
+
+    def _plain(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
+        """Restore a stream one frame after the other."""
         windows: _Windows[Frame] = _Windows(self.network.config.frames)
+        last: tuple[Frame, Tensor] | None = None
         for item in items:
             if not isinstance(item, Frame) or self.strength == 0:
                 yield item
             else:
                 self._check_size(item.height, item.width)
-                rgb = torch.rot90(to_rgb(item, self.device), -item.rotation // 90, (1, 2))
-                for frame, window in windows.push(item, rgb):
+                is_equal = last is not None and _looks_equal(last[0], item)
+                rgb = last[1] if last is not None and is_equal else self._upright(item)
+                last = (item, rgb)
+                for frame, window in windows.push(item, rgb, item.upright_size):
                     yield self._restored(frame, window)
         for frame, window in windows.flush():
             yield self._restored(frame, window)
+
+    def restore_frame(self, frames: Sequence[Frame], index: int) -> Frame:
+        """Restore one of some successive frames, where not every frame of a stream is wanted.
+
+        Args:
+            frames: Successive frames of one size; where they are fewer than the network looks at,
+                the edge ones stand for those that are missing.
+            index: Which of them to restore.
+
+        Raises:
+            ConfigError: The picture is too large.
+        """
+        if self.strength == 0:
+            return frames[index]
+        half = self.network.config.frames // 2
+        places = [
+            min(max(place, 0), len(frames) - 1) for place in range(index - half, index + half + 1)
+        ]
+        seen: list[tuple[Frame, float, Tensor]] = []
+        for frame in frames[places[0] : places[-1] + 1]:
+            self._check_size(frame.height, frame.width)
+            known = (rgb for old, scale, rgb in self._seen if old is frame and scale == self.scale)
+            rgb = next(known, None)
+            seen.append((frame, self.scale, self._upright(frame) if rgb is None else rgb))
+        self._seen = seen
+        return self._restored(frames[index], [seen[place - places[0]][2] for place in places])
 
     def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Restore RGB pictures in order, one out for each one in.
@@ -183,6 +301,7 @@ class Restorer:
             ConfigError: A picture is too large.
         """
         windows: _Windows[Picture] = _Windows(self.network.config.frames)
+        self.passed_through = self.repeated = 0
         for picture in pictures:
             yield from self._pushed(windows, picture)
         for source, window in windows.flush():
@@ -212,22 +331,68 @@ class Restorer:
         if picture.ndim != 3 or picture.shape[2] != 3 or str(picture.dtype)[-5:] != "uint8":
             raise ValueError(f"expected [H, W, 3] uint8, got {list(picture.shape)} {picture.dtype}")
         self._check_size(*picture.shape[:2])
-        rgb = torch.as_tensor(picture).to(self.device).permute(2, 0, 1).float() / 255
-        for source, window in windows.push(picture, rgb):
+        for source, window in windows.push(
+            picture, self._prepared(self._rgb(picture)), (picture.shape[0], picture.shape[1])
+        ):
             yield self._restored_picture(source, window)
 
-    def _restored(self, frame: Frame, window: Tensor) -> Frame:
-        residual = torch.rot90(self._residual(window)[0], frame.rotation // 90, (1, 2))
-        if not bool(residual.isfinite().all()):
+    def _rgb(self, picture: Picture) -> Tensor:
+        """A picture as `[3, H, W]` in [0, 1]."""
+        return torch.as_tensor(picture).to(self.device).permute(2, 0, 1).float() / 255
+
+    def _upright(self, frame: Frame) -> Tensor:
+        """What the network sees of a frame, `[3, H, W]`."""
+        return self._prepared(_turned(to_rgb(frame, self.device), -frame.rotation))
+
+    def _prepared(self, rgb: Tensor) -> Tensor:
+        """The picture at the working scale, and as large as the network needs it."""
+        height, width = self._working_size(*rgb.shape[1:])
+        if (height, width) != rgb.shape[1:]:
+            rgb = F.interpolate(rgb[None], (height, width), mode="area")[0]
+        return rgb if height * width > self.engine.engine.max_pixels else self._padded(rgb)
+
+    def _padded(self, rgb: Tensor) -> Tensor:
+        """The picture with its edge repeated until its sides are the network's multiples.
+
+        The network sees a scene that goes on; zeros would be a black bar.
+        """
+        height, width = rgb.shape[1:]
+        multiple = self.network.config.multiple
+        padding = (0, -width % multiple, 0, -height % multiple)
+        return F.pad(rgb[None], padding, mode="replicate")[0] if any(padding) else rgb
+
+    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which the network works."""
+        if self.scale == 1:
+            return height, width
+        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
+
+    def _restored(self, frame: Frame, window: Window, *, is_exact: bool = False) -> Frame:
+        # equal frames share one tensor: with the same ones around it the result is the same
+        if self._last is not None:
+            seen, strength, planes = self._last
+            if strength == self.strength and all(map(is_, seen, window)):
+                self.repeated += 1
+                return replace(frame, planes=planes)
+        self._last = None
+        width, height = frame.upright_size
+        residual = self._finite_residual(window, height, width, is_exact=is_exact)
+        if residual is None:
             self.passed_through += 1
             return frame
+        residual = _turned(residual, frame.rotation)
         planes = add_residual(frame, residual, strength=self.strength, keep=self.keep)
+        self._last = window, self.strength, planes
         return replace(frame, planes=planes)
 
-    def _restored_picture(self, source: Picture, window: Tensor) -> Picture:
-        middle = window[0, window.shape[1] // 6 * 3 :][:3]
-        residual = self._residual(window)[0]
-        if not bool(residual.isfinite().all()):
+    def _restored_picture(self, source: Picture, window: Window) -> Picture:
+        height, width = source.shape[:2]
+        if self.scale < 1:
+            middle = self._rgb(source)
+        else:
+            middle = window[len(window) // 2][:, :height, :width]
+        residual = self._finite_residual(window, height, width)
+        if residual is None:
             self.passed_through += 1
             return source
         value = (middle + residual * self.strength).mul_(255).round_().clamp_(0, 255)
@@ -241,37 +406,68 @@ class Restorer:
             return samples.to(source.device)
         return samples.cpu().numpy()
 
+    def _finite_residual(
+        self, window: Window, height: int, width: int, *, is_exact: bool = False
+    ) -> Tensor | None:
+        """The residual, once more in float32 if it is not finite; None if that is not either."""
+        if not is_exact:
+            residual = self._residual(self.engine.engine, window, height, width)
+            if _is_finite(residual):
+                return residual
+        residual = self._residual(TorchEngine(self.network), window, height, width)
+        return residual if _is_finite(residual) else None
+
     @torch.inference_mode()
-    def _residual(self, window: Tensor) -> Tensor:
-        """What the network adds to the middle picture, `[1, 3, H, W]`."""
-        height, width = window.shape[-2:]
-        if height * width <= MAX_TILE_PIXELS:
-            return self._run(window)
-        rows = -(-height // max(64, min(height, round(MAX_TILE_PIXELS**0.5))))
-        columns = -(-width * -(-height // rows) // MAX_TILE_PIXELS)
-        residual = window.new_empty(1, 3, height, width)
+    def _residual(self, engine: Engine, window: Window, height: int, width: int) -> Tensor:
+        """What is to be added to a middle picture of this size, `[3, height, width]`."""
+        rows, columns = self._working_size(height, width)
+        while True:
+            try:
+                is_large = rows * columns > engine.max_pixels
+                residual = self._tiled(engine, window) if is_large else engine.residual(window)
+                break
+            except torch.OutOfMemoryError as error:
+                self._shrink_tiles(engine, rows * columns, error)
+        residual = residual[:, :rows, :columns]
+        if (rows, columns) != (height, width):
+            residual = F.interpolate(residual[None], (height, width), mode="bilinear")[0]
+        return residual
+
+    def _shrink_tiles(self, engine: Engine, pixels: int, error: Exception) -> None:
+        """Halve the pictures that an engine is given.
+
+        Raises:
+            ConfigError: They are small already.
+        """
+        engine.max_pixels = min(engine.max_pixels, pixels) // 2
+        if engine.max_pixels < MIN_TILE_PIXELS:
+            raise ConfigError(
+                f"{self.device} has too little memory left for this network; take --device cpu, a "
+                "smaller model, or end what else uses it"
+            ) from error
+        torch.cuda.empty_cache()
+
+    def _tiled(self, engine: Engine, window: Window) -> Tensor:
+        """What the network adds to a large picture, `[3, H, W]`, in tiles that overlap."""
+        height, width = window[0].shape[1:]
+        most = engine.max_pixels
+        rows = -(-height // max(64, min(height, round(most**0.5))))
+        columns = -(-width * -(-height // rows) // most)
+        residual = torch.empty_like(window[0])
         for top, bottom in _cuts(height, rows):
             for left, right in _cuts(width, columns):
                 outer_top, outer_left = max(0, top - TILE_MARGIN), max(0, left - TILE_MARGIN)
-                tile = window[
-                    :, :, outer_top : bottom + TILE_MARGIN, outer_left : right + TILE_MARGIN
-                ]
-                residual[:, :, top:bottom, left:right] = self._run(tile)[
-                    :,
+                outer = (
+                    slice(outer_top, bottom + TILE_MARGIN),
+                    slice(outer_left, right + TILE_MARGIN),
+                )
+                tile = [self._padded(frame[:, *outer]) for frame in window]
+                residual[:, top:bottom, left:right] = engine.residual(tile)[
                     :,
                     top - outer_top : bottom - outer_top,
                     left - outer_left : right - outer_left,
                 ]
         return residual
-
-    def _run(self, window: Tensor) -> Tensor:
-        height, width = window.shape[-2:]
-        multiple = self.network.config.multiple
-        # repeating the edge shows the network a scene that goes on; zeros would be a black bar
-        padding = (0, -width % multiple, 0, -height % multiple)
-        if any(padding):
-            window = F.pad(window, padding, mode="replicate")
-        return self.engine.engine.residual(window)[..., :height, :width]
 
     @staticmethod
     def _check_size(height: int, width: int) -> None:
@@ -280,6 +476,26 @@ class Restorer:
                 f"a picture of {width}x{height} is too large to restore: at most "
                 f"{MAX_PIXELS // 1_000_000} megapixels"
             )
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Whether all elements are numbers: one that is not makes their sum none, and that is quick."""
+    return bool(x.sum().isfinite())
+
+
+def _looks_equal(a: Frame, b: Frame) -> bool:
+    """Whether two frames are the same picture, sample by sample."""
+    return (a.layout, a.matrix, a.full_range, a.rotation) == (
+        b.layout,
+        b.matrix,
+        b.full_range,
+        b.rotation,
+    ) and all(map(np.array_equal, a.planes, b.planes))
+
+
+def _turned(picture: Tensor, degrees: int) -> Tensor:
+    """`[3, H, W]` turned counterclockwise by a multiple of 90 degrees; itself if by none."""
+    return torch.rot90(picture, degrees // 90, (1, 2)) if degrees % 360 else picture
 
 
 def _cuts(length: int, parts: int) -> list[tuple[int, int]]:

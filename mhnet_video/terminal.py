@@ -60,11 +60,18 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
 
 
 @contextmanager
-def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+def stop_on_signals(
+    stop: threading.Event,
+    said: str = "mhnet-video: finishing the file up to the last frame (Ctrl-C again: abort)",
+) -> Iterator[None]:
     """While the block runs, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second one aborts.
 
     Aborting raises KeyboardInterrupt in the main thread; a third one ends the process.
     Outside the main thread, where Python has no signals, nothing is done.
+
+    Args:
+        stop: What is set.
+        said: What a person is told then.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -78,7 +85,7 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
             first_press = now
             stop.set()
             # not print: the signal may have come in the middle of one
-            _say("\nmhnet-video: finishing the file up to the last frame (Ctrl-C again: abort)\n")
+            _say(f"\n{said}\n")
         elif now - first_press > _SAME_PRESS_SECONDS:
             # sooner it is the same one: `timeout` tells the process, and then its group
             signal.signal(number, signal.SIG_DFL)

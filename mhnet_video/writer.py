@@ -21,7 +21,7 @@ from mhnet_video.encoder import Encoding, encoder_options, working_encoders
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.jpeg import with_segments_of
-from mhnet_video.notes import Notes
+from mhnet_video.notes import Notes, counted
 from mhnet_video.pixels import Converter
 from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
 from mhnet_video.reader import VideoReader
@@ -250,9 +250,10 @@ class VideoWriter:
             return
         if kind.has_chapters:
             container.set_chapters(chapters)
-            self.notes.kept.append(f"{len(chapters)} chapters")
+            self.notes.kept.append(counted(len(chapters), "chapter"))
         else:
-            self.notes.lost.append(f"{len(chapters)} chapters: {kind.label} has no place for them")
+            what = counted(len(chapters), "chapter")
+            self.notes.lost.append(f"{what}: {kind.label} has no place for chapters")
 
     # one item after the other
 

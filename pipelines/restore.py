@@ -1,6 +1,8 @@
 """File to file: decode, restore and encode, each on a thread of its own."""
 
+import ctypes
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -13,6 +15,7 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.decoding import Item
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.frame import Frame
+from mhnet_video.notes import counted
 from mhnet_video.pixels import beside
 from mhnet_video.reader import VideoReader, size_in_bytes
 from mhnet_video.sink import check_destination
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
+# glibc's name of an option, and from which size on blocks are the system's own
+_M_MMAP_THRESHOLD = -3
+_LARGE_BLOCK_BYTES = 8 << 20
 # how often a stop is looked for and progress told, in seconds
 _TICK_SECONDS = 0.1
 # how long an error, and a person in a hurry, wait for the threads to end, in seconds
@@ -106,6 +112,7 @@ def restore_video(
         ConfigError: A setting does not fit this source or this machine.
     """
     config = config or RestoreConfig()
+    _give_back_large_blocks()
     run = _Run(source, destination, config, stop or threading.Event(), on_progress)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
@@ -121,6 +128,19 @@ def restore_video(
         ) as writer,
     ):
         return run.through(reader, restorer or _restorer_of(config), writer)
+
+
+def _give_back_large_blocks() -> None:
+    """Have the system take large blocks of memory back as soon as they are free.
+
+    glibc keeps blocks of up to 32 MB once it has seen one freed, each thread for itself: at
+    1920x1080 that is half a gigabyte that nobody uses.
+    """
+    if sys.platform != "linux":
+        return
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def _restorer_of(config: RestoreConfig) -> "Restorer":
@@ -262,7 +282,8 @@ class _Run:
     def _report(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
         lost = list(writer.notes.lost)
         if passed := getattr(restorer, "passed_through", 0):
-            lost.append(f"{passed} frames are as they were: the network gave no numbers for them")
+            frames = counted(passed, "frame is as it was", "frames are as they were")
+            lost.append(f"{frames}: the network gave no numbers")
         return Report(
             source=self._source,
             destination=self._destination,

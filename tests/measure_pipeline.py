@@ -4,6 +4,10 @@ Wall time of the whole over that of its slowest stage alone, and how much higher
 memory is after 3,000 frames than after 300:
 
     python tests/measure_pipeline.py [--frames 3000] [--size 640x360] [--work 0.03] [--network]
+
+Or whether a long run holds its speed and memory, by its first and last thousand frames:
+
+    python tests/measure_pipeline.py --steady --network --frames 10000 --size 128x96
 """
 # ruff: noqa: T201 - it is there to print
 
@@ -92,6 +96,29 @@ def measure_memory(source: Path, output: Path, restorer: Any, count: int) -> tup
     return early[0], max(early)
 
 
+def measure_steadiness(source: Path, output: Path, restorer: Any, count: int) -> list[str]:
+    """Speed, processor time and memory of the first and of the last tenth of the frames."""
+    told: list[tuple[int, float, float, float]] = []
+
+    def listen(progress: Progress) -> None:
+        told.append((progress.frames, time.monotonic(), time.process_time(), resident_megabytes()))
+
+    restore_video(source, output, CONFIG, restorer=restorer, on_progress=listen)
+    tenth = count // 10
+    lines = []
+    # the start, with what is made once, is not counted
+    for first, last in ((min(50, tenth // 2), tenth), (count - tenth, count)):
+        part = [each for each in told if first <= each[0] <= last]
+        begin, end = part[0], part[-1]
+        frames = end[0] - begin[0]
+        lines.append(
+            f"frames {begin[0]:>6} to {end[0]:>6}: {frames / (end[1] - begin[1]):6.1f} a second, "
+            f"{(end[2] - begin[2]) / frames * 1e3:6.2f} ms of processor time each, "
+            f"{max(each[3] for each in part):.0f} MB"
+        )
+    return lines
+
+
 class Replayed(StandIn):
     """Gives the writer frames that are decoded already: the reader and the network cost nothing."""
 
@@ -124,11 +151,17 @@ def main() -> None:
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--work", type=float, default=0.03, help="seconds the stand-in takes")
     parser.add_argument("--network", action="store_true", help="the real network, not a stand-in")
+    parser.add_argument("--steady", action="store_true", help="compare the beginning and the end")
     options = parser.parse_args()
     width, height = (int(number) for number in options.size.split("x"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = make_clip(folder, options.frames, (width, height))
+        if options.steady:
+            restorer = make_restorer(options.work, options.network)
+            output = folder / "steady.mp4"
+            print("\n".join(measure_steadiness(source, output, restorer, options.frames)))
+            return
         stages = {
             "reader": time_reader(source),
             "restorer": time_restorer(

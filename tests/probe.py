@@ -212,6 +212,9 @@ def _probe_with_pyav(path: Path) -> Probe:
             except av.error.FFmpegError:
                 continue
             for frame in frames:
+                if container.format.name == "avi":
+                    # AVI has no times of display; FFmpeg's guess lets room for frames out of order
+                    frame.pts = frame.dts
                 # FFmpeg repeats the last time where it does not know
                 unknown = frame.pts is None or (frame.dts is None and frame.pts == last)
                 times[index].append(None if unknown else frame.pts * frame.time_base)
@@ -230,7 +233,7 @@ def _probe_with_pyav(path: Path) -> Probe:
             stream = StreamInfo(
                 item.index,
                 kind,
-                context.name if context else None,
+                context.codec.canonical_name if context else None,
                 item.time_base,
                 dict(item.metadata),
                 dispositions,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,30 @@ class StandIn:
             held = self._change(item)
         if held is not None:
             yield held
+
+
+class LiveStandIn:
+    """What `Live` takes for a restorer: turns luma upside down, in no time or in some.
+
+    Args:
+        seconds: Time that a frame takes at full scale.
+    """
+
+    network = SimpleNamespace(config=SimpleNamespace(frames=3))
+    device = torch.device("cpu")
+    engine = SimpleNamespace(name="stand-in")
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.strength = 1.0
+        self.scale = 1.0
+        self.windows: list[tuple[int, int]] = []
+
+    def restore_frame(self, frames: Any, index: int) -> Frame:
+        self.windows.append((len(frames), index))
+        if self.seconds:
+            time.sleep(self.seconds * self.scale**2)
+        return inverted(frames[index]) if self.strength else frames[index]
 
 
 def inverted(frame: Frame) -> Frame:

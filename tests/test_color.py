@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mhnet_video import color
 from mhnet_video.color import LUMA_WEIGHTS, add_residual, rgb_to_yuv, to_rgb
 from mhnet_video.config import Box
 from mhnet_video.frame import Frame, PixelLayout
@@ -101,6 +102,33 @@ def test_rgb_is_ffmpegs(name, matrix, full_range):
     # swscale rounds down, and takes the nearest chroma sample
     assert np.abs(difference[inner]).max() < 2
     assert np.abs(difference[inner].mean((0, 1))).max() < 0.8
+
+
+@pytest.mark.parametrize("size", [(42, 50), (41, 51), (4, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_strips_do_not_show(layout, size, monkeypatch):
+    """A picture in one piece, and in strips of four rows."""
+    frame = make_frame(layout, *size)
+    residual = (torch.rand(3, *size) - 0.5) * 0.2
+    results = []
+    for pixels in (1 << 30, 4 * size[1]):
+        monkeypatch.setattr(color, "_STRIP_PIXELS", pixels)
+        results.append([to_rgb(frame, CPU).numpy(), *add_residual(frame, residual)])
+    assert all(map(np.array_equal, *results))
+
+
+@pytest.mark.parametrize("size", [(14, 18), (13, 17), (1, 1)], ids=str)
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv410p"])
+def test_chroma_lies_between_its_samples(name, size):
+    """Red goes with V alone: PyTorch's own bilinear interpolation of it."""
+    frame = make_frame(next(layout for layout in LAYOUTS if layout.name == name), *size)
+    luma, _, v = (torch.from_numpy(plane.astype(np.float32)) for plane in frame.planes)
+    size = [side << shift for side, shift in zip(v.shape, (
+        frame.layout.chroma_shift_y, frame.layout.chroma_shift_x), strict=True)]  # fmt: skip
+    v = torch.nn.functional.interpolate(v[None, None], size, mode="bilinear")[0, 0]
+    v = v[: frame.height, : frame.width]
+    red = ((luma - 16) / 219 + 1.402 * (v - 128) / 224).clamp(0, 1)
+    torch.testing.assert_close(to_rgb(frame, CPU)[0], red, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(14, 18), (13, 17), (1, 1), (1, 5)], ids=str)

@@ -1,11 +1,13 @@
 """The CPU engine against the plain network."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 import mhnet_video.engines
-from mhnet_video.engines import ENGINES, llvm_obstacle, resolve_engine
+from mhnet_video.engines import ENGINES, TorchEngine, failure, llvm_obstacle, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.restorer import Restorer
@@ -65,7 +67,7 @@ def compare(engine, network, window, is_exact):
         expected = network.residual(window)
     scale = expected.square().mean().sqrt()
     for _ in range(2):  # the second run finds what the first one left
-        found = engine.residual(window)
+        found = engine.residual(window[0].split(3))[None]
         assert found.shape == expected.shape
         assert found.isfinite().all()
         error = (found - expected).square().mean().sqrt() / scale
@@ -108,25 +110,61 @@ def test_threads_change_nothing(threads):
     network = make_network(width=8, patch=2, frames=3, **SMALL)
     window = torch.rand(1, 9, 70, 101)
     machine = machines()["host f32"]
-    one = make_engine(network, machine, 1).residual(window)
-    several = make_engine(network, machine, threads).residual(window)
+    one = make_engine(network, machine, 1).residual(window[0].split(3))
+    several = make_engine(network, machine, threads).residual(window[0].split(3))
     torch.testing.assert_close(several, one, rtol=1e-4, atol=1e-5)
+
+
+@needs_llvm
+def test_threads_that_come_late_are_not_waited_for():
+    """They find the run over, even where its maps are gone and another one is going on."""
+    network = make_network(width=8, patch=2, frames=3, **SMALL)
+    machine = machines()["host f32"]
+    windows = [torch.rand(9, *size).split(3) for size in ((70, 101), (40, 64), (96, 33))]
+    expected = [make_engine(network, machine, 1).residual(window) for window in windows]
+    engine = make_engine(network, machine, 2)
+    engine.residual(windows[0])  # compiled, so that little is left to do but the run
+    hold = threading.Event()
+    held = engine._pool.submit(hold.wait, 60)
+    alone = [engine.residual(window) for window in windows]
+    assert not held.done()
+    hold.set()
+    together = [engine.residual(window) for window in windows]
+    for found in (alone, together):
+        for each, right in zip(found, expected, strict=True):
+            torch.testing.assert_close(each, right, rtol=1e-4, atol=1e-5)
+
+
+@needs_llvm
+def test_instructions_can_be_forbidden(monkeypatch):
+    from mhnet_video.kernels.llvm_ir import host_machine
+
+    free = host_machine()
+    if free.lanes < 16:
+        pytest.skip("this processor has no AVX-512 to forbid")
+    monkeypatch.setenv("MHNET_CPU_ISA", "avx512")
+    assert not host_machine().bfloat16
+    monkeypatch.setenv("MHNET_CPU_ISA", "avx2")
+    machine = host_machine()
+    assert (machine.lanes, machine.registers) == (8, 16)
+    network = make_network(width=16, patch=2, frames=1, **SMALL)
+    compare(make_engine(network, machine), network, torch.rand(1, 3, 50, 75), True)
 
 
 @needs_llvm
 def test_every_pixel_is_written_and_none_leaks(monkeypatch):
     """What buffers hold before must not matter, even if it is not a number."""
-    from mhnet_video import engine as module
+    from mhnet_video import program as module
 
     network = make_network(width=8, patch=2, frames=1, **SMALL)
     window = torch.rand(1, 3, 50, 75)
-    plain = module._Map.__init__
+    plain = module.Map.__init__
 
     def poisoned(self, *arguments):
         plain(self, *arguments)
         self.data.view(torch.float32).fill_(float("nan"))
 
-    monkeypatch.setattr(module._Map, "__init__", poisoned)
+    monkeypatch.setattr(module.Map, "__init__", poisoned)
     for machine in (machines()["host f32"], machines()["host bf16"]):
         compare(make_engine(network, machine), network, window, not machine.bfloat16)
 
@@ -135,9 +173,9 @@ def test_every_pixel_is_written_and_none_leaks(monkeypatch):
 def test_result_is_the_callers_own():
     network = make_network(width=8, patch=2, frames=1, **SMALL)
     engine = make_engine(network, machines()["host f32"])
-    first = engine.residual(torch.rand(1, 3, 32, 32))
+    first = engine.residual([torch.rand(3, 32, 32)])
     kept = first.clone()
-    engine.residual(torch.rand(1, 3, 32, 32))
+    engine.residual([torch.rand(3, 32, 32)])
     torch.testing.assert_close(first, kept, rtol=0, atol=0)
 
 
@@ -177,7 +215,24 @@ def test_other_networks_fall_back(sizes, reason, monkeypatch):
     assert reason in choice.reason
     with pytest.raises(ConfigError, match=reason):
         resolve_engine(network, "llvm")
-    assert choice.engine.residual(torch.rand(1, 3, 16, 16)).dtype == torch.float32
+    assert choice.engine.residual([torch.rand(3, 16, 16)]).dtype == torch.float32
+
+
+def test_an_engine_that_fails_is_found_out():
+    network = make_network(width=8, patch=2, frames=3, **SMALL)
+
+    class Broken(TorchEngine):
+        def residual(self, frames):
+            raise RuntimeError("no kernel image\nand more")
+
+    class Wrong(TorchEngine):
+        def residual(self, frames):
+            return super().residual(frames).roll(1, 2)
+
+    assert failure(TorchEngine(network), network) == ""
+    assert failure(TorchEngine(network, bfloat16=True), network) == ""
+    assert failure(Broken(network), network) == "RuntimeError: no kernel image"
+    assert "not PyTorch's" in failure(Wrong(network), network)
 
 
 def test_without_llvm(monkeypatch):

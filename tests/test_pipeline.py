@@ -543,12 +543,13 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path, start: Start) -> Non
 
 def test_runs_one_after_another_do_not_pile_up(tmp_path: Path) -> None:
     source = Clip().make(tmp_path)
+    others = frames_in_memory()
     descriptors = []
     for index in range(6):
         restore_video(source, tmp_path / f"{index}.mp4", restorer=StandIn())
         descriptors.append(len(os.listdir("/proc/self/fd")))
     assert descriptors[-1] == descriptors[1]
-    assert frames_in_memory() == 0
+    assert frames_in_memory() <= others
 
 
 def test_failed_runs_do_not_pile_up(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import Converter, beside, layout_of, picture_of, planar_twin, planes_of
 from mhnet_video.reader import VideoReader
-from mhnet_video.stage import Stage
+from mhnet_video.stage import Stage, codec_threads
 from mhnet_video.timeline import Timeline
 
 SECOND = Fraction(1)
@@ -137,6 +137,24 @@ def test_the_matrix_for_rgb(
     frame = frames_of(Clip(video=(video,)).make(tmp_path))[0]
     assert frame.matrix == expected
     assert not frame.full_range
+
+
+def test_frames_are_estimated_where_no_header_tells(tmp_path: Path) -> None:
+    source = tmp_path / "in.h264"
+    random = np.random.default_rng(0)
+    with av.open(str(source), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(200):
+            noise = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode(None))
+    with VideoReader(source) as reader:
+        assert reader.num_frames is None
+        frames = [next(reader.ahead()) for _ in range(100)]
+        assert 180 <= (reader.num_frames or 0) <= 220
+        assert len([*frames, *reader]) == 200
+        assert 195 <= (reader.num_frames or 0) <= 205
 
 
 def test_a_picture_is_one_frame(tmp_path: Path) -> None:
@@ -311,6 +329,20 @@ def test_a_stage_runs_ahead_by_so_much_and_no_more() -> None:
         time.sleep(0.1)
         assert len(made) <= 1 + 4 + 1
         assert list(stage) == list(range(1, 100))
+
+
+def test_codecs_take_the_cores_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Clip(video=(Video(times=every(40, 2)),)).make(tmp_path)
+    for cores, expected in ((1, 1), (3, 3), (64, 8)):
+        monkeypatch.setattr(
+            "os.sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False
+        )
+        assert codec_threads() == expected
+        with VideoReader(source) as reader:
+            assert reader.stream.codec_context.thread_count == expected
+            assert len([item for item in reader if isinstance(item, Frame)]) == 2
 
 
 def test_a_stage_is_bounded_by_weight() -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-import mhnet_video.restorer
 from mhnet_video.config import Box
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
@@ -115,6 +114,57 @@ def test_frames_without_finite_numbers_pass_through():
     assert restorer.passed_through == 3
 
 
+def test_equal_frames_are_not_paid_for_twice():
+    frames = [gray_frame(10 if i < 5 else 20, i) for i in range(10)]
+    spy = Spy()
+    restorer = Restorer(spy, device="cpu")
+    out = list(restorer.stream(frames))
+    # a copy is no neighbour: the network sees what comes after all of them
+    assert levels(spy) == [[10, 10, 20], [10, 20, 20]]
+    assert restorer.repeated == 8
+    assert [frame.pts for frame in out] == list(range(10))
+    assert [int(frame.planes[0][0, 0]) for frame in out] == [8] * 5 + [15] * 5
+    list(restorer.stream(frames[:1]))
+    assert restorer.repeated == 0  # of one stream, not of all
+
+
+def test_a_still_picture_does_not_wait_for_ever():
+    spy = Spy()
+    restorer = Restorer(spy, device="cpu")
+    stream = restorer.stream(gray_frame(10, i) for i in range(100))
+    begun = [next(stream) for _ in range(60)]
+    assert [frame.pts for frame in begun] == list(range(60))
+    assert [frame.pts for frame in stream] == list(range(60, 100))
+    assert (len(spy.windows), restorer.repeated) == (1, 99)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rotation": 180},
+        {"full_range": False},
+        {"matrix": "bt709"},
+        {"planes": (np.full((6, 8), 10, np.uint8), *[np.full((6, 8), 127, np.uint8)] * 2)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_frames_that_differ_in_anything_are_not_equal(change):
+    spy = Spy(1)
+    restorer = Restorer(spy, device="cpu")
+    frames = [gray_frame(10, 0), gray_frame(10, 1), replace(gray_frame(10, 2), **change)]
+    list(restorer.stream(frames))
+    assert (len(spy.windows), restorer.repeated) == (2, 1)
+
+
+def test_a_change_of_strength_counts_at_once():
+    restorer = Restorer(Spy(1), device="cpu")
+    out = []
+    for frame in restorer.stream(gray_frame(100, i) for i in range(3)):
+        out.append(int(frame.planes[0][0, 0]))
+        restorer.strength = 0.4
+    assert out == [75, 90, 90]
+
+
 def test_tiles_equal_the_whole(monkeypatch):
     """A network that looks one pixel around gives the same in tiles, seams included."""
 
@@ -126,7 +176,7 @@ def test_tiles_equal_the_whole(monkeypatch):
     picture = random.integers(0, 256, (301, 403, 3)).astype(np.uint8)
     restorer = Restorer(Local(1), device="cpu")
     (whole,) = restorer.restore([picture])
-    monkeypatch.setattr(mhnet_video.restorer, "MAX_TILE_PIXELS", 9000)
+    monkeypatch.setattr(restorer.engine.engine, "max_pixels", 9000)
     (tiled,) = restorer.restore([picture])
     assert np.abs(whole.astype(int) - tiled).max() <= 1
     assert not np.array_equal(whole, picture)
@@ -172,3 +222,59 @@ def test_settings_that_do_not_fit():
     huge = replace(gray_frame(0), planes=(np.broadcast_to(np.uint8(0), (10_000, 10_000)),) * 3)
     with pytest.raises(ConfigError, match="too large"):
         list(Restorer(Spy(), device="cpu").stream([huge]))
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_a_working_scale_keeps_the_picture_sharp(rotation):
+    """The network sees a small picture; the full one gets what it answers, no pixel blurred."""
+    random = np.random.default_rng(0)
+    sharp = random.integers(100, 200, (36, 60)).astype(np.uint8)
+    frame = gray_frame(0, size=(36, 60), rotation=rotation)
+    frame = replace(frame, planes=(sharp, *frame.planes[1:]))
+
+    class Darker(Spy):
+        def residual(self, x):
+            super().residual(x)
+            return torch.full_like(x[:, :3], -20 / 255)
+
+    spy = Darker()
+    restorer = Restorer(spy, device="cpu", scale=0.5)
+    (out,) = restorer.stream([frame])
+    shape = (18, 30) if rotation == 0 else (30, 18)
+    assert spy.windows[0][0, 0, : shape[0], : shape[1]].mean() * 255 == pytest.approx(
+        sharp.mean(), abs=0.1
+    )
+    multiple = spy.config.multiple
+    assert spy.windows[0].shape[2:] == tuple(-(-side // multiple) * multiple for side in shape)
+    assert np.array_equal(out.planes[0], sharp - 20)
+    picture = sharp[..., None].repeat(3, axis=2)
+    (restored,) = restorer.restore([picture])
+    assert np.array_equal(restored, picture - 20)
+
+
+def test_the_working_scale_may_change_between_frames():
+    spy = Spy()
+    restorer = Restorer(spy, device="cpu")
+    frames = [gray_frame(10 * i, i, size=(64, 64)) for i in range(7)]
+    for index, scale in enumerate([1.0, 1.0, 0.5, 0.5, 1.0]):
+        restorer.scale = scale
+        out = restorer.restore_frame(frames[index : index + 3], 1)
+        assert int(out.planes[0][5, 5]) == round(7.5 * (index + 1))
+    assert [window.shape[-1] for window in spy.windows] == [64, 64, 32, 32, 64]
+    with pytest.raises(ConfigError, match="scale must be above 0"):
+        Restorer(Spy(), scale=0)
+
+
+def test_one_frame_of_several():
+    """As the stream restores it, whichever of them it is; a frame is converted once."""
+    frames = [gray_frame(10 * i, i) for i in range(5)]
+    spy = Spy()
+    restorer = Restorer(spy, device="cpu")
+    expected = list(restorer.stream(frames))
+    for index, frame in enumerate(expected):
+        out = restorer.restore_frame(frames, index)
+        assert all(map(np.array_equal, out.planes, frame.planes)) and out.pts == index
+    assert levels(spy)[5:] == levels(spy)[:5]
+    assert restorer.restore_frame(frames[:1], 0).planes[0][0, 0] == 0
+    restorer.strength = 0
+    assert restorer.restore_frame(frames, 2) is frames[2]

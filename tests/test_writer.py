@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from clips import Audio, Clip, Subtitles, Video, every, picture
 from standin import StandIn
@@ -20,8 +21,9 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.containers import format_of
 from mhnet_video.encoder import clock_of, encoder_options, pixel_formats
 from mhnet_video.errors import WriteError
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.jpeg import with_segments_of
+from mhnet_video.notes import Notes
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pixels import layout_of
 from mhnet_video.reader import COVER, VideoReader
@@ -422,3 +424,23 @@ def test_sound_is_told(tmp_path: Path) -> None:
     writer = copy(path, tmp_path / "out.mp4")
     assert any("AAC" in line and "stream 1" in line for line in writer.notes.lost)
     assert any("copied" in line and "stream 2" in line for line in writer.notes.kept)
+
+
+@pytest.mark.parametrize(("alpha", "is_lost"), [(255, False), (254, True)], ids=str)
+def test_transparency_is_lost_only_where_something_shows_through(alpha: int, is_lost: bool) -> None:
+    layout = PixelLayout("gbrap", "rgb", 8, has_alpha=True)
+    planes = [np.full((4, 6), 200, np.uint8) for _ in range(4)]
+    planes[3][:] = 255
+    planes[3][2, 3] = alpha
+    frame = Frame(tuple(planes), layout, pts=0, time_base=Fraction(1, 25))
+    notes = Notes()
+    notes.tell_pixels(frame, "gbrp", "libx264rgb")
+    assert ("transparency is gone" in "".join(notes.lost)) == is_lost
+
+
+def test_one_of_a_kind_is_told_as_one() -> None:
+    for number, ends in ((1, "1 frame of another size was scaled to 6x4"),
+                         (2, "2 frames of another size were scaled to 6x4")):  # fmt: skip
+        notes = Notes(scaled=number)
+        notes.tell_counts(6, 4)
+        assert notes.lost == [f"size: {ends}"]

@@ -1,0 +1,306 @@
+"""Measure this machine: engines side by side, each stage of the pipeline, and the whole of it.
+
+Every measurement runs in a process of its own (`measure.py`), so that instructions can be forbidden
+before PyTorch loads, and the memory of one is not counted for another.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, NamedTuple
+
+from mhnet_video import errors
+from mhnet_video.errors import ConfigError, MHNetVideoError
+
+ISAS = ("avx2",)
+"""What `isa` takes."""
+LEAST_PSNR = 50.0
+"""How near a result must be to that of float32 for its time to be told, in dB with a peak of 1.
+Rounding to bfloat16 leaves 70; 8-bit samples hold 59."""
+
+_ENVIRONMENTS = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "MHNET_CPU_ISA": "avx2",
+    }
+}
+_RUNS = 3
+_MIN_FRAMES = 10
+
+
+class Spread(NamedTuple):
+    """The median of repeated measurements, and their 20th and 80th percentile."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """The spread of at least one value."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        tenths = quantiles(values, n=10, method="inclusive")
+        return cls(tenths[4], tenths[1], tenths[7])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """What this machine can do at the most, measured."""
+
+    threads: int
+    gflops: dict[str, float]
+    """10^9 operations a second of a large 3x3 convolution in PyTorch, by element type; a
+    multiplication with an addition counts as two."""
+    copy_gbs: float
+    """10^9 bytes a second that a large copy reads and writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRow:
+    """An engine on the network alone."""
+
+    engine: str
+    detail: str
+    """The instructions it uses, or why there are no times."""
+    device: str
+    threads: int
+    psnr: float | None
+    """Of its result against that of `torch float32`, in dB; None if they are equal, or there is
+    none."""
+    ms: Spread | None
+    """Milliseconds a frame; None where the result is wrong, or there is none."""
+    speedup: float | None
+    """Against `torch float32` on as many threads."""
+    of_peak: float | None
+    """Share of the arithmetic peak for its element type."""
+    of_copy: float | None
+    """Share of the copy's bytes a second, by the bytes that must be moved at the least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeRow:
+    """From file to file, H.264 in and out, with the engine that is picked automatically."""
+
+    cores: int
+    engine: str
+    fps: Spread
+    """Frames a second, from the first one written on."""
+    first_frame_seconds: float
+    """From the start of the process to the first frame written; the median."""
+    peak_bytes: int | None
+    """Most memory resident; None where the system does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeResult:
+    """Everything about one size of picture."""
+
+    width: int
+    height: int
+    macs: int
+    """Multiplications with an addition that the network does for a frame."""
+    engines: tuple[EngineRow, ...]
+    stages: dict[str, Spread]
+    """Milliseconds a frame of each stage alone, with all cores free for it."""
+    whole: tuple[WholeRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """A run of the benchmark."""
+
+    model: str
+    machine: dict[str, str]
+    """Versions, processor and instructions, in words."""
+    frames: int
+    """Length of the clips."""
+    peaks: tuple[Peak, ...]
+    sizes: tuple[SizeResult, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; a spread is its median, its low and its high value."""
+        return {**asdict(self), "least_psnr": LEAST_PSNR}
+
+
+def bench(
+    *,
+    model: str = "auto",
+    weights: str | None = None,
+    sizes: Iterable[tuple[int, int]] = ((640, 480),),
+    frames: int = 150,
+    isa: str | None = None,
+    on_log: Callable[[str], None] = lambda text: None,
+) -> BenchResult:
+    """Measure the CPU, a minute or two for each size up to 1280x720.
+
+    Args:
+        model: A shipped model's name; `auto` for the CPU's.
+        weights: A weights file to use instead.
+        sizes: Width and height of the pictures, in pixels.
+        frames: Length of the synthetic clips that are restored.
+        isa: `avx2` forbids all instructions beyond AVX2; None for what the processor has.
+        on_log: Called with what is measured next.
+
+    Raises:
+        ConfigError: A setting is out of range.
+        WeightsError: The weights cannot be loaded.
+        MHNetVideoError: A measurement fails.
+    """
+    sizes = tuple(sizes)
+    if isa is not None and isa not in ISAS:
+        raise ConfigError(f"isa must be one of {', '.join(ISAS)}, not {isa}")
+    if frames < _MIN_FRAMES:
+        raise ConfigError(f"frames must be at least {_MIN_FRAMES}, not {frames}")
+    for width, height in sizes:
+        if min(width, height) < 16 or width % 2 or height % 2:
+            raise ConfigError(f"sides must be even and at least 16, not {width}x{height}")
+    environment = {**os.environ, **_ENVIRONMENTS.get(isa or "", {})}
+    with tempfile.TemporaryDirectory(prefix="mhnet-video-bench-") as folder:
+        on_log("what this machine can do at the most")
+        told = _child("machine", environment, model=model, weights=weights)
+        results = []
+        for width, height in sizes:
+            size = f"{width}x{height}"
+            clip = str(Path(folder) / f"{size}.mp4")
+            of_clip = {"clip": clip, "name": told["model"]}
+            on_log(f"{size}: a clip of {frames} frames")
+            _child("clip", environment, clip=clip, width=width, height=height, frames=frames)
+            on_log(f"{size}: the network")
+            network = _child("network", environment, peaks=told["peaks"], **of_clip)
+            on_log(f"{size}: the stages")
+            stages = _child("stages", environment, clip=clip)
+            on_log(f"{size}: from file to file")
+            cores = [peak["threads"] for peak in told["peaks"]]
+            results.append(
+                SizeResult(
+                    width=width,
+                    height=height,
+                    macs=network["macs"],
+                    engines=tuple(_engine_row(row) for row in network["rows"]),
+                    stages={stage: Spread.of(times) for stage, times in stages.items()},
+                    whole=tuple(_measure_whole(environment, of_clip, cores)),
+                )
+            )
+    return BenchResult(
+        model=told["model"],
+        machine=told["machine"],
+        frames=frames,
+        peaks=tuple(Peak(**peak) for peak in told["peaks"]),
+        sizes=tuple(results),
+    )
+
+
+def _engine_row(row: dict[str, Any]) -> EngineRow:
+    times = row.pop("times")
+    return EngineRow(**row, ms=Spread.of(times) if times else None)
+
+
+def _measure_whole(
+    environment: dict[str, str], of_clip: dict[str, Any], numbers: list[int]
+) -> Iterable[WholeRow]:
+    runs: dict[int, list[dict[str, Any]]] = {cores: [] for cores in numbers}
+    for _ in range(_RUNS):  # in turns, so that a machine that slows down does so for all
+        for cores, told in runs.items():
+            began = time.monotonic()
+            told.append(_child("whole", environment, cores=cores, began=began, **of_clip))
+    for cores, told in runs.items():
+        yield WholeRow(
+            cores=cores,
+            engine=told[0]["engine"],
+            fps=Spread.of([run["fps"] for run in told]),
+            first_frame_seconds=Spread.of([run["first_frame_seconds"] for run in told]).median,
+            peak_bytes=max((run["peak_bytes"] for run in told if run["peak_bytes"]), default=None),
+        )
+
+
+def _child(job: str, environment: dict[str, str], **arguments: Any) -> Any:
+    """Do a job of `measure.py` in a new process; what it gives."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from mhnet_video.pipelines.measure import work; work()"],
+        input=json.dumps({"job": job, **arguments}),
+        # so that the process finds the package where this one did
+        env={**environment, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise MHNetVideoError(f"measuring ({job}) failed: {last}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    if "error" in told:
+        raise getattr(errors, told["kind"])(told["error"])
+    return told
+
+
+def to_lines(result: BenchResult) -> list[str]:
+    """The result as Markdown, for a terminal and for a document."""
+    lines = [f"{result.model} on {', '.join(result.machine.values())}", ""]
+    for peak in result.peaks:
+        threads = f"{peak.threads} thread{'' if peak.threads == 1 else 's'}"
+        rates = [f"{kind} {rate:.0f} GFLOP/s" for kind, rate in peak.gflops.items()]
+        rates.append(f"copy {peak.copy_gbs:.0f} GB/s")
+        lines.append(f"- peak of {threads}: {', '.join(rates)}")
+    for size in result.sizes:
+        lines += ["", f"{size.width}x{size.height}, {size.macs / 1e9:.2f} GMAC a frame:", ""]
+        names = "network, threads, ms a frame, 20 to 80 %, times eager, of peak, of copy, result"
+        lines += _table(names, [_engine_cells(row) for row in size.engines])
+        rows = [[name, f"{ms.median:.1f}", _range(ms)] for name, ms in size.stages.items()]
+        lines += ["", *_table("stage alone, ms a frame, 20 to 80 %", rows)]
+        names = "file to file, cores, frames a second, 20 to 80 %, first frame, memory"
+        lines += ["", *_table(names, [_whole_cells(row) for row in size.whole])]
+    return lines
+
+
+def _engine_cells(row: EngineRow) -> list[str]:
+    name = f"{row.engine} ({row.detail})"
+    if row.ms is None:
+        return [name, str(row.threads), *[""] * 6]
+    return [
+        name,
+        str(row.threads),
+        f"{row.ms.median:.1f}",
+        _range(row.ms),
+        f"{row.speedup:.1f}",
+        f"{row.of_peak:.0%}",
+        f"{row.of_copy:.0%}",
+        f"{row.psnr:.0f} dB" if row.psnr is not None and row.psnr < 100 else "equal",
+    ]
+
+
+def _whole_cells(row: WholeRow) -> list[str]:
+    return [
+        row.engine,
+        str(row.cores),
+        f"{row.fps.median:.1f}",
+        _range(row.fps),
+        f"{row.first_frame_seconds:.1f} s",
+        "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f} MB",
+    ]
+
+
+def _table(names: str, rows: list[list[str]]) -> list[str]:
+    """A Markdown table, the first column to the left and the others to the right."""
+    cells = [names.split(", "), *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return [
+        f"| {first.ljust(widths[0])} | "
+        + " | ".join(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        + " |"
+        for first, *rest in cells
+    ]
+
+
+def _range(spread: Spread) -> str:
+    return f"{spread.low:.1f} to {spread.high:.1f}"

@@ -1,0 +1,406 @@
+"""The measurements of the benchmark, each done in a process that `bench.py` starts for it.
+
+What is compared is measured in turns, so that a machine that slows down does so for all of it.
+"""
+
+import itertools
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mhnet_video import __version__
+from mhnet_video.color import add_residual, to_rgb
+from mhnet_video.config import RestoreConfig
+from mhnet_video.cost import count_bytes, count_macs
+from mhnet_video.engines import (
+    ENGINES,
+    Engine,
+    TorchEngine,
+    llvm_machine,
+    llvm_obstacle,
+    resolve_engine,
+)
+from mhnet_video.errors import ConfigError, MHNetVideoError
+from mhnet_video.frame import Frame
+from mhnet_video.network import MHNet
+from mhnet_video.pipelines.bench import LEAST_PSNR
+from mhnet_video.pipelines.restore import Progress, restore_video
+from mhnet_video.rain import Storm, StreakLayer, fall, render_streaks
+from mhnet_video.reader import VideoReader
+from mhnet_video.restorer import Restorer
+from mhnet_video.weights import DEFAULT_CPU, load_model
+from mhnet_video.writer import VideoWriter
+
+# rounds of the engines: as many as fit into so many seconds
+_MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 5, 15, 60.0
+_STAGE_ROUNDS, _STAGE_FRAMES = 7, 30
+# different pictures of rain in a clip, in which the scene moves one pixel with each frame
+_RAINS = 8
+
+
+def work() -> None:
+    """Do the job that standard input describes; tell what came of it on standard output."""
+    arguments = json.load(sys.stdin)
+    try:
+        told = _JOBS[arguments.pop("job")](**arguments)
+    except MHNetVideoError as error:
+        told = {"error": str(error), "kind": type(error).__name__}
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+# the machine
+
+
+def _tell_machine(model: str, weights: str | None) -> dict[str, Any]:
+    """What the machine is, what it can do at the most, and the network's name."""
+    name = str(weights or (DEFAULT_CPU if model == "auto" else model))
+    load_model(name)  # what is wrong with it is said before the time is spent
+    capability = torch.backends.cpu.get_cpu_capability()
+    machine = {
+        "mhnet-video": f"mhnet-video {__version__}",
+        "processor": f"{_processor()} with {len(_cores())} cores",
+        "torch": f"PyTorch {torch.__version__} ({capability})",
+        "llvm": f"LLVM ({llvm_obstacle() or llvm_machine()})",
+    }
+    return {"machine": machine, "peaks": _peaks(), "model": name}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _thread_counts() -> list[int]:
+    """One thread, and as many as PyTorch takes by itself."""
+    return sorted({1, torch.get_num_threads()})
+
+
+def _has_bfloat16() -> bool:
+    """Whether PyTorch may multiply bfloat16 with the processor's own instructions."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return bool(supported() and "AVX512" in torch.backends.cpu.get_cpu_capability())
+
+
+@torch.inference_mode()
+def _peaks() -> list[dict[str, Any]]:
+    """The fastest of many runs, for one thread and for all."""
+    # a 3x3 convolution: PyTorch's products of float32 matrices are not oneDNN's, and some
+    # processors do half as much in them
+    channels, side = 256, 64
+    operations = 2 * 9 * channels**2 * side**2
+    kinds = [torch.float32, torch.bfloat16] if _has_bfloat16() else [torch.float32]
+    source, target = torch.zeros(64 << 20), torch.ones(64 << 20)
+    runs: dict[str, tuple[int, Callable[[], object]]] = {
+        "copy": (2 * source.nbytes, lambda: target.copy_(source))
+    }
+    for kind in kinds:
+        x = torch.rand(1, channels, side, side, dtype=kind)
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = torch.rand(channels, channels, 3, 3, dtype=kind)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+
+        def convolve(x: Tensor = x, weight: Tensor = weight) -> Tensor:
+            return F.conv2d(x, weight, padding=1)
+
+        runs[str(kind).removeprefix("torch.")] = (operations, convolve)
+    counts = _thread_counts()
+    best = {(threads, name): 0.0 for threads in counts for name in runs}
+    for _, threads, (name, (amount, run)) in itertools.product(
+        range(_MAX_ROUNDS), counts, runs.items()
+    ):
+        torch.set_num_threads(threads)
+        begin = time.perf_counter()
+        run()
+        rate = amount / (time.perf_counter() - begin) / 1e9
+        best[threads, name] = max(rate, best[threads, name])
+    return [
+        {
+            "threads": threads,
+            "gflops": {name: best[threads, name] for name in runs if name != "copy"},
+            "copy_gbs": best[threads, "copy"],
+        }
+        for threads in counts
+    ]
+
+
+# the clip
+
+
+def _make_clip(clip: str, width: int, height: int, frames: int) -> dict[str, Any]:
+    """A scene that moves slowly under rain that is new in every frame; always the same one."""
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.zeros(1, 3, height, width + frames)
+    for octave in range(8):
+        rows, columns = 2 + (height << octave >> 8), 2 + (width << octave >> 8)
+        grid = torch.rand(1, 3, rows, columns, generator=generator)
+        scene += F.interpolate(grid, scene.shape[-2:], mode="bicubic") * 0.6**octave
+    scene = 0.1 + 0.7 * (scene - scene.min()) / (scene.max() - scene.min())
+    scale = height / 480
+    thin = StreakLayer(
+        density=1.5e-3 / scale**2,
+        length=18 * scale,
+        sigma=0.7 * scale,
+        taper=0.1,
+        angle=0.1,
+        opacity=0.6,
+        spread=0.7,
+    )
+    wide = replace(thin, density=2e-4 / scale**2, length=50 * scale, sigma=1.8 * scale, opacity=0.3)
+    storm = Storm(layers=(thin, wide), gust=0.01, light=(0.9, 0.9, 0.9))
+    rains = [
+        render_streaks(storm, generator, frames=1, height=height, width=width)
+        for _ in range(min(frames, _RAINS))
+    ]
+    av.logging.set_level(None)
+    with av.open(clip, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "fast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            # the field of rain wraps round: moved, it is another one
+            turn = index // _RAINS
+            cover = rains[index % _RAINS].roll((37 * turn, 53 * turn), (2, 3))
+            rainy = fall(scene[..., index : index + width], cover, storm)[0]
+            samples = (rainy * 255).round_().to(torch.uint8).permute(1, 2, 0).contiguous()
+            frame = av.VideoFrame.from_ndarray(samples.numpy(), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return {}
+
+
+def _frames_of(clip: str, count: int) -> list[Frame]:
+    with VideoReader(clip) as reader:
+        return [item for item in itertools.islice(reader, count) if isinstance(item, Frame)]
+
+
+# the network
+
+
+class _Contender(NamedTuple):
+    """An engine to be measured."""
+
+    name: str
+    detail: str
+    threads: int
+    element: str
+    engine: Engine | None
+
+
+def _contenders(network: MHNet, counts: list[int]) -> Iterator[_Contender]:
+    """Every engine with every number of threads, PyTorch's float32 first."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    for threads in counts:
+        torch.set_num_threads(threads)
+        eager = TorchEngine(network)
+        yield _Contender("torch float32", capability, threads, "float32", eager)
+        if _has_bfloat16():
+            eager = TorchEngine(network, bfloat16=True)
+            yield _Contender("torch bfloat16", capability, threads, "bfloat16", eager)
+        for name in ENGINES:
+            if name in ("auto", "torch", "triton"):
+                continue
+            try:
+                choice = resolve_engine(network, name)
+            except ConfigError as error:
+                yield _Contender(name, str(error), threads, "float32", None)
+                continue
+            if os.environ.get("MHNET_CPU_ISA") == "avx2" and "AVX2" not in choice.reason:
+                yield _Contender(name, "cannot be held to AVX2", threads, "float32", None)
+                continue
+            element = "bfloat16" if "bfloat16" in choice.reason else "float32"
+            yield _Contender(name, choice.reason, threads, element, choice.engine)
+
+
+@torch.inference_mode()
+def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The network alone, on the first frames of the clip."""
+    network = load_model(name)
+    config = network.config
+    frames = _frames_of(clip, config.frames)
+    height, width = frames[0].height, frames[0].width
+    padding = (0, -width % config.multiple, 0, -height % config.multiple)
+    window = [
+        F.pad(to_rgb(frame, torch.device("cpu"))[None], padding, mode="replicate")[0]
+        for frame in frames
+    ]
+
+    def milliseconds(contender: _Contender, engine: Engine) -> float:
+        torch.set_num_threads(contender.threads)
+        # as in a video, the frame before was the same engine's: caches and threads are its own
+        engine.residual(window)
+        begin = time.perf_counter()
+        engine.residual(window)
+        return (time.perf_counter() - begin) * 1e3
+
+    contenders = list(_contenders(network, _thread_counts()))
+    expected: Tensor | None = None
+    psnr: dict[_Contender, float] = {}
+    right: list[tuple[_Contender, Engine]] = []
+    for contender in contenders:
+        if contender.engine is not None:
+            torch.set_num_threads(contender.threads)
+            result = contender.engine.residual(window)
+            expected = result if expected is None else expected
+            psnr[contender] = psnr_of(result, expected)
+            if psnr[contender] >= LEAST_PSNR:
+                right.append((contender, contender.engine))
+    round_seconds = sum(milliseconds(*each) for each in right) / 1e3
+    rounds = max(_MIN_ROUNDS, min(_MAX_ROUNDS, round(_SECONDS / round_seconds)))
+    times: dict[_Contender, list[float]] = {contender: [] for contender, _ in right}
+    for _, (contender, engine) in itertools.product(range(rounds), right):
+        times[contender].append(milliseconds(contender, engine))
+
+    macs = count_macs(config, height, width)
+    peak_of = {peak["threads"]: peak for peak in peaks}
+    eager_ms = {
+        contender.threads: _median(of_it)
+        for contender, of_it in times.items()
+        if contender.name == "torch float32"
+    }
+    rows = []
+    for contender in contenders:
+        near = psnr.get(contender)
+        row: dict[str, Any] = {
+            "engine": contender.name,
+            "detail": contender.detail,
+            "device": "cpu",
+            "threads": contender.threads,
+            "psnr": None if near is None or math.isinf(near) else near,
+            "times": times.get(contender, []),
+            "speedup": None,
+            "of_peak": None,
+            "of_copy": None,
+        }
+        if contender in times:
+            ms = _median(times[contender])
+            peak = peak_of[contender.threads]
+            element_bytes = 2 if contender.element == "bfloat16" else 4
+            moved = count_bytes(config, height, width, element_bytes)
+            row["speedup"] = eager_ms[contender.threads] / ms
+            row["of_peak"] = 2 * macs / (ms * 1e6) / peak["gflops"][contender.element]
+            row["of_copy"] = moved / (ms * 1e6) / peak["copy_gbs"]
+        elif near is not None:
+            row["detail"] = f"wrong result: less than {LEAST_PSNR:.0f} dB"
+        rows.append(row)
+    return {"macs": macs, "rows": rows}
+
+
+def psnr_of(result: Tensor, expected: Tensor) -> float:
+    """How near a result is, in dB with a peak of 1; what is not a number is infinitely far."""
+    error = float((result.double() - expected.double()).square().mean())
+    if math.isnan(error):
+        return -math.inf
+    return -10 * math.log10(error) if error else math.inf
+
+
+def _median(values: list[float]) -> float:
+    return torch.tensor(values, dtype=torch.float64).quantile(0.5).item()
+
+
+# the stages
+
+
+@torch.inference_mode()
+def _measure_stages(clip: str) -> dict[str, list[float]]:
+    """Each stage of the pipeline but the network, alone."""
+    device = torch.device("cpu")
+    frames = _frames_of(clip, _STAGE_FRAMES)
+    shape = (3, frames[0].height, frames[0].width)
+    residual = 0.05 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+    def decode() -> int:
+        with VideoReader(clip) as reader:
+            return sum(1 for _ in reader)
+
+    def convert() -> int:
+        for frame in frames:
+            to_rgb(frame, device)
+            add_residual(frame, residual)
+        return len(frames)
+
+    def encode() -> int:
+        with VideoReader(clip) as reader, VideoWriter(f"{clip}.mp4", reader, overwrite=True) as out:
+            for frame in frames:
+                out.write(frame)
+            out.finish()
+        return len(frames)
+
+    stages = {"decode": decode, "to RGB, and the residual": convert, "encode": encode}
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for index in range(1 + _STAGE_ROUNDS):
+        for name, run in stages.items():
+            begin = time.perf_counter()
+            count = run()
+            if index:  # the first round warms up
+                times[name].append((time.perf_counter() - begin) * 1e3 / count)
+    return times
+
+
+# the whole
+
+
+def _measure_whole(clip: str, name: str, cores: int, began: float) -> dict[str, Any]:
+    """The clip restored as the program does it, on some of the cores."""
+    if cores < len(_cores()) and hasattr(os, "sched_setaffinity"):
+        for task in os.listdir("/proc/self/task"):  # PyTorch may have started threads by now
+            os.sched_setaffinity(int(task), _cores()[:cores])
+    torch.set_num_threads(cores)
+    told: list[tuple[int, float]] = []
+
+    def listen(progress: Progress) -> None:
+        told.append((progress.frames, time.monotonic()))
+
+    restorer = Restorer(name, device="cpu")
+    config = RestoreConfig(overwrite=True)
+    restore_video(clip, f"{clip}.mp4", config, restorer=restorer, on_progress=listen)
+    (first, start), (last, end) = told[0], told[-1]
+    return {
+        "engine": f"{restorer.engine.name}, {restorer.engine.reason}",
+        "fps": (last - first) / (end - start),
+        "first_frame_seconds": start - began,
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def _peak_bytes() -> int | None:
+    """Most memory that this process has had resident; None where the system does not tell."""
+    # not `getrusage`, whose figure begins with that of the process that started this one
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+_JOBS: dict[str, Callable[..., Any]] = {
+    "machine": _tell_machine,
+    "clip": _make_clip,
+    "network": _measure_network,
+    "stages": _measure_stages,
+    "whole": _measure_whole,
+}
