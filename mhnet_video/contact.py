@@ -4,7 +4,7 @@ Everything is drawn with PyAV and NumPy, because OpenCV needs libraries that a b
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from os import PathLike
@@ -43,11 +43,18 @@ _GLYPHS = {
     ".": (0, 0, 0, 0, 0, 4, 4),
     "A": (14, 17, 17, 31, 17, 17, 17),
     "B": (30, 17, 17, 30, 17, 17, 30),
+    "C": (14, 17, 16, 16, 16, 17, 14),
+    "D": (30, 17, 17, 17, 17, 17, 30),
     "E": (31, 16, 16, 30, 16, 16, 31),
     "F": (31, 16, 16, 30, 16, 16, 16),
+    "I": (14, 4, 4, 4, 4, 4, 14),
+    "L": (16, 16, 16, 16, 16, 16, 31),
+    "N": (17, 25, 21, 19, 17, 17, 17),
     "O": (14, 17, 17, 17, 17, 17, 14),
     "R": (30, 17, 17, 30, 20, 18, 17),
+    "S": (15, 16, 16, 14, 1, 1, 30),
     "T": (31, 4, 4, 4, 4, 4, 4),
+    "Y": (17, 17, 10, 4, 4, 4, 4),
 }
 
 
@@ -80,6 +87,20 @@ def save_contact_sheet(
         _, picture_before = _picture_at(before, start + shown)
         rows.append(_row(picture_before, picture_after, shown))
     _save_png(Path(path), _stack(rows, axis=0))
+
+
+def save_pictures(rows: Sequence[Sequence[tuple[str, Picture]]], path: str | PathLike[str]) -> None:
+    """Save rows of labelled pictures as a PNG.
+
+    Args:
+        rows: For each row its pictures, `[H, W, 3]` RGB uint8, each after what is written on it.
+        path: PNG to create; an existing one is replaced.
+
+    Raises:
+        WriteError: The PNG cannot be written.
+    """
+    cells = [[_labelled(_fit(picture), label) for label, picture in row] for row in rows]
+    _save_png(Path(path), _stack([_stack(row, axis=1) for row in cells], axis=0))
 
 
 def _row(before: Picture, after: Picture, seconds: float) -> Picture:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,11 +13,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mhnet_video.errors import ReadError
-from mhnet_video.rain import draw_storm, fall, render_streaks
+from mhnet_video.rain import camera, rain_on
 
-STILL_SHARE = 0.5
+STILL_SHARE = 0.43
 """Windows that repeat one frame. With few of them the network learns to compare frames and no more:
 it then does nothing for a picture, and paints ghosts where the camera moves fast."""
+
+CUT_SHARE = 0.03
+"""Windows whose scene changes after the middle frame."""
+STRANGER_SHARE = 0.1
+"""Windows whose neighbours both show something else, as where everything moves too fast: their
+rain must be taken out by the middle frame alone."""
+COPY_SHARE = 0.12
+"""Windows one of whose neighbours is a copy of the middle frame, its rain too, as where the frame
+rate was raised: without them a streak that is there twice is taken for part of the scene."""
+DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.08
+"""Windows without rain, of those with several frames and of the others: before a fixed camera a dry
+road stands still, and its markings must not pass for streaks of a picture."""
 
 Picture = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
@@ -69,16 +81,26 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
     return Footage(photos=photos, clips=clips)
 
 
-class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs of a rainy window and its clean middle frame; every index is another pair.
+class Window(NamedTuple):
+    """Clean frames, and the seed of their rain."""
 
-    An index always gives the same pair for the same seed, so that a run can be resumed exactly.
+    clean: Tensor
+    """`[T, 3, crop, crop]`, RGB in [0, 1]; T is 1 where one frame is to be repeated."""
+    seed: int
+    copied: int | None
+    """Index of the frame that is to be a copy of the middle one, its rain too; None for none."""
+
+
+class CleanWindows(Dataset[Window]):
+    """Windows of consecutive frames without rain; every index is another.
+
+    An index always gives the same window for the same seed, so that a run can be resumed exactly.
 
     Args:
         footage: What to draw from.
         frames: Frames of a window, T, odd.
         crop: Side of the pictures, in pixels.
-        seed: Changes all pairs.
+        seed: Changes all windows.
     """
 
     def __init__(self, footage: Footage, *, frames: int, crop: int, seed: int = 0) -> None:
@@ -88,23 +110,24 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
         """As many as anyone could use."""
         return 1 << 40
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """The pair: `[3T, crop, crop]` and `[3, crop, crop]`, RGB in [0, 1]."""
+    def __getitem__(self, index: int) -> Window:
+        """The window of an index."""
         random = np.random.default_rng([self.seed, index])
         clean = self._grade(self._scene(random), random)
-        generator = torch.Generator().manual_seed(int(random.integers(1 << 62)))
-        kind = random.random()
-        still, cut = kind < STILL_SHARE, STILL_SHARE <= kind < STILL_SHARE + 0.03
-        if cut:  # the scene changes: the neighbours show something else
-            clean[self.frames // 2 + 1 :] = self._grade(self._scene(random), random)[:1]
-        if still:  # a picture, or a clip's end: the window repeats one frame, its rain too
+        kind, middle = random.random(), self.frames // 2
+        copied = None
+        if kind < STILL_SHARE:  # a picture, or a clip's end
             clean = clean[:1]
-        rainy = clean if random.random() < 0.1 else self._rain(clean, generator, random)
-        rainy, clean = self._camera(rainy, clean, random)
-        if still:
-            rainy = rainy.expand(self.frames, -1, -1, -1)
-        middle = clean[len(clean) // 2]
-        return rainy.reshape(-1, self.crop, self.crop), middle
+        elif kind < STILL_SHARE + CUT_SHARE:
+            clean[middle + 1 :] = self._grade(self._scene(random), random)[:1]
+        elif kind < STILL_SHARE + CUT_SHARE + STRANGER_SHARE:
+            for neighbours in (slice(0, middle), slice(middle + 1, None)):
+                clean[neighbours] = self._grade(self._scene(random), random)[:1]
+        elif kind < STILL_SHARE + CUT_SHARE + STRANGER_SHARE + COPY_SHARE and middle:
+            copied = middle + 2 * int(random.integers(2)) - 1
+        if random.random() < 0.04:  # phones held sideways whose files do not say so
+            clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
+        return Window(clean.contiguous(), int(random.integers(1 << 62)), copied)
 
     def _scene(self, random: np.random.Generator) -> Tensor:
         """A clean window, `[T, 3, crop, crop]` in [0, 1]."""
@@ -228,65 +251,35 @@ class RainyWindows(Dataset[tuple[Tensor, Tensor]]):
             clean = clean * (1 - veil) + veil * float(random.uniform(0.4, 0.85))
         return clean.clamp(0, 1)
 
-    def _rain(
-        self, clean: Tensor, generator: torch.Generator, random: np.random.Generator
-    ) -> Tensor:
-        storm = draw_storm(generator, scale=float(random.choice([0.7, 1.0, 1.0, 1.4])))
-        cover = render_streaks(
-            storm, generator, frames=len(clean), height=self.crop, width=self.crop
-        )
-        light = torch.tensor(storm.light)
-        if random.random() < 0.5:
-            # the light of the sky follows the exposure: dark scenes have darker streaks
-            bright = float(np.percentile(clean[:, :, ::3, ::3], 95))
-            light = light * min(1.0, max(0.35, bright * float(random.uniform(1.0, 1.5))))
-        if random.random() < 0.15:
-            # at night streaks shine around lamps only
-            around = torch.from_numpy(
-                np.stack([cv2.blur(f, (31, 31)) for f in clean.mean(dim=1).numpy()])[:, None]
-            )
-            cover = cover * (around * 2.5).clamp(0.05, 1)
-        if random.random() < 0.3:  # the focus is elsewhere, or the lens is wet
-            cover = _blur(cover, float(random.uniform(0.4, 1.0)))
-        rainy = fall(clean, cover, (float(light[0]), float(light[1]), float(light[2])))
-        wanted = 10 ** (-np.clip(random.normal(28, 5), 15, 40) / 10)
-        error = float((rainy - clean).square().mean())
-        if error > 0:
-            gain = min(2.5, max(0.25, math.sqrt(wanted / error)))
-            cover = (cover * gain).clamp(0, 0.97)
-            rainy = fall(clean, cover, (float(light[0]), float(light[1]), float(light[2])))
-        return rainy
 
-    def _camera(
-        self, rainy: Tensor, clean: Tensor, random: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """What a camera adds after the rain; the same for both, since it is to stay."""
-        if random.random() < 0.3:
-            amount = float(random.uniform(0.2, 0.9))
-            rainy, clean = (x + amount * (x - _blur(x, 1.0)) for x in (rainy, clean))
-        if random.random() < 0.35:
-            sigma = float(random.uniform(0.002, 0.02))
-            noise = torch.from_numpy(random.standard_normal(clean.shape, np.float32)) * sigma
-            rainy, clean = rainy + noise, clean + noise
-        rainy, clean = rainy.clamp(0, 1), clean.clamp(0, 1)
-        if random.random() < 0.4:
-            quality = int(random.integers(40, 96))
-            rainy, clean = _jpeg(rainy, quality), _jpeg(clean, quality)
-        return rainy, clean
+def rainy_pair(window: Window, *, frames: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Let it rain on a window, on a device.
+
+    Args:
+        window: From `CleanWindows`.
+        frames: Frames of a window, T.
+        device: Where to render.
+
+    Returns:
+        The rainy window `[3T, crop, crop]`, and its clean middle frame `[3, crop, crop]`, RGB in
+        [0, 1].
+    """
+    generator = torch.Generator().manual_seed(window.seed)
+    clean = window.clean.to(device)
+    dry_share = DRY_STILL_SHARE if len(clean) == 1 else DRY_SHARE
+    dry = float(torch.rand((), generator=generator)) < dry_share
+    rainy = clean if dry else rain_on(clean, generator)
+    middle = len(clean) // 2
+    rainy, clean = camera([rainy, clean], generator)
+    if window.copied is not None:
+        rainy = torch.stack([rainy[middle if i == window.copied else i] for i in range(frames)])
+    rainy = rainy.expand(frames, -1, -1, -1)
+    return rainy.reshape(-1, *rainy.shape[2:]), clean[middle]
 
 
-def _blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of `[N, C, H, W]`."""
-    maps = x.reshape(-1, *x.shape[2:]).numpy()
-    blurred = np.stack([cv2.GaussianBlur(m, (0, 0), sigma) for m in maps])
-    return torch.from_numpy(blurred).reshape(x.shape)
-
-
-def _jpeg(frames: Tensor, quality: int) -> Tensor:
-    """Compress and decompress `[T, 3, H, W]` in [0, 1], frame by frame."""
-    pixels = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    decoded: list[Any] = []
-    for picture in pixels:
-        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded.append(cv2.imdecode(data, cv2.IMREAD_COLOR))
-    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
+def rainy_batch(
+    windows: list[Window], *, frames: int, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """The pairs of several windows: `[N, 3T, crop, crop]` and `[N, 3, crop, crop]`."""
+    pairs = [rainy_pair(window, frames=frames, device=device) for window in windows]
+    return torch.stack([rainy for rainy, _ in pairs]), torch.stack([clean for _, clean in pairs])

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of 8-bit pictures, on Y and on RGB, as the deraining papers report them.
+"""PSNR and SSIM of 8-bit pictures, on Y and on RGB, as deraining papers report them; flicker.
 
 Y is Matlab's `rgb2ycbcr` (BT.601, 16 to 235, rounded to 8 bits). SSIM is the first published
 one: an 11x11 Gaussian window of sigma 1.5, only where it fits whole, no downsampling.
@@ -29,6 +29,8 @@ class Scores:
     """In dB; infinite where the two are equal."""
     ssim_rgb: float
     """At most 1; the mean over the three channels."""
+    flicker: float | None = None
+    """In levels of Y, less is better; None for pictures, and for a clip's first frame."""
 
 
 def score(picture: Picture, clean: Picture) -> Scores:
@@ -44,6 +46,25 @@ def score(picture: Picture, clean: Picture) -> Scores:
         psnr_rgb=psnr(picture, clean),
         ssim_rgb=ssim(picture, clean),
     )
+
+
+def flicker(before: Picture, clean_before: Picture, after: Picture, clean_after: Picture) -> float:
+    """What comes and goes from one frame to the next that does not in the clean clip.
+
+    The mean absolute change of the difference from the clean twin. The twin moves as the clip
+    does, so that neither the scene's motion nor the camera's is counted.
+
+    Args:
+        before: Y of a frame, `[H, W]`.
+        clean_before: Y of its clean twin.
+        after: Y of the next frame.
+        clean_after: Y of its clean twin.
+
+    Returns:
+        In levels of 8 bits; 0 where the difference stays as it is.
+    """
+    change = after.astype(np.int16) - clean_after - (before.astype(np.int16) - clean_before)
+    return float(np.abs(change).mean())
 
 
 def luma(picture: Picture) -> Picture:
@@ -89,12 +110,14 @@ def ssim(picture: Picture, clean: Picture) -> float:
 
 
 def mean_scores(scores: list[Scores]) -> Scores:
-    """The mean of each figure over several pictures."""
+    """The mean of each figure over several pictures; of the flicker, over those that have one."""
+    flickers = [s.flicker for s in scores if s.flicker is not None]
     return Scores(
         psnr_y=float(np.mean([s.psnr_y for s in scores])),
         ssim_y=float(np.mean([s.ssim_y for s in scores])),
         psnr_rgb=float(np.mean([s.psnr_rgb for s in scores])),
         ssim_rgb=float(np.mean([s.ssim_rgb for s in scores])),
+        flicker=float(np.mean(flickers)) if flickers else None,
     )
 
 

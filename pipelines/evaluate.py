@@ -1,11 +1,11 @@
-"""Compare pictures with their clean twins, before and after restoration."""
+"""Compare pictures and clips with their clean twins, before and after restoration."""
 
 import math
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from mhnet_video.contact import save_pictures
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.metrics import Picture, Scores, mean_scores, score
+from mhnet_video.metrics import Picture, Scores, flicker, luma, mean_scores, score
 from mhnet_video.pipelines.restore import Progress
 from mhnet_video.pixels import picture_of
 from mhnet_video.reader import VideoReader
@@ -62,7 +63,7 @@ class Evaluation:
         found: dict[str, Any] = asdict(self)
         for row in [*found["rows"], found["mean"]]:
             for scores in (row["rainy"], row["restored"] or {}):
-                scores.update({k: v if math.isfinite(v) else None for k, v in scores.items()})
+                scores.update({k: None for k, v in scores.items() if v == math.inf})
         return found
 
 
@@ -75,9 +76,10 @@ def evaluate(
     device: str = "auto",
     engine: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
+    sheet: str | PathLike[str] | None = None,
     restorer: "Restorer | None" = None,
 ) -> Evaluation:
-    """PSNR and SSIM on Y and on RGB, of each picture and on average.
+    """PSNR and SSIM on Y and on RGB, of each picture and on average; of clips the flicker too.
 
     Args:
         rainy: A folder of pictures, a picture or a clip.
@@ -87,6 +89,7 @@ def evaluate(
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         engine: What runs the network: `auto`, `torch` or `llvm`.
         on_progress: Called after each picture.
+        sheet: PNG to save a contact sheet to: rainy, restored and clean, some of all pictures.
         restorer: One to use instead of the one described above.
 
     Returns:
@@ -95,6 +98,7 @@ def evaluate(
     Raises:
         ReadError: A picture cannot be read, or has no twin of its size.
         WeightsError: The model's weights cannot be loaded.
+        WriteError: The contact sheet cannot be written.
     """
     pairs = _pairs(Path(rainy), Path(clean))
     if restorer is None and (model or weights):
@@ -103,8 +107,11 @@ def evaluate(
         restorer = Restorer(model or "auto", weights=weights, device=device, engine=engine)
     begin = time.monotonic()
     rows: list[Row] = []
+    shown = _Sheet()
     for rainy_path, clean_path in pairs:
-        for row, total in _rows(rainy_path, clean_path, restorer):
+        for row, total, pictures in _rows(rainy_path, clean_path, restorer):
+            if sheet is not None:
+                shown.add(row.name if len(pairs) == 1 else str(len(rows) + 1), pictures)
             rows.append(row if len(pairs) == 1 else _named(row, rainy_path.name))
             if on_progress is not None:
                 on_progress(
@@ -115,6 +122,8 @@ def evaluate(
                         position_seconds=0.0,
                     )
                 )
+    if sheet is not None:
+        save_pictures(shown.rows, sheet)
     restored = [row.restored for row in rows if row.restored is not None]
     mean = Row(
         name="mean",
@@ -163,12 +172,28 @@ def _pictures(folder: Path) -> list[Path]:
     )
 
 
+class _Sheet:
+    """Keeps 5 to 8 of however many pictures, evenly spread."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[tuple[str, Picture]]] = []
+        self._count, self._every = 0, 1
+
+    def add(self, name: str, pictures: dict[str, Picture]) -> None:
+        if self._count % self._every == 0:
+            self.rows.append([(f"{label} {name}", each) for label, each in pictures.items()])
+        self._count += 1
+        if len(self.rows) > 8:
+            self.rows, self._every = self.rows[::2], 2 * self._every
+
+
 def _rows(
     rainy: Path, clean: Path, restorer: "Restorer | None"
-) -> Iterator[tuple[Row, int | None]]:
-    """The figures of every frame of a clip, or of the one of a picture, and how many there are."""
+) -> Iterator[tuple[Row, int | None, dict[str, Picture]]]:
+    """Of every frame of a clip, or of a picture: the figures, how many there are, the pictures."""
     rgb = _ToRgb()
     waiting: deque[tuple[Picture, Picture]] = deque()
+    rainy_judge, restored_judge = _Judge(), _Judge()
     with VideoReader(rainy) as rainy_reader, VideoReader(clean) as clean_reader:
         clean_frames = (item for item in clean_reader if isinstance(item, Frame))
 
@@ -185,15 +210,31 @@ def _rows(
 
         for frame in restorer.stream(frames()) if restorer is not None else frames():
             picture, truth = waiting.popleft()
+            pictures = {"RAINY": picture, "CLEAN": truth}
             try:
-                row = Row(
-                    name=f"{float(frame.pts * frame.time_base):.3f}",
-                    rainy=score(picture, truth),
-                    restored=None if restorer is None else score(rgb(frame), truth),
-                )
+                scores, restored = rainy_judge(picture, truth), None
+                if restorer is not None:
+                    pictures = {"RAINY": picture, "RESTORED": rgb(frame), "CLEAN": truth}
+                    restored = restored_judge(pictures["RESTORED"], truth)
             except ValueError as error:
                 raise ReadError(f"{rainy} cannot be compared with {clean}: {error}") from error
-            yield row, rainy_reader.num_frames
+            name = f"{float(frame.pts * frame.time_base):.3f}"
+            row = Row(name=name, rainy=scores, restored=restored)
+            yield row, rainy_reader.num_frames, pictures
+
+
+class _Judge:
+    """Scores the frames of a clip one after another."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Picture, Picture] | None = None
+
+    def __call__(self, picture: Picture, clean: Picture) -> Scores:
+        scores, last = score(picture, clean), self._last
+        self._last = luma(picture), luma(clean)
+        if last is None or last[0].shape != self._last[0].shape:
+            return scores
+        return replace(scores, flicker=flicker(*last, *self._last))
 
 
 class _ToRgb:

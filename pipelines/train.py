@@ -1,21 +1,28 @@
-"""Train weights: one straight loop, with a time budget, that resumes exactly."""
+"""Train weights: one straight loop, with a time budget, that resumes exactly.
+
+Started by `torchrun`, the loop runs in several processes, each with windows of its own.
+"""
 
 import csv
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mhnet_video.config import TrainConfig
-from mhnet_video.dataset import RainyWindows, load_footage
+from mhnet_video.dataset import CleanWindows, load_footage, rainy_batch
 from mhnet_video.errors import ConfigError
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.restorer import resolve_device
@@ -25,10 +32,13 @@ WARM_UP_STEPS = 200
 EMA_DECAY = 0.999
 SAVE_SECONDS = 300
 LOG_STEPS = 50
-L1_WEIGHT = 60.0
+L1_WEIGHT = 100.0
 """Decibels per unit of absolute error: the logarithm alone gives hard pairs too little weight."""
-FLOOR = 1.5e-4
-"""Mean squared error, 38 dB, from which on a pair earns little more: a lower floor makes a network
+EDGE_WEIGHT = 100.0
+"""Decibels per unit of absolute error of the differences between neighbouring pixels: what is left
+of a streak, however faint, is seen by its sides."""
+FLOOR = 5e-4
+"""Mean squared error, 33 dB, from which on a pair earns little more: a lower floor makes a network
 that leaves faint streaks alone, to keep what it need not touch even closer than anyone can see."""
 
 
@@ -45,17 +55,59 @@ def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
     return 10 / math.log(10) * (error + FLOOR).log().mean()
 
 
+def edge_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute error of the differences between neighbouring pixels.
+
+    Args:
+        restored: `[N, 3, H, W]`.
+        clean: `[N, 3, H, W]`.
+    """
+    error = restored - clean
+    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+
+
+class _Team:
+    """The processes that train together: this one alone, or those that `torchrun` started."""
+
+    def __init__(self, device: str) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = resolve_device(device)
+        on_gpu = self.device.type == "cuda"
+        if self.size > 1:
+            if on_gpu:
+                self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+                torch.cuda.set_device(self.device)
+            dist.init_process_group("nccl" if on_gpu else "gloo")
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Put the mean over the processes in the place of each tensor."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors]) / self.size
+        dist.all_reduce(flat)
+        means = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def part(self) -> None:
+        """Wait for the others, and leave."""
+        if self.size > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
 class _Batches(torch.utils.data.Sampler[list[int]]):
     """Indices in order from a step on, so that a resumed run sees what it would have seen."""
 
-    def __init__(self, first: int, size: int) -> None:
-        self._first, self._size = first, size
+    def __init__(self, first: int, size: int, team: _Team) -> None:
+        self._first, self._size, self._stride = first + team.rank * size, size, team.size * size
 
     def __iter__(self) -> Any:
         index = self._first
         while True:
             yield list(range(index, index + self._size))
-            index += self._size
+            index += self._stride
 
 
 def train(
@@ -63,8 +115,9 @@ def train(
 ) -> Path:
     """Train, or go on training, until the budget is spent.
 
-    The folder `config.output` gets `checkpoint.pt` (to resume), `log.csv`, `strip.png` (rainy,
-    restored and clean crops) and `weights.safetensors` (the running average of the weights).
+    The folder `config.output` gets `checkpoint.pt` (to resume), `log.csv`, `curve.png` (the log,
+    drawn), `strip.png` (rainy, restored and clean crops) and `weights.safetensors` (the running
+    average of the weights).
 
     Args:
         config: The settings. A run whose settings differ from its checkpoint's is refused.
@@ -80,7 +133,8 @@ def train(
     """
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    device = resolve_device(config.device)
+    team = _Team(config.device)
+    device, leads = team.device, team.rank == 0
     torch.manual_seed(config.seed)
     if config.init:
         network = load_model(config.init).requires_grad_(True)
@@ -145,9 +199,11 @@ def train(
         )
 
     budget = config.minutes * 60
-    footage = load_footage(Path(config.data), frames=network.config.frames)
+    frames, on_gpu = network.config.frames, device.type == "cuda"
+    middle = 3 * (frames // 2)
+    footage = load_footage(Path(config.data), frames=frames)
     saved_at = spent
-    log_path = output / "log.csv"
+    log_path = output / "log.csv" if leads else Path(os.devnull)
     fresh = not log_path.exists()
     with log_path.open("a", newline="") as log_file:
         log = csv.writer(log_file)
@@ -158,16 +214,20 @@ def train(
             large = spent >= 0.6 * budget
             crop = config.final_crop if large else config.crop
             batch = max(1, round(config.batch * (config.crop / crop) ** 2))
-            windows = RainyWindows(
-                footage, frames=network.config.frames, crop=crop, seed=config.seed
-            )
+            windows = CleanWindows(footage, frames=frames, crop=crop, seed=config.seed)
+            # a GPU renders the rain itself; for a CPU the loader's process does
+            rain = partial(rainy_batch, frames=frames, device=device)
             loader = DataLoader(
-                windows, batch_sampler=_Batches(seen, batch), num_workers=1, prefetch_factor=4
+                windows,
+                batch_sampler=_Batches(seen, batch, team),
+                collate_fn=list if on_gpu else rain,
+                num_workers=min(8, os.cpu_count() or 1) if on_gpu else 1,
+                prefetch_factor=4,
             )
             mark = time.perf_counter()
-            for rainy, clean in loader:
-                rainy = rainy.to(device, memory_format=torch.channels_last)
-                clean = clean.to(device)
+            for pairs in loader:
+                rainy, clean = rain(pairs) if on_gpu else pairs
+                rainy = rainy.to(memory_format=torch.channels_last)
                 share = min(1.0, spent / budget)
                 rate = config.learning_rate * (
                     0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * share))
@@ -175,40 +235,103 @@ def train(
                 rate *= min(1.0, (step + 1) / WARM_UP_STEPS)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                restored = network(rainy)
+                with torch.autocast(device.type, torch.bfloat16):
+                    residual = network.residual(rainy)
+                restored = rainy[:, middle : middle + 3] + residual.float()
                 decibels = psnr_loss(restored, clean)
                 loss = decibels + L1_WEIGHT * (restored - clean).abs().mean()
+                loss = loss + EDGE_WEIGHT * edge_loss(restored, clean)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                team.average([p.grad for p in network.parameters() if p.grad is not None])
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
                 optimizer.step()
-                step, seen = step + 1, seen + len(rainy)
+                step, seen = step + 1, seen + team.size * len(rainy)
                 decay = min(EMA_DECAY, (step + 1) / (step + 10))
                 torch._foreach_lerp_(
                     list(average.values()), list(network.state_dict().values()), 1 - decay
                 )
-                middle = 3 * (network.config.frames // 2)
                 with torch.no_grad():
                     losses.append(decibels.item())
                     inputs.append(psnr_loss(rainy[:, middle : middle + 3], clean).item())
                 now = time.perf_counter()
-                spent, mark = spent + now - mark, now
+                clock, mark = torch.tensor([spent + now - mark], device=device).double(), now
+                team.average([clock])  # all must stop after the same step
+                spent = float(clock)
                 if step % LOG_STEPS == 0:
                     row = [sum(x) / len(x) for x in (losses, inputs)]
                     log.writerow(
                         [step, f"{spent / 60:.2f}", f"{rate:.2e}", *(f"{x:.3f}" for x in row)]
                     )
                     log_file.flush()
-                    if on_log is not None:
+                    if leads and on_log is not None:
                         on_log(step, spent / 60, *row)
                     losses, inputs = [], []
                 if spent - saved_at > SAVE_SECONDS:
                     saved_at = spent
-                    save()
-                    _strip(output / "strip.png", rainy, restored, clean)
+                    if leads:
+                        save()
+                        save_curve(log_path, output / "curve.png")
+                        _strip(output / "strip.png", rainy, restored, clean)
                 if spent >= budget or (not large and spent >= 0.6 * budget):
                     break
-    return save()
+    if leads:
+        save()
+        save_curve(log_path, output / "curve.png")
+    team.part()
+    return output / "weights.safetensors"
+
+
+def save_curve(log: Path, path: Path) -> None:
+    """Draw the log of a run: PSNR of the results and of the inputs over the minutes.
+
+    Args:
+        log: `log.csv` of the run.
+        path: PNG to create; an existing one is replaced.
+    """
+    with log.open(newline="") as file:
+        rows = [[float(row[name]) for name in _CURVES] for row in csv.DictReader(file)]
+    if not rows:
+        return
+    minutes, *curves = (np.array(column) for column in zip(*rows, strict=True))
+    curves = [_smooth(-curve) for curve in curves]
+    low = math.floor(min(float(curve.min()) for curve in curves))
+    high = math.ceil(max(float(curve.max()) for curve in curves) + 1e-9)
+    height, width, left, bottom = 400, 720, 60, 40
+    picture = np.full((height, width, 3), 255, np.uint8)
+
+    def place(minute: float, decibels: float) -> tuple[int, int]:
+        x = left + (width - left - 20) * minute / max(float(minutes[-1]), 1e-9)
+        y = 30 + (height - bottom - 30) * (high - decibels) / (high - low)
+        return round(x), round(y)
+
+    def write(text: str, x: int, y: int, color: tuple[int, int, int] = (0, 0, 0)) -> None:
+        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, 1, cv2.LINE_AA)
+
+    for decibels in range(low, high + 1):
+        cv2.line(picture, place(0, decibels), place(minutes[-1], decibels), (225, 225, 225))
+        write(str(decibels), left - 28, place(0, decibels)[1] + 4)
+    for minute in np.linspace(0, minutes[-1], 7):
+        write(
+            f"{minute:.0f}" if minutes[-1] > 12 else f"{minute:.1f}", place(minute, low)[0] - 8, 378
+        )
+    write("minutes", width - 80, 395)
+    write("PSNR, dB, of the windows' inputs", left, 18, _COLORS[1])
+    write("and results", left + 182, 18, _COLORS[0])
+    for curve, color in zip(curves, _COLORS, strict=True):
+        points = [place(minute, decibels) for minute, decibels in zip(minutes, curve, strict=True)]
+        cv2.polylines(picture, [np.array(points, np.int32)], False, color, 2, cv2.LINE_AA)
+    cv2.imwrite(str(path), picture)
+
+
+_CURVES = ("minutes", "loss_db", "input_db")
+_COLORS = ((180, 80, 20), (120, 120, 120))
+
+
+def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The mean of up to 15 neighbours on each side."""
+    reach = min(15, len(values) // 8)
+    return np.array([values[max(0, i - reach) : i + reach + 1].mean() for i in range(len(values))])
 
 
 def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor) -> None:

@@ -1,12 +1,13 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from clips import Clip, Video
-from standin import StandIn
+from standin import StandIn, inverted
 
 from mhnet_video.errors import ReadError
 from mhnet_video.metrics import score
@@ -91,6 +92,51 @@ def test_clips_frame_by_frame(tmp_path):
     assert all(row.rainy.psnr_rgb == math.inf for row in result.rows)
     assert all(row.restored == row.rainy for row in result.rows)
     assert [progress.frames for progress in seen] == [1, 2, 3, 4]
+
+
+def test_flicker_of_a_clip(tmp_path):
+    """Every other frame is brighter than its twin: it flickers, until it is restored."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    video = Video(times=(0, 40, 80, 120), options=(("crf", "0"),))
+    clean = Clip(video=(video,)).make(tmp_path / "a")
+    seen = []
+
+    def brighten(frame):
+        seen.append(frame)
+        first, *others = frame.planes
+        return replace(frame, planes=(first // 2 + 60 * (len(seen) % 2), *others))
+
+    result = evaluate(clean, clean, restorer=StandIn(brighten))
+    assert [row.rainy.flicker for row in result.rows] == [None, 0, 0, 0]
+    flickers = [row.restored.flicker for row in result.rows]
+    assert flickers[0] is None and all(40 < flicker < 70 for flicker in flickers[1:])
+    assert result.mean.restored.flicker == pytest.approx(np.mean(flickers[1:]))
+    found = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert found["rows"][0]["rainy"]["flicker"] is None
+    assert found["mean"]["rainy"]["flicker"] == 0
+
+
+def test_a_sheet_shows_some_of_all_pictures(tmp_path):
+    clip = Clip(video=(Video(times=tuple(range(0, 800, 40))),)).make(tmp_path)
+    result = evaluate(clip, clip, restorer=StandIn(inverted), sheet=tmp_path / "sheet.png")
+    assert len(result.rows) == 20
+    with av.open(tmp_path / "sheet.png") as container:
+        sheet = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    # every fourth of 20, rainy, restored and clean, 640x480 each
+    rows, columns = 5, 3
+    assert sheet.shape == (rows * 486 + 6, columns * 646 + 6, 3)
+    rainy, restored, clean = (sheet[60:480, 6 + 646 * i : 646 + 646 * i] for i in range(3))
+    assert np.array_equal(rainy, clean)
+    assert np.abs(rainy.astype(int) - restored).mean() > 20
+
+
+def test_a_sheet_of_pictures_as_they_are(folders, tmp_path):
+    rainy, clean, _ = folders
+    evaluate(rainy, clean, sheet=tmp_path / "sheet.png")
+    with av.open(tmp_path / "sheet.png") as container:
+        sheet = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert sheet.shape[1] == 2 * 646 + 6
 
 
 def test_jpeg_is_read_as_other_programs_read_it(tmp_path):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mhnet_video.metrics import Scores, luma, mean_scores, psnr, score, ssim
+from mhnet_video.metrics import Scores, flicker, luma, mean_scores, psnr, score, ssim
 
 
 def noisy_pair(height, width):
@@ -89,3 +89,25 @@ def test_pictures_that_do_not_compare_are_refused():
         ssim(picture[:10], picture[:10])
     with pytest.raises(ValueError, match=r"got \[16, 16\]"):
         luma(picture[:, :, 0])
+
+
+def test_flicker_is_what_changes_and_is_not_motion():
+    clean = np.random.default_rng(0).integers(20, 200, (30, 40), dtype=np.uint8)
+    moved = np.roll(clean, 3, axis=1)
+    assert flicker(clean, clean, moved, moved) == 0
+    # a veil that stays does not flicker, one that comes does; neither wraps at 8 bits
+    assert flicker(clean + 30, clean, moved + 30, moved) == 0
+    assert flicker(clean, clean, moved + 30, moved) == 30
+    assert flicker(clean + 30, clean, moved, moved) == 30
+    assert flicker(clean, clean, moved - 10, moved) == 10
+    streak = clean.copy()
+    streak[:, 7] += 50
+    assert flicker(clean, clean, streak, clean) == pytest.approx(50 / 40)
+
+
+def test_the_mean_flicker_is_of_those_that_have_one():
+    first, *others = (
+        Scores(psnr_y=30, ssim_y=1, psnr_rgb=30, ssim_rgb=1, flicker=f) for f in (None, 1.0, 2.0)
+    )
+    assert mean_scores([first, *others]).flicker == 1.5
+    assert mean_scores([first]).flicker is None

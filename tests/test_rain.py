@@ -2,18 +2,36 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from mhnet_video.rain import Storm, StreakLayer, draw_storm, fall, render_streaks
+from mhnet_video.rain import (
+    BLENDS,
+    Storm,
+    StreakLayer,
+    blur,
+    camera,
+    compress,
+    draw_storm,
+    fall,
+    rain_on,
+    render_streaks,
+)
 
 
-def storm(**changes):
+def storm(blend="brighten", patches=0.0, **changes):
     layer = {
         "density": 1e-3, "length": 20.0, "sigma": 0.7, "taper": 0.05, "angle": 0.0,
         "opacity": 0.8, "spread": 0.0,
     }  # fmt: skip
-    return Storm(layers=(StreakLayer(**{**layer, **changes}),), gust=0.0, light=(0.9, 0.9, 0.9))
+    return Storm(
+        layers=(StreakLayer(**{**layer, **changes}),),
+        gust=0.0,
+        light=(0.9, 0.9, 0.9),
+        blend=blend,
+        patches=patches,
+    )
 
 
 def render(rain, seed=0, frames=1, height=128, width=160):
@@ -74,21 +92,119 @@ def test_density_is_the_number_of_drops():
         assert total == pytest.approx(density * 128 * 160 * one, rel=0.35)
 
 
-def test_rain_brightens_dark_scenes_and_is_lost_in_the_sky():
-    cover = render(storm(density=5e-3))
-    dark, sky = torch.full((1, 3, 128, 160), 0.2), torch.full((1, 3, 128, 160), 0.95)
-    rainy = fall(dark, cover, (0.9, 0.9, 0.9))
-    assert rainy.min() >= 0.2 - 1e-6 and rainy.max() > 0.6 and rainy.max() <= 0.9
-    assert torch.equal(fall(sky, cover, (0.9, 0.9, 0.9)), sky)
+@pytest.mark.parametrize("blend", BLENDS)
+def test_rain_brightens_dark_scenes(blend):
+    rain = storm(blend, density=5e-3)
+    rainy = fall(torch.full((1, 3, 128, 160), 0.2), render(rain), rain)
+    assert rainy.min() >= 0.2 - 1e-6 and rainy.max() > 0.6 and rainy.max() <= 1
 
 
-def test_storms_are_varied_and_mostly_thin():
+def test_before_a_bright_sky_each_blend_does_its_own():
+    rain = storm(density=5e-3)
+    cover, sky = render(rain), torch.full((1, 3, 128, 160), 0.95)
+    assert torch.equal(fall(sky, cover, rain), sky)
+    paint = fall(sky, cover, storm("paint"), light=torch.tensor([0.6, 0.6, 0.6]))
+    assert paint.min() < 0.75 and paint.max() <= 0.95
+    assert fall(sky, cover, storm("add")).max() == 1
+
+
+def test_rain_is_patchy_where_it_is_to_be():
+    even, patchy = (render(storm(density=2e-2, patches=p), 1, height=256) for p in (0.0, 1.0))
+    assert patchy.sum() < 0.75 * even.sum()
+    places = [blur(cover, 12.0) for cover in (even, patchy)]
+    assert places[1].std() / places[1].mean() > 1.5 * places[0].std() / places[0].mean()
+
+
+def test_sharp_edges_make_bars():
+    """As wide at half of the peak, and narrower at its foot."""
+    soft, bar = (
+        render(storm(density=2e-4, sigma=2.5, length=40.0, taper=0.02, edge=e), 3)
+        for e in (1.0, 3.0)
+    )
+    foot = [(cover > 0.02).sum() / (cover > 0.4).sum() for cover in (soft, bar)]
+    assert foot[1] < 0.7 * foot[0]
+
+
+def test_storms_are_varied():
     storms = [draw_storm(torch.Generator().manual_seed(seed)) for seed in range(300)]
     layers = [layer for drawn in storms for layer in drawn.layers]
     widths = torch.tensor([layer.sigma for layer in layers])
     lengths = torch.tensor([layer.length for layer in layers])
     angles = torch.tensor([math.degrees(layer.angle) for layer in layers]).abs()
-    assert widths.median() < 0.9 and widths.max() > 2.2
-    assert lengths.quantile(0.1) < 6 and lengths.max() > 70
-    assert angles.median() < 12 and angles.max() > 35
+    assert widths.median() < 1 and widths.max() > 2.2
+    assert lengths.quantile(0.1) < 8 and lengths.max() > 70
+    assert angles.median() < 25 and angles.max() > 50
+    assert {drawn.blend for drawn in storms} == set(BLENDS)
+    assert 0.2 < sum(drawn.patches > 0 for drawn in storms) / 300 < 0.6
     assert all(0 <= float(render(drawn).max()) < 1 for drawn in storms[:10])
+
+
+def scene(height=64, width=96):
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    return torch.stack([0.2 + 0.5 * x, 0.3 + 0.3 * y, 0.6 - 0.4 * x * y])[None].repeat(3, 1, 1, 1)
+
+
+def test_the_amount_of_rain_is_mostly_moderate_and_at_times_heavy():
+    clean, decibels = scene(), []
+    for seed in range(150):
+        rainy = rain_on(clean, torch.Generator().manual_seed(seed))
+        assert rainy.shape == clean.shape and rainy.min() >= 0 and rainy.max() <= 1
+        decibels.append(float(-10 * torch.log10((rainy - clean).square().mean() + 1e-9)))
+    decibels = torch.tensor(decibels)
+    assert 24 < decibels.median() < 30
+    assert decibels.quantile(0.1) < 22 and decibels.quantile(0.9) > 29
+    again = rain_on(clean, torch.Generator().manual_seed(149))
+    assert torch.equal(again, rainy)
+
+
+def test_a_camera_treats_all_clips_alike():
+    clean, changed = scene(), 0
+    for seed in range(40):
+        first, second = camera([clean, clean], torch.Generator().manual_seed(seed))
+        assert torch.equal(first, second)
+        assert first.min() >= 0 and first.max() <= 1
+        changed += not torch.equal(first, clean)
+    assert 20 < changed < 40
+
+
+def test_blur_spreads_a_point_by_its_sigma():
+    point = torch.zeros(1, 1, 41, 41)
+    point[..., 20, 20] = 1
+    blurred = blur(point, 2.0)[0, 0]
+    offsets = torch.arange(41.0) - 20
+    assert float(blurred.sum()) == pytest.approx(1, abs=1e-5)
+    assert float((blurred.sum(0) * offsets.square()).sum()) == pytest.approx(4, rel=0.1)
+    assert torch.allclose(blur(torch.full((2, 3, 9, 9), 0.7), 1.5), torch.tensor(0.7))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_compression_loses_more_at_lower_qualities(flat):
+    clean = (scene() + 0.05 * torch.randn(3, 3, 64, 96, generator=torch.Generator())).clamp(0, 1)
+    errors = [
+        float((compress(clean, quality, flat=flat, shift=(3, 5)) - clean).square().mean())
+        for quality in (95, 70, 30)
+    ]
+    assert 1e-5 < errors[0] < errors[1] < errors[2] < 4e-3
+
+
+def test_equal_steps_keep_fine_detail_that_a_jpeg_loses():
+    fine = 0.5 + 0.06 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2 - 1.0)
+    fine = fine.expand(1, 3, 64, 64)
+    kept = [float(compress(fine, 60, flat=flat).std() / fine.std()) for flat in (True, False)]
+    assert kept[0] > 0.85 and kept[1] < 0.75
+
+
+def test_compression_is_that_of_a_jpeg():
+    """The error is near libjpeg's own, in size and in place."""
+    import cv2
+
+    random = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(random.integers(0, 256, (96, 96)).astype(np.float32), (0, 0), 1.2)
+    grey = cv2.normalize(noise, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    theirs = cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32) / 255
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    ours = compress(x, 60, flat=False)[0].permute(1, 2, 0).numpy()
+    lost = float(np.square(theirs - picture / 255.0).mean())
+    assert float(np.square(theirs - ours).mean()) < 0.05 * lost
