@@ -1,7 +1,8 @@
 """Fused operations of the network: one public function each.
 
 ops.py states what each function takes and gives, reference.py what it means in plain
-PyTorch, and each *_kernel.py how Triton computes it.
+PyTorch, and each *_kernel.py how Triton computes it. map_ops.py and map_reference.py are the same
+for the channels-last maps of the GPU engine.
 """
 
 if __name__ != "mhnet_video.kernels":

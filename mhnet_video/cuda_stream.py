@@ -1,0 +1,500 @@
+"""Frames through a GPU: upload, network and download overlap, on three queues ordered by events.
+
+A frame's samples go into a pinned buffer, from there into a slot of a ring on the device, once
+whatever the length of the window; the network reads the ring and writes restored samples; these
+come back into a pinned buffer. No step waits for another frame's: the processor only waits where
+all buffers are taken, which is also what holds the reader back.
+"""
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from mhnet_video.cuda_engine import Forward, TritonEngine
+from mhnet_video.cuda_frames import NUM_COLORS, FrameFormat, colors_of, format_of
+from mhnet_video.frame import Frame, Plane
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+DEPTH = 3
+"""Batches under way: one going up or down, one in work, one being packed or unpacked."""
+MAX_BATCH = 8
+_MAX_COPIES = 8
+"""Frames that wait with the one that they repeat; what waits is bounded."""
+_FULL_PIXELS = 400_000
+"""Pixels at the network's resolution that keep a large GPU busy; less of them share a batch."""
+
+
+class Event(Protocol):
+    """A point in a queue's work."""
+
+    def query(self) -> bool:
+        """Whether the work up to there is done."""
+
+    def synchronize(self) -> None:
+        """Wait until it is."""
+
+
+class Queue(Protocol):
+    """Work of a device that is done in order, at some time."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Add work."""
+
+    def wait(self, event: Any) -> None:
+        """Let what is added from now on wait for another queue's work."""
+
+    def record(self) -> Event:
+        """The point behind what has been added."""
+
+
+class Machine(Protocol):
+    """A device with queues, and memory on both sides of the bus."""
+
+    def pinned(self, *size: int, kind: torch.dtype) -> Tensor:
+        """Memory of the host that the device can read and write by itself."""
+
+    def room(self, *size: int, kind: torch.dtype) -> Tensor:
+        """Memory of the device."""
+
+    def queue(self) -> Queue:
+        """Another queue."""
+
+
+class _CudaQueue:
+    """A CUDA stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # memory that was made until now is filled on another one
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    def run(self, work: Callable[[], None]) -> None:
+        with torch.cuda.stream(self._stream), torch.inference_mode():
+            work()
+
+    def wait(self, event: Any) -> None:
+        self._stream.wait_event(event)
+
+    def record(self) -> Event:
+        event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(self._stream)  # type: ignore[attr-defined]
+        return event
+
+
+class CudaMachine:
+    """A CUDA device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def pinned(self, *size: int, kind: torch.dtype) -> Tensor:
+        """Memory of the host that the device can read and write by itself."""
+        return torch.zeros(size, dtype=kind, pin_memory=True)
+
+    def room(self, *size: int, kind: torch.dtype) -> Tensor:
+        """Memory of the device."""
+        return torch.zeros(size, dtype=kind, device=self.device)
+
+    def queue(self) -> Queue:
+        """Another queue."""
+        return _CudaQueue(self.device)
+
+
+class Restored(NamedTuple):
+    """A frame that has been through the network."""
+
+    frames: list[Frame]
+    """The frame, and those behind it that repeat it."""
+    window: list[Frame]
+    """The frames that the network saw, this one in the middle."""
+    planes: tuple[Plane, ...] | None
+    """Its new samples; None where the network gave no finite numbers."""
+
+
+class Neighbours:
+    """The windows of successive items, the edge ones repeated at both ends."""
+
+    def __init__(self, frames: int) -> None:
+        self._half = frames // 2
+        self._held: deque[Any] = deque(maxlen=frames)
+        self._pushed = 0
+
+    def push(self, item: T) -> list[list[T]]:
+        """Take the next item; the windows that are complete now."""
+        self._held.append(item)
+        self._pushed += 1
+        return [self._window(self._pushed - 1 - self._half)] if self._pushed > self._half else []
+
+    def flush(self) -> list[list[Any]]:
+        """End the run; the windows that are missing."""
+        begin = max(0, self._pushed - self._half)
+        windows = [self._window(centre) for centre in range(begin, self._pushed)]
+        self._held.clear()
+        self._pushed = 0
+        return windows
+
+    @property
+    def last(self) -> Any:
+        """The item that was pushed last in this run; None if there is none."""
+        return self._held[-1] if self._held else None
+
+    def _window(self, centre: int) -> list[Any]:
+        first = self._pushed - len(self._held)
+        places = range(centre - self._half, centre + self._half + 1)
+        return [self._held[min(max(place, 0), self._pushed - 1) - first] for place in places]
+
+
+@dataclass
+class _Item:
+    """A frame in the ring, and those that repeat it."""
+
+    frames: list[Frame]
+    slot: int
+
+
+@dataclass
+class _Batch:
+    """What is under way."""
+
+    number: int
+    windows: list[list[_Item]]
+    done: Event
+
+
+class Room(NamedTuple):
+    """The memory of the device that the network's step reads and writes, at fixed places."""
+
+    ring: Tensor
+    """`[slots, size]`, samples of frames."""
+    colors: Tensor
+    """`[slots, NUM_COLORS]` float32."""
+    slots: Tensor
+    """`[batch, T]` int32, where the frames of each window are."""
+    out: Tensor
+    """`[batch, size]`, restored samples."""
+    flags: Tensor
+    """`[batch]` int32, not 0 where a residual is not finite."""
+
+
+class FramePipeline:
+    """Frames of one format through a device.
+
+    Args:
+        machine: The device.
+        form: How the frames lie in its memory.
+        frames: T, how many the network looks at.
+        strength: Share of the restoration that is applied.
+        make_step: Gives what computes `out` and `flags` from the rest of the room.
+        batch: Windows at once.
+        depth: Batches under way.
+
+    Raises:
+        torch.OutOfMemoryError: The device has too little memory.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        form: FrameFormat,
+        frames: int,
+        strength: float,
+        make_step: Callable[[Room], Callable[[], None]],
+        *,
+        batch: int = 1,
+        depth: int = DEPTH,
+    ) -> None:
+        self.form, self.batch, self.depth = form, batch, depth
+        self._strength, self._frames = strength, frames
+        samples, size = form.kind_of_samples, form.size
+        # a window's frames, those of a batch that is not full, and as many that are going up
+        slots = frames + 2 * batch
+        self._room = Room(
+            ring=machine.room(slots, size, kind=samples),
+            colors=machine.room(slots, NUM_COLORS, kind=torch.float32),
+            slots=machine.room(batch, frames, kind=torch.int32),
+            out=machine.room(batch, size, kind=samples),
+            flags=machine.room(batch, kind=torch.int32),
+        )
+        self._results = machine.room(depth, batch, size, kind=samples)
+        self._result_flags = machine.room(depth, batch, kind=torch.int32)
+        self._host_ring = machine.pinned(slots, size, kind=samples)
+        self._host_colors = machine.pinned(slots, NUM_COLORS, kind=torch.float32)
+        self._host_slots = machine.pinned(depth, batch, frames, kind=torch.int32)
+        self._host_results = machine.pinned(depth, batch, size, kind=samples)
+        self._host_flags = machine.pinned(depth, batch, kind=torch.int32)
+        self._upload, self._compute, self._download = (machine.queue() for _ in range(3))
+        self._uploaded: list[Event | None] = [None] * slots
+        self._used: list[Event | None] = [None] * slots
+        self._neighbours = Neighbours(frames)
+        self._pushed = self._submitted = 0
+        self._waiting: list[list[_Item]] = []
+        self._running: deque[_Batch] = deque()
+        self._step = make_step(self._room)
+
+    def push_copy(self, frame: Frame) -> bool:
+        """Take a frame that repeats the one before; it comes out with that one.
+
+        A copy is no neighbour: it would tell the network that the rain stands still.
+
+        Returns:
+            Whether it was taken; it is not where the frame before has gone on already, or has many
+            copies.
+        """
+        last = self._neighbours.last
+        if self._frames == 1 or last is None or len(last.frames) >= _MAX_COPIES:
+            return False
+        last.frames.append(frame)
+        return True
+
+    def push(self, frame: Frame) -> list[Restored]:
+        """Take the next frame; what is done by now, in order."""
+        slot = self._pushed % len(self._uploaded)
+        self._pushed += 1
+        earlier = self._uploaded[slot]
+        if earlier is not None:
+            earlier.synchronize()  # the pinned buffer may still be on its way
+        self.form.pack(frame, self._host_ring[slot].numpy())
+        self._host_colors[slot] = torch.from_numpy(colors_of(frame, self._strength))
+        user = self._used[slot]
+        if user is not None:
+            self._upload.wait(user)  # a window that has not been read yet
+        room = self._room
+
+        def upload() -> None:
+            room.ring[slot].copy_(self._host_ring[slot], non_blocking=True)
+            room.colors[slot].copy_(self._host_colors[slot], non_blocking=True)
+
+        self._upload.run(upload)
+        self._uploaded[slot] = self._upload.record()
+        restored: list[Restored] = []
+        for window in self._neighbours.push(_Item([frame], slot)):
+            self._waiting.append(window)
+            if len(self._waiting) == self.batch:
+                restored += self._submit()
+        return restored + self._ready()
+
+    def flush(self) -> list[Restored]:
+        """End the run: everything that is missing, waited for."""
+        restored: list[Restored] = []
+        for window in self._neighbours.flush():
+            self._waiting.append(window)
+            if len(self._waiting) == self.batch:
+                restored += self._submit()
+        if self._waiting:
+            restored += self._submit()
+        while self._running:
+            restored += self._finish()
+        return restored
+
+    def close(self) -> None:
+        """Wait until the device is done with the buffers; results are dropped."""
+        for batch in self._running:
+            batch.done.synchronize()
+        for event in self._uploaded:
+            if event is not None:
+                event.synchronize()
+        self._running.clear()
+        self._waiting.clear()
+
+    def _submit(self) -> list[Restored]:
+        """Start what waits; first wait for the oldest batch if all buffers are taken."""
+        restored = self._finish() if len(self._running) == self.depth else []
+        windows, self._waiting = self._waiting, []
+        number = self._submitted % self.depth
+        self._submitted += 1
+        slots = [[item.slot for item in window] for window in windows]
+        # a batch that is not full computes its last window again
+        slots += slots[-1:] * (self.batch - len(slots))
+        self._host_slots[number] = torch.tensor(slots, dtype=torch.int32)
+        used = sorted({slot for window in slots for slot in window})
+        for slot in used:
+            self._compute.wait(self._uploaded[slot])
+        room = self._room
+
+        def compute() -> None:
+            room.slots.copy_(self._host_slots[number], non_blocking=True)
+            self._step()
+            # the step writes to one place, which the next one needs before this has gone down
+            self._results[number].copy_(room.out)
+            self._result_flags[number].copy_(room.flags)
+
+        def download() -> None:
+            self._host_results[number].copy_(self._results[number], non_blocking=True)
+            self._host_flags[number].copy_(self._result_flags[number], non_blocking=True)
+
+        self._compute.run(compute)
+        computed = self._compute.record()
+        for slot in used:
+            self._used[slot] = computed
+        self._download.wait(computed)
+        self._download.run(download)
+        self._running.append(_Batch(number, windows, self._download.record()))
+        return restored
+
+    def _ready(self) -> list[Restored]:
+        restored: list[Restored] = []
+        while self._running and self._running[0].done.query():
+            restored += self._finish()
+        return restored
+
+    def _finish(self) -> list[Restored]:
+        """The results of the oldest batch, waited for."""
+        batch = self._running.popleft()
+        batch.done.synchronize()
+        restored = []
+        for index, window in enumerate(batch.windows):
+            planes, middle = None, window[len(window) // 2]
+            if int(self._host_flags[batch.number, index]) == 0:
+                room = self._host_results[batch.number, index].numpy()
+                planes = self.form.unpack(room, middle.frames[0])
+            restored.append(Restored(middle.frames, [item.frames[0] for item in window], planes))
+        return restored
+
+
+def network_step(engine: TritonEngine, form: FrameFormat, room: Room) -> Callable[[], None]:
+    """The way from the samples of a ring to restored ones: on CUDA, one graph.
+
+    Raises:
+        torch.OutOfMemoryError: The buffers do not fit.
+    """
+    with torch.inference_mode():
+        plan = engine.plan(room.slots.shape[0], *form.shown)
+        height, width = form.shown
+        residual = plan.residual[:, :, :height, :width]
+        patch = engine.config.patch
+
+        def before() -> None:
+            form.read(room.ring, room.slots, room.colors, plan.input, patch)
+
+        def after() -> None:
+            form.apply(room.ring, room.slots, room.colors, residual, room.out, room.flags)
+
+        return Forward(plan, before, after).run
+
+
+def batch_of(form: FrameFormat, patch: int) -> int:
+    """How many windows fill a GPU that one does not."""
+    pixels = form.height * form.width // patch**2
+    batch = 1
+    while batch < MAX_BATCH and batch * pixels < _FULL_PIXELS:
+        batch *= 2
+    return batch
+
+
+class PipedFrames:
+    """A stream of frames of any formats through an engine.
+
+    Args:
+        engine: The network.
+        strength: Share of the restoration that is applied.
+        finish: Makes the frame from the source's and its new planes.
+        again: Restores the middle frame of a window in float32, where numbers came out that are
+            not finite.
+        plain: Restores a stream without a pipeline, where the memory does not suffice for one.
+        is_copy: Whether a frame repeats the one before it.
+        machine: The device; the engine's if None.
+        is_live: Whether frames are wanted as soon as can be: then they share no batch.
+    """
+
+    def __init__(
+        self,
+        engine: TritonEngine,
+        strength: float,
+        *,
+        finish: Callable[[Frame, tuple[Plane, ...]], Frame],
+        again: Callable[[Sequence[Frame]], Frame],
+        plain: Callable[[Iterable[Any]], Iterator[Any]],
+        is_copy: Callable[[Frame, Frame], bool],
+        machine: Machine | None = None,
+        is_live: bool = False,
+    ) -> None:
+        self._engine, self._strength = engine, strength
+        self._finish, self._again = finish, again
+        self._plain, self._is_copy = plain, is_copy
+        self._machine = machine or CudaMachine(engine.kind.device)
+        self._most = 1 if is_live else MAX_BATCH
+        self.repeated = 0
+        """Frames that took the result of the one before."""
+
+    def stream(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
+        """Restore frames in order, one out for each one in; other items pass through at once.
+
+        A frame comes out when its neighbours are known and the device is done with it, but at the
+        latest when `DEPTH` batches are waiting.
+        """
+        pipeline: FramePipeline | None = None
+        before: Frame | None = None
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if not isinstance(item, Frame):
+                    yield item
+                    continue
+                if pipeline is None or format_of(item) != pipeline.form:
+                    if pipeline is not None:
+                        yield from self._frames_of(pipeline.flush())
+                    pipeline, before = None, None  # its memory first
+                    pipeline = self._pipeline(format_of(item))
+                    if pipeline is None:
+                        yield from self._plain(itertools.chain([item], iterator))
+                        return
+                is_copy = before is not None and self._is_copy(before, item)
+                before = item
+                if not (is_copy and pipeline.push_copy(item)):
+                    yield from self._frames_of(pipeline.push(item))
+            if pipeline is not None:
+                yield from self._frames_of(pipeline.flush())
+        finally:
+            if pipeline is not None:
+                pipeline.close()
+
+    def _frames_of(self, results: Sequence[Restored]) -> Iterator[Frame]:
+        for result in results:
+            if result.planes is None:
+                # a copy's own time is all that it has for itself
+                planes = self._again(result.window).planes
+                yield from (with_planes(frame, planes) for frame in result.frames)
+            else:
+                for frame in result.frames:
+                    yield self._finish(frame, result.planes)
+            self.repeated += len(result.frames) - 1
+
+    def _pipeline(self, form: FrameFormat) -> FramePipeline | None:
+        """A pipeline as large as the memory allows; None if there is too little for any."""
+        batch = min(self._most, batch_of(form, self._engine.config.patch))
+        while True:
+            try:
+                return FramePipeline(
+                    self._machine,
+                    form,
+                    self._engine.config.frames,
+                    self._strength,
+                    lambda room: network_step(self._engine, form, room),
+                    batch=batch,
+                )
+            except torch.OutOfMemoryError:
+                self._engine.release()
+            if batch == 1:
+                _log.warning(
+                    "the GPU's memory does not hold pictures of %dx%d: they are restored in tiles",
+                    form.width,
+                    form.height,
+                )
+                return None
+            batch //= 2
+            self._most = batch
+            _log.warning("the GPU's memory holds %d pictures at once, not more", batch)
+
+
+def with_planes(frame: Frame, planes: tuple[Plane, ...]) -> Frame:
+    """A frame with other samples; the plain `finish` of `PipedFrames`."""
+    return replace(frame, planes=planes)

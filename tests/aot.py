@@ -1,0 +1,107 @@
+"""Compile launches for GPUs that are not here, and read what the machine code needs.
+
+Not a test by itself: Triton decides when it is imported whether it interprets, so this runs in a
+process of its own, `python tests/aot.py JSON`, with a list of cases as `CASES` in test_aot.py.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+_TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int16: "*i16",
+    torch.uint8: "*u8",
+}
+_TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+
+
+def signature(launch):
+    """The types, constants and alignments that Triton's own launcher would find."""
+    types, constants, attributes = {}, {}, {}
+    for index, name in enumerate(launch.kernel.arg_names):
+        value = launch.arguments.get(name, launch.constants.get(name))
+        is_constant = name in launch.constants or value is None
+        if is_constant or (isinstance(value, int) and value == 1):
+            types[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            types[name] = _TYPES[value.dtype]
+            attributes[index,] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            types[name] = "fp32"
+        else:
+            types[name] = "i32" if abs(value) < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[index,] = [["tt.divisibility", 16]]
+    return types, constants, attributes
+
+
+def key(launch):
+    """Launches with one key are one program."""
+    return repr((launch.name, *signature(launch), launch.num_warps, launch.num_stages))
+
+
+def compile_for(launch, capability):
+    """Compile; registers, spilled bytes and shared memory of the result."""
+    types, constants, attributes = signature(launch)
+    compiled = triton.compile(
+        ASTSource(launch.kernel, types, constants, attributes),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = subprocess.run(
+            [_TOOLS / "cuobjdump", "-res-usage", file.name],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", usage))
+    return {
+        "registers": int(found["REG"]),
+        "spilled": int(found["STACK"]) + int(found["LOCAL"]),
+        "shared": compiled.metadata.shared,
+        "tensor_cores": "mma" in compiled.asm["ptx"],
+    }
+
+
+def main():
+    from test_plan import launches_of  # the same plans whose bytes are counted
+
+    rows, seen = [], set()
+    for case in json.loads(sys.argv[1]):
+        for launch in launches_of(**case["plan"]):
+            for capability in case["capabilities"]:
+                name = (key(launch), capability)
+                if name in seen or (case.get("only") and launch.name not in case["only"]):
+                    continue
+                seen.add(name)
+                constants = {k: v for k, v in launch.constants.items() if v is not False}
+                rows.append(
+                    {
+                        "kernel": launch.name,
+                        "capability": capability,
+                        "warps": launch.num_warps,
+                        "constants": {k: str(v) for k, v in constants.items()},
+                        **compile_for(launch, capability),
+                    }
+                )
+    json.dump(rows, sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,370 @@
+"""The ring, its events and its back-pressure, on a device that does its work when it likes.
+
+The fake device runs the queues' work in a random order that the events allow, and nothing more:
+what lacks an event is read too early or overwritten too soon for some seed.
+"""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_cuda_frames import make_frame
+from test_engine import make_network
+
+from mhnet_video.color import add_residual, to_rgb
+from mhnet_video.cuda_engine import TritonEngine
+from mhnet_video.cuda_frames import format_of
+from mhnet_video.cuda_stream import (
+    FramePipeline,
+    Neighbours,
+    PipedFrames,
+    batch_of,
+    with_planes,
+)
+from mhnet_video.kernels import dispatch, map_ops
+
+pytest.importorskip("triton")
+
+SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
+
+
+class FakeEvent:
+    def __init__(self, machine):
+        self.machine = machine
+        self.is_done = False
+
+    def query(self):
+        for _ in range(self.machine.random.randrange(4)):
+            self.machine.step()
+        return self.is_done
+
+    def synchronize(self):
+        self.machine.syncs += 1
+        while not self.is_done:
+            self.machine.step()
+
+
+class FakeQueue:
+    def __init__(self, machine):
+        self.machine = machine
+        self.work = []
+
+    def run(self, work):
+        self.work.append(("run", work))
+
+    def wait(self, event):
+        self.work.append(("wait", event))
+
+    def record(self):
+        event = FakeEvent(self.machine)
+        self.work.append(("record", event))
+        return event
+
+
+class FakeMachine:
+    """Its clock moves only when somebody looks."""
+
+    def __init__(self, seed=0, room=None):
+        self.random = random.Random(seed)
+        self.queues = []
+        self.syncs = 0
+        self.bytes_left = room
+
+    def pinned(self, *size, kind):
+        return torch.zeros(size, dtype=kind)
+
+    def room(self, *size, kind):
+        made = torch.zeros(size, dtype=kind)
+        if self.bytes_left is not None:
+            self.bytes_left -= made.numel() * made.element_size()
+            if self.bytes_left < 0:
+                raise torch.OutOfMemoryError("no room")
+        return made
+
+    def queue(self):
+        self.queues.append(FakeQueue(self))
+        return self.queues[-1]
+
+    def step(self):
+        able = [
+            queue
+            for queue in self.queues
+            if queue.work and (queue.work[0][0] != "wait" or queue.work[0][1].is_done)
+        ]
+        assert able, "the queues wait for each other"
+        what, value = self.random.choice(able).work.pop(0)
+        if what == "run":
+            value()
+        elif what == "record":
+            value.is_done = True
+
+
+def mixed(room):
+    """Stands for the network: the window's frames, each with a weight of its own."""
+
+    def step():
+        for index, slots in enumerate(room.slots.tolist()):
+            total = sum((number + 1) * room.ring[slot].int() for number, slot in enumerate(slots))
+            room.out[index] = (total % 251).to(torch.uint8)
+            # the brightness of the colours that came with the frame in the middle
+            room.flags[index] = int(room.colors[slots[len(slots) // 2], 1] > 240)
+
+    return step
+
+
+def frames_of(count, height=4, width=6):
+    frames = []
+    for index in range(count):
+        frame = make_frame("yuv444p", height, width, full_range=index % 3 == 2)
+        planes = tuple((plane.astype(int) + 7 * index).astype(np.uint8) for plane in frame.planes)
+        frames.append(replace(frame, planes=planes, pts=index))
+    return frames
+
+
+def expected_of(frames, width):
+    """What `mixed` gives, computed in one go."""
+    half = width // 2
+    for centre in range(len(frames)):
+        places = range(centre - half, centre + half + 1)
+        window = [frames[min(max(place, 0), len(frames) - 1)] for place in places]
+        planes = [
+            sum((n + 1) * frame.planes[i].astype(int) for n, frame in enumerate(window)) % 251
+            for i in range(3)
+        ]
+        yield window, None if frames[centre].full_range else planes
+
+
+def check_results(results, frames, width):
+    assert len(results) == len(frames)
+    for result, (window, planes) in zip(results, expected_of(frames, width), strict=True):
+        assert [frame.pts for frame in result.window] == [frame.pts for frame in window]
+        assert (result.planes is None) == (planes is None)
+        for a, b in zip(result.planes or (), planes or (), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    ("count", "width", "batch", "depth"),
+    [
+        (25, 3, 1, 3),
+        (25, 1, 1, 1),
+        (25, 1, 1, 4),
+        (23, 5, 4, 2),
+        (2, 5, 2, 3),
+        (1, 3, 8, 2),
+        (40, 3, 2, 2),
+    ],
+)
+def test_any_order_that_events_allow_gives_the_same(count, width, batch, depth, seed):
+    frames = frames_of(count)
+    machine = FakeMachine(seed)
+    pipeline = FramePipeline(
+        machine, format_of(frames[0]), width, 1.0, mixed, batch=batch, depth=depth
+    )
+    results = []
+    for frame in frames:
+        results += pipeline.push(frame)
+        assert len(pipeline._running) <= depth
+    results += pipeline.flush()
+    check_results(results, frames, width)
+    assert not any(queue.work for queue in machine.queues[1:])
+
+
+def test_a_slow_device_holds_the_caller_back_and_an_idle_one_does_not():
+    frames = frames_of(12)
+    machine = FakeMachine()
+    machine.random.randrange = lambda _: 0  # nothing is done until somebody waits
+    pipeline = FramePipeline(machine, format_of(frames[0]), 1, 1.0, mixed, depth=3)
+    counts = [len(pipeline.push(frame)) for frame in frames]
+    # three batches are under way, then one has to end for each that begins
+    assert counts == [0, 0, 0] + [1] * 9
+    assert len(pipeline.flush()) == 3
+
+    machine = FakeMachine()
+    machine.random.randrange = lambda _: 50
+    machine.step = lambda: FakeMachine.step(machine) if any(q.work for q in machine.queues) else 0
+    pipeline = FramePipeline(machine, format_of(frames[0]), 1, 1.0, mixed, depth=3)
+    assert [len(pipeline.push(frame)) for frame in frames] == [1] * 12
+
+
+def test_close_waits_for_the_device():
+    frames = frames_of(5)
+    machine = FakeMachine()
+    machine.random.randrange = lambda _: 0
+    pipeline = FramePipeline(machine, format_of(frames[0]), 3, 1.0, mixed)
+    for frame in frames:
+        pipeline.push(frame)
+    pipeline.close()
+    assert not any(queue.work for queue in machine.queues)
+
+
+@pytest.mark.parametrize("frames", [1, 3, 5])
+def test_neighbours_repeat_the_edges(frames):
+    neighbours = Neighbours(frames)
+    windows = []
+    for item in range(4):
+        windows += neighbours.push(item)
+    windows += neighbours.flush()
+    half = frames // 2
+    assert windows == [
+        [min(max(centre + step, 0), 3) for step in range(-half, half + 1)] for centre in range(4)
+    ]
+    assert neighbours.flush() == []
+
+
+def test_small_pictures_share_a_batch():
+    assert batch_of(format_of(make_frame("yuv420p", 1080, 1920)), 1) == 1
+    assert batch_of(format_of(make_frame("yuv420p", 1080, 1920)), 2) == 1
+    assert batch_of(format_of(make_frame("yuv420p", 480, 640)), 2) == 8
+    assert batch_of(format_of(make_frame("yuv420p", 1, 1)), 2) == 8
+
+
+class Quiet:
+    """An engine that has room for so many windows of so many pixels, and adds nothing."""
+
+    def __init__(self, monkeypatch, most):
+        from mhnet_video import cuda_stream
+
+        network = make_network(width=4, frames=3, patch=2, **SMALL)
+        self.config, self.kind = network.config, TritonEngine(network).kind
+        self.released = 0
+        self.batches = []
+
+        def network_step(engine, form, room):
+            if room.slots.shape[0] * form.height * form.width > most:
+                raise torch.OutOfMemoryError("too many")
+            self.batches.append(room.slots.shape[0])
+            return mixed(room)
+
+        monkeypatch.setattr(cuda_stream, "network_step", network_step)
+
+    def release(self):
+        self.released += 1
+
+
+def same(a, b):
+    return all(map(np.array_equal, a.planes, b.planes))
+
+
+def make_piped(engine, machine, strength=1.0, again=None, plain=None, is_live=False):
+    return PipedFrames(
+        engine,
+        strength,
+        finish=with_planes,
+        again=again,
+        plain=plain,
+        is_copy=same,
+        machine=machine,
+        is_live=is_live,
+    )
+
+
+def test_out_of_memory_makes_batches_smaller_and_says_so_once(monkeypatch, caplog):
+    engine = Quiet(monkeypatch, most=2 * 24)
+    piped = make_piped(engine, FakeMachine())
+    frames = [replace(frame, full_range=False) for frame in frames_of(9)]
+    out = list(piped.stream([*frames[:4], "mark", *frames[4:]]))
+    assert [item for item in out if isinstance(item, str)] == ["mark"]
+    assert [frame.pts for frame in out if not isinstance(frame, str)] == list(range(9))
+    assert engine.batches == [2]
+    assert engine.released == 2
+    assert len(list(piped.stream(frames))) == 9
+    assert engine.batches == [2, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the GPU's memory holds 4 pictures at once, not more",
+        "the GPU's memory holds 2 pictures at once, not more",
+    ]
+
+
+def test_out_of_memory_for_one_frame_goes_on_without_the_pipeline(monkeypatch, caplog):
+    engine = Quiet(monkeypatch, most=0)
+    seen = []
+
+    def plain(items):
+        for item in items:
+            seen.append(item)
+            yield item
+
+    frames = frames_of(3)
+    out = list(make_piped(engine, FakeMachine(), plain=plain).stream([*frames, "mark"]))
+    assert out == seen == [*frames, "mark"]
+    assert "tiles" in caplog.records[-1].getMessage()
+
+
+def test_frames_that_are_not_finite_are_done_again(monkeypatch):
+    engine = Quiet(monkeypatch, most=10**9)
+    done = []
+
+    def again(window):
+        done.append([frame.pts for frame in window])
+        return window[1]
+
+    out = list(make_piped(engine, FakeMachine(3), again=again).stream(frames_of(9)))
+    assert [frame.pts for frame in out] == list(range(9))
+    assert done == [[1, 2, 3], [4, 5, 6], [7, 8, 8]]
+
+
+def test_another_format_ends_a_run(monkeypatch):
+    engine = Quiet(monkeypatch, most=10**9)
+    first = [replace(frame, full_range=False) for frame in frames_of(3)]
+    second = [replace(frame, full_range=False) for frame in frames_of(4, 6, 4)]
+    out = list(make_piped(engine, FakeMachine(5)).stream([*first, *second]))
+    expected = [*expected_of(first, 3), *expected_of(second, 3)]
+    for frame, (_, planes) in zip(out, expected, strict=True):
+        for a, b in zip(frame.planes, planes, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_frame_that_repeats_the_one_before_is_no_neighbour(monkeypatch):
+    engine = Quiet(monkeypatch, most=10**9)
+    kinds = [replace(frame, full_range=False) for frame in frames_of(4)]
+    order = [0, 0, 1, 2, 2, 2, 3, 3]
+    frames = [replace(kinds[kind], pts=index) for index, kind in enumerate(order)]
+    piped = make_piped(engine, FakeMachine(2))
+    out = list(piped.stream(frames))
+    expected = list(expected_of(kinds, 3))
+    assert [frame.pts for frame in out] == list(range(8))
+    assert piped.repeated == 4
+    for frame, kind in zip(out, order, strict=True):
+        for a, b in zip(frame.planes, expected[kind][1], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_few_copies_wait_with_a_frame():
+    frame = frames_of(1)[0]
+    pipeline = FramePipeline(FakeMachine(), format_of(frame), 3, 1.0, mixed)
+    assert not pipeline.push_copy(frame)  # there is none before it
+    pipeline.push(frame)
+    assert [pipeline.push_copy(frame) for _ in range(9)] == [True] * 7 + [False] * 2
+    single = FramePipeline(FakeMachine(), format_of(frame), 1, 1.0, mixed)
+    single.push(frame)
+    assert not single.push_copy(frame)  # it is under way already
+
+
+def test_the_whole_way_is_that_of_the_plain_network(device, monkeypatch):
+    """Samples to samples: what color.py and the network give."""
+    network = make_network(width=4, frames=3, patch=2, heads=4, **SMALL).to(device)
+    frames = [replace(make_frame("yuv420p", 40, 7, rotation=90), pts=i) for i in range(3)]
+    machine = None
+    if device.type == "cpu":
+        # the frames' kernels are interpreted; the network's are, in test_cuda_engine.py
+        machine = FakeMachine()
+        monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
+    piped = make_piped(TritonEngine(network, torch.float32), machine, strength=0.5, is_live=True)
+    with dispatch.on_cpu():
+        out = list(piped.stream(frames))
+    assert len(out) == 3
+    for index, frame in enumerate(out):
+        window = [frames[min(max(index + step, 0), 2)] for step in (-1, 0, 1)]
+        seen = [torch.rot90(to_rgb(each, torch.device("cpu")), -1, (1, 2)) for each in window]
+        x = torch.nn.functional.pad(torch.cat(seen)[None], (0, 24, 0, 25), mode="replicate")
+        with torch.inference_mode():
+            residual = network.residual(x.to(device))[0, :, :7, :40].cpu()
+        expected = add_residual(window[1], torch.rot90(residual, 1, (1, 2)), strength=0.5)
+        assert any((a != b).any() for a, b in zip(expected, window[1].planes, strict=True))
+        for a, b in zip(frame.planes, expected, strict=True):
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+            assert (a != b).mean() < 0.05
