@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test dev check fix build clean
+.PHONY: help demo test dev check fix build clean gpu
 .DEFAULT_GOAL := help
 
 help:   ## list the targets
@@ -42,6 +42,21 @@ check: $(VENV)/installed-dev ## format, lint, types and the fast tests; changes 
 fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# the machine's own Python and PyTorch, nothing installed and nothing fetched; GPU_DRY=1 shows on a
+# machine without a GPU that all of it runs
+GPU_PYTHON ?= python3
+GPU_FIGURES ?= gpu.json
+GPU_TESTS := $(addprefix tests/,test_gpu.py test_map_kernels.py test_kernels.py test_cuda_engine.py \
+	test_cuda_frames.py test_cuda_stream.py test_plan.py)
+gpu: ## run the GPU tests, none skipped, then the GPU benchmark; its figures go to gpu.json
+ifdef GPU_DRY
+	TRITON_INTERPRET=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -W default -m 'not slow' $(GPU_TESTS)
+	TRITON_INTERPRET=1 PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.bench_gpu $(GPU_FIGURES) --dry
+else
+	MHNET_REQUIRE_CUDA=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -x -W default $(GPU_TESTS)
+	PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.bench_gpu $(GPU_FIGURES)
+endif
 
 build: $(VENV)/installed-dev ## sdist and wheel in dist/
 	$(BIN)/python -m build --no-isolation

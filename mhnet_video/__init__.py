@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mhnet_video.config import Box, RestoreConfig
+    from mhnet_video.config import Box, LiveConfig, LiveOutputs, RestoreConfig
     from mhnet_video.errors import (
         ConfigError,
         MHNetVideoError,
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         WeightsError,
         WriteError,
     )
+    from mhnet_video.live import Live, LiveFrame, LiveStatistics
     from mhnet_video.network import MHNet
+    from mhnet_video.pipelines.live import LiveReport, run_live
     from mhnet_video.pipelines.restore import Report, restore_video
     from mhnet_video.restorer import Restorer
     from mhnet_video.weights import load_model
@@ -28,10 +30,18 @@ __version__ = "0.1.0"
 # and the CPU engine work on: a frame takes twice the time. A short spin costs PyTorch itself
 # nothing that can be measured. It must be said before PyTorch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# PyTorch's large tensors come in pages of 2 MB, so that a new one does not cost as much as its use
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {
     "Box": "mhnet_video.config",
     "ConfigError": "mhnet_video.errors",
+    "Live": "mhnet_video.live",
+    "LiveConfig": "mhnet_video.config",
+    "LiveFrame": "mhnet_video.live",
+    "LiveOutputs": "mhnet_video.config",
+    "LiveReport": "mhnet_video.pipelines.live",
+    "LiveStatistics": "mhnet_video.live",
     "MHNet": "mhnet_video.network",
     "MHNetVideoError": "mhnet_video.errors",
     "ReadError": "mhnet_video.errors",
@@ -42,11 +52,18 @@ _HOMES = {
     "WriteError": "mhnet_video.errors",
     "load_model": "mhnet_video.weights",
     "restore_video": "mhnet_video.pipelines.restore",
+    "run_live": "mhnet_video.pipelines.live",
 }
 
 __all__ = [
     "Box",
     "ConfigError",
+    "Live",
+    "LiveConfig",
+    "LiveFrame",
+    "LiveOutputs",
+    "LiveReport",
+    "LiveStatistics",
     "MHNet",
     "MHNetVideoError",
     "ReadError",
@@ -58,6 +75,7 @@ __all__ = [
     "__version__",
     "load_model",
     "restore_video",
+    "run_live",
 ]
 
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import MISSING, fields
 
 from mhnet_video import __version__
-from mhnet_video.config import Box, RestoreConfig, TrainConfig
+from mhnet_video.config import VIEWS, Box, LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
 
 _TIME = re.compile(r"(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+\.?\d*|\.\d+)")
 
@@ -31,12 +31,24 @@ _TRAIN_HELP = {
 
 _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
+  mhnet-video live [SOURCE]          a camera, restored as it comes: window, browser, recording
   mhnet-video evaluate RAINY CLEAN   PSNR and SSIM of folders of pictures, or of two clips
   mhnet-video train ...              train a network
+  mhnet-video bench                  how fast this machine is, by engine and stage
   mhnet-video info                   versions, devices, models and encoders of this machine
 
 TIME is seconds or H:MM:SS.mmm. A file named like a command is ./evaluate. The exit status is
 0, 1 after an error, 2 for wrong usage, and 130 after an interrupt, which leaves a playable file.
+"""
+
+
+_LIVE_HELP = """\
+keys, in the window and on the page:
+  space  freeze             +, -    strength
+  s      next view          m       next model
+  r      record             i       statistics
+  drag the line between before and after with the mouse, or with the left and right keys;
+  q or Esc quits the window
 """
 
 
@@ -53,23 +65,10 @@ def restore_parser() -> argparse.ArgumentParser:
     add("source", metavar="INPUT", help="video or image; - for standard input")
     add("destination", metavar="OUTPUT", help="file to create; - for Matroska on standard output")
     _add_model_arguments(parser, default=defaults.model)
-    add(
-        "--strength",
-        type=float,
-        default=defaults.strength,
-        metavar="0..1",
-        help="share of the restoration that is applied (default: %(default)s)",
-    )
+    _add_strength(parser, defaults.strength)
     add("--start", type=_time, metavar="TIME", help="where to begin")
     add("--duration", type=_time, metavar="TIME", help="how much to restore")
-    add(
-        "--keep",
-        type=_box,
-        action="append",
-        default=[],
-        metavar="X,Y,W,H",
-        help="leave this box of the coded picture untouched; may be repeated",
-    )
+    _add_keep(parser)
     add("--encoder", metavar="NAME", help="FFmpeg's name of a video encoder, such as libx265")
     add("--crf", type=int, metavar="N", help="the encoder's quality, lower is better")
     add("--preset", metavar="P", help="the encoder's speed, such as medium")
@@ -95,16 +94,86 @@ def restore_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def live_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video live`."""
+    defaults, outputs = LiveConfig(), LiveOutputs()
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video live",
+        description="Restore a camera, a stream or a file as it comes, and show it in a window.",
+        epilog=_LIVE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="camera number or /dev/videoN, rtsp://, http://, udp://, tcp:// or srt:// address, "
+        "or a file, played at its own speed (default: the first camera)",
+    )
+    add("--list", action="store_true", help="list the cameras with their formats, and end")
+    _add_model_arguments(parser, default=defaults.model)
+    add(
+        "--scale",
+        type=float,
+        metavar="0..1",
+        help="working scale of the network (default: what holds the source's rate here)",
+    )
+    add(
+        "--size",
+        type=_size,
+        metavar="WxH",
+        help="ask the camera for this size; shrink other sources to fit into it",
+    )
+    add(
+        "--fps",
+        type=float,
+        metavar="N",
+        help="ask the camera for N frames a second; take no more of other sources",
+    )
+    add("--loop", action="store_true", help="begin a file again at its end")
+    _add_strength(parser, defaults.strength)
+    _add_keep(parser)
+    add(
+        "--view",
+        choices=VIEWS,
+        default=outputs.view,
+        help="how the picture is shown at first (default: %(default)s)",
+    )
+    add(
+        "--serve",
+        metavar="[HOST:]PORT",
+        help="show it in browsers instead of a window (default host: this machine only)",
+    )
+    add("--record", metavar="FILE", help="record to this file, at the times of the camera")
+    add(
+        "--segment",
+        type=_time,
+        metavar="TIME",
+        help="begin another recording after this time: FILE-0001, FILE-0002 and so on",
+    )
+    add("--overwrite", action="store_true", help="replace existing recordings")
+    add("--output", metavar="URL", help="send it to an rtmp://, srt://, udp://, tcp:// or http://")
+    add("--seconds", type=_time, metavar="TIME", help="end after this time")
+    add("--stats", action="store_true", help="print a line of statistics every second")
+    return parser
+
+
 def evaluate_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video evaluate`."""
     parser = argparse.ArgumentParser(
         prog="mhnet-video evaluate",
-        description="PSNR and SSIM, on Y and on RGB, of each picture and of all on average.",
+        description="PSNR and SSIM, on Y and on RGB, of each picture and of all on average; "
+        "of clips also the flicker: how much the difference from CLEAN changes from one frame to "
+        "the next, in levels of Y.",
         epilog="Pictures of two folders are matched by name, or by order where no name matches.",
     )
     parser.add_argument("rainy", metavar="RAINY", help="folder of pictures, picture or clip")
     parser.add_argument("clean", metavar="CLEAN", help="the same without rain")
     _add_model_arguments(parser, default=None)
+    parser.add_argument(
+        "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
+    )
     parser.add_argument("--json", action="store_true", help="print the result for programs")
     return parser
 
@@ -141,12 +210,66 @@ def info_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser, default: str | None) -> None:
-    said = "default: the one for the device" if default else "default: the pictures as they are"
+def bench_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video bench`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video bench",
+        description="Measure this machine: engines side by side, each stage, and file to file.",
+        epilog="No time is told for an engine whose result is not that of PyTorch in float32. "
+        "For figures that mean something, let nothing else run meanwhile.",
+    )
+    add = parser.add_argument
+    _add_network_arguments(parser, "auto", "default: the one for the CPU")
+    add(
+        "--size",
+        type=_size,
+        action="append",
+        metavar="WxH",
+        help="size of the pictures; may be repeated (default: 640x480)",
+    )
+    add(
+        "--frames",
+        type=int,
+        default=150,
+        metavar="N",
+        help="length of the synthetic clips (default: %(default)s)",
+    )
+    add("--isa", choices=("avx2",), help="forbid all instructions beyond these")
+    add("--json", metavar="FILE", help="also save the figures for programs")
+    return parser
+
+
+def _add_strength(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=default,
+        metavar="0..1",
+        help="share of the restoration that is applied (default: %(default)s)",
+    )
+
+
+def _add_keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep",
+        type=_box,
+        action="append",
+        default=[],
+        metavar="X,Y,W,H",
+        help="leave this box of the coded picture untouched; may be repeated",
+    )
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser, default: str | None, said: str) -> None:
     parser.add_argument(
         "--model", default=default, metavar="NAME", help=f"`mhnet-video info` lists them ({said})"
     )
     parser.add_argument("--weights", metavar="FILE", help="weights file to use instead of a model")
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser, default: str | None) -> None:
+    said = "default: the one for the device" if default else "default: the pictures as they are"
+    _add_network_arguments(parser, default, said)
     parser.add_argument(
         "--device",
         type=_device,
@@ -156,9 +279,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser, default: str | None) -
     )
     parser.add_argument(
         "--engine",
-        choices=("auto", "torch", "llvm"),
+        choices=("auto", "torch", "llvm", "triton"),
         default=RestoreConfig().engine,
-        help="what runs it: PyTorch, or kernels compiled for this CPU (default: %(default)s)",
+        help="what runs it: PyTorch, or kernels for this CPU or GPU (default: %(default)s)",
     )
 
 
@@ -206,6 +329,13 @@ def _box(text: str) -> Box:
         return parse_box(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"a box is X,Y,W,H in pixels, not {text}") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"a size is WxH in pixels, such as 1280x720, not {text}")
+    return int(match[1]), int(match[2])
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -13,14 +13,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mhnet_video.arguments import evaluate_parser, info_parser, restore_parser, train_parser
-from mhnet_video.config import RestoreConfig, TrainConfig
+from mhnet_video.arguments import (
+    bench_parser,
+    evaluate_parser,
+    info_parser,
+    live_parser,
+    restore_parser,
+    train_parser,
+)
+from mhnet_video.config import LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.terminal import progress_bar, stop_on_signals
 
 if TYPE_CHECKING:
+    from mhnet_video.live import LiveStatistics
     from mhnet_video.pipelines.evaluate import Evaluation
     from mhnet_video.pipelines.info import Info
+    from mhnet_video.pipelines.live import LiveReport
     from mhnet_video.pipelines.restore import Report
 
 
@@ -115,10 +124,12 @@ def _restore(words: list[str]) -> int:
 
 
 def _summary(report: "Report") -> list[str]:
+    from mhnet_video.notes import counted
+
     name = "standard output" if report.destination == "-" else report.destination
     speed = f", {report.frames / report.seconds:.1f} a second" if report.seconds > 0 else ""
     lines = [
-        f"{name}: {report.frames} frames in {report.seconds:.1f} s{speed}",
+        f"{name}: {counted(report.frames, 'frame')} in {report.seconds:.1f} s{speed}",
         f"  model {report.model} on {report.device}, {report.encoder} {report.pixel_format}",
     ]
     if report.kept:
@@ -126,9 +137,103 @@ def _summary(report: "Report") -> list[str]:
     if report.lost:
         lines.append("  not kept: " + "; ".join(report.lost))
     if report.damaged:
-        lines.append(f"  damaged: {report.damaged} packets or frames could not be decoded")
+        what = counted(report.damaged, "packet or frame", "packets or frames")
+        lines.append(f"  damaged: {what} could not be decoded")
     if report.interrupted:
         lines.append("  interrupted: the file is complete up to the last frame above")
+    return lines
+
+
+def _live(words: list[str]) -> int:
+    options = live_parser().parse_args(words)
+    if options.list:
+        return _list_cameras()
+    config = LiveConfig(
+        model=options.model,
+        weights=options.weights,
+        device=options.device,
+        engine=options.engine,
+        scale=options.scale,
+        strength=options.strength,
+        keep=tuple(options.keep),
+        size=options.size,
+        fps=options.fps,
+        loop=options.loop,
+        seconds=options.seconds,
+    )
+    outputs = LiveOutputs(
+        has_window=_wants_window(options),
+        view=options.view,
+        serve=options.serve,
+        record=options.record,
+        segment=options.segment,
+        overwrite=options.overwrite,
+        output=options.output,
+    )
+    stop = threading.Event()
+    with stop_on_signals(stop, "mhnet-video: ending (Ctrl-C again: abort)"):
+        from mhnet_video.pipelines.live import run_live  # PyTorch loads here
+
+        report = run_live(
+            options.source,
+            config,
+            outputs,
+            on_message=lambda text: print(f"mhnet-video: {text}", file=sys.stderr, flush=True),
+            on_statistics=_print_statistics if options.stats else None,
+            stop=stop,
+        )
+    print("\n".join(_live_summary(report)))
+    return 130 if report.interrupted else 0
+
+
+def _wants_window(options: Any) -> bool:
+    """A window, unless there is no screen and the pictures have another way to go."""
+    from mhnet_video.screen import has_screen
+
+    if options.serve is not None:
+        return False
+    return has_screen() or not (options.record or options.output)
+
+
+def _list_cameras() -> int:
+    from mhnet_video.address import list_cameras
+
+    cameras = list_cameras()
+    for camera in cameras:
+        print(f"{camera.source}  {camera.description}")
+        print("".join(f"  {line}\n" for line in camera.formats), end="")
+    if not cameras:
+        return _fail("there is no camera on this machine; plug one in, or name an address or file")
+    return 0
+
+
+def _print_statistics(statistics: "LiveStatistics") -> None:
+    print(
+        f"{statistics.frames} frames, {statistics.fps:.1f} of {statistics.source_fps:.1f} fps, "
+        f"latency {1000 * statistics.latency_seconds:.0f} ms, dropped {statistics.dropped}, "
+        f"{statistics.level or 'measuring'} {1000 * statistics.network_seconds:.0f} ms",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _live_summary(report: "LiveReport") -> list[str]:
+    statistics = report.statistics
+    lines = [
+        f"{statistics.source}: {statistics.frames} frames restored, {statistics.dropped} dropped",
+        f"  model {statistics.level} on {statistics.device}, "
+        f"latency {1000 * statistics.latency_seconds:.0f} ms",
+    ]
+    if statistics.reconnects:
+        lines.append(f"  the source was lost and came back {statistics.reconnects} times")
+    if statistics.damaged:
+        lines.append(f"  damaged: {statistics.damaged} packets could not be decoded")
+    if report.recorded:
+        lines.append(f"  recorded: {', '.join(report.recorded)}")
+    if report.missed:
+        lines.append(f"  not recorded: {report.missed} frames, the disk was too slow")
+    if report.forwarded:
+        lines.append(f"  sent: {report.forwarded} frames")
     return lines
 
 
@@ -145,6 +250,7 @@ def _evaluate(words: list[str]) -> int:
             device=options.device,
             engine=options.engine,
             on_progress=on_progress,
+            sheet=options.sheet,
         )
     print(_to_json(result.to_dict()) if options.json else "\n".join(_table(result)))
     return 0
@@ -152,16 +258,13 @@ def _evaluate(words: list[str]) -> int:
 
 def _table(result: "Evaluation") -> list[str]:
     width = max(len("mean"), *(len(row.name) for row in result.rows))
-    figures = "{:>8} {:>7} {:>8} {:>8}"
+    flickers = result.mean.rainy.flicker is not None
+    names = ("PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB") + ("flicker",) * flickers
+    figures = "{:>8} {:>7} {:>8} {:>8}" + " {:>7}" * flickers
     kinds = ["input"] if result.model is None else ["input", result.model]
     lines = [
-        "  ".join([" " * width, *(f"{kind:^34}" for kind in kinds)]).rstrip(),
-        "  ".join(
-            [
-                " " * width,
-                *(figures.format("PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB") for _ in kinds),
-            ]
-        ),
+        "  ".join([" " * width, *(f"{kind:^{34 + 8 * flickers}}" for kind in kinds)]).rstrip(),
+        "  ".join([" " * width, *(figures.format(*names) for _ in kinds)]),
     ]
     for row in [*result.rows, result.mean]:
         cells = [
@@ -170,6 +273,7 @@ def _table(result: "Evaluation") -> list[str]:
                 f"{scores.ssim_y:.4f}",
                 f"{scores.psnr_rgb:.2f}",
                 f"{scores.ssim_rgb:.4f}",
+                "-" if scores.flicker is None else f"{scores.flicker:.3f}",
             )
             for scores in (row.rainy, row.restored)
             if scores is not None
@@ -224,9 +328,33 @@ def _info_lines(info: "Info") -> list[str]:
     return lines
 
 
+def _bench(words: list[str]) -> int:
+    options = bench_parser().parse_args(words)
+    from mhnet_video.pipelines.bench import bench, to_lines
+
+    def tell(text: str) -> None:
+        print(f"measuring {text}", file=sys.stderr, flush=True)
+
+    result = bench(
+        model=options.model,
+        weights=options.weights,
+        sizes=options.size or [(640, 480)],
+        frames=options.frames,
+        isa=options.isa,
+        on_log=tell,
+    )
+    print("\n".join(to_lines(result)))
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            file.write(_to_json(result.to_dict()) + "\n")
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
+    "live": _live,
     "train": _train,
+    "bench": _bench,
     "info": _info,
 }
 

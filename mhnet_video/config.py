@@ -26,7 +26,7 @@ class RestoreConfig:
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
     engine: str = "auto"
-    """What runs the network: `auto` (the fastest that can), `torch` or `llvm`."""
+    """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     strength: float = 1.0
     """Share of the restoration that is applied, 0 (none) to 1 (all)."""
     start: float | None = None
@@ -63,9 +63,87 @@ class RestoreConfig:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
 
 
+VIEWS = ("split", "side", "after", "before")
+"""How the picture before and after can be shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveConfig:
+    """Settings of the live pipeline."""
+
+    model: str = "auto"
+    """A model's name; `auto` takes the best one that holds the source's rate."""
+    weights: str | None = None
+    """A weights file to use instead of a shipped model's; None for the shipped ones."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
+    engine: str = "auto"
+    """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
+    scale: float | None = None
+    """Working scale of the network, above 0 to 1; None for what the machine can do at the
+    source's rate, changed with the load."""
+    strength: float = 1.0
+    """Share of the restoration that is applied, 0 (none) to 1 (all)."""
+    keep: tuple[Box, ...] = ()
+    """Boxes left as they are in the source."""
+    size: tuple[int, int] | None = None
+    """Width and height, in pixels, to ask of a camera; other sources are shrunk to fit into it."""
+    fps: float | None = None
+    """Frames a second to ask of a camera; of other sources no more are taken."""
+    loop: bool = False
+    """Whether a file begins again at its end."""
+    seconds: float | None = None
+    """How long to run, from the first picture; None for as long as there are pictures."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching the machine."""
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength must be between 0 and 1, not {self.strength}")
+        if self.scale is not None and not 0 < self.scale <= 1:
+            raise ConfigError(f"scale must be above 0 and at most 1, not {self.scale}")
+        for box in self.keep:
+            if box.x < 0 or box.y < 0 or box.width < 1 or box.height < 1:
+                raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {tuple(box)}")
+        if self.size is not None and min(self.size) < 16:
+            raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ConfigError(f"fps must be above 0 and at most 1000, not {self.fps}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ConfigError(f"seconds must be greater than 0, got {self.seconds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOutputs:
+    """Where live pictures go."""
+
+    has_window: bool = True
+    """Whether to open a window on this machine's screen."""
+    view: str = "split"
+    """How the window and the page begin: one of `VIEWS`."""
+    serve: str | None = None
+    """Port, or host and port, of a page for browsers; None for none."""
+    record: str | None = None
+    """File to record to; None for none."""
+    segment: float | None = None
+    """Seconds after which the recording goes on in a new file; None for one file."""
+    output: str | None = None
+    """Address to forward to, `rtmp://`, `srt://`, `udp://`, `tcp://` or `http://`."""
+    overwrite: bool = False
+    """Whether an existing recording may be replaced."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching the machine."""
+        if self.view not in VIEWS:
+            raise ConfigError(f"view must be one of {', '.join(VIEWS)}, not {self.view}")
+        if self.segment is not None and not self.segment > 0:
+            raise ConfigError(f"segment must be greater than 0, got {self.segment}")
+        if self.segment is not None and self.record is None:
+            raise ConfigError("a segment is a part of a recording; say --record too")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of the training pipeline. The defaults made the shipped real-time weights."""
+    """Settings of the training pipeline; the defaults are those of the real-time weights."""
 
     data: str
     """Folder with `photos/` and `clips/`."""

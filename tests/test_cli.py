@@ -13,6 +13,7 @@ from mhnet_video import errors
 from mhnet_video.arguments import parse_time, restore_parser
 from mhnet_video.cli import main
 from mhnet_video.config import Box, RestoreConfig
+from mhnet_video.notes import counted
 from mhnet_video.pipelines.restore import Progress, Report
 from mhnet_video.terminal import progress_bar, stop_on_signals
 
@@ -64,7 +65,9 @@ def run(*words, **options):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["evaluate", "--help"], ["train", "--help"]], ids=str
+    "words",
+    [["--help"], *([name, "--help"] for name in ("evaluate", "live", "bench", "train"))],
+    ids=str,
 )
 def test_help_does_not_wait_for_pytorch(words):
     code = (
@@ -284,6 +287,19 @@ def test_version_is_the_packages(capsys):
         main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"mhnet-video {mhnet_video.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [
+        (1, ("frame",), "1 frame"),
+        (0, ("frame",), "0 frames"),
+        (1, ("packet was", "packets were"), "1 packet was"),
+        (3, ("packet was", "packets were"), "3 packets were"),
+    ],
+)
+def test_numbers_agree_with_their_nouns(number, words, said):
+    assert counted(number, *words) == said
 
 
 def test_info_lists_what_is_here(capsys):

@@ -9,7 +9,14 @@ import pytest
 from clips import Clip, Video, every
 
 import mhnet_video
-from mhnet_video.arguments import evaluate_parser, info_parser, restore_parser, train_parser
+from mhnet_video.arguments import (
+    bench_parser,
+    evaluate_parser,
+    info_parser,
+    live_parser,
+    restore_parser,
+    train_parser,
+)
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -33,7 +40,13 @@ def test_python_examples_run(example, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command):
     words = shlex.split(command)[1:]
-    parsers = {"evaluate": evaluate_parser, "train": train_parser, "info": info_parser}
+    parsers = {
+        "bench": bench_parser,
+        "evaluate": evaluate_parser,
+        "live": live_parser,
+        "train": train_parser,
+        "info": info_parser,
+    }
     if words[0] in parsers:
         parsers[words[0]]().parse_args(words[1:])
     else:

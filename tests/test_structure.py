@@ -20,9 +20,9 @@ FOLDERS = {
 
 # A module may import those of lower layers and its own; never a higher one.
 LAYERS = [
-    ["errors", "config", "frame", "stage"],
+    ["errors", "config", "frame", "stage", "relay", "screen"],
     ["kernels"],
-    ["network", "rain", "metrics", "boxes", "jpeg", "pixels", "color"],
+    ["network", "cost", "rain", "metrics", "boxes", "jpeg", "pixels", "color"],
     [
         "weights",
         "dataset",
@@ -33,9 +33,15 @@ LAYERS = [
         "source",
         "decoding",
         "notes",
+        "address",
     ],
-    ["packing", "engine", "engines"],
+    ["packing", "program", "engine", "map_weights", "cuda_engine", "traffic", "engines"],
+    ["cuda_frames"],
+    ["cuda_stream"],
     ["reader", "restorer", "tracks", "streams", "plan", "writer", "contact"],
+    ["camera", "view", "pace"],
+    ["live", "recorder"],
+    ["window", "page"],
     ["pipelines"],
     ["terminal", "arguments", "cli", "__main__"],
 ]

@@ -1,0 +1,45 @@
+"""Sends a stream from standard input on to an address; run as a process of its own.
+
+PyAV connects to where it writes while it holds Python's lock, so that a server that does not answer
+would stop every thread of the process. Imports nothing of this package.
+"""
+
+import sys
+
+import av
+import av.logging
+from av.error import FFmpegError, ProtocolNotFoundError
+
+NO_PROTOCOL = 3
+"""Exit status where FFmpeg does not know the kind of address."""
+
+
+def relay(url: str, muxer: str) -> None:
+    """Copy the video of standard input to an address until its end."""
+    av.logging.set_level(None)
+    options = {"probesize": "65536", "analyzeduration": "0", "fflags": "nobuffer"}
+    with (
+        av.open("pipe:0", format="nut", container_options=options) as source,
+        av.open(url, "w", format=muxer, container_options={"flush_packets": "1"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux_one(packet)
+
+
+def main() -> int:
+    """Relay, and say in one line on standard error what is wrong; the exit status."""
+    try:
+        relay(*sys.argv[1:3])
+    except ProtocolNotFoundError:
+        return NO_PROTOCOL
+    except (FFmpegError, OSError, ValueError) as error:
+        sys.stderr.write(str(getattr(error, "strerror", None) or error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""A live source to a window, a page, a recording and an address, all at once."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mhnet_video import screen  # before what imports PyAV
+from mhnet_video.address import resolve_address
+from mhnet_video.config import LiveConfig, LiveOutputs
+from mhnet_video.errors import ReadError
+from mhnet_video.live import Latest, Live, LiveFrame, LiveStatistics
+from mhnet_video.page import Page, parse_address
+from mhnet_video.recorder import Forwarder, Recorder, check_forwarding, check_recording
+from mhnet_video.view import View
+
+# how long the screen waits for a frame before it looks at keys, in seconds
+_DRAW_SECONDS = 0.015
+_TICK_SECONDS = 0.1
+_TELL_SECONDS = 1.0
+# how long a short message stays on the screen
+_MESSAGE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveReport:
+    """What a live run has done."""
+
+    statistics: LiveStatistics
+    """At its end."""
+    recorded: tuple[str, ...]
+    """The files that were recorded."""
+    missed: int
+    """Restored frames that were not recorded because the disk was too slow."""
+    forwarded: int
+    """Frames that were sent on."""
+    interrupted: bool
+    """Whether it was stopped from outside."""
+
+
+def run_live(
+    source: str | None = None,
+    config: LiveConfig | None = None,
+    outputs: LiveOutputs | None = None,
+    *,
+    on_message: Callable[[str], None] = lambda text: None,
+    on_statistics: Callable[[LiveStatistics], None] | None = None,
+    stop: threading.Event | None = None,
+) -> LiveReport:
+    """Show, serve, record and forward a live source, restored.
+
+    With a window it must be called on the main thread.
+
+    Args:
+        source: What `Live` takes.
+        config: Settings of the restoration; the defaults if None.
+        outputs: Where pictures go; a window if None.
+        on_message: Told what a person should know, a line each.
+        on_statistics: Told how it goes, once a second.
+        stop: Ends the run when set; recordings are completed.
+
+    Raises:
+        ReadError: There is no such source, or it never gave a picture.
+        WriteError: A recording or the page cannot begin, or a recording has failed.
+        WeightsError: The model's weights cannot be loaded.
+        ConfigError: A setting does not fit this machine.
+        MHNetVideoError: There is no screen for the window.
+    """
+    config, outputs = config or LiveConfig(), outputs or LiveOutputs()
+    resolve_address(source, size=config.size, fps=config.fps)
+    if outputs.serve is not None:
+        parse_address(outputs.serve)
+    if outputs.output is not None:
+        check_forwarding(outputs.output)
+    if outputs.record is not None:
+        check_recording(outputs.record, outputs.segment, outputs.overwrite)
+    if outputs.has_window:
+        screen.check_screen()
+    with Live(source, config) as live:
+        run = _Run(live, outputs, on_message, on_statistics, stop or threading.Event())
+        return run.to_the_end()
+
+
+class _Run:
+    """One run: a thread restores, and the caller's thread shows."""
+
+    def __init__(
+        self,
+        live: Live,
+        outputs: LiveOutputs,
+        on_message: Callable[[str], None],
+        on_statistics: Callable[[LiveStatistics], None] | None,
+        stop: threading.Event,
+    ) -> None:
+        self._live = live
+        self._outputs = outputs
+        self._on_message = on_message
+        self._on_statistics = on_statistics
+        self._stop = stop
+        self._frames: Latest[LiveFrame] = Latest()
+        self._error: Exception | None = None
+        self._message, self._message_until = "", 0.0
+        self._view = View(mode=outputs.view, strength=live.config.strength)
+        self._recorders: list[Recorder] = []
+        self._recorder: Recorder | None = None
+        self._is_to_record = outputs.record is not None
+        self._forwarder: Forwarder | None = None
+        self._page: Page | None = None
+        self._level = ""
+        self._trouble = ""
+        self._told_at = 0.0
+        self._is_quit = False
+        self._lock = threading.Lock()
+
+    def to_the_end(self) -> LiveReport:
+        outputs = self._outputs
+        if outputs.serve is not None:
+            self._page = Page(
+                parse_address(outputs.serve),
+                frames=self._frames,
+                statistics=lambda: self._live.statistics,
+                press=self._press_on_page,
+                shown=lambda frame: None if outputs.has_window else self._live.shown(frame),
+                view=outputs.view,
+                state=self._state,
+            )
+            self._say(f"the picture is at {self._page.link}")
+        window = None
+        if outputs.has_window:
+            from mhnet_video.window import Window
+
+            window = Window(self._view)
+        thread = threading.Thread(target=self._restore, name="mhnet-video live", daemon=True)
+        thread.start()
+        try:
+            self._show(window)
+        finally:
+            # from here on a second interrupt must not leave a recording without its end
+            self._live.close()
+            thread.join()
+            if window is not None:
+                window.close()
+            if self._page is not None:
+                self._page.close()
+            if self._forwarder is not None:
+                self._forwarder.close()
+            self._stop_recording()
+        if self._error is not None:
+            raise self._error
+        return self._report()
+
+    def _report(self) -> LiveReport:
+        statistics = self._live.statistics
+        is_interrupted = self._stop.is_set()
+        if not statistics.frames and not is_interrupted and not self._is_quit:
+            raise ReadError(statistics.trouble or f"no picture came from {statistics.source}.")
+        for recorder in self._recorders:
+            if recorder.error is not None:
+                raise recorder.error
+        return LiveReport(
+            statistics=statistics,
+            recorded=tuple(name for each in self._recorders for name in each.files),
+            missed=sum(recorder.missed for recorder in self._recorders),
+            forwarded=self._forwarder.frames if self._forwarder is not None else 0,
+            interrupted=is_interrupted,
+        )
+
+    # the thread that restores
+
+    def _restore(self) -> None:
+        try:
+            for frame in self._live:
+                self._frames.put(frame)
+                with self._lock:
+                    if self._is_to_record and self._recorder is None:
+                        self._recorder = self._new_recorder()
+                        self._recorders.append(self._recorder)
+                    recorder = self._recorder
+                if recorder is not None:
+                    recorder.put(frame.after)
+                if self._outputs.output is not None and self._forwarder is None:
+                    fps = self._live.statistics.source_fps
+                    self._forwarder = Forwarder(self._outputs.output, fps=fps)
+                if self._forwarder is not None:
+                    self._forwarder.put(frame.after)
+        except Exception as error:
+            self._error = error
+        finally:
+            self._frames.close()
+
+    def _new_recorder(self) -> Recorder:
+        outputs = self._outputs
+        now = datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = outputs.record or f"mhnet-video-{now}.mp4"
+        if self._recorders and outputs.record is not None:
+            # a second recording must not replace the first one
+            path = Path(outputs.record)
+            name = str(path.with_name(f"{path.stem}-{now}{path.suffix}"))
+        return Recorder(
+            name,
+            fps=self._live.statistics.source_fps,
+            wall_begin=self._live.wall_begin,
+            segment_seconds=outputs.segment,
+            overwrite=outputs.overwrite,
+        )
+
+    # the caller's thread
+
+    def _show(self, window: Any) -> None:
+        number = 0
+        while not self._stop.is_set() and not self._is_quit:
+            got = self._frames.get(number, _DRAW_SECONDS if window is not None else _TICK_SECONDS)
+            frame = None
+            if got is not None:
+                number, frame = got
+            elif self._frames.is_closed:
+                return
+            self._look_after(time.monotonic())
+            if window is None:
+                continue
+            window.show(frame, self._lines(), self._trouble)
+            window.pump()
+            if frame is not None:
+                self._live.shown(frame)
+            self._fulfil()
+
+    def _look_after(self, now: float) -> None:
+        """Tell what has changed."""
+        if now - self._told_at < _TICK_SECONDS:
+            return
+        statistics = self._live.statistics
+        before, self._trouble = self._trouble, statistics.trouble
+        if self._trouble and not before:
+            self._say(self._trouble)
+        elif before and not self._trouble:
+            self._say(f"{statistics.source} is back")
+        level = statistics.level
+        if level and level != self._level:
+            self._level = level
+            milliseconds = f"{1000 * statistics.network_seconds:.0f} ms a frame"
+            wanted = f"the source gives {statistics.source_fps:.3g} a second"
+            self._say(f"restoring with {level}: {milliseconds}, {wanted}")
+        for recorder in self._recorders:
+            if recorder.error is not None and recorder is self._recorder:
+                self._say(str(recorder.error))
+                self._stop_recording()
+        forwarder = self._forwarder
+        if forwarder is not None and forwarder.error is not None:
+            raise forwarder.error
+        if self._on_statistics is not None and now - self._told_at >= _TELL_SECONDS:
+            self._on_statistics(statistics)
+        if now - self._told_at >= _TELL_SECONDS or self._on_statistics is None:
+            self._told_at = now
+
+    def _say(self, text: str) -> None:
+        self._message, self._message_until = text, time.monotonic() + _MESSAGE_SECONDS
+        self._on_message(text)
+
+    def _fulfil(self) -> None:
+        wishes, self._view.wishes = self._view.wishes, []
+        for wish in wishes:
+            if wish == "quit":
+                self._is_quit = True
+            elif wish == "strength":
+                self._live.strength = self._view.strength
+            elif wish == "model":
+                self._say(self._live.next_model())
+            elif wish == "record":
+                self._toggle_recording()
+
+    def _press_on_page(self, key: str) -> None:
+        """What a visitor presses: only what is told to begin with may write files."""
+        if key == "r" and self._outputs.record is None:
+            self._say("recording from the page needs --record FILE")
+            return
+        with self._lock:
+            view = View(strength=self._live.strength)
+        view.press(key)
+        for wish in view.wishes:
+            if wish == "strength":
+                self._live.strength = self._view.strength = view.strength
+            elif wish == "model":
+                self._say(self._live.next_model())
+            elif wish == "record":
+                self._toggle_recording()
+
+    def _toggle_recording(self) -> None:
+        if self._is_to_record:
+            recorder = self._recorder
+            self._stop_recording()
+            if recorder is not None and recorder.error is None:
+                self._say(f"recorded {', '.join(recorder.files) or 'nothing'}")
+        else:
+            self._is_to_record = True
+            self._say("recording")
+
+    def _stop_recording(self) -> None:
+        with self._lock:
+            self._is_to_record = False
+            recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()
+
+    def _state(self) -> dict[str, Any]:
+        recorder = self._recorder
+        forwarder = self._forwarder
+        message = self._message if time.monotonic() < self._message_until else ""
+        if not message and forwarder is not None:
+            message = forwarder.trouble
+        return {
+            "recording": recorder.destination if recorder is not None else "",
+            "message": message,
+        }
+
+    def _lines(self) -> list[str]:
+        """The statistics, for the window."""
+        statistics, state = self._live.statistics, self._state()
+        level = statistics.level or "measuring this machine"
+        lines = [
+            f"{statistics.fps:.1f} of {statistics.source_fps:.1f} fps   "
+            f"latency {1000 * statistics.latency_seconds:.0f} ms   dropped {statistics.dropped}",
+            f"{level}, {statistics.device}, {statistics.engine}   "
+            f"{1000 * statistics.network_seconds:.0f} ms   strength {statistics.strength:.0%}",
+        ]
+        if self._view.is_frozen:
+            lines.append("frozen: space goes on")
+        if state["recording"]:
+            lines.append(f"recording {state['recording']}")
+        if state["message"]:
+            lines.append(state["message"])
+        return lines

@@ -1,0 +1,418 @@
+"""Live sources: files at their own speed, and streams of a second process that come and go."""
+
+import contextlib
+import errno
+import itertools
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import Clip, Video, every, rotation, uneven
+
+import mhnet_video.address
+import mhnet_video.camera
+from mhnet_video.address import (
+    Address,
+    formats_in,
+    is_hopeless,
+    list_cameras,
+    resolve_address,
+    why_not_opened,
+    without_password,
+)
+from mhnet_video.camera import Camera, CaptureClock, pause_after
+from mhnet_video.errors import ReadError
+
+STREAMER = Path(__file__).with_name("streamer.py")
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def sender():
+    """Starts processes that stream, and ends them."""
+    started = []
+
+    def start(url, *words):
+        process = subprocess.Popen(
+            [sys.executable, str(STREAMER), url, *words], stderr=subprocess.DEVNULL
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def url_pair(kind):
+    """What is read, and what is sent to."""
+    if kind == "udp":
+        url = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+        return url, url
+    if kind == "tcp":
+        url = f"tcp://127.0.0.1:{free_port()}"
+        return url, url + "?listen=1"
+    url = f"http://127.0.0.1:{free_port()}/cam.ts"
+    return url, url
+
+
+def frames_for(camera, seconds, wanted=10_000):
+    """What a fast consumer gets in a time, or until it has enough."""
+    end = time.monotonic() + seconds
+    got = []
+    while time.monotonic() < end and len(got) < wanted:
+        try:
+            window = camera.newest(0.05)
+        except StopIteration:
+            break
+        if window is not None:
+            got.append(window)
+    return got
+
+
+def file_camera(path, **options):
+    camera = Camera(resolve_address(str(path)), **options)
+    camera.release()
+    return camera
+
+
+# files
+
+
+def test_a_file_plays_at_its_own_speed(tmp_path):
+    times = uneven(20)
+    clip = Clip(video=(Video(times=times),)).make(tmp_path)
+    with file_camera(clip) as camera:
+        begin = time.monotonic()
+        got = frames_for(camera, 10)
+        took = time.monotonic() - begin
+    seconds = times[-1] / 1000
+    assert seconds <= took < seconds + 1.5
+    assert [window.captured.number for window in got] == list(range(20))
+    assert sum(window.skipped for window in got) == 0
+    shown = [w.frames[w.index].pts * 1e-6 for w in got]
+    expected = [t / 1000 - times[0] / 1000 for t in times]
+    assert np.allclose(np.subtract(shown, shown[0]), expected, atol=0.002)
+    # each with its neighbours, the edge ones without those that do not exist
+    assert [len(window.frames) for window in got] == [2, *[3] * 18, 2]
+    for window in got[1:-1]:
+        assert window.index == 1
+        assert window.frames[1] is window.captured.frame
+
+
+def test_a_file_waits_for_its_release(tmp_path):
+    clip = Clip(video=(Video(times=every(40, 5)),)).make(tmp_path)
+    with Camera(resolve_address(str(clip))) as camera:
+        sample = camera.sample(5)
+        assert sample is not None and sample.width == 64
+        assert camera.newest(0.3) is None
+        camera.release()
+        assert len(frames_for(camera, 5)) == 5
+
+
+def test_a_loop_goes_on_with_rising_times(tmp_path):
+    clip = Clip(video=(Video(times=every(20, 5)),)).make(tmp_path)
+    with file_camera(clip, loop=True) as camera:
+        got = frames_for(camera, 8, wanted=17)
+    times = [w.frames[w.index].pts for w in got]
+    assert len(got) == 17 and times == sorted(set(times))
+    # no window across the seam
+    runs = [w.captured.run for w in got]
+    assert runs == sorted(runs) and len(set(runs)) >= 4
+    assert all(len(w.frames) == 2 for w in got if w.captured.number % 5 in (0, 4))
+
+
+def test_a_slow_consumer_gets_the_newest(tmp_path):
+    clip = Clip(video=(Video(times=every(20, 60)),)).make(tmp_path)
+    with file_camera(clip) as camera:
+        ages, numbers, skipped = [], [], 0
+        while True:
+            try:
+                window = camera.newest(1)
+            except StopIteration:
+                break
+            assert window is not None
+            ages.append(time.monotonic() - window.captured.arrival)
+            numbers.append(window.captured.number)
+            skipped += window.skipped
+            time.sleep(0.1)
+    assert 8 <= len(numbers) <= 20
+    assert len(numbers) + skipped == numbers[-1] + 1
+    # a frame time for the neighbour, another for the turn, and no more as time goes by
+    assert sorted(ages)[len(ages) // 2] < 0.06
+
+
+def test_a_little_unevenness_drops_nothing():
+    """Two pictures at once are restored one after the other; of more, the newest."""
+    camera = Camera(Address("nothing", "udp://127.0.0.1:9", "network"), ahead=0, behind=0)
+    camera.close()
+    clip = av.VideoFrame(16, 16, "gray")
+    frame = mhnet_video.camera.FrameMaker(mhnet_video.camera.TIME_BASE, 25).frame(clip)
+    for burst, expected in [(1, [0]), (2, [1, 2]), (2, [3, 4]), (5, [9])]:
+        for _ in range(burst):
+            camera.take(frame, 0.0, camera.captured * 0.04, is_new_run=False)
+        got = []
+        with contextlib.suppress(StopIteration):
+            while True:
+                got.append(camera.newest(0).captured.number)
+        assert got == expected
+
+
+def test_rates_and_sizes_of_files_are_brought_down(tmp_path):
+    clip = Clip(
+        video=(Video(times=every(20, 50), rate=50, width=128, height=64),), name="a.mp4"
+    ).make(tmp_path)
+    with file_camera(clip, fps=10, size=(64, 64)) as camera:
+        got = frames_for(camera, 5)
+        assert camera.fps == 10
+    assert 9 <= len(got) <= 12 and sum(w.skipped for w in got) == 0
+    assert {(w.frames[0].width, w.frames[0].height) for w in got} == {(64, 32)}
+
+
+def test_shrinking_keeps_the_rotation(tmp_path):
+    video = Video(times=every(20, 3), width=128, height=64, matrix=rotation(90))
+    clip = Clip(video=(video,)).make(tmp_path)
+    with file_camera(clip, size=(32, 1000)) as camera:
+        (window, *_) = frames_for(camera, 5)
+    frame = window.frames[0]
+    assert (frame.width, frame.height, frame.rotation % 180) == (64, 32, 90)
+
+
+# streams
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tcp", "http", "udp"])
+def test_a_stream_that_is_killed_and_comes_back_changed(kind, sender):
+    url, target = url_pair(kind)
+    first = sender(target)
+    with Camera(resolve_address(url)) as camera:
+        got = frames_for(camera, 10, wanted=15)
+        assert len(got) == 15
+        begin = got[0].frames[0].pts
+        # the other side's even times, not the uneven ones at which they arrive
+        steps = np.diff([w.frames[w.index].pts for w in got[4:]]) / 1e6
+        assert 0.03 < np.median(steps) < 0.05
+        first.kill()
+        first.wait()
+        killed = time.monotonic()
+        frames_for(camera, 1.2)
+        returned = time.monotonic()
+        sender(target, "--size", "96x64", "--codec", "mpeg2video")
+        while True:
+            got = frames_for(camera, 20, wanted=1)
+            assert got, camera.trouble
+            if got[0].frames[0].width == 96:
+                break
+        back = time.monotonic()
+        # its process takes a while to start; over UDP nobody says that it is another stream
+        assert back - returned < (12 if kind == "udp" else 6)
+        elapsed = (got[0].frames[0].pts - begin) / 1e6
+        assert elapsed > returned - killed
+        assert camera.reconnects == 1 and camera.trouble == ""
+
+
+@pytest.mark.slow
+def test_a_stream_that_hangs_is_noticed(sender, monkeypatch):
+    """The connection stays open and is silent; nothing but a watchdog can know."""
+    monkeypatch.setattr(mhnet_video.camera, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(mhnet_video.camera, "_OPEN_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("silent", f"tcp://127.0.0.1:{server.getsockname()[1]}", "network")
+        with Camera(address) as camera:
+            visitors = []
+            for _ in range(2):  # it is tried again and again
+                server.settimeout(8)
+                visitors.append(server.accept()[0])
+                assert camera.newest(0.1) is None
+            deadline = time.monotonic() + 5
+            while not camera.trouble and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert "silent is silent. Trying again" in camera.trouble
+            begin = time.monotonic()
+            for visitor in visitors:
+                visitor.close()
+        assert time.monotonic() - begin < 2
+
+
+def test_a_source_that_will_never_open_says_why(sender):
+    with Camera(resolve_address("foo://somewhere")) as camera:
+        with pytest.raises(ReadError, match="knows no foo://"):
+            camera.newest(5)
+        with pytest.raises(ReadError, match="knows no foo://"):
+            camera.sample(5)
+
+
+@pytest.mark.slow
+def test_a_page_that_is_not_there_is_not_waited_for(sender):
+    port = free_port()
+    sender(f"http://127.0.0.1:{port}/cam.ts", "--status", "404")
+    wait_for_port(port)
+    with (
+        Camera(resolve_address(f"http://127.0.0.1:{port}/other")) as camera,
+        pytest.raises(ReadError, match="is not there; check the path"),
+    ):
+        camera.newest(5)
+
+
+def wait_for_port(port):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the streamer did not start")
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for():
+    with Camera(resolve_address(f"tcp://127.0.0.1:{free_port()}")) as camera:
+        deadline = time.monotonic() + 5
+        while not camera.trouble and time.monotonic() < deadline:
+            assert camera.newest(0.05) is None
+        assert "refuses the connection" in camera.trouble
+        assert "Trying again in 1 s." in camera.trouble
+        assert camera.reconnects == 0
+
+
+def test_pauses_grow_with_the_time_away():
+    assert pause_after(0) == pause_after(8) == 1
+    assert pause_after(16) == 2
+    assert pause_after(10_000) == 30
+    assert all(pause_after(a) <= pause_after(a + 1) for a in range(300))
+
+
+# clocks
+
+
+def test_even_times_come_out_of_uneven_arrivals():
+    clock = CaptureClock()
+    true = np.arange(2000) * 0.04
+    late = np.random.default_rng(0).exponential(0.02, 2000)
+    arrivals = np.maximum.accumulate(100 + true + late)
+    # a camera whose clock begins anywhere and runs a little fast
+    own = 5000 + true * 1.0001
+    taken = [clock.time(*both) for both in zip(arrivals, own, strict=True)]
+    steps = np.diff(taken[100:])
+    assert steps.min() > 0.03 and steps.max() < 0.05
+    assert np.abs(np.subtract(taken, 100 + true)).max() < 0.06
+    assert (taken <= arrivals + 1e-6).all()
+
+
+def test_a_stream_clock_that_jumps_is_followed():
+    clock = CaptureClock()
+    for index in range(50):
+        clock.time(index * 0.04, index * 0.04)
+    assert clock.time(2.0, 9000.0) == pytest.approx(2.0, abs=0.01)
+    assert clock.time(2.04, 9000.04) == pytest.approx(2.04, abs=0.01)
+    # without times of its own: as it arrives, and never backwards
+    assert clock.time(2.08, None) == pytest.approx(2.08)
+    assert clock.time(1.0, None) > 2.08
+
+
+# what people are told
+
+
+def test_passwords_are_never_shown():
+    url = "rtsp://admin:se@cret@cam.local:554/stream"
+    assert "secret" not in without_password("rtsp://admin:secret@cam/1")
+    assert without_password("rtsp://cam/a@b") == "rtsp://cam/a@b"
+    assert without_password("http://cam/video?user=me&pwd=secret") == "http://cam/video"
+    address = resolve_address(url)
+    assert address.url == url and "admin" not in address.name and "cret" not in address.name
+    for error in (ConnectionRefusedError(), TimeoutError(), OSError(5, "I/O", url)):
+        assert "cret" not in why_not_opened(address, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(errno.ENOENT, "x"), "there is no camera /dev/video7; plug it in"),
+        (PermissionError(errno.EACCES, "x"), "usermod -aG video"),
+        (OSError(errno.EBUSY, "x"), "in use by another program"),
+        (OSError(errno.EINVAL, "x"), "does not give 640x480; `mhnet-video live --list`"),
+    ],
+)
+def test_what_is_wrong_with_a_camera(error, said, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    address = resolve_address("7", size=(640, 480))
+    assert (address.kind, address.format, address.url) == ("camera", "v4l2", "/dev/video7")
+    told = why_not_opened(address, error)
+    assert said in told and told.count(". ") == 0
+    assert is_hopeless(address, error)
+
+
+def test_no_camera_at_all(monkeypatch):
+    monkeypatch.setattr(mhnet_video.address, "_devices", list)
+    with pytest.raises(ReadError, match="no camera on this machine; plug one in"):
+        resolve_address(None)
+    assert list_cameras() == []
+    with pytest.raises(ReadError, match="is no camera, address or file"):
+        resolve_address("nowhere.mp4")
+    with Camera(resolve_address("123")) as camera, pytest.raises(ReadError, match="no camera"):
+        camera.newest(5)
+
+
+def test_the_first_camera_is_taken(monkeypatch):
+    found = [("/dev/video2", "Front"), ("/dev/video4", "Rear")]
+    monkeypatch.setattr(mhnet_video.address, "_devices", lambda: found)
+    monkeypatch.setattr(sys, "platform", "linux")
+    address = resolve_address(None, size=(1280, 720), fps=30)
+    assert (address.url, address.options) == (
+        "/dev/video2",
+        {"video_size": "1280x720", "framerate": "30"},
+    )
+    assert [camera.source for camera in list_cameras()] == ["/dev/video2", "/dev/video4"]
+
+
+def test_other_systems_name_their_cameras(monkeypatch):
+    found = [("Integrated Camera", "Integrated Camera")]
+    monkeypatch.setattr(mhnet_video.address, "_devices", lambda: found)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert resolve_address("0").url == "video=Integrated Camera"
+    assert resolve_address("Integrated Camera").format == "dshow"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    address = resolve_address("0")
+    assert (address.format, address.url, address.options) == (
+        "avfoundation",
+        "0",
+        {"framerate": "30"},
+    )
+
+
+def test_formats_are_read_from_what_ffmpeg_says():
+    v4l2 = (
+        "[video4linux2,v4l2 @ 0x1] Raw       :  yuyv422 :     YUYV 4:2:2 : 640x480 320x240\n"
+        "[video4linux2,v4l2 @ 0x1] Compressed:    mjpeg :    Motion-JPEG : 1280x720\n"
+        "Immediate exit requested\n"
+    )
+    assert formats_in(v4l2) == (
+        "Raw : yuyv422 : YUYV 4:2:2 : 640x480 320x240",
+        "Compressed: mjpeg : Motion-JPEG : 1280x720",
+    )
+    dshow = "[dshow @ 0x1]   vcodec=mjpeg  min s=640x480 fps=5 max s=640x480 fps=30\n" * 2
+    assert formats_in(dshow) == ("vcodec=mjpeg min s=640x480 fps=5 max s=640x480 fps=30",)
+
+
+def test_no_threads_are_left(tmp_path):
+    clip = Clip(video=(Video(times=every(40, 50)),)).make(tmp_path)
+    before = threading.active_count()
+    for _ in range(3):
+        with file_camera(clip) as camera:
+            frames_for(camera, 5, wanted=2)
+    deadline = time.monotonic() + 3
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() == before
+    assert len(list(itertools.islice(threading.enumerate(), 50))) == before
