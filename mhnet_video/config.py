@@ -167,7 +167,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     init: str | None = None
-    """Weights to begin with; None for fresh ones."""
+    """Weights to begin with, of these sizes or smaller ones; None for fresh ones."""
     description: str = "real-time model for CPUs"
     """What the weights file says of itself."""
 

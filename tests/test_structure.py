@@ -25,6 +25,7 @@ LAYERS = [
     ["network", "cost", "rain", "metrics", "boxes", "jpeg", "pixels", "color"],
     [
         "weights",
+        "growth",
         "dataset",
         "encoder",
         "sink",
