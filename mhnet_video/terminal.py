@@ -34,18 +34,23 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
 
     tqdm.monitor_interval = 0  # its watching thread is of no use: every frame is reported
     is_terminal = sys.stderr.isatty()
-    bar: Any = tqdm(
-        file=sys.stderr,
-        unit=" frames",
-        bar_format=_UNKNOWN,
-        **({"dynamic_ncols": True} if _has_size() else {"ncols": 80, "nrows": 24}),
-        miniters=1,
-        mininterval=0.1 if is_terminal else 2.0,
-        smoothing=0.1,
-        leave=not is_terminal,
-    )
+    bar: Any = None
 
     def show(progress: "Progress") -> None:
+        nonlocal bar
+        if bar is None:
+            # not earlier: what it takes to begin says nothing of the time that is left
+            bar = tqdm(
+                file=sys.stderr,
+                unit=" frames",
+                bar_format=_UNKNOWN,
+                **({"dynamic_ncols": True} if _has_size() else {"ncols": 80, "nrows": 24}),
+                initial=progress.frames,
+                miniters=1,
+                mininterval=0.1 if is_terminal else 2.0,
+                smoothing=0.1,
+                leave=not is_terminal,
+            )
         # an estimate that proves too low is dropped, rather than shown as 104 %
         bar.total = progress.total if progress.frames <= (progress.total or 0) else None
         bar.bar_format = (_KNOWN if bar.total else _UNKNOWN) + "{postfix}"
@@ -55,8 +60,9 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
     try:
         yield show
     finally:
-        with suppress(OSError):
-            bar.close()
+        if bar is not None:
+            with suppress(OSError):
+                bar.close()
 
 
 @contextmanager
