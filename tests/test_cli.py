@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -326,6 +327,22 @@ def test_progress_bar_counts_and_guesses(capsys):
     assert "at 0:04:00" in err
 
 
+def test_the_time_left_counts_from_the_first_frame(capsys):
+    with progress_bar(True) as show:
+        time.sleep(1)  # a network is loaded and compiled
+        show(Progress(frames=1, total=1000, seconds=1, position_seconds=0))
+        time.sleep(0.2)
+        show(Progress(frames=21, total=1000, seconds=1.2, position_seconds=1))
+    rates = re.findall(r"21/1000 frames, +([\d.]+) frames/s", capsys.readouterr().err)
+    assert rates and 30 < float(rates[-1]) < 110  # 20 frames in 0.2 s, not 21 in 1.2 s
+
+
+def test_no_bar_where_nothing_begins(capsys):
+    with pytest.raises(ValueError), progress_bar(True):
+        raise ValueError
+    assert capsys.readouterr().err == ""
+
+
 def test_progress_bar_where_the_count_is_unknown_or_wrong(capsys):
     with progress_bar(True) as show:
         show(Progress(frames=3, total=None, seconds=1, position_seconds=1))
@@ -382,7 +399,7 @@ def test_a_terminal_that_tells_no_size_has_a_bar_too():
     try:
         subprocess.run([sys.executable, "-c", code], stderr=slave, check=True)
         os.set_blocking(master, False)
-        assert b"0 frames" in os.read(master, 4096)
+        assert b"1 frames" in os.read(master, 4096)
     finally:
         os.close(master)
         os.close(slave)
