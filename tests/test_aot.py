@@ -29,7 +29,13 @@ CASES = {
 def compiled(cases, *capabilities):
     """Registers, spills and shared memory of all the kernels of a plan."""
     cases = [{**case, "capabilities": capabilities} for case in cases]
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(TESTS.parent)}
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "0",
+        "PYTHONPATH": os.pathsep.join(
+            [*filter(None, [os.environ.get("PYTHONPATH")]), str(TESTS.parent)]
+        ),
+    }
     result = subprocess.run(
         [sys.executable, TESTS / "aot.py", json.dumps(cases)],
         env=environment,

@@ -32,6 +32,7 @@ LAYERS = [
         "containers",
         "source",
         "decoding",
+        "hardware",
         "notes",
         "address",
     ],
