@@ -352,9 +352,12 @@ class Surfaces:
 
     pixel_format = "cuda"
     """Of the pictures, as FFmpeg names it."""
+    host_format: str
+    """Of pictures of the host's that the encoder takes between them."""
 
     def __init__(self, first: DeviceFrame) -> None:
         self._kind = _kind(first)
+        self.host_format = "p010le" if first.bits_down else "nv12"
         self._index = first.luma.device.index or 0
         # one for all frames: it keeps what FFmpeg must set up for their size
         self._context: Any = CudaContext(device_id=self._index, primary_ctx=False, current_ctx=True)
@@ -372,7 +375,7 @@ class Surfaces:
         kind = torch.uint16 if frame.bits_down else torch.uint8
         picture = av.VideoFrame.from_dlpack(
             (frame.luma.view(kind), frame.chroma.view(kind)),
-            format="p010le" if frame.bits_down else "nv12",
+            format=self.host_format,
             cuda_context=self._context,
         )
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):

@@ -151,7 +151,8 @@ class VideoWriter:
         self.pixel_format = encoding.pixel_format
         if self._kind is not None:
             self._surfaces = open_surfaces(frame, encoding)
-        self._converter = Converter(encoding.pixel_format, encoding.width, encoding.height)
+        wanted = self._surfaces.host_format if self._surfaces else encoding.pixel_format
+        self._converter = Converter(wanted, encoding.width, encoding.height)
         self._size = (frame.width, frame.height)
         self._time_base = encoding.time_base
         self._origin = self._reader.origin or Fraction(0)
