@@ -22,7 +22,7 @@ from mhnet_video.network import (
 FUSED_FRONT_CHANNELS = {torch.float16: 32, torch.bfloat16: 32, torch.float32: 16}
 """Most channels whose first half of a block is one pass.
 
-It costs nine times the arithmetic of the 1x1, 144 C**2 operations for each pixel, and saves the
+It costs nine times the arithmetic of the 1x1, 36 C**2 operations for each pixel, and saves the
 traffic of a map twice as wide, 4 C elements: worth it while the first takes less time.
 """
 

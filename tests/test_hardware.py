@@ -30,6 +30,8 @@ from mhnet_video.reader import VideoReader
 from mhnet_video.restorer import Restorer, _looks_equal
 
 pytest.importorskip("triton")
+# with a GPU, test_gpu.py has the real ones
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the CPU plays the GPU")
 
 SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 
@@ -187,7 +189,6 @@ def test_a_gpu_that_does_not_do_is_told_once(wrong, gpu, tmp_path, monkeypatch, 
     assert all(container.is_closed for container in gpu.opened)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here FFmpeg finds a GPU")
 def test_what_ffmpeg_says_without_a_gpu(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(hardware, "context_of", lambda index: contextlib.nullcontext())
     with VideoReader(Clip().make(tmp_path)) as reader:

@@ -336,6 +336,42 @@ def test_launches_can_be_recorded_without_memory():
     assert launches[0].num_bytes == 2 * (x.numel() + weight.numel() + out.numel())
 
 
+def test_a_kernel_starts_where_its_tensors_are(monkeypatch):
+    """Triton starts kernels on the current GPU, whatever their arguments say."""
+
+    class OnSecond(torch.Tensor):
+        device = property(lambda self: torch.device("cuda", 1))
+        is_cuda = property(lambda self: True)
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda **arguments: started.append((grid, current[-1]))
+
+    class Current:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            current.append(self.device)
+
+        def __exit__(self, *error):
+            current.pop()
+
+    started, current = [], [None]
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    for x in (torch.empty(2).as_subclass(OnSecond), torch.empty(2)):
+        launch = dispatch.Launch(
+            kernel=Kernel(),
+            grid=(3,),
+            arguments={"a": None, "n": 2, "x_ptr": x},
+            constants={},
+            num_warps=4,
+        )
+        launch.run()
+    assert started == [((3,), torch.device("cuda", 1)), ((3,), None)]
+    assert current == [None]
+
+
 def test_kernels_can_be_turned_off(device):
     x, weight = torch.randn(1, 2, 2, 8, device=device), torch.randn(8, 8, device=device)
     with dispatch.recording() as launches:

@@ -13,16 +13,19 @@ pytest.importorskip("triton")
 
 REALTIME = {"width": 16, "patch": 2, "frames": 3, "encoder_blocks": [1, 1, 1, 4]}
 REALTIME["group_blocks"] = [1, 1, 1, 1]
+# what a larger model for GPUs would be
+LARGER = {"width": 32, "patch": 2, "frames": 5, "encoder_blocks": [1, 1, 2, 6]}
+LARGER["group_blocks"] = [2, 2, 1, 1]
 PAPER = {}
 
 
-def plan_of(config, height, width, kind="bfloat16"):
-    return planned(NetworkConfig(**config), height, width, getattr(torch, kind))
+def plan_of(config, height, width, kind="bfloat16", batch=1):
+    return planned(NetworkConfig(**config), height, width, getattr(torch, kind), batch)
 
 
-def launches_of(config, height, width, kind="bfloat16"):
+def launches_of(config, height, width, kind="bfloat16", batch=1):
     """The kernels of a forward pass; tests/aot.py compiles them."""
-    plan = plan_of(config, height, width, kind)
+    plan = plan_of(config, height, width, kind, batch)
     return [launch for _, launch in launches(plan)] + frame_launches(plan, height, width)
 
 
@@ -47,6 +50,8 @@ def frame_launches(plan, height, width):
     [
         # width 16: a block is two kernels, which move what is ideal
         pytest.param(REALTIME, 1.45, 1.16, id="realtime"),
+        # width 32: the same at full resolution, where most of it is
+        pytest.param(LARGER, 3.7, 1.35, id="larger"),
         # width 64: the first half of a block is two kernels, which makes nine maps of five
         pytest.param(PAPER, 111.0, 1.83, id="paper"),
     ],
@@ -69,6 +74,7 @@ def test_a_block_moves_five_maps_or_nine():
 
 def test_memory_at_1080p():
     assert memory(plan_of(REALTIME, 1080, 1920)) < 0.25e9
+    assert memory(plan_of(LARGER, 1080, 1920)) < 0.6e9
     assert memory(plan_of(PAPER, 1080, 1920)) < 3.6e9
 
 
