@@ -22,10 +22,19 @@ PLANS = {
     "float16": {"config": LARGER, "height": 2160, "width": 3840, "kind": "float16"},
     "float32": {"config": REALTIME, "height": 480, "width": 640, "kind": "float32"},
     "odd": {"config": {"width": 20, "patch": 1}, "height": 77, "width": 130},
+    "rows": {"config": {"width": 16}, "height": 1080, "width": 1920, "front": "rows"},
+    "exact rows": {
+        "config": REALTIME,
+        "height": 480,
+        "width": 640,
+        "front": "rows",
+        "kind": "float32",
+    },
     # one pixel is left at the bottom: sizes of one are constants to the compiler
     "small": {"config": REALTIME, "height": 32, "width": 32, "batch": 8},
 }
-ONLY = {"small": ["linear_kernel", "depthwise_kernel", "gram_kernel", "mean_kernel"]}
+ONLY = {"rows": ["front_kernel"], "exact rows": ["front_kernel"]}
+ONLY |= {"small": ["linear_kernel", "depthwise_kernel", "gram_kernel", "mean_kernel"]}
 """Kernels of a plan that are worth their time; all of the others."""
 
 
@@ -57,19 +66,31 @@ def compiled(plans, capability):
 @pytest.mark.parametrize(
     ("capability", "plans"),
     [
-        (80, ["realtime", "paper"]),
-        (89, ["realtime", "paper"]),
+        (80, ["realtime", "paper", "rows"]),
+        (89, ["realtime", "paper", "rows"]),
         (90, list(PLANS)),
     ],
 )
 def test_kernels_compile_without_spills(capability, plans):
     rows = compiled(plans, capability)
     names = {row["kernel"] for row in rows}
-    assert {"linear_kernel", "conv_kernel", "block_back_kernel", "fuse_kernel"} <= names
+    assert {
+        "front_kernel",
+        "linear_kernel",
+        "conv_kernel",
+        "block_back_kernel",
+        "fuse_kernel",
+    } <= names
     for row in rows:
         assert row["spilled"] == 0, row
         assert row["shared"] <= SHARED[capability], row
         # 65536 registers of a multiprocessor hold at least one block
         assert row["registers"] * row["warps"] * 32 <= 65536, row
-        if row["kernel"] in ("linear_kernel", "conv_kernel", "block_back_kernel", "fuse_kernel"):
+        if row["kernel"] in (
+            "linear_kernel",
+            "conv_kernel",
+            "block_back_kernel",
+            "fuse_kernel",
+            "front_kernel",
+        ):
             assert row["tensor_cores"], row

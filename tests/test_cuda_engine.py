@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_engine import make_network
 
+from mhnet_video import tuning
 from mhnet_video.color import to_rgb
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.frame import Frame
@@ -190,16 +191,72 @@ def test_first_half_in_one_pass_is_that_in_two(device):
     block = network.stage2.CABG1[0]
     kind = MapType(torch.float32, device)
     x = torch.randn(2, 5, 7, 8, device=device)
-    fused = pack_block(block, kind, fused_front=True)
-    split = pack_block(block, kind, fused_front=False)
-    assert fused.front is not None
-    assert split.front is None
+    dense, split = pack_block(block, kind, "dense"), pack_block(block, kind, "split")
+    assert split.dense is None
     with torch.inference_mode():
         expanded = map_ops.linear(x, *split.first, norm=True)
         expected = map_ops.depthwise(expanded, *split.depthwise, gate=True)
-        torch.testing.assert_close(
-            map_ops.block_front(x, *fused.front), expected, rtol=1e-4, atol=1e-4
+        found = (
+            map_ops.block_front(x, *dense.dense),
+            map_ops.block_front_rows(x, *split.first, *split.depthwise),
         )
+    for each in found:
+        torch.testing.assert_close(each, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("front", ["dense", "rows", "split"])
+def test_every_way_of_first_halves(front, device):
+    network = make_network(width=16, patch=2, frames=1, **SMALL).to(device)
+    fronts = {16: front, 32: front}
+    engine = TritonEngine(network, torch.float32, fronts)
+    compare(network, engine, torch.rand(1, 3, 40, 50, device=device), 5e-5)
+    with dispatch.recording() as launches:
+        engine.plan(1, 64, 64).run()
+    names = [launch.name for launch in launches]
+    assert names.count("front_kernel") == (0 if front != "rows" else 4 + 4)
+
+
+@pytest.mark.parametrize("fastest", ["split", "dense", "rows"])
+def test_the_fastest_way_is_taken(fastest, monkeypatch, device):
+    kind = MapType(torch.float32, device)
+    monkeypatch.setattr(tuning, "_known", {})
+    monkeypatch.setattr(tuning, "_ROWS", 4)
+    monkeypatch.setattr(tuning, "_COLUMNS", 6)
+    kernels = {"split": "depthwise_kernel", "dense": "conv_kernel", "rows": "front_kernel"}
+    asked = []
+
+    def milliseconds(work):
+        with dispatch.recording() as launches:
+            work()
+        asked.append(launches[-1].name)
+        return 1.0 if asked[-1] == kernels[fastest] else 2.0
+
+    assert tuning.fastest_front(16, kind, milliseconds) == fastest
+    assert sorted(asked) == sorted(kernels.values())
+    assert tuning.fastest_front(16, kind, milliseconds) == fastest
+    assert len(asked) == 3  # found once
+    assert tuning.fastest_front(128, kind, milliseconds) == "split"
+
+
+def test_a_way_that_is_wrong_or_fails_is_not_taken(monkeypatch, device, caplog):
+    kind = MapType(torch.float32, device)
+    monkeypatch.setattr(tuning, "_known", {})
+    monkeypatch.setattr(tuning, "_ROWS", 4)
+    monkeypatch.setattr(tuning, "_COLUMNS", 6)
+    wrong = map_ops.block_front_rows
+
+    def rows(x, *given, **options):
+        return wrong(x, *given, **options).mul_(1.1)
+
+    monkeypatch.setattr(map_ops, "block_front_rows", rows)
+    times = iter([2.0, 1.0, 0.5])
+    assert tuning.fastest_front(16, kind, lambda work: next(times)) == "dense"
+
+    def failing(work):
+        raise RuntimeError("out of resources")
+
+    assert tuning.fastest_front(32, kind, failing) == "split"
+    assert "out of resources" in caplog.text
 
 
 def test_networks_that_it_cannot_run():

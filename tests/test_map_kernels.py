@@ -210,6 +210,26 @@ def test_block_front(shape, kind, device):
     check_sums(sums, expected, kind)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 9, 16, 16), (2, 5, 67, 32), pytest.param((1, 1, 1, 16), id="one pixel")]
+)
+def test_block_front_rows(shape, kind, device):
+    channels = shape[3]
+    x = rand(*shape, kind=kind, device=device) + 1
+    weight = rand(2 * channels, channels, kind=kind, device=device, std=channels**-0.5)
+    weight_bias, bias = rand(2 * channels, device=device), rand(2 * channels, device=device)
+    taps = rand(9, 2 * channels, device=device, std=0.3)
+    out = poison(*shape, kind=kind, device=device)
+    sums = poisoned_sums(map_ops.block_front_rows_sums(out))
+    map_ops.block_front_rows(x, weight, weight_bias, taps, bias, sums=sums, out=out)
+    x, weight, weight_bias, taps, bias = wide(x, weight, weight_bias, taps, bias)
+    expanded = reference.linear(x, weight, weight_bias, True, False, None, [], 1e-6)
+    expected = reference.depthwise(expanded, taps, bias, True)
+    check(out, expected, kind, 10.0)
+    check_sums(sums, expected, kind)
+
+
 @pytest.mark.parametrize("has_more", [True, False])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)

@@ -19,13 +19,15 @@ LARGER["group_blocks"] = [2, 2, 1, 1]
 PAPER = {}
 
 
-def plan_of(config, height, width, kind="bfloat16", batch=1):
-    return planned(NetworkConfig(**config), height, width, getattr(torch, kind), batch)
+def plan_of(config, height, width, kind="bfloat16", batch=1, front=None):
+    fronts = {channels: front for channels in (16, 32, 64) if front}
+    kind = getattr(torch, kind)
+    return planned(NetworkConfig(**config), height, width, kind, batch, fronts)
 
 
-def launches_of(config, height, width, kind="bfloat16", batch=1):
+def launches_of(config, height, width, **options):
     """The kernels of a forward pass; tests/aot.py compiles them."""
-    plan = plan_of(config, height, width, kind, batch)
+    plan = plan_of(config, height, width, **options)
     return [launch for _, launch in launches(plan)] + frame_launches(plan, height, width)
 
 
@@ -65,9 +67,9 @@ def test_traffic_at_1080p(config, gigabytes, ratio):
 
 def test_a_block_moves_five_maps_or_nine():
     pixels = 1088 * 1920
-    for width, maps in ((32, 5), (64, 9)):
+    for width, maps, front in ((32, 5, None), (64, 9, None), (64, 5, "rows")):
         config = {"width": width, "group_blocks": [2, 1, 1, 1]}
-        rows = {row.part: row.moved for row in count(plan_of(config, 1080, 1920))}
+        rows = {row.part: row.moved for row in count(plan_of(config, 1080, 1920, front=front))}
         block = rows["group 1"] - rows["group 2"]
         assert block / (pixels * width * 2) == pytest.approx(maps, rel=0.03)
 

@@ -36,7 +36,7 @@ LAYERS = [
         "notes",
         "address",
     ],
-    ["packing", "program", "engine", "map_weights", "cuda_engine", "traffic", "engines"],
+    ["packing", "program", "engine", "map_weights", "tuning", "cuda_engine", "traffic", "engines"],
     ["cuda_frames"],
     ["cuda_stream"],
     ["reader", "restorer", "tracks", "streams", "plan", "writer", "contact"],
