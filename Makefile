@@ -44,18 +44,31 @@ fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 	$(BIN)/ruff check --fix .
 
 # the machine's own Python and PyTorch, nothing installed and nothing fetched; GPU_DRY=1 shows on a
-# machine without a GPU that all of it runs
+# machine without a GPU that all of it runs. The tests compile several hundred kernels, one after the
+# other: groups of them run side by side, and the benchmark has the rest of the time
 GPU_PYTHON ?= python3
 GPU_FIGURES ?= gpu.json
-GPU_TESTS := $(addprefix tests/,test_gpu.py test_map_kernels.py test_kernels.py test_cuda_engine.py \
-	test_cuda_frames.py test_cuda_stream.py test_plan.py)
+GPU_SECONDS ?= 560
+GPU_GROUPS := test_map_kernels.py test_cuda_engine.py,test_kernels.py test_gpu.py \
+	test_cuda_frames.py,test_cuda_stream.py,test_gpu_restorer.py,test_plan.py
+comma := ,
 gpu: ## run the GPU tests, none skipped, then the GPU benchmark; its figures go to gpu.json
 ifdef GPU_DRY
-	TRITON_INTERPRET=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -W default -m 'not slow' $(GPU_TESTS)
+	TRITON_INTERPRET=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -W default -m 'not slow' \
+		$(addprefix tests/,$(subst $(comma), ,$(GPU_GROUPS)))
 	TRITON_INTERPRET=1 PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.bench_gpu $(GPU_FIGURES) --dry
 else
-	MHNET_REQUIRE_CUDA=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -x -W default $(GPU_TESTS)
-	PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.bench_gpu $(GPU_FIGURES)
+	@begin=$$(date +%s); logs=$$(mktemp -d); running=; failed=; \
+	for group in $(GPU_GROUPS); do \
+		names=$$(echo "$$group" | sed 's/,/ tests\//g'); \
+		MHNET_REQUIRE_CUDA=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -W default --maxfail=9 \
+			tests/$$names > "$$logs/$$group" 2>&1 & running="$$running $$!"; \
+	done; \
+	for each in $$running; do wait "$$each" || failed=1; done; \
+	cat "$$logs"/*; rm -r "$$logs"; \
+	[ -z "$$failed" ] || echo "tests failed; the benchmark checks each result before it is timed"; \
+	PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.bench_gpu $(GPU_FIGURES) \
+		--seconds $$(($(GPU_SECONDS) + begin - $$(date +%s))) && [ -z "$$failed" ]
 endif
 
 build: $(VENV)/installed-dev ## sdist and wheel in dist/

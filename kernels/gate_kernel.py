@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mhnet_video.kernels.dispatch import Launch, start
+
 BLOCK_PIXELS = 2048
 
 
@@ -82,14 +84,21 @@ def launch_gate_pool(
     out = x.new_empty(batch, num_channels, height, width) if out is None else out
     if sums is None:
         sums = torch.empty(maps, num_blocks, dtype=torch.float32, device=x.device)
-    gate_pool_kernel[(maps, num_blocks)](
-        x_ptr=x,
-        out_ptr=out,
-        sums_ptr=sums,
-        num_channels=num_channels,
-        num_pixels=num_pixels,
-        num_blocks=num_blocks,
-        BLOCK_P=BLOCK_PIXELS,
+    start(
+        Launch(
+            kernel=gate_pool_kernel,
+            grid=(maps, num_blocks),
+            arguments={
+                "x_ptr": x,
+                "out_ptr": out,
+                "sums_ptr": sums,
+                "num_channels": num_channels,
+                "num_pixels": num_pixels,
+                "num_blocks": num_blocks,
+            },
+            constants={"BLOCK_P": BLOCK_PIXELS},
+            num_warps=4,
+        )
     )
     mean = (sums.sum(dim=1) / num_pixels).to(x.dtype)
     return out, mean.reshape(batch, num_channels, 1, 1)
@@ -112,13 +121,20 @@ def launch_scaled_residual(
     batch, num_channels, height, width = x.shape
     num_pixels = height * width
     out = torch.empty_like(x) if out is None else out
-    scaled_residual_kernel[(batch * num_channels, triton.cdiv(num_pixels, BLOCK_PIXELS))](
-        x_ptr=x,
-        branch_ptr=branch,
-        scale_ptr=scale,
-        out_ptr=out,
-        num_channels=num_channels,
-        num_pixels=num_pixels,
-        BLOCK_P=BLOCK_PIXELS,
+    start(
+        Launch(
+            kernel=scaled_residual_kernel,
+            grid=(batch * num_channels, triton.cdiv(num_pixels, BLOCK_PIXELS)),
+            arguments={
+                "x_ptr": x,
+                "branch_ptr": branch,
+                "scale_ptr": scale,
+                "out_ptr": out,
+                "num_channels": num_channels,
+                "num_pixels": num_pixels,
+            },
+            constants={"BLOCK_P": BLOCK_PIXELS},
+            num_warps=4,
+        )
     )
     return out

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mhnet_video.kernels.dispatch import Launch, start
+
 BLOCK_ELEMENTS = 4096  # of one program: all the channels of a few pixels
 
 
@@ -65,15 +67,21 @@ def launch_layer_norm_2d(
     out = torch.empty_like(x) if out is None else out
     block_c = triton.next_power_of_2(num_channels)
     block_p = max(1, BLOCK_ELEMENTS // block_c)
-    layer_norm_2d_kernel[(triton.cdiv(num_pixels, block_p), batch)](
-        x_ptr=x,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        out_ptr=out,
-        num_channels=num_channels,
-        num_pixels=num_pixels,
-        eps=eps,
-        BLOCK_C=block_c,
-        BLOCK_P=block_p,
+    start(
+        Launch(
+            kernel=layer_norm_2d_kernel,
+            grid=(triton.cdiv(num_pixels, block_p), batch),
+            arguments={
+                "x_ptr": x,
+                "weight_ptr": weight,
+                "bias_ptr": bias,
+                "out_ptr": out,
+                "num_channels": num_channels,
+                "num_pixels": num_pixels,
+                "eps": eps,
+            },
+            constants={"BLOCK_C": block_c, "BLOCK_P": block_p},
+            num_warps=4,
+        )
     )
     return out

@@ -164,7 +164,9 @@ def linear_kernel(
 def _tile(num_inputs: int, num_outputs: int, itemsize: int, gate: bool) -> dict[str, int]:
     """Sizes that fill the tensor cores and leave two blocks room on a multiprocessor."""
     wide = itemsize == 4
-    most = 32 if wide else 64 if gate or num_inputs > 128 else 128
+    # rows that begin at odd places need more registers for their addresses
+    is_large = gate or num_inputs > 128 or num_inputs % 16 != 0
+    most = 32 if wide else 64 if is_large else 128
     block_m = min(max(16, triton.next_power_of_2(num_outputs)), most)
     block_k = min(max(16, triton.next_power_of_2(num_inputs)), 32 if wide else 64)
     return {"BLOCK_P": 64 if wide else 128, "BLOCK_M": block_m, "BLOCK_K": block_k}

@@ -303,6 +303,62 @@ def block_front_sums(out: Tensor) -> Tensor:
     return empty_sums(out)
 
 
+def block_front_rows(
+    x: Tensor,
+    weight: Tensor,
+    weight_bias: Tensor,
+    taps: Tensor,
+    bias: Tensor,
+    *,
+    sums: Tensor | None = None,
+    out: Tensor | None = None,
+    eps: float = EPS,
+) -> Tensor:
+    """Do what `block_front` does, with a third of its arithmetic, row by row.
+
+    Args:
+        x: `[N, H, W, C]`.
+        weight: `[2C, C]`, of the 1x1.
+        weight_bias: `[2C]` float32, likewise.
+        taps: `[9, 2C]` float32, of the depthwise convolution, row by row.
+        bias: `[2C]` float32, likewise.
+        sums: Where to put partial sums of the result, from `block_front_rows_sums`.
+        out: `[N, H, W, C]`; not `x`.
+        eps: Added to the variance.
+
+    Raises:
+        ValueError: A shape does not fit.
+    """
+    channels = x.shape[3]
+    fits = weight.shape == (2 * channels, channels) and taps.shape == (9, 2 * channels)
+    _expect(fits, "x [N, H, W, C], weight [2C, C], taps [9, 2C]", x, weight, taps)
+    if not use_triton(x, weight):
+        kind = x.dtype
+        wide = reference.linear(x, weight, weight_bias.to(kind), True, False, None, [], eps)
+        result = reference.depthwise(wide, taps.to(kind), bias.to(kind), True)
+        _total(result, sums)
+        return _put(result, out)
+    from mhnet_video.kernels.front_kernel import launch_front
+
+    out = torch.empty_like(x) if out is None else out
+    launch_front(x, weight, weight_bias, taps, bias, out, sums=sums, eps=eps)
+    return out
+
+
+def block_front_rows_sums(out: Tensor) -> Tensor:
+    """Room for the partial sums of a result of `block_front_rows`, `[N, parts, C]` float32."""
+    from mhnet_video.kernels.front_kernel import empty_sums
+
+    return empty_sums(out)
+
+
+def block_front_rows_fits(channels: int, kind: torch.dtype) -> bool:
+    """Whether `block_front_rows` takes that many channels."""
+    from mhnet_video.kernels.front_kernel import fits
+
+    return fits(channels, kind.itemsize)
+
+
 def block_back(
     gated: Tensor,
     x: Tensor,

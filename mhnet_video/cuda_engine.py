@@ -7,7 +7,7 @@ kernels of a size are captured in a CUDA graph, because starting them one by one
 than running them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from mhnet_video.kernels import map_ops
-from mhnet_video.map_weights import BlockMaps, FusionMaps, MapType, NetworkMaps
+from mhnet_video.map_weights import BlockMaps, Front, FusionMaps, MapType, NetworkMaps
 from mhnet_video.network import LEVELS, MHNet
+from mhnet_video.tuning import fastest_front
 
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of one picture's map: kernels count them in 32 bits."""
@@ -121,9 +122,13 @@ class Plan:
         """Add a NAFBlock; gives its result's partial sums if they are wanted."""
         channels = self.widths[level]
         gated = self._take(level, channels)
-        if weights.front is not None:
+        if weights.front == "dense" and weights.dense is not None:
             sums = self._room_for(map_ops.block_front_sums, gated)
-            self._add(map_ops.block_front, x, *weights.front, sums=sums, out=gated)
+            self._add(map_ops.block_front, x, *weights.dense, sums=sums, out=gated)
+        elif weights.front == "rows":
+            sums = self._room_for(map_ops.block_front_rows_sums, gated)
+            given = (*weights.first, *weights.depthwise)
+            self._add(map_ops.block_front_rows, x, *given, sums=sums, out=gated)
         else:
             expanded = self._take(level, 2 * channels)
             self._add(map_ops.linear, x, *weights.first, norm=True, out=expanded)
@@ -348,17 +353,27 @@ class TritonEngine:
     Args:
         network: An MHNet, which must not change any more.
         kind: Type of the maps; bfloat16 where the GPU has it, else float16, if None.
+        fronts: How the first halves of blocks are done, by their channels; what is fastest on this
+            GPU if None, which takes a second to find out.
     """
 
     max_pixels = MAX_ELEMENTS
     """Pictures are restored in one piece unless the device's memory says otherwise."""
 
-    def __init__(self, network: MHNet, kind: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        network: MHNet,
+        kind: torch.dtype | None = None,
+        fronts: Mapping[int, Front] | None = None,
+    ) -> None:
         device = next(network.parameters()).device
         self.network = network
         self.config = network.config
         self.kind = MapType(kind or best_kind(device), device)
-        self.maps = NetworkMaps(network, self.kind)
+        if fronts is None and device.type == "cuda":
+            widths = [self.config.width * 2**level for level in range(LEVELS)]
+            fronts = {width: fastest_front(width, self.kind) for width in widths}
+        self.maps = NetworkMaps(network, self.kind, fronts)
         self._forwards: dict[tuple[int, int, int], Forward] = {}
 
     def plan(self, batch: int, height: int, width: int) -> Plan:

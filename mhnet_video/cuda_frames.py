@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.color import rgb_to_yuv, sample_scales
-from mhnet_video.frame import Frame, PixelLayout, Plane
+from mhnet_video.frame import DeviceFrame, Frame, PixelLayout, Plane
+from mhnet_video.hardware import planes_of_two
 
 _KINDS = {"yuv": 0, "gray": 1, "rgb": 2}
 NUM_COLORS = 24
@@ -100,7 +101,7 @@ class FrameFormat:
             chroma_row=row,
             chroma_step=2,
             bits_down=0 if bits == 8 else 16 - bits,
-            size=row * (height + (height + 1) // 2),
+            size=-(-row * (height + (height + 1) // 2) // 16) * 16,
         )
 
     @property
@@ -120,6 +121,33 @@ class FrameFormat:
             return self.height, self.width
         return -(-self.height >> self.shift_y), -(-self.width >> self.shift_x)
 
+    @property
+    def is_semi_planar(self) -> bool:
+        """Whether both chroma planes are one, as those that GPUs decode."""
+        return self.chroma_step == 2
+
+    def place(self, frame: DeviceFrame, room: Tensor) -> None:
+        """Copy a frame's planes into a slot, both in the GPU's memory; semi-planar formats only.
+
+        Args:
+            frame: Of this format.
+            room: `[size]`, uint8 or int16.
+        """
+        for target, samples in zip(self.planes_in(room), (frame.luma, frame.chroma), strict=True):
+            target.copy_(samples, non_blocking=True)
+
+    def planes_in(self, room: Tensor) -> tuple[Tensor, Tensor]:
+        """Luma `[H, W]` and chroma `[H / 2, W / 2, 2]` of a slot, as views; semi-planar formats.
+
+        Args:
+            room: `[size]`, uint8 or int16.
+        """
+        height, row = self.height, self.luma_row
+        luma = room[: height * row].view(height, row)[:, : self.width]
+        rows, columns = self.plane_size(1)
+        chroma = room[height * row : (height + rows) * row].view(rows, row)[:, : 2 * columns]
+        return luma, chroma.view(rows, columns, 2)
+
     def pack(self, frame: Frame, room: NDArray[Any]) -> None:
         """Copy a frame's planes into a slot; planar formats only.
 
@@ -135,6 +163,8 @@ class FrameFormat:
 
     def unpack(self, room: NDArray[Any], like: Frame) -> tuple[Plane, ...]:
         """Copy the planes out of a slot; what else the frame has follows them."""
+        if self.is_semi_planar:
+            return planes_of_two(*self.planes_in(torch.from_numpy(room)), self.bits_down)
         planes = []
         for index, start in enumerate(self.starts):
             rows, columns = self.plane_size(index)
@@ -235,7 +265,11 @@ class FrameFormat:
 
 
 def format_of(frame: Frame) -> FrameFormat:
-    """The format in which a frame is uploaded."""
+    """The format in which a frame is uploaded, or copied where a GPU has decoded it."""
+    if isinstance(frame, DeviceFrame):
+        return FrameFormat.semi_planar(
+            frame.layout.bits, frame.height, frame.width, frame.width, frame.rotation
+        )
     return FrameFormat.planar(frame.layout, frame.height, frame.width, frame.rotation)
 
 

@@ -10,15 +10,16 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import NUM_COLORS, FrameFormat, colors_of, format_of
-from mhnet_video.frame import Frame, Plane
+from mhnet_video.frame import DeviceFrame, Frame, Plane
+from mhnet_video.hardware import with_planes
 
 T = TypeVar("T")
 
@@ -52,6 +53,9 @@ class Queue(Protocol):
     def wait(self, event: Any) -> None:
         """Let what is added from now on wait for another queue's work."""
 
+    def wait_for_decoder(self) -> None:
+        """Let what is added from now on wait for all that decoders have begun to write."""
+
     def record(self) -> Event:
         """The point behind what has been added."""
 
@@ -84,6 +88,10 @@ class _CudaQueue:
     def wait(self, event: Any) -> None:
         self._stream.wait_event(event)
 
+    def wait_for_decoder(self) -> None:
+        # FFmpeg fills its pictures on the context's own stream, which is PyTorch's default one
+        self._stream.wait_stream(torch.cuda.default_stream(self._stream.device))
+
     def record(self) -> Event:
         event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)  # type: ignore[attr-defined]
@@ -98,7 +106,8 @@ class CudaMachine:
 
     def pinned(self, *size: int, kind: torch.dtype) -> Tensor:
         """Memory of the host that the device can read and write by itself."""
-        return torch.zeros(size, dtype=kind, pin_memory=True)
+        with torch.cuda.device(self.device):  # or another one would get a context for it
+            return torch.zeros(size, dtype=kind, pin_memory=True)
 
     def room(self, *size: int, kind: torch.dtype) -> Tensor:
         """Memory of the device."""
@@ -117,7 +126,9 @@ class Restored(NamedTuple):
     window: list[Frame]
     """The frames that the network saw, this one in the middle."""
     planes: tuple[Plane, ...] | None
-    """Its new samples; None where the network gave no finite numbers."""
+    """Its new samples; None where they are on the device, or the network gave no finite numbers."""
+    samples: tuple[Tensor, Tensor] | None = None
+    """Its new samples on the device, luma and chroma."""
 
 
 class Neighbours:
@@ -168,6 +179,8 @@ class _Batch:
     number: int
     windows: list[list[_Item]]
     done: Event
+    samples: list[Tensor] = field(default_factory=list)
+    """`[batch, size]` on the device, once the work is done, where results stay there."""
 
 
 class Room(NamedTuple):
@@ -196,6 +209,7 @@ class FramePipeline:
         make_step: Gives what computes `out` and `flags` from the rest of the room.
         batch: Windows at once.
         depth: Batches under way.
+        stays: Whether results stay on the device; of semi-planar formats only.
 
     Raises:
         torch.OutOfMemoryError: The device has too little memory.
@@ -211,8 +225,10 @@ class FramePipeline:
         *,
         batch: int = 1,
         depth: int = DEPTH,
+        stays: bool = False,
     ) -> None:
         self.form, self.batch, self.depth = form, batch, depth
+        self._stays = stays and form.is_semi_planar
         self._strength, self._frames = strength, frames
         samples, size = form.kind_of_samples, form.size
         # a window's frames, those of a batch that is not full, and as many that are going up
@@ -226,10 +242,11 @@ class FramePipeline:
         )
         self._results = machine.room(depth, batch, size, kind=samples)
         self._result_flags = machine.room(depth, batch, kind=torch.int32)
-        self._host_ring = machine.pinned(slots, size, kind=samples)
+        # what a GPU has decoded is there already
+        self._host_ring = machine.pinned(0 if form.is_semi_planar else slots, size, kind=samples)
         self._host_colors = machine.pinned(slots, NUM_COLORS, kind=torch.float32)
         self._host_slots = machine.pinned(depth, batch, frames, kind=torch.int32)
-        self._host_results = machine.pinned(depth, batch, size, kind=samples)
+        self._host_results = machine.pinned(0 if self._stays else depth, batch, size, kind=samples)
         self._host_flags = machine.pinned(depth, batch, kind=torch.int32)
         self._upload, self._compute, self._download = (machine.queue() for _ in range(3))
         self._uploaded: list[Event | None] = [None] * slots
@@ -262,7 +279,10 @@ class FramePipeline:
         earlier = self._uploaded[slot]
         if earlier is not None:
             earlier.synchronize()  # the pinned buffer may still be on its way
-        self.form.pack(frame, self._host_ring[slot].numpy())
+        if isinstance(frame, DeviceFrame):
+            self._upload.wait_for_decoder()
+        else:
+            self.form.pack(frame, self._host_ring[slot].numpy())
         self._host_colors[slot] = torch.from_numpy(colors_of(frame, self._strength))
         user = self._used[slot]
         if user is not None:
@@ -270,7 +290,10 @@ class FramePipeline:
         room = self._room
 
         def upload() -> None:
-            room.ring[slot].copy_(self._host_ring[slot], non_blocking=True)
+            if isinstance(frame, DeviceFrame):
+                self.form.place(frame, room.ring[slot])
+            else:
+                room.ring[slot].copy_(self._host_ring[slot], non_blocking=True)
             room.colors[slot].copy_(self._host_colors[slot], non_blocking=True)
 
         self._upload.run(upload)
@@ -327,8 +350,13 @@ class FramePipeline:
             self._results[number].copy_(room.out)
             self._result_flags[number].copy_(room.flags)
 
+        samples: list[Tensor] = []
+
         def download() -> None:
-            self._host_results[number].copy_(self._results[number], non_blocking=True)
+            if self._stays:
+                samples.append(self._results[number].clone())
+            else:
+                self._host_results[number].copy_(self._results[number], non_blocking=True)
             self._host_flags[number].copy_(self._result_flags[number], non_blocking=True)
 
         self._compute.run(compute)
@@ -337,7 +365,7 @@ class FramePipeline:
             self._used[slot] = computed
         self._download.wait(computed)
         self._download.run(download)
-        self._running.append(_Batch(number, windows, self._download.record()))
+        self._running.append(_Batch(number, windows, self._download.record(), samples))
         return restored
 
     def _ready(self) -> list[Restored]:
@@ -352,11 +380,17 @@ class FramePipeline:
         batch.done.synchronize()
         restored = []
         for index, window in enumerate(batch.windows):
-            planes, middle = None, window[len(window) // 2]
-            if int(self._host_flags[batch.number, index]) == 0:
+            middle = window[len(window) // 2]
+            planes, samples = None, None
+            if int(self._host_flags[batch.number, index]) != 0:
+                pass
+            elif self._stays:
+                samples = self.form.planes_in(batch.samples[0][index])
+            else:
                 room = self._host_results[batch.number, index].numpy()
                 planes = self.form.unpack(room, middle.frames[0])
-            restored.append(Restored(middle.frames, [item.frames[0] for item in window], planes))
+            seen = [item.frames[0] for item in window]
+            restored.append(Restored(middle.frames, seen, planes, samples))
         return restored
 
 
@@ -403,6 +437,7 @@ class PipedFrames:
         is_copy: Whether a frame repeats the one before it.
         machine: The device; the engine's if None.
         is_live: Whether frames are wanted as soon as can be: then they share no batch.
+        stays: Whether frames that a GPU has decoded are to come out in its memory too.
     """
 
     def __init__(
@@ -416,7 +451,9 @@ class PipedFrames:
         is_copy: Callable[[Frame, Frame], bool],
         machine: Machine | None = None,
         is_live: bool = False,
+        stays: bool = False,
     ) -> None:
+        self._stays = stays
         self._engine, self._strength = engine, strength
         self._finish, self._again = finish, again
         self._plain, self._is_copy = plain, is_copy
@@ -459,7 +496,11 @@ class PipedFrames:
 
     def _frames_of(self, results: Sequence[Restored]) -> Iterator[Frame]:
         for result in results:
-            if result.planes is None:
+            if result.samples is not None:
+                luma, chroma = result.samples
+                for frame in result.frames:
+                    yield replace(cast(DeviceFrame, frame), luma=luma, chroma=chroma)
+            elif result.planes is None:
                 # a copy's own time is all that it has for itself
                 planes = self._again(result.window).planes
                 yield from (with_planes(frame, planes) for frame in result.frames)
@@ -480,6 +521,7 @@ class PipedFrames:
                     self._strength,
                     lambda room: network_step(self._engine, form, room),
                     batch=batch,
+                    stays=self._stays,
                 )
             except torch.OutOfMemoryError:
                 self._engine.release()
@@ -493,8 +535,3 @@ class PipedFrames:
             batch //= 2
             self._most = batch
             _log.warning("the GPU's memory holds %d pictures at once, not more", batch)
-
-
-def with_planes(frame: Frame, planes: tuple[Plane, ...]) -> Frame:
-    """A frame with other samples; the plain `finish` of `PipedFrames`."""
-    return replace(frame, planes=planes)

@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from mhnet_video.errors import ReadError
-from mhnet_video.frame import Frame
-from mhnet_video.pixels import Decoded, layout_of, planes_of, to_planar
+from mhnet_video.frame import DeviceFrame, Frame, Plane
+from mhnet_video.hardware import HardwareDecoder, is_exportable, open_decoder, samples_of, twin_of
+from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, to_planar
 
 if TYPE_CHECKING:
     Packet = av.Packet[Any]
@@ -46,10 +48,12 @@ class FrameMaker:
     Args:
         time_base: Length of one unit of their times, in seconds.
         fps: Their nominal rate, for pictures without a time.
+        pixel_format: What the pictures would be on the CPU, where a GPU decodes them.
     """
 
-    def __init__(self, time_base: Fraction, fps: Fraction) -> None:
+    def __init__(self, time_base: Fraction, fps: Fraction, pixel_format: str | None = None) -> None:
         self._time_base = time_base
+        self._pixel_format = pixel_format
         self._step = max(1, round(1 / (fps * time_base)))
         self._next_pts = 0
         self._reformatter = VideoReformatter()
@@ -60,18 +64,27 @@ class FrameMaker:
         Raises:
             ValueError: Its pixels are of a kind that has no planes.
         """
-        planar = to_planar(picture, self._reformatter)
-        layout = layout_of(planar.format.name)
+        name = picture.format.name
+        is_on_gpu = is_exportable(picture)
+        planar = picture
+        planes: tuple[Plane, ...] = ()
+        if is_on_gpu:
+            twin = planar_twin(twin_of(picture))
+            name, layout = self._pixel_format or twin, layout_of(twin)
+        else:
+            planar = to_planar(picture, self._reformatter)
+            layout = layout_of(planar.format.name)
         if layout is None:
-            raise ValueError(f"{picture.format.name} pixels are not supported")
-        planes = planes_of(planar)
+            raise ValueError(f"{name} pixels are not supported")
+        if not is_on_gpu:
+            planes = planes_of(planar)
         pts = picture.pts if picture.pts is not None else picture.dts
         if pts is None:
             pts = self._next_pts
         self._next_pts = pts + (picture.duration or self._step)
-        is_full = picture.color_range == _FULL_RANGE or "yuvj" in picture.format.name
+        is_full = picture.color_range == _FULL_RANGE or "yuvj" in name
         display_matrix = _display_matrix(picture)
-        return Frame(
+        frame = Frame(
             planes=planes,
             layout=layout,
             pts=pts,
@@ -82,7 +95,7 @@ class FrameMaker:
             duration=picture.duration or 0,
             tags={
                 "decoded": Decoded(planar, planes),
-                "pixel_format": picture.format.name,
+                "pixel_format": name,
                 "color_range": _FULL_RANGE if is_full else picture.color_range,
                 "colorspace": picture.colorspace,
                 "color_primaries": picture.color_primaries,
@@ -91,6 +104,11 @@ class FrameMaker:
                 "display_matrix": display_matrix,
             },
         )
+        if not is_on_gpu:
+            return frame
+        luma, chroma, bits_down = samples_of(picture)
+        values = {each.name: getattr(frame, each.name) for each in fields(frame)}
+        return DeviceFrame(**values, luma=luma, chroma=chroma, bits_down=bits_down, picture=picture)
 
 
 class Decoder:
@@ -114,9 +132,23 @@ class Decoder:
         self.damaged = 0
         """Packets and frames lost so far."""
         self._expected = 0
+        self._hardware: HardwareDecoder | None = None
         self._maker = FrameMaker(self.time_base, fps)
         self._read_packets = 0
         self._read_bytes = 0
+
+    def accelerate(self, index: int) -> None:
+        """Decode on a GPU where that is possible; nothing changes where it is not.
+
+        Args:
+            index: The GPU's number.
+        """
+        self._hardware = open_decoder(self.container, self.stream, index, self._on_cpu)
+
+    def close(self) -> None:
+        """Give back what decodes on a GPU."""
+        if self._hardware is not None:
+            self._hardware.close()
 
     def estimate_frames(self) -> int | None:
         """Frames of the whole file, by those of the part that is read; None where not known."""
@@ -155,13 +187,9 @@ class Decoder:
         if packet.is_corrupt:
             self.damaged += 1
             self._expected += 1
-        try:
-            pictures = self.stream.decode(packet if packet.size else None)
-        except EOFError:
-            return []
-        except (FFmpegError, ValueError, MemoryError):
-            self.damaged += 1
-            return []
+        whole = packet if packet.size else None
+        decode = self._on_cpu if self._hardware is None else self._hardware.decode
+        pictures = decode(whole)
         for picture in pictures:
             # damage that a packet was counted for shows again in its picture
             if picture.is_corrupt and not self._expected:
@@ -169,6 +197,16 @@ class Decoder:
             elif picture.is_corrupt:
                 self._expected -= 1
         return pictures
+
+    def _on_cpu(self, packet: Packet | None) -> list[av.VideoFrame]:
+        """The pictures that a packet, or None for the end, brings forth; failures are counted."""
+        try:
+            return self.stream.decode(packet)
+        except EOFError:
+            return []
+        except (FFmpegError, ValueError, MemoryError):
+            self.damaged += 1
+            return []
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
         try:
@@ -180,7 +218,9 @@ class Decoder:
 
     def items(self) -> Iterator[Item]:
         """Frames and packets in the order of the file; may be asked for again after a search."""
-        self._maker = FrameMaker(self.time_base, self.fps)
+        self._maker = FrameMaker(self.time_base, self.fps, self.stream.pix_fmt)
+        if self._hardware is not None:
+            self._hardware.restart()
         for packet in self._packets():
             # the packets that flush decoders at the end carry the number of no stream
             if packet.stream.index == self.stream.index:

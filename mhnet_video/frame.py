@@ -68,7 +68,44 @@ class Frame:
         size = self.width, self.height
         return size if self.rotation % 180 == 0 else size[::-1]
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the samples hold."""
+        return sum(plane.nbytes for plane in self.planes)
+
     def __repr__(self) -> str:
         """Show the shape, not the samples."""
         size = f"{self.width}x{self.height}"
         return f"Frame({size} {self.layout.name}, {float(self.pts * self.time_base):.3f} s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DeviceFrame(Frame):
+    """A picture whose samples are in a GPU's memory, in two planes as its decoder left them.
+
+    `planes` is empty: whoever wants samples on the host asks `hardware.on_host` for them.
+    """
+
+    luma: Any
+    """`[h, w]` uint8, or int16 with the bits of uint16, a tensor; rows may be strided."""
+    chroma: Any
+    """`[h / 2, w / 2, 2]`, likewise."""
+    bits_down: int
+    """Unused bits below a sample's: 6 in P010."""
+    picture: Any
+    """FFmpeg's picture as it was decoded, in the GPU's memory too."""
+
+    @property
+    def height(self) -> int:
+        """Rows of luma."""
+        return int(self.luma.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of luma."""
+        return int(self.luma.shape[1])
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the samples hold."""
+        return int(self.height * self.width * 3 // 2 * self.luma.element_size())

@@ -4,9 +4,9 @@ Whatever is linear and stands between two products is folded into one of them in
 LayerNorm's weight and bias, the block's own gains, chains of 1x1 convolutions and pixel shuffles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +19,21 @@ from mhnet_video.network import (
     structure_obstacle,
 )
 
-FUSED_FRONT_CHANNELS = {torch.float16: 32, torch.bfloat16: 32, torch.float32: 16}
-"""Most channels whose first half of a block is one pass.
+Front = Literal["dense", "rows", "split"]
+"""How the first half of a block is done: in one pass as a dense 3x3 convolution, in one pass down
+the rows, or in two passes."""
 
-It costs nine times the arithmetic of the 1x1, 144 C**2 operations for each pixel, and saves the
+DENSE_CHANNELS = {torch.float16: 32, torch.bfloat16: 32, torch.float32: 16}
+"""Most channels of which the first half of a block is `dense` where nothing has been measured.
+
+It costs nine times the arithmetic of the 1x1, 36 C**2 operations for each pixel, and saves the
 traffic of a map twice as wide, 4 C elements: worth it while the first takes less time.
 """
+
+
+def usual_front(channels: int, kind: torch.dtype) -> Front:
+    """How the first half of a block is done where nothing has been measured."""
+    return "dense" if channels <= DENSE_CHANNELS[kind] else "split"
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def _taps(convolution: Any) -> Tensor:
     return convolution.weight.detach().double().flatten(1).t()
 
 
-def dense(weight: Tensor) -> Tensor:
+def nine_matrices(weight: Tensor) -> Tensor:
     """The weights of a 3x3 convolution, from `[M, K, 3, 3]` to `[9, M, K]`."""
     return weight.detach().double().flatten(2).permute(2, 0, 1)
 
@@ -72,8 +81,10 @@ def _normed(convolution: Any, norm: Any) -> tuple[Tensor, Tensor]:
 class BlockMaps:
     """A NAFBlock's weights; see `kernels.map_ops` for their order."""
 
-    front: tuple[Tensor, Tensor, Tensor] | None
-    """Of `block_front`; None where the first half is two passes."""
+    front: Front
+    """How the first half is done."""
+    dense: tuple[Tensor, Tensor, Tensor] | None
+    """Of `block_front`; None where that is not how."""
     first: tuple[Tensor, Tensor]
     depthwise: tuple[Tensor, Tensor]
     attention: tuple[Tensor, Tensor]
@@ -81,22 +92,21 @@ class BlockMaps:
     """Of `block_back`."""
 
 
-def pack_block(block: NAFBlock, kind: MapType, *, fused_front: bool | None = None) -> BlockMaps:
+def pack_block(block: NAFBlock, kind: MapType, front: Front | None = None) -> BlockMaps:
     """Fold a block's weights.
 
     Args:
         block: The block.
         kind: Where they go.
-        fused_front: Whether the first half is to be one pass; by the channels if None.
+        front: How the first half is to be done; the usual way if None.
     """
     channels = block.conv3.weight.shape[0]
     weight, bias = _normed(block.conv1, block.norm1)
     taps = _taps(block.conv2)
-    if fused_front is None:
-        fused_front = channels <= FUSED_FRONT_CHANNELS[kind.kind]
-    front = None
-    if fused_front:
-        front = (
+    front = front or usual_front(channels, kind.kind)
+    dense = None
+    if front == "dense":
+        dense = (
             kind.maps(taps[:, :, None] * weight),
             kind.exact(taps * bias),
             kind.exact(_vector(block.conv2.bias)),
@@ -105,6 +115,7 @@ def pack_block(block: NAFBlock, kind: MapType, *, fused_front: bool | None = Non
     beta, gamma = _vector(block.beta), _vector(block.gamma)
     return BlockMaps(
         front=front,
+        dense=dense,
         first=(kind.maps(weight), kind.exact(bias)),
         depthwise=(kind.exact(taps), kind.exact(_vector(block.conv2.bias))),
         attention=(kind.exact(_matrix(block.sca[1])), kind.exact(_vector(block.sca[1].bias))),
@@ -213,13 +224,24 @@ def pack_fusion(
 class NetworkMaps:
     """All weights of a network, folded once."""
 
-    def __init__(self, network: MHNet, kind: MapType) -> None:
+    def __init__(
+        self, network: MHNet, kind: MapType, fronts: Mapping[int, Front] | None = None
+    ) -> None:
         """Fold.
 
         Args:
             network: Any that `obstacle` has nothing against.
             kind: Where the weights go.
+            fronts: How the first halves of blocks are done, by their channels; the usual way for
+                those that are not in it.
         """
+        fronts = fronts or {}
+
+        def packed(blocks: Any) -> list[BlockMaps]:
+            return [
+                pack_block(block, kind, fronts.get(block.conv3.weight.shape[0])) for block in blocks
+            ]
+
         self.config = config = network.config
         self.kind = kind
         stage: Any = network.stage1
@@ -227,14 +249,14 @@ class NetworkMaps:
         intro2 = network.intro2.weight.detach().double()
         other = torch.einsum("mk,kcyx->mcyx", side, intro2)
         intro = stage.intro.weight.detach().double()
-        self.intro = kind.maps(dense(torch.cat([intro, other])))
+        self.intro = kind.maps(nine_matrices(torch.cat([intro, other])))
         bias = _vector(stage.intro.bias)
         self.intro_bias = kind.exact(torch.cat([bias, torch.zeros_like(bias)]))
-        self.encoders = [[pack_block(block, kind) for block in level] for level in stage.encoders]
+        self.encoders = [packed(level) for level in stage.encoders]
         self.downs = [pack_halve(each, kind) for each in stage.downs]
         self.attention = pack_attention(stage.middle_blks[0], kind)
         self.ups = [pack_double(each[0], kind) for each in stage.ups]
-        self.decoders = [[pack_block(block, kind) for block in level] for level in stage.decoders]
+        self.decoders = [packed(level) for level in stage.decoders]
         self.join = kind.maps(_matrix(network.concat12)[:, config.width :])
         refine: Any = network.stage2
         self.norms, self.groups, self.fusions = [], [], []
@@ -242,11 +264,11 @@ class NetworkMaps:
             norm = refine.get_submodule(f"norm{number}")
             self.norms.append((kind.exact(_vector(norm.weight)), kind.exact(_vector(norm.bias))))
             blocks = refine.get_submodule(f"CABG{number}")
-            self.groups.append([pack_block(block, kind) for block in blocks])
+            self.groups.append(packed(blocks))
             chains = [refine.chain(side, number) for side in ("enc", "dec")]
             fusion = refine.get_submodule(f"skff{number}")
             self.fusions.append(pack_fusion(fusion, chains[0], chains[1], kind))
-        self.ending = kind.maps(dense(network.ending.weight))
+        self.ending = kind.maps(nine_matrices(network.ending.weight))
 
 
 def obstacle(network: MHNet) -> str:

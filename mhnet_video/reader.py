@@ -46,7 +46,7 @@ _SEARCH_MARGINS = (0, 2, 10, 60)
 def size_in_bytes(item: object) -> int:
     """Memory that an item of a stream holds."""
     if isinstance(item, Frame):
-        return sum(plane.nbytes for plane in item.planes)
+        return item.num_bytes
     return item.size if isinstance(item, av.Packet) else 0
 
 
@@ -317,10 +317,21 @@ class VideoReader:
             "copy it again from where it was recorded."
         )
 
+    def decode_on_gpu(self, index: int) -> None:
+        """Decode on a GPU if it can, from there on where it fails on the CPU; the log says which.
+
+        To be called before there are items. Frames are then `DeviceFrame`, for the most part.
+
+        Args:
+            index: The GPU's number, as PyTorch counts them.
+        """
+        self._decoder.accelerate(index)
+
     def close(self) -> None:
         """End the thread and close the file."""
         if self._stage is not None and not self._stage.close(timeout_seconds=5):
             return  # the thread waits for input that may never come: the file is still its own
+        self._decoder.close()
         self.container.close()
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import is_
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from mhnet_video.color import add_residual, keep_boxes, to_rgb
 from mhnet_video.config import Box
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
-from mhnet_video.frame import Frame, Plane
+from mhnet_video.frame import DeviceFrame, Frame, Plane
+from mhnet_video.hardware import on_host, with_planes
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model
 
 if TYPE_CHECKING:
+    from mhnet_video.cuda_engine import TritonEngine
     from mhnet_video.cuda_stream import PipedFrames
 
 T = TypeVar("T")
@@ -148,6 +150,8 @@ class Restorer:
     for them."""
     repeated: int
     """Frames of the latest stream that took no time: they were the ones before them again."""
+    stays_on_gpu: bool
+    """Whether frames that a GPU has decoded come out of a stream in its memory, where they can."""
 
     def __init__(
         self,
@@ -169,6 +173,7 @@ class Restorer:
         self.scale = scale
         self.keep = tuple(Box(*box) for box in keep)
         self.passed_through = self.repeated = 0
+        self.stays_on_gpu = False
         if isinstance(model, MHNet):
             self.name, network = "custom", model.to(self.device).eval()
         else:
@@ -214,33 +219,42 @@ class Restorer:
                 self._check_size(item.height, item.width)
             yield item
 
-    def _piped(self) -> "PipedFrames | None":
-        """What restores streams where the network is on a GPU and its kernels run."""
+    @property
+    def gpu(self) -> int | None:
+        """The number of the GPU whose kernels restore streams; None where others do."""
         if self.engine.name != "triton" or self.scale < 1 or self.strength == 0:
             return None
-        from mhnet_video.cuda_engine import TritonEngine
+        return self.device.index or 0
+
+    def _piped(self) -> "PipedFrames | None":
+        """What restores streams where the network is on a GPU and its kernels run."""
+        if self.gpu is None:
+            return None
         from mhnet_video.cuda_stream import PipedFrames
 
-        engine = self.engine.engine
-        assert isinstance(engine, TritonEngine)
         return PipedFrames(
-            engine,
+            cast("TritonEngine", self.engine.engine),
             self.strength,
             finish=self._finished,
             again=self._again,
             plain=self._plain,
             is_copy=_looks_equal,
+            # boxes are put back on the host
+            stays=self.stays_on_gpu and not self.keep,
         )
 
     def _finished(self, frame: Frame, planes: tuple[Plane, ...]) -> Frame:
         """A frame with the planes that came from the GPU."""
         # alpha is the source's own, and stays
-        keep_boxes(frame, planes[: len(planes) - frame.layout.has_alpha], self.keep)
-        return replace(frame, planes=planes)
+        if self.keep:
+            frame = on_host(frame)
+            keep_boxes(frame, planes[: len(planes) - frame.layout.has_alpha], self.keep)
+        return with_planes(frame, planes)
 
     def _again(self, window: Sequence[Frame]) -> Frame:
         """The middle frame of a window, in float32."""
         self._last = None
+        window = [on_host(frame) for frame in window]
         seen = [self._upright(frame) for frame in window]
         return self._restored(window[len(window) // 2], seen, is_exact=True)
 
@@ -252,6 +266,7 @@ class Restorer:
             if not isinstance(item, Frame) or self.strength == 0:
                 yield item
             else:
+                item = on_host(item)
                 self._check_size(item.height, item.width)
                 is_equal = last is not None and _looks_equal(last[0], item)
                 rgb = last[1] if last is not None and is_equal else self._upright(item)
@@ -485,6 +500,14 @@ def _is_finite(x: Tensor) -> bool:
 
 def _looks_equal(a: Frame, b: Frame) -> bool:
     """Whether two frames are the same picture, sample by sample."""
+    if isinstance(a, DeviceFrame) or isinstance(b, DeviceFrame):
+        return (
+            isinstance(a, DeviceFrame)
+            and isinstance(b, DeviceFrame)
+            and (a.matrix, a.full_range, a.rotation) == (b.matrix, b.full_range, b.rotation)
+            and torch.equal(a.luma, b.luma)
+            and torch.equal(a.chroma, b.chroma)
+        )
     return (a.layout, a.matrix, a.full_range, a.rotation) == (
         b.layout,
         b.matrix,

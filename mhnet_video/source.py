@@ -8,6 +8,7 @@ from os import PathLike
 
 import av
 import av.logging
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 
@@ -23,8 +24,12 @@ _FOREIGN_FORMATS = {
 }
 
 
-def open_source(source: str | PathLike[str]) -> InputContainer:
+def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) -> InputContainer:
     """Open a file, an address, or `-` for standard input.
+
+    Args:
+        source: What to open.
+        hwaccel: A device for the decoders; None for the CPU.
 
     Raises:
         ReadError: There is no such file, or it is no video.
@@ -53,6 +58,7 @@ def open_source(source: str | PathLike[str]) -> InputContainer:
             mode="r",
             container_options=options,
             metadata_errors="surrogateescape",
+            hwaccel=hwaccel,
         )
     except (FFmpegError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):

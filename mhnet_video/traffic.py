@@ -5,6 +5,7 @@ the time to expect. Counted on the `meta` device, which has shapes and no memory
 none.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from mhnet_video.cuda_engine import Plan, TritonEngine
 from mhnet_video.kernels.dispatch import Launch, num_bytes, recording
+from mhnet_video.map_weights import Front
 from mhnet_video.network import LEVELS, MHNet, NetworkConfig
 
 
@@ -31,13 +33,18 @@ class Traffic:
 
 
 def planned(
-    config: NetworkConfig, height: int, width: int, kind: torch.dtype, batch: int = 1
+    config: NetworkConfig,
+    height: int,
+    width: int,
+    kind: torch.dtype,
+    batch: int = 1,
+    fronts: Mapping[int, Front] | None = None,
 ) -> Plan:
     """A plan without memory."""
     with torch.device("meta"):
         network = MHNet(config).eval().requires_grad_(False)
     with recording():
-        return TritonEngine(network, kind).plan(batch, height, width)
+        return TritonEngine(network, kind, fronts).plan(batch, height, width)
 
 
 def launches(plan: Plan) -> list[tuple[str, Launch]]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -20,6 +21,7 @@ from mhnet_video.decoding import Item, Packet
 from mhnet_video.encoder import Encoding, encoder_options, working_encoders
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.hardware import Surfaces, on_host, open_surfaces
 from mhnet_video.jpeg import with_segments_of
 from mhnet_video.notes import Notes, counted
 from mhnet_video.pixels import Converter
@@ -91,6 +93,9 @@ class VideoWriter:
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
         self._sink = Sink(destination, overwrite=overwrite)
         self._held: list[Item] = []
+        self._surfaces: Surfaces | None = None
+        # the frame that an encoder was opened with, and what came of it
+        self._early: tuple[Frame, list[Packet]] | None = None
         self._container: OutputContainer | None = None
         self._context: Any = None
         self._stream: VideoStream | None = None
@@ -132,7 +137,7 @@ class VideoWriter:
         frames = [item for item in self._held if isinstance(item, Frame)]
         if not frames or len(frames) >= _MAX_HELD_FRAMES or self._kind is None:
             return bool(frames)
-        if sum(plane.nbytes for frame in frames for plane in frame.planes) > _MAX_HELD_BYTES:
+        if sum(frame.num_bytes for frame in frames) > _MAX_HELD_BYTES:
             return True
         seen = {item.stream_index for item in self._held if not isinstance(item, Frame)}
         streams = self._reader.container.streams.audio
@@ -144,7 +149,10 @@ class VideoWriter:
             self.encoder, self._options, kind=self._kind, reader=self._reader, frame=frame
         )
         self.pixel_format = encoding.pixel_format
-        self._converter = Converter(encoding.pixel_format, encoding.width, encoding.height)
+        if self._kind is not None:
+            self._surfaces = open_surfaces(frame, encoding)
+        wanted = self._surfaces.host_format if self._surfaces else encoding.pixel_format
+        self._converter = Converter(wanted, encoding.width, encoding.height)
         self._size = (frame.width, frame.height)
         self._time_base = encoding.time_base
         self._origin = self._reader.origin or Fraction(0)
@@ -221,11 +229,17 @@ class VideoWriter:
                 f"{assert_kind} cannot hold what the encoder {self.encoder} makes; "
                 "choose another one, or end the output in .mkv."
             ) from error
+        if self._surfaces is not None:
+            encoding = replace(encoding, pixel_format=self._surfaces.pixel_format)
         encoding.apply(stream.codec_context)
         stream.time_base = encoding.time_base
         if self._kind is not None and self._kind.has_rotation:
             stream.set_display_matrix(frame.tags.get("display_matrix"))
-        stream.codec_context.open()
+        if self._surfaces is None:
+            stream.codec_context.open()
+        else:
+            # it learns from its first picture where in the GPU's memory pictures are
+            self._early = frame, stream.encode(self._picture(frame))
         self._stream = stream
         self._context = stream.codec_context
         if self._kind is not None:
@@ -258,6 +272,19 @@ class VideoWriter:
     # one item after the other
 
     def _encode(self, frame: Frame) -> None:
+        early, self._early = self._early, None
+        try:
+            if early is not None and early[0] is frame:
+                packets = early[1]
+            else:
+                packets = self._encoded(self._picture(frame))
+        except (FFmpegError, OSError, ValueError) as error:
+            raise self._error(error) from error
+        self._mux(packets)
+        self.frames += 1
+
+    def _picture(self, frame: Frame) -> av.VideoFrame:
+        """What the encoder is given for a frame."""
         if (frame.width, frame.height) != self._size:
             self.notes.scaled += 1
         time = frame.pts * frame.time_base - self._origin
@@ -267,19 +294,17 @@ class VideoWriter:
             pts = self._last_pts + 1
             self.notes.moved += 1
         self._last_pts = pts
-        try:
-            picture = self._converter.convert(frame)
-            picture.pts = pts
-            picture.time_base = self._time_base
-            duration = frame.duration * frame.time_base or 1 / self._reader.fps
-            picture.duration = max(1, round(duration / self._time_base))
-            self._end = max(self._end, pts + picture.duration)
-            picture.pict_type = 0
-            packets = self._encoded(picture)
-        except (FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from error
-        self._mux(packets)
-        self.frames += 1
+        if self._surfaces is not None and self._surfaces.takes(frame):
+            picture = self._surfaces.picture(frame)
+        else:
+            picture = self._converter.convert(on_host(frame))
+        picture.pts = pts
+        picture.time_base = self._time_base
+        duration = frame.duration * frame.time_base or 1 / self._reader.fps
+        picture.duration = max(1, round(duration / self._time_base))
+        self._end = max(self._end, pts + picture.duration)
+        picture.pict_type = 0
+        return picture
 
     def _encoded(self, picture: av.VideoFrame | None) -> list[Packet]:
         return (self._stream or self._context).encode(picture)

@@ -1,306 +1,188 @@
-"""Measure the GPU path: kernels, networks and streams, each checked before it is timed.
+"""Measure the GPU path: kernels, networks, streams and files, each checked before it is timed.
 
 `python -m mhnet_video.pipelines.bench_gpu FILE` writes all figures to one JSON file, again after
-every section, so that a run that is cut short leaves what it had. `--dry` runs the same code on
-tiny sizes in Triton's interpreter, on no GPU at all; its times mean nothing.
+every row, so that a run that is cut short leaves what it had; `--seconds` says when to begin
+nothing more. `--dry` runs the same code on tiny sizes in Triton's interpreter, on no GPU at all;
+its times mean nothing.
 """
 
 import argparse
 import json
-import platform
-import statistics
+import logging
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from fractions import Fraction
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from mhnet_video.config import RestoreConfig
+from mhnet_video.cost import count_macs
 from mhnet_video.cuda_engine import Forward, TritonEngine, best_kind
 from mhnet_video.cuda_frames import format_of
 from mhnet_video.cuda_stream import CudaMachine, FramePipeline, batch_of, network_step
-from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.kernels import map_reference as reference
+from mhnet_video.encoder import working_encoders
+from mhnet_video.frame import Frame
+from mhnet_video.kernels import dispatch
 from mhnet_video.network import MHNet, NetworkConfig
+from mhnet_video.pipelines.bench_kernels import (
+    Clock,
+    decibels,
+    measure_kernels,
+    measure_machine,
+)
+from mhnet_video.pipelines.bench_scene import make_frames, write_clip
+from mhnet_video.pipelines.restore import Progress, restore_video
+from mhnet_video.reader import VideoReader
+from mhnet_video.restorer import Restorer
 from mhnet_video.traffic import count, memory, planned
+from mhnet_video.weights import list_models, load_model
 
 LEAST_DECIBELS = 28.0
 """How near a residual must be to float32's for its time to be told, in dB below its own deviation:
 rounding to bfloat16 leaves some 38."""
-_LEAST_KERNEL_DECIBELS = 40.0
-_LAYOUT = PixelLayout("yuv420p", "yuv", 8, 1, 1)
-
-NETWORKS = {
-    "realtime": NetworkConfig(
-        width=16, patch=2, frames=3, encoder_blocks=(1, 1, 1, 4), group_blocks=(1, 1, 1, 1)
-    ),
-    "middle": NetworkConfig(
-        width=32, patch=2, frames=3, encoder_blocks=(1, 1, 1, 8), group_blocks=(2, 2, 2, 2)
-    ),
-    "paper": NetworkConfig(),
-}
-"""The real-time model's sizes, ones between, and the paper's."""
+_LARGER_WIDTH = 32
+_LARGER = NetworkConfig(
+    width=_LARGER_WIDTH, patch=2, frames=5, encoder_blocks=(1, 1, 2, 6), group_blocks=(2, 2, 1, 1)
+)
+"""Stands for a larger model where none is shipped."""
+Case = tuple[str, int, int]
+"""A network's name, height and width."""
 
 
-class _Clock:
-    """Times work on a device."""
-
-    def __init__(self, device: torch.device, seconds: float) -> None:
-        self.device, self.seconds = device, seconds
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def milliseconds(self, work: Callable[[], Any]) -> dict[str, float]:
-        """Median and 20th and 80th percentile of a call."""
-        for _ in range(3 if self.device.type == "cuda" else 0):
-            work()
-        self.wait()
-        times: list[float] = []
-        end = time.monotonic() + self.seconds
-        while len(times) < 2 or (time.monotonic() < end and len(times) < 100):
-            self.wait()
-            begin = time.perf_counter()
-            work()
-            self.wait()
-            times.append(1000 * (time.perf_counter() - begin))
-        tenths = statistics.quantiles(times, n=10, method="inclusive")
-        return {"median": tenths[4], "low": tenths[1], "high": tenths[7]}
+def networks() -> dict[str, NetworkConfig]:
+    """The networks to measure: all that are shipped, a larger one, and the paper's."""
+    found = {model.name: model.config for model in list_models()}
+    if all(config.width < _LARGER_WIDTH for config in found.values()):
+        found["larger"] = _LARGER
+    return {**found, "paper": NetworkConfig()}
 
 
-def _decibels(found: Tensor, expected: Tensor, peak: float) -> float:
-    error = (found.double() - expected.double()).square().mean().sqrt()
-    return float(20 * torch.log10(peak / error.clamp_min(1e-12)))
-
-
-def network_of(config: NetworkConfig, device: torch.device) -> MHNet:
-    """A network whose every block matters; fresh ones pass their input through."""
+def network_of(name: str, device: torch.device) -> MHNet:
+    """A shipped model, or a network whose every block matters; fresh ones pass their input."""
+    if name in {model.name for model in list_models()}:
+        return load_model(name, device)
     generator = torch.Generator().manual_seed(0)
-    network = MHNet(config).eval().requires_grad_(False)
-    for name, parameter in network.named_parameters():
-        if name.endswith(("beta", "gamma")):
+    network = MHNet(networks()[name]).eval().requires_grad_(False)
+    for parameter_name, parameter in network.named_parameters():
+        if parameter_name.endswith(("beta", "gamma")):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 5)
     return network.to(device)
 
 
-def _machine(clock: _Clock, small: bool) -> dict[str, Any]:
-    device = clock.device
-    found: dict[str, Any] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": platform.processor() or platform.machine(),
-    }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        found["device"] = properties.name
-        found["capability"] = f"{properties.major}.{properties.minor}"
-        found["memory_gb"] = properties.total_memory / 1e9
-    import triton
-
-    found["triton"] = triton.__version__
-    kind = best_kind(device)
-    elements = 1 << (12 if small else 29)
-    source = torch.zeros(elements, dtype=kind, device=device)
-    target = torch.empty_like(source)
-    copy = clock.milliseconds(lambda: target.copy_(source))["median"]
-    found["copy_gbs"] = 2 * elements * kind.itemsize / copy / 1e6
-    side = 64 if small else 8192
-    a = torch.zeros(side, side, dtype=kind, device=device)
-    product = clock.milliseconds(lambda: a @ a)["median"]
-    found["product_tflops"] = 2 * side**3 / product / 1e9
-    return found
-
-
-def _kernel_cases(
-    channels: int, height: int, width: int, kind: torch.dtype, device: torch.device
-) -> Iterator[tuple[str, Callable[..., Any], Callable[..., Any], list[Any]]]:
-    """Name, kernel, meaning, and the arguments of both."""
-    generator = torch.Generator().manual_seed(1)
-
-    def maps(*size: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(size, generator=generator) * scale).to(device, kind)
-
-    def exact(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator).to(device)
-
-    c, spread = channels, channels**-0.5
-    x = maps(1, height, width, c)
-    weight, bias = maps(2 * c, c, scale=spread), exact(2 * c)
-    yield (
-        "LayerNorm + 1x1",
-        partial(map_ops.linear, norm=True),
-        lambda x, w, b: reference.linear(x, w, b, True, False, None, [], 1e-6),
-        [x, weight, bias],
-    )
-    yield (
-        "depthwise 3x3 + gate",
-        partial(map_ops.depthwise, gate=True),
-        lambda x, w, b: reference.depthwise(x, w, b, True),
-        [maps(1, height, width, 2 * c), exact(9, 2 * c) / 3, bias],
-    )
-    if c <= 64:
-        yield (
-            "first half of a block in one pass",
-            map_ops.block_front,
-            partial(reference.block_front, eps=1e-6),
-            [x, maps(9, 2 * c, c, scale=spread / 3), exact(9, 2 * c), bias],
-        )
-    if map_ops.block_back_fits(c, kind):
-        weights = [w for rows in (c, 2 * c, c) for w in (maps(rows, c, scale=spread), exact(rows))]
-        yield (
-            "second half of a block",
-            lambda gated, x, gain, *w: map_ops.block_back(gated, x, gain, w),
-            lambda gated, x, gain, *w: reference.block_back(gated, x, gain, w, None, 1e-6),
-            [maps(1, height, width, c), x, exact(1, c), *weights],
-        )
-    half = [maps(1, height // 2, width // 2, 2 * c) for _ in range(2)]
-    matrices = [maps(4 * c, 2 * c, scale=spread) for _ in range(2)]
-    yield (
-        "fusion",
-        lambda x, low, high, a, b, shares, scale, shift: map_ops.fuse(
-            x, low, high, a, b, shares=shares, scale=scale, shift=shift
-        ),
-        partial(reference.fuse, eps=1e-6),
-        [x, *half, *matrices, exact(1, 3, c), exact(c), exact(c)],
-    )
-    if c > 64:  # not at full resolution, from which the attention is four steps down
-        return
-    yield (
-        "attention",
-        map_ops.attention,
-        reference.attention,
-        [maps(1, max(1, height // 16), max(1, width // 16), 48 * c), exact(8), exact(4)],
-    )
-
-
-def _kernels(clock: _Clock, sizes: list[tuple[int, int, int]]) -> Iterator[dict[str, Any]]:
-    """Every kernel against eager PyTorch in the same type."""
-    kind = best_kind(clock.device)
-    for channels, height, width in sizes:
-        for name, kernel, meaning, given in _kernel_cases(
-            channels, height, width, kind, clock.device
-        ):
-            row: dict[str, Any] = {"kernel": name, "channels": channels, "size": [width, height]}
-            floats = [each.float() if isinstance(each, Tensor) else each for each in given]
-            expected = meaning(*floats)
-            peak = float(expected.float().std()) or 1.0
-            row["decibels"] = _decibels(kernel(*given), expected, peak)
-            del floats, expected
-            if row["decibels"] >= _LEAST_KERNEL_DECIBELS:
-                with dispatch.recording() as launches:
-                    kernel(*given)
-                row["ms"] = clock.milliseconds(partial(kernel, *given))
-                row["gbs"] = sum(each.num_bytes for each in launches) / row["ms"]["median"] / 1e6
-                same = [
-                    each.to(kind) if isinstance(each, Tensor) and name != "attention" else each
-                    for each in given
-                ]
-                if name == "attention":
-                    same[0] = same[0].float()
-                row["eager_ms"] = clock.milliseconds(partial(meaning, *same))
-            yield row
-
-
 def _networks(
-    clock: _Clock, cases: list[tuple[str, int, int]], deadline: float
+    clock: Clock, cases: list[Case], machine: dict[str, Any], deadline: float
 ) -> Iterator[dict[str, Any]]:
     """Networks alone: the engine's graph against eager PyTorch."""
     device, kind = clock.device, best_kind(clock.device)
     for name, height, width in cases:
         if time.monotonic() > deadline:
             return
-        config = NETWORKS[name]
-        network = network_of(config, device)
-        channels = 3 * config.frames
-        window = torch.rand(1, channels, height, width, device=device)
+        network = network_of(name, device)
+        config = network.config
+        window = torch.rand(1, 3 * config.frames, height, width, device=device)
         row: dict[str, Any] = {"network": name, "size": [width, height], "kind": str(kind)}
         with dispatch.off():
             expected = network.residual(window)
-        engine = TritonEngine(network, kind)
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        row["decibels"] = _decibels(engine.residuals(window), expected, float(expected.std()))
-        traffic = count(planned(config, height, width, kind))
-        row["bytes"] = sum(each.moved for each in traffic)
-        row["planned_memory"] = memory(planned(config, height, width, kind))
+        engine = TritonEngine(network, kind)
+        begin = time.monotonic()
+        row["decibels"] = decibels(engine.residuals(window), expected, float(expected.std()))
+        row["ready_seconds"] = time.monotonic() - begin
+        del expected
+        plan = planned(config, height, width, kind)
+        row["bytes"] = sum(each.moved for each in count(plan))
+        row["macs"] = count_macs(config, height, width)
+        row["planned_memory"] = memory(plan)
         if row["decibels"] >= LEAST_DECIBELS:
             forward: Forward = next(iter(engine._forwards.values()))
             if device.type == "cuda":
                 row["memory"] = torch.cuda.memory_allocated(device) - before
             row["ms"] = clock.milliseconds(forward.run)
-            row["gbs"] = row["bytes"] / row["ms"]["median"] / 1e6
+            seconds = row["ms"]["median"] / 1000
+            row["of_copy"] = row["bytes"] / seconds / 1e9 / machine["copy_gbs"]
+            row["of_product"] = 2 * row["macs"] / seconds / 1e12 / machine["product_tflops"]
+            del forward
             engine.release()
-            narrow = network_of(config, device).to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            narrow = network_of(name, device).to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
             given = window.to(kind).contiguous(memory_format=torch.channels_last)
             with dispatch.off():
                 row["eager_ms"] = clock.milliseconds(partial(narrow.residual, given))
+            row["against_eager"] = row["eager_ms"]["median"] / row["ms"]["median"]
             del narrow
         yield row
 
 
-def _compiled(
-    clock: _Clock, cases: list[tuple[str, int, int]], deadline: float
-) -> Iterator[dict[str, Any]]:
-    """`torch.compile(mode="max-autotune")` on the same networks, as time is left."""
+def compile_and_time(name: str, height: int, width: int, *, seconds: float) -> dict[str, Any]:
+    """`torch.compile(mode="max-autotune")` on one network; prints nothing.
+
+    Args:
+        name: Of the network.
+        height: In pixels.
+        width: In pixels.
+        seconds: How long to time it.
+    """
+    clock = Clock(torch.device("cuda"), seconds)
     kind = best_kind(clock.device)
-    for name, height, width in cases:
-        if time.monotonic() > deadline:
+    network = network_of(name, clock.device).to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiled = torch.compile(network.residual, mode="max-autotune")
+    window = torch.rand(1, 3 * network.config.frames, height, width, device=clock.device)
+    given = window.to(kind).contiguous(memory_format=torch.channels_last)
+    begin = time.monotonic()
+    with dispatch.off():
+        compiled(given)  # type: ignore[no-untyped-call]
+        clock.wait()
+        took = time.monotonic() - begin
+        return {"compile_seconds": took, "ms": clock.milliseconds(partial(compiled, given))}
+
+
+def _compiled(cases: list[Case], deadline: float) -> Iterator[dict[str, Any]]:
+    """`torch.compile` in processes of their own, which the deadline ends."""
+    for index, (name, height, width) in enumerate(cases):
+        row: dict[str, Any] = {"network": name, "size": [width, height]}
+        # the last one has all that is left, the others most of it
+        left = (deadline - time.monotonic()) * (1 if index == len(cases) - 1 else 0.75)
+        if left < 10:
             return
-        config = NETWORKS[name]
-        network = network_of(config, clock.device).to(kind)
-        compiled = torch.compile(network.residual, mode="max-autotune")
-        window = torch.rand(1, 3 * config.frames, height, width, device=clock.device)
-        given = window.to(kind)
-        begin = time.monotonic()
-        with dispatch.off():
-            compiled(given)
-            row = {
-                "network": name,
-                "size": [width, height],
-                "compile_seconds": time.monotonic() - begin,
-                "ms": clock.milliseconds(partial(compiled, given)),
-            }
+        command = [sys.executable, "-m", __spec__.name, "-", "--compiled", name]
+        command += [str(height), str(width)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=left)
+            said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
+            row |= json.loads(done.stdout) if done.returncode == 0 else {"failed": said[0]}
+        except subprocess.TimeoutExpired:
+            row["failed"] = f"not compiled after {left:.0f} s"
         yield row
 
 
-def _frames(count: int, height: int, width: int) -> list[Frame]:
-    rng = np.random.default_rng(0)
-    sizes = [(height, width)] + [(-(-height // 2), -(-width // 2))] * 2
-    planes = [rng.integers(16, 235, size, dtype=np.uint8) for size in sizes]
-    first = Frame(tuple(planes), _LAYOUT, pts=0, time_base=Fraction(1, 25))
-    return [
-        replace(first, planes=tuple(np.roll(plane, index, 1) for plane in planes), pts=index)
-        for index in range(count)
-    ]
-
-
 def _streams(
-    clock: _Clock, cases: list[tuple[str, int, int]], num_frames: int, deadline: float
+    clock: Clock, cases: list[Case], num_frames: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
     """Frames in host memory to frames in host memory: everything but the codec."""
     for name, height, width in cases:
         if time.monotonic() > deadline or clock.device.type != "cuda":
             return
-        config = NETWORKS[name]
-        engine = TritonEngine(network_of(config, clock.device))
-        frames = _frames(16, height, width)
+        engine = TritonEngine(network_of(name, clock.device))
+        frames = make_frames(16, height, width)
         form = format_of(frames[0])
-        batch = batch_of(form, config.patch)
-        pipeline = FramePipeline(
-            CudaMachine(clock.device),
-            form,
-            config.frames,
-            1.0,
-            partial(network_step, engine, form),
-            batch=batch,
-        )
+        batch = batch_of(form, engine.config.patch)
+
+        def pipeline_of(batch: int, engine: TritonEngine = engine, form: Any = form) -> Any:
+            return FramePipeline(
+                CudaMachine(clock.device),
+                form,
+                engine.config.frames,
+                1.0,
+                partial(network_step, engine, form),
+                batch=batch,
+            )
+
+        torch.cuda.reset_peak_memory_stats(clock.device)
+        pipeline = pipeline_of(batch)
         for frame in frames:
             pipeline.push(frame)
         pipeline.flush()
@@ -311,14 +193,93 @@ def _streams(
         done += len(pipeline.flush())
         seconds = time.perf_counter() - begin
         alone = clock.milliseconds(pipeline._step)["median"] / batch
-        yield {
+        row = {
             "network": name,
             "size": [width, height],
             "batch": batch,
             "fps": done / seconds,
             "network_ms": alone,
             "overlap": alone * done / seconds / 1000,
+            "peak_memory": torch.cuda.max_memory_allocated(clock.device),
         }
+        if batch == 1:
+            row["latency_ms"] = _latency(clock, pipeline, frames)
+        yield row
+
+
+def _latency(clock: Clock, pipeline: FramePipeline, frames: list[Frame]) -> dict[str, float]:
+    """From the last frame that a result needs to that result, nothing else under way."""
+    for frame in frames:
+        pipeline.push(frame)
+    clock.wait()
+    pipeline._ready()
+
+    def one() -> None:
+        results = pipeline.push(frames[0])
+        while not results:
+            results = pipeline._ready()
+
+    return clock.milliseconds(one)
+
+
+class _Log(logging.Handler):
+    """Keeps what is said, such as that a decoder on the GPU is not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def _files(
+    clock: Clock, cases: list[Case], num_frames: int, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """From file to file, and decoding alone, and decoding and encoding without a network."""
+    on_gpu = clock.device.type == "cuda"
+    encoders = ["libx264", *(e for e in working_encoders() if e.endswith("_nvenc") and on_gpu)]
+    log = _Log()
+    logging.getLogger("mhnet_video").addHandler(log)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, height, width in cases:
+            if time.monotonic() > deadline:
+                break
+            clip, out = Path(folder, f"{width}.mp4"), Path(folder, "out.mp4")
+            if not clip.exists():
+                write_clip(clip, num_frames, height, width)
+            restorer = Restorer(network_of(name, clock.device), device=clock.device.type)
+            for encoder in encoders:
+                log.lines.clear()
+                row: dict[str, Any] = {"network": name, "size": [width, height]}
+                row |= {"encoder": encoder, "engine": restorer.engine.name}
+                config = RestoreConfig(encoder=encoder, overwrite=True)
+                row["decode_fps"] = _decode_fps(clip, restorer.gpu)
+                for key, strength in (("fps", 1.0), ("codecs_fps", 0.0)):
+                    restorer.strength = strength
+                    row[key] = _steady_fps(clip, out, config, restorer)
+                row["log"] = list(log.lines)
+                yield row
+    logging.getLogger("mhnet_video").removeHandler(log)
+
+
+def _decode_fps(clip: Path, gpu: int | None) -> float:
+    with VideoReader(clip) as reader:
+        if gpu is not None:
+            reader.decode_on_gpu(gpu)
+        begin = time.perf_counter()
+        done = sum(isinstance(item, Frame) for item in reader)
+        return done / (time.perf_counter() - begin)
+
+
+def _steady_fps(clip: Path, out: Path, config: RestoreConfig, restorer: Restorer) -> float:
+    """Frames a second from when a part of them is written: without compilers and graphs."""
+    told: list[Progress] = []
+    report = restore_video(clip, out, config, on_progress=told.append, restorer=restorer)
+    begin = next((each for each in told if each.frames > report.frames // 8), None)
+    if begin is None or begin.frames >= report.frames:
+        return report.frames / report.seconds
+    return (report.frames - begin.frames) / (told[-1].seconds - begin.seconds)
 
 
 def bench_gpu(path: Path, *, dry: bool = False, seconds: float = 420.0) -> dict[str, Any]:
@@ -331,34 +292,38 @@ def bench_gpu(path: Path, *, dry: bool = False, seconds: float = 420.0) -> dict[
     """
     begin = time.monotonic()
     device = torch.device("cpu" if dry else "cuda")
-    clock = _Clock(device, 0.0 if dry else 0.5)
+    clock = Clock(device, 0.0 if dry else 0.5)
     deadline = begin + seconds
     figures: dict[str, Any] = {"dry": dry}
+    # float32 is what results are judged by, and keeps its precision
+    torch.backends.cudnn.allow_tf32 = False
 
     def save(section: str, rows: Any) -> None:
         figures[section] = rows
         figures["seconds"] = time.monotonic() - begin
         path.write_text(json.dumps(figures, indent=1))
 
-    save("machine", _machine(clock, dry))
+    machine = measure_machine(clock, dry)
+    save("machine", machine)
+    names = list(networks())
     if dry:
-        kernels, networks = [(16, 4, 6)], [("realtime", 5, 33)]
-        compiled: list[tuple[str, int, int]] = []
+        kernels: list[tuple[int, int, int]] = [(16, 4, 6)]
+        cases, files = [(names[0], 5, 33)], [(names[0], 16, 16)]
+        compiled: list[Case] = []
     else:
         kernels = [(16, 544, 960), (32, 544, 960), (64, 1088, 1920), (512, 136, 240)]
-        networks = [
-            ("realtime", 1080, 1920),
-            ("middle", 1080, 1920),
-            ("paper", 1080, 1920),
-            ("realtime", 2160, 3840),
-            ("middle", 2160, 3840),
-        ]
-        compiled = networks[:1] + networks[2:3]
+        cases = [(name, 1080, 1920) for name in reversed(names)]
+        files = cases
+        cases = cases + [(name, 2160, 3840) for name in names[:-1]]
+        compiled = [("paper", 1080, 1920), (names[0], 1080, 1920)]
+    # what is compiled may take as long as it likes, so that it is last and has a part for itself
+    part = deadline - seconds / 3
     sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
-        ("kernels", _kernels(clock, kernels)),
-        ("networks", _networks(clock, networks, deadline)),
-        ("streams", _streams(clock, networks, 300, deadline)),
-        ("compiled", _compiled(clock, compiled, deadline)),
+        ("networks", _networks(clock, cases, machine, part)),
+        ("streams", _streams(clock, cases, 300, part)),
+        ("files", _files(clock, files, 4 if dry else 240, part)),
+        ("kernels", measure_kernels(clock, kernels, part)),
+        ("compiled", _compiled(compiled, deadline)),
     ]
     for section, rows in sections:
         found: list[dict[str, Any]] = []
@@ -374,16 +339,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench_gpu", description=__doc__)
     parser.add_argument("file", type=Path, help="where the figures go")
     parser.add_argument("--dry", action="store_true", help="tiny sizes, on the CPU")
+    parser.add_argument("--seconds", type=float, default=420.0, help="when to begin nothing more")
+    parser.add_argument("--compiled", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if not given.dry and not torch.cuda.is_available():
         sys.stderr.write("bench_gpu: there is no GPU that PyTorch can use; --dry needs none\n")
         return 1
     with torch.inference_mode():
-        if given.dry:
+        if given.compiled:
+            name, height, width = given.compiled
+            row = compile_and_time(name, int(height), int(width), seconds=0.5)
+            sys.stdout.write(json.dumps(row))
+        elif given.dry:
             with dispatch.on_cpu():
                 bench_gpu(given.file, dry=True)
         else:
-            bench_gpu(given.file)
+            bench_gpu(given.file, seconds=given.seconds)
     return 0
 
 

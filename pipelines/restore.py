@@ -15,6 +15,7 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.decoding import Item
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.frame import Frame
+from mhnet_video.hardware import takes_surfaces
 from mhnet_video.notes import counted
 from mhnet_video.pixels import beside
 from mhnet_video.reader import VideoReader, size_in_bytes
@@ -127,7 +128,20 @@ def restore_video(
             overwrite=config.overwrite,
         ) as writer,
     ):
-        return run.through(reader, restorer or _restorer_of(config), writer)
+        restorer = restorer or _restorer_of(config)
+        _keep_on_gpu(restorer, reader, writer, config)
+        return run.through(reader, restorer, writer)
+
+
+def _keep_on_gpu(
+    restorer: "Restorer", reader: VideoReader, writer: VideoWriter, config: RestoreConfig
+) -> None:
+    """Have pictures decoded where they are restored, and encoded there, as far as can be."""
+    gpu = getattr(restorer, "gpu", None)
+    if gpu is None or config.compare:
+        return
+    reader.decode_on_gpu(gpu)
+    restorer.stays_on_gpu = takes_surfaces(writer.encoder)
 
 
 def _give_back_large_blocks() -> None:

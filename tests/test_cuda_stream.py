@@ -21,8 +21,8 @@ from mhnet_video.cuda_stream import (
     Neighbours,
     PipedFrames,
     batch_of,
-    with_planes,
 )
+from mhnet_video.hardware import with_planes
 from mhnet_video.kernels import dispatch, map_ops
 
 pytest.importorskip("triton")
@@ -57,6 +57,9 @@ class FakeQueue:
     def wait(self, event):
         self.work.append(("wait", event))
 
+    def wait_for_decoder(self):
+        self.work.append(("wait", self.machine.decoder.record()))
+
     def record(self):
         event = FakeEvent(self.machine)
         self.work.append(("record", event))
@@ -71,6 +74,8 @@ class FakeMachine:
         self.queues = []
         self.syncs = 0
         self.bytes_left = room
+        # what a GPU decodes with, whose work is not the pipeline's
+        self.decoder = self.queue()
 
     def pinned(self, *size, kind):
         return torch.zeros(size, dtype=kind)
@@ -170,7 +175,7 @@ def test_any_order_that_events_allow_gives_the_same(count, width, batch, depth, 
         assert len(pipeline._running) <= depth
     results += pipeline.flush()
     check_results(results, frames, width)
-    assert not any(queue.work for queue in machine.queues[1:])
+    assert not any(queue.work for queue in machine.queues[2:])
 
 
 def test_a_slow_device_holds_the_caller_back_and_an_idle_one_does_not():
@@ -249,16 +254,19 @@ def same(a, b):
     return all(map(np.array_equal, a.planes, b.planes))
 
 
-def make_piped(engine, machine, strength=1.0, again=None, plain=None, is_live=False):
+def make_piped(
+    engine, machine, strength=1.0, again=None, plain=None, is_live=False, is_copy=same, stays=False
+):
     return PipedFrames(
         engine,
         strength,
         finish=with_planes,
         again=again,
         plain=plain,
-        is_copy=same,
+        is_copy=is_copy,
         machine=machine,
         is_live=is_live,
+        stays=stays,
     )
 
 

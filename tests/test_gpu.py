@@ -2,16 +2,22 @@
 
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import torch
+from clips import Clip, Video, every
+from test_cuda_engine import check_loss
 from test_cuda_frames import make_frame
 from test_engine import make_network
 
+from mhnet_video.config import RestoreConfig
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import format_of
 from mhnet_video.cuda_stream import CudaMachine, FramePipeline, network_step
-from mhnet_video.network import MHNet, NetworkConfig
+from mhnet_video.pipelines.restore import restore_video
+from mhnet_video.restorer import Restorer
+from mhnet_video.weights import DEFAULT_CUDA, list_models, load_model
 
 pytestmark = pytest.mark.cuda
 
@@ -92,7 +98,35 @@ def test_real_streams_give_the_same_in_every_run(batch):
 def test_memory_at_1080p():
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    network = MHNet(NetworkConfig(**REALTIME)).cuda().eval().requires_grad_(False)
+    before = torch.cuda.memory_allocated()
+    network = load_model(DEFAULT_CUDA, "cuda")
     engine = TritonEngine(network)
-    engine.residuals(torch.rand(1, 9, 1080, 1920, device="cuda"))
-    assert torch.cuda.max_memory_allocated() < 4e9
+    engine.residuals(torch.rand(1, 3 * network.config.frames, 1080, 1920, device="cuda"))
+    assert torch.cuda.max_memory_allocated() - before < 4e9
+
+
+@pytest.mark.parametrize("name", [model.name for model in list_models()])
+def test_shipped_models_lose_nothing_by_narrow_maps(name):
+    network = load_model(name, "cuda")
+    check_loss(network, TritonEngine(network, torch.bfloat16))
+
+
+def test_a_film_decoded_on_the_gpu_or_not(tmp_path, caplog, monkeypatch):
+    """Whether there is a decoder or not: what comes out is the same."""
+    path = Clip(video=(Video(times=every(40, 40), width=256, height=144, b_frames=2),)).make(
+        tmp_path
+    )
+    found = []
+    for hardware in ("1", "0"):
+        monkeypatch.setenv("MHNET_HWACCEL", hardware)
+        restorer = Restorer("realtime", device="cuda")
+        config = RestoreConfig(crf=0, overwrite=True)
+        report = restore_video(path, tmp_path / "out.mp4", config, restorer=restorer)
+        assert (report.frames, report.lost) == (40, ())
+        assert restorer.engine.name == "triton"
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            found.append([frame.to_ndarray() for frame in container.decode(video=0)])
+    for a, b in zip(*found, strict=True):
+        # chroma is read from two planes or three, by the same arithmetic
+        np.testing.assert_array_equal(a, b)
+    assert len(caplog.records) <= 1, caplog.text

@@ -210,6 +210,26 @@ def test_block_front(shape, kind, device):
     check_sums(sums, expected, kind)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 9, 16, 16), (2, 5, 67, 32), pytest.param((1, 1, 1, 16), id="one pixel")]
+)
+def test_block_front_rows(shape, kind, device):
+    channels = shape[3]
+    x = rand(*shape, kind=kind, device=device) + 1
+    weight = rand(2 * channels, channels, kind=kind, device=device, std=channels**-0.5)
+    weight_bias, bias = rand(2 * channels, device=device), rand(2 * channels, device=device)
+    taps = rand(9, 2 * channels, device=device, std=0.3)
+    out = poison(*shape, kind=kind, device=device)
+    sums = poisoned_sums(map_ops.block_front_rows_sums(out))
+    map_ops.block_front_rows(x, weight, weight_bias, taps, bias, sums=sums, out=out)
+    x, weight, weight_bias, taps, bias = wide(x, weight, weight_bias, taps, bias)
+    expanded = reference.linear(x, weight, weight_bias, True, False, None, [], 1e-6)
+    expected = reference.depthwise(expanded, taps, bias, True)
+    check(out, expected, kind, 10.0)
+    check_sums(sums, expected, kind)
+
+
 @pytest.mark.parametrize("has_more", [True, False])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
@@ -334,6 +354,42 @@ def test_launches_can_be_recorded_without_memory():
         out = map_ops.linear(x, weight, norm=True)
     assert [launch.name for launch in launches] == ["linear_kernel"]
     assert launches[0].num_bytes == 2 * (x.numel() + weight.numel() + out.numel())
+
+
+def test_a_kernel_starts_where_its_tensors_are(monkeypatch):
+    """Triton starts kernels on the current GPU, whatever their arguments say."""
+
+    class OnSecond(torch.Tensor):
+        device = property(lambda self: torch.device("cuda", 1))
+        is_cuda = property(lambda self: True)
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda **arguments: started.append((grid, current[-1]))
+
+    class Current:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            current.append(self.device)
+
+        def __exit__(self, *error):
+            current.pop()
+
+    started, current = [], [None]
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    for x in (torch.empty(2).as_subclass(OnSecond), torch.empty(2)):
+        launch = dispatch.Launch(
+            kernel=Kernel(),
+            grid=(3,),
+            arguments={"a": None, "n": 2, "x_ptr": x},
+            constants={},
+            num_warps=4,
+        )
+        launch.run()
+    assert started == [((3,), torch.device("cuda", 1)), ((3,), None)]
+    assert current == [None]
 
 
 def test_kernels_can_be_turned_off(device):

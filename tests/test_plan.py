@@ -13,16 +13,21 @@ pytest.importorskip("triton")
 
 REALTIME = {"width": 16, "patch": 2, "frames": 3, "encoder_blocks": [1, 1, 1, 4]}
 REALTIME["group_blocks"] = [1, 1, 1, 1]
+# what a larger model for GPUs would be
+LARGER = {"width": 32, "patch": 2, "frames": 5, "encoder_blocks": [1, 1, 2, 6]}
+LARGER["group_blocks"] = [2, 2, 1, 1]
 PAPER = {}
 
 
-def plan_of(config, height, width, kind="bfloat16"):
-    return planned(NetworkConfig(**config), height, width, getattr(torch, kind))
+def plan_of(config, height, width, kind="bfloat16", batch=1, front=None):
+    fronts = {channels: front for channels in (16, 32, 64) if front}
+    kind = getattr(torch, kind)
+    return planned(NetworkConfig(**config), height, width, kind, batch, fronts)
 
 
-def launches_of(config, height, width, kind="bfloat16"):
+def launches_of(config, height, width, **options):
     """The kernels of a forward pass; tests/aot.py compiles them."""
-    plan = plan_of(config, height, width, kind)
+    plan = plan_of(config, height, width, **options)
     return [launch for _, launch in launches(plan)] + frame_launches(plan, height, width)
 
 
@@ -47,6 +52,8 @@ def frame_launches(plan, height, width):
     [
         # width 16: a block is two kernels, which move what is ideal
         pytest.param(REALTIME, 1.45, 1.16, id="realtime"),
+        # width 32: the same at full resolution, where most of it is
+        pytest.param(LARGER, 3.7, 1.35, id="larger"),
         # width 64: the first half of a block is two kernels, which makes nine maps of five
         pytest.param(PAPER, 111.0, 1.83, id="paper"),
     ],
@@ -60,15 +67,16 @@ def test_traffic_at_1080p(config, gigabytes, ratio):
 
 def test_a_block_moves_five_maps_or_nine():
     pixels = 1088 * 1920
-    for width, maps in ((32, 5), (64, 9)):
+    for width, maps, front in ((32, 5, None), (64, 9, None), (64, 5, "rows")):
         config = {"width": width, "group_blocks": [2, 1, 1, 1]}
-        rows = {row.part: row.moved for row in count(plan_of(config, 1080, 1920))}
+        rows = {row.part: row.moved for row in count(plan_of(config, 1080, 1920, front=front))}
         block = rows["group 1"] - rows["group 2"]
         assert block / (pixels * width * 2) == pytest.approx(maps, rel=0.03)
 
 
 def test_memory_at_1080p():
     assert memory(plan_of(REALTIME, 1080, 1920)) < 0.25e9
+    assert memory(plan_of(LARGER, 1080, 1920)) < 0.6e9
     assert memory(plan_of(PAPER, 1080, 1920)) < 3.6e9
 
 
