@@ -44,9 +44,10 @@ class Window:
         self._shape = (0, 0)
         self._left, self._width = 0, 1
         self._is_dragging = False
+        self._drawn: tuple[object, ...] = ()
 
     def show(self, frame: LiveFrame | None, lines: Sequence[str], banner: str) -> None:
-        """Draw.
+        """Draw, if anything has changed since it was drawn last.
 
         Args:
             frame: The newest frame; ignored while the picture is frozen; None before the first.
@@ -57,14 +58,23 @@ class Window:
             return  # showing would open it again
         if frame is not None and (not self.view.is_frozen or self._frame is None):
             self._frame = frame
+        width, height = (640, 360) if self._frame is None else self._frame.after.upright_size
+        self._open(width, height)
+        view = self.view
+        chosen = view.mode, view.divider, view.is_frozen, view.has_statistics
+        drawn = (self._frame, chosen, tuple(lines), banner, self._room())
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
         if self._frame is None:
             picture = np.full((360, 640, 3), 24, np.uint8)
-            self._open(640, 360)
         else:
-            width, height = self._frame.after.upright_size
-            self._open(width, height)
             picture = self._picture(self._frame)
-        if self.view.has_statistics:
+        # OpenCV forgets all keys but the last that come between two looks at them
+        self._take_keys()
+        if self._is_closed():
+            return
+        if view.has_statistics:
             self._write(picture, lines, 8, 8)
         if banner:
             self._write(picture, _wrapped(banner, picture.shape[1]), 8, -8, _RED)
@@ -72,11 +82,14 @@ class Window:
 
     def pump(self) -> None:
         """Take keys and mouse; closing the window is a wish to quit."""
+        self._take_keys()
+        if self._is_closed():
+            self.view.wishes.append("quit")
+
+    def _take_keys(self) -> None:
         while (code := self._cv2.waitKeyEx(1)) != -1:
             key = _KEYS.get(code) or (chr(code & 0xFF) if 0 < (code & 0xFFFF) < 0x100 else "")
             self.view.press(key.lower() if len(key) == 1 else key)
-        if self._is_closed():
-            self.view.wishes.append("quit")
 
     def close(self) -> None:
         """Take the window away."""
@@ -108,12 +121,16 @@ class Window:
             size = fit(*wanted, (min(room[0], 2 * wanted[0]), min(room[1], 2 * wanted[1])))
             self._cv2.resizeWindow(_TITLE, *size)
 
+    def _room(self) -> tuple[int, int]:
+        """Width and height that the window has for the picture."""
+        _, _, width, height = self._cv2.getWindowImageRect(_TITLE)
+        return max(64, width), max(48, height)
+
     def _picture(self, frame: LiveFrame) -> NDArray[np.uint8]:
         """The picture at the window's size, whatever shape the person has given to it."""
         width, height = frame.after.upright_size
         parts = self.view.parts
-        _, _, room_width, room_height = self._cv2.getWindowImageRect(_TITLE)
-        room = (max(64, room_width), max(48, room_height))
+        room = self._room()
         size = fit(width * parts, height, room)
         size = (max(2, size[0] // parts // 2 * 2), size[1])
         before, after = (self._painter.paint(each, size)[0] for each in (frame.before, frame.after))

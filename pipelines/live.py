@@ -17,8 +17,9 @@ from mhnet_video.page import Page, parse_address
 from mhnet_video.recorder import Forwarder, Recorder, check_forwarding, check_recording
 from mhnet_video.view import View
 
-# how long the screen waits for a frame before it looks at keys, in seconds
-_DRAW_SECONDS = 0.015
+# how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
+# within it are one to OpenCV, and each look takes a millisecond of a core
+_DRAW_SECONDS = 0.008
 _TICK_SECONDS = 0.1
 _TELL_SECONDS = 1.0
 # how long a short message stays on the screen
@@ -221,6 +222,7 @@ class _Run:
             self._look_after(time.monotonic())
             if window is None:
                 continue
+            window.pump()
             window.show(frame, self._lines(), self._trouble)
             window.pump()
             if frame is not None:
