@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mhnet_video import screen  # before what imports PyAV
-from mhnet_video.address import resolve_address
+from mhnet_video.address import VISITOR, resolve_address
 from mhnet_video.config import LiveConfig, LiveOutputs
-from mhnet_video.errors import ReadError
+from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.live import Latest, Live, LiveFrame, LiveStatistics
 from mhnet_video.page import Page, parse_address
 from mhnet_video.recorder import Forwarder, Recorder, check_forwarding, check_recording
@@ -71,7 +71,9 @@ def run_live(
         MHNetVideoError: There is no screen for the window.
     """
     config, outputs = config or LiveConfig(), outputs or LiveOutputs()
-    resolve_address(source, size=config.size, fps=config.fps)
+    address = resolve_address(source, size=config.size, fps=config.fps)
+    if address.kind == VISITOR:
+        _check_visitor(outputs)
     if outputs.serve is not None:
         parse_address(outputs.serve)
     if outputs.output is not None:
@@ -83,6 +85,17 @@ def run_live(
     with Live(source, config) as live:
         run = _Run(live, outputs, on_message, on_statistics, stop or threading.Event())
         return run.to_the_end()
+
+
+def _check_visitor(outputs: LiveOutputs) -> None:
+    """Visitors' pictures are nobody's but theirs."""
+    if outputs.serve is None:
+        raise ConfigError("a visitor's camera comes in over the page; say --serve PORT too")
+    if outputs.record is not None or outputs.output is not None or outputs.has_window:
+        raise ConfigError(
+            "the pictures of visitors are for themselves: there is no window, recording or "
+            "forwarding of them"
+        )
 
 
 class _Run:
@@ -127,6 +140,8 @@ class _Run:
                 shown=lambda frame: None if outputs.has_window else self._live.shown(frame),
                 view=outputs.view,
                 state=self._state,
+                visitors=self._live.visitors,
+                wanted=(self._live.config.size, self._live.config.fps),
             )
             self._say(f"the picture is at {self._page.link}")
         window = None

@@ -34,6 +34,7 @@ LAYERS = [
         "decoding",
         "notes",
         "address",
+        "visitor",
     ],
     ["packing", "program", "engine", "map_weights", "cuda_engine", "traffic", "engines"],
     ["cuda_frames"],
@@ -41,7 +42,7 @@ LAYERS = [
     ["reader", "restorer", "tracks", "streams", "plan", "writer", "contact"],
     ["camera", "view", "pace"],
     ["live", "recorder"],
-    ["window", "page"],
+    ["window", "page", "server", "webrtc"],
     ["pipelines"],
     ["terminal", "arguments", "cli", "__main__"],
 ]
