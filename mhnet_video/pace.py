@@ -46,7 +46,7 @@ class Level:
 
     def __str__(self) -> str:
         """As a person reads it."""
-        return self.model if self.scale == 1 else f"{self.model} at {self.scale:.0%}"
+        return self.model if self.scale == 1 else f"{self.model} at {self.scale:.0%} scale"
 
 
 def list_levels(models: Sequence[str], scale: float | None = None) -> list[Level]:
@@ -281,6 +281,7 @@ class Pacer:
         )
         self.governor = Governor(levels, index, budget, measured)
         self.level = self.governor.level
+        self.seconds = measured[self.level]
         self._keep_few()
 
     def use(self, models: Sequence[str], frame: Frame) -> None:

@@ -23,6 +23,10 @@ _KEYS = {
     63234: "left",
     63235: "right",
 }
+_FONT_SIZE = 0.48
+_EDGE = 8
+# room that the labels in the lower corners take
+_ABOVE_LABELS = 37
 _RED, _WHITE = (60, 60, 235), (255, 255, 255)
 
 
@@ -75,9 +79,10 @@ class Window:
         if self._is_closed():
             return
         if view.has_statistics:
-            self._write(picture, lines, 8, 8)
+            self._write(picture, lines, _EDGE, _EDGE)
         if banner:
-            self._write(picture, _wrapped(banner, picture.shape[1]), 8, -8, _RED)
+            wrapped = _wrapped(banner, picture.shape[1])
+            self._write(picture, wrapped, _EDGE, -_EDGE - _ABOVE_LABELS, _RED)
         self._cv2.imshow(_TITLE, picture)
 
     def pump(self) -> None:
@@ -141,7 +146,25 @@ class Window:
         self._left, self._width = left, composed.shape[1]
         composed = composed[: room[1], : room[0]]
         whole[top : top + composed.shape[0], left : left + composed.shape[1]] = composed
+        self._label(whole, left, top, composed.shape)
         return whole
+
+    def _label(
+        self, picture: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]
+    ) -> None:
+        """Say which side is which, in the lower corners."""
+        lower = top + shape[0] - picture.shape[0] - _EDGE
+        if self.view.mode != "after":
+            self._write(picture, ["before"], left + _EDGE, lower)
+        if self.view.mode != "before":
+            width = self._width_of(["after"])
+            self._write(picture, ["after"], left + shape[1] - width - _EDGE, lower)
+
+    def _width_of(self, lines: Sequence[str]) -> int:
+        """Pixels that a box of text is wide."""
+        cv2 = self._cv2
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        return max(cv2.getTextSize(line, font, _FONT_SIZE, 1)[0][0] for line in lines) + 16
 
     def _mouse(self, event: int, x: int, y: int, flags: int, _: object) -> None:
         if event == self._cv2.EVENT_LBUTTONDOWN:
@@ -166,7 +189,7 @@ class Window:
         if not lines:
             return
         top = y if y >= 0 else picture.shape[0] + y - height
-        width = max(cv2.getTextSize(line, font, 0.48, 1)[0][0] for line in lines) + 16
+        width = self._width_of(lines)
         box = picture[max(0, top) : top + height, x : x + width]
         if color is None:
             box[:] = box // 3
@@ -174,7 +197,7 @@ class Window:
             box[:] = np.array(color, np.uint8) // 2
         for index, line in enumerate(lines):
             place = (x + 8, top + step * (index + 1))
-            cv2.putText(picture, line, place, font, 0.48, _WHITE, 1, cv2.LINE_AA)
+            cv2.putText(picture, line, place, font, _FONT_SIZE, _WHITE, 1, cv2.LINE_AA)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

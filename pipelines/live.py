@@ -24,6 +24,8 @@ _TICK_SECONDS = 0.1
 _TELL_SECONDS = 1.0
 # how long a short message stays on the screen
 _MESSAGE_SECONDS = 4.0
+_HINT = "space freeze   s view   + - strength   m model   r record   i statistics   q quit"
+_HINT_SECONDS = 12.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,7 @@ class _Run:
         self._is_to_record = outputs.record is not None
         self._forwarder: Forwarder | None = None
         self._page: Page | None = None
+        self._hint_until = float("inf")
         self._level = ""
         self._trouble = ""
         self._told_at = 0.0
@@ -242,6 +245,7 @@ class _Run:
             window.pump()
             if frame is not None:
                 self._live.shown(frame)
+                self._hint_until = min(self._hint_until, time.monotonic() + _HINT_SECONDS)
             self._fulfil()
 
     def _look_after(self, now: float) -> None:
@@ -348,4 +352,6 @@ class _Run:
             lines.append(f"recording {state['recording']}")
         if state["message"]:
             lines.append(state["message"])
+        if time.monotonic() < self._hint_until:
+            lines.append(_HINT)
         return lines

@@ -250,9 +250,9 @@ class Shown:
         raise AssertionError("it did not come about")
 
     def halves(self):
-        """The mean of the picture's left and right parts, below the statistics."""
+        """The mean of the picture's left and right parts, below the statistics, above the labels."""
         picture = self.picture()
-        rows = slice(picture.shape[0] // 2, picture.shape[0] - 10)
+        rows = slice(picture.shape[0] // 2, picture.shape[0] - 45)
         width = picture.shape[1]
         left = picture[rows, width // 10 : width // 3].mean()
         return left, picture[rows, 2 * width // 3 : -width // 10].mean()
