@@ -250,7 +250,7 @@ class Shown:
         raise AssertionError("it did not come about")
 
     def halves(self):
-        """The mean of the picture's left and right parts, below the statistics, above the labels."""
+        """The mean of the picture's left and right parts, without statistics and labels."""
         picture = self.picture()
         rows = slice(picture.shape[0] // 2, picture.shape[0] - 45)
         width = picture.shape[1]
