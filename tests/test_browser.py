@@ -1,6 +1,7 @@
 """The page in a real browser, where Playwright and Chromium are at hand."""
 
 import contextlib
+import re
 import shutil
 import socket
 import threading
@@ -244,7 +245,7 @@ def test_other_machines_get_webrtc():
                 return abs(before - 28) < 6 and abs(after - 232) < 6
 
             wait_for(is_right)
-            wait_for(lambda: any(int(rate) > 15 for rate in [text().partition("here ")[2][:2]]))
+            wait_for(lambda: float(re.search(r"here ([\d.]+) by", text())[1]) > 15)
             page.keyboard.press(" ")
             wait_for(lambda: "frozen" in text())
             source.level = lambda number: 200

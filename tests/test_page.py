@@ -53,6 +53,7 @@ class Source:
         self.pressed = []
         self.statistics = STATISTICS
         self.number = 0
+        self.tags = {}
         self.level = lambda number: 40 + number % 2 * 100
         self._size = size
         self._fps = fps
@@ -64,7 +65,8 @@ class Source:
             self.put()
 
     def put(self):
-        frame = live_frame(self.number * 0.04, self.level(self.number), self._size)
+        seconds, level = self.number * 0.04, self.level(self.number)
+        frame = live_frame(seconds, level, self._size, tags=self.tags)
         self.frames.put(
             LiveFrame(frame, inverted(frame), self.number, time.time(), time.monotonic())
         )
