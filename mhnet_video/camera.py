@@ -23,7 +23,7 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from mhnet_video.address import Address, is_hopeless, why_not_opened
+from mhnet_video.address import SOCKET_SECONDS, Address, is_hopeless, why_not_opened
 from mhnet_video.decoding import FrameMaker
 from mhnet_video.errors import MHNetVideoError, ReadError
 from mhnet_video.frame import Frame
@@ -38,7 +38,9 @@ _KEPT = 8
 _MAX_BACKLOG = 2
 # how long a source may take to give its first picture, and then the next one, in seconds
 _OPEN_SECONDS = 15.0
-_SILENT_SECONDS = 5.0
+# less than sockets have: FFmpeg takes the end of their time for that of a stream, hands out the
+# picture that it held back, and waits once more
+_SILENT_SECONDS = 4.0
 _SILENT_FRAMES = 8
 # packets in a row that cannot be decoded: a camera that lost its key frame sends another one
 _MAX_FAILURES = 60
@@ -437,7 +439,7 @@ class _Connection:
 
     def _read(self) -> None:
         address = self._address
-        timeout = None if address.kind == "file" else (_OPEN_SECONDS, _SILENT_SECONDS)
+        timeout = None if address.kind == "file" else (_OPEN_SECONDS, SOCKET_SECONDS)
         with av.open(
             address.url,
             format=address.format,
@@ -523,7 +525,8 @@ class _Connection:
             taken = self._camera.clock.time(arrival, own if self._has_clock else None)
         now = time.monotonic()
         if self.pictures:
-            self._longest = max(self._longest, now - self._alive_at)
+            # one that was long is forgotten after some tens of pictures: it need not be usual
+            self._longest = max(0.97 * self._longest, now - self._alive_at)
         self._alive_at = now
         if self._max_fps is not None:
             # a little early is not too early: times are uneven
