@@ -298,22 +298,24 @@ class Pacer:
             index: Likewise.
             strength: Share of the restoration that is applied, 0 to 1.
         """
-        wanted = self.governor.level
-        if wanted != self.level:
+        wanted, level = self.governor.level, self.level
+        if wanted != level:
             if wanted in self._ready:
-                self.level = wanted
-                self._keep_few()
+                level = wanted
             elif self._preparing is None:
                 self._preparing = wanted
                 self._run(lambda: self._prepare(wanted, frames[index]))
-        restorer = self._ready[self.level]
+        restorer = self._ready[level]
         restorer.strength = strength
         begin = self._clock()
         restored = restorer.restore_frame(frames, index)
         end = self._clock()
         self.seconds = end - begin
+        if level != self.level:
+            self.level = level
+            self._keep_few()
         # without restoration, or while another level is made ready, it says nothing
-        if strength and self.level == wanted:
+        if strength and level == wanted:
             self.governor.note(end, self.seconds)
         return restored
 

@@ -78,11 +78,12 @@ class Window:
         self._take_keys()
         if self._is_closed():
             return
+        width = picture.shape[1]
         if view.has_statistics:
-            self._write(picture, lines, _EDGE, _EDGE)
+            wrapped = [part for line in lines for part in _wrapped(line, width)]
+            self._write(picture, wrapped, _EDGE, _EDGE)
         if banner:
-            wrapped = _wrapped(banner, picture.shape[1])
-            self._write(picture, wrapped, _EDGE, -_EDGE - _ABOVE_LABELS, _RED)
+            self._write(picture, _wrapped(banner, width), _EDGE, -_EDGE - _ABOVE_LABELS, _RED)
         self._cv2.imshow(_TITLE, picture)
 
     def pump(self) -> None:

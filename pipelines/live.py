@@ -255,7 +255,8 @@ class _Run:
         statistics = self._live.statistics
         before, self._trouble = self._trouble, statistics.trouble
         if self._trouble and not before:
-            self._say(self._trouble)
+            # the screen shows it for as long as it lasts
+            self._on_message(self._trouble)
         elif before and not self._trouble:
             self._say(f"{statistics.source} is back")
         level = statistics.level

@@ -263,9 +263,9 @@ def dark_clip(folder):
     path = folder / "dark.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         for _ in range(50):
-            picture = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 40, np.uint8), "rgb24")
+            picture = av.VideoFrame.from_ndarray(np.full((240, 320, 3), 40, np.uint8), "rgb24")
             container.mux(stream.encode(picture.reformat(format="yuv420p")))
         container.mux(stream.encode(None))
     return str(path)
@@ -283,7 +283,7 @@ def test_a_window_with_keys_and_mouse(screen, tmp_path):
             for line in shown.tool("getwindowgeometry", "--shell", shown.window).split()
         )
         width, height = int(geometry["WIDTH"]), int(geometry["HEIGHT"])
-        assert abs(width / height - 160 / 120) < 0.05 and width <= 1024 and height <= 768
+        assert abs(width / height - 320 / 240) < 0.05 and width <= 1024 and height <= 768
         # the line goes where it is dragged
         middle = str(height // 2)
         drag = ["mousemove", "--window", shown.window]
