@@ -13,6 +13,7 @@ from test_page import Source, make_page
 
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.pipelines.live import run_live
+from mhnet_video.webrtc import has_webrtc
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -131,45 +132,50 @@ def test_the_page_in_chromium():
     assert [text for text in said if not any(each in text for each in ours)] == []
 
 
-@pytest.fixture
-def visited(standin):  # noqa: F811
+@contextlib.contextmanager
+def visited(host="127.0.0.1"):
     """A run that restores visitors' cameras; gives its link."""
     stop, links, told = threading.Event(), [], []
 
     def run():
-        outputs = LiveOutputs(has_window=False, serve="0", view="side")
+        outputs = LiveOutputs(has_window=False, serve=f"{host}:0", view="side")
         config = LiveConfig(scale=1.0, fps=10.0)
         told.append(run_live("visitor", config, outputs, on_message=links.append, stop=stop))
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(lambda: links)
-    yield links[0].partition("http")[1] + links[0].partition("http")[2]
-    stop.set()
-    thread.join(10)
+    try:
+        wait_for(lambda: links)
+        yield re.search("http.*", links[0])[0]
+    finally:
+        stop.set()
+        thread.join(10)
     assert not thread.is_alive() and told[0].interrupted
 
 
-def test_a_visitors_own_camera(visited):
+def is_restored(page):
+    """Whether the stand-in has turned the luma of the right half upside down."""
+    before, after = page.evaluate(LUMAS)
+    return abs(before + after - 255) < 30 and abs(before - after) > 20
+
+
+FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+def test_a_visitors_own_camera(standin):  # noqa: F811
     """It comes back restored, to this visitor alone, and one visitor is served at a time."""
-    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     said = []
-    with chromium(*fake) as browser:
+    with visited() as link, chromium(*FAKE_CAMERA) as browser:
         pages = [browser.new_page(viewport={"width": 900, "height": 700}) for _ in range(2)]
         for page in pages:
             page.on("pageerror", lambda error: said.append(str(error)))
-            page.goto(visited, timeout=60_000)
+            page.goto(link, timeout=60_000)
         first, second = pages
         assert "None is kept" in first.locator("#explanation").inner_text()
         first.get_by_text("use my camera").click()
         wait_for(lambda: first.locator("#picture").get_attribute("width") == "1280")
         wait_for(lambda: first.locator("#before").is_visible())
-
-        def is_restored():
-            before, after = first.evaluate(LUMAS)
-            return abs(before + after - 255) < 30 and abs(before - after) > 20
-
-        wait_for(is_restored)
+        wait_for(lambda: is_restored(first))
         assert not first.locator("#invitation").is_visible()
         wait_for(lambda: "of 10.0 fps" in first.locator("#statistics").inner_text())
         # nobody else gets anything of it, nor a turn
@@ -195,10 +201,10 @@ def test_a_visitors_own_camera(visited):
     assert said == []
 
 
-def test_a_visitor_without_a_camera_is_told_so(visited):
-    with chromium() as browser:
+def test_a_visitor_without_a_camera_is_told_so(standin):  # noqa: F811
+    with visited() as link, chromium() as browser:
         page = browser.new_page()
-        page.goto(visited, timeout=60_000)
+        page.goto(link, timeout=60_000)
         page.get_by_text("use my camera").click()
         wait_for(lambda: "no camera on this device" in page.locator("#explanation").inner_text())
         assert page.locator("#begin").is_enabled()
@@ -270,3 +276,22 @@ def test_other_machines_get_webrtc():
         served.close()
         source.close()
     assert said == []
+
+
+def test_a_visitor_from_another_machine(standin):  # noqa: F811
+    """A browser gives no camera to a page that is not secure; where it does, WebRTC brings it."""
+    with visited(own_address()) as link:
+        with chromium(*FAKE_CAMERA) as browser:
+            page = browser.new_page()
+            page.goto(link, timeout=60_000)
+            page.get_by_text("use my camera").click()
+            wait_for(lambda: "pages with TLS" in page.locator("#explanation").inner_text())
+        origin = link.partition("/?")[0]
+        with chromium(*FAKE_CAMERA, f"--unsafely-treat-insecure-origin-as-secure={origin}") as two:
+            page = two.new_page()
+            page.goto(link, timeout=60_000)
+            page.get_by_text("use my camera").click()
+            wait_for(lambda: page.locator("#before").is_visible())
+            wait_for(lambda: is_restored(page))
+            if has_webrtc():
+                wait_for(lambda: "by WebRTC" in page.locator("#statistics").inner_text())
