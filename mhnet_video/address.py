@@ -27,6 +27,9 @@ from mhnet_video.errors import ReadError
 _CAMERAS = {"linux": "v4l2", "win32": "dshow", "darwin": "avfoundation"}
 """FFmpeg's name of the system's cameras, by `sys.platform`."""
 
+VISITOR = "visitor"
+"""What is said for the camera of whoever visits the page; a file of this name is `./visitor`."""
+
 SOCKET_SECONDS = 5.0
 """How long a socket may be silent before it counts as dead."""
 
@@ -56,7 +59,7 @@ class Address:
     url: str
     """What FFmpeg opens."""
     kind: str
-    """`camera`, `network` or `file`."""
+    """`camera`, `network`, `file` or `visitor`."""
     format: str | None = None
     """FFmpeg's name of the input; None for what it finds."""
     options: dict[str, str] = field(default_factory=dict)
@@ -79,7 +82,8 @@ def resolve_address(
     """What to open for a source.
 
     Args:
-        source: A camera's number or device, an address, or a file; None for the first camera.
+        source: A camera's number or device, an address, a file, or `visitor`; None for the first
+            camera.
         size: Width and height to ask of a camera.
         fps: Frames a second to ask of a camera.
 
@@ -94,6 +98,8 @@ def resolve_address(
                 "an address such as rtsp://CAMERA/stream, or a video file."
             )
         source = cameras[0][0]
+    if source == VISITOR:
+        return Address("a visitor's camera", source, VISITOR)
     asked: dict[str, str] = {}
     if size is not None:
         asked["video_size"] = f"{size[0]}x{size[1]}"
@@ -231,7 +237,7 @@ def why_not_opened(address: Address, error: Exception) -> str:
 
 def is_hopeless(address: Address, error: Exception) -> bool:
     """Whether opening a source again later would fail in the same way."""
-    if address.kind != "network":
+    if address.kind in ("camera", "file"):
         return True
     return isinstance(error, _HOPELESS)
 

@@ -23,10 +23,11 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from mhnet_video.address import Address, is_hopeless, why_not_opened
+from mhnet_video.address import SOCKET_SECONDS, Address, is_hopeless, why_not_opened
 from mhnet_video.decoding import FrameMaker
 from mhnet_video.errors import MHNetVideoError, ReadError
 from mhnet_video.frame import Frame
+from mhnet_video.visitor import KEY_TAG, Visitors
 
 TIME_BASE = Fraction(1, 1_000_000)
 """Unit of the times of live frames, in seconds."""
@@ -37,7 +38,9 @@ _KEPT = 8
 _MAX_BACKLOG = 2
 # how long a source may take to give its first picture, and then the next one, in seconds
 _OPEN_SECONDS = 15.0
-_SILENT_SECONDS = 5.0
+# less than sockets have: FFmpeg takes the end of their time for that of a stream, hands out the
+# picture that it held back, and waits once more
+_SILENT_SECONDS = 4.0
 _SILENT_FRAMES = 8
 # packets in a row that cannot be decoded: a camera that lost its key frame sends another one
 _MAX_FAILURES = 60
@@ -126,6 +129,7 @@ class Camera:
         loop: Whether a file begins again at its end.
         ahead: Pictures after the one to restore that are waited for.
         behind: Pictures before it that are handed out with it.
+        visitors: Where the pictures of visitors' cameras come in, for that kind of address.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class Camera:
         loop: bool = False,
         ahead: int = 1,
         behind: int = 1,
+        visitors: Visitors | None = None,
     ) -> None:
         av.logging.set_level(None)
         self.address = address
@@ -146,7 +151,9 @@ class Camera:
         """Pictures taken."""
         self.damaged = 0
         """Packets that could not be decoded."""
-        self.fps = 25.0
+        self.visitors = visitors
+        """Where the pictures of visitors' cameras come in."""
+        self.fps = fps or 25.0
         """Pictures a second, as the source says or as it was seen."""
         self._size = size if address.kind != "camera" else None
         self._max_fps = fps if address.kind != "camera" else None
@@ -395,11 +402,16 @@ class _Connection:
         self._size, self._max_fps, self._loop = camera.limits
         self._next_due = float("-inf")
         self._reformatter = VideoReformatter()
+        self._has_clock = False
+        self._pace: _OwnSpeed | None = None
+        self._is_seam = True
+        self._maker = FrameMaker(TIME_BASE, Fraction(25))
+        self._tags: dict[str, Any] = {}
         threading.Thread(target=self._run, name="mhnet-video capture", daemon=True).start()
 
     def is_hanging(self, now: float) -> bool:
         """Whether it has been silent for much longer than it ever was."""
-        if self._address.kind == "file":
+        if self._address.kind in ("file", "visitor"):
             return False
         silent = now - self._alive_at
         if not self.pictures:
@@ -409,7 +421,10 @@ class _Connection:
     def _run(self) -> None:
         error: Exception | None = None
         try:
-            self._read()
+            if self._camera.visitors is not None:
+                self._receive(self._camera.visitors)
+            else:
+                self._read()
         except (FFmpegError, OSError, ValueError, IndexError, MemoryError) as caught:
             error = caught
         if error is None and self._address.kind != "file":
@@ -424,7 +439,7 @@ class _Connection:
 
     def _read(self) -> None:
         address = self._address
-        timeout = None if address.kind == "file" else (_OPEN_SECONDS, _SILENT_SECONDS)
+        timeout = None if address.kind == "file" else (_OPEN_SECONDS, SOCKET_SECONDS)
         with av.open(
             address.url,
             format=address.format,
@@ -460,6 +475,26 @@ class _Connection:
                     return
                 container.seek(stream.start_time or 0, stream=stream)
 
+    def _receive(self, visitors: Visitors) -> None:
+        """Take pictures of one visitor's camera after another's."""
+        decoder: Any = av.CodecContext.create("mjpeg", "r")
+        decoder.thread_count = 1
+        key = ""
+        while self.is_wanted:
+            sent = visitors.get(_LOOK_SECONDS)
+            if sent is None:
+                continue
+            if sent.key != key:
+                # nobody's pictures are neighbours of somebody else's
+                key, self._is_seam = sent.key, True
+                self._tags = {KEY_TAG: key}
+            try:
+                for picture in decoder.decode(av.Packet(sent.jpeg)):
+                    picture.pts = None
+                    self._hand_in(picture, sent.arrival)
+            except (FFmpegError, ValueError):
+                self._camera.damaged += 1
+
     def _decode(self, stream: VideoStream, packet: Any) -> list[av.VideoFrame]:
         try:
             return stream.decode(packet if packet.size else None)
@@ -477,6 +512,8 @@ class _Connection:
         if self._size is not None:
             picture = self._shrunk(picture, self._size)
         frame = self._maker.frame(picture)
+        if self._tags:
+            frame = replace(frame, tags=frame.tags | self._tags)
         own = float(frame.pts * frame.time_base)
         if not self.pictures:
             self._camera.offer(_without_picture(frame))
@@ -488,7 +525,8 @@ class _Connection:
             taken = self._camera.clock.time(arrival, own if self._has_clock else None)
         now = time.monotonic()
         if self.pictures:
-            self._longest = max(self._longest, now - self._alive_at)
+            # one that was long is forgotten after some tens of pictures: it need not be usual
+            self._longest = max(0.97 * self._longest, now - self._alive_at)
         self._alive_at = now
         if self._max_fps is not None:
             # a little early is not too early: times are uneven

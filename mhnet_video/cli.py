@@ -221,9 +221,12 @@ def _live_summary(report: "LiveReport") -> list[str]:
     statistics = report.statistics
     lines = [
         f"{statistics.source}: {statistics.frames} frames restored, {statistics.dropped} dropped",
-        f"  model {statistics.level} on {statistics.device}, "
-        f"latency {1000 * statistics.latency_seconds:.0f} ms",
     ]
+    if statistics.level:
+        lines.append(
+            f"  model {statistics.level} on {statistics.device}, "
+            f"latency {1000 * statistics.latency_seconds:.0f} ms"
+        )
     if statistics.reconnects:
         lines.append(f"  the source was lost and came back {statistics.reconnects} times")
     if statistics.damaged:

@@ -1,6 +1,8 @@
-"""What a photograph says about itself: segments of a JPEG file that its encoder does not write."""
+"""What a JPEG file says about itself: its size, and what its encoder does not write."""
 
 _START, _SCAN = 0xD8, 0xDA
+# frame headers, which have the size; of the numbers among them three stand for something else
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FIRST_APP, _LAST_APP, _COMMENT = 0xE0, 0xEF, 0xFE
 # JFIF and Adobe segments describe the encoding: each file has its own
 _OF_THE_ENCODING = (0xE0, 0xEE)
@@ -32,6 +34,14 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
             break
         first += len(segment)
     return encoded[:first] + b"".join(segment for _, segment in wanted) + encoded[first:]
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG says it has, in pixels, without decoding it; None for others."""
+    for marker, segment in _segments(data):
+        if marker in _FRAMES and len(segment) >= 9:
+            return int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
+    return None
 
 
 def _segments(data: bytes) -> list[tuple[int, bytes]]:

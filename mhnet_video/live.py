@@ -11,13 +11,14 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mhnet_video.address import resolve_address
+from mhnet_video.address import VISITOR, resolve_address
 from mhnet_video.camera import Camera, Window
 from mhnet_video.config import LiveConfig
 from mhnet_video.frame import Frame
 from mhnet_video.pace import Level, Pacer, models_at_hand
 from mhnet_video.restorer import Restorer
 from mhnet_video.view import Painter
+from mhnet_video.visitor import Visitors
 
 T = TypeVar("T")
 
@@ -176,7 +177,8 @@ class Live:
 
     Args:
         source: A camera's number or device, an address (`rtsp://`, `http://`, `udp://`, `tcp://`
-            or `srt://`), or a file, which is played at its own speed; None for the first camera.
+            or `srt://`), or a file, which is played at its own speed; `visitor` for what is put
+            into `visitors`; None for the first camera.
         config: Settings; the defaults if None.
 
     Raises:
@@ -190,6 +192,8 @@ class Live:
         self._models = [config.weights] if config.weights else models_at_hand(config.model)
         address = resolve_address(source, size=config.size, fps=config.fps)
         self.source = address.name
+        self.visitors = Visitors() if address.kind == VISITOR else None
+        """Takes the pictures of visitors' cameras; None for other sources."""
         # what is wrong with a model or the device is to be known before the camera is
         self._spare: dict[str, Restorer] = {}
         self._first = self._make(self._models[-1])
@@ -202,6 +206,7 @@ class Live:
             loop=config.loop,
             ahead=half,
             behind=half,
+            visitors=self.visitors,
         )
         self._pacer: Pacer | None = None
         self.strength = config.strength

@@ -46,7 +46,7 @@ class Level:
 
     def __str__(self) -> str:
         """As a person reads it."""
-        return self.model if self.scale == 1 else f"{self.model} at {self.scale:.0%}"
+        return self.model if self.scale == 1 else f"{self.model} at {self.scale:.0%} scale"
 
 
 def list_levels(models: Sequence[str], scale: float | None = None) -> list[Level]:
@@ -281,6 +281,7 @@ class Pacer:
         )
         self.governor = Governor(levels, index, budget, measured)
         self.level = self.governor.level
+        self.seconds = measured[self.level]
         self._keep_few()
 
     def use(self, models: Sequence[str], frame: Frame) -> None:
@@ -297,22 +298,24 @@ class Pacer:
             index: Likewise.
             strength: Share of the restoration that is applied, 0 to 1.
         """
-        wanted = self.governor.level
-        if wanted != self.level:
+        wanted, level = self.governor.level, self.level
+        if wanted != level:
             if wanted in self._ready:
-                self.level = wanted
-                self._keep_few()
+                level = wanted
             elif self._preparing is None:
                 self._preparing = wanted
                 self._run(lambda: self._prepare(wanted, frames[index]))
-        restorer = self._ready[self.level]
+        restorer = self._ready[level]
         restorer.strength = strength
         begin = self._clock()
         restored = restorer.restore_frame(frames, index)
         end = self._clock()
         self.seconds = end - begin
+        if level != self.level:
+            self.level = level
+            self._keep_few()
         # without restoration, or while another level is made ready, it says nothing
-        if strength and self.level == wanted:
+        if strength and level == wanted:
             self.governor.note(end, self.seconds)
         return restored
 

@@ -6,9 +6,7 @@ other addresses need a token.
 """
 
 import base64
-import contextlib
 import hashlib
-import hmac
 import html
 import json
 import secrets
@@ -16,39 +14,22 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from ipaddress import ip_address
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
 
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live import Latest, LiveFrame, LiveStatistics
-from mhnet_video.view import JpegEncoder, fit
+from mhnet_video.server import Server, is_own
+from mhnet_video.view import JpegEncoder, even_size
+from mhnet_video.visitor import KEY_TAG, Visitors
+from mhnet_video.webrtc import WebRtc, has_webrtc
 
 _MAX_VISITORS = 64
-_MAX_BODY_BYTES = 1024
-_HEADER_SECONDS = 10.0
-# a picture that a visitor has not taken by then: the connection is dead
-_SEND_SECONDS = 10.0
-# what the system holds for a slow reader: more would make it see old pictures
-_SEND_BUFFER_BYTES = 256 << 10
 # both halves of the page's picture together are at most twice as wide
 _MAX_SIZE = (1280, 1280)
 _STALE_SECONDS = 10.0
-_BOUNDARY = "mhnet-video-frame"
-_COOKIE = "mhnet_video_token"
-_KEYS = ("+", "-", "m", "r")
-_SNAPSHOTS = ("after", "before", "side")
-
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+# what a visitor's browser is asked for, where nothing else was
+_USUAL_SIZE, _USUAL_FPS = (640, 480), 25
 
 
 class Picture(NamedTuple):
@@ -78,16 +59,6 @@ def parse_address(text: str) -> Address:
     return Address(host or "127.0.0.1", int(port))
 
 
-def is_own(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Page:
     """The server; runs on threads of its own until it is closed.
 
@@ -99,6 +70,8 @@ class Page:
         shown: Told of each frame that has been handed to a visitor.
         view: How the page begins.
         state: More that visitors are told, such as whether it is recorded.
+        visitors: Where the pictures of visitors' own cameras go; None for another source.
+        wanted: Size and rate that visitors' cameras are asked for.
 
     Raises:
         WriteError: The address cannot be listened at.
@@ -114,14 +87,18 @@ class Page:
         shown: Callable[[LiveFrame], None] = lambda frame: None,
         view: str = "split",
         state: Callable[[], dict[str, Any]] = dict,
+        visitors: Visitors | None = None,
+        wanted: tuple[tuple[int, int] | None, float | None] = (None, None),
     ) -> None:
         self.token = "" if is_own(address.host) else secrets.token_urlsafe(24)
         """What a visitor must know; empty where every visitor is of this machine."""
         self._frames = frames
-        self.statistics = statistics
+        self._statistics = statistics
         self.press = press
-        self.state = state
-        self._shown = shown
+        self._state = state
+        self.handed_out = shown
+        """Told of each frame that a visitor has got."""
+        self.visitors_in = visitors
         self.pictures: Latest[Picture] = Latest()
         """Both pictures beside each other, as JPEG."""
         self._lock = threading.Lock()
@@ -129,11 +106,29 @@ class Page:
         self._streams = 0
         self._wanted = threading.Event()
         self._is_closed = False
-        self.html = _html(view)
+        # on this machine there is room enough for JPEG, which is better, and the ports that WebRTC
+        # opens are not of this machine only
+        self.webrtc = (
+            WebRtc(frames, is_for=self.is_for, shown=shown, max_size=_MAX_SIZE)
+            if self.token and has_webrtc()
+            else None
+        )
+        """Sends pictures over WebRTC; None where it does not serve."""
+        size, fps = wanted[0] or _USUAL_SIZE, wanted[1] or _USUAL_FPS
+        self.html = _html(
+            view=view,
+            source="visitor" if visitors is not None else "camera",
+            webrtc="yes" if self.webrtc is not None else "",
+            width=str(size[0]),
+            height=str(size[1]),
+            fps=f"{fps:g}",
+        )
         self.policy = _policy(self.html.decode())
         try:
-            self._server = _Server(address, self)
+            self._server = Server(address, self)
         except OSError as error:
+            if self.webrtc is not None:
+                self.webrtc.close()
             raise WriteError(
                 f"the page cannot be served at {address.host}:{address.port} "
                 f"({(error.strerror or str(error)).lower()}); name another port or address."
@@ -198,24 +193,53 @@ class Page:
         return self._is_closed
 
     @property
+    def trouble(self) -> str:
+        """Why there are no pictures, in a sentence; empty if there are, or nobody sends any."""
+        if self.is_fresh or (self.visitors_in is not None and not self.visitors_in.is_taken):
+            return ""
+        return self._statistics().trouble or "no picture yet"
+
+    def status(self) -> dict[str, Any]:
+        """What the page tells of."""
+        visitors = self.visitors_in
+        return (
+            self._statistics().to_dict()
+            | self._state()
+            | {
+                "visitors": self.streams,
+                "is_camera_taken": visitors is not None and visitors.is_taken,
+            }
+        )
+
+    def metrics(self) -> str:
+        """How it goes, as Prometheus reads it."""
+        return _metrics(self._statistics(), self)
+
+    def is_for(self, visitor: str, frame: LiveFrame) -> bool:
+        """Whether a visitor may see a frame: one of his own camera is for nobody else.
+
+        Args:
+            visitor: His key; empty where his camera is not the source.
+            frame: The frame.
+        """
+        if self.visitors_in is None:
+            return True
+        return frame.before.tags.get(KEY_TAG) == visitor and self.visitors_in.is_present(visitor)
+
+    @property
     def is_fresh(self) -> bool:
         """Whether there was a picture lately."""
         frame = self._frames.item
         return frame is not None and time.monotonic() - frame.arrival < _STALE_SECONDS
 
-    def snapshot(self, kind: str) -> bytes | None:
-        """The newest frame as JPEG at its full size; None before the first."""
+    def snapshot(self, kind: str, visitor: str = "") -> bytes | None:
+        """The newest frame as JPEG at its full size; None where there is none for this visitor."""
         frame = self._frames.item
-        if frame is None:
+        if frame is None or not self.is_for(visitor, frame):
             return None
         chosen = {"after": [frame.after], "before": [frame.before]}
-        width, height = frame.after.upright_size
-        size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
+        size = even_size(frame.after, frame.after.upright_size)
         return JpegEncoder().encode(chosen.get(kind, [frame.before, frame.after]), size)
-
-    def handed_out(self, picture: Picture) -> None:
-        """A visitor has got a picture."""
-        self._shown(picture.frame)
 
     def _encode(self) -> None:
         encoder = JpegEncoder()
@@ -227,11 +251,7 @@ class Page:
             if got is None:
                 continue
             number, frame = got
-            width, height = frame.after.upright_size
-            size = (width // 2 * 2, height // 2 * 2)
-            if width > _MAX_SIZE[0] or height > _MAX_SIZE[1]:
-                size = fit(width, height, _MAX_SIZE)
-            jpeg = encoder.encode([frame.before, frame.after], size)
+            jpeg = encoder.encode([frame.before, frame.after], even_size(frame.after, _MAX_SIZE))
             self.pictures.put(Picture(jpeg, frame))
         self.pictures.close()
 
@@ -241,214 +261,19 @@ class Page:
             return
         self._is_closed = True
         self._wanted.set()
+        if self.webrtc is not None:
+            self.webrtc.close()
         self._server.shutdown()
         self._server.server_close()
         for thread in self._threads:
             thread.join(1)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-
-    def __init__(self, address: Address, page: Page) -> None:
-        self.page = page
-        if ":" in address.host:
-            self.address_family = socket.AF_INET6
-        super().__init__((address.host, address.port), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self.page.enter():
-            request.settimeout(1)
-            with contextlib.suppress(OSError):
-                request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n")
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.page.leave()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A visitor who goes away is no error."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "mhnet-video"
-    sys_version = ""
-    timeout = _HEADER_SECONDS
-    server: _Server
-
-    def setup(self) -> None:
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().setup()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged: their addresses may hold the token."""
-
-    # who may come in
-
-    def _is_let_in(self) -> bool:
-        """Answer those who are not, and say whether this one is."""
-        page = self.server.page
-        if not page.token:
-            # a foreign page must not reach us by a name of its own that leads here
-            host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
-            if not is_own((host or "").strip("[]")):
-                self._say(HTTPStatus.FORBIDDEN, "this page is for this machine only\n")
-                return False
-            return True
-        query = parse_qs(urlsplit(self.path).query)
-        given = [*query.get("token", [])]
-        try:
-            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is not None:
-            given.append(cookie.value)
-        kind, _, bearer = (self.headers.get("Authorization") or "").partition(" ")
-        if kind.lower() == "bearer":
-            given.append(bearer.strip())
-        right = page.token.encode()
-        if any([hmac.compare_digest(each.encode(), right) for each in given]):
-            return True
-        self._say(HTTPStatus.FORBIDDEN, "the link that mhnet-video has printed leads here\n")
-        return False
-
-    # what there is
-
-    def do_GET(self) -> None:
-        page = self.server.page
-        path = urlsplit(self.path).path
-        if path == "/healthz":
-            if page.is_fresh:
-                self._say(HTTPStatus.OK, "ok\n")
-            else:
-                trouble = page.statistics().trouble or "no picture yet"
-                self._say(HTTPStatus.SERVICE_UNAVAILABLE, trouble + "\n")
-            return
-        if not self._is_let_in():
-            return
-        if path == "/":
-            self._send(HTTPStatus.OK, "text/html; charset=utf-8", page.html)
-        elif path == "/stream.mjpg":
-            self._stream()
-        elif path == "/snapshot.jpg":
-            self._snapshot()
-        elif path == "/status.json":
-            self._send_status()
-        elif path == "/metrics":
-            text = metrics(page.statistics(), page)
-            self._send(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", text.encode())
-        else:
-            self._say(HTTPStatus.NOT_FOUND, "there is nothing here\n")
-
-    do_HEAD = do_GET
-
-    def do_POST(self) -> None:
-        if not self._is_let_in():
-            return
-        length = self.headers.get("Content-Length", "")
-        origin = self.headers.get("Origin")
-        if urlsplit(self.path).path != "/control":
-            self._say(HTTPStatus.NOT_FOUND, "there is nothing here\n")
-        elif origin is not None and urlsplit(origin).netloc != self.headers.get("Host"):
-            self._say(HTTPStatus.FORBIDDEN, "not from another page\n")
-        elif self.headers.get_content_type() != "application/json":
-            self._say(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON, please\n")
-        elif not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
-            self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too long\n")
-        else:
-            try:
-                key = json.loads(self.rfile.read(int(length)))["key"]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                key = None
-            if key not in _KEYS:
-                self._say(HTTPStatus.BAD_REQUEST, '{"key": "+"}, "-", "m" or "r"\n')
-                return
-            self.server.page.press(key)
-            self._send_status()
-
-    def _send_status(self) -> None:
-        page = self.server.page
-        status = page.statistics().to_dict() | page.state() | {"visitors": page.streams}
-        self._send(HTTPStatus.OK, "application/json", json.dumps(status).encode())
-
-    def _snapshot(self) -> None:
-        kind = parse_qs(urlsplit(self.path).query).get("view", ["after"])[0]
-        if kind not in _SNAPSHOTS:
-            said = f"a snapshot is one of {', '.join(_SNAPSHOTS)}\n"
-            self._say(HTTPStatus.BAD_REQUEST, said)
-            return
-        jpeg = self.server.page.snapshot(kind)
-        if jpeg is None:
-            self._say(HTTPStatus.SERVICE_UNAVAILABLE, "no picture yet\n")
-        else:
-            self._send(HTTPStatus.OK, "image/jpeg", jpeg)
-
-    def _stream(self) -> None:
-        """Pictures for as long as the visitor takes them; always the newest."""
-        page = self.server.page
-        self.close_connection = True
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
-        self._end_headers()
-        if self.command == "HEAD":
-            return
-        self.connection.settimeout(_SEND_SECONDS)
-        page.watch(1)
-        try:
-            number = 0
-            while not page.is_closed:
-                got = page.pictures.get(number, 0.5)
-                if got is None:
-                    if page.pictures.is_closed:
-                        return
-                    continue
-                number, picture = got
-                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
-                head += f"Content-Length: {len(picture.jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + picture.jpeg + b"\r\n")
-                page.handed_out(picture)
-        except OSError:
-            pass
-        finally:
-            page.watch(-1)
-
-    def _say(self, status: HTTPStatus, text: str) -> None:
-        # what is left of a request that was not read must not be taken for the next one
-        self.close_connection = True
-        self._send(status, "text/plain; charset=utf-8", text.encode())
-
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self._end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _end_headers(self) -> None:
-        for name, value in _HEADERS.items():
-            self.send_header(name, value)
-        self.send_header("Content-Security-Policy", self.server.page.policy)
-        token = self.server.page.token
-        if token and urlsplit(self.path).path == "/":
-            self.send_header("Set-Cookie", f"{_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict")
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-
-
-def _html(view: str) -> bytes:
+def _html(**values: str) -> bytes:
     text = (files("mhnet_video") / "page.html").read_text("utf-8")
-    return text.replace("{{view}}", html.escape(view)).encode()
+    for name, value in values.items():
+        text = text.replace("{{" + name + "}}", html.escape(value))
+    return text.encode()
 
 
 def _policy(text: str) -> str:
@@ -468,7 +293,7 @@ def _policy(text: str) -> str:
     )
 
 
-def metrics(statistics: LiveStatistics, page: Page) -> str:
+def _metrics(statistics: LiveStatistics, page: Page) -> str:
     """How it goes, as Prometheus reads it."""
     rows: list[tuple[str, str, str, float]] = [
         ("up", "gauge", "Whether there was a picture in the last ten seconds.", page.is_fresh),

@@ -37,6 +37,14 @@ def fit(width: int, height: int, into: tuple[int, int]) -> tuple[int, int]:
     return max(2, round(width * share / 2) * 2), max(2, round(height * share / 2) * 2)
 
 
+def even_size(frame: Frame, most: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a frame as it is shown, even, and shrunk where it is larger than most."""
+    width, height = frame.upright_size
+    if width > most[0] or height > most[1]:
+        return fit(width, height, most)
+    return max(2, width // 2 * 2), max(2, height // 2 * 2)
+
+
 class Painter:
     """Makes pictures of frames, in one format; not for several threads at once.
 

@@ -23,6 +23,10 @@ _KEYS = {
     63234: "left",
     63235: "right",
 }
+_FONT_SIZE = 0.48
+_EDGE = 8
+# room that the labels in the lower corners take
+_ABOVE_LABELS = 37
 _RED, _WHITE = (60, 60, 235), (255, 255, 255)
 
 
@@ -44,9 +48,10 @@ class Window:
         self._shape = (0, 0)
         self._left, self._width = 0, 1
         self._is_dragging = False
+        self._drawn: tuple[object, ...] = ()
 
     def show(self, frame: LiveFrame | None, lines: Sequence[str], banner: str) -> None:
-        """Draw.
+        """Draw, if anything has changed since it was drawn last.
 
         Args:
             frame: The newest frame; ignored while the picture is frozen; None before the first.
@@ -57,26 +62,40 @@ class Window:
             return  # showing would open it again
         if frame is not None and (not self.view.is_frozen or self._frame is None):
             self._frame = frame
+        width, height = (640, 360) if self._frame is None else self._frame.after.upright_size
+        self._open(width, height)
+        view = self.view
+        chosen = view.mode, view.divider, view.is_frozen, view.has_statistics
+        drawn = (self._frame, chosen, tuple(lines), banner, self._room())
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
         if self._frame is None:
             picture = np.full((360, 640, 3), 24, np.uint8)
-            self._open(640, 360)
         else:
-            width, height = self._frame.after.upright_size
-            self._open(width, height)
             picture = self._picture(self._frame)
-        if self.view.has_statistics:
-            self._write(picture, lines, 8, 8)
+        # OpenCV forgets all keys but the last that come between two looks at them
+        self._take_keys()
+        if self._is_closed():
+            return
+        width = picture.shape[1]
+        if view.has_statistics:
+            wrapped = [part for line in lines for part in _wrapped(line, width)]
+            self._write(picture, wrapped, _EDGE, _EDGE)
         if banner:
-            self._write(picture, _wrapped(banner, picture.shape[1]), 8, -8, _RED)
+            self._write(picture, _wrapped(banner, width), _EDGE, -_EDGE - _ABOVE_LABELS, _RED)
         self._cv2.imshow(_TITLE, picture)
 
     def pump(self) -> None:
         """Take keys and mouse; closing the window is a wish to quit."""
+        self._take_keys()
+        if self._is_closed():
+            self.view.wishes.append("quit")
+
+    def _take_keys(self) -> None:
         while (code := self._cv2.waitKeyEx(1)) != -1:
             key = _KEYS.get(code) or (chr(code & 0xFF) if 0 < (code & 0xFFFF) < 0x100 else "")
             self.view.press(key.lower() if len(key) == 1 else key)
-        if self._is_closed():
-            self.view.wishes.append("quit")
 
     def close(self) -> None:
         """Take the window away."""
@@ -108,12 +127,16 @@ class Window:
             size = fit(*wanted, (min(room[0], 2 * wanted[0]), min(room[1], 2 * wanted[1])))
             self._cv2.resizeWindow(_TITLE, *size)
 
+    def _room(self) -> tuple[int, int]:
+        """Width and height that the window has for the picture."""
+        _, _, width, height = self._cv2.getWindowImageRect(_TITLE)
+        return max(64, width), max(48, height)
+
     def _picture(self, frame: LiveFrame) -> NDArray[np.uint8]:
         """The picture at the window's size, whatever shape the person has given to it."""
         width, height = frame.after.upright_size
         parts = self.view.parts
-        _, _, room_width, room_height = self._cv2.getWindowImageRect(_TITLE)
-        room = (max(64, room_width), max(48, room_height))
+        room = self._room()
         size = fit(width * parts, height, room)
         size = (max(2, size[0] // parts // 2 * 2), size[1])
         before, after = (self._painter.paint(each, size)[0] for each in (frame.before, frame.after))
@@ -124,7 +147,25 @@ class Window:
         self._left, self._width = left, composed.shape[1]
         composed = composed[: room[1], : room[0]]
         whole[top : top + composed.shape[0], left : left + composed.shape[1]] = composed
+        self._label(whole, left, top, composed.shape)
         return whole
+
+    def _label(
+        self, picture: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]
+    ) -> None:
+        """Say which side is which, in the lower corners."""
+        lower = top + shape[0] - picture.shape[0] - _EDGE
+        if self.view.mode != "after":
+            self._write(picture, ["before"], left + _EDGE, lower)
+        if self.view.mode != "before":
+            width = self._width_of(["after"])
+            self._write(picture, ["after"], left + shape[1] - width - _EDGE, lower)
+
+    def _width_of(self, lines: Sequence[str]) -> int:
+        """Pixels that a box of text is wide."""
+        cv2 = self._cv2
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        return max(cv2.getTextSize(line, font, _FONT_SIZE, 1)[0][0] for line in lines) + 16
 
     def _mouse(self, event: int, x: int, y: int, flags: int, _: object) -> None:
         if event == self._cv2.EVENT_LBUTTONDOWN:
@@ -149,7 +190,7 @@ class Window:
         if not lines:
             return
         top = y if y >= 0 else picture.shape[0] + y - height
-        width = max(cv2.getTextSize(line, font, 0.48, 1)[0][0] for line in lines) + 16
+        width = self._width_of(lines)
         box = picture[max(0, top) : top + height, x : x + width]
         if color is None:
             box[:] = box // 3
@@ -157,7 +198,7 @@ class Window:
             box[:] = np.array(color, np.uint8) // 2
         for index, line in enumerate(lines):
             place = (x + 8, top + step * (index + 1))
-            cv2.putText(picture, line, place, font, 0.48, _WHITE, 1, cv2.LINE_AA)
+            cv2.putText(picture, line, place, font, _FONT_SIZE, _WHITE, 1, cv2.LINE_AA)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from mhnet_video import screen  # before what imports PyAV
-from mhnet_video.address import resolve_address
+from mhnet_video.address import VISITOR, resolve_address
 from mhnet_video.config import LiveConfig, LiveOutputs
-from mhnet_video.errors import ReadError
+from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.live import Latest, Live, LiveFrame, LiveStatistics
 from mhnet_video.page import Page, parse_address
 from mhnet_video.recorder import Forwarder, Recorder, check_forwarding, check_recording
 from mhnet_video.view import View
 
-# how long the screen waits for a frame before it looks at keys, in seconds
-_DRAW_SECONDS = 0.015
+# how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
+# within it are one to OpenCV, and each look takes a millisecond of a core
+_DRAW_SECONDS = 0.008
 _TICK_SECONDS = 0.1
 _TELL_SECONDS = 1.0
 # how long a short message stays on the screen
 _MESSAGE_SECONDS = 4.0
+_HINT = "space freeze   s view   + - strength   m model   r record   i statistics   q quit"
+_HINT_SECONDS = 12.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,9 @@ def run_live(
         MHNetVideoError: There is no screen for the window.
     """
     config, outputs = config or LiveConfig(), outputs or LiveOutputs()
-    resolve_address(source, size=config.size, fps=config.fps)
+    address = resolve_address(source, size=config.size, fps=config.fps)
+    if address.kind == VISITOR:
+        _check_visitor(outputs)
     if outputs.serve is not None:
         parse_address(outputs.serve)
     if outputs.output is not None:
@@ -82,6 +87,17 @@ def run_live(
     with Live(source, config) as live:
         run = _Run(live, outputs, on_message, on_statistics, stop or threading.Event())
         return run.to_the_end()
+
+
+def _check_visitor(outputs: LiveOutputs) -> None:
+    """Visitors' pictures are nobody's but theirs."""
+    if outputs.serve is None:
+        raise ConfigError("a visitor's camera comes in over the page; say --serve PORT too")
+    if outputs.record is not None or outputs.output is not None or outputs.has_window:
+        raise ConfigError(
+            "the pictures of visitors are for themselves: there is no window, recording or "
+            "forwarding of them"
+        )
 
 
 class _Run:
@@ -109,6 +125,7 @@ class _Run:
         self._is_to_record = outputs.record is not None
         self._forwarder: Forwarder | None = None
         self._page: Page | None = None
+        self._hint_until = float("inf")
         self._level = ""
         self._trouble = ""
         self._told_at = 0.0
@@ -126,6 +143,8 @@ class _Run:
                 shown=lambda frame: None if outputs.has_window else self._live.shown(frame),
                 view=outputs.view,
                 state=self._state,
+                visitors=self._live.visitors,
+                wanted=(self._live.config.size, self._live.config.fps),
             )
             self._say(f"the picture is at {self._page.link}")
         window = None
@@ -221,10 +240,12 @@ class _Run:
             self._look_after(time.monotonic())
             if window is None:
                 continue
+            window.pump()
             window.show(frame, self._lines(), self._trouble)
             window.pump()
             if frame is not None:
                 self._live.shown(frame)
+                self._hint_until = min(self._hint_until, time.monotonic() + _HINT_SECONDS)
             self._fulfil()
 
     def _look_after(self, now: float) -> None:
@@ -234,7 +255,8 @@ class _Run:
         statistics = self._live.statistics
         before, self._trouble = self._trouble, statistics.trouble
         if self._trouble and not before:
-            self._say(self._trouble)
+            # the screen shows it for as long as it lasts
+            self._on_message(self._trouble)
         elif before and not self._trouble:
             self._say(f"{statistics.source} is back")
         level = statistics.level
@@ -331,4 +353,6 @@ class _Run:
             lines.append(f"recording {state['recording']}")
         if state["message"]:
             lines.append(state["message"])
+        if time.monotonic() < self._hint_until:
+            lines.append(_HINT)
         return lines

@@ -63,11 +63,11 @@ def main() -> None:
         now = time.monotonic() - begin
         told.append((now, statistics, resident_megabytes()))
         if len(told) % 15 == 0:
-            level = f"{statistics.model} at {statistics.scale:.0%}"
             print(
                 f"{now:6.0f} s  {statistics.fps:5.1f} fps  dropped {statistics.dropped:6d}  "
                 f"latency {1000 * statistics.latency_seconds:4.0f} ms  "
-                f"{1000 * statistics.network_seconds:4.0f} ms {level}  {told[-1][2]:5.0f} MB",
+                f"{1000 * statistics.network_seconds:4.0f} ms {statistics.level}  "
+                f"{told[-1][2]:5.0f} MB",
                 flush=True,
             )
 

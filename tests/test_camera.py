@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import itertools
+import signal
 import socket
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def url_pair(kind):
     if kind == "tcp":
         url = f"tcp://127.0.0.1:{free_port()}"
         return url, url + "?listen=1"
-    url = f"http://127.0.0.1:{free_port()}/cam.ts"
+    path = "cam.ts" if kind == "http" else "stream"
+    url = f"{kind}://127.0.0.1:{free_port()}/{path}"
     return url, url
 
 
@@ -194,7 +196,7 @@ def test_shrinking_keeps_the_rotation(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["tcp", "http", "udp"])
+@pytest.mark.parametrize("kind", ["tcp", "http", "udp", "rtsp"])
 def test_a_stream_that_is_killed_and_comes_back_changed(kind, sender):
     url, target = url_pair(kind)
     first = sender(target)
@@ -245,6 +247,25 @@ def test_a_stream_that_hangs_is_noticed(sender, monkeypatch):
             for visitor in visitors:
                 visitor.close()
         assert time.monotonic() - begin < 2
+
+
+@pytest.mark.slow
+def test_an_rtsp_camera_that_hangs_comes_back(sender, monkeypatch):
+    monkeypatch.setattr(mhnet_video.camera, "_SILENT_SECONDS", 1.0)
+    url, target = url_pair("rtsp")
+    process = sender(target)
+    with Camera(resolve_address(url)) as camera:
+        assert len(frames_for(camera, 10, wanted=10)) == 10
+        process.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while not camera.trouble and time.monotonic() < deadline:
+            frames_for(camera, 0.1)
+        assert f"{url} is silent. Trying again" in camera.trouble
+        process.send_signal(signal.SIGCONT)
+        begin = time.monotonic()
+        while not frames_for(camera, 0.1):
+            assert time.monotonic() - begin < 8, camera.trouble
+        assert camera.reconnects == 1 and camera.trouble == ""
 
 
 def test_a_source_that_will_never_open_says_why(sender):

@@ -70,7 +70,7 @@ def play(pacer, machine, seconds):
 def test_larger_models_come_at_full_scale_only():
     assert [Level("large", 1.0), *(Level("small", scale) for scale in SCALES)] == LEVELS
     assert list_levels(["large", "small"], 0.5) == [Level("large", 0.5), Level("small", 0.5)]
-    assert str(Level("small", 0.5)) == "small at 50%" and str(Level("small", 1.0)) == "small"
+    assert str(Level("small", 0.5)) == "small at 50% scale" and str(Level("small", 1.0)) == "small"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,8 @@ def test_measuring_takes_few_runs_and_leaves_out_the_first():
     chosen._make = make
     chosen.measure(FRAME)
     assert chosen.level == Level("small", 0.7)
+    # which is told before the first frame
+    assert chosen.seconds == pytest.approx(0.05 * 0.7**2)
     assert len(machine.runs) <= 2 * 5
 
 

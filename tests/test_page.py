@@ -17,9 +17,11 @@ from standin import inverted
 from test_live import live_frame
 
 import mhnet_video.page
+import mhnet_video.server
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live import Latest, LiveFrame, LiveStatistics
-from mhnet_video.page import Address, Page, is_own, parse_address
+from mhnet_video.page import Address, Page, parse_address
+from mhnet_video.server import is_own
 
 STATISTICS = LiveStatistics(
     source="cam",
@@ -51,6 +53,7 @@ class Source:
         self.pressed = []
         self.statistics = STATISTICS
         self.number = 0
+        self.tags = {}
         self.level = lambda number: 40 + number % 2 * 100
         self._size = size
         self._fps = fps
@@ -62,7 +65,8 @@ class Source:
             self.put()
 
     def put(self):
-        frame = live_frame(self.number * 0.04, self.level(self.number), self._size)
+        seconds, level = self.number * 0.04, self.level(self.number)
+        frame = live_frame(seconds, level, self._size, tags=self.tags)
         self.frames.put(
             LiveFrame(frame, inverted(frame), self.number, time.time(), time.monotonic())
         )
@@ -117,7 +121,12 @@ def ask(page, path, method="GET", body=None, host=None, **headers):
 def read_stream(page, count, path="/stream.mjpg", pause=0.0):
     """The first JPEGs of the stream."""
     got = []
-    with socket.create_connection(("127.0.0.1", page.port), 10) as connection:
+    with socket.socket() as connection:
+        connection.settimeout(10)
+        if pause:
+            # what its own system holds is not the server's matter
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+        connection.connect(("127.0.0.1", page.port))
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         held = b""
         while len(got) < count:
@@ -143,7 +152,7 @@ def decoded(jpeg):
 def test_the_page_itself(page):
     answer, body = ask(page, "/")
     text = body.decode()
-    assert answer.status == 200 and '<body data-view="side">' in text
+    assert answer.status == 200 and '<body data-view="side" ' in text
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -324,7 +333,7 @@ def test_too_many_connections_are_turned_away(page, monkeypatch):
 
 
 def test_who_says_nothing_is_cut_off(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.page._Handler, "timeout", 0.5)
+    monkeypatch.setattr(mhnet_video.server._Handler, "timeout", 0.5)
     with (
         closing(make_page(source)) as page,
         socket.create_connection(("127.0.0.1", page.port), 5) as connection,

@@ -36,6 +36,7 @@ LAYERS = [
         "hardware",
         "notes",
         "address",
+        "visitor",
     ],
     ["packing", "program", "engine", "map_weights", "tuning", "cuda_engine", "traffic", "engines"],
     ["cuda_frames"],
@@ -43,7 +44,7 @@ LAYERS = [
     ["reader", "restorer", "tracks", "streams", "plan", "writer", "contact"],
     ["camera", "view", "pace"],
     ["live", "recorder"],
-    ["window", "page"],
+    ["window", "page", "server", "webrtc"],
     ["pipelines"],
     ["terminal", "arguments", "cli", "__main__"],
 ]
