@@ -373,6 +373,7 @@ class TritonEngine:
         if fronts is None and device.type == "cuda":
             widths = [self.config.width * 2**level for level in range(LEVELS)]
             fronts = {width: fastest_front(width, self.kind) for width in widths}
+        self.fronts = dict(fronts or {})
         self.maps = NetworkMaps(network, self.kind, fronts)
         self._forwards: dict[tuple[int, int, int], Forward] = {}
 

@@ -93,8 +93,9 @@ def _networks(
         begin = time.monotonic()
         row["decibels"] = decibels(engine.residuals(window), expected, float(expected.std()))
         row["ready_seconds"] = time.monotonic() - begin
+        row["fronts"] = [level[0].front for level in engine.maps.encoders]
         del expected
-        plan = planned(config, height, width, kind)
+        plan = planned(config, height, width, kind, fronts=engine.fronts)
         row["bytes"] = sum(each.moved for each in count(plan))
         row["macs"] = count_macs(config, height, width)
         row["planned_memory"] = memory(plan)
