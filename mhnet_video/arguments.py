@@ -235,6 +235,11 @@ def bench_parser() -> argparse.ArgumentParser:
         help="length of the synthetic clips (default: %(default)s)",
     )
     add("--isa", choices=("avx2",), help="forbid all instructions beyond these")
+    add(
+        "--gpu",
+        action="store_true",
+        help="measure the GPU instead: kernels, networks, streams and files, up to ten minutes",
+    )
     add("--json", metavar="FILE", help="also save the figures for programs")
     return parser
 
