@@ -14,6 +14,7 @@ from mhnet_video.weights import list_models
 pytest.importorskip("triton")
 
 from mhnet_video.pipelines import bench_gpu
+from mhnet_video.pipelines.bench_table import to_lines
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here it would run")
