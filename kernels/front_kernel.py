@@ -178,7 +178,7 @@ def launch_front(
                 "BLOCK_C": _BLOCK_C,
                 "BLOCK_K": max(16, triton.next_power_of_2(channels)),
             },
-            num_warps=4,
+            num_warps=8,
             num_stages=1,
         )
     )

@@ -69,7 +69,11 @@ def restore_parser() -> argparse.ArgumentParser:
     add("--start", type=_time, metavar="TIME", help="where to begin")
     add("--duration", type=_time, metavar="TIME", help="how much to restore")
     _add_keep(parser)
-    add("--encoder", metavar="NAME", help="FFmpeg's name of a video encoder, such as libx265")
+    add(
+        "--encoder",
+        metavar="NAME",
+        help="FFmpeg's name of a video encoder, such as libx265 or h264_nvenc",
+    )
     add("--crf", type=int, metavar="N", help="the encoder's quality, lower is better")
     add("--preset", metavar="P", help="the encoder's speed, such as medium")
     add(
@@ -235,6 +239,11 @@ def bench_parser() -> argparse.ArgumentParser:
         help="length of the synthetic clips (default: %(default)s)",
     )
     add("--isa", choices=("avx2",), help="forbid all instructions beyond these")
+    add(
+        "--gpu",
+        action="store_true",
+        help="measure the GPU instead: kernels, networks, streams and files, up to ten minutes",
+    )
     add("--json", metavar="FILE", help="also save the figures for programs")
     return parser
 

@@ -11,6 +11,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.arguments import (
@@ -333,6 +334,8 @@ def _info_lines(info: "Info") -> list[str]:
 
 def _bench(words: list[str]) -> int:
     options = bench_parser().parse_args(words)
+    if options.gpu:
+        return _bench_gpu(options.json)
     from mhnet_video.pipelines.bench import bench, to_lines
 
     def tell(text: str) -> None:
@@ -350,6 +353,18 @@ def _bench(words: list[str]) -> int:
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             file.write(_to_json(result.to_dict()) + "\n")
+    return 0
+
+
+def _bench_gpu(path: str | None) -> int:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError("there is no GPU that PyTorch can use; leave --gpu out")
+    from mhnet_video.pipelines.bench_gpu import bench_gpu
+    from mhnet_video.pipelines.bench_table import to_lines
+
+    print("\n".join(to_lines(bench_gpu(Path(path) if path else None))))
     return 0
 
 

@@ -354,7 +354,7 @@ class TritonEngine:
         network: An MHNet, which must not change any more.
         kind: Type of the maps; bfloat16 where the GPU has it, else float16, if None.
         fronts: How the first halves of blocks are done, by their channels; what is fastest on this
-            GPU if None, which takes a second to find out.
+            GPU if None, which takes some seconds the first time, for the compiler.
     """
 
     max_pixels = MAX_ELEMENTS
@@ -373,6 +373,7 @@ class TritonEngine:
         if fronts is None and device.type == "cuda":
             widths = [self.config.width * 2**level for level in range(LEVELS)]
             fronts = {width: fastest_front(width, self.kind) for width in widths}
+        self.fronts = dict(fronts or {})
         self.maps = NetworkMaps(network, self.kind, fronts)
         self._forwards: dict[tuple[int, int, int], Forward] = {}
 

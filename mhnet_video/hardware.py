@@ -104,17 +104,16 @@ def on_host(frame: Frame) -> Frame:
         return frame
     planar = to_planar(_downloaded(frame.picture), VideoReformatter())
     own = planes_of(planar)
-    values = {each.name: getattr(frame, each.name) for each in fields(Frame)}
-    values["tags"] = frame.tags | {"decoded": Decoded(planar, own)}
-    is_decoded = frame.luma.data_ptr() == _first_address(frame.picture)
-    return Frame(
-        **values
-        | {
-            "planes": own
-            if is_decoded
-            else planes_of_two(frame.luma, frame.chroma, frame.bits_down)
-        }
-    )
+    planes = own
+    if frame.luma.data_ptr() != _first_address(frame.picture):  # it has other samples by now
+        planes = planes_of_two(frame.luma, frame.chroma, frame.bits_down)
+    tags = frame.tags | {"decoded": Decoded(planar, own)}
+    return replace(_plain(frame), planes=planes, tags=tags)
+
+
+def _plain(frame: DeviceFrame) -> Frame:
+    """Everything about a frame but where its samples are."""
+    return Frame(**{each.name: getattr(frame, each.name) for each in fields(Frame)})
 
 
 def _first_address(picture: av.VideoFrame) -> int:
@@ -146,10 +145,7 @@ def with_planes(frame: Frame, planes: tuple[Plane, ...]) -> Frame:
     What its picture carries beside its samples stays with it.
     """
     if isinstance(frame, DeviceFrame):
-        if has_extras(frame.picture):
-            frame = on_host(frame)
-        else:
-            frame = Frame(**{each.name: getattr(frame, each.name) for each in fields(Frame)})
+        frame = on_host(frame) if has_extras(frame.picture) else _plain(frame)
     return replace(frame, planes=planes)
 
 
@@ -216,10 +212,8 @@ class HardwareDecoder:
         self._parts[-1].packets.append(packet)
         while len(self._parts) > 2 and self._kept(1) >= _MIN_KEPT:
             self._parts.popleft()
-        if (
-            sum(each.size for part in self._parts for each in part.packets if each)
-            > _MAX_KEPT_BYTES
-        ):
+        sizes = (each.size for part in self._parts for each in part.packets if each)
+        if sum(sizes) > _MAX_KEPT_BYTES:
             self._parts = deque([_Part()])
 
     def _kept(self, first: int) -> int:
@@ -266,7 +260,7 @@ def open_decoder(
         if not other.codec_context.is_hwaccel:
             raise ValueError("FFmpeg has no decoder on GPUs for it")
         # every thread would have surfaces of its own, of which there are few
-        other.thread_count = 1
+        other.codec_context.thread_count = 1
         said = _why_differs(_first_picture(second, other), container.name, stream.index)
         if not said:
             other.codec_context.flush_buffers()
@@ -328,7 +322,9 @@ def _why_differs(found: av.VideoFrame, name: str, index: int) -> str:
     if not is_exportable(found):
         return f"the GPU's driver gave {twin_of(found) or found.format.name} pictures"
     with open_source(name) as container:
-        expected: Any = next(container.decode(container.streams[index]))
+        expected: Any = next(container.decode(container.streams[index]), None)
+        if expected is None:
+            return "the CPU cannot decode it"
         if has_extras(expected) or has_extras(found):
             return "its pictures are interlaced, or carry more than samples"
         reformatter = VideoReformatter()

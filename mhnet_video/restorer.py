@@ -468,20 +468,21 @@ class Restorer:
         most = engine.max_pixels
         rows = -(-height // max(64, min(height, round(most**0.5))))
         columns = -(-width * -(-height // rows) // most)
+        cuts = _cuts(height, rows), _cuts(width, columns)
+        # all of one size, for which engines plan once
+        tall, wide = (
+            min(length, max(end - begin for begin, end in parts) + 2 * TILE_MARGIN)
+            for length, parts in zip((height, width), cuts, strict=True)
+        )
         residual = torch.empty_like(window[0])
-        for top, bottom in _cuts(height, rows):
-            for left, right in _cuts(width, columns):
-                outer_top, outer_left = max(0, top - TILE_MARGIN), max(0, left - TILE_MARGIN)
-                outer = (
-                    slice(outer_top, bottom + TILE_MARGIN),
-                    slice(outer_left, right + TILE_MARGIN),
-                )
-                tile = [self._padded(frame[:, *outer]) for frame in window]
-                residual[:, top:bottom, left:right] = engine.residual(tile)[
-                    :,
-                    top - outer_top : bottom - outer_top,
-                    left - outer_left : right - outer_left,
-                ]
+        for top, bottom in cuts[0]:
+            for left, right in cuts[1]:
+                y = min(max(0, top - TILE_MARGIN), height - tall)
+                x = min(max(0, left - TILE_MARGIN), width - wide)
+                tile = [self._padded(frame[:, y : y + tall, x : x + wide]) for frame in window]
+                found = engine.residual(tile)
+                part = found[:, top - y : bottom - y, left - x : right - x]
+                residual[:, top:bottom, left:right] = part
         return residual
 
     @staticmethod

@@ -36,6 +36,7 @@ from mhnet_video.pipelines.bench_kernels import (
     measure_machine,
 )
 from mhnet_video.pipelines.bench_scene import make_frames, write_clip
+from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.reader import VideoReader
 from mhnet_video.restorer import Restorer
@@ -93,8 +94,9 @@ def _networks(
         begin = time.monotonic()
         row["decibels"] = decibels(engine.residuals(window), expected, float(expected.std()))
         row["ready_seconds"] = time.monotonic() - begin
+        row["fronts"] = [level[0].front for level in engine.maps.encoders]
         del expected
-        plan = planned(config, height, width, kind)
+        plan = planned(config, height, width, kind, fronts=engine.fronts)
         row["bytes"] = sum(each.moved for each in count(plan))
         row["macs"] = count_macs(config, height, width)
         row["planned_memory"] = memory(plan)
@@ -282,11 +284,12 @@ def _steady_fps(clip: Path, out: Path, config: RestoreConfig, restorer: Restorer
     return (report.frames - begin.frames) / (told[-1].seconds - begin.seconds)
 
 
-def bench_gpu(path: Path, *, dry: bool = False, seconds: float = 420.0) -> dict[str, Any]:
+@torch.inference_mode()
+def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = 420.0) -> dict[str, Any]:
     """Measure everything and write it down.
 
     Args:
-        path: The JSON file.
+        path: The JSON file; None for none.
         dry: Whether to run tiny sizes on the CPU instead.
         seconds: When to begin nothing more; what is under way ends by itself.
     """
@@ -301,7 +304,8 @@ def bench_gpu(path: Path, *, dry: bool = False, seconds: float = 420.0) -> dict[
     def save(section: str, rows: Any) -> None:
         figures[section] = rows
         figures["seconds"] = time.monotonic() - begin
-        path.write_text(json.dumps(figures, indent=1))
+        if path is not None:
+            path.write_text(json.dumps(figures, indent=1))
 
     machine = measure_machine(clock, dry)
     save("machine", machine)
@@ -345,16 +349,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.dry and not torch.cuda.is_available():
         sys.stderr.write("bench_gpu: there is no GPU that PyTorch can use; --dry needs none\n")
         return 1
-    with torch.inference_mode():
-        if given.compiled:
-            name, height, width = given.compiled
+    if given.compiled:
+        name, height, width = given.compiled
+        with torch.inference_mode():
             row = compile_and_time(name, int(height), int(width), seconds=0.5)
-            sys.stdout.write(json.dumps(row))
-        elif given.dry:
-            with dispatch.on_cpu():
-                bench_gpu(given.file, dry=True)
-        else:
-            bench_gpu(given.file, seconds=given.seconds)
+        sys.stdout.write(json.dumps(row))
+        return 0
+    if given.dry:
+        with dispatch.on_cpu():
+            figures = bench_gpu(given.file, dry=True)
+    else:
+        figures = bench_gpu(given.file, seconds=given.seconds)
+    sys.stdout.write("\n".join(to_lines(figures)) + "\n")
     return 0
 
 

@@ -110,10 +110,19 @@ def _kernel_cases(
     )
     if c <= 64:
         yield (
-            "first half of a block in one pass",
+            "first half of a block, dense",
             map_ops.block_front,
             partial(reference.block_front, eps=1e-6),
             [x, maps(9, 2 * c, c, scale=spread / 3), exact(9, 2 * c), bias],
+        )
+    if map_ops.block_front_rows_fits(c, kind):
+        yield (
+            "first half of a block, rows",
+            map_ops.block_front_rows,
+            lambda x, w, b, taps, bias: reference.depthwise(
+                reference.linear(x, w, b, True, False, None, [], 1e-6), taps, bias, True
+            ),
+            [x, weight, bias, exact(9, 2 * c) / 3, exact(2 * c)],
         )
     if map_ops.block_back_fits(c, kind):
         weights = [w for rows in (c, 2 * c, c) for w in (maps(rows, c, scale=spread), exact(rows))]

@@ -86,7 +86,7 @@ def test_what_a_gpu_decodes_is_what_the_cpu_decodes(video, gpu, tmp_path, caplog
     assert_same_frames(found, expected)
     sound = ([i.dts for i in items if not isinstance(i, Frame)] for items in (found, expected))
     assert next(sound) == next(sound) != []
-    assert gpu.opened[0].streams[0].thread_count == 1
+    assert gpu.opened[0].streams[0].codec_context.thread_count == 1
     assert all(container.is_closed for container in gpu.opened)
     assert reader.damaged == 0
     assert caplog.records == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mhnet_video.cuda_frames import NUM_COLORS, FrameFormat
-from mhnet_video.kernels import dispatch
+from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.network import NetworkConfig
 from mhnet_video.pixels import layout_of
 from mhnet_video.traffic import count, launches, memory, planned
@@ -20,8 +20,9 @@ PAPER = {}
 
 
 def plan_of(config, height, width, kind="bfloat16", batch=1, front=None):
-    fronts = {channels: front for channels in (16, 32, 64) if front}
     kind = getattr(torch, kind)
+    fits = map_ops.block_front_rows_fits
+    fronts = {channels: front for channels in (16, 32, 64) if front and fits(channels, kind)}
     return planned(NetworkConfig(**config), height, width, kind, batch, fronts)
 
 
