@@ -113,7 +113,8 @@ def live_parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         nargs="?",
         help="camera number or /dev/videoN, rtsp://, http://, udp://, tcp:// or srt:// address, "
-        "or a file, played at its own speed (default: the first camera)",
+        "a file, played at its own speed, or `visitor`: the camera of whoever opens the page of "
+        "--serve (default: the first camera)",
     )
     add("--list", action="store_true", help="list the cameras with their formats, and end")
     _add_model_arguments(parser, default=defaults.model)

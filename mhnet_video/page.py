@@ -98,7 +98,8 @@ class Page:
         self._state = state
         self.handed_out = shown
         """Told of each frame that a visitor has got."""
-        self.visitors_in = visitors
+        self.cameras = visitors
+        """Where the pictures of visitors' own cameras go; None for another source."""
         self.pictures: Latest[Picture] = Latest()
         """Both pictures beside each other, as JPEG."""
         self._lock = threading.Lock()
@@ -137,7 +138,7 @@ class Page:
         """The port it listens at."""
         shown_host = f"[{address.host}]" if ":" in address.host else address.host
         if address.host in ("0.0.0.0", "::", ""):
-            shown_host = socket.gethostname()
+            shown_host = _name_of_this_machine()
         self.host = shown_host
         self.link = f"http://{shown_host}:{self.port}/"
         """What to open in a browser, with the token."""
@@ -162,8 +163,13 @@ class Page:
 
     @property
     def streams(self) -> int:
-        """Visitors who watch."""
+        """Visitors who watch JPEG pictures."""
         return self._streams
+
+    @property
+    def watching(self) -> int:
+        """Visitors who watch, in any way."""
+        return self._streams + (self.webrtc.peers if self.webrtc is not None else 0)
 
     def enter(self) -> bool:
         """Count a connection in; False where there are too many."""
@@ -195,18 +201,18 @@ class Page:
     @property
     def trouble(self) -> str:
         """Why there are no pictures, in a sentence; empty if there are, or nobody sends any."""
-        if self.is_fresh or (self.visitors_in is not None and not self.visitors_in.is_taken):
+        if self.is_fresh or (self.cameras is not None and not self.cameras.is_taken):
             return ""
         return self._statistics().trouble or "no picture yet"
 
     def status(self) -> dict[str, Any]:
         """What the page tells of."""
-        visitors = self.visitors_in
+        visitors = self.cameras
         return (
             self._statistics().to_dict()
             | self._state()
             | {
-                "visitors": self.streams,
+                "visitors": self.watching,
                 "is_camera_taken": visitors is not None and visitors.is_taken,
             }
         )
@@ -222,9 +228,9 @@ class Page:
             visitor: His key; empty where his camera is not the source.
             frame: The frame.
         """
-        if self.visitors_in is None:
+        if self.cameras is None:
             return True
-        return frame.before.tags.get(KEY_TAG) == visitor and self.visitors_in.is_present(visitor)
+        return frame.before.tags.get(KEY_TAG) == visitor and self.cameras.is_present(visitor)
 
     @property
     def is_fresh(self) -> bool:
@@ -269,6 +275,17 @@ class Page:
             thread.join(1)
 
 
+def _name_of_this_machine() -> str:
+    """The address by which other machines are likely to reach this one, or its name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # nothing is sent: it is asked which way would be taken to an address of documentation
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
 def _html(**values: str) -> bytes:
     text = (files("mhnet_video") / "page.html").read_text("utf-8")
     for name, value in values.items():
@@ -311,7 +328,7 @@ def _metrics(statistics: LiveStatistics, page: Page) -> str:
         ),
         ("network_seconds", "gauge", "Restoring the last frame.", statistics.network_seconds),
         ("scale", "gauge", "Working scale of the network.", statistics.scale),
-        ("visitors", "gauge", "Visitors who watch the page.", page.streams),
+        ("visitors", "gauge", "Visitors who watch the page.", page.watching),
     ]
     lines: list[str] = []
     for name, kind, what, value in rows:

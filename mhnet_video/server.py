@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin_camera(self) -> None:
         self._body("application/json", _MAX_BODY_BYTES)
-        visitors = self.server.page.visitors_in
+        visitors = self.server.page.cameras
         if visitors is None:
             raise _Refused(HTTPStatus.NOT_FOUND, "visitors' cameras are not asked for here")
         key = visitors.enter()
@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json({"visitor": key})
 
     def _take_picture(self) -> None:
-        visitors = self.server.page.visitors_in
+        visitors = self.server.page.cameras
         key = self.headers.get("X-Visitor", "")
         number = self.headers.get("X-Number", "")
         # before anything is read
@@ -250,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _end_camera(self) -> None:
         key = self._field("visitor")
-        visitors = self.server.page.visitors_in
+        visitors = self.server.page.cameras
         if visitors is not None and isinstance(key, str):
             visitors.leave(key)
         self._send(HTTPStatus.NO_CONTENT, "", b"")

@@ -1,6 +1,6 @@
 """The page's pictures over WebRTC: H.264, encoded once for all who watch in this way.
 
-It takes a tenth of the room of JPEG pictures, which matters on the way to other machines. It needs
+It takes a fifth of the room of JPEG pictures, which matters on the way to other machines. It needs
 the extra `webrtc`; a browser for which it does not serve gets JPEG pictures, as do visitors after
 the first few. No other server is asked for anything: there is no STUN and no TURN.
 """

@@ -364,6 +364,15 @@ def test_addresses():
     assert not any(map(is_own, ("0.0.0.0", "192.168.1.5", "::", "evil.example", "")))
 
 
+def test_the_link_for_other_machines_can_be_followed(source):
+    with closing(make_page(source, "0.0.0.0")) as page:
+        host = page.link.partition("//")[2].partition(":")[0]
+        with socket.create_connection((host, page.port), 5) as connection:
+            path = page.link.partition(str(page.port))[2]
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_a_port_that_is_taken(page, source):
     taken = Address("127.0.0.1", page.port)
     with pytest.raises(WriteError, match=r"cannot be served at 127.0.0.1:\d+ \(address already"):
