@@ -6,7 +6,7 @@ llvm_product.py says how maps and weights are stored.
 from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, deviation, product, statistics
+from mhnet_video.kernels.llvm_product import Tile, deviation, each_output, product, statistics
 
 
 def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
@@ -75,19 +75,16 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
                 w = e.at("%w1", e.mul(m0, inputs))
-                values = product(
-                    e,
-                    tile,
-                    [(x, inputs, inputs * lanes)],
-                    w,
-                    ["zeroinitializer"] * (outputs * blocks),
-                )
-                for m in range(outputs):
+                values = product(e, tile, [(x, inputs, inputs * lanes)], w)
+
+                def give(m: str | int, _: list[str]) -> list[str]:
                     bias = e.broadcast(e.at("%b1", e.add(m0, m)))
                     there = e.at(place, e.mul(e.add(m0, m), stride))
-                    for t in range(blocks):
-                        value = e.fma(values[m * blocks + t], scales[t], bias)
-                        e.store(value, e.at(there, t * lanes))
+                    for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
+                        e.store(e.fma(value, scale, bias), e.at(there, t * lanes))
+                    return []
+
+                each_output(e, tile, outputs, [], give)
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -249,7 +246,6 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
     wide = e.scratch(channels * lanes * blocks)  # [C, T, L] float32
     narrow = e.scratch(size * blocks)  # [T, C / G, L]
     mixed = e.scratch(size * blocks)
-    zeros = ["zeroinitializer"] * (outputs * blocks)
 
     def at_tile(block: str, _: list[str]) -> list[str]:
         offset = e.mul(block, size)
@@ -257,26 +253,30 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         more = e.at("%more", offset)
 
         def attend(m0: str, totals: list[str]) -> list[str]:
-            values = product(
-                e, tile, [(gated, inputs, size)], e.at("%w3", e.mul(m0, inputs)), zeros
-            )
-            result = list(totals)
+            values = product(e, tile, [(gated, inputs, size)], e.at("%w3", e.mul(m0, inputs)))
             element = e.op(f"udiv exact i64 {m0}, {group}")
-            for pair in range(outputs // group):
-                bias = [e.broadcast(e.at("%b3", e.add(m0, pair * group + g))) for g in range(group)]
+
+            def give(pair: str | int, totals: list[str]) -> list[str]:
+                result = list(totals)
+                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+                rows = [values.row(m) for m in members]
+                channel = [e.add(m0, m) for m in members]
+                bias = [e.broadcast(e.at("%b3", m)) for m in channel]
                 place = e.mul(e.add(element, pair), lanes)
                 for t in range(blocks):
                     residual = e.unpack(e.load_elements(e.at(e.at(x, place), t * size)))
                     both = []
                     for g in range(group):
-                        value = e.fadd(values[(pair * group + g) * blocks + t], bias[g])
+                        value = e.fadd(rows[g][t], bias[g])
                         both.append(e.fadd(value, residual[g]))
-                        m = e.mul(e.add(m0, pair * group + g), lanes * blocks)
-                        e.store(both[g], e.at(e.at(wide, m), t * lanes))
+                        there = e.at(wide, e.mul(channel[g], lanes * blocks))
+                        e.store(both[g], e.at(there, t * lanes))
                     packed = e.pack(both)
                     e.store_elements(packed, e.at(e.at(narrow, place), t * size))
                     result[2 * t : 2 * t + 2] = statistics(e, packed, result[2 * t : 2 * t + 2])
-            return result
+                return result
+
+            return each_output(e, tile, outputs // group, totals, give)
 
         nothing = [(e.vector, "zeroinitializer")] * (2 * blocks)
         totals = e.loop(0, channels, outputs, nothing, attend)
@@ -285,26 +285,28 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
 
         def gate(k0: str, _: list[str]) -> list[str]:
             values = product(
-                e,
-                tile,
-                [(narrow, inputs, size)],
-                e.at("%w4", e.mul(k0, 2 * inputs)),
-                zeros,
+                e, tile, [(narrow, inputs, size)], e.at("%w4", e.mul(k0, 2 * inputs))
             )
             element = e.op(f"udiv exact i64 {k0}, {group}")
-            for pair in range(half // group):
+
+            def give(pair: str | int, _: list[str]) -> list[str]:
                 place = e.mul(e.add(element, pair), lanes)
-                channel = [e.add(k0, pair * group + g) for g in range(group)]
+                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+                channel = [e.add(k0, m) for m in members]
                 first = [e.broadcast(e.at("%b4", k)) for k in channel]
                 second = [e.broadcast(e.at("%b4", e.add(k, channels))) for k in channel]
+                left = [values.row(m) for m in members]
+                right = [values.row(e.add(m, half)) for m in members]
                 for t in range(blocks):
                     both = []
                     for g in range(group):
-                        m = pair * group + g
-                        left = e.fma(values[m * blocks + t], scales[t], first[g])
-                        right = e.fma(values[(half + m) * blocks + t], scales[t], second[g])
-                        both.append(e.fmul(left, right))
+                        one = e.fma(left[g][t], scales[t], first[g])
+                        other = e.fma(right[g][t], scales[t], second[g])
+                        both.append(e.fmul(one, other))
                     e.store_elements(e.pack(both), e.at(e.at(mixed, place), t * size))
+                return []
+
+            each_output(e, tile, half // group, [], give)
             return []
 
         e.loop(0, channels, half, [], gate)
@@ -314,13 +316,14 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         ]
 
         def add(m0: str, _: list[str]) -> list[str]:
-            values = product(
-                e, tile, [(mixed, inputs, size)], e.at("%w5", e.mul(m0, inputs)), zeros
-            )
+            values = product(e, tile, [(mixed, inputs, size)], e.at("%w5", e.mul(m0, inputs)))
             element = e.op(f"udiv exact i64 {m0}, {group}")
-            for pair in range(outputs // group):
+
+            def give(pair: str | int, _: list[str]) -> list[str]:
                 place = e.mul(e.add(element, pair), lanes)
-                channel = [e.add(m0, pair * group + g) for g in range(group)]
+                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+                rows = [values.row(m) for m in members]
+                channel = [e.add(m0, m) for m in members]
                 bias = [e.broadcast(e.at("%b5", m)) for m in channel]
                 sums = [e.at("%sums", e.mul(m, lanes)) for m in channel]
                 pooled = [e.load(each) for each in sums]
@@ -334,12 +337,15 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
                         value = e.fadd(e.load(e.at(row, t * lanes)), bias[g])
                         if twice:
                             value = e.fadd(value, again[g])
-                        value = e.fadd(value, values[(pair * group + g) * blocks + t])
+                        value = e.fadd(value, rows[g][t])
                         pooled[g] = e.fadd(pooled[g], e.keep(value, masks[t]))
                         both.append(value)
                     e.store_elements(e.pack(both), e.at(e.at(out, place), t * size))
                 for g in range(group):
                     e.store(pooled[g], sums[g])
+                return []
+
+            each_output(e, tile, outputs // group, [], give)
             return []
 
         e.loop(0, channels, outputs, [], add)

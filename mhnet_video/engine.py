@@ -29,9 +29,8 @@ from mhnet_video.network import LEVELS, MHNet, SelectiveAttention
 from mhnet_video.packing import (
     BlockWeights,
     FusionWeights,
+    Layout,
     matrix_of,
-    narrow,
-    pack,
     pack_block,
     pack_double,
     pack_fusion,
@@ -78,9 +77,10 @@ class _Plan:
         self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
         self.row_blocks = [-(-w // lanes) for _, w in self.sizes]
         self.tiles = [
-            choose_tile(self.machine, blocks, group_outputs=2 * self.machine.group)
-            for blocks in self.row_blocks
+            choose_tile(self.machine, blocks, channels)
+            for blocks, channels in zip(self.row_blocks, self.widths, strict=True)
         ]
+        self.layouts = [Layout(self.machine, tile.outputs) for tile in self.tiles]
         self._masks = [
             Map(self.machine, self.machine.group, *size).mask() for size in self.sizes[:LEVELS]
         ]
@@ -214,8 +214,7 @@ class _Plan:
         for index, block in enumerate(blocks):
             is_last = index == len(blocks) - 1
             target = self._take(level)
-            tile, machine = self.tiles[level], self.machine
-            weights = pack_block(block, tile.outputs, machine.group, machine.lanes)
+            weights = pack_block(block, self.layouts[level])
             totals = self._block(level, weights, source, target, more if is_last else None)
             if source is not x:
                 self._give(level, source)
@@ -235,7 +234,7 @@ class _Plan:
         name = self.kernels.name(
             llvm_levels.double, self.widths[level], tile, skip=skip is not None
         )
-        weights = pack_double(convolution, tile.outputs, self.machine.group)
+        weights = pack_double(convolution, self.layouts[level])
         self.program.add(
             name,
             [
@@ -256,7 +255,7 @@ class _Plan:
             self.kernels.name(llvm_levels.halve, self.widths[level], tile),
             [
                 x.data,
-                pack_halve(convolution, tile.outputs, self.machine.group),
+                pack_halve(convolution, self.layouts[level + 1]),
                 convolution.bias.detach().float().contiguous(),
                 out.data,
                 self.row_blocks[level],
@@ -299,11 +298,11 @@ class _Plan:
         if [type(each) for each in attention] != [SelectiveAttention]:
             raise ValueError(f"expected one attention, got {attention}")
         module, machine = attention[0], self.machine
-        channels, group, heads = x.channels, machine.group, module.heads
-        tile = self.tiles[LEVELS]
+        channels, heads = x.channels, module.heads
+        tile, layout = self.tiles[LEVELS], self.layouts[LEVELS]
         plane = (x.blocks + max(tile.blocks, 4)) * machine.lanes
         projected, mixed = (torch.zeros(3 * channels, plane) for _ in range(2))
-        weights = narrow(pack(matrix_of(module.qkv), tile.outputs, group), group)
+        weights = layout.narrow(layout.pack(matrix_of(module.qkv)))
         self.program.add(
             self.kernels.name(llvm_attention.project, channels, tile),
             [x.data, weights, projected, 3 * channels, plane],
@@ -377,7 +376,8 @@ class _Plan:
         self.padded_width = row_blocks * machine.lanes * patch
         self.window = torch.zeros(config.frames + 1, 3, height, self.padded_width)
         plane = (row_blocks + tile.blocks + 2) * machine.lanes
-        beyond = 4 * 6 * machine.lanes  # that the last tile of the last row may read
+        # that the last tile of the last row may read, and a last step of planes
+        beyond = 4 * 6 * machine.lanes + 16 * plane
         folded = torch.zeros((rows + 2) * planes * plane + beyond, dtype=torch.int32)
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
         self.fold_pictures = group if patch == 1 else 1
@@ -411,7 +411,7 @@ class _Plan:
             return first, second
         self.program.add(
             self.kernels.name(llvm_images.convolve_to_maps, planes, config.width, tile),
-            [folded, pack_planes(weight, tile.outputs, group), *maps, plane, row_blocks],
+            [folded, pack_planes(weight, self.layouts[0]), *maps, plane, row_blocks],
             self._rows(0),
         )
         return first, second
@@ -429,16 +429,17 @@ class _Plan:
         group, width, tile = machine.group, config.width, self.tiles[0]
         stage: Any = network.stage2
         matrix = matrix_of(network.concat12)[:, width:]
-        start = narrow(
-            pack(torch.cat([matrix, torch.zeros_like(matrix)], 1), tile.outputs, group), group
-        )
+        layout = self.layouts[0]
+        halves = [layout.pack(each) for each in (matrix, torch.zeros_like(matrix))]
+        start = layout.narrow(torch.cat(halves, 1))
         x = self._take(0)
         self._fuse(1, side, torch.ones(width), decoded[0], decoded[0], start, x)
         self._give(0, side)
         tail = self.tail[0]
         plane = (self.row_blocks[0] + tile.blocks + 2) * machine.lanes
         rows = self.sizes[0][0]
-        planes = torch.zeros((rows + 2) * width // group * plane, dtype=torch.int32)
+        beyond = 16 * plane  # that a last step of planes may read
+        planes = torch.zeros((rows + 2) * width // group * plane + beyond, dtype=torch.int32)
         for number in range(1, LEVELS + 1):
             blocks = list(stage.get_submodule(f"CABG{number}").children())
             out, mean = self._blocks(0, blocks, x, more=x)
@@ -457,7 +458,8 @@ class _Plan:
                 maps.append(source)
             used = self.tiles[0 if number == 1 else 1]
             module: Any = stage.get_submodule(f"skff{number}")
-            fusion = pack_fusion(module, chains[0], chains[1], used.outputs, group, machine.lanes)
+            layout = self.layouts[0 if number == 1 else 1]
+            fusion = pack_fusion(module, chains[0], chains[1], layout)
             self._weigh(fusion, mean, low_means[number - 1], high_means[number - 1])
             x = self._take(0)
             if number == 1:
@@ -540,6 +542,8 @@ class _Plan:
         outputs = 4
         if patch == 1:
             weight = torch.cat([weight, torch.zeros_like(weight[:1])])
+        elif machine.tiles:
+            outputs = 12
         blocks = min(
             (5, 4, 3) if machine.registers > 16 else (3,), key=lambda t: -(-row_blocks // t) * t
         )
@@ -550,7 +554,7 @@ class _Plan:
             ),
             [
                 planes,
-                pack_planes(weight, outputs, machine.group),
+                pack_planes(weight, Layout(machine, outputs)),
                 0,
                 plane,
                 row_blocks,
