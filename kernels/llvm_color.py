@@ -239,12 +239,12 @@ def residual_to_planes(
         def at(start: str, _: list[str]) -> list[str]:
             column = _chunk(e, start, "%width", lanes << shift_x)
             sums: list[list[str]] = []
-            for line, place in zip(residuals, luma_rows, strict=True):
+            for line, rows in zip(residuals, luma_rows, strict=True):
                 parts = []
                 for part in range(1 << shift_x):
                     here = e.add(column, part * lanes)
                     colours = [e.load(e.at(each, here)) for each in line]
-                    give(0, colours, place, here)
+                    give(0, colours, rows, here)
                     parts.append(colours)
                 flat = [value for colours in parts for value in colours]
                 old = sums[0] if sums else None

@@ -412,7 +412,7 @@ def convolve_to_picture(
                         there = e.at(out, e.mul(column, patch * lanes))
                         given = [row[t] for row in rows]
                         if patch == 2:
-                            given = list(e.interleave(*given, "float"))
+                            given = list(e.interleave(given[0], given[1], "float"))
 
                         def write(given: list[str] = given, there: str = there) -> None:
                             for number, value in enumerate(given):

@@ -125,8 +125,8 @@ def _compiled(sample_bytes: int, shift_x: int, shift_y: int) -> YuvKernels | Non
         [make(machine, name, sample_bytes, shift_x, shift_y) for name, make in makers.items()],
     )
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    functions = [kind(library.addresses[name]) for name in makers]
-    return YuvKernels(machine.lanes, *functions, library)
+    rgb, residual = (kind(library.addresses[name]) for name in makers)
+    return YuvKernels(machine.lanes, rgb, residual, library)
 
 
 def _call(function: Callable[[ctypes.c_void_p], None], arguments: Sequence[int]) -> None:
