@@ -3,17 +3,29 @@
 llvm_product.py says how maps and weights are stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, deviation, each_output, product, statistics
+from mhnet_video.kernels.llvm_product import (
+    Tile,
+    deviation,
+    each_output,
+    product,
+    product_to,
+    statistics,
+)
+
+RING_ROWS = 4
+"""Rows of a 1x1 convolution that `block_front` keeps, a power of two."""
 
 
 def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
     """LayerNorm, 1x1 to 2C, depthwise 3x3, gate: rows y0 to y1 of a NAFBlock's first half.
 
-    The rows of the 1x1 convolution stay in a ring of three. LayerNorm's gain, shift and centring
-    are in the weights; only its division is left to do.
+    The rows of the 1x1 convolution stay in a ring of four, from which two at a time are made: their
+    number is even. LayerNorm's gain, shift and centring are in the weights; only its division is
+    left to do: behind the product, or before it where that comes out of tiles, which can go to the
+    ring as they are then.
     """
     e = Emitter(
         machine,
@@ -21,10 +33,10 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
         [
             ("x", "ptr"),  # map of C
             ("w1", "ptr"),  # [2C, C]
-            ("b1", "ptr"),  # [2C] float32
+            ("b1", "ptr"),  # [2C] float32; with tiles [2C, L]
             ("wd", "ptr"),  # [C, 2, 10] float32: 3x3 and bias of a channel of both halves
-            ("ring", "ptr"),  # [3, 2C, row_blocks + T, L] float32
-            ("spare", "ptr"),  # [row_blocks, L] float32
+            ("ring", "ptr"),  # [4, 2C, row_blocks + T, L] float32
+            ("spare", "ptr"),  # [4, row_blocks, L] float32
             ("tail", "ptr"),  # [L] all ones where the last block is inside the picture
             ("out", "ptr"),  # map of C
             ("sums", "ptr"),  # [C, L] float32, added to
@@ -36,6 +48,7 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
     )
     lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
     inputs = channels // group
+    size = inputs * lanes
     stride = e.mul(e.add("%row_blocks", blocks), lanes)  # of a channel of the ring
     slot = e.mul(stride, 2 * channels)
     tail = e.load_elements("%tail")
@@ -43,48 +56,67 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
     limit = e.add("%row_blocks", -blocks)
     some = e.op(f"icmp sgt i64 {limit}, 0")
     limit = e.op(f"select i1 {some}, i64 {limit}, i64 0")
+    normal = e.scratch(size * blocks) if machine.tiles else ""  # [T, C / G, L]
 
     def ring_row(row: str) -> str:
-        return e.at("%ring", e.mul(e.op(f"urem i64 {e.add(row, 3)}, 3"), slot))
+        return e.at("%ring", e.mul(e.op(f"and i64 {row}, {RING_ROWS - 1}"), slot))
+
+    def scales_of(x: str) -> list[str]:
+        """One over the standard deviation of each pixel of a tile."""
+        totals = [["zeroinitializer"] * 2 for _ in range(blocks)]
+        for k in range(inputs) if inputs <= 16 else ():
+            for t in range(blocks):
+                value = e.load_elements(e.at(x, (t * inputs + k) * lanes))
+                totals[t] = statistics(e, value, totals[t])
+        if inputs > 16:
+
+            def more(k: str, values: list[str]) -> list[str]:
+                at = e.at(x, e.mul(k, lanes))
+                result = []
+                for t in range(blocks):
+                    value = e.load_elements(e.at(at, t * size))
+                    result += statistics(e, value, values[2 * t : 2 * t + 2])
+                return result
+
+            flat = e.loop(0, inputs, 1, [(e.vector, "zeroinitializer")] * 2 * blocks, more)
+            totals = [flat[2 * t : 2 * t + 2] for t in range(blocks)]
+        return [deviation(e, total, channels)[1] for total in totals]
+
+    def normalize(x: str, scales: Sequence[str]) -> None:
+        def at_element(k: str, _: list[str]) -> list[str]:
+            offset = e.mul(k, lanes)
+            for t in range(blocks):
+                values = e.unpack(e.load_elements(e.at(e.at(x, offset), t * size)))
+                scaled = [e.fmul(value, scales[t]) for value in values]
+                e.store_elements(e.pack(scaled), e.at(e.at(normal, offset), t * size))
+            return []
+
+        e.loop(0, inputs, 1, [], at_element)
 
     def produce(row: str, target: str) -> None:
         def at_tile(start: str, _: list[str]) -> list[str]:
             small = e.op(f"icmp slt i64 {start}, {limit}")
             first = e.op(f"select i1 {small}, i64 {start}, i64 {limit}")
             block = e.add(e.mul(row, "%row_blocks"), first)
-            x = e.at("%x", e.mul(block, inputs * lanes))
-            totals = [["zeroinitializer"] * 2 for _ in range(blocks)]
-            for k in range(inputs) if inputs <= 16 else ():
-                for t in range(blocks):
-                    value = e.load_elements(e.at(x, (t * inputs + k) * lanes))
-                    totals[t] = statistics(e, value, totals[t])
-            if inputs > 16:
-
-                def more(k: str, values: list[str]) -> list[str]:
-                    at = e.at(x, e.mul(k, lanes))
-                    result = []
-                    for t in range(blocks):
-                        value = e.load_elements(e.at(at, t * inputs * lanes))
-                        result += statistics(e, value, values[2 * t : 2 * t + 2])
-                    return result
-
-                flat = e.loop(0, inputs, 1, [(e.vector, "zeroinitializer")] * 2 * blocks, more)
-                totals = [flat[2 * t : 2 * t + 2] for t in range(blocks)]
-            scales = [deviation(e, total, channels)[1] for total in totals]
+            x = e.at("%x", e.mul(block, size))
+            scales = scales_of(x)
             place = e.at(target, e.mul(first, lanes))
+            if machine.tiles:
+                normalize(x, scales)
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
                 w = e.at("%w1", e.mul(m0, inputs))
-                values = product(e, tile, [(x, inputs, inputs * lanes)], w)
-
-                def give(m: str | int, _: list[str]) -> list[str]:
-                    bias = e.broadcast(e.at("%b1", e.add(m0, m)))
-                    there = e.at(place, e.mul(e.add(m0, m), stride))
-                    for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
-                        e.store(e.fma(value, scale, bias), e.at(there, t * lanes))
+                there = e.at(place, e.mul(m0, stride))
+                if machine.tiles:
+                    begin, row = e.at("%b1", e.mul(m0, lanes)), e.mul(stride, 4)
+                    product_to(e, tile, [(normal, inputs, size)], w, begin, there, row)
                     return []
-
-                each_output(e, tile, outputs, [], give)
+                values = product(e, tile, [(x, inputs, size)], w)
+                for m in range(outputs):
+                    bias = e.broadcast(e.at("%b1", e.add(m0, m)))
+                    line = e.at(there, e.mul(stride, m))
+                    for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
+                        e.store(e.fma(value, scale, bias), e.at(line, t * lanes))
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -101,82 +133,90 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
         e.loop(0, 2 * channels, 1, [], at_channel)
 
     def consume(row: str) -> None:
-        above, here, below = (ring_row(e.add(row, offset)) for offset in (-1, 0, 1))
-        out_row = e.at("%out", e.mul(e.mul(row, "%row_blocks"), inputs * lanes))
+        """Two rows, which share what they read."""
+        lines = [ring_row(e.add(row, offset)) for offset in range(-1, 3)]
+        row_size = e.mul("%row_blocks", size)
+        out_row = e.at("%out", e.mul(row, row_size))
+        spare_row = e.mul("%row_blocks", lanes)
+        # of the first half, and of a pair's first channel: `[2, row_blocks, L]` each
+        spares = ["%spare", e.at("%spare", e.mul(spare_row, 2))]
         previous = [lanes - 1 + lane for lane in range(lanes)]
         following = [1 + lane for lane in range(lanes)]
 
+        def convolve(
+            k: str, half: int, carried: str, give: Callable[[str, list[str], str, bool], str]
+        ) -> str:
+            """A channel of both rows; `give` takes a block's results, and carries a vector."""
+            at_weights = e.add(e.mul(k, 20), half * 10)
+            w = [e.broadcast(e.at("%wd", e.add(at_weights, tap))) for tap in range(10)]
+            offset = e.mul(e.add(k, half * channels), stride)
+            planes = [e.at(line, offset) for line in lines]
+
+            def columns(j: str | int, before: Sequence[str]) -> list[str]:
+                """Of each row: left sums, whole ones but for the right, and right sums."""
+                inputs_of = [e.load(e.at(plane, e.mul(j, lanes))) for plane in planes]
+                result = []
+                for r in (0, 1):
+                    left, right = w[9], ""
+                    for dy in range(3):
+                        value = inputs_of[r + dy]
+                        left = e.fma(value, w[3 * dy], left)
+                        after = w[3 * dy + 2]
+                        right = e.fma(value, after, right) if dy else e.fmul(value, after)
+                    middle = e.shuffle(before[r], left, previous, "float")
+                    for dy in range(3):
+                        middle = e.fma(inputs_of[r + dy], w[3 * dy + 1], middle)
+                    result += [left, middle, right]
+                return result
+
+            def finish(old: Sequence[str], rights: Sequence[str]) -> list[str]:
+                return [
+                    e.fadd(old[3 * r + 1], e.shuffle(old[3 * r + 2], rights[r], following, "float"))
+                    for r in (0, 1)
+                ]
+
+            def at_block(j: str, values: list[str]) -> list[str]:
+                old = values[:6]
+                new = columns(j, old[::3])
+                both = finish(old, new[2::3])
+                return [*new, give(e.add(j, -1), both, values[6], False)]
+
+            firsts = [(e.vector, value) for value in [*columns(0, [w[9]] * 2), carried]]
+            final = e.loop(1, "%row_blocks", 1, firsts, at_block)
+            both = finish(final[:6], ["zeroinitializer"] * 2)
+            return give(last, both, final[6], True)
+
         def at_element(kk: str, _: list[str]) -> list[str]:
+            out_column = e.at(out_row, e.mul(kk, lanes))
+
+            def spare(number: int, r: int, j: str) -> str:
+                return e.at(spares[number], e.add(e.mul(spare_row, r), e.mul(j, lanes)))
+
+            def keep_first(j: str, values: list[str], total: str, _: bool) -> str:
+                for r in (0, 1):
+                    e.store(values[r], spare(0, r, j))
+                return total
+
             def at_channel(g: int) -> None:
                 k = e.add(e.mul(kk, group), g)
-                weights = [
-                    [
-                        e.broadcast(e.at("%wd", e.add(e.mul(k, 20), half * 10 + tap)))
-                        for tap in range(10)
-                    ]
-                    for half in (0, 1)
-                ]
-                planes = [
-                    [
-                        e.at(base, e.mul(e.add(k, half * channels), stride))
-                        for base in (above, here, below)
-                    ]
-                    for half in (0, 1)
-                ]
-                out_column = e.at(out_row, e.mul(kk, lanes))
 
-                def columns(j: str | int, half: int, carried: Sequence[str]) -> list[str]:
-                    """Left sums, whole but for the right ones, and right sums of a block."""
-                    rows = [
-                        e.load(e.at(plane, e.mul(j, lanes) if j != 0 else 0))
-                        for plane in planes[half]
-                    ]
-                    w = weights[half]
-                    left, middle, right = w[9], "", ""
-                    for dy in range(3):
-                        left = e.fma(rows[dy], w[3 * dy], left)
-                        right = (
-                            e.fma(rows[dy], w[3 * dy + 2], right) if dy else e.fmul(rows[dy], w[2])
-                        )
-                    middle = e.shuffle(carried[0], left, previous, "float")
-                    for dy in range(3):
-                        middle = e.fma(rows[dy], w[3 * dy + 1], middle)
-                    return [left, middle, right]
+                def gate(j: str, values: list[str], total: str, is_last: bool) -> str:
+                    for r in (0, 1):
+                        value = e.fmul(e.load(spare(0, r, j)), values[r])
+                        if is_last:
+                            value = e.keep(value, tail)
+                        total = e.fadd(total, value)
+                        if g < group - 1:
+                            e.store(value, spare(1, r, j))
+                            continue
+                        channels_of = [value] if group == 1 else [e.load(spare(1, r, j)), value]
+                        place = e.add(e.mul(row_size, r), e.mul(j, size))
+                        e.store_elements(e.pack(channels_of), e.at(out_column, place))
+                    return total
 
-                def give(j: str, first: str, second: str, total: str, is_last: bool = False) -> str:
-                    product = e.fmul(first, second)
-                    if is_last:
-                        product = e.keep(product, tail)
-                    spare = e.at("%spare", e.mul(j, lanes))
-                    if g < group - 1:
-                        e.store(product, spare)
-                    else:
-                        channels_of = [product] if group == 1 else [e.load(spare), product]
-                        place = e.at(out_column, e.mul(j, inputs * lanes))
-                        e.store_elements(e.pack(channels_of), place)
-                    return e.fadd(total, product)
-
-                def finish(carried: Sequence[str], right: str) -> str:
-                    return e.fadd(carried[1], e.shuffle(carried[2], right, following, "float"))
-
-                firsts = []
-                for half in (0, 1):
-                    firsts += columns(0, half, [weights[half][9]])
-
-                def at_block(j: str, values: list[str]) -> list[str]:
-                    result, both = [], []
-                    for half in (0, 1):
-                        old = values[3 * half : 3 * half + 3]
-                        new = columns(j, half, old)
-                        both.append(finish(old, new[2]))
-                        result += new
-                    return [*result, give(e.add(j, -1), both[0], both[1], values[6])]
-
+                convolve(k, 0, "zeroinitializer", keep_first)
                 sums = e.at("%sums", e.mul(k, lanes))
-                carried = [(e.vector, value) for value in [*firsts, e.load(sums)]]
-                final = e.loop(1, "%row_blocks", 1, carried, at_block)
-                both = [finish(final[3 * h : 3 * h + 3], "zeroinitializer") for h in (0, 1)]
-                e.store(give(last, both[0], both[1], final[6], True), sums)
+                e.store(convolve(k, 1, e.load(sums), gate), sums)
 
             for g in range(group):
                 at_channel(g)
@@ -202,8 +242,13 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
 
         e.when(inside, fill)
         e.when(outside, clear)
-        ready = e.op(f"icmp sgt i64 {row}, %y0")
-        e.when(ready, lambda: consume(e.add(row, -1)))
+        # with the second row below %y0, and every other one
+        number = e.op(f"sub i64 {row}, %y0")
+        later = e.op(f"icmp sgt i64 {number}, 0")
+        parity = e.op(f"and i64 {number}, 1")
+        is_even = e.op(f"icmp eq i64 {parity}, 0")
+        ready = e.op(f"and i1 {later}, {is_even}")
+        e.when(ready, lambda: consume(e.add(row, -2)))
         return []
 
     e.loop(e.add("%y0", -1), e.add("%y1", 1), 1, [], at_row)

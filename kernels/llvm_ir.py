@@ -122,7 +122,8 @@ class Emitter:
         self._block = "entry"
         self._declarations: set[str] = set()
         self._known: dict[str, str] = {}
-        self._shape: TileShape | None = None
+        self.shape: TileShape | None = None
+        """How the tiles are set up; None if none are used."""
         self._rooms: dict[str, tuple[int, str]] = {}
 
     # -- plumbing
@@ -465,9 +466,9 @@ class Emitter:
 
     def shape_tiles(self, shape: TileShape) -> None:
         """Say how the tiles are set up, the same in all of the function."""
-        if self._shape not in (None, shape):
-            raise ValueError(f"{self.name} has tiles of {self._shape} and of {shape}")
-        self._shape = shape
+        if self.shape not in (None, shape):
+            raise ValueError(f"{self.name} has tiles of {self.shape} and of {shape}")
+        self.shape = shape
 
     def zero_tile(self, tile: int) -> None:
         """Set a tile to zero."""
@@ -517,8 +518,8 @@ class Emitter:
             f"{kind} {'noalias ' if kind == 'ptr' else ''}%{name}" for name, kind in self.arguments
         )
         start, end, constants = [], ["ret void"], ""
-        if self._shape is not None:
-            settings = "".join(f"\\{byte:02X}" for byte in self._shape.settings())
+        if self.shape is not None:
+            settings = "".join(f"\\{byte:02X}" for byte in self.shape.settings())
             constants = f'@{self.name}.tiles = internal constant [64 x i8] c"{settings}"\n'
             start = [f"call void @llvm.x86.ldtilecfg(ptr @{self.name}.tiles)"]
             # left set up, they would be saved at every change of threads

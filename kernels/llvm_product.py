@@ -215,54 +215,116 @@ def tile_product(
         bias: Address of what is added to each of these outputs, if anything is.
     """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
+    room = e.room("product", outputs * blocks * lanes)
+    for number in range(_shape(e, tile, step).totals):
+        e.zero_tile(number)
+    _add_products(e, tile, sources, weights, step)
+    _store_totals(e, tile, room, 4 * blocks * lanes)
+    return Values(e, tile, room=room, bias=bias)
+
+
+def product_to(
+    e: Emitter,
+    tile: Tile,
+    sources: Sequence[tuple[str, int, int]],
+    weights: str,
+    begin: str,
+    out: str,
+    row: str | int,
+) -> None:
+    """A matrix product in AMX's tiles, from memory to memory.
+
+    Args:
+        e: Where to write it.
+        tile: Its tile.
+        sources: As in `product`.
+        weights: Likewise.
+        begin: Address of what is added to these outputs, `[outputs, L]` float32.
+        out: Address of the first output of the first block, float32.
+        row: Bytes from an output to the next.
+    """
+    lanes, blocks = e.machine.lanes, tile.blocks
+    step = step_elements(e.machine, sources[0][1])
+    shape = _shape(e, tile, step)
+    for part in range(shape.weights):
+        for t in range(blocks):
+            place = e.at(begin, part * shape.outputs * lanes)
+            e.load_tile(part * blocks + t, place, 4 * lanes)
+    steps = [(base, count, stride, 4 * lanes) for base, count, stride in sources]
+    _add_products(e, tile, steps, weights, step)
+    _store_totals(e, tile, out, row)
+
+
+def _shape(e: Emitter, tile: Tile, step: int) -> TileShape:
+    outputs = tile.outputs
     rows = next(n for n in range(min(outputs, _TILE_ROWS), 0, -1) if outputs % n == 0)
     parts = outputs // rows
-    shape = TileShape(blocks * parts, parts, rows, step)
-    e.shape_tiles(shape)
-    first_input = shape.totals + parts
-    spare = 8 - first_input
-    if spare < 1 or (parts > 1 and spare < blocks):
+    shape = TileShape(tile.blocks * parts, parts, rows, step)
+    spare = 8 - shape.totals - parts
+    if spare < 1 or (parts > 1 and spare < tile.blocks):
         raise ValueError(f"{tile} does not fit into eight tiles")
-    for number in range(shape.totals):
-        e.zero_tile(number)
-    room = e.room("product", outputs * blocks * lanes)
+    e.shape_tiles(shape)
+    return shape
+
+
+def _add_products(
+    e: Emitter,
+    tile: Tile,
+    sources: Sequence[tuple[str, int, int, str | int]],
+    weights: str,
+    step: int,
+) -> None:
+    """Add the products of all steps to the tiles of totals."""
+    shape, blocks, outputs = _shape(e, tile, step), tile.blocks, tile.outputs
+    first_input = shape.totals + shape.weights
+    spare = 8 - first_input
     done = 0
     for base, count, stride, row in sources:
         here = e.at(weights, done * outputs)
 
-        def take(base: str, here: str, stride: int = stride, row: str | int = row) -> None:
-            for part in range(parts):
-                weight = e.at(here, part * rows * step)
+        def take(
+            number: str | int,
+            base: str = base,
+            here: str = here,
+            stride: int = stride,
+            row: str | int = row,
+        ) -> None:
+            bytes_on = e.mul(e.mul(number, step), row)
+            x = e.at(base, 0)
+            if bytes_on != "0":
+                x = e.op(f"getelementptr i8, ptr {base}, i64 {bytes_on}")
+            w = e.at(here, e.mul(number, step * outputs))
+            for part in range(shape.weights):
+                weight = e.at(w, part * shape.outputs * step)
                 e.load_tile(shape.totals + part, weight, 4 * step)
             for t in range(blocks):
                 place = first_input + t % spare
-                e.load_tile(place, e.at(base, t * stride), row)
-                for part in range(parts):
+                e.load_tile(place, e.at(x, t * stride), row)
+                for part in range(shape.weights):
                     e.dot_tiles(part * blocks + t, shape.totals + part, place)
 
-        def advance(number: str | int, base: str = base, row: str | int = row) -> str:
-            if isinstance(row, int):
-                return e.at(base, e.mul(number, step * row // 4))
-            bytes_on = e.mul(e.mul(number, step), row)
-            return e.op(f"getelementptr i8, ptr {base}, i64 {bytes_on}")
+        def at_step(number: str, _: list[str], take: Callable[..., None] = take) -> list[str]:
+            take(number)
+            return []
 
         steps = count // step
-        if steps <= _UNROLLED_STEPS:
-            for number in range(steps):
-                take(advance(number), e.at(here, number * step * outputs))
-        else:
-
-            def at_step(number: str, _: list[str], here: str = here, take=take, advance=advance) -> list[str]:
-                take(advance(number), e.at(here, e.mul(number, step * outputs)))
-                return []
-
+        if steps > _UNROLLED_STEPS:
             e.loop(0, steps, 1, [], at_step)
+        else:
+            for number in range(steps):
+                take(number)
         done += count
-    for part in range(parts):
+
+
+def _store_totals(e: Emitter, tile: Tile, out: str, row: str | int) -> None:
+    """Store the tiles of totals, output by output, block by block."""
+    lanes, blocks = e.machine.lanes, tile.blocks
+    assert e.shape is not None
+    for part in range(e.shape.weights):
+        offset = e.mul(part * e.shape.outputs, row)
+        base = out if offset == "0" else e.op(f"getelementptr i8, ptr {out}, i64 {offset}")
         for t in range(blocks):
-            place = e.at(room, (part * rows * blocks + t) * lanes)
-            e.store_tile(part * blocks + t, place, 4 * blocks * lanes)
-    return Values(e, tile, room=room, bias=bias)
+            e.store_tile(part * blocks + t, e.at(base, t * lanes), row)
 
 
 def statistics(e: Emitter, x: str, totals: Sequence[str]) -> list[str]:

@@ -108,8 +108,8 @@ class _Plan:
         parts, row = len(self._few_rows(level)), self.row_blocks[level]
         ring_row = 2 * self.widths[level] * (row + self.tiles[level].blocks)
         return (
-            torch.zeros(parts, 3 * ring_row * self.machine.lanes),
-            torch.zeros(parts, row * self.machine.lanes),
+            torch.zeros(parts, llvm_blocks.RING_ROWS * ring_row * self.machine.lanes),
+            torch.zeros(parts, 4 * row * self.machine.lanes),
         )
 
     def _tail(self, level: int) -> Tensor:
@@ -121,8 +121,8 @@ class _Plan:
         return self.program.parts(self.sizes[level][0])
 
     def _few_rows(self, level: int) -> list[tuple[int, int]]:
-        """Parts of a step that computes rows above and below its own as well."""
-        return self.program.parts(self.sizes[level][0], each=1)
+        """Parts of a step that makes rows in pairs, and computes some outside its own as well."""
+        return self.program.parts(self.sizes[level][0], 2, each=1)
 
     def _flat(self, level: int) -> list[tuple[int, int]]:
         """Parts of all blocks of a level, cut between tiles."""

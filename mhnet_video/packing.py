@@ -34,6 +34,12 @@ class Layout:
         tiles = matrix.reshape(rows // self.outputs, self.outputs, columns // step, step)
         return tiles.permute(0, 2, 1, 3).contiguous().float()
 
+    def spread(self, values: Tensor) -> Tensor:
+        """What products begin with, float32: `[M]`, for tiles `[M, L]`."""
+        if self.machine.tiles:
+            values = values[:, None].expand(-1, self.machine.lanes)
+        return values.float().contiguous()
+
     def narrow(self, weights: Tensor) -> Tensor:
         """Weights as elements: bfloat16 where those are pairs."""
         return weights.bfloat16() if self.machine.bfloat16 else weights.float().contiguous()
@@ -110,7 +116,7 @@ def pack_block(block: NAFBlock, layout: Layout) -> BlockWeights:
     attention = block.sca[1]
     return BlockWeights(
         w1=narrow(pack(first)),
-        b1=first_bias.float(),
+        b1=layout.spread(first_bias),
         wd=depthwise.reshape(2, channels, 10).transpose(0, 1).float().contiguous(),
         w3=narrow(plain).clone(),
         b3=(_vector(block.conv3.bias) * beta).float(),
