@@ -36,7 +36,7 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
             ("b1", "ptr"),  # [2C] float32; with tiles [2C, L]
             ("wd", "ptr"),  # [C, 2, 10] float32: 3x3 and bias of a channel of both halves
             ("ring", "ptr"),  # [4, 2C, row_blocks + T, L] float32
-            ("spare", "ptr"),  # [4, row_blocks, L] float32
+            ("spare", "ptr"),  # [4, row_blocks, L] float32; at other times [row_blocks + T, C / G, L]
             ("tail", "ptr"),  # [L] all ones where the last block is inside the picture
             ("out", "ptr"),  # map of C
             ("sums", "ptr"),  # [C, L] float32, added to
@@ -56,7 +56,6 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
     limit = e.add("%row_blocks", -blocks)
     some = e.op(f"icmp sgt i64 {limit}, 0")
     limit = e.op(f"select i1 {some}, i64 {limit}, i64 0")
-    normal = e.scratch(size * blocks) if machine.tiles else ""  # [T, C / G, L]
 
     def ring_row(row: str) -> str:
         return e.at("%ring", e.mul(e.op(f"and i64 {row}, {RING_ROWS - 1}"), slot))
@@ -82,47 +81,75 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
             totals = [flat[2 * t : 2 * t + 2] for t in range(blocks)]
         return [deviation(e, total, channels)[1] for total in totals]
 
-    def normalize(x: str, scales: Sequence[str]) -> None:
-        def at_element(k: str, _: list[str]) -> list[str]:
-            offset = e.mul(k, lanes)
-            for t in range(blocks):
-                values = e.unpack(e.load_elements(e.at(e.at(x, offset), t * size)))
-                scaled = [e.fmul(value, scales[t]) for value in values]
-                e.store_elements(e.pack(scaled), e.at(e.at(normal, offset), t * size))
-            return []
+    def at_tiles(body: Callable[[str], None]) -> None:
+        """Do something for the first block of each tile of a row."""
 
-        e.loop(0, inputs, 1, [], at_element)
-
-    def produce(row: str, target: str) -> None:
         def at_tile(start: str, _: list[str]) -> list[str]:
             small = e.op(f"icmp slt i64 {start}, {limit}")
-            first = e.op(f"select i1 {small}, i64 {start}, i64 {limit}")
-            block = e.add(e.mul(row, "%row_blocks"), first)
-            x = e.at("%x", e.mul(block, size))
-            scales = scales_of(x)
-            place = e.at(target, e.mul(first, lanes))
-            if machine.tiles:
-                normalize(x, scales)
-
-            def at_outputs(m0: str, _: list[str]) -> list[str]:
-                w = e.at("%w1", e.mul(m0, inputs))
-                there = e.at(place, e.mul(m0, stride))
-                if machine.tiles:
-                    begin, row = e.at("%b1", e.mul(m0, lanes)), e.mul(stride, 4)
-                    product_to(e, tile, [(normal, inputs, size)], w, begin, there, row)
-                    return []
-                values = product(e, tile, [(x, inputs, size)], w)
-                for m in range(outputs):
-                    bias = e.broadcast(e.at("%b1", e.add(m0, m)))
-                    line = e.at(there, e.mul(stride, m))
-                    for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
-                        e.store(e.fma(value, scale, bias), e.at(line, t * lanes))
-                return []
-
-            e.loop(0, 2 * channels, outputs, [], at_outputs)
+            body(e.op(f"select i1 {small}, i64 {start}, i64 {limit}"))
             return []
 
         e.loop(0, "%row_blocks", blocks, [], at_tile)
+
+    def produce(row: str, target: str) -> None:
+        line = e.at("%x", e.mul(e.mul(row, "%row_blocks"), size))
+
+        def normalize(first: str) -> None:
+            """Before the products of all tiles, which then find it in memory."""
+            offset = e.mul(first, size)
+            x, normal = e.at(line, offset), e.at("%spare", offset)
+            scales = scales_of(x)
+
+            def at_element(k: str | int) -> None:
+                place = e.mul(k, lanes)
+                for t in range(blocks):
+                    values = e.unpack(e.load_elements(e.at(e.at(x, place), t * size)))
+                    scaled = [e.fmul(value, scales[t]) for value in values]
+                    e.store_elements(e.pack(scaled), e.at(e.at(normal, place), t * size))
+
+            def at(k: str, _: list[str]) -> list[str]:
+                at_element(k)
+                return []
+
+            if inputs > 8:
+                e.loop(0, inputs, 1, [], at)
+            else:
+                for k in range(inputs):
+                    at_element(k)
+
+        def multiply_tiles(first: str) -> None:
+            normal = e.at("%spare", e.mul(first, size))
+            place = e.at(target, e.mul(first, lanes))
+
+            def at_outputs(m0: str, _: list[str]) -> list[str]:
+                w, begin = e.at("%w1", e.mul(m0, inputs)), e.at("%b1", e.mul(m0, lanes))
+                there, distance = e.at(place, e.mul(m0, stride)), e.mul(stride, 4)
+                product_to(e, tile, [(normal, inputs, size)], w, begin, there, distance)
+                return []
+
+            e.loop(0, 2 * channels, outputs, [], at_outputs)
+
+        def multiply(first: str) -> None:
+            x = e.at(line, e.mul(first, size))
+            scales = scales_of(x)
+            place = e.at(target, e.mul(first, lanes))
+
+            def at_outputs(m0: str, _: list[str]) -> list[str]:
+                values = product(e, tile, [(x, inputs, size)], e.at("%w1", e.mul(m0, inputs)))
+                for m in range(outputs):
+                    bias = e.broadcast(e.at("%b1", e.add(m0, m)))
+                    there = e.at(place, e.mul(e.add(m0, m), stride))
+                    for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
+                        e.store(e.fma(value, scale, bias), e.at(there, t * lanes))
+                return []
+
+            e.loop(0, 2 * channels, outputs, [], at_outputs)
+
+        if machine.tiles:
+            at_tiles(normalize)
+            at_tiles(multiply_tiles)
+        else:
+            at_tiles(multiply)
 
     def mask_tail(target: str) -> None:
         def at_channel(m: str, _: list[str]) -> list[str]:

@@ -153,13 +153,14 @@ def convolve_to_maps(
             def at_outputs(m0: str, _: list[str]) -> list[str]:
                 w = e.at("%w", e.mul(m0, _weights_of_outputs(machine, inputs)))
                 values = _convolve(e, tile, inputs, source, w, e.at("%bias", m0))
-                is_first = e.op(f"icmp slt i64 {m0}, {channels}")
-                base = e.op(f"select i1 {is_first}, ptr %first, ptr %second")
-                less = e.op(f"select i1 {is_first}, i64 0, i64 {channels}")
-                element = e.op(f"udiv exact i64 {e.op(f'sub i64 {m0}, {less}')}, {group}")
 
                 def give(pair: str | int, _: list[str]) -> list[str]:
-                    out = e.at(base, e.add(place, e.mul(e.add(element, pair), lanes)))
+                    m = e.add(m0, e.mul(pair, group))
+                    is_first = e.op(f"icmp slt i64 {m}, {channels}")
+                    base = e.op(f"select i1 {is_first}, ptr %first, ptr %second")
+                    less = e.op(f"select i1 {is_first}, i64 0, i64 {channels}")
+                    element = e.op(f"udiv exact i64 {e.op(f'sub i64 {m}, {less}')}, {group}")
+                    out = e.at(base, e.add(place, e.mul(element, lanes)))
                     rows = [values.row(e.add(e.mul(pair, group), g)) for g in range(group)]
                     for t, both in enumerate(zip(*rows, strict=True)):
                         inside = e.op(f"icmp slt i64 {e.add(start, t)}, %row_blocks")

@@ -107,9 +107,10 @@ class _Plan:
         """What the parts of a block's first half need for themselves; no two blocks run at once."""
         parts, row = len(self._few_rows(level)), self.row_blocks[level]
         ring_row = 2 * self.widths[level] * (row + self.tiles[level].blocks)
+        normal = self.widths[level] // self.machine.group * (row + self.tiles[level].blocks)
         return (
             torch.zeros(parts, llvm_blocks.RING_ROWS * ring_row * self.machine.lanes),
-            torch.zeros(parts, 4 * row * self.machine.lanes),
+            torch.zeros(parts, max(4 * row, normal) * self.machine.lanes),
         )
 
     def _tail(self, level: int) -> Tensor:
@@ -409,9 +410,12 @@ class _Plan:
                 [{5: spare[index]} for index in range(len(parts))],
             )
             return first, second
+        if machine.tiles:
+            # rows one pixel off are loaded in halves: two tiles of weights share them
+            tile = Tile(2, 2 * tile.outputs)
         self.program.add(
             self.kernels.name(llvm_images.convolve_to_maps, planes, config.width, tile),
-            [folded, pack_planes(weight, self.layouts[0]), *maps, plane, row_blocks],
+            [folded, pack_planes(weight, Layout(machine, tile.outputs)), *maps, plane, row_blocks],
             self._rows(0),
         )
         return first, second
