@@ -36,7 +36,7 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
             ("b1", "ptr"),  # [2C] float32; with tiles [2C, L]
             ("wd", "ptr"),  # [C, 2, 10] float32: 3x3 and bias of a channel of both halves
             ("ring", "ptr"),  # [4, 2C, row_blocks + T, L] float32
-            ("spare", "ptr"),  # [4, row_blocks, L] float32; at other times [row_blocks + T, C / G, L]
+            ("spare", "ptr"),  # [4, row_blocks, L] float32, or [row_blocks + T, C / G, L]
             ("tail", "ptr"),  # [L] all ones where the last block is inside the picture
             ("out", "ptr"),  # map of C
             ("sums", "ptr"),  # [C, L] float32, added to
@@ -356,9 +356,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         half = outputs // 2
 
         def gate(k0: str, _: list[str]) -> list[str]:
-            values = product(
-                e, tile, [(narrow, inputs, size)], e.at("%w4", e.mul(k0, 2 * inputs))
-            )
+            values = product(e, tile, [(narrow, inputs, size)], e.at("%w4", e.mul(k0, 2 * inputs)))
             element = e.op(f"udiv exact i64 {k0}, {group}")
 
             def give(pair: str | int, _: list[str]) -> list[str]:

@@ -6,7 +6,14 @@ llvm_product.py says what planes and maps are.
 from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, Values, each_output, plane_steps, product, tile_product
+from mhnet_video.kernels.llvm_product import (
+    Tile,
+    Values,
+    each_output,
+    plane_steps,
+    product,
+    tile_product,
+)
 
 
 def fold(machine: Machine, name: str, patch: int) -> Emitter:
@@ -129,7 +136,7 @@ def convolve_to_maps(
         name,
         [
             ("planes", "ptr"),
-            ("w", "ptr"),  # [2C, 3, inputs, 3]: outputs in tiles, dy, plane, dx (tiles: dx, dy, plane)
+            ("w", "ptr"),  # [2C, 3, inputs, 3]: outputs, dy, plane, dx; for tiles dx, dy, plane
             ("bias", "ptr"),  # [2C] float32
             ("first", "ptr"),  # map of C
             ("second", "ptr"),  # map of C

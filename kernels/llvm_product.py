@@ -84,7 +84,15 @@ def plane_steps(planes: int) -> tuple[int, int]:
 class Values:
     """What a product gives: of each output, a vector for each block."""
 
-    def __init__(self, e: Emitter, tile: Tile, *, registers: Sequence[str] = (), room: str = "", bias: str = "") -> None:
+    def __init__(
+        self,
+        e: Emitter,
+        tile: Tile,
+        *,
+        registers: Sequence[str] = (),
+        room: str = "",
+        bias: str = "",
+    ) -> None:
         """Tell where it is.
 
         Args:

@@ -68,6 +68,8 @@ class _Plan:
         self.program = Program(kernels, threads)
         self.folds: NDArray[np.int64]
         """The arguments of the step that reads the pictures."""
+        self.start: NDArray[np.int64]
+        """The arguments of the first convolution."""
         self.ending: NDArray[np.int64]
         """The arguments of the step that writes the residual."""
         lanes, patch = self.machine.lanes, config.patch
@@ -392,7 +394,12 @@ class _Plan:
         side = matrix_of(network.concat12)[:, : config.width]
         other = torch.einsum("mk,kcyx->mcyx", side, network.intro2.weight.double())
         weight = torch.cat([network.stage1.intro.weight.double(), other])
-        weight = picture_channels(weight, patch, group)
+        # a frame that was there before stays where it was: the weights turn, not the frames
+        turned = [
+            picture_channels(weight.roll(3 * patch * patch * turn, 1), patch, group)
+            for turn in range(config.frames if self.fold_pictures == 1 else 1)
+        ]
+        self.known: list[Tensor | None] = [None] * config.frames
         intro: Any = network.stage1.intro
         bias = torch.zeros(2 * config.width)
         bias[: config.width] = intro.bias.detach()
@@ -403,9 +410,10 @@ class _Plan:
             parts = self.program.parts(rows // 4)
             each = 36 * wide.blocks * (planes + 2 * config.width) * machine.lanes
             spare = torch.zeros(len(parts), each)
-            self.program.add(
+            self.turns = [pack_winograd(weight, wide.outputs) for weight in turned]
+            self.start = self.program.add(
                 self.kernels.name(llvm_images.winograd_to_maps, planes, config.width, wide),
-                [folded, pack_winograd(weight, wide.outputs), *maps, spare, plane, row_blocks],
+                [folded, self.turns[0], *maps, spare, plane, row_blocks],
                 parts,
                 [{5: spare[index]} for index in range(len(parts))],
             )
@@ -413,9 +421,10 @@ class _Plan:
         if machine.tiles:
             # rows one pixel off are loaded in halves: two tiles of weights share them
             tile = Tile(2, 2 * tile.outputs)
-        self.program.add(
+        self.turns = [pack_planes(weight, Layout(machine, tile.outputs)) for weight in turned]
+        self.start = self.program.add(
             self.kernels.name(llvm_images.convolve_to_maps, planes, config.width, tile),
-            [folded, pack_planes(weight, Layout(machine, tile.outputs)), *maps, plane, row_blocks],
+            [folded, self.turns[0], *maps, plane, row_blocks],
             self._rows(0),
         )
         return first, second
@@ -572,28 +581,54 @@ class _Plan:
         """The residual of frames of this size or smaller.
 
         Args:
-            frames: `[3, H, W]` each.
+            frames: `[3, H, W]` each, see `LLVMEngine.residual`.
             pool: Threads besides this one.
 
         Returns:
             `[3, H, W]` with rows and columns beyond the picture.
         """
-        sources = list(frames)
-        for index, frame in enumerate(sources):
-            room = self.window[index]
-            is_fit = frame.shape == room.shape and frame.dtype == torch.float32
-            if not (is_fit and frame.is_contiguous()):
-                room[:, : frame.shape[1], : frame.shape[2]] = frame
-                sources[index] = room
-        pictures = [channel.data_ptr() for source in sources for channel in source]
+        turn, slots = self._place(frames)
+        self.start[:, 1] = self.turns[turn].data_ptr()
         # beyond the last picture stands one of zeros
-        pictures.append(self.window[-1].data_ptr())
-        self.folds[:, 0] = pictures[0 : -1 : self.fold_pictures]
-        self.folds[:, 1] = pictures[1 :: self.fold_pictures]
+        pictures = [channel.data_ptr() for each in [*slots, self.window[-1]] for channel in each]
+        self.folds[:, 0] = pictures[0 : 3 * len(slots) : self.fold_pictures]
+        self.folds[:, 1] = pictures[1 : 3 * len(slots) + 1 : self.fold_pictures]
         result = torch.empty_like(self.window[0])
         self.ending[:, 2] = result.data_ptr()
         self.program.run(pool)
+        for index, frame in enumerate(frames):
+            self.known[(index + turn) % len(frames)] = frame
         return result
+
+    def _place(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
+        """Find places for frames among those of the last run; have only the new ones folded.
+
+        Returns:
+            By how many places the frames are turned, and what is at each place, `[3, H, W]`
+            float32 of this plan's size (of those that are there already, anything of that kind).
+        """
+        count = len(frames)
+
+        def known(turn: int) -> int:
+            return sum(self.known[(i + turn) % count] is each for i, each in enumerate(frames))
+
+        turn = max(range(len(self.turns)), key=known)
+        slots = list(self.window[:count])
+        for index, frame in enumerate(frames):
+            slot = (index + turn) % count
+            is_new = self.known[slot] is not frame or self.fold_pictures > 1
+            if self.fold_pictures == 1:
+                self.folds[3 * slot : 3 * slot + 3, -1] = self.sizes[0][0] if is_new else 0
+            if not is_new:
+                continue
+            self.known[slot] = None  # until it is there
+            room = slots[slot]
+            is_fit = frame.shape == room.shape and frame.dtype == torch.float32
+            if is_fit and frame.is_contiguous():
+                slots[slot] = frame
+            else:
+                room[:, : frame.shape[1], : frame.shape[2]] = frame
+        return turn, slots
 
 
 class LLVMEngine:
@@ -619,7 +654,8 @@ class LLVMEngine:
 
         Args:
             frames: As many as the network looks at, `[3, H, W]` float32 each; those whose sides
-                are multiples of `network.config.multiple` are read where they are.
+                are multiples of `network.config.multiple` are read where they are. A tensor that
+                was given the last time must not have changed since: it is not read again.
 
         Returns:
             `[3, H, W]` float32.

@@ -222,6 +222,24 @@ def test_result_is_the_callers_own():
 
 
 @needs_llvm
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("machine", ["host f32", "host tiles"])
+def test_frames_that_were_there_before(machine, patch):
+    """A window that moves on, stands still, repeats its edge, jumps, and goes back."""
+    network = make_network(width=8, patch=patch, frames=3, **SMALL)
+    machine = machines()[machine]
+    engine = make_engine(network, machine)
+    clip = [torch.rand(3, 40, 50) for _ in range(5)]
+    for places in ((0, 0, 1), (0, 1, 2), (1, 2, 3), (1, 2, 3), (3, 4, 4), (0, 1, 2), (2, 1, 0)):
+        window = [clip[place] for place in places]
+        with torch.inference_mode():
+            expected = network.residual(torch.cat(window)[None])[0]
+        error = (engine.residual(window) - expected).square().mean().sqrt()
+        relative = float(error / expected.square().mean().sqrt())
+        assert relative < (0.03 if machine.bfloat16 else 2e-5), (places, relative)
+
+
+@needs_llvm
 def test_views_of_larger_tensors():
     network = make_network(width=8, patch=2, frames=1, **SMALL)
     engine = make_engine(network, machines()["host f32"])
