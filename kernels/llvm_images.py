@@ -71,109 +71,52 @@ def fold(machine: Machine, name: str, patch: int) -> Emitter:
     return e
 
 
-class _Convolution:
-    """A 3x3 convolution of planes, row by row from y0 on.
-
-    A tile's rows that lie across two cache lines take four times as long to load, vectors do not:
-    for tiles, each row of planes is copied once one pixel to the left, and once to the right. The
-    last three rows of both stay in a ring, in which a row's place follows from its number; there
-    are weights for each of its three turns.
+def _convolve(
+    e: Emitter, tile: Tile, inputs: int, planes: str, weights: str, bias: str = ""
+) -> Values:
+    """A 3x3 convolution.
 
     Args:
-        e: Where to write it; `%planes`, `%plane`, `%row_blocks`, `%ring` and `%w` are arguments.
+        e: Where to write it.
         tile: Its tile.
         inputs: Planes.
-        outputs: All outputs.
+        planes: Address of the first plane above the tile, at its first pixel.
+        weights: Address of the weights of these outputs.
+        bias: Address of what is added to each of these outputs, if anything is.
     """
-
-    def __init__(self, e: Emitter, tile: Tile, inputs: int, outputs: int) -> None:
-        self._e, self._tile, self._inputs, self._outputs = e, tile, inputs, outputs
-        self._row_size = e.mul("%plane", inputs)
-        self._source = self._sides = ""
-        self._size = 9 * inputs  # weights of an output, in elements
-        if e.machine.tiles:
-            self._step, self._steps = plane_steps(3 * inputs)
-            self._size = 3 * self._step * self._steps
-            for ahead in (0, 1):
-                self._copy(e.add("%y0", ahead))
-
-    def _copy(self, row: str) -> None:
-        """Put a row of planes into the ring."""
-        e, lanes = self._e, self._e.machine.lanes
-        source = e.at("%planes", e.add(e.mul(row, self._row_size), lanes))
-        target = e.at("%ring", e.mul(e.op(f"urem i64 {row}, 3"), self._row_size))
-        other = e.mul(self._row_size, 3)
-
-        def at_plane(k: str, _: list[str]) -> list[str]:
-            offset = e.mul(k, "%plane")
-            x, out = e.at(source, offset), e.at(target, offset)
-
-            def at_block(j: str, _: list[str]) -> list[str]:
-                here, there = (e.at(base, e.mul(j, lanes)) for base in (x, out))
-                e.store_elements(e.load_elements(e.at(here, -1)), there)
-                e.store_elements(e.load_elements(e.at(here, 1)), e.at(there, other))
-                return []
-
-            e.loop(0, "%row_blocks", 1, [], at_block)
-            return []
-
-        e.loop(0, self._inputs, 1, [], at_plane)
-
-    def begin(self, row: str) -> None:
-        """Begin a row."""
-        e = self._e
-        self._source = e.at("%planes", e.add(e.mul(row, self._row_size), e.machine.lanes))
-        self._weights = "%w"
-        if e.machine.tiles:
-            self._copy(e.add(row, 2))
-            turn = e.op(f"urem i64 {row}, 3")
-            self._weights = e.at("%w", e.mul(turn, self._outputs * self._size))
-
-    def values(self, start: str, first: str, bias: str = "") -> Values:
-        """What a tile of the row gives.
-
-        Args:
-            start: Its first block.
-            first: Its first output.
-            bias: Address of what is added to each of these outputs, if anything is.
-        """
-        e, tile = self._e, self._tile
-        offset = e.mul(start, e.machine.lanes)
-        source = e.at(self._source, offset)
-        weights = e.at(self._weights, e.mul(first, self._size))
-        if not e.machine.tiles:
-            return self._by_vectors(source, weights, bias)
-        left = e.at("%ring", offset)
-        right = e.at(left, e.mul(self._row_size, 3))
-        count, row = self._step * self._steps, e.mul("%plane", 4)
+    lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
+    if e.machine.tiles:
         # the planes of three rows follow each other
-        sources: list[tuple[str, int, int, str | int]] = [
-            (base, count, e.machine.lanes, row) for base in (left, source, right)
-        ]
-        return tile_product(e, tile, sources, weights, self._step, bias)
+        step, steps = plane_steps(3 * inputs)
+        row = e.mul("%plane", 4)
+        sources = [(e.at(planes, dx), steps * step, lanes, row) for dx in (-1, 0, 1)]
+        return tile_product(e, tile, sources, weights, step, bias)
 
-    def _by_vectors(self, planes: str, weights: str, bias: str) -> Values:
-        e, lanes = self._e, self._e.machine.lanes
-        blocks, outputs = self._tile.blocks, self._tile.outputs
+    def at_plane(k: str, values: list[str]) -> list[str]:
+        values = list(values)
+        x = e.at(planes, e.mul(k, "%plane"))
+        w0 = e.at(weights, e.mul(k, 3 * outputs))
+        for dx in range(3):
+            xs = [e.load_elements(e.at(x, t * lanes + dx - 1)) for t in range(blocks)]
+            for m in range(outputs):
+                w = e.broadcast_element(e.at(w0, dx * outputs + m))
+                for t in range(blocks):
+                    values[m * blocks + t] = e.dot(values[m * blocks + t], xs[t], w)
+        return values
 
-        def at_plane(k: str, values: list[str]) -> list[str]:
-            values = list(values)
-            x = e.at(planes, e.mul(k, "%plane"))
-            w0 = e.at(weights, e.mul(k, 3 * outputs))
-            for dx in range(3):
-                xs = [e.load_elements(e.at(x, t * lanes + dx - 1)) for t in range(blocks)]
-                for m in range(outputs):
-                    w = e.broadcast_element(e.at(w0, dx * outputs + m))
-                    for t in range(blocks):
-                        values[m * blocks + t] = e.dot(values[m * blocks + t], xs[t], w)
-            return values
+    totals = ["zeroinitializer"] * outputs
+    if bias:
+        totals = [e.broadcast(e.at(bias, m)) for m in range(outputs)]
+    carried = [(e.vector, total) for total in totals for _ in range(blocks)]
+    return Values(e, tile, registers=e.loop(0, 3 * inputs, 1, carried, at_plane))
 
-        totals = ["zeroinitializer"] * outputs
-        if bias:
-            totals = [e.broadcast(e.at(bias, m)) for m in range(outputs)]
-        carried = [(e.vector, total) for total in totals for _ in range(blocks)]
-        found = e.loop(0, 3 * self._inputs, 1, carried, at_plane)
-        return Values(e, self._tile, registers=found)
+
+def _weights_of_outputs(machine: Machine, inputs: int) -> int:
+    """Elements of an output's weights."""
+    if not machine.tiles:
+        return 9 * inputs
+    step, steps = plane_steps(3 * inputs)
+    return 3 * step * steps
 
 
 def convolve_to_maps(
@@ -193,11 +136,10 @@ def convolve_to_maps(
         name,
         [
             ("planes", "ptr"),
-            ("w", "ptr"),  # [2C, 3, inputs, 3]: outputs, dy, plane, dx; for tiles see packing.py
+            ("w", "ptr"),  # [2C, 3, inputs, 3]: outputs, dy, plane, dx; for tiles dx, dy, plane
             ("bias", "ptr"),  # [2C] float32
             ("first", "ptr"),  # map of C
             ("second", "ptr"),  # map of C
-            ("ring", "ptr"),  # for tiles: [2, 3, inputs, plane] elements
             ("plane", "i64"),  # elements of a row of a plane
             ("row_blocks", "i64"),
             ("y0", "i64"),
@@ -206,16 +148,18 @@ def convolve_to_maps(
     )
     lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
     size = channels // group * lanes
-    convolution = _Convolution(e, tile, inputs, 2 * channels)
+    row_size = e.mul("%plane", inputs)
 
     def at_row(row: str, _: list[str]) -> list[str]:
-        convolution.begin(row)
+        source_row = e.at("%planes", e.add(e.mul(row, row_size), lanes))
 
         def at_tile(start: str, _: list[str]) -> list[str]:
+            source = e.at(source_row, e.mul(start, lanes))
             place = e.mul(e.add(e.mul(row, "%row_blocks"), start), size)
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
-                values = convolution.values(start, m0, e.at("%bias", m0))
+                w = e.at("%w", e.mul(m0, _weights_of_outputs(machine, inputs)))
+                values = _convolve(e, tile, inputs, source, w, e.at("%bias", m0))
 
                 def give(pair: str | int, _: list[str]) -> list[str]:
                     m = e.add(m0, e.mul(pair, group))
@@ -444,21 +388,23 @@ def convolve_to_picture(
             ("row_blocks", "i64"),
             ("height", "i64"),
             ("width", "i64"),  # a multiple of patch * L
-            ("ring", "ptr"),  # as in convolve_to_maps
             ("y0", "i64"),
             ("y1", "i64"),
         ],
     )
     lanes, blocks, outputs = machine.lanes, tile.blocks, tile.outputs
+    row_size = e.mul("%plane", inputs)
     picture = e.mul("%height", "%width")
-    convolution = _Convolution(e, tile, inputs, 4 if patch == 1 else 12)
 
     def at_row(row: str, _: list[str]) -> list[str]:
-        convolution.begin(row)
+        source_row = e.at("%planes", e.add(e.mul(row, row_size), lanes))
 
         def at_tile(start: str, _: list[str]) -> list[str]:
+            source = e.at(source_row, e.mul(start, lanes))
+
             def at_outputs(m0: str, _: list[str]) -> list[str]:
-                values = convolution.values(start, m0)
+                w = e.at("%w", e.mul(m0, _weights_of_outputs(machine, inputs)))
+                values = _convolve(e, tile, inputs, source, w)
 
                 def give(u: str | int, _: list[str]) -> list[str]:
                     rows = [values.row(e.add(e.mul(u, patch), dx)) for dx in range(patch)]

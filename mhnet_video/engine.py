@@ -418,22 +418,16 @@ class _Plan:
                 [{5: spare[index]} for index in range(len(parts))],
             )
             return first, second
-        self.turns = [pack_planes(weight, self.layouts[0]) for weight in turned]
-        parts = self._rows(0)
-        rings = self._plane_rings(len(parts), planes, plane)
+        if machine.tiles:
+            # rows one pixel off are loaded in halves: two tiles of weights share them
+            tile = Tile(2, 2 * tile.outputs)
+        self.turns = [pack_planes(weight, Layout(machine, tile.outputs)) for weight in turned]
         self.start = self.program.add(
             self.kernels.name(llvm_images.convolve_to_maps, planes, config.width, tile),
-            [folded, self.turns[0], *maps, rings, plane, row_blocks],
-            parts,
-            [{5: ring} for ring in rings],
+            [folded, self.turns[0], *maps, plane, row_blocks],
+            self._rows(0),
         )
         return first, second
-
-    def _plane_rings(self, parts: int, planes: int, plane: int) -> Tensor:
-        """What the parts of a 3x3 convolution of planes need for themselves."""
-        # and what a last step of planes may read
-        size = (6 * planes + 16) * plane if self.machine.tiles else 0
-        return torch.zeros(parts, size, dtype=torch.int32)
 
     def _refine(
         self,
@@ -567,10 +561,10 @@ class _Plan:
             (5, 4, 3) if machine.registers > 16 else (3,), key=lambda t: -(-row_blocks // t) * t
         )
         tile = Tile(min(blocks, self.tiles[0].blocks), outputs)
-        inputs, parts = config.width // machine.group, self._rows(0)
-        rings = self._plane_rings(len(parts), inputs, plane)
         self.ending = self.program.add(
-            self.kernels.name(llvm_images.convolve_to_picture, inputs, patch, tile),
+            self.kernels.name(
+                llvm_images.convolve_to_picture, config.width // machine.group, patch, tile
+            ),
             [
                 planes,
                 pack_planes(weight, Layout(machine, outputs)),
@@ -579,10 +573,8 @@ class _Plan:
                 row_blocks,
                 rows * patch,
                 self.padded_width,
-                rings,
             ],
-            parts,
-            [{7: ring} for ring in rings],
+            self._rows(0),
         )
 
     def run(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> Tensor:

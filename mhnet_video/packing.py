@@ -151,11 +151,6 @@ def pack_planes(weight: Tensor, layout: Layout) -> Tensor:
     Args:
         weight: `[M, K, 3, 3]`, K in the order of the planes' channels.
         layout: Of the outputs.
-
-    Returns:
-        `[M, 3, K / G, 3]` elements: outputs in tiles, dy, plane, dx. For AMX `[3, M, 3, 3 K / G]`,
-        the last padded to whole steps: turn of the ring, outputs in tiles, dx, (dy, plane), where
-        dy is as the ring has it but for the middle dx.
     """
     rows, inputs = weight.shape[:2]
     group = layout.machine.group
@@ -163,16 +158,10 @@ def pack_planes(weight: Tensor, layout: Layout) -> Tensor:
     if not layout.machine.tiles:
         return layout.narrow(layout.pack(planes.permute(0, 3, 1, 4, 2).reshape(rows, -1)))
     # by columns, so that planes at one distance follow each other, and whole steps of them
-    columns = planes.permute(0, 4, 3, 1, 2)
+    columns = planes.permute(0, 4, 3, 1, 2).reshape(rows, 3, -1)
     step, steps = plane_steps(3 * inputs // group)
-    turns = []
-    for turn in range(3):
-        # the columns at the sides come from a ring of three rows, which turns with each row
-        sides = columns.roll(turn, 2)
-        turned = torch.stack([sides[:, 0], columns[:, 1], sides[:, 2]], 1).reshape(rows, 3, -1)
-        turned = F.pad(turned, (0, group * step * steps - turned.shape[2]))
-        turns.append(layout.pack(turned.reshape(rows, -1), group * step))
-    return layout.narrow(torch.stack(turns))
+    columns = F.pad(columns, (0, group * step * steps - columns.shape[2]))
+    return layout.narrow(layout.pack(columns.reshape(rows, -1), group * step))
 
 
 def pack_winograd(weight: Tensor, outputs: int) -> Tensor:
