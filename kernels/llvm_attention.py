@@ -6,7 +6,7 @@ llvm_product.py says what maps are. Planes here are float32 `[C, blocks * L]`.
 from collections.abc import Callable, Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, product
+from mhnet_video.kernels.llvm_product import Tile, each_output, product
 
 
 def project(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
@@ -32,17 +32,15 @@ def project(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
         x = e.at("%x", e.mul(block, size))
 
         def at_outputs(m0: str, _: list[str]) -> list[str]:
-            values = product(
-                e,
-                tile,
-                [(x, inputs, size)],
-                e.at("%w", e.mul(m0, inputs)),
-                ["zeroinitializer"] * (outputs * blocks),
-            )
-            for m in range(outputs):
+            values = product(e, tile, [(x, inputs, size)], e.at("%w", e.mul(m0, inputs)))
+
+            def give(m: str | int, _: list[str]) -> list[str]:
                 row = e.at("%out", e.add(e.mul(e.add(m0, m), "%plane"), e.mul(block, lanes)))
-                for t in range(blocks):
-                    e.store(values[m * blocks + t], e.at(row, t * lanes))
+                for t, value in enumerate(values.row(m)):
+                    e.store(value, e.at(row, t * lanes))
+                return []
+
+            each_output(e, tile, outputs, [], give)
             return []
 
         e.loop(0, "%count", outputs, [], at_outputs)

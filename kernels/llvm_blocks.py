@@ -3,17 +3,29 @@
 llvm_product.py says how maps and weights are stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, deviation, product, statistics
+from mhnet_video.kernels.llvm_product import (
+    Tile,
+    deviation,
+    each_output,
+    product,
+    product_to,
+    statistics,
+)
+
+RING_ROWS = 4
+"""Rows of a 1x1 convolution that `block_front` keeps, a power of two."""
 
 
 def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
     """LayerNorm, 1x1 to 2C, depthwise 3x3, gate: rows y0 to y1 of a NAFBlock's first half.
 
-    The rows of the 1x1 convolution stay in a ring of three. LayerNorm's gain, shift and centring
-    are in the weights; only its division is left to do.
+    The rows of the 1x1 convolution stay in a ring of four, from which two at a time are made: their
+    number is even. LayerNorm's gain, shift and centring are in the weights; only its division is
+    left to do: behind the product, or before it where that comes out of tiles, which can go to the
+    ring as they are then.
     """
     e = Emitter(
         machine,
@@ -21,10 +33,10 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
         [
             ("x", "ptr"),  # map of C
             ("w1", "ptr"),  # [2C, C]
-            ("b1", "ptr"),  # [2C] float32
+            ("b1", "ptr"),  # [2C] float32; with tiles [2C, L]
             ("wd", "ptr"),  # [C, 2, 10] float32: 3x3 and bias of a channel of both halves
-            ("ring", "ptr"),  # [3, 2C, row_blocks + T, L] float32
-            ("spare", "ptr"),  # [row_blocks, L] float32
+            ("ring", "ptr"),  # [4, 2C, row_blocks + T, L] float32
+            ("spare", "ptr"),  # [4, row_blocks, L] float32, or [row_blocks + T, C / G, L]
             ("tail", "ptr"),  # [L] all ones where the last block is inside the picture
             ("out", "ptr"),  # map of C
             ("sums", "ptr"),  # [C, L] float32, added to
@@ -36,6 +48,7 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
     )
     lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
     inputs = channels // group
+    size = inputs * lanes
     stride = e.mul(e.add("%row_blocks", blocks), lanes)  # of a channel of the ring
     slot = e.mul(stride, 2 * channels)
     tail = e.load_elements("%tail")
@@ -45,55 +58,98 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
     limit = e.op(f"select i1 {some}, i64 {limit}, i64 0")
 
     def ring_row(row: str) -> str:
-        return e.at("%ring", e.mul(e.op(f"urem i64 {e.add(row, 3)}, 3"), slot))
+        return e.at("%ring", e.mul(e.op(f"and i64 {row}, {RING_ROWS - 1}"), slot))
 
-    def produce(row: str, target: str) -> None:
+    def scales_of(x: str) -> list[str]:
+        """One over the standard deviation of each pixel of a tile."""
+        totals = [["zeroinitializer"] * 2 for _ in range(blocks)]
+        for k in range(inputs) if inputs <= 16 else ():
+            for t in range(blocks):
+                value = e.load_elements(e.at(x, (t * inputs + k) * lanes))
+                totals[t] = statistics(e, value, totals[t])
+        if inputs > 16:
+
+            def more(k: str, values: list[str]) -> list[str]:
+                at = e.at(x, e.mul(k, lanes))
+                result = []
+                for t in range(blocks):
+                    value = e.load_elements(e.at(at, t * size))
+                    result += statistics(e, value, values[2 * t : 2 * t + 2])
+                return result
+
+            flat = e.loop(0, inputs, 1, [(e.vector, "zeroinitializer")] * 2 * blocks, more)
+            totals = [flat[2 * t : 2 * t + 2] for t in range(blocks)]
+        return [deviation(e, total, channels)[1] for total in totals]
+
+    def at_tiles(body: Callable[[str], None]) -> None:
+        """Do something for the first block of each tile of a row."""
+
         def at_tile(start: str, _: list[str]) -> list[str]:
             small = e.op(f"icmp slt i64 {start}, {limit}")
-            first = e.op(f"select i1 {small}, i64 {start}, i64 {limit}")
-            block = e.add(e.mul(row, "%row_blocks"), first)
-            x = e.at("%x", e.mul(block, inputs * lanes))
-            totals = [["zeroinitializer"] * 2 for _ in range(blocks)]
-            for k in range(inputs) if inputs <= 16 else ():
-                for t in range(blocks):
-                    value = e.load_elements(e.at(x, (t * inputs + k) * lanes))
-                    totals[t] = statistics(e, value, totals[t])
-            if inputs > 16:
-
-                def more(k: str, values: list[str]) -> list[str]:
-                    at = e.at(x, e.mul(k, lanes))
-                    result = []
-                    for t in range(blocks):
-                        value = e.load_elements(e.at(at, t * inputs * lanes))
-                        result += statistics(e, value, values[2 * t : 2 * t + 2])
-                    return result
-
-                flat = e.loop(0, inputs, 1, [(e.vector, "zeroinitializer")] * 2 * blocks, more)
-                totals = [flat[2 * t : 2 * t + 2] for t in range(blocks)]
-            scales = [deviation(e, total, channels)[1] for total in totals]
-            place = e.at(target, e.mul(first, lanes))
-
-            def at_outputs(m0: str, _: list[str]) -> list[str]:
-                w = e.at("%w1", e.mul(m0, inputs))
-                values = product(
-                    e,
-                    tile,
-                    [(x, inputs, inputs * lanes)],
-                    w,
-                    ["zeroinitializer"] * (outputs * blocks),
-                )
-                for m in range(outputs):
-                    bias = e.broadcast(e.at("%b1", e.add(m0, m)))
-                    there = e.at(place, e.mul(e.add(m0, m), stride))
-                    for t in range(blocks):
-                        value = e.fma(values[m * blocks + t], scales[t], bias)
-                        e.store(value, e.at(there, t * lanes))
-                return []
-
-            e.loop(0, 2 * channels, outputs, [], at_outputs)
+            body(e.op(f"select i1 {small}, i64 {start}, i64 {limit}"))
             return []
 
         e.loop(0, "%row_blocks", blocks, [], at_tile)
+
+    def produce(row: str, target: str) -> None:
+        line = e.at("%x", e.mul(e.mul(row, "%row_blocks"), size))
+
+        def normalize(first: str) -> None:
+            """Before the products of all tiles, which then find it in memory."""
+            offset = e.mul(first, size)
+            x, normal = e.at(line, offset), e.at("%spare", offset)
+            scales = scales_of(x)
+
+            def at_element(k: str | int) -> None:
+                place = e.mul(k, lanes)
+                for t in range(blocks):
+                    values = e.unpack(e.load_elements(e.at(e.at(x, place), t * size)))
+                    scaled = [e.fmul(value, scales[t]) for value in values]
+                    e.store_elements(e.pack(scaled), e.at(e.at(normal, place), t * size))
+
+            def at(k: str, _: list[str]) -> list[str]:
+                at_element(k)
+                return []
+
+            if inputs > 8:
+                e.loop(0, inputs, 1, [], at)
+            else:
+                for k in range(inputs):
+                    at_element(k)
+
+        def multiply_tiles(first: str) -> None:
+            normal = e.at("%spare", e.mul(first, size))
+            place = e.at(target, e.mul(first, lanes))
+
+            def at_outputs(m0: str, _: list[str]) -> list[str]:
+                w, begin = e.at("%w1", e.mul(m0, inputs)), e.at("%b1", e.mul(m0, lanes))
+                there, distance = e.at(place, e.mul(m0, stride)), e.mul(stride, 4)
+                product_to(e, tile, [(normal, inputs, size)], w, begin, there, distance)
+                return []
+
+            e.loop(0, 2 * channels, outputs, [], at_outputs)
+
+        def multiply(first: str) -> None:
+            x = e.at(line, e.mul(first, size))
+            scales = scales_of(x)
+            place = e.at(target, e.mul(first, lanes))
+
+            def at_outputs(m0: str, _: list[str]) -> list[str]:
+                values = product(e, tile, [(x, inputs, size)], e.at("%w1", e.mul(m0, inputs)))
+                for m in range(outputs):
+                    bias = e.broadcast(e.at("%b1", e.add(m0, m)))
+                    there = e.at(place, e.mul(e.add(m0, m), stride))
+                    for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
+                        e.store(e.fma(value, scale, bias), e.at(there, t * lanes))
+                return []
+
+            e.loop(0, 2 * channels, outputs, [], at_outputs)
+
+        if machine.tiles:
+            at_tiles(normalize)
+            at_tiles(multiply_tiles)
+        else:
+            at_tiles(multiply)
 
     def mask_tail(target: str) -> None:
         def at_channel(m: str, _: list[str]) -> list[str]:
@@ -104,82 +160,90 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
         e.loop(0, 2 * channels, 1, [], at_channel)
 
     def consume(row: str) -> None:
-        above, here, below = (ring_row(e.add(row, offset)) for offset in (-1, 0, 1))
-        out_row = e.at("%out", e.mul(e.mul(row, "%row_blocks"), inputs * lanes))
+        """Two rows, which share what they read."""
+        lines = [ring_row(e.add(row, offset)) for offset in range(-1, 3)]
+        row_size = e.mul("%row_blocks", size)
+        out_row = e.at("%out", e.mul(row, row_size))
+        spare_row = e.mul("%row_blocks", lanes)
+        # of the first half, and of a pair's first channel: `[2, row_blocks, L]` each
+        spares = ["%spare", e.at("%spare", e.mul(spare_row, 2))]
         previous = [lanes - 1 + lane for lane in range(lanes)]
         following = [1 + lane for lane in range(lanes)]
 
+        def convolve(
+            k: str, half: int, carried: str, give: Callable[[str, list[str], str, bool], str]
+        ) -> str:
+            """A channel of both rows; `give` takes a block's results, and carries a vector."""
+            at_weights = e.add(e.mul(k, 20), half * 10)
+            w = [e.broadcast(e.at("%wd", e.add(at_weights, tap))) for tap in range(10)]
+            offset = e.mul(e.add(k, half * channels), stride)
+            planes = [e.at(line, offset) for line in lines]
+
+            def columns(j: str | int, before: Sequence[str]) -> list[str]:
+                """Of each row: left sums, whole ones but for the right, and right sums."""
+                inputs_of = [e.load(e.at(plane, e.mul(j, lanes))) for plane in planes]
+                result = []
+                for r in (0, 1):
+                    left, right = w[9], ""
+                    for dy in range(3):
+                        value = inputs_of[r + dy]
+                        left = e.fma(value, w[3 * dy], left)
+                        after = w[3 * dy + 2]
+                        right = e.fma(value, after, right) if dy else e.fmul(value, after)
+                    middle = e.shuffle(before[r], left, previous, "float")
+                    for dy in range(3):
+                        middle = e.fma(inputs_of[r + dy], w[3 * dy + 1], middle)
+                    result += [left, middle, right]
+                return result
+
+            def finish(old: Sequence[str], rights: Sequence[str]) -> list[str]:
+                return [
+                    e.fadd(old[3 * r + 1], e.shuffle(old[3 * r + 2], rights[r], following, "float"))
+                    for r in (0, 1)
+                ]
+
+            def at_block(j: str, values: list[str]) -> list[str]:
+                old = values[:6]
+                new = columns(j, old[::3])
+                both = finish(old, new[2::3])
+                return [*new, give(e.add(j, -1), both, values[6], False)]
+
+            firsts = [(e.vector, value) for value in [*columns(0, [w[9]] * 2), carried]]
+            final = e.loop(1, "%row_blocks", 1, firsts, at_block)
+            both = finish(final[:6], ["zeroinitializer"] * 2)
+            return give(last, both, final[6], True)
+
         def at_element(kk: str, _: list[str]) -> list[str]:
+            out_column = e.at(out_row, e.mul(kk, lanes))
+
+            def spare(number: int, r: int, j: str) -> str:
+                return e.at(spares[number], e.add(e.mul(spare_row, r), e.mul(j, lanes)))
+
+            def keep_first(j: str, values: list[str], total: str, _: bool) -> str:
+                for r in (0, 1):
+                    e.store(values[r], spare(0, r, j))
+                return total
+
             def at_channel(g: int) -> None:
                 k = e.add(e.mul(kk, group), g)
-                weights = [
-                    [
-                        e.broadcast(e.at("%wd", e.add(e.mul(k, 20), half * 10 + tap)))
-                        for tap in range(10)
-                    ]
-                    for half in (0, 1)
-                ]
-                planes = [
-                    [
-                        e.at(base, e.mul(e.add(k, half * channels), stride))
-                        for base in (above, here, below)
-                    ]
-                    for half in (0, 1)
-                ]
-                out_column = e.at(out_row, e.mul(kk, lanes))
 
-                def columns(j: str | int, half: int, carried: Sequence[str]) -> list[str]:
-                    """Left sums, whole but for the right ones, and right sums of a block."""
-                    rows = [
-                        e.load(e.at(plane, e.mul(j, lanes) if j != 0 else 0))
-                        for plane in planes[half]
-                    ]
-                    w = weights[half]
-                    left, middle, right = w[9], "", ""
-                    for dy in range(3):
-                        left = e.fma(rows[dy], w[3 * dy], left)
-                        right = (
-                            e.fma(rows[dy], w[3 * dy + 2], right) if dy else e.fmul(rows[dy], w[2])
-                        )
-                    middle = e.shuffle(carried[0], left, previous, "float")
-                    for dy in range(3):
-                        middle = e.fma(rows[dy], w[3 * dy + 1], middle)
-                    return [left, middle, right]
+                def gate(j: str, values: list[str], total: str, is_last: bool) -> str:
+                    for r in (0, 1):
+                        value = e.fmul(e.load(spare(0, r, j)), values[r])
+                        if is_last:
+                            value = e.keep(value, tail)
+                        total = e.fadd(total, value)
+                        if g < group - 1:
+                            e.store(value, spare(1, r, j))
+                            continue
+                        channels_of = [value] if group == 1 else [e.load(spare(1, r, j)), value]
+                        place = e.add(e.mul(row_size, r), e.mul(j, size))
+                        e.store_elements(e.pack(channels_of), e.at(out_column, place))
+                    return total
 
-                def give(j: str, first: str, second: str, total: str, is_last: bool = False) -> str:
-                    product = e.fmul(first, second)
-                    if is_last:
-                        product = e.keep(product, tail)
-                    spare = e.at("%spare", e.mul(j, lanes))
-                    if g < group - 1:
-                        e.store(product, spare)
-                    else:
-                        channels_of = [product] if group == 1 else [e.load(spare), product]
-                        place = e.at(out_column, e.mul(j, inputs * lanes))
-                        e.store_elements(e.pack(channels_of), place)
-                    return e.fadd(total, product)
-
-                def finish(carried: Sequence[str], right: str) -> str:
-                    return e.fadd(carried[1], e.shuffle(carried[2], right, following, "float"))
-
-                firsts = []
-                for half in (0, 1):
-                    firsts += columns(0, half, [weights[half][9]])
-
-                def at_block(j: str, values: list[str]) -> list[str]:
-                    result, both = [], []
-                    for half in (0, 1):
-                        old = values[3 * half : 3 * half + 3]
-                        new = columns(j, half, old)
-                        both.append(finish(old, new[2]))
-                        result += new
-                    return [*result, give(e.add(j, -1), both[0], both[1], values[6])]
-
+                convolve(k, 0, "zeroinitializer", keep_first)
                 sums = e.at("%sums", e.mul(k, lanes))
-                carried = [(e.vector, value) for value in [*firsts, e.load(sums)]]
-                final = e.loop(1, "%row_blocks", 1, carried, at_block)
-                both = [finish(final[3 * h : 3 * h + 3], "zeroinitializer") for h in (0, 1)]
-                e.store(give(last, both[0], both[1], final[6], True), sums)
+                e.store(convolve(k, 1, e.load(sums), gate), sums)
 
             for g in range(group):
                 at_channel(g)
@@ -205,8 +269,13 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
 
         e.when(inside, fill)
         e.when(outside, clear)
-        ready = e.op(f"icmp sgt i64 {row}, %y0")
-        e.when(ready, lambda: consume(e.add(row, -1)))
+        # with the second row below %y0, and every other one
+        number = e.op(f"sub i64 {row}, %y0")
+        later = e.op(f"icmp sgt i64 {number}, 0")
+        parity = e.op(f"and i64 {number}, 1")
+        is_even = e.op(f"icmp eq i64 {parity}, 0")
+        ready = e.op(f"and i1 {later}, {is_even}")
+        e.when(ready, lambda: consume(e.add(row, -2)))
         return []
 
     e.loop(e.add("%y0", -1), e.add("%y1", 1), 1, [], at_row)
@@ -249,7 +318,6 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
     wide = e.scratch(channels * lanes * blocks)  # [C, T, L] float32
     narrow = e.scratch(size * blocks)  # [T, C / G, L]
     mixed = e.scratch(size * blocks)
-    zeros = ["zeroinitializer"] * (outputs * blocks)
 
     def at_tile(block: str, _: list[str]) -> list[str]:
         offset = e.mul(block, size)
@@ -257,26 +325,30 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         more = e.at("%more", offset)
 
         def attend(m0: str, totals: list[str]) -> list[str]:
-            values = product(
-                e, tile, [(gated, inputs, size)], e.at("%w3", e.mul(m0, inputs)), zeros
-            )
-            result = list(totals)
+            values = product(e, tile, [(gated, inputs, size)], e.at("%w3", e.mul(m0, inputs)))
             element = e.op(f"udiv exact i64 {m0}, {group}")
-            for pair in range(outputs // group):
-                bias = [e.broadcast(e.at("%b3", e.add(m0, pair * group + g))) for g in range(group)]
+
+            def give(pair: str | int, totals: list[str]) -> list[str]:
+                result = list(totals)
+                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+                rows = [values.row(m) for m in members]
+                channel = [e.add(m0, m) for m in members]
+                bias = [e.broadcast(e.at("%b3", m)) for m in channel]
                 place = e.mul(e.add(element, pair), lanes)
                 for t in range(blocks):
                     residual = e.unpack(e.load_elements(e.at(e.at(x, place), t * size)))
                     both = []
                     for g in range(group):
-                        value = e.fadd(values[(pair * group + g) * blocks + t], bias[g])
+                        value = e.fadd(rows[g][t], bias[g])
                         both.append(e.fadd(value, residual[g]))
-                        m = e.mul(e.add(m0, pair * group + g), lanes * blocks)
-                        e.store(both[g], e.at(e.at(wide, m), t * lanes))
+                        there = e.at(wide, e.mul(channel[g], lanes * blocks))
+                        e.store(both[g], e.at(there, t * lanes))
                     packed = e.pack(both)
                     e.store_elements(packed, e.at(e.at(narrow, place), t * size))
                     result[2 * t : 2 * t + 2] = statistics(e, packed, result[2 * t : 2 * t + 2])
-            return result
+                return result
+
+            return each_output(e, tile, outputs // group, totals, give)
 
         nothing = [(e.vector, "zeroinitializer")] * (2 * blocks)
         totals = e.loop(0, channels, outputs, nothing, attend)
@@ -284,27 +356,27 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         half = outputs // 2
 
         def gate(k0: str, _: list[str]) -> list[str]:
-            values = product(
-                e,
-                tile,
-                [(narrow, inputs, size)],
-                e.at("%w4", e.mul(k0, 2 * inputs)),
-                zeros,
-            )
+            values = product(e, tile, [(narrow, inputs, size)], e.at("%w4", e.mul(k0, 2 * inputs)))
             element = e.op(f"udiv exact i64 {k0}, {group}")
-            for pair in range(half // group):
+
+            def give(pair: str | int, _: list[str]) -> list[str]:
                 place = e.mul(e.add(element, pair), lanes)
-                channel = [e.add(k0, pair * group + g) for g in range(group)]
+                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+                channel = [e.add(k0, m) for m in members]
                 first = [e.broadcast(e.at("%b4", k)) for k in channel]
                 second = [e.broadcast(e.at("%b4", e.add(k, channels))) for k in channel]
+                left = [values.row(m) for m in members]
+                right = [values.row(e.add(m, half)) for m in members]
                 for t in range(blocks):
                     both = []
                     for g in range(group):
-                        m = pair * group + g
-                        left = e.fma(values[m * blocks + t], scales[t], first[g])
-                        right = e.fma(values[(half + m) * blocks + t], scales[t], second[g])
-                        both.append(e.fmul(left, right))
+                        one = e.fma(left[g][t], scales[t], first[g])
+                        other = e.fma(right[g][t], scales[t], second[g])
+                        both.append(e.fmul(one, other))
                     e.store_elements(e.pack(both), e.at(e.at(mixed, place), t * size))
+                return []
+
+            each_output(e, tile, half // group, [], give)
             return []
 
         e.loop(0, channels, half, [], gate)
@@ -314,13 +386,14 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
         ]
 
         def add(m0: str, _: list[str]) -> list[str]:
-            values = product(
-                e, tile, [(mixed, inputs, size)], e.at("%w5", e.mul(m0, inputs)), zeros
-            )
+            values = product(e, tile, [(mixed, inputs, size)], e.at("%w5", e.mul(m0, inputs)))
             element = e.op(f"udiv exact i64 {m0}, {group}")
-            for pair in range(outputs // group):
+
+            def give(pair: str | int, _: list[str]) -> list[str]:
                 place = e.mul(e.add(element, pair), lanes)
-                channel = [e.add(m0, pair * group + g) for g in range(group)]
+                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+                rows = [values.row(m) for m in members]
+                channel = [e.add(m0, m) for m in members]
                 bias = [e.broadcast(e.at("%b5", m)) for m in channel]
                 sums = [e.at("%sums", e.mul(m, lanes)) for m in channel]
                 pooled = [e.load(each) for each in sums]
@@ -334,12 +407,15 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
                         value = e.fadd(e.load(e.at(row, t * lanes)), bias[g])
                         if twice:
                             value = e.fadd(value, again[g])
-                        value = e.fadd(value, values[(pair * group + g) * blocks + t])
+                        value = e.fadd(value, rows[g][t])
                         pooled[g] = e.fadd(pooled[g], e.keep(value, masks[t]))
                         both.append(value)
                     e.store_elements(e.pack(both), e.at(e.at(out, place), t * size))
                 for g in range(group):
                     e.store(pooled[g], sums[g])
+                return []
+
+            each_output(e, tile, outputs // group, [], give)
             return []
 
         e.loop(0, channels, outputs, [], add)

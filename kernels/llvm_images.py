@@ -6,7 +6,14 @@ llvm_product.py says what planes and maps are.
 from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, product
+from mhnet_video.kernels.llvm_product import (
+    Tile,
+    Values,
+    each_output,
+    plane_steps,
+    product,
+    tile_product,
+)
 
 
 def fold(machine: Machine, name: str, patch: int) -> Emitter:
@@ -65,10 +72,25 @@ def fold(machine: Machine, name: str, patch: int) -> Emitter:
 
 
 def _convolve(
-    e: Emitter, tile: Tile, inputs: int, planes: str, weights: str, totals: list[str]
-) -> list[str]:
-    """Add a 3x3 convolution; `planes` is the first plane above the tile, at its first pixel."""
+    e: Emitter, tile: Tile, inputs: int, planes: str, weights: str, bias: str = ""
+) -> Values:
+    """A 3x3 convolution.
+
+    Args:
+        e: Where to write it.
+        tile: Its tile.
+        inputs: Planes.
+        planes: Address of the first plane above the tile, at its first pixel.
+        weights: Address of the weights of these outputs.
+        bias: Address of what is added to each of these outputs, if anything is.
+    """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
+    if e.machine.tiles:
+        # the planes of three rows follow each other
+        step, steps = plane_steps(3 * inputs)
+        row = e.mul("%plane", 4)
+        sources = [(e.at(planes, dx), steps * step, lanes, row) for dx in (-1, 0, 1)]
+        return tile_product(e, tile, sources, weights, step, bias)
 
     def at_plane(k: str, values: list[str]) -> list[str]:
         values = list(values)
@@ -82,7 +104,19 @@ def _convolve(
                     values[m * blocks + t] = e.dot(values[m * blocks + t], xs[t], w)
         return values
 
-    return e.loop(0, 3 * inputs, 1, [(e.vector, total) for total in totals], at_plane)
+    totals = ["zeroinitializer"] * outputs
+    if bias:
+        totals = [e.broadcast(e.at(bias, m)) for m in range(outputs)]
+    carried = [(e.vector, total) for total in totals for _ in range(blocks)]
+    return Values(e, tile, registers=e.loop(0, 3 * inputs, 1, carried, at_plane))
+
+
+def _weights_of_outputs(machine: Machine, inputs: int) -> int:
+    """Elements of an output's weights."""
+    if not machine.tiles:
+        return 9 * inputs
+    step, steps = plane_steps(3 * inputs)
+    return 3 * step * steps
 
 
 def convolve_to_maps(
@@ -102,7 +136,7 @@ def convolve_to_maps(
         name,
         [
             ("planes", "ptr"),
-            ("w", "ptr"),  # [2C, 3, inputs, 3]: outputs in tiles, dy, plane, dx
+            ("w", "ptr"),  # [2C, 3, inputs, 3]: outputs, dy, plane, dx; for tiles dx, dy, plane
             ("bias", "ptr"),  # [2C] float32
             ("first", "ptr"),  # map of C
             ("second", "ptr"),  # map of C
@@ -124,26 +158,24 @@ def convolve_to_maps(
             place = e.mul(e.add(e.mul(row, "%row_blocks"), start), size)
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
-                bias = [e.broadcast(e.at("%bias", e.add(m0, m))) for m in range(outputs)]
-                values = _convolve(
-                    e,
-                    tile,
-                    inputs,
-                    source,
-                    e.at("%w", e.mul(m0, 9 * inputs)),
-                    [bias[m] for m in range(outputs) for _ in range(blocks)],
-                )
-                is_first = e.op(f"icmp slt i64 {m0}, {channels}")
-                base = e.op(f"select i1 {is_first}, ptr %first, ptr %second")
-                less = e.op(f"select i1 {is_first}, i64 0, i64 {channels}")
-                element = e.op(f"udiv exact i64 {e.op(f'sub i64 {m0}, {less}')}, {group}")
-                for pair in range(outputs // group):
-                    out = e.at(base, e.add(place, e.mul(e.add(element, pair), lanes)))
-                    for t in range(blocks):
-                        both = [values[(pair * group + g) * blocks + t] for g in range(group)]
+                w = e.at("%w", e.mul(m0, _weights_of_outputs(machine, inputs)))
+                values = _convolve(e, tile, inputs, source, w, e.at("%bias", m0))
+
+                def give(pair: str | int, _: list[str]) -> list[str]:
+                    m = e.add(m0, e.mul(pair, group))
+                    is_first = e.op(f"icmp slt i64 {m}, {channels}")
+                    base = e.op(f"select i1 {is_first}, ptr %first, ptr %second")
+                    less = e.op(f"select i1 {is_first}, i64 0, i64 {channels}")
+                    element = e.op(f"udiv exact i64 {e.op(f'sub i64 {m}, {less}')}, {group}")
+                    out = e.at(base, e.add(place, e.mul(element, lanes)))
+                    rows = [values.row(e.add(e.mul(pair, group), g)) for g in range(group)]
+                    for t, both in enumerate(zip(*rows, strict=True)):
                         inside = e.op(f"icmp slt i64 {e.add(start, t)}, %row_blocks")
                         there = e.at(out, t * size)
                         e.store_when(inside, e.pack(both), there)
+                    return []
+
+                each_output(e, tile, outputs // group, [], give)
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -271,16 +303,12 @@ def winograd_to_maps(
                 out = e.at(products, e.mul(component, result))
 
                 def at_outputs(m0: str, _: list[str]) -> list[str]:
-                    values = product(
-                        e,
-                        tile,
-                        [(x, inputs, inputs * lanes)],
-                        e.at(weights, e.mul(m0, inputs)),
-                        ["zeroinitializer"] * (outputs * blocks),
-                    )
+                    w = e.at(weights, e.mul(m0, inputs))
+                    values = product(e, tile, [(x, inputs, inputs * lanes)], w)
                     there = e.at(out, e.mul(m0, blocks * lanes))
-                    for number, value in enumerate(values):
-                        e.store(value, e.at(there, number * lanes))
+                    for m in range(outputs):
+                        for t, value in enumerate(values.row(m)):
+                            e.store(value, e.at(there, (m * blocks + t) * lanes))
                     return []
 
                 e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -375,15 +403,11 @@ def convolve_to_picture(
             source = e.at(source_row, e.mul(start, lanes))
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
-                values = _convolve(
-                    e,
-                    tile,
-                    inputs,
-                    source,
-                    e.at("%w", e.mul(m0, 9 * inputs)),
-                    ["zeroinitializer"] * (outputs * blocks),
-                )
-                for u in range(3 if patch == 1 else outputs // 2):
+                w = e.at("%w", e.mul(m0, _weights_of_outputs(machine, inputs)))
+                values = _convolve(e, tile, inputs, source, w)
+
+                def give(u: str | int, _: list[str]) -> list[str]:
+                    rows = [values.row(e.add(e.mul(u, patch), dx)) for dx in range(patch)]
                     # at patch 2, two outputs are two neighbours in a row; rows go first
                     number = e.add(e.op(f"udiv exact i64 {m0}, {patch}"), u)
                     colour = e.op(f"udiv i64 {number}, {patch}")
@@ -394,16 +418,18 @@ def convolve_to_picture(
                         column = e.add(start, t)
                         inside = e.op(f"icmp slt i64 {column}, %row_blocks")
                         there = e.at(out, e.mul(column, patch * lanes))
-                        given = [values[u * blocks + t]]
+                        given = [row[t] for row in rows]
                         if patch == 2:
-                            left, right = (values[(2 * u + dx) * blocks + t] for dx in (0, 1))
-                            given = list(e.interleave(left, right, "float"))
+                            given = list(e.interleave(given[0], given[1], "float"))
 
                         def write(given: list[str] = given, there: str = there) -> None:
                             for number, value in enumerate(given):
                                 e.store(value, e.at(there, number * lanes))
 
                         e.when(inside, write)
+                    return []
+
+                each_output(e, tile, 3 if patch == 1 else outputs // 2, [], give)
                 return []
 
             e.loop(0, 4 if patch == 1 else 12, outputs, [], at_outputs)

@@ -7,8 +7,12 @@ multiplies pairs of bfloat16, two neighbouring channels. Kernels are written onc
 import ctypes
 import math
 import os
+import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 
@@ -29,6 +33,8 @@ class Machine:
     """The instructions, in words."""
     target: str = ""
     """LLVM's name of the processor to compile for; empty for this one."""
+    tiles: bool = False
+    """Whether products of matrices are made in AMX's tiles; elements are pairs of bfloat16 then."""
 
     @property
     def group(self) -> int:
@@ -36,20 +42,25 @@ class Machine:
         return 2 if self.bfloat16 else 1
 
 
-def host_machine(*, bfloat16: bool = True) -> Machine | None:
+def host_machine(*, bfloat16: bool = True, tiles: bool = True) -> Machine | None:
     """This processor, or None if it has no vectors of 8 float32.
 
-    The environment variable `MHNET_CPU_ISA` set to `avx2` or `avx512` leaves newer instructions
-    out, to see what the kernels would be on an older processor.
+    The environment variable `MHNET_CPU_ISA` set to `avx2`, `avx512` or `avx512bf16` leaves newer
+    instructions out, to see what the kernels would be on an older processor.
 
     Args:
         bfloat16: Whether bfloat16 may be used where the processor multiplies it natively.
+        tiles: Whether AMX may be used with it.
     """
     features = llvm.get_host_cpu_features()
     limit = os.environ.get("MHNET_CPU_ISA", "")
     wide = features.get("avx512f") and features.get("avx512bw") and features.get("avx512vl")
     if wide and limit != "avx2":
         if bfloat16 and features.get("avx512bf16") and limit != "avx512":
+            has_tiles = features.get("amx-tile") and features.get("amx-bf16")
+            if tiles and has_tiles and limit != "avx512bf16" and _tiles_granted():
+                name = "AMX bfloat16"
+                return Machine(lanes=16, registers=32, bfloat16=True, name=name, tiles=True)
             return Machine(lanes=16, registers=32, bfloat16=True, name="AVX-512 bfloat16")
         return Machine(lanes=16, registers=32, bfloat16=False, name="AVX-512 float32")
     if features.get("avx2") and features.get("fma"):
@@ -58,6 +69,38 @@ def host_machine(*, bfloat16: bool = True) -> Machine | None:
     if features.get("neon") or features.get("fp-armv8"):
         return Machine(lanes=4, registers=32, bfloat16=False, name="NEON float32")
     return None
+
+
+@cache
+def _tiles_granted() -> bool:
+    """Ask Linux to let this process use AMX's tiles, whose state is large; whether it does."""
+    if sys.platform != "linux":
+        return False
+    call, request_permission, tile_data = 158, 0x1023, 18  # arch_prctl on x86-64
+    granted = ctypes.CDLL(None, use_errno=True).syscall(call, request_permission, tile_data)
+    return bool(granted == 0)
+
+
+class TileShape(NamedTuple):
+    """How a kernel sets AMX's eight tiles up: first totals, then weights, then inputs."""
+
+    totals: int
+    """Tiles of totals, `[outputs, 16]` float32."""
+    weights: int
+    """Tiles of weights, `[outputs, pairs]`."""
+    outputs: int
+    pairs: int
+    """Rows of a tile of inputs, `[pairs, 16]`."""
+
+    def settings(self) -> bytes:
+        """What the processor is given."""
+        columns, rows = [0] * 16, [0] * 16
+        for tile in range(8):
+            is_weight = 0 <= tile - self.totals < self.weights
+            is_input = tile >= self.totals + self.weights
+            columns[tile] = 4 * self.pairs if is_weight else 64
+            rows[tile] = self.pairs if is_input else self.outputs
+        return struct.pack("<BB14x16H16B", 1, 0, *columns, *rows)
 
 
 class Emitter:
@@ -79,6 +122,9 @@ class Emitter:
         self._block = "entry"
         self._declarations: set[str] = set()
         self._known: dict[str, str] = {}
+        self.shape: TileShape | None = None
+        """How the tiles are set up; None if none are used."""
+        self._rooms: dict[str, tuple[int, str]] = {}
 
     # -- plumbing
 
@@ -106,6 +152,13 @@ class Emitter:
         )
         given = ", ".join(f"{kind} {value}" for kind, value in arguments)
         return self.op(f"call {returned} @{function}({given})")
+
+    def call_for_effect(self, function: str, arguments: Sequence[tuple[str, str]]) -> None:
+        """Call an intrinsic that has no value; its 8-bit arguments are constants."""
+        kinds = ", ".join(f"{kind} immarg" if kind == "i8" else kind for kind, _ in arguments)
+        self._declarations.add(f"declare void @{function}({kinds})")
+        given = ", ".join(f"{kind} {value}" for kind, value in arguments)
+        self.do(f"call void @{function}({given})")
 
     def label(self, hint: str) -> str:
         """A new block's name."""
@@ -180,14 +233,16 @@ class Emitter:
 
     def add(self, a: str | int, b: str | int) -> str:
         """Sum of two integers."""
-        if isinstance(a, int) and isinstance(b, int):
-            return str(a + b)
+        if str(a).isdigit() and str(b).isdigit():
+            return str(int(a) + int(b))
         if str(b) == "0" or str(a) == "0":
             return str(a if str(b) == "0" else b)
         return self._pure(f"add nsw i64 {a}, {b}")
 
     def mul(self, a: str | int, b: str | int) -> str:
         """Product of two integers."""
+        if str(a).isdigit() and str(b).isdigit():
+            return str(int(a) * int(b))
         if str(a) == "1" or str(b) == "1":
             return str(a if str(b) == "1" else b)
         return self._pure(f"mul nsw i64 {a}, {b}")
@@ -204,6 +259,14 @@ class Emitter:
         name = f"%s{self._count}"
         self._allocas.append(f"{name} = alloca [{elements} x i32], align 64")
         return name
+
+    def room(self, purpose: str, elements: int) -> str:
+        """Scratch that every use for this purpose shares; the first one says how much there is."""
+        if purpose not in self._rooms:
+            self._rooms[purpose] = elements, self.scratch(elements)
+        if elements > self._rooms[purpose][0]:
+            raise ValueError(f"{self.name} has {self._rooms[purpose][0]} elements for {purpose}")
+        return self._rooms[purpose][1]
 
     # -- vectors
 
@@ -399,6 +462,33 @@ class Emitter:
         high = self.op(f"and {e} {elements}, {upper}")
         return [self.op(f"bitcast {e} {low} to {v}"), self.op(f"bitcast {e} {high} to {v}")]
 
+    # -- tiles
+
+    def shape_tiles(self, shape: TileShape) -> None:
+        """Say how the tiles are set up, the same in all of the function."""
+        if self.shape not in (None, shape):
+            raise ValueError(f"{self.name} has tiles of {self.shape} and of {shape}")
+        self.shape = shape
+
+    def zero_tile(self, tile: int) -> None:
+        """Set a tile to zero."""
+        self.call_for_effect("llvm.x86.tilezero", [("i8", str(tile))])
+
+    def load_tile(self, tile: int, pointer: str, row: str | int) -> None:
+        """Load a tile whose rows are so many bytes apart."""
+        given = [("i8", str(tile)), ("ptr", pointer), ("i64", str(row))]
+        self.call_for_effect("llvm.x86.tileloadd64", given)
+
+    def store_tile(self, tile: int, pointer: str, row: str | int) -> None:
+        """Store a tile with its rows so many bytes apart."""
+        given = [("i8", str(tile)), ("ptr", pointer), ("i64", str(row))]
+        self.call_for_effect("llvm.x86.tilestored64", given)
+
+    def dot_tiles(self, total: int, weights: int, inputs: int) -> None:
+        """Add the product of two tiles to a third."""
+        given = [("i8", str(tile)) for tile in (total, weights, inputs)]
+        self.call_for_effect("llvm.x86.tdpbf16ps", given)
+
     def inverse_root(self, value: str) -> str:
         """1 / sqrt, as precise as the elements are."""
         v, lanes = self.vector, self.machine.lanes
@@ -427,7 +517,18 @@ class Emitter:
         given = ", ".join(
             f"{kind} {'noalias ' if kind == 'ptr' else ''}%{name}" for name, kind in self.arguments
         )
-        body = "\n".join(["entry:", *self._allocas, *self._lines, "ret void"])
+        start, end, constants = [], ["ret void"], ""
+        if self.shape is not None:
+            settings = "".join(f"\\{byte:02X}" for byte in self.shape.settings())
+            constants = f'@{self.name}.tiles = internal constant [64 x i8] c"{settings}"\n'
+            start = [f"call void @llvm.x86.ldtilecfg(ptr @{self.name}.tiles)"]
+            # left set up, they would be saved at every change of threads
+            end = ["call void @llvm.x86.tilerelease()", "ret void"]
+            self._declarations |= {
+                "declare void @llvm.x86.ldtilecfg(ptr)",
+                "declare void @llvm.x86.tilerelease()",
+            }
+        body = "\n".join(["entry:", *self._allocas, *start, *self._lines, *end])
         loads, passed = [], []
         for number, (name, kind) in enumerate(self.arguments):
             loads.append(f"%at.{name} = getelementptr i64, ptr %arguments, i64 {number}")
@@ -436,6 +537,7 @@ class Emitter:
         call = f"call void @{self.name}({', '.join(passed)})"
         through = "\n".join(["entry:", *loads, call, "ret void"])
         text = (
+            f"{constants}"
             f"define internal void @{self.name}({given}) #0 {{\n{body}\n}}\n"
             f"define void @{self.name}.call(ptr %arguments) #0 {{\n{through}\n}}\n"
         )

@@ -6,7 +6,7 @@ llvm_product.py says how maps and weights are stored.
 from collections.abc import Callable, Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, deviation, product
+from mhnet_video.kernels.llvm_product import Tile, deviation, each_output, product
 
 
 def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
@@ -57,23 +57,26 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
             out = e.at("%out", e.mul(block, size))
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
-                bias = [e.broadcast(e.at("%bias", e.add(m0, m))) for m in range(outputs)]
                 values = product(
                     e,
                     tile,
                     [(gathered, 4 * inputs, scratch_size)],
                     e.at("%w", e.mul(m0, 4 * inputs)),
-                    [bias[m] for m in range(outputs) for _ in range(blocks)],
+                    e.at("%bias", m0),
                 )
                 element = e.op(f"udiv exact i64 {m0}, {group}")
-                for pair in range(outputs // group):
+
+                def give(pair: str | int, _: list[str]) -> list[str]:
                     place = e.mul(e.add(element, pair), lanes)
-                    for t in range(blocks):
-                        both = [values[(pair * group + g) * blocks + t] for g in range(group)]
+                    rows = [values.row(e.add(e.mul(pair, group), g)) for g in range(group)]
+                    for t, both in enumerate(zip(*rows, strict=True)):
                         packed = e.pack(both)
                         inside = e.op(f"icmp slt i64 {e.add(start, t)}, %small_blocks")
                         there = e.at(e.at(out, place), t * size)
                         e.store_when(inside, packed, there)
+                    return []
+
+                each_output(e, tile, outputs // group, [], give)
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -121,15 +124,12 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
             x = e.at("%x", e.mul(block, inputs * lanes))
 
             def at_outputs(m0: str, _: list[str]) -> list[str]:
-                values = product(
-                    e,
-                    tile,
-                    [(x, inputs, inputs * lanes)],
-                    e.at("%w", e.mul(m0, inputs)),
-                    ["zeroinitializer"] * (outputs * blocks),
-                )
+                w = e.at("%w", e.mul(m0, inputs))
+                values = product(e, tile, [(x, inputs, inputs * lanes)], w)
                 unit0 = e.op(f"udiv exact i64 {m0}, {unit}")
-                for u in range(outputs // unit):
+
+                def give(u: str | int, _: list[str]) -> list[str]:
+                    rows = [values.row(e.add(e.mul(u, unit), n)) for n in range(unit)]
                     number = e.add(unit0, u)
                     element = e.op(f"lshr i64 {number}, 1")
                     dy = e.op(f"and i64 {number}, 1")
@@ -139,10 +139,7 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
                     )
                     for t in range(blocks):
                         here = [e.add(offset, (2 * t + dx) * large_size) for dx in (0, 1)]
-                        both = [
-                            [values[(u * unit + dx * group + g) * blocks + t] for g in range(group)]
-                            for dx in (0, 1)
-                        ]
+                        both = [[rows[dx * group + g][t] for g in range(group)] for dx in (0, 1)]
                         if skip:
                             old = e.deinterleave(
                                 *(e.load_elements(e.at("%skip", at)) for at in here)
@@ -160,6 +157,9 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
                             inside = e.op(f"icmp slt i64 {column}, %large_blocks")
                             there = e.at("%out", here[dx])
                             e.store_when(inside, mixed[dx], there)
+                    return []
+
+                each_output(e, tile, outputs // unit, [], give)
                 return []
 
             e.loop(0, 2 * channels, outputs, [], at_outputs)
@@ -214,30 +214,28 @@ def fuse(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
         x, a, b, out = (e.at(base, offset) for base in ("%x", "%a", "%b", "%out"))
 
         def at_outputs(m0: str, totals: list[str]) -> list[str]:
-            values = product(
-                e,
-                tile,
-                [(a, inputs, size), (b, inputs, size)],
-                e.at("%w", e.mul(m0, 2 * inputs)),
-                ["zeroinitializer"] * (outputs * blocks),
-            )
-            result = list(totals)
+            w = e.at("%w", e.mul(m0, 2 * inputs))
+            values = product(e, tile, [(a, inputs, size), (b, inputs, size)], w)
             element = e.op(f"udiv exact i64 {m0}, {group}")
-            for pair in range(outputs // group):
-                share = [
-                    e.broadcast(e.at("%share", e.add(m0, pair * group + g))) for g in range(group)
-                ]
+
+            def give(pair: str | int, totals: list[str]) -> list[str]:
+                result = list(totals)
+                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+                rows = [values.row(m) for m in members]
+                channel = [e.add(m0, m) for m in members]
+                share = [e.broadcast(e.at("%share", m)) for m in channel]
                 place = e.mul(e.add(element, pair), lanes)
                 for t in range(blocks):
                     old = e.unpack(e.load_elements(e.at(e.at(x, place), t * size)))
                     for g in range(group):
-                        m = pair * group + g
-                        value = e.fma(old[g], share[g], values[m * blocks + t])
-                        row = e.at(wide, e.mul(e.add(m0, m), lanes * blocks))
+                        value = e.fma(old[g], share[g], rows[g][t])
+                        row = e.at(wide, e.mul(channel[g], lanes * blocks))
                         e.store(value, e.at(row, t * lanes))
                         result[2 * t] = e.fadd(result[2 * t], value)
                         result[2 * t + 1] = e.fma(value, value, result[2 * t + 1])
-            return result
+                return result
+
+            return each_output(e, tile, outputs // group, totals, give)
 
         nothing = [(e.vector, "zeroinitializer")] * (2 * blocks)
         totals = e.loop(0, channels, outputs, nothing, at_outputs)
@@ -308,16 +306,12 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
 
         def at_outputs(m0: str, totals: list[str]) -> list[str]:
             w = e.at("%w", e.mul(e.add(e.mul(dy, 2 * channels), m0), 2 * inputs))
-            values = product(
-                e,
-                tile,
-                [(a, inputs, small_size), (b, inputs, small_size)],
-                w,
-                ["zeroinitializer"] * (outputs * blocks),
-            )
-            result = list(totals)
+            values = product(e, tile, [(a, inputs, small_size), (b, inputs, small_size)], w)
             element0 = e.op(f"udiv exact i64 {m0}, {unit}")
-            for u in range(outputs // unit):
+
+            def give(u: str | int, totals: list[str]) -> list[str]:
+                result = list(totals)
+                rows = [values.row(e.add(e.mul(u, unit), n)) for n in range(unit)]
                 element = e.add(element0, u)
                 channel = [e.add(e.mul(element, group), g) for g in range(group)]
                 share = [e.broadcast(e.at("%share", each)) for each in channel]
@@ -330,14 +324,15 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
                         unpacked = e.unpack(old[dx])
                         i = 2 * (2 * t + dx)
                         for g in range(group):
-                            m = u * unit + dx * group + g
-                            value = e.fma(unpacked[g], share[g], values[m * blocks + t])
+                            value = e.fma(unpacked[g], share[g], rows[dx * group + g][t])
                             place = e.at(wide, e.mul(channel[g], 2 * lanes * blocks))
                             e.store(value, e.at(place, (2 * t + dx) * lanes))
                             if not last:
                                 result[i] = e.fadd(result[i], value)
                                 result[i + 1] = e.fma(value, value, result[i + 1])
-            return result
+                return result
+
+            return each_output(e, tile, outputs // unit, totals, give)
 
         nothing = [(e.vector, "zeroinitializer")] * (0 if last else 4 * blocks)
         totals = e.loop(0, 2 * channels, outputs, nothing, at_outputs)
@@ -346,7 +341,7 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
             for i in range(0 if last else 2 * blocks)
         ]
 
-        def give(element: str, _: list[str]) -> list[str]:
+        def write(element: str, _: list[str]) -> list[str]:
             for t in range(blocks):
                 packed = []
                 for dx in (0, 1):
@@ -376,7 +371,7 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
                     e.store_when(inside, mixed, there)
             return []
 
-        e.loop(0, elements, 1, [], give)
+        e.loop(0, elements, 1, [], write)
 
     def at_row(row: str, _: list[str]) -> list[str]:
         def at_half(dy: str, _: list[str]) -> list[str]:

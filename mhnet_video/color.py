@@ -5,6 +5,7 @@ taken through the same matrix: no sample goes through RGB and back, so that a ze
 the picture bit for bit as it was.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mhnet_video.config import Box
 from mhnet_video.frame import Frame, PixelLayout, Plane
+from mhnet_video.yuv import kernels_for
 
 LUMA_WEIGHTS = {
     "bt601": (0.299, 0.114),
@@ -90,11 +92,14 @@ def to_rgb(frame: Frame, device: torch.device) -> Tensor:
     """
     layout = frame.layout
     black, span, middle, chroma_span = sample_scales(layout, frame.full_range)
-    rgb = torch.empty(3, frame.height, frame.width, device=device)
     gains: list[list[float]] = []
     if layout.kind == "yuv":
         # the first column is all ones but for rounding: luma is added to every colour
         gains = (rgb_to_yuv(frame.matrix).inverse()[:, 1:] / chroma_span).tolist()
+    kernels = kernels_for(frame) if device.type == "cpu" else None
+    if kernels is not None:
+        return kernels.to_rgb(frame, [1 / span, -black / span, middle, *itertools.chain(*gains)])
+    rgb = torch.empty(3, frame.height, frame.width, device=device)
     for rows in _strips(frame.height, frame.width, device):
         part = rgb[:, rows]
         if layout.kind == "rgb":
@@ -182,6 +187,28 @@ def add_residual(
         spans = torch.tensor([span, chroma_span, chroma_span]).double()[:, None]
         gains = (rgb_to_yuv(frame.matrix) * spans * strength).tolist()
         gains = gains[: 3 if layout.kind == "yuv" else 1]
+    kernels = kernels_for(frame) if residual.device.type == "cpu" else None
+    if kernels is not None:
+        constants = [top, *itertools.chain(*gains)]
+        restored = kernels.add_residual(frame, residual.float(), constants)
+    else:
+        restored = _with_residual(frame, residual, gains, top)
+    keep_boxes(frame, restored, keep)
+    return (*restored, *frame.planes[len(restored) :])
+
+
+def _with_residual(
+    frame: Frame, residual: Tensor, gains: Sequence[Sequence[float]], top: float
+) -> list[Plane]:
+    """The planes but alpha with a residual, operation by operation.
+
+    Args:
+        frame: The picture.
+        residual: `[3, H, W]` float32.
+        gains: What each plane takes of red, green and blue.
+        top: The largest sample.
+    """
+    layout = frame.layout
     restored = [np.empty_like(plane) for plane in frame.planes[: len(gains)]]
     for rows in _strips(frame.height, frame.width, residual.device):
         part = residual[:, rows]
@@ -198,8 +225,7 @@ def add_residual(
             value = _to_tensor(plane[place], residual.device)
             value.add_(_mixed(averaged if is_chroma else part, gain)).round_().clamp_(0, top)
             restored[index][place] = value.cpu().numpy()
-    keep_boxes(frame, restored, keep)
-    return (*restored, *frame.planes[len(restored) :])
+    return restored
 
 
 def keep_boxes(frame: Frame, planes: Sequence[Plane], keep: Sequence[Box]) -> None:

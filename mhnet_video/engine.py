@@ -29,9 +29,8 @@ from mhnet_video.network import LEVELS, MHNet, SelectiveAttention
 from mhnet_video.packing import (
     BlockWeights,
     FusionWeights,
+    Layout,
     matrix_of,
-    narrow,
-    pack,
     pack_block,
     pack_double,
     pack_fusion,
@@ -69,6 +68,8 @@ class _Plan:
         self.program = Program(kernels, threads)
         self.folds: NDArray[np.int64]
         """The arguments of the step that reads the pictures."""
+        self.start: NDArray[np.int64]
+        """The arguments of the first convolution."""
         self.ending: NDArray[np.int64]
         """The arguments of the step that writes the residual."""
         lanes, patch = self.machine.lanes, config.patch
@@ -78,9 +79,10 @@ class _Plan:
         self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
         self.row_blocks = [-(-w // lanes) for _, w in self.sizes]
         self.tiles = [
-            choose_tile(self.machine, blocks, group_outputs=2 * self.machine.group)
-            for blocks in self.row_blocks
+            choose_tile(self.machine, blocks, channels)
+            for blocks, channels in zip(self.row_blocks, self.widths, strict=True)
         ]
+        self.layouts = [Layout(self.machine, tile.outputs) for tile in self.tiles]
         self._masks = [
             Map(self.machine, self.machine.group, *size).mask() for size in self.sizes[:LEVELS]
         ]
@@ -107,9 +109,10 @@ class _Plan:
         """What the parts of a block's first half need for themselves; no two blocks run at once."""
         parts, row = len(self._few_rows(level)), self.row_blocks[level]
         ring_row = 2 * self.widths[level] * (row + self.tiles[level].blocks)
+        normal = self.widths[level] // self.machine.group * (row + self.tiles[level].blocks)
         return (
-            torch.zeros(parts, 3 * ring_row * self.machine.lanes),
-            torch.zeros(parts, row * self.machine.lanes),
+            torch.zeros(parts, llvm_blocks.RING_ROWS * ring_row * self.machine.lanes),
+            torch.zeros(parts, max(4 * row, normal) * self.machine.lanes),
         )
 
     def _tail(self, level: int) -> Tensor:
@@ -121,8 +124,8 @@ class _Plan:
         return self.program.parts(self.sizes[level][0])
 
     def _few_rows(self, level: int) -> list[tuple[int, int]]:
-        """Parts of a step that computes rows above and below its own as well."""
-        return self.program.parts(self.sizes[level][0], each=1)
+        """Parts of a step that makes rows in pairs, and computes some outside its own as well."""
+        return self.program.parts(self.sizes[level][0], 2, each=1)
 
     def _flat(self, level: int) -> list[tuple[int, int]]:
         """Parts of all blocks of a level, cut between tiles."""
@@ -214,8 +217,7 @@ class _Plan:
         for index, block in enumerate(blocks):
             is_last = index == len(blocks) - 1
             target = self._take(level)
-            tile, machine = self.tiles[level], self.machine
-            weights = pack_block(block, tile.outputs, machine.group, machine.lanes)
+            weights = pack_block(block, self.layouts[level])
             totals = self._block(level, weights, source, target, more if is_last else None)
             if source is not x:
                 self._give(level, source)
@@ -235,7 +237,7 @@ class _Plan:
         name = self.kernels.name(
             llvm_levels.double, self.widths[level], tile, skip=skip is not None
         )
-        weights = pack_double(convolution, tile.outputs, self.machine.group)
+        weights = pack_double(convolution, self.layouts[level])
         self.program.add(
             name,
             [
@@ -256,7 +258,7 @@ class _Plan:
             self.kernels.name(llvm_levels.halve, self.widths[level], tile),
             [
                 x.data,
-                pack_halve(convolution, tile.outputs, self.machine.group),
+                pack_halve(convolution, self.layouts[level + 1]),
                 convolution.bias.detach().float().contiguous(),
                 out.data,
                 self.row_blocks[level],
@@ -299,11 +301,11 @@ class _Plan:
         if [type(each) for each in attention] != [SelectiveAttention]:
             raise ValueError(f"expected one attention, got {attention}")
         module, machine = attention[0], self.machine
-        channels, group, heads = x.channels, machine.group, module.heads
-        tile = self.tiles[LEVELS]
+        channels, heads = x.channels, module.heads
+        tile, layout = self.tiles[LEVELS], self.layouts[LEVELS]
         plane = (x.blocks + max(tile.blocks, 4)) * machine.lanes
         projected, mixed = (torch.zeros(3 * channels, plane) for _ in range(2))
-        weights = narrow(pack(matrix_of(module.qkv), tile.outputs, group), group)
+        weights = layout.narrow(layout.pack(matrix_of(module.qkv)))
         self.program.add(
             self.kernels.name(llvm_attention.project, channels, tile),
             [x.data, weights, projected, 3 * channels, plane],
@@ -377,7 +379,8 @@ class _Plan:
         self.padded_width = row_blocks * machine.lanes * patch
         self.window = torch.zeros(config.frames + 1, 3, height, self.padded_width)
         plane = (row_blocks + tile.blocks + 2) * machine.lanes
-        beyond = 4 * 6 * machine.lanes  # that the last tile of the last row may read
+        # that the last tile of the last row may read, and a last step of planes
+        beyond = 4 * 6 * machine.lanes + 16 * plane
         folded = torch.zeros((rows + 2) * planes * plane + beyond, dtype=torch.int32)
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
         self.fold_pictures = group if patch == 1 else 1
@@ -391,7 +394,12 @@ class _Plan:
         side = matrix_of(network.concat12)[:, : config.width]
         other = torch.einsum("mk,kcyx->mcyx", side, network.intro2.weight.double())
         weight = torch.cat([network.stage1.intro.weight.double(), other])
-        weight = picture_channels(weight, patch, group)
+        # a frame that was there before stays where it was: the weights turn, not the frames
+        turned = [
+            picture_channels(weight.roll(3 * patch * patch * turn, 1), patch, group)
+            for turn in range(config.frames if self.fold_pictures == 1 else 1)
+        ]
+        self.known: list[Tensor | None] = [None] * config.frames
         intro: Any = network.stage1.intro
         bias = torch.zeros(2 * config.width)
         bias[: config.width] = intro.bias.detach()
@@ -402,16 +410,21 @@ class _Plan:
             parts = self.program.parts(rows // 4)
             each = 36 * wide.blocks * (planes + 2 * config.width) * machine.lanes
             spare = torch.zeros(len(parts), each)
-            self.program.add(
+            self.turns = [pack_winograd(weight, wide.outputs) for weight in turned]
+            self.start = self.program.add(
                 self.kernels.name(llvm_images.winograd_to_maps, planes, config.width, wide),
-                [folded, pack_winograd(weight, wide.outputs), *maps, spare, plane, row_blocks],
+                [folded, self.turns[0], *maps, spare, plane, row_blocks],
                 parts,
                 [{5: spare[index]} for index in range(len(parts))],
             )
             return first, second
-        self.program.add(
+        if machine.tiles:
+            # rows one pixel off are loaded in halves: two tiles of weights share them
+            tile = Tile(2, 2 * tile.outputs)
+        self.turns = [pack_planes(weight, Layout(machine, tile.outputs)) for weight in turned]
+        self.start = self.program.add(
             self.kernels.name(llvm_images.convolve_to_maps, planes, config.width, tile),
-            [folded, pack_planes(weight, tile.outputs, group), *maps, plane, row_blocks],
+            [folded, self.turns[0], *maps, plane, row_blocks],
             self._rows(0),
         )
         return first, second
@@ -429,16 +442,17 @@ class _Plan:
         group, width, tile = machine.group, config.width, self.tiles[0]
         stage: Any = network.stage2
         matrix = matrix_of(network.concat12)[:, width:]
-        start = narrow(
-            pack(torch.cat([matrix, torch.zeros_like(matrix)], 1), tile.outputs, group), group
-        )
+        layout = self.layouts[0]
+        halves = [layout.pack(each) for each in (matrix, torch.zeros_like(matrix))]
+        start = layout.narrow(torch.cat(halves, 1))
         x = self._take(0)
         self._fuse(1, side, torch.ones(width), decoded[0], decoded[0], start, x)
         self._give(0, side)
         tail = self.tail[0]
         plane = (self.row_blocks[0] + tile.blocks + 2) * machine.lanes
         rows = self.sizes[0][0]
-        planes = torch.zeros((rows + 2) * width // group * plane, dtype=torch.int32)
+        beyond = 16 * plane  # that a last step of planes may read
+        planes = torch.zeros((rows + 2) * width // group * plane + beyond, dtype=torch.int32)
         for number in range(1, LEVELS + 1):
             blocks = list(stage.get_submodule(f"CABG{number}").children())
             out, mean = self._blocks(0, blocks, x, more=x)
@@ -457,7 +471,8 @@ class _Plan:
                 maps.append(source)
             used = self.tiles[0 if number == 1 else 1]
             module: Any = stage.get_submodule(f"skff{number}")
-            fusion = pack_fusion(module, chains[0], chains[1], used.outputs, group, machine.lanes)
+            layout = self.layouts[0 if number == 1 else 1]
+            fusion = pack_fusion(module, chains[0], chains[1], layout)
             self._weigh(fusion, mean, low_means[number - 1], high_means[number - 1])
             x = self._take(0)
             if number == 1:
@@ -540,6 +555,8 @@ class _Plan:
         outputs = 4
         if patch == 1:
             weight = torch.cat([weight, torch.zeros_like(weight[:1])])
+        elif machine.tiles:
+            outputs = 12
         blocks = min(
             (5, 4, 3) if machine.registers > 16 else (3,), key=lambda t: -(-row_blocks // t) * t
         )
@@ -550,7 +567,7 @@ class _Plan:
             ),
             [
                 planes,
-                pack_planes(weight, outputs, machine.group),
+                pack_planes(weight, Layout(machine, outputs)),
                 0,
                 plane,
                 row_blocks,
@@ -564,28 +581,54 @@ class _Plan:
         """The residual of frames of this size or smaller.
 
         Args:
-            frames: `[3, H, W]` each.
+            frames: `[3, H, W]` each, see `LLVMEngine.residual`.
             pool: Threads besides this one.
 
         Returns:
             `[3, H, W]` with rows and columns beyond the picture.
         """
-        sources = list(frames)
-        for index, frame in enumerate(sources):
-            room = self.window[index]
-            is_fit = frame.shape == room.shape and frame.dtype == torch.float32
-            if not (is_fit and frame.is_contiguous()):
-                room[:, : frame.shape[1], : frame.shape[2]] = frame
-                sources[index] = room
-        pictures = [channel.data_ptr() for source in sources for channel in source]
+        turn, slots = self._place(frames)
+        self.start[:, 1] = self.turns[turn].data_ptr()
         # beyond the last picture stands one of zeros
-        pictures.append(self.window[-1].data_ptr())
-        self.folds[:, 0] = pictures[0 : -1 : self.fold_pictures]
-        self.folds[:, 1] = pictures[1 :: self.fold_pictures]
+        pictures = [channel.data_ptr() for each in [*slots, self.window[-1]] for channel in each]
+        self.folds[:, 0] = pictures[0 : 3 * len(slots) : self.fold_pictures]
+        self.folds[:, 1] = pictures[1 : 3 * len(slots) + 1 : self.fold_pictures]
         result = torch.empty_like(self.window[0])
         self.ending[:, 2] = result.data_ptr()
         self.program.run(pool)
+        for index, frame in enumerate(frames):
+            self.known[(index + turn) % len(frames)] = frame
         return result
+
+    def _place(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
+        """Find places for frames among those of the last run; have only the new ones folded.
+
+        Returns:
+            By how many places the frames are turned, and what is at each place, `[3, H, W]`
+            float32 of this plan's size (of those that are there already, anything of that kind).
+        """
+        count = len(frames)
+
+        def known(turn: int) -> int:
+            return sum(self.known[(i + turn) % count] is each for i, each in enumerate(frames))
+
+        turn = max(range(len(self.turns)), key=known)
+        slots = list(self.window[:count])
+        for index, frame in enumerate(frames):
+            slot = (index + turn) % count
+            is_new = self.known[slot] is not frame or self.fold_pictures > 1
+            if self.fold_pictures == 1:
+                self.folds[3 * slot : 3 * slot + 3, -1] = self.sizes[0][0] if is_new else 0
+            if not is_new:
+                continue
+            self.known[slot] = None  # until it is there
+            room = slots[slot]
+            is_fit = frame.shape == room.shape and frame.dtype == torch.float32
+            if is_fit and frame.is_contiguous():
+                slots[slot] = frame
+            else:
+                room[:, : frame.shape[1], : frame.shape[2]] = frame
+        return turn, slots
 
 
 class LLVMEngine:
@@ -611,7 +654,8 @@ class LLVMEngine:
 
         Args:
             frames: As many as the network looks at, `[3, H, W]` float32 each; those whose sides
-                are multiples of `network.config.multiple` are read where they are.
+                are multiples of `network.config.multiple` are read where they are. A tensor that
+                was given the last time must not have changed since: it is not read again.
 
         Returns:
             `[3, H, W]` float32.

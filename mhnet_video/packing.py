@@ -8,25 +8,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.kernels.llvm_ir import Machine
+from mhnet_video.kernels.llvm_product import plane_steps, step_elements
 from mhnet_video.network import FeatureFusion, MHNet, NAFBlock, structure_obstacle
 
 
-def pack(matrix: Tensor, outputs: int, group: int) -> Tensor:
-    """Lay a matrix out in tiles, `[M / outputs, K / group, outputs, group]` float32.
+@dataclass(frozen=True)
+class Layout:
+    """How a map's weights lie in memory, see llvm_product.py."""
 
-    Args:
-        matrix: `[M, K]`.
-        outputs: Outputs of a tile.
-        group: Channels of an element.
-    """
-    rows, columns = matrix.shape
-    tiles = matrix.reshape(rows // outputs, outputs, columns // group, group)
-    return tiles.permute(0, 2, 1, 3).contiguous().float()
+    machine: Machine
+    outputs: int
+    """Outputs of a tile."""
 
+    def pack(self, matrix: Tensor, step: int | None = None) -> Tensor:
+        """Lay a matrix out in tiles, `[M / outputs, K / step, outputs, step]` float32.
 
-def narrow(weights: Tensor, group: int) -> Tensor:
-    """Weights as elements: bfloat16 where those are pairs."""
-    return weights.bfloat16() if group == 2 else weights.float().contiguous()
+        Args:
+            matrix: `[M, K]`.
+            step: Channels at a time; None for what suits K.
+        """
+        rows, columns = matrix.shape
+        group = self.machine.group
+        step = step or group * step_elements(self.machine, columns // group)
+        tiles = matrix.reshape(rows // self.outputs, self.outputs, columns // step, step)
+        return tiles.permute(0, 2, 1, 3).contiguous().float()
+
+    def spread(self, values: Tensor) -> Tensor:
+        """What products begin with, float32: `[M]`, for tiles `[M, L]`."""
+        if self.machine.tiles:
+            values = values[:, None].expand(-1, self.machine.lanes)
+        return values.float().contiguous()
+
+    def narrow(self, weights: Tensor) -> Tensor:
+        """Weights as elements: bfloat16 where those are pairs."""
+        return weights.bfloat16() if self.machine.bfloat16 else weights.float().contiguous()
 
 
 def matrix_of(convolution: Any) -> Tensor:
@@ -82,37 +98,31 @@ class BlockWeights:
     attention_bias: Tensor
 
 
-def pack_block(block: NAFBlock, outputs: int, group: int, lanes: int) -> BlockWeights:
-    """Lay a block's weights out.
-
-    Args:
-        block: The block.
-        outputs: Outputs of a tile.
-        group: Channels of an element.
-        lanes: Pixels of a vector.
-    """
+def pack_block(block: NAFBlock, layout: Layout) -> BlockWeights:
+    """Lay a block's weights out."""
+    pack, narrow, lanes = layout.pack, layout.narrow, layout.machine.lanes
     channels = block.conv3.weight.shape[0]
     first, first_bias = _normed(block.conv1, block.norm1)
     fourth, fourth_bias = _normed(block.conv4, block.norm2)
-    half = outputs // 2
+    half = layout.outputs // 2
     # output i and output channels + i are multiplied, so they share a tile
     pairs = torch.arange(2 * channels).reshape(2, channels // half, half)
     order = pairs.transpose(0, 1).flatten()
     depthwise = torch.cat([block.conv2.weight.flatten(1), _vector(block.conv2.bias)[:, None]], 1)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
-    plain = pack(matrix_of(block.conv3) * beta[:, None], outputs, group)
-    inputs = torch.arange(channels, dtype=torch.int32).reshape(-1, 1, group)
+    plain = pack(matrix_of(block.conv3) * beta[:, None])
+    inputs = torch.arange(channels, dtype=torch.int32).reshape(-1, 1, plain.shape[-1])
     inputs = inputs.expand_as(plain[0]).expand_as(plain)
     attention = block.sca[1]
     return BlockWeights(
-        w1=narrow(pack(first, outputs, group), group),
-        b1=first_bias.float(),
+        w1=narrow(pack(first)),
+        b1=layout.spread(first_bias),
         wd=depthwise.reshape(2, channels, 10).transpose(0, 1).float().contiguous(),
-        w3=narrow(plain, group).clone(),
+        w3=narrow(plain).clone(),
         b3=(_vector(block.conv3.bias) * beta).float(),
-        w4=narrow(pack(fourth[order], outputs, group), group),
+        w4=narrow(pack(fourth[order])),
         b4=fourth_bias.float(),
-        w5=narrow(pack(matrix_of(block.conv5) * gamma[:, None], outputs, group), group),
+        w5=narrow(pack(matrix_of(block.conv5) * gamma[:, None])),
         b5=(_vector(block.conv5.bias) * gamma).float(),
         plain_w3=plain,
         rows=inputs.contiguous(),
@@ -121,31 +131,37 @@ def pack_block(block: NAFBlock, outputs: int, group: int, lanes: int) -> BlockWe
     )
 
 
-def pack_double(convolution: torch.nn.Module, outputs: int, group: int) -> Tensor:
+def pack_double(convolution: torch.nn.Module, layout: Layout) -> Tensor:
     """A 1x1 convolution before a pixel shuffle by 2."""
-    matrix = matrix_of(convolution)
+    matrix, group = matrix_of(convolution), layout.machine.group
     inputs = matrix.shape[1]
     ordered = matrix.reshape(-1, group, 2, 2, inputs).permute(0, 2, 3, 1, 4)
-    return narrow(pack(ordered.reshape(-1, inputs), outputs, group), group)
+    return layout.narrow(layout.pack(ordered.reshape(-1, inputs)))
 
 
-def pack_halve(convolution: torch.nn.Conv2d, outputs: int, group: int) -> Tensor:
+def pack_halve(convolution: torch.nn.Conv2d, layout: Layout) -> Tensor:
     """A 2x2 convolution with stride 2."""
     matrix = convolution.weight.detach().double().permute(0, 2, 3, 1).flatten(1)
-    return narrow(pack(matrix, outputs, group), group)
+    return layout.narrow(layout.pack(matrix))
 
 
-def pack_planes(weight: Tensor, outputs: int, group: int) -> Tensor:
+def pack_planes(weight: Tensor, layout: Layout) -> Tensor:
     """A 3x3 convolution of planes.
 
     Args:
         weight: `[M, K, 3, 3]`, K in the order of the planes' channels.
-        outputs: Outputs of a tile.
-        group: Channels of an element.
+        layout: Of the outputs.
     """
     rows, inputs = weight.shape[:2]
+    group = layout.machine.group
     planes = weight.detach().double().reshape(rows, inputs // group, group, 3, 3)
-    return narrow(pack(planes.permute(0, 3, 1, 4, 2).reshape(rows, -1), outputs, group), group)
+    if not layout.machine.tiles:
+        return layout.narrow(layout.pack(planes.permute(0, 3, 1, 4, 2).reshape(rows, -1)))
+    # by columns, so that planes at one distance follow each other, and whole steps of them
+    columns = planes.permute(0, 4, 3, 1, 2).reshape(rows, 3, -1)
+    step, steps = plane_steps(3 * inputs // group)
+    columns = F.pad(columns, (0, group * step * steps - columns.shape[2]))
+    return layout.narrow(layout.pack(columns.reshape(rows, -1), group * step))
 
 
 def pack_winograd(weight: Tensor, outputs: int) -> Tensor:
@@ -213,9 +229,7 @@ def pack_fusion(
     fusion: FeatureFusion,
     low: Sequence[torch.nn.Module],
     high: Sequence[torch.nn.Module],
-    outputs: int,
-    group: int,
-    lanes: int,
+    layout: Layout,
 ) -> FusionWeights:
     """Lay an AFFM's weights out.
 
@@ -223,10 +237,9 @@ def pack_fusion(
         fusion: The AFFM.
         low: The convolutions of its second map: those before a pixel shuffle, then the last.
         high: The same of its third map.
-        outputs: Outputs of a tile.
-        group: Channels of an element.
-        lanes: Pixels of a vector.
+        layout: Of the outputs.
     """
+    group, lanes = layout.machine.group, layout.machine.lanes
     expand = torch.stack([matrix_of(fc) for fc in fusion.fcs])
     channels = expand.shape[1]
     wide = channels + -channels % lanes
@@ -244,13 +257,13 @@ def pack_fusion(
             before = before.reshape(channels, 4 * inputs)
             merged = (merged @ before).reshape(channels // group, group, 2, 2, inputs)
             merged = merged.permute(2, 0, 3, 1, 4).reshape(-1, inputs)
-        plain.append(pack(merged, outputs, group))
+        plain.append(layout.pack(merged))
     index = torch.arange(channels, dtype=torch.int32)
     if len(low) > 1:
         grouped = index.reshape(1, channels // group, 1, group)
         index = grouped.expand(2, -1, 2, -1).flatten()
     rows = [
-        (index + number * wide).reshape(len(each), 1, outputs, 1).expand_as(each)
+        (index + number * wide).reshape(len(each), 1, layout.outputs, 1).expand_as(each)
         for number, each in enumerate(plain, start=1)
     ]
     together = torch.cat(plain, dim=1)
@@ -265,7 +278,7 @@ def pack_fusion(
         plain=together,
         rows=torch.cat(rows, dim=1),
         share=torch.zeros(wide),
-        weights=narrow(together, group).clone(),
+        weights=layout.narrow(together).clone(),
     )
 
 

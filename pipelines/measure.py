@@ -251,8 +251,9 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
         torch.set_num_threads(contender.threads)
         # as in a video, the frame before was the same engine's: caches and threads are its own
         engine.residual(window)
+        following = [*window[1:], window[0].clone()]  # and one of three is new
         begin = time.perf_counter()
-        engine.residual(window)
+        engine.residual(following)
         return (time.perf_counter() - begin) * 1e3
 
     contenders = list(_contenders(network, _thread_counts()))

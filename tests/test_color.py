@@ -1,5 +1,6 @@
 """Planes to RGB and the residual's way back, against FFmpeg's own conversion and by hand."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mhnet_video import color
+from mhnet_video import color, yuv
 from mhnet_video.color import LUMA_WEIGHTS, add_residual, rgb_to_yuv, to_rgb
 from mhnet_video.config import Box
+from mhnet_video.engines import llvm_obstacle
 from mhnet_video.frame import Frame, PixelLayout
 
 CPU = torch.device("cpu")
@@ -115,6 +117,49 @@ def test_strips_do_not_show(layout, size, monkeypatch):
         monkeypatch.setattr(color, "_STRIP_PIXELS", pixels)
         results.append([to_rgb(frame, CPU).numpy(), *add_residual(frame, residual)])
     assert all(map(np.array_equal, *results))
+
+
+@pytest.mark.skipif(bool(llvm_obstacle()), reason=llvm_obstacle())
+@pytest.mark.parametrize("matrix", ["bt709", "ycgco"])
+@pytest.mark.parametrize("size", [(42, 50), (2, 64), (64, 32), (6, 98)], ids=str)
+@pytest.mark.parametrize(
+    "name", ["yuv420p", "yuv422p", "yuv444p", "yuva420p", "yuv420p10le", "yuv444p12le"]
+)
+def test_compiled_kernels_give_the_same(name, size, matrix, monkeypatch):
+    layout = next(layout for layout in LAYOUTS if layout.name == name)
+    # planes as FFmpeg gives them: rows lie further apart than they are long
+    wide = make_frame(layout, size[0], size[1] + 64, matrix=matrix)
+    planes = [
+        plane[:, : size[1] >> (layout.chroma_shift_x if index in (1, 2) else 0)]
+        for index, plane in enumerate(wide.planes)
+    ]
+    frame = replace(wide, planes=tuple(planes))
+    residual = (torch.rand(3, size[0], size[1] + 5) - 0.5)[..., : size[1]] * 0.5
+    assert yuv.kernels_for(frame) is not None
+    rgb, restored = to_rgb(frame, CPU), add_residual(frame, residual, strength=0.7)
+    turned = residual.transpose(1, 2).contiguous().transpose(1, 2)
+    assert all(map(np.array_equal, restored, add_residual(frame, turned, strength=0.7)))
+    monkeypatch.setattr(color, "kernels_for", lambda frame: None)
+    torch.testing.assert_close(rgb, to_rgb(frame, CPU), rtol=0, atol=1e-6)
+    plain = add_residual(frame, residual, strength=0.7)
+    for compiled, expected in zip(restored, plain, strict=True):
+        assert compiled.dtype == expected.dtype
+        difference = np.abs(compiled.astype(int) - expected.astype(int))
+        # the order of sums decides where a value lies halfway between two samples
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 2e-3
+
+
+def test_what_the_kernels_cannot_do():
+    for layout in LAYOUTS:
+        is_fit = layout.kind == "yuv" and max(layout.chroma_shift_x, layout.chroma_shift_y) < 2
+        fits = yuv.kernels_for(make_frame(layout, 42, 50)) is not None
+        assert fits == (is_fit and not llvm_obstacle())
+    assert yuv.kernels_for(make_frame(LAYOUTS[0], 41, 50)) is None
+    assert yuv.kernels_for(make_frame(LAYOUTS[0], 42, 51)) is None
+    assert yuv.kernels_for(make_frame(LAYOUTS[0], 42, 2)) is None
+    frame = make_frame(LAYOUTS[2], 42, 50)
+    assert yuv.kernels_for(replace(frame, planes=tuple(p[:, ::2] for p in frame.planes))) is None
 
 
 @pytest.mark.parametrize("size", [(14, 18), (13, 17), (1, 1)], ids=str)

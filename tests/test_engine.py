@@ -22,6 +22,13 @@ CONFIGS = {
     "window": {"width": 8, "patch": 1, "frames": 3, **SMALL},
     "odd width": {"width": 24, "patch": 2, "frames": 3, **SMALL},
     "wide": {"width": 32, "patch": 2, "frames": 1, **SMALL},
+    "large": {
+        "width": 32,
+        "patch": 2,
+        "frames": 5,
+        "encoder_blocks": (1, 1, 2, 6),
+        "group_blocks": (2, 1, 2, 1),
+    },
     "blocks": {
         "width": 8,
         "patch": 2,
@@ -50,7 +57,11 @@ def machines():
     """The element types that this processor can use, and vectors of all lengths."""
     from mhnet_video.kernels.llvm_ir import Machine, host_machine
 
-    found = {f"host {name}": host_machine(bfloat16=name == "bf16") for name in ("f32", "bf16")}
+    found = {
+        "host f32": host_machine(bfloat16=False),
+        "host bf16": host_machine(tiles=False),
+        "host tiles": host_machine(),
+    }
     found["8 lanes"] = Machine(lanes=8, registers=16, bfloat16=False, name="8 lanes")
     found["4 lanes"] = Machine(lanes=4, registers=32, bfloat16=False, name="4 lanes")
     return found
@@ -75,7 +86,7 @@ def compare(engine, network, window, is_exact):
 
 
 @needs_llvm
-@pytest.mark.parametrize("machine", ["host f32", "host bf16"])
+@pytest.mark.parametrize("machine", ["host f32", "host bf16", "host tiles"])
 @pytest.mark.parametrize("sizes", CONFIGS.values(), ids=CONFIGS)
 def test_gives_what_the_network_gives(sizes, machine):
     network = make_network(**sizes)
@@ -97,7 +108,7 @@ def test_shorter_vectors(machine, patch):
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (33, 640), (129, 31), (96, 512), (64, 352)])
 def test_any_size_one_engine(size):
     network = make_network(width=8, patch=2, frames=1, **SMALL)
-    for machine in (machines()["host f32"], machines()["host bf16"]):
+    for machine in (machines()[f"host {kind}"] for kind in ("f32", "bf16", "tiles")):
         engine = make_engine(network, machine)
         for height, width in (size, (40, 50), size):
             window = torch.rand(1, 3, height, width)
@@ -142,6 +153,9 @@ def test_instructions_can_be_forbidden(monkeypatch):
     free = host_machine()
     if free.lanes < 16:
         pytest.skip("this processor has no AVX-512 to forbid")
+    monkeypatch.setenv("MHNET_CPU_ISA", "avx512bf16")
+    assert not host_machine().tiles
+    assert host_machine().bfloat16 == free.bfloat16
     monkeypatch.setenv("MHNET_CPU_ISA", "avx512")
     assert not host_machine().bfloat16
     monkeypatch.setenv("MHNET_CPU_ISA", "avx2")
@@ -149,6 +163,34 @@ def test_instructions_can_be_forbidden(monkeypatch):
     assert (machine.lanes, machine.registers) == (8, 16)
     network = make_network(width=16, patch=2, frames=1, **SMALL)
     compare(make_engine(network, machine), network, torch.rand(1, 3, 50, 75), True)
+
+
+@needs_llvm
+def test_tiles_need_the_systems_permission(monkeypatch):
+    from mhnet_video.kernels import llvm_ir
+
+    if not llvm_ir.host_machine().tiles:
+        pytest.skip("this processor has no AMX")
+    monkeypatch.setattr(llvm_ir, "_tiles_granted", lambda: False)
+    machine = llvm_ir.host_machine()
+    assert machine.bfloat16 and not machine.tiles
+    network = make_network(width=8, patch=2, frames=1, **SMALL)
+    compare(make_engine(network, machine), network, torch.rand(1, 3, 40, 50), False)
+
+
+@needs_llvm
+def test_tiles_that_others_set_up_do_not_matter():
+    """PyTorch's own kernels use tiles of other sizes in the same threads."""
+    machine = machines()["host tiles"]
+    network = make_network(width=16, patch=2, frames=1, **SMALL)
+    engine = make_engine(network, machine, 2)
+    window = torch.rand(1, 3, 64, 96)
+    x = torch.rand(1, 64, 40, 40).bfloat16()
+    weight = torch.rand(96, 64, 3, 3).bfloat16()
+    before = torch.nn.functional.conv2d(x, weight)
+    compare(engine, network, window, not machine.bfloat16)
+    torch.testing.assert_close(torch.nn.functional.conv2d(x, weight), before, rtol=0, atol=0)
+    compare(engine, network, window, not machine.bfloat16)
 
 
 @needs_llvm
@@ -165,7 +207,7 @@ def test_every_pixel_is_written_and_none_leaks(monkeypatch):
         self.data.view(torch.float32).fill_(float("nan"))
 
     monkeypatch.setattr(module.Map, "__init__", poisoned)
-    for machine in (machines()["host f32"], machines()["host bf16"]):
+    for machine in (machines()[f"host {kind}"] for kind in ("f32", "bf16", "tiles")):
         compare(make_engine(network, machine), network, window, not machine.bfloat16)
 
 
@@ -177,6 +219,24 @@ def test_result_is_the_callers_own():
     kept = first.clone()
     engine.residual([torch.rand(3, 32, 32)])
     torch.testing.assert_close(first, kept, rtol=0, atol=0)
+
+
+@needs_llvm
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("machine", ["host f32", "host tiles"])
+def test_frames_that_were_there_before(machine, patch):
+    """A window that moves on, stands still, repeats its edge, jumps, and goes back."""
+    network = make_network(width=8, patch=patch, frames=3, **SMALL)
+    machine = machines()[machine]
+    engine = make_engine(network, machine)
+    clip = [torch.rand(3, 40, 50) for _ in range(5)]
+    for places in ((0, 0, 1), (0, 1, 2), (1, 2, 3), (1, 2, 3), (3, 4, 4), (0, 1, 2), (2, 1, 0)):
+        window = [clip[place] for place in places]
+        with torch.inference_mode():
+            expected = network.residual(torch.cat(window)[None])[0]
+        error = (engine.residual(window) - expected).square().mean().sqrt()
+        relative = float(error / expected.square().mean().sqrt())
+        assert relative < (0.03 if machine.bfloat16 else 2e-5), (places, relative)
 
 
 @needs_llvm

@@ -22,7 +22,7 @@ FOLDERS = {
 LAYERS = [
     ["errors", "config", "frame", "stage", "relay", "screen"],
     ["kernels"],
-    ["network", "cost", "rain", "metrics", "boxes", "jpeg", "pixels", "color"],
+    ["network", "cost", "rain", "metrics", "boxes", "jpeg", "pixels", "yuv", "color"],
     [
         "weights",
         "growth",
