@@ -7,7 +7,8 @@ weights are known before its maps are computed, because means pass through linea
 those maps are never stored at full resolution.
 """
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,6 +47,10 @@ _MAX_PIXELS = 4096 * 2304
 
 _PLANS = 2
 """Sizes of pictures for which maps are kept."""
+
+
+def _nothing() -> None:
+    """What a reference to a frame that is gone gives."""
 
 
 class _Plan:
@@ -399,7 +404,7 @@ class _Plan:
             picture_channels(weight.roll(3 * patch * patch * turn, 1), patch, group)
             for turn in range(config.frames if self.fold_pictures == 1 else 1)
         ]
-        self.known: list[Tensor | None] = [None] * config.frames
+        self.known: list[Callable[[], Tensor | None]] = [_nothing] * config.frames
         intro: Any = network.stage1.intro
         bias = torch.zeros(2 * config.width)
         bias[: config.width] = intro.bias.detach()
@@ -597,7 +602,7 @@ class _Plan:
         self.ending[:, 2] = result.data_ptr()
         self.program.run(pool)
         for index, frame in enumerate(frames):
-            self.known[(index + turn) % len(frames)] = frame
+            self.known[(index + turn) % len(frames)] = weakref.ref(frame)
         return result
 
     def _place(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
@@ -610,18 +615,18 @@ class _Plan:
         count = len(frames)
 
         def known(turn: int) -> int:
-            return sum(self.known[(i + turn) % count] is each for i, each in enumerate(frames))
+            return sum(self.known[(i + turn) % count]() is each for i, each in enumerate(frames))
 
         turn = max(range(len(self.turns)), key=known)
         slots = list(self.window[:count])
         for index, frame in enumerate(frames):
             slot = (index + turn) % count
-            is_new = self.known[slot] is not frame or self.fold_pictures > 1
+            is_new = self.known[slot]() is not frame or self.fold_pictures > 1
             if self.fold_pictures == 1:
                 self.folds[3 * slot : 3 * slot + 3, -1] = self.sizes[0][0] if is_new else 0
             if not is_new:
                 continue
-            self.known[slot] = None  # until it is there
+            self.known[slot] = _nothing  # until it is there
             room = slots[slot]
             is_fit = frame.shape == room.shape and frame.dtype == torch.float32
             if is_fit and frame.is_contiguous():
