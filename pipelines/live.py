@@ -20,8 +20,7 @@ from mhnet_video.view import View
 # how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
 # within it are one to OpenCV, and each look takes a millisecond of a core
 _KEY_SECONDS = 0.008
-# at least how often the window is drawn: on a busy machine it stayed black at times where that was
-# left out while nothing had changed
+# at least how often the window is drawn, as the line is dragged and the statistics change
 _DRAW_SECONDS = 0.015
 _TICK_SECONDS = 0.1
 _TELL_SECONDS = 1.0
