@@ -180,7 +180,10 @@ class WebRtc:
             seconds = (frame.after.pts - first) * frame.after.time_base
             last = picture.pts = max(round(seconds / _CLOCK), last + 1)
             picture.time_base = _CLOCK
-            if any(track.needs_key for track in list(self._peers.values())):
+            connected = [
+                t for p, t in list(self._peers.items()) if p.connectionState == "connected"
+            ]
+            if any(track.needs_key for track in connected):
                 picture.pict_type = PictureType.I
             for packet in context.encode(picture):
                 packet.pts, packet.time_base = last, _CLOCK

@@ -48,10 +48,9 @@ class Window:
         self._shape = (0, 0)
         self._left, self._width = 0, 1
         self._is_dragging = False
-        self._drawn: tuple[object, ...] = ()
 
     def show(self, frame: LiveFrame | None, lines: Sequence[str], banner: str) -> None:
-        """Draw, if anything has changed since it was drawn last.
+        """Draw.
 
         Args:
             frame: The newest frame; ignored while the picture is frozen; None before the first.
@@ -64,22 +63,12 @@ class Window:
             self._frame = frame
         width, height = (640, 360) if self._frame is None else self._frame.after.upright_size
         self._open(width, height)
-        view = self.view
-        chosen = view.mode, view.divider, view.is_frozen, view.has_statistics
-        drawn = (self._frame, chosen, tuple(lines), banner, self._room())
-        if drawn == self._drawn:
-            return
-        self._drawn = drawn
         if self._frame is None:
             picture = np.full((360, 640, 3), 24, np.uint8)
         else:
             picture = self._picture(self._frame)
-        # OpenCV forgets all keys but the last that come between two looks at them
-        self._take_keys()
-        if self._is_closed():
-            return
         width = picture.shape[1]
-        if view.has_statistics:
+        if self.view.has_statistics:
             wrapped = [part for line in lines for part in _wrapped(line, width)]
             self._write(picture, wrapped, _EDGE, _EDGE)
         if banner:

@@ -19,7 +19,9 @@ from mhnet_video.view import View
 
 # how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
 # within it are one to OpenCV, and each look takes a millisecond of a core
-_DRAW_SECONDS = 0.008
+_KEY_SECONDS = 0.008
+# at least how often the window is drawn, as the line is dragged and the statistics change
+_DRAW_SECONDS = 0.015
 _TICK_SECONDS = 0.1
 _TELL_SECONDS = 1.0
 # how long a short message stays on the screen
@@ -229,9 +231,9 @@ class _Run:
     # the caller's thread
 
     def _show(self, window: Any) -> None:
-        number = 0
+        number, drawn_at = 0, 0.0
         while not self._stop.is_set() and not self._is_quit:
-            got = self._frames.get(number, _DRAW_SECONDS if window is not None else _TICK_SECONDS)
+            got = self._frames.get(number, _KEY_SECONDS if window is not None else _TICK_SECONDS)
             frame = None
             if got is not None:
                 number, frame = got
@@ -241,8 +243,10 @@ class _Run:
             if window is None:
                 continue
             window.pump()
-            window.show(frame, self._lines(), self._trouble)
-            window.pump()
+            if frame is not None or time.monotonic() - drawn_at >= _DRAW_SECONDS:
+                window.show(frame, self._lines(), self._trouble)
+                drawn_at = time.monotonic()
+                window.pump()
             if frame is not None:
                 self._live.shown(frame)
                 self._hint_until = min(self._hint_until, time.monotonic() + _HINT_SECONDS)
