@@ -362,13 +362,27 @@ def test_no_bar_gives_nothing_to_call(capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_ask_the_run_to_stop(number, capfd):
     stop = threading.Event()
-    before = signal.getsignal(number)
-    with stop_on_signals(stop):
-        os.kill(os.getpid(), number)
-        assert stop.wait(1)
-        os.kill(os.getpid(), number)  # as `timeout` does, to the process and to its group
-    assert signal.getsignal(number) is before
+    outer = signal.signal(number, signal.default_int_handler)  # under nohup SIGHUP is ignored
+    try:
+        with stop_on_signals(stop):
+            os.kill(os.getpid(), number)
+            assert stop.wait(1)
+            os.kill(os.getpid(), number)  # as `timeout` does, to the process and to its group
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, outer)
     assert "finishing the file" in capfd.readouterr().err
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    outer = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = threading.Event()
+        with stop_on_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.2)
+    finally:
+        signal.signal(signal.SIGHUP, outer)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -34,8 +34,9 @@ QUIET = LiveOutputs(has_window=False)
 
 @pytest.fixture
 def standin(monkeypatch):
-    """A restorer in place of the network; its one instance."""
+    """A restorer in place of the network; its one instance, under one model's name."""
     made = LiveStandIn()
+    monkeypatch.setattr(mhnet_video.live, "models_at_hand", lambda model="auto": ["realtime"])
     monkeypatch.setattr(mhnet_video.live, "Restorer", lambda *_, **__: made)
     return made
 
