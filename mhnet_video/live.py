@@ -19,7 +19,6 @@ from mhnet_video.pace import Level, Pacer, models_at_hand
 from mhnet_video.restorer import Restorer
 from mhnet_video.view import Painter
 from mhnet_video.visitor import Visitors
-from mhnet_video.weights import list_models
 
 T = TypeVar("T")
 
@@ -200,15 +199,13 @@ class Live:
         self._first = self._make(self._models[-1])
         self._spare[self._models[-1]] = self._first
         half = self._first.network.config.frames // 2
-        # what is past costs no time to wait for, and a larger model may look further back
-        past = max(half, *(info.config.frames // 2 for info in list_models()))
         self._camera = Camera(
             address,
             size=config.size,
             fps=config.fps,
             loop=config.loop,
             ahead=half,
-            behind=past,
+            behind=half,
             visitors=self.visitors,
         )
         self._pacer: Pacer | None = None
