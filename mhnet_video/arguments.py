@@ -25,7 +25,7 @@ _TRAIN_HELP = {
     "learning_rate": "of AdamW, at its highest",
     "seed": "of the weights and of the rain",
     "device": "auto, cpu, cuda or cuda:N",
-    "init": "weights file to begin with",
+    "init": "model or weights file to begin with, of these sizes or smaller",
     "description": "what the weights file says of itself",
 }
 

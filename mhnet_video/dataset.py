@@ -27,7 +27,7 @@ rain must be taken out by the middle frame alone."""
 COPY_SHARE = 0.12
 """Windows one of whose neighbours is a copy of the middle frame, its rain too, as where the frame
 rate was raised: without them a streak that is there twice is taken for part of the scene."""
-DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.13
+DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.08
 """Windows without rain, of those with several frames and of the others: before a fixed camera a dry
 road stands still, and its markings must not pass for streaks of a picture."""
 

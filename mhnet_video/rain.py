@@ -322,7 +322,7 @@ def rain_on(clean: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """What a camera makes of what falls on it: tone, softness, sharpening, noise, compression.
+    """What a camera makes of what falls on it: tone, sharpening, noise, compression.
 
     Args:
         frames: Clips of one shape, `[T, 3, H, W]` in [0, 1], that all get the same treatment: it
@@ -337,9 +337,6 @@ def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
         gamma, contrast = _log_uniform(generator, 0.75, 1.35), _uniform(generator, -0.1, 0.5)
         tone = [x.clamp(0, 1) ** gamma for x in clips]
         clips = [x + contrast * (x * x * (3 - 2 * x) - x) for x in tone]
-    if _uniform(generator, 0, 1) < 0.25:
-        share, quality = _uniform(generator, 0.45, 0.9), _uniform(generator, 25, 150)
-        clips = [enlarged(x, share, quality) for x in clips]
     if _uniform(generator, 0, 1) < 0.35:
         amount, sigma = _uniform(generator, 0.2, 1.3), _uniform(generator, 0.7, 1.3)
         clips = [x + amount * (x - blur(x, sigma)) for x in clips]
@@ -354,24 +351,6 @@ def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
         shift = int(_uniform(generator, 0, 16)), int(_uniform(generator, 0, 16))
         clips = [compress(x, quality, flat=flat, shift=shift) for x in clips]
     return clips
-
-
-def enlarged(x: Tensor, share: float, quality: float) -> Tensor:
-    """Pictures as if a smaller camera had taken them, and someone had enlarged its recording.
-
-    Args:
-        x: `[N, 3, H, W]`, RGB in [0, 1], sides at least 16.
-        share: Sides of the smaller pictures against these.
-        quality: Of the smaller pictures' compression, as `compress` takes it; from 100 on none.
-
-    Returns:
-        `[N, 3, H, W]` in [0, 1].
-    """
-    size = [max(1, round(share * side / 16)) * 16 for side in x.shape[2:]]
-    small = F.interpolate(x, size, mode="bilinear", antialias=True)
-    if quality < 100:
-        small = compress(small, quality, flat=True)
-    return F.interpolate(small, x.shape[2:], mode="bicubic").clamp(0, 1)
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:

@@ -14,7 +14,6 @@ from mhnet_video.rain import (
     camera,
     compress,
     draw_storm,
-    enlarged,
     fall,
     rain_on,
     render_streaks,
@@ -176,22 +175,6 @@ def test_blur_spreads_a_point_by_its_sigma():
     assert float(blurred.sum()) == pytest.approx(1, abs=1e-5)
     assert float((blurred.sum(0) * offsets.square()).sum()) == pytest.approx(4, rel=0.1)
     assert torch.allclose(blur(torch.full((2, 3, 9, 9), 0.7), 1.5), torch.tensor(0.7))
-
-
-def test_enlarged_pictures_are_soft_but_in_place():
-    generator = torch.Generator().manual_seed(5)
-    picture = blur(torch.rand(2, 3, 96, 128, generator=generator), 0.5)
-    losses = []
-    for share, quality in ((0.9, 100), (0.5, 100), (0.5, 30)):
-        soft = enlarged(picture, share, quality)
-        assert soft.shape == picture.shape and 0 <= float(soft.min()) <= float(soft.max()) <= 1
-        losses.append(float((soft - picture).square().mean()))
-    assert 0 < losses[0] < losses[1] < losses[2]
-    smooth = blur(picture, 4.0)  # what a small picture can show is not moved
-    inside = (..., slice(8, -8), slice(8, -8))
-    again = enlarged(smooth, 0.5, 100)
-    assert float((again - smooth)[inside].abs().max()) < 0.005
-    assert float((again.roll(1, 3) - smooth)[inside].abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("flat", [False, True])
