@@ -1,5 +1,6 @@
 """Settings of a run: plain values, checked once, then frozen. Imports nothing heavy."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -157,11 +158,11 @@ class TrainConfig:
     group_blocks: tuple[int, ...] = (1, 1, 1, 1)
     frames: int = 3
     patch: int = 2
-    batch: int = 8
-    """Windows of a step, at `crop` pixels; larger crops take fewer."""
-    crop: int = 128
+    batch: int = 2
+    """Pictures of a step, at `crop` pixels; larger crops take fewer, yet two where it can be."""
+    crop: int = 256
     """Side of the training pictures, in pixels, for the first 60 % of the time."""
-    final_crop: int = 192
+    final_crop: int = 320
     """Side for the rest, which brings the global means closer to those of whole frames."""
     learning_rate: float = 1e-3
     seed: int = 0
@@ -178,6 +179,7 @@ class TrainConfig:
         for name in ("batch", "crop", "final_crop"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        multiple = 16 * self.patch
+        # halves of a quilt hold whole blocks of a codec, its sides whole cells of the network
+        multiple = math.lcm(32, 16 * self.patch)
         if self.crop % multiple or self.final_crop % multiple:
             raise ConfigError(f"crops must be multiples of {multiple} at patch {self.patch}")

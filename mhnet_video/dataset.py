@@ -27,7 +27,12 @@ rain must be taken out by the middle frame alone."""
 COPY_SHARE = 0.12
 """Windows one of whose neighbours is a copy of the middle frame, its rain too, as where the frame
 rate was raised: without them a streak that is there twice is taken for part of the scene."""
-DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.08
+QUILT_SHARE = 0.75
+"""Samples that are sewn from four windows of half the side, each with a rain of its own or none.
+The channel attention's means are those of a whole frame, in which rain is seen in some parts more
+than in others: a network trained on pictures that are rainy all over takes a frame with a dry half
+for dry, and leaves the rain in the other."""
+DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.14
 """Windows without rain, of those with several frames and of the others: before a fixed camera a dry
 road stands still, and its markings must not pass for streaks of a picture."""
 
@@ -91,28 +96,53 @@ class Window(NamedTuple):
     """Index of the frame that is to be a copy of the middle one, its rain too; None for none."""
 
 
-class CleanWindows(Dataset[Window]):
-    """Windows of consecutive frames without rain; every index is another.
+Sample = tuple[Window, ...]
+"""One window, or four of half the side: upper left, upper right, lower left, lower right."""
 
-    An index always gives the same window for the same seed, so that a run can be resumed exactly.
+
+class CleanWindows(Dataset[Sample]):
+    """Windows of consecutive frames without rain, alone or in quilts; every index is another.
+
+    An index always gives the same sample for the same seed, so that a run can be resumed exactly.
 
     Args:
         footage: What to draw from.
         frames: Frames of a window, T, odd.
-        crop: Side of the pictures, in pixels.
-        seed: Changes all windows.
+        crop: Side of the pictures, in pixels, a multiple of 32.
+        seed: Changes all samples.
     """
 
     def __init__(self, footage: Footage, *, frames: int, crop: int, seed: int = 0) -> None:
-        self.footage, self.frames, self.crop, self.seed = footage, frames, crop, seed
+        self.seed = seed
+        self._whole = _Windows(footage, frames, crop)
+        self._half = _Windows(footage, frames, crop // 2)
 
     def __len__(self) -> int:
         """As many as anyone could use."""
         return 1 << 40
 
-    def __getitem__(self, index: int) -> Window:
-        """The window of an index."""
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of an index."""
         random = np.random.default_rng([self.seed, index])
+        if random.random() < QUILT_SHARE:
+            return tuple(self._half.draw(random) for _ in range(4))
+        return (self._whole.draw(random),)
+
+
+class _Windows:
+    """Draws windows of one size.
+
+    Args:
+        footage: What to draw from.
+        frames: Frames of a window, T, odd.
+        crop: Side of the pictures, in pixels.
+    """
+
+    def __init__(self, footage: Footage, frames: int, crop: int) -> None:
+        self.footage, self.frames, self.crop = footage, frames, crop
+
+    def draw(self, random: np.random.Generator) -> Window:
+        """A window."""
         clean = self._grade(self._scene(random), random)
         kind, middle = random.random(), self.frames // 2
         copied = None
@@ -149,6 +179,9 @@ class CleanWindows(Dataset[Window]):
         frames = run[first : first + self.frames]
         if random.random() < 0.5:
             frames = frames[::-1]
+        if (missing := self.crop - min(frames.shape[1:3])) > 0:  # the clip, with its mirror image
+            sides = ((0, 0), (0, missing), (0, missing), (0, 0))
+            frames = np.pad(frames, sides, mode="symmetric")
         height, width = frames.shape[1:3]
         shrink = random.uniform(1, min(2.2, min(height, width) / self.crop))
         if min(height, width) < 500 and random.random() < 0.6:
@@ -252,11 +285,11 @@ class CleanWindows(Dataset[Window]):
         return clean.clamp(0, 1)
 
 
-def rainy_pair(window: Window, *, frames: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Let it rain on a window, on a device.
+def rainy_pair(sample: Sample, *, frames: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Let it rain on a sample, on a device.
 
     Args:
-        window: From `CleanWindows`.
+        sample: From `CleanWindows`.
         frames: Frames of a window, T.
         device: Where to render.
 
@@ -264,6 +297,17 @@ def rainy_pair(window: Window, *, frames: int, device: torch.device | str) -> tu
         The rainy window `[3T, crop, crop]`, and its clean middle frame `[3, crop, crop]`, RGB in
         [0, 1].
     """
+    pairs = [_rainy_window(window, frames, device) for window in sample]
+    if len(pairs) == 1:
+        return pairs[0]
+    rainy, clean = (
+        torch.cat([torch.cat(side[row : row + 2], dim=2) for row in (0, 2)], dim=1)
+        for side in zip(*pairs, strict=True)
+    )
+    return rainy, clean
+
+
+def _rainy_window(window: Window, frames: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
     dry_share = DRY_STILL_SHARE if len(clean) == 1 else DRY_SHARE
@@ -278,8 +322,8 @@ def rainy_pair(window: Window, *, frames: int, device: torch.device | str) -> tu
 
 
 def rainy_batch(
-    windows: list[Window], *, frames: int, device: torch.device | str
+    samples: list[Sample], *, frames: int, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
-    """The pairs of several windows: `[N, 3T, crop, crop]` and `[N, 3, crop, crop]`."""
-    pairs = [rainy_pair(window, frames=frames, device=device) for window in windows]
+    """The pairs of several samples: `[N, 3T, crop, crop]` and `[N, 3, crop, crop]`."""
+    pairs = [rainy_pair(sample, frames=frames, device=device) for sample in samples]
     return torch.stack([rainy for rainy, _ in pairs]), torch.stack([clean for _, clean in pairs])

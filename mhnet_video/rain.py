@@ -51,6 +51,12 @@ class Storm:
     """How streaks meet the scene, one of `BLENDS`."""
     patches: float = 0.0
     """How much the rain thins out from place to place and along a streak, 0 (even) to 1."""
+    fan: float = 0.0
+    """How far the streaks turn from the left edge to the right one, in radians, as they do where
+    the camera drives into the rain or looks up or down."""
+    share: float = 1.0
+    """Part of the picture in which the rain is seen: before a bright wall or under a roof it is
+    not."""
 
 
 BLENDS = ("brighten", "paint", "add")
@@ -99,6 +105,8 @@ def draw_storm(generator: torch.Generator, *, scale: float = 1.0) -> Storm:
         light=(red, green, blue),
         blend=_blend(_uniform(generator, 0, 1), (0.35, 0.65) if driven else (0.65, 0.77)),
         patches=_uniform(generator, 0.2, 1) if _uniform(generator, 0, 1) < 0.4 else 0.0,
+        fan=_normal(generator, math.radians(20)) if _uniform(generator, 0, 1) < 0.35 else 0.0,
+        share=_uniform(generator, 0.15, 0.85) if _uniform(generator, 0, 1) < 0.3 else 1.0,
     )
 
 
@@ -242,7 +250,35 @@ def render_streaks(
         if storm.patches:
             streaks = streaks * _patches(storm.patches, generator, streaks)
         cover = 1 - (1 - cover) * (1 - streaks)
+    if storm.fan:
+        cover = _fan_out(storm.fan, cover)
+    if storm.share < 1:
+        cover = cover * _part(storm.share, generator, cover)
     return cover[:, None]
+
+
+def _fan_out(turn: float, cover: Tensor) -> Tensor:
+    """Shear `[T, H, W]` by the more the further a column lies from the middle one."""
+    frames, height, width = cover.shape
+    y = torch.linspace(-1, 1, height, device=cover.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=cover.device)[None]
+    sheared = x - y * x * math.tan(turn / 2) * height / width
+    grid = torch.stack([sheared, y.expand(height, width)], dim=-1)
+    grid = grid.expand(frames, -1, -1, -1)
+    turned = F.grid_sample(
+        cover[:, None], grid, mode="bilinear", padding_mode="reflection", align_corners=True
+    )
+    return turned[:, 0]
+
+
+def _part(share: float, generator: torch.Generator, like: Tensor) -> Tensor:
+    """A smooth mask that is 1 in about a share of the picture and 0 in the rest, `[1, H, W]`."""
+    height, width = like.shape[1:]
+    cells = 2 + int(_uniform(generator, 0, 3)), 2 + int(_uniform(generator, 0, 3))
+    noise = torch.rand(1, 1, *cells, generator=generator).to(like.device)
+    noise = F.interpolate(noise, size=(height, width), mode="bilinear", align_corners=True)[0]
+    limit = noise[:, ::4, ::4].flatten().quantile(1 - share)
+    return torch.sigmoid((noise - limit) * _log_uniform(generator, 10, 100))
 
 
 def _patches(amount: float, generator: torch.Generator, like: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from mhnet_video.config import TrainConfig
 from mhnet_video.dataset import CleanWindows, load_footage, rainy_batch
 from mhnet_video.errors import ConfigError
 from mhnet_video.growth import grow
-from mhnet_video.network import MHNet, NetworkConfig
+from mhnet_video.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.restorer import resolve_device
 from mhnet_video.weights import load_model, save_weights, training_of
 
@@ -44,6 +44,9 @@ of a streak, however faint, is seen by its sides."""
 FLOOR = 5e-4
 """Mean squared error, 33 dB, from which on a pair earns little more: a lower floor makes a network
 that leaves faint streaks alone, to keep what it need not touch even closer than anyone can see."""
+
+BORROWED_SHARE = 0.5
+"""Pictures whose global means are blended with those of the picture beside them."""
 
 
 def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
@@ -68,6 +71,38 @@ def edge_loss(restored: Tensor, clean: Tensor) -> Tensor:
     """
     error = restored - clean
     return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+
+
+class BorrowedMeans(torch.nn.Module):
+    """Blends the global means that a network attends by with those of another picture, in training.
+
+    A network can tell from its means whether a picture is rainy, and then leaves alone the rain of
+    a frame that is mostly dry. What it learns by means that are partly another picture's, it does
+    by what it sees in each place.
+
+    Shape:
+        - Input: `[N, C, 1, 1]`
+        - Output: `[N, C, 1, 1]`
+    """
+
+    def __init__(self, network: MHNet) -> None:
+        super().__init__()
+        self.share = torch.zeros(1)
+        for module in network.modules():
+            if isinstance(module, NAFBlock):
+                module.sca[0] = self  # in place of an identity, so that no name changes
+            elif isinstance(module, FeatureFusion):
+                module.conv_du.register_forward_pre_hook(lambda _, means: self(means[0]))
+
+    def draw(self, step: int, like: Tensor) -> None:
+        """Choose how much a step's pictures borrow: half of them nothing, the others 0 to 1."""
+        generator = torch.Generator().manual_seed(step)
+        uniform = torch.rand(2, len(like), 1, 1, 1, generator=generator)
+        self.share = ((uniform[0] < BORROWED_SHARE) * uniform[1]).to(like.device)
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Blend."""
+        return torch.lerp(means, means.roll(1, 0), self.share.to(means.dtype))
 
 
 class _Team:
@@ -142,9 +177,11 @@ def train(
     torch.manual_seed(config.seed)
     network = _first_network(config)
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    means = BorrowedMeans(network)
     compute = network.residual
-    if config.minutes >= COMPILED_MINUTES:
-        compute = torch.compile(compute)
+    if config.minutes >= COMPILED_MINUTES and (device.type == "cuda" or _has_compiler()):
+        # of two sizes at most; a program for any size fails to build in some versions of PyTorch
+        compute = torch.compile(compute, dynamic=False)
     decayed = [p for p in network.parameters() if p.ndim == 4 and p.shape[-1] * p.shape[1] > 1]
     others = [p for p in network.parameters() if not any(p is q for q in decayed)]
     optimizer = torch.optim.AdamW(
@@ -207,7 +244,7 @@ def train(
         while spent < budget:
             large = spent >= 0.6 * budget
             crop = config.final_crop if large else config.crop
-            batch = max(1, round(config.batch * (config.crop / crop) ** 2))
+            batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
             windows = CleanWindows(footage, frames=frames, crop=crop, seed=config.seed)
             # a GPU renders the rain itself; for a CPU the loader's process does
             rain = partial(rainy_batch, frames=frames, device=device)
@@ -229,6 +266,7 @@ def train(
                 rate *= min(1.0, (step + 1) / WARM_UP_STEPS)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
+                means.draw(seen, rainy)
                 with torch.autocast(device.type, torch.bfloat16):
                     residual = compute(rainy)
                 restored = rainy[:, middle : middle + 3] + residual.float()
@@ -274,6 +312,18 @@ def train(
         save_curve(log_path, output / "curve.png")
     team.part()
     return output / "weights.safetensors"
+
+
+def _has_compiler() -> bool:
+    """Whether there is what `torch.compile` needs on a CPU."""
+    from torch._inductor import exc
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return False
+    return True
 
 
 def _first_network(config: TrainConfig) -> MHNet:

@@ -20,7 +20,7 @@ from mhnet_video.rain import (
 )
 
 
-def storm(blend="brighten", patches=0.0, **changes):
+def storm(blend="brighten", patches=0.0, fan=0.0, share=1.0, **changes):
     layer = {
         "density": 1e-3, "length": 20.0, "sigma": 0.7, "taper": 0.05, "angle": 0.0,
         "opacity": 0.8, "spread": 0.0,
@@ -31,6 +31,8 @@ def storm(blend="brighten", patches=0.0, **changes):
         light=(0.9, 0.9, 0.9),
         blend=blend,
         patches=patches,
+        fan=fan,
+        share=share,
     )
 
 
@@ -115,6 +117,36 @@ def test_rain_is_patchy_where_it_is_to_be():
     assert places[1].std() / places[1].mean() > 1.5 * places[0].std() / places[0].mean()
 
 
+def direction(cover):
+    """Radians of the streaks from straight down, by the gradients' structure tensor."""
+    dy, dx = torch.gradient(blur(cover[None, None], 1.0)[0, 0])
+    return 0.5 * float(torch.atan2(-2 * (dx * dy).sum(), (dx * dx - dy * dy).sum()))
+
+
+def test_streaks_fan_out():
+    """The angles at the two edges differ by the fan, and the middle keeps the layer's."""
+    fan = math.radians(40)
+    cover = render(storm(density=2e-3, length=30.0, fan=fan), 4, height=256, width=320)[0, 0]
+    left, middle, right = (direction(cover[64:192, x : x + 40]) for x in (0, 140, 280))
+    assert abs(middle) < math.radians(5)
+    # the outer eighths' centres lie at 7/8 of the way to the edges
+    assert right - left == pytest.approx(fan * 7 / 8, abs=math.radians(8))
+
+
+def test_rain_is_seen_in_a_part_where_it_is_to_be():
+    shares = torch.linspace(0.2, 0.8, 4)
+    for share in shares:
+        wet = []
+        for seed in range(8):
+            whole, part = (render(storm(density=2e-2, share=s), seed) for s in (1.0, float(share)))
+            assert bool((part <= whole + 1e-6).all())
+            wet.append(float(part.sum() / whole.sum()))
+        assert sum(wet) / 8 == pytest.approx(float(share), abs=0.1)
+    sides = [render(storm(density=2e-2, share=0.5), seed)[0, 0] for seed in range(8)]
+    thirds = [[float(x.mean()) for x in side.split(54, dim=1)] for side in sides]
+    assert sum(min(third) < 0.3 * max(third) for third in thirds) >= 3
+
+
 def test_sharp_edges_make_bars():
     """As wide at half of the peak, and narrower at its foot."""
     soft, bar = (
@@ -136,6 +168,8 @@ def test_storms_are_varied():
     assert angles.median() < 25 and angles.max() > 50
     assert {drawn.blend for drawn in storms} == set(BLENDS)
     assert 0.2 < sum(drawn.patches > 0 for drawn in storms) / 300 < 0.6
+    assert 0.2 < sum(drawn.fan != 0 for drawn in storms) / 300 < 0.5
+    assert 0.2 < sum(drawn.share < 1 for drawn in storms) / 300 < 0.4
     assert all(0 <= float(render(drawn).max()) < 1 for drawn in storms[:10])
 
 
@@ -152,7 +186,7 @@ def test_the_amount_of_rain_is_mostly_moderate_and_at_times_heavy():
         decibels.append(float(-10 * torch.log10((rainy - clean).square().mean() + 1e-9)))
     decibels = torch.tensor(decibels)
     assert 24 < decibels.median() < 30
-    assert decibels.quantile(0.1) < 22 and decibels.quantile(0.9) > 29
+    assert decibels.quantile(0.1) < 22.5 and decibels.quantile(0.9) > 29
     again = rain_on(clean, torch.Generator().manual_seed(149))
     assert torch.equal(again, rainy)
 
