@@ -34,6 +34,8 @@ _ENVIRONMENTS = {
     }
 }
 _RUNS = 3
+# minutes are usual: what takes longer hangs
+_MOST_SECONDS = 3600.0
 _MIN_FRAMES = 10
 
 
@@ -99,6 +101,9 @@ class WholeRow:
     """From the start of the process to the first frame written; the median."""
     peak_bytes: int | None
     """Most memory resident; None where the system does not tell."""
+    overlap: float | None
+    """The time of the slowest stage alone over that of all together, at most about 1. Alone a stage
+    has all cores, which the stages share here; None with fewer cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +183,8 @@ def bench(
             on_log(f"{size}: the network")
             network = _child("network", environment, peaks=told["peaks"], **of_clip)
             on_log(f"{size}: the stages")
-            stages = _child("stages", environment, clip=clip)
+            told_stages = _child("stages", environment, **of_clip)
+            stages = {stage: Spread.of(times) for stage, times in told_stages.items()}
             on_log(f"{size}: from file to file")
             cores = [peak["threads"] for peak in told["peaks"]]
             results.append(
@@ -187,8 +193,8 @@ def bench(
                     height=height,
                     macs=network["macs"],
                     engines=tuple(_engine_row(row) for row in network["rows"]),
-                    stages={stage: Spread.of(times) for stage, times in stages.items()},
-                    whole=tuple(_measure_whole(environment, of_clip, cores)),
+                    stages=stages,
+                    whole=tuple(_measure_whole(environment, of_clip, cores, stages)),
                 )
             )
     return BenchResult(
@@ -206,34 +212,46 @@ def _engine_row(row: dict[str, Any]) -> EngineRow:
 
 
 def _measure_whole(
-    environment: dict[str, str], of_clip: dict[str, Any], numbers: list[int]
+    environment: dict[str, str],
+    of_clip: dict[str, Any],
+    numbers: list[int],
+    stages: dict[str, Spread],
 ) -> Iterable[WholeRow]:
+    slowest_ms = max(ms.median for ms in stages.values())
     runs: dict[int, list[dict[str, Any]]] = {cores: [] for cores in numbers}
     for _ in range(_RUNS):  # in turns, so that a machine that slows down does so for all
         for cores, told in runs.items():
             began = time.monotonic()
             told.append(_child("whole", environment, cores=cores, began=began, **of_clip))
     for cores, told in runs.items():
+        fps = Spread.of([run["fps"] for run in told])
         yield WholeRow(
             cores=cores,
             engine=told[0]["engine"],
-            fps=Spread.of([run["fps"] for run in told]),
+            fps=fps,
             first_frame_seconds=Spread.of([run["first_frame_seconds"] for run in told]).median,
             peak_bytes=max((run["peak_bytes"] for run in told if run["peak_bytes"]), default=None),
+            overlap=slowest_ms * fps.median / 1e3 if cores == max(numbers) else None,
         )
 
 
 def _child(job: str, environment: dict[str, str], **arguments: Any) -> Any:
     """Do a job of `measure.py` in a new process; what it gives."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from mhnet_video.pipelines.measure import work; work()"],
-        input=json.dumps({"job": job, **arguments}),
-        # so that the process finds the package where this one did
-        env={**environment, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "from mhnet_video.pipelines.measure import work; work()"],
+            input=json.dumps({"job": job, **arguments}),
+            # so that the process finds the package where this one did
+            env={**environment, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=_MOST_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MHNetVideoError(
+            f"measuring ({job}) was not done after {_MOST_SECONDS:.0f} s; take a smaller --size"
+        ) from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise MHNetVideoError(f"measuring ({job}) failed: {last}")
@@ -257,7 +275,7 @@ def to_lines(result: BenchResult) -> list[str]:
         lines += _table(names, [_engine_cells(row) for row in size.engines])
         rows = [[name, f"{ms.median:.1f}", _range(ms)] for name, ms in size.stages.items()]
         lines += ["", *_table("stage alone, ms a frame, 20 to 80 %", rows)]
-        names = "file to file, cores, frames a second, 20 to 80 %, first frame, memory"
+        names = "file to file, cores, frames a second, 20 to 80 %, first frame, memory, overlap"
         lines += ["", *_table(names, [_whole_cells(row) for row in size.whole])]
     return lines
 
@@ -286,6 +304,7 @@ def _whole_cells(row: WholeRow) -> list[str]:
         _range(row.fps),
         f"{row.first_frame_seconds:.1f} s",
         "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f} MB",
+        "" if row.overlap is None else f"{row.overlap:.2f}",
     ]
 
 

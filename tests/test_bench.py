@@ -10,6 +10,7 @@ import pytest
 from mhnet_video.cli import main
 from mhnet_video.engines import TorchEngine
 from mhnet_video.errors import ConfigError, MHNetVideoError
+from mhnet_video.pipelines import bench as bench_module
 from mhnet_video.pipelines import measure
 from mhnet_video.pipelines.bench import (  # fmt: skip
     BenchResult,
@@ -126,6 +127,7 @@ def test_the_table_tells_why_there_is_no_time():
                 fps=Spread(20.0, 19.0, 21.0),
                 first_frame_seconds=1.5,
                 peak_bytes=None,
+                overlap=0.8,
             ),
         ),
     )
@@ -138,6 +140,7 @@ def test_the_table_tells_why_there_is_no_time():
     assert lines[2] == "- peak of 1 thread: float32 100 GFLOP/s, copy 10 GB/s"
     assert any(line.startswith("| llvm (no LLVM) |       1 | ") for line in lines)
     assert "| decode      |        1.2 | 1.0 to 2.0 |" in lines
+    assert lines[-1].endswith("1.5 s |        |    0.80 |")
     tables = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in tables}) == 3
 
@@ -161,6 +164,32 @@ def test_what_fails_in_a_process_of_its_own_is_told():
         bench(model="no-such-model")
 
 
+def test_what_hangs_is_told(monkeypatch):
+    monkeypatch.setattr(bench_module, "_MOST_SECONDS", 0.01)
+    with pytest.raises(MHNetVideoError, match=r"measuring \(machine\) was not done"):
+        bench()
+
+
+def test_overlap_is_that_of_the_slowest_stage(monkeypatch):
+    """Alone, the slowest stage takes 40 ms of the 50 that a frame takes."""
+    ran = {"engine": "e", "fps": 20.0, "first_frame_seconds": 1.0, "peak_bytes": None}
+    monkeypatch.setattr(bench_module, "_child", lambda job, environment, **_: ran)
+    stages = {"decode": Spread(3.0, 3.0, 3.0), "restore": Spread(40.0, 39.0, 41.0)}
+    one, two = bench_module._measure_whole({}, {}, [1, 2], stages)
+    assert (one.overlap, two.overlap) == (None, pytest.approx(0.8))
+
+
+def test_stages_alone(tmp_path, monkeypatch):
+    clip = str(tmp_path / "a.mp4")
+    measure._make_clip(clip, 64, 64, 6)
+    monkeypatch.setattr(measure, "_STAGE_ROUNDS", 2)
+    stages = measure._measure_stages(clip, "realtime")
+    assert list(stages) == ["decode", "to RGB, and the residual", "restore", "encode"]
+    assert all(len(times) == 2 and min(times) > 0 for times in stages.values())
+    # the network does more than what leads to it and away from it
+    assert min(stages["restore"]) > min(stages["to RGB, and the residual"])
+
+
 @pytest.mark.slow
 def test_bench_on_avx2(tmp_path, capsys):
     figures = tmp_path / "bench.json"
@@ -174,5 +203,6 @@ def test_bench_on_avx2(tmp_path, capsys):
     assert {row["engine"] for row in size["engines"]} == {"torch float32", "llvm"}
     assert size["engines"][0]["ms"][0] > 0
     assert all("AVX-512" not in row["detail"] for row in size["engines"])
-    assert set(size["stages"]) == {"decode", "to RGB, and the residual", "encode"}
+    assert set(size["stages"]) == {"decode", "to RGB, and the residual", "restore", "encode"}
+    assert size["whole"][-1]["overlap"] > 0
     assert all(row["fps"][0] > 0 and row["peak_bytes"] > 50e6 for row in size["whole"])
