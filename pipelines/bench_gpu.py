@@ -7,157 +7,80 @@ its times mean nothing.
 """
 
 import argparse
+import itertools
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.cost import count_macs
-from mhnet_video.cuda_engine import Forward, TritonEngine, best_kind
+from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import format_of
 from mhnet_video.cuda_stream import CudaMachine, FramePipeline, batch_of, network_step
 from mhnet_video.encoder import working_encoders
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, Plane
 from mhnet_video.kernels import dispatch
-from mhnet_video.network import MHNet, NetworkConfig
-from mhnet_video.pipelines.bench_kernels import (
-    Clock,
-    decibels,
-    measure_kernels,
-    measure_machine,
-)
+from mhnet_video.network import MHNet
+from mhnet_video.pipelines.bench_cases import PICTURE
+from mhnet_video.pipelines.bench_compile import add_compiled, compiler
+from mhnet_video.pipelines.bench_kernels import Clock, measure_kernels, measure_machine
+from mhnet_video.pipelines.bench_networks import Case, measure_networks, network_of, networks
 from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.reader import VideoReader
 from mhnet_video.restorer import Restorer
-from mhnet_video.traffic import count, memory, planned
-from mhnet_video.weights import list_models, load_model
+from mhnet_video.writer import VideoWriter
 
-LEAST_DECIBELS = 28.0
-"""How near a residual must be to float32's for its time to be told, in dB below its own deviation:
-rounding to bfloat16 leaves some 38."""
-_LARGER = NetworkConfig(
-    width=32, patch=2, frames=5, encoder_blocks=(1, 2, 2, 6), group_blocks=(1, 1, 1, 1)
-)
-"""Stands for a larger model where none is shipped."""
-Case = tuple[str, int, int]
-"""A network's name, height and width."""
-
-
-def networks() -> dict[str, NetworkConfig]:
-    """The networks to measure: all that are shipped, a larger one, and the paper's."""
-    found = {model.name: model.config for model in list_models()}
-    if all(config.width < _LARGER.width for config in found.values()):
-        found["larger"] = _LARGER
-    return {**found, "paper": NetworkConfig()}
+SECONDS = 540.0
+"""When to begin nothing more; a third of it is for what is compiled."""
+KERNEL_SIZES = [
+    (PICTURE, 1080, 1920),
+    (16, 544, 960),
+    (32, 544, 960),
+    (64, 1088, 1920),
+    (512, 136, 240),
+]
+"""Channels, height and width."""
+_STAGE_FRAMES = 60
+"""Frames in memory that a stage gets alone."""
+_CHECKED = 2
+"""The frame whose result is looked at, before a time is told of any."""
 
 
-def network_of(name: str, device: torch.device) -> MHNet:
-    """A shipped model, or a network whose every block matters; fresh ones pass their input."""
-    if name in {model.name for model in list_models()}:
-        return load_model(name, device)
-    generator = torch.Generator().manual_seed(0)
-    network = MHNet(networks()[name]).eval().requires_grad_(False)
-    for parameter_name, parameter in network.named_parameters():
-        if parameter_name.endswith(("beta", "gamma")):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 5)
-    return network.to(device)
-
-
-def _networks(
-    clock: Clock, cases: list[Case], machine: dict[str, Any], deadline: float
-) -> Iterator[dict[str, Any]]:
-    """Networks alone: the engine's graph against eager PyTorch."""
-    device, kind = clock.device, best_kind(clock.device)
-    for name, height, width in cases:
-        if time.monotonic() > deadline:
-            return
-        network = network_of(name, device)
-        config = network.config
-        window = torch.rand(1, 3 * config.frames, height, width, device=device)
-        row: dict[str, Any] = {"network": name, "size": [width, height], "kind": str(kind)}
-        with dispatch.off():
-            expected = network.residual(window)
-        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        engine = TritonEngine(network, kind)
-        begin = time.monotonic()
-        row["decibels"] = decibels(engine.residuals(window), expected, float(expected.std()))
-        row["ready_seconds"] = time.monotonic() - begin
-        row["fronts"] = [level[0].front for level in engine.maps.encoders]
-        del expected
-        plan = planned(config, height, width, kind, fronts=engine.fronts)
-        row["bytes"] = sum(each.moved for each in count(plan))
-        row["macs"] = count_macs(config, height, width)
-        row["planned_memory"] = memory(plan)
-        if row["decibels"] >= LEAST_DECIBELS:
-            forward: Forward = next(iter(engine._forwards.values()))
-            if device.type == "cuda":
-                row["memory"] = torch.cuda.memory_allocated(device) - before
-            row["ms"] = clock.milliseconds(forward.run)
-            seconds = row["ms"]["median"] / 1000
-            row["of_copy"] = row["bytes"] / seconds / 1e9 / machine["copy_gbs"]
-            row["of_product"] = 2 * row["macs"] / seconds / 1e12 / machine["product_tflops"]
-            del forward
-            engine.release()
-            narrow = network_of(name, device).to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            given = window.to(kind).contiguous(memory_format=torch.channels_last)
-            with dispatch.off():
-                row["eager_ms"] = clock.milliseconds(partial(narrow.residual, given))
-            row["against_eager"] = row["eager_ms"]["median"] / row["ms"]["median"]
-            del narrow
-        yield row
-
-
-def compile_and_time(name: str, height: int, width: int, *, seconds: float) -> dict[str, Any]:
-    """`torch.compile(mode="max-autotune")` on one network; prints nothing.
+def is_right(
+    planes: Sequence[Plane] | None, frames: Sequence[Frame], index: int, network: MHNet
+) -> bool:
+    """Whether a restored frame is that of plain PyTorch in float32, but for rounding.
 
     Args:
-        name: Of the network.
-        height: In pixels.
-        width: In pixels.
-        seconds: How long to time it.
+        planes: Of the frame; None if there was no result.
+        frames: The film.
+        index: The frame's place in it.
+        network: What restores.
     """
-    clock = Clock(torch.device("cuda"), seconds)
-    kind = best_kind(clock.device)
-    network = network_of(name, clock.device).to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled = torch.compile(network.residual, mode="max-autotune")
-    window = torch.rand(1, 3 * network.config.frames, height, width, device=clock.device)
-    given = window.to(kind).contiguous(memory_format=torch.channels_last)
-    begin = time.monotonic()
+    if planes is None:
+        return False
+    device = next(network.parameters()).device
     with dispatch.off():
-        compiled(given)  # type: ignore[no-untyped-call]
-        clock.wait()
-        took = time.monotonic() - begin
-        return {"compile_seconds": took, "ms": clock.milliseconds(partial(compiled, given))}
-
-
-def _compiled(cases: list[Case], deadline: float) -> Iterator[dict[str, Any]]:
-    """`torch.compile` in processes of their own, which the deadline ends."""
-    for index, (name, height, width) in enumerate(cases):
-        row: dict[str, Any] = {"network": name, "size": [width, height]}
-        # the last one has all that is left, the others most of it
-        left = (deadline - time.monotonic()) * (1 if index == len(cases) - 1 else 0.75)
-        if left < 10:
-            return
-        command = [sys.executable, "-m", __spec__.name, "-", "--compiled", name]
-        command += [str(height), str(width)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=left)
-            said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-            row |= json.loads(done.stdout) if done.returncode == 0 else {"failed": said[0]}
-        except subprocess.TimeoutExpired:
-            row["failed"] = f"not compiled after {left:.0f} s"
-        yield row
+        plain = Restorer(network, device=str(device), engine="torch").restore_frame(frames, index)
+    for found, expected, source in zip(planes, plain.planes, frames[index].planes, strict=True):
+        error, change = (
+            np.sqrt(np.mean((each.astype(float) - expected) ** 2)) for each in (found, source)
+        )
+        # a sample's own rounding, or what bfloat16 leaves of a large change, with room
+        if error > max(1.0, change / 10):
+            return False
+    return True
 
 
 def _streams(
@@ -167,7 +90,9 @@ def _streams(
     for name, height, width in cases:
         if time.monotonic() > deadline or clock.device.type != "cuda":
             return
-        engine = TritonEngine(network_of(name, clock.device))
+        row: dict[str, Any] = {"network": name, "size": [width, height]}
+        network = network_of(name, clock.device)
+        engine = TritonEngine(network)
         frames = make_frames(16, height, width)
         form = format_of(frames[0])
         batch = batch_of(form, engine.config.patch)
@@ -184,9 +109,10 @@ def _streams(
 
         torch.cuda.reset_peak_memory_stats(clock.device)
         pipeline = pipeline_of(batch)
-        for frame in frames:
-            pipeline.push(frame)
-        pipeline.flush()
+        first = [each for frame in frames for each in pipeline.push(frame)] + pipeline.flush()
+        if not is_right(first[_CHECKED].planes, frames, _CHECKED, network):
+            yield row | {"failed": "wrong result"}
+            continue
         begin = time.perf_counter()
         done = 0
         for index in range(num_frames):
@@ -194,9 +120,7 @@ def _streams(
         done += len(pipeline.flush())
         seconds = time.perf_counter() - begin
         alone = clock.milliseconds(pipeline._step)["median"] / batch
-        row = {
-            "network": name,
-            "size": [width, height],
+        row |= {
             "batch": batch,
             "fps": done / seconds,
             "network_ms": alone,
@@ -237,7 +161,7 @@ class _Log(logging.Handler):
 def _files(
     clock: Clock, cases: list[Case], num_frames: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """From file to file, and decoding alone, and decoding and encoding without a network."""
+    """From file to file, each stage of that alone, and all but the network."""
     on_gpu = clock.device.type == "cuda"
     encoders = ["libx264", *(e for e in working_encoders() if e.endswith("_nvenc") and on_gpu)]
     log = _Log()
@@ -249,16 +173,30 @@ def _files(
             clip, out = Path(folder, f"{width}.mp4"), Path(folder, "out.mp4")
             if not clip.exists():
                 write_clip(clip, num_frames, height, width)
-            restorer = Restorer(network_of(name, clock.device), device=clock.device.type)
+            network = network_of(name, clock.device)
+            restorer = Restorer(network, device=clock.device.type)
+            frames = _frames_of(clip)
+            found = list(itertools.islice(restorer.stream(frames), _CHECKED + 1))[-1]
+            if not is_right(found.planes, frames, _CHECKED, network):
+                yield {"network": name, "size": [width, height], "failed": "wrong result"}
+                continue
             for encoder in encoders:
                 log.lines.clear()
                 row: dict[str, Any] = {"network": name, "size": [width, height]}
                 row |= {"encoder": encoder, "engine": restorer.engine.name}
                 config = RestoreConfig(encoder=encoder, overwrite=True)
-                row["decode_fps"] = _decode_fps(clip, restorer.gpu)
+                alone = {
+                    "decode_fps": _decode_fps(clip, restorer.gpu),
+                    "restore_fps": _restore_fps(frames, restorer),
+                    "encode_fps": _encode_fps(frames, clip, out, encoder),
+                }
+                row |= alone
                 for key, strength in (("fps", 1.0), ("codecs_fps", 0.0)):
                     restorer.strength = strength
                     row[key] = _steady_fps(clip, out, config, restorer)
+                restorer.strength = 1.0
+                # the time of the slowest stage over that of all of them together
+                row["overlap"] = row["fps"] / min(alone.values())
                 row["log"] = list(log.lines)
                 yield row
     logging.getLogger("mhnet_video").removeHandler(log)
@@ -273,6 +211,36 @@ def _decode_fps(clip: Path, gpu: int | None) -> float:
         return done / (time.perf_counter() - begin)
 
 
+def _frames_of(clip: Path) -> list[Frame]:
+    with VideoReader(clip) as reader:
+        frames = (item for item in reader if isinstance(item, Frame))
+        return list(itertools.islice(frames, _STAGE_FRAMES))
+
+
+def _restore_fps(frames: list[Frame], restorer: Restorer) -> float:
+    """From host memory to host memory, in the middle of a film."""
+    restored = restorer.stream(itertools.cycle(frames))
+    for _ in frames:  # compilers, graphs, and what is under way
+        next(restored)
+    begin = time.perf_counter()
+    for _ in frames:
+        next(restored)
+    return len(frames) / (time.perf_counter() - begin)
+
+
+def _encode_fps(frames: list[Frame], clip: Path, out: Path, encoder: str) -> float:
+    """From host memory to the complete file."""
+    with (
+        VideoReader(clip) as reader,
+        VideoWriter(out, reader, encoder=encoder, overwrite=True) as writer,
+    ):
+        begin = time.perf_counter()
+        for frame in frames:
+            writer.write(frame)
+        writer.finish()
+        return len(frames) / (time.perf_counter() - begin)
+
+
 def _steady_fps(clip: Path, out: Path, config: RestoreConfig, restorer: Restorer) -> float:
     """Frames a second from when a part of them is written: without compilers and graphs."""
     told: list[Progress] = []
@@ -284,13 +252,14 @@ def _steady_fps(clip: Path, out: Path, config: RestoreConfig, restorer: Restorer
 
 
 @torch.inference_mode()
-def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = 420.0) -> dict[str, Any]:
+def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS) -> dict[str, Any]:
     """Measure everything and write it down.
 
     Args:
         path: The JSON file; None for none.
         dry: Whether to run tiny sizes on the CPU instead.
-        seconds: When to begin nothing more; what is under way ends by itself.
+        seconds: When to begin nothing more; what is under way ends by itself, but for what is
+            compiled, which is ended.
     """
     begin = time.monotonic()
     device = torch.device("cpu" if dry else "cuda")
@@ -309,24 +278,20 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = 420.0) -
     machine = measure_machine(clock, dry)
     save("machine", machine)
     names = list(networks())
+    kernels = [(PICTURE, 6, 10), (16, 4, 6)] if dry else KERNEL_SIZES
     if dry:
-        kernels: list[tuple[int, int, int]] = [(16, 4, 6)]
         cases, files = [(names[0], 5, 33)], [(names[0], 16, 16)]
-        compiled: list[Case] = []
     else:
-        kernels = [(16, 544, 960), (32, 544, 960), (64, 1088, 1920), (512, 136, 240)]
         cases = [(name, 1080, 1920) for name in reversed(names)]
         files = cases
         cases = cases + [(name, 2160, 3840) for name in names[:-1]]
-        compiled = [("paper", 1080, 1920), (names[0], 1080, 1920)]
     # what is compiled may take as long as it likes, so that it is last and has a part for itself
     part = deadline - seconds / 3
     sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
-        ("networks", _networks(clock, cases, machine, part)),
+        ("networks", measure_networks(clock, cases, machine, part)),
         ("streams", _streams(clock, cases, 300, part)),
         ("files", _files(clock, files, 4 if dry else 240, part)),
-        ("kernels", measure_kernels(clock, kernels, part)),
-        ("compiled", _compiled(compiled, deadline)),
+        ("kernels", measure_kernels(clock, kernels, machine, part)),
     ]
     for section, rows in sections:
         found: list[dict[str, Any]] = []
@@ -334,6 +299,18 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = 420.0) -
         for row in rows:
             found.append(row)
             save(section, found)
+    if not dry:
+        torch.cuda.empty_cache()
+    # of the networks the smallest and the largest: the others lie between
+    few: list[dict[str, Any]] = [
+        next((row for row in figures["networks"] if row["network"] == name), {})
+        for name in (names[0], names[-1])
+    ]
+    with compiler(dry) as asked:
+        for _ in add_compiled(figures["kernels"], asked, 0.25, deadline - seconds / 6):
+            save("kernels", figures["kernels"])
+        for _ in add_compiled(few, asked, 0.75, deadline):
+            save("networks", figures["networks"])
     return figures
 
 
@@ -342,23 +319,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench_gpu", description=__doc__)
     parser.add_argument("file", type=Path, help="where the figures go")
     parser.add_argument("--dry", action="store_true", help="tiny sizes, on the CPU")
-    parser.add_argument("--seconds", type=float, default=420.0, help="when to begin nothing more")
-    parser.add_argument("--compiled", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="when to begin nothing more")
     given = parser.parse_args(arguments)
     if not given.dry and not torch.cuda.is_available():
         sys.stderr.write("bench_gpu: there is no GPU that PyTorch can use; --dry needs none\n")
         return 1
-    if given.compiled:
-        name, height, width = given.compiled
-        with torch.inference_mode():
-            row = compile_and_time(name, int(height), int(width), seconds=0.5)
-        sys.stdout.write(json.dumps(row))
-        return 0
-    if given.dry:
-        with dispatch.on_cpu():
-            figures = bench_gpu(given.file, dry=True)
-    else:
-        figures = bench_gpu(given.file, seconds=given.seconds)
+    with dispatch.on_cpu() if given.dry else nullcontext():
+        figures = bench_gpu(given.file, dry=given.dry, seconds=given.seconds)
     sys.stdout.write("\n".join(to_lines(figures)) + "\n")
     return 0
 

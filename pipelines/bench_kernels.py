@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from mhnet_video.cuda_engine import best_kind
-from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.kernels import map_reference as reference
+from mhnet_video.kernels import dispatch
+from mhnet_video.pipelines.bench_cases import kernel_cases
 
-_LEAST_DECIBELS = 40.0
+LEAST_DECIBELS = 40.0
+"""How near a result must be to float32's for its time to be told, in dB below its own deviation:
+PyTorch's own operations in bfloat16 leave 45 to 51."""
 
 
 class Clock:
@@ -45,10 +47,55 @@ class Clock:
         return {"median": tenths[4], "low": tenths[1], "high": tenths[7]}
 
 
-def decibels(found: Tensor, expected: Tensor, peak: float) -> float:
-    """How far a result lies below a peak, in decibels of its error."""
+def decibels(found: Any, expected: Any) -> float:
+    """How far the error of a result lies below the deviation of what is expected.
+
+    Args:
+        found: A tensor, or several.
+        expected: Likewise; of several the worst counts.
+    """
+    if not isinstance(expected, Tensor):
+        return min(map(decibels, found, expected))
     error = (found.double() - expected.double()).square().mean().sqrt()
-    return float(20 * torch.log10(peak / error.clamp_min(1e-12)))
+    peak = float(expected.double().std()) or 1.0
+    # what is not a number compares as smaller, and has to be one in JSON
+    return max(-300.0, float(20 * torch.log10(peak / error.clamp_min(1e-12))))
+
+
+def checked(
+    clock: Clock, work: Callable[[], Any], expected: Any, least: float = LEAST_DECIBELS
+) -> dict[str, Any]:
+    """The time of a call, if its result is right.
+
+    Args:
+        clock: Times it.
+        work: The call.
+        expected: Its result, but for rounding.
+        least: What is right, in dB.
+
+    Returns:
+        `decibels` and `ms`; or `failed`, why there is no time.
+    """
+    try:
+        near = decibels(work(), expected)
+        if near < least:
+            return {"decibels": near, "failed": "wrong result"}
+        return {"decibels": near, "ms": clock.milliseconds(work)}
+    except Exception as error:  # of a compiler or a driver, of whatever kind: the others go on
+        return {"failed": describe(error)}
+
+
+def describe(error: Exception) -> str:
+    """An error in a line."""
+    first = [line.strip() for line in str(error).splitlines() if line.strip()][:1]
+    return ": ".join([type(error).__name__, *first])[:200]
+
+
+def add(row: dict[str, Any], name: str, told: dict[str, Any]) -> None:
+    """Put what is told of another way to do the same into a row, and how it compares."""
+    row |= {f"{name}_{key}": value for key, value in told.items()}
+    if "ms" in told:
+        row[f"against_{name}"] = told["ms"]["median"] / row["ms"]["median"]
 
 
 def measure_machine(clock: Clock, small: bool) -> dict[str, Any]:
@@ -81,104 +128,32 @@ def measure_machine(clock: Clock, small: bool) -> dict[str, Any]:
     return found
 
 
-def _kernel_cases(
-    channels: int, height: int, width: int, kind: torch.dtype, device: torch.device
-) -> Iterator[tuple[str, Callable[..., Any], Callable[..., Any], list[Any]]]:
-    """Name, kernel, meaning, and the arguments of both."""
-    generator = torch.Generator().manual_seed(1)
-
-    def maps(*size: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(size, generator=generator) * scale).to(device, kind)
-
-    def exact(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator).to(device)
-
-    c, spread = channels, channels**-0.5
-    x = maps(1, height, width, c)
-    weight, bias = maps(2 * c, c, scale=spread), exact(2 * c)
-    yield (
-        "LayerNorm + 1x1",
-        partial(map_ops.linear, norm=True),
-        lambda x, w, b: reference.linear(x, w, b, True, False, None, [], 1e-6),
-        [x, weight, bias],
-    )
-    yield (
-        "depthwise 3x3 + gate",
-        partial(map_ops.depthwise, gate=True),
-        lambda x, w, b: reference.depthwise(x, w, b, True),
-        [maps(1, height, width, 2 * c), exact(9, 2 * c) / 3, bias],
-    )
-    if c <= 64:
-        yield (
-            "first half of a block, dense",
-            map_ops.block_front,
-            partial(reference.block_front, eps=1e-6),
-            [x, maps(9, 2 * c, c, scale=spread / 3), exact(9, 2 * c), bias],
-        )
-    if map_ops.block_front_rows_fits(c, kind):
-        yield (
-            "first half of a block, rows",
-            map_ops.block_front_rows,
-            lambda x, w, b, taps, bias: reference.depthwise(
-                reference.linear(x, w, b, True, False, None, [], 1e-6), taps, bias, True
-            ),
-            [x, weight, bias, exact(9, 2 * c) / 3, exact(2 * c)],
-        )
-    if map_ops.block_back_fits(c, kind):
-        weights = [w for rows in (c, 2 * c, c) for w in (maps(rows, c, scale=spread), exact(rows))]
-        yield (
-            "second half of a block",
-            lambda gated, x, gain, *w: map_ops.block_back(gated, x, gain, w),
-            lambda gated, x, gain, *w: reference.block_back(gated, x, gain, w, None, 1e-6),
-            [maps(1, height, width, c), x, exact(1, c), *weights],
-        )
-    half = [maps(1, height // 2, width // 2, 2 * c) for _ in range(2)]
-    matrices = [maps(4 * c, 2 * c, scale=spread) for _ in range(2)]
-    yield (
-        "fusion",
-        lambda x, low, high, a, b, shares, scale, shift: map_ops.fuse(
-            x, low, high, a, b, shares=shares, scale=scale, shift=shift
-        ),
-        partial(reference.fuse, eps=1e-6),
-        [x, *half, *matrices, exact(1, 3, c), exact(c), exact(c)],
-    )
-    if c > 64:  # not at full resolution, from which the attention is four steps down
-        return
-    yield (
-        "attention",
-        map_ops.attention,
-        reference.attention,
-        [maps(1, max(1, height // 16), max(1, width // 16), 48 * c), exact(8), exact(4)],
-    )
-
-
 def measure_kernels(
-    clock: Clock, sizes: list[tuple[int, int, int]], deadline: float
+    clock: Clock, sizes: list[tuple[int, int, int]], machine: dict[str, Any], deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Every kernel against eager PyTorch in the same type, until the deadline."""
+    """Every kernel against eager PyTorch in the same type, until the deadline.
+
+    Args:
+        clock: Times them.
+        sizes: Channels, height and width, as for `kernel_cases`.
+        machine: From `measure_machine`.
+        deadline: When to begin nothing more, in seconds of `time.monotonic`.
+    """
     kind = best_kind(clock.device)
-    for channels, height, width in sizes:
-        if time.monotonic() > deadline:
-            return
-        for name, kernel, meaning, given in _kernel_cases(
-            channels, height, width, kind, clock.device
-        ):
-            row: dict[str, Any] = {"kernel": name, "channels": channels, "size": [width, height]}
-            floats = [each.float() if isinstance(each, Tensor) else each for each in given]
-            expected = meaning(*floats)
-            peak = float(expected.float().std()) or 1.0
-            row["decibels"] = decibels(kernel(*given), expected, peak)
-            del floats, expected
-            if row["decibels"] >= _LEAST_DECIBELS:
+    for size in sizes:
+        for case in kernel_cases(*size, kind, clock.device):
+            if time.monotonic() > deadline:
+                return
+            row: dict[str, Any] = {"kernel": case.name, "op": case.op}
+            row |= {"channels": size[0], "size": [size[2], size[1]]}
+            expected = case.expected()
+            kernel = partial(case.kernel, *case.given)
+            row |= checked(clock, kernel, expected)
+            if "ms" in row:
                 with dispatch.recording() as launches:
-                    kernel(*given)
-                row["ms"] = clock.milliseconds(partial(kernel, *given))
-                row["gbs"] = sum(each.num_bytes for each in launches) / row["ms"]["median"] / 1e6
-                same = [
-                    each.to(kind) if isinstance(each, Tensor) and name != "attention" else each
-                    for each in given
-                ]
-                if name == "attention":
-                    same[0] = same[0].float()
-                row["eager_ms"] = clock.milliseconds(partial(meaning, *same))
+                    kernel()
+                moved = case.moved or sum(each.num_bytes for each in launches)
+                row["gbs"] = moved / row["ms"]["median"] / 1e6
+                row["of_copy"] = row["gbs"] / machine["copy_gbs"]
+                add(row, "eager", checked(clock, case.plain(kind), expected))
             yield row

@@ -7,19 +7,26 @@ _SHOWN = {
     "encoder": "",
     "decibels": "dB",
     "ms": "ms",
+    "failed": "",
     "eager_ms": "ms eager",
     "against_eager": "times eager",
+    "eager_failed": "(eager)",
+    "compiled_ms": "ms compiled",
+    "against_compiled": "times compiled",
+    "compiled_failed": "(compiled)",
     "of_copy": "of the copy's bytes",
     "of_product": "of the product's operations",
     "memory": "bytes",
+    "peak_memory": "bytes at the most",
     "fps": "frames a second",
     "network_ms": "ms network",
     "overlap": "overlap",
     "latency_ms": "ms latency",
     "decode_fps": "frames a second decoded",
+    "restore_fps": "restored",
+    "encode_fps": "encoded",
     "codecs_fps": "frames a second without network",
     "log": "",
-    "failed": "",
 }
 
 
@@ -30,7 +37,7 @@ def to_lines(figures: dict[str, Any]) -> list[str]:
         f"{machine['device']}: copy {machine['copy_gbs']:.0f} GB/s, product "
         f"{machine['product_tflops']:.0f} TFLOP/s; PyTorch {machine['torch']}"
     ]
-    for section in ("networks", "streams", "files", "kernels", "compiled"):
+    for section in ("networks", "streams", "files", "kernels"):
         for row in figures[section]:
             name = row.get("network") or f"{row['kernel']}, {row['channels']} channels"
             size = "x".join(map(str, row["size"]))

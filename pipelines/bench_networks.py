@@ -1,0 +1,107 @@
+"""The GPU benchmark's networks: the engine checked against plain PyTorch, then timed against it."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mhnet_video.cost import count_macs
+from mhnet_video.cuda_engine import Forward, TritonEngine, best_kind
+from mhnet_video.kernels import dispatch
+from mhnet_video.network import MHNet, NetworkConfig
+from mhnet_video.pipelines.bench_kernels import Clock, add, checked, decibels
+from mhnet_video.traffic import count, memory, planned
+from mhnet_video.weights import list_models, load_model
+
+NETWORK_DECIBELS = 28.0
+"""How near a residual must be to float32's for its time to be told, in dB below its own deviation:
+rounding to bfloat16 leaves some 38."""
+_LARGER = NetworkConfig(
+    width=32, patch=2, frames=5, encoder_blocks=(1, 2, 2, 6), group_blocks=(1, 1, 1, 1)
+)
+"""Stands for a larger model where none is shipped."""
+Case = tuple[str, int, int]
+"""A network's name, height and width."""
+
+
+def networks() -> dict[str, NetworkConfig]:
+    """The networks to measure: all that are shipped, a larger one, and the paper's."""
+    found = {model.name: model.config for model in list_models()}
+    if all(config.width < _LARGER.width for config in found.values()):
+        found["larger"] = _LARGER
+    return {**found, "paper": NetworkConfig()}
+
+
+def network_of(name: str, device: torch.device) -> MHNet:
+    """A shipped model, or a network whose every block matters; fresh ones pass their input."""
+    if name in {model.name for model in list_models()}:
+        return load_model(name, device)
+    generator = torch.Generator().manual_seed(0)
+    network = MHNet(networks()[name]).eval().requires_grad_(False)
+    for parameter_name, parameter in network.named_parameters():
+        if parameter_name.endswith(("beta", "gamma")):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 5)
+    return network.to(device)
+
+
+def measure_networks(
+    clock: Clock, cases: list[Case], machine: dict[str, Any], deadline: float
+) -> Iterator[dict[str, Any]]:
+    """Networks alone: the engine's graph against eager PyTorch, until the deadline."""
+    device, kind = clock.device, best_kind(clock.device)
+    for name, height, width in cases:
+        if time.monotonic() > deadline:
+            return
+        network = network_of(name, device)
+        config = network.config
+        window = torch.rand(1, 3 * config.frames, height, width, device=device)
+        row: dict[str, Any] = {"network": name, "size": [width, height], "kind": str(kind)}
+        with dispatch.off():
+            expected = network.residual(window)
+        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+        engine = TritonEngine(network, kind)
+        begin = time.monotonic()
+        row["decibels"] = decibels(engine.residuals(window), expected)
+        row["ready_seconds"] = time.monotonic() - begin
+        row["fronts"] = [level[0].front for level in engine.maps.encoders]
+        plan = planned(config, height, width, kind, fronts=engine.fronts)
+        row["bytes"] = sum(each.moved for each in count(plan))
+        row["macs"] = count_macs(config, height, width)
+        row["planned_memory"] = memory(plan)
+        if row["decibels"] >= NETWORK_DECIBELS:
+            forward: Forward = next(iter(engine._forwards.values()))
+            if device.type == "cuda":
+                row["memory"] = torch.cuda.memory_allocated(device) - before
+            row["ms"] = clock.milliseconds(forward.run)
+            seconds = row["ms"]["median"] / 1000
+            row["of_copy"] = row["bytes"] / seconds / 1e9 / machine["copy_gbs"]
+            row["of_product"] = 2 * row["macs"] / seconds / 1e12 / machine["product_tflops"]
+            del forward
+            engine.release()
+            eager = plain(network_of(name, device), window, kind)
+            with dispatch.off():
+                add(row, "eager", checked(clock, eager, expected, NETWORK_DECIBELS))
+            del eager
+        yield row
+
+
+def plain(
+    network: MHNet,
+    window: Tensor,
+    kind: torch.dtype,
+    compiled: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda call: call,
+) -> Callable[[], Tensor]:
+    """The network as PyTorch runs it fastest: in the maps' type, channels last.
+
+    Args:
+        network: Is changed.
+        window: `[N, 3 * frames, H, W]` float32.
+        kind: Type of the maps.
+        compiled: Makes another function of the network's.
+    """
+    network.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    given = window.to(kind).contiguous(memory_format=torch.channels_last)
+    return partial(compiled(network.residual), given)
