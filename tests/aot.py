@@ -68,6 +68,7 @@ def compile_for(launch, capability):
             capture_output=True,
             text=True,
             check=True,
+            timeout=60,
         ).stdout
     found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", usage))
     return {

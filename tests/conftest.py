@@ -1,10 +1,16 @@
 """What every test may use; also makes Triton run in its interpreter where there is no CUDA."""
 
+import faulthandler
 import os
 import random
+import signal
 from pathlib import Path
 
+# before the first import of torch: a pool of compilers would outlive those who started it
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -19,6 +25,63 @@ if torch.cuda.is_available():
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROOT = Path(__file__).parent.parent
 
+# A test that waits for ever fails after `timeout` seconds (pyproject.toml), with the stacks of all
+# threads. What waits again in a `finally` is interrupted again every so often; where that does not
+# help, as in C code that never comes back, the run ends, and tells where it was.
+AGAIN_SECONDS = 30
+TEARDOWN_SECONDS = 120
+C_CODE_SECONDS = 120
+EXIT_SECONDS = 120
+_ALARM = pytest.StashKey()
+_STDERR = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    # a GPU machine may lack pytest-timeout, and settings that nobody knows are errors
+    if not pluginmanager.hasplugin("timeout"):
+        for name in ("timeout", "timeout_method"):
+            parser.addini(name, "of pytest-timeout, which is not here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STDERR] = os.dup(2)  # what a test says is caught, and lost if the run ends
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_timeout_set_timer(item, settings):
+    result = yield
+    if settings.method == "signal":
+        item.stash[_ALARM] = signal.getsignal(signal.SIGALRM)
+        set_clocks(item, settings.timeout)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_timeout_cancel_timer():
+    faulthandler.cancel_dump_traceback_later()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    # a failure has stopped the clocks, and what it leaves behind is what hangs
+    if _ALARM in item.stash:
+        signal.signal(signal.SIGALRM, item.stash[_ALARM])
+        set_clocks(item, TEARDOWN_SECONDS)
+    return (yield)
+
+
+def set_clocks(item, seconds):
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
+    faulthandler.dump_traceback_later(
+        seconds + C_CODE_SECONDS, exit=True, file=item.config.stash[_STDERR]
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # nor does a thread that a test has left behind hold the run after its last line
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=config.stash[_STDERR])
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # a GPU machine that lost its driver must fail, not pass by skipping
@@ -32,6 +95,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def device() -> torch.device:
     return torch.device(DEVICE)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    yield
+    processes.end_all()
 
 
 @pytest.fixture(autouse=True)

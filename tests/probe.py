@@ -86,7 +86,9 @@ def _probe(path: Path, _changed: int, _size: int) -> Probe:
 
 
 def _run(*command: str) -> bytes:
-    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=120
+    )
     if done.returncode:
         raise ValueError(f"{command[0]} failed: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

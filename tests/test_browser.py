@@ -62,7 +62,9 @@ def chromium(*words):
     """A browser."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", *words]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-dev-shm-usage", *words],
+            timeout=90_000,
         )
         try:
             yield browser
@@ -142,7 +144,7 @@ def visited(host="127.0.0.1"):
         config = LiveConfig(scale=1.0, fps=10.0)
         told.append(run_live("visitor", config, outputs, on_message=links.append, stop=stop))
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         wait_for(lambda: links)

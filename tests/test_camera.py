@@ -5,7 +5,6 @@ import errno
 import itertools
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import processes
 import pytest
 from clips import Clip, Video, every, rotation, uneven
 
@@ -41,20 +41,8 @@ def free_port(kind=socket.SOCK_STREAM):
 
 @pytest.fixture
 def sender():
-    """Starts processes that stream, and ends them."""
-    started = []
-
-    def start(url, *words):
-        process = subprocess.Popen(
-            [sys.executable, str(STREAMER), url, *words], stderr=subprocess.DEVNULL
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+    """Starts processes that stream."""
+    return lambda url, *words: processes.start([sys.executable, str(STREAMER), url, *words])
 
 
 def url_pair(kind):
@@ -208,7 +196,7 @@ def test_a_stream_that_is_killed_and_comes_back_changed(kind, sender):
         steps = np.diff([w.frames[w.index].pts for w in got[4:]]) / 1e6
         assert 0.03 < np.median(steps) < 0.05
         first.kill()
-        first.wait()
+        first.wait(30)
         killed = time.monotonic()
         frames_for(camera, 1.2)
         returned = time.monotonic()

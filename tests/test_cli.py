@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import processes
 import pytest
 
 import mhnet_video.pipelines.restore
@@ -62,7 +63,7 @@ def failing(monkeypatch):
 
 def run(*words, **options):
     command = [sys.executable, "-m", "mhnet_video", *words]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    return processes.run(command, **options)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_help_does_not_wait_for_pytorch(words):
         "except SystemExit as end: assert end.code == 0\n"
         "assert not {'torch', 'av', 'numpy', 'tqdm'} & set(sys.modules), 'heavy imports'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    processes.run([sys.executable, "-c", code], check=True)
 
 
 def test_help_answers_at_once():
@@ -265,7 +266,7 @@ def test_a_fault_can_be_looked_at(failing, monkeypatch):
 
 
 def test_nobody_reads_the_output():
-    process = subprocess.Popen(
+    process = processes.start(
         [sys.executable, "-m", "mhnet_video", "--help"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -273,12 +274,12 @@ def test_nobody_reads_the_output():
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    process.wait()
+    process.wait(processes.SECONDS)
 
 
 def test_closed_standard_streams_do_not_end_in_a_traceback(tmp_path):
     command = f"{sys.executable} -m mhnet_video none.mp4 out.mp4 <&- >&- 2>&-"
-    process = subprocess.run(["sh", "-c", command], cwd=tmp_path)
+    process = processes.run(["sh", "-c", command], cwd=tmp_path)
     assert process.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -411,7 +412,7 @@ def test_a_terminal_that_tells_no_size_has_a_bar_too():
     )
     master, slave = os.openpty()
     try:
-        subprocess.run([sys.executable, "-c", code], stderr=slave, check=True)
+        processes.run([sys.executable, "-c", code], stderr=slave, check=True)
         os.set_blocking(master, False)
         assert b"1 frames" in os.read(master, 4096)
     finally:

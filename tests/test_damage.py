@@ -23,6 +23,7 @@ from typing import Any
 import av
 import numpy as np
 import probe
+import processes
 import pytest
 from clips import Audio, Clip, Video, boxes, every, join, picture
 from standin import StandIn
@@ -88,7 +89,7 @@ def assert_plays(path: Path, at_least: int, at_most: int | None = None) -> None:
         # damaged sound is copied as it is, so it is not asked here
         command = ["ffmpeg", "-v", "error", "-xerror", "-i", f"file:{path}", "-map", "0:v:0"]
         command += ["-vsync", "drop", "-f", "rawvideo", "-y", os.devnull]
-        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        done = processes.run(command, text=False)
         assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -824,7 +825,7 @@ def test_a_folder_that_may_not_be_written(clip: Path, tmp_path: Path, restore: R
 def program(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
     """The program as a person starts it."""
     command = [sys.executable, "-W", "error", "-m", "mhnet_video", *map(str, arguments)]
-    return subprocess.Popen(command, **{"stderr": subprocess.PIPE, **options})
+    return processes.start(command, **{"stderr": subprocess.PIPE, **options})
 
 
 @pytest.mark.parametrize(

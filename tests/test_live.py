@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import processes
 import pytest
 from clips import Clip, Video, every, uneven
 from standin import LiveStandIn, inverted
@@ -316,7 +317,7 @@ def recording(tmp_path):
         "sys.exit(main(['live', sys.argv[2], '--loop', '--scale', '1', '--record', 'out.mp4']))\n"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    process = subprocess.Popen(
+    process = processes.start(
         [sys.executable, "-c", code, str(Path(__file__).parent), clip],
         cwd=tmp_path,
         env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -328,16 +329,14 @@ def recording(tmp_path):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (partial.exists() and partial.stat().st_size > 9000):
         time.sleep(0.05)
-    yield process
-    process.kill()
-    process.communicate()
+    return process
 
 
 @pytest.mark.slow
 def test_a_killed_recording_plays(recording, tmp_path):
     time.sleep(2)
     recording.kill()
-    recording.wait()
+    recording.wait(30)
     times = times_of(tmp_path / "out.partial.mp4")
     assert len(times) > 20 and times[-1] > 1 and np.median(np.diff(times)) < 0.1
 

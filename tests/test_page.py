@@ -78,7 +78,7 @@ class Source:
     def close(self):
         self._is_closed.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(10)
         self.frames.close()
 
 

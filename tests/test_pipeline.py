@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import probe
+import processes
 import pytest
 from clips import Audio, Clip, Video, every
 from standin import StandIn
@@ -105,7 +106,10 @@ class Blocked(StandIn):
 def test_the_reader_waits_for_the_restorer(long_clip: Path, tmp_path: Path) -> None:
     restorer = Blocked()
     run = threading.Thread(
-        target=restore_video, args=(long_clip, tmp_path / "out.mp4"), kwargs={"restorer": restorer}
+        target=restore_video,
+        args=(long_clip, tmp_path / "out.mp4"),
+        kwargs={"restorer": restorer},
+        daemon=True,
     )
     run.start()
     assert restorer.reached.wait(10)
@@ -406,26 +410,20 @@ Start = Callable[[str, Path, Path, float], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start() -> Start:
     """Run code in a process of its own, which does not outlive the test."""
-    processes = []
 
     def run(code: str, source: Path, output: Path, seconds: float) -> "subprocess.Popen[str]":
         command = [sys.executable, "-W", "error", "-c", code]
-        process = subprocess.Popen(
+        return processes.start(
             [*command, str(source), str(output), str(HERE), str(seconds)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=HERE.parent,
         )
-        processes.append(process)
-        return process
 
-    yield run
-    for process in processes:
-        process.kill()
-        process.communicate()
+    return run
 
 
 def wait_for_frames(process: subprocess.Popen[str], count: int) -> int:
@@ -437,7 +435,7 @@ def wait_for_frames(process: subprocess.Popen[str], count: int) -> int:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    return process.communicate(timeout=30)
+    return process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv", "out.ts", "out.webm"])
@@ -503,14 +501,14 @@ def test_a_second_ctrl_c_ends_at_once(long_clip: Path, tmp_path: Path, start: St
 def test_two_runs_to_one_output(long_clip: Path, tmp_path: Path, start: Start) -> None:
     """What stands there is whole, and so is the work of the one that came second."""
     output = tmp_path / "out.mp4"
-    processes = [start(SLOW_PROGRAM, long_clip, output, 0.005) for _ in range(2)]
-    ends = [finish(process) for process in processes]
+    runs = [start(SLOW_PROGRAM, long_clip, output, 0.005) for _ in range(2)]
+    ends = [finish(process) for process in runs]
     others = [name for name in left(tmp_path) if name not in ("clip.mp4", "out.mp4")]
-    for process, (_, err) in zip(processes, ends, strict=True):
+    for process, (_, err) in zip(runs, ends, strict=True):
         assert process.returncode in (0, 1)
         assert "Traceback" not in err
         assert all(name in err for name in others) or process.returncode == 0
-    assert 0 in [process.returncode for process in processes]
+    assert 0 in [process.returncode for process in runs]
     for name in others:
         assert len(probe.probe(tmp_path / name).video.times) == 200
     assert len(probe.probe(output).video.times) == 200
@@ -569,7 +567,8 @@ def test_a_run_in_another_thread(long_clip: Path, tmp_path: Path) -> None:
     run = threading.Thread(
         target=lambda: found.append(
             restore_video(long_clip, tmp_path / "out.mp4", RestoreConfig(), restorer=StandIn())
-        )
+        ),
+        daemon=True,
     )
     run.start()
     run.join(60)

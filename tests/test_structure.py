@@ -1,11 +1,11 @@
 """The shape of the repository: imports point one way, and every folder ships."""
 
 import ast
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import processes
 import pytest
 
 import mhnet_video
@@ -129,4 +129,4 @@ def test_the_main_job_needs_no_opencv():
     modules = ["restorer", "contact", "pipelines.restore", "pipelines.evaluate", "pipelines.info"]
     imports = "".join(f"import mhnet_video.{module}; " for module in modules)
     code = f"import sys; sys.modules['cv2'] = None; {imports}"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    processes.run([sys.executable, "-c", code], check=True)

@@ -3,12 +3,12 @@
 import csv
 import itertools
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -260,9 +260,15 @@ def test_processes_train_as_one(footage_dir, tmp_path):
     )
     output = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    # the name of this machine may lead nowhere, and they would wait for one another
+    command += ["--local-addr=127.0.0.1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(
-        [*command, str(script), str(footage_dir), str(output)], check=True, env=environment
+    environment["GLOO_SOCKET_IFNAME"] = "lo"
+    processes.run(
+        [*command, str(script), str(footage_dir), str(output)],
+        check=True,
+        env=environment,
+        seconds=200,
     )
     first, second = (torch.load(output / f"rank{rank}.pt") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)

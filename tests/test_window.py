@@ -3,6 +3,7 @@
 import ctypes
 import ctypes.util
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import processes
 import pytest
 from clips import Clip, Video, every
 from standin import inverted
@@ -135,18 +137,24 @@ needs_screen = pytest.mark.skipif(
 def screen(tmp_path_factory):
     """A virtual screen; gives its environment."""
     read, write = os.pipe()
-    server = subprocess.Popen(
+    server = processes.start(
         # -r: on a busy machine a key may be let go late, and would repeat itself
         ["Xvfb", "-displayfd", str(write), "-noreset", "-r", "-screen", "0", "1024x768x24"],
         pass_fds=[write],
         stderr=subprocess.DEVNULL,
+        is_lasting=True,
     )
     os.close(write)
-    with os.fdopen(read) as told:
-        number = told.readline().strip()
-    yield os.environ | {"DISPLAY": f":{number}"}
-    server.terminate()
-    server.wait()
+    try:
+        with os.fdopen(read) as told:
+            assert select.select([told], [], [], 60)[0], "Xvfb does not start"
+            number = told.readline().strip()
+        assert number, "Xvfb has ended"
+        yield os.environ | {"DISPLAY": f":{number}"}
+    finally:
+        server.terminate()  # it takes its lock away
+        server.wait(30)
+        processes.end(server)
 
 
 def ask_to_close(window):
@@ -187,7 +195,7 @@ class Shown:
             "from mhnet_video.cli import main; sys.exit(main(['live', *sys.argv[2:]]))\n"
         )
         self.screen, self.folder = screen, folder
-        self.process = subprocess.Popen(
+        self.process = processes.start(
             [sys.executable, "-c", code, str(HERE), *words, "--scale", "1"],
             env=screen | {"PYTHONPATH": os.pathsep.join(sys.path)},
             cwd=folder,
@@ -243,7 +251,7 @@ class Shown:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise AssertionError(self.process.communicate())
+                raise AssertionError(self.process.communicate(timeout=20))
             if result := what():
                 return result
             time.sleep(0.1)
@@ -333,8 +341,7 @@ def test_a_window_with_keys_and_mouse(screen, tmp_path):
         assert shown.process.returncode == 0 and "frames restored" in out
         assert "Traceback" not in err and "QFont" not in err
     finally:
-        shown.process.kill()
-        shown.process.communicate()
+        processes.end(shown.process)
 
 
 @needs_screen
@@ -348,8 +355,7 @@ def test_closing_the_window_ends_it(screen, tmp_path):
         shown.process.communicate(timeout=20)
         assert shown.process.returncode == 0
     finally:
-        shown.process.kill()
-        shown.process.communicate()
+        processes.end(shown.process)
 
 
 def test_a_screen_that_is_not_there(monkeypatch):
