@@ -33,6 +33,9 @@ WARM_UP_STEPS = 200
 EMA_DECAY = 0.999
 SAVE_SECONDS = 300
 LOG_STEPS = 50
+LOADER_SECONDS = 600
+"""How long the next batch is waited for: the loader's process is forked from one with threads, and
+one that a lock from before holds up would never give another."""
 COMPILED_MINUTES = 20
 """Budget from which on compiling the network, two minutes on a CPU, comes back: steps take 0.7 of
 the time."""
@@ -254,6 +257,7 @@ def train(
                 collate_fn=list if on_gpu else rain,
                 num_workers=min(8, os.cpu_count() or 1) if on_gpu else 1,
                 prefetch_factor=4,
+                timeout=LOADER_SECONDS,
             )
             mark = time.perf_counter()
             for pairs in loader:

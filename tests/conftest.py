@@ -6,7 +6,10 @@ import random
 import signal
 from pathlib import Path
 
-# before the first import of torch: a pool of compilers would outlive those who started it
+# Before the first import of torch. Its threads spin while they wait for one that has lost its core
+# to another process: beside a training run a test that takes 3 s took 40, and 196 beside several.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# a pool of compilers would outlive those who started it
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import numpy as np

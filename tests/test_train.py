@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -240,6 +241,14 @@ def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
 
     with pytest.raises(ConfigError, match="other settings"):
         train(settings(footage_dir, output, width=16))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_loader_that_hangs_ends_the_run(footage_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("mhnet_video.pipelines.train.LOADER_SECONDS", 1)
+    monkeypatch.setattr(CleanWindows, "__getitem__", lambda *_: time.sleep(60))
+    with pytest.raises(RuntimeError, match="timed out"):
+        train(settings(footage_dir, tmp_path / "run"))
 
 
 def test_processes_train_as_one(footage_dir, tmp_path):
