@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import HardwareDecoder, is_exportable, open_decoder, samples_of, twin_of
-from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, to_planar
+from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, side_data_of, to_planar
 
 if TYPE_CHECKING:
     Packet = av.Packet[Any]
@@ -236,8 +236,7 @@ class Decoder:
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     """The nine numbers by which a player turns and mirrors a picture; None for as it is."""
     try:
-        side_data: Any = picture.side_data
-        return struct.unpack("=9i", bytes(side_data[SideDataType.DISPLAYMATRIX]))
+        return struct.unpack("=9i", bytes(side_data_of(picture)[SideDataType.DISPLAYMATRIX]))
     except KeyError:
         return None
     except (ValueError, struct.error):

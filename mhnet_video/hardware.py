@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from mhnet_video.encoder import Encoding
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
-from mhnet_video.pixels import Decoded, planes_of, to_planar
+from mhnet_video.pixels import Decoded, planes_of, side_data_of, to_planar
 from mhnet_video.source import open_source
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def has_extras(picture: av.VideoFrame) -> bool:
     if picture.interlaced_frame:
         return True
     try:
-        side_data: Any = picture.side_data
-        return any(data.type not in _SILENT for data in side_data)
+        return any(data.type not in _SILENT for data in side_data_of(picture))
     except ValueError:
         return True  # PyAV 18 stumbles over side data that it does not know
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 from av.error import FFmpegError
@@ -11,7 +10,7 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from mhnet_video.containers import Format
 from mhnet_video.frame import Frame
-from mhnet_video.pixels import Decoded, layout_of, planar_twin
+from mhnet_video.pixels import Decoded, layout_of, planar_twin, side_data_of
 
 # what encoders read from nowhere, while captions and field order come with FFmpeg's frames
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
@@ -149,7 +148,7 @@ def _is_transparent(frame: Frame) -> bool:
 def _has_hdr(frame: Frame) -> bool:
     decoded = frame.tags.get("decoded")
     try:
-        side_data: Any = decoded.picture.side_data if isinstance(decoded, Decoded) else ()
+        side_data = side_data_of(decoded.picture) if isinstance(decoded, Decoded) else ()
         return any(data.type in _HDR for data in side_data)
     except ValueError:
         return False  # PyAV 18 stumbles over side data that it does not know

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from mhnet_video.frame import Frame, PixelLayout, Plane
@@ -152,6 +153,19 @@ def planar_twin(name: str) -> str:
 def planes_of(picture: av.VideoFrame) -> tuple[Plane, ...]:
     """Views of a planar picture's samples; they keep its memory alive."""
     return tuple(np.asarray(_Writable(np.from_dlpack(plane))) for plane in picture.planes)
+
+
+def side_data_of(picture: av.VideoFrame) -> Any:
+    """What a picture carries beside its samples, in PyAV's container.
+
+    `picture.side_data` would keep that container, which holds the picture: they would stay until
+    the garbage collector looks at objects as old as they are, hundreds of pictures later.
+
+    Raises:
+        ValueError: It carries what PyAV does not know.
+    """
+    container: Any = SideDataContainer
+    return container(picture)
 
 
 def to_planar(picture: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:

@@ -26,6 +26,7 @@ from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.hardware import on_host, open_surfaces
 from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.pipelines.restore import restore_video
+from mhnet_video.pixels import side_data_of
 from mhnet_video.reader import VideoReader
 from mhnet_video.restorer import Restorer, _looks_equal
 
@@ -40,6 +41,12 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 def gpu(monkeypatch):
     made = Gpu()
     monkeypatch.setattr(hardware, "_open_on_gpu", made.open)
+    for module in ("decoding", "hardware", "notes"):
+        # PyAV makes its container for pictures of its own only
+        monkeypatch.setattr(
+            f"mhnet_video.{module}.side_data_of",
+            lambda picture: side_data_of(getattr(picture, "inner", picture)),
+        )
     return made
 
 

@@ -1,5 +1,6 @@
 """The reader: times, the part asked for, damage; and the clock and threads it stands on."""
 
+import gc
 import threading
 import time
 from fractions import Fraction
@@ -12,6 +13,7 @@ from clips import Audio, Clip, Subtitles, Video, every, picture, rotation
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
+from mhnet_video.hardware import has_extras
 from mhnet_video.pixels import Converter, beside, layout_of, picture_of, planar_twin, planes_of
 from mhnet_video.reader import VideoReader
 from mhnet_video.stage import Stage, codec_threads
@@ -45,6 +47,22 @@ def test_samples_outlive_the_reader(tmp_path: Path) -> None:
     frames = frames_of(Clip(video=(Video(times=every(40, 30)),)).make(tmp_path))
     copies = [frame.planes[0].copy() for frame in frames_of(tmp_path / "clip.mp4")]
     assert all(np.array_equal(f.planes[0], c) for f, c in zip(frames, copies, strict=True))
+
+
+def test_pictures_go_with_their_frames(tmp_path: Path) -> None:
+    """The garbage collector looks at them so late that hundreds would lie about."""
+    path = Clip(video=(Video(times=every(40, 50)),)).make(tmp_path)
+    gc.collect()
+    gc.disable()
+    try:
+        with VideoReader(path) as reader:
+            for item in reader:
+                if isinstance(item, Frame):
+                    has_extras(item.tags["decoded"].picture)
+            kept = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept <= 5
 
 
 def test_packets_come_in_the_order_of_the_file(tmp_path: Path) -> None:
