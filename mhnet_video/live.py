@@ -209,6 +209,9 @@ class Live:
             visitors=self.visitors,
         )
         self._pacer: Pacer | None = None
+        # the pacer, also while it measures
+        self._measuring: Pacer | None = None
+        self._is_closed = False
         self.strength = config.strength
         """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
         self._wanted_models: list[str] | None = None
@@ -254,6 +257,9 @@ class Live:
             budget_seconds=1 / self._camera.fps,
             scale=self.config.scale,
         )
+        self._measuring = pacer
+        if self._is_closed:
+            raise StopIteration
         pacer.measure(frame)
         self._pacer = pacer
         self._camera.release()
@@ -354,7 +360,10 @@ class Live:
 
     def close(self) -> None:
         """End it, from any thread."""
+        self._is_closed = True
         self._camera.close()
+        if self._measuring is not None:
+            self._measuring.close()
 
     def __enter__(self) -> Self:
         """Return the running source."""

@@ -4,12 +4,14 @@
 restorer that they steer.
 """
 
+import atexit
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from weakref import WeakSet
 
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame
@@ -35,6 +37,10 @@ _MEASURE_RUNS = 4
 _START_PIXELS = 640 * 480
 _KEPT_LEVELS = 3
 _MEASURE_SECONDS = 0.3
+# how long closing waits for a level that is being made ready, which can take much longer, and how
+# long the end of the process does
+_CLOSE_SECONDS = 2.0
+_END_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,7 @@ class Pacer:
         budget_seconds: Time from one frame of the source to the next.
         scale: The only working scale; None for what the machine can do.
         clock: A clock that never goes back, in seconds.
-        run: Runs what makes a level ready, elsewhere.
+        run: Runs what makes a level ready, elsewhere; gives the thread that does, if one does.
     """
 
     def __init__(
@@ -244,7 +250,7 @@ class Pacer:
         budget_seconds: float,
         scale: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        run: Callable[[Callable[[], None]], object] | None = None,
+        run: Callable[[Callable[[], None]], threading.Thread | None] | None = None,
     ) -> None:
         self._make = make
         self._clock = clock
@@ -252,6 +258,8 @@ class Pacer:
         self._run = run or _on_thread
         self._ready: dict[Level, Restorer] = {}
         self._preparing: Level | None = None
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
         self.governor = Governor(list_levels(models, scale), 0, budget_seconds)
         self.level = self.governor.level
         """The model and scale in use."""
@@ -263,6 +271,9 @@ class Pacer:
 
         Args:
             frame: Of the size and format that will come.
+
+        Raises:
+            StopIteration: It was closed.
         """
         levels, budget = self.governor.levels, self.governor.budget_seconds
         smallest = levels[-1].model
@@ -285,7 +296,11 @@ class Pacer:
         self._keep_few()
 
     def use(self, models: Sequence[str], frame: Frame) -> None:
-        """Choose among other models from now on."""
+        """Choose among other models from now on.
+
+        Raises:
+            StopIteration: It was closed.
+        """
         levels = list_levels(models, self._scale)
         self.governor = Governor(levels, 0, self.governor.budget_seconds)
         self.measure(frame)
@@ -302,9 +317,9 @@ class Pacer:
         if wanted != level:
             if wanted in self._ready:
                 level = wanted
-            elif self._preparing is None:
+            elif self._preparing is None and not self._is_closed:
                 self._preparing = wanted
-                self._run(lambda: self._prepare(wanted, frames[index]))
+                self._thread = self._run(lambda: self._prepare(wanted, frames[index]))
         restorer = self._ready[level]
         restorer.strength = strength
         begin = self._clock()
@@ -319,11 +334,30 @@ class Pacer:
             self.governor.note(end, self.seconds)
         return restored
 
+    def close(self) -> None:
+        """Make no more levels ready; from any thread.
+
+        One that is being made ready is waited for, but not long: it ends after the step it is in.
+        """
+        self._is_closed = True
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_CLOSE_SECONDS)
+
     def _prepare(self, level: Level, frame: Frame) -> None:
         try:
+            # each step compiles kernels, which may take seconds
+            if self._is_closed:
+                return
             restorer = self._new(level)
+            if self._is_closed:
+                return
             restorer.restore_frame([frame], 0)
             self._ready[level] = restorer
+        except RuntimeError:
+            # when the process ends, the engine's threads take nothing any more
+            if not self._is_closed:
+                raise
         finally:
             self._preparing = None
 
@@ -346,6 +380,8 @@ class Pacer:
         frames = [replace(frame) for _ in range(3)]
         times: list[float] = []
         for run in range(1 + _MEASURE_RUNS):
+            if self._is_closed:
+                raise StopIteration
             begin = self._clock()
             restorer.restore_frame(frames, 1)
             if run:
@@ -357,8 +393,21 @@ class Pacer:
         return min(times)
 
 
-def _on_thread(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="mhnet-video level", daemon=True).start()
+_threads: WeakSet[threading.Thread] = WeakSet()
+
+
+def _on_thread(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, name="mhnet-video level", daemon=True)
+    _threads.add(thread)
+    thread.start()
+    return thread
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Wait for threads: PyTorch aborts if the interpreter ends while one is in a call of it."""
+    for thread in list(_threads):
+        thread.join(_END_SECONDS)
 
 
 def models_at_hand(model: str = "auto") -> list[str]:

@@ -94,6 +94,19 @@ def test_it_ends_after_its_time_and_when_closed(tmp_path, standin):
         assert len(list(live)) > 3
 
 
+def test_closing_ends_the_measuring(tmp_path, standin):
+    clip = make_clip(tmp_path, every(40, 10))
+    with Live(clip) as live:
+        restore = standin.restore_frame
+
+        def closing(frames, index):
+            live.close()
+            return restore(frames, index)
+
+        standin.restore_frame = closing
+        assert list(live) == [] and len(standin.windows) == 1
+
+
 def test_a_slow_network_drops_and_does_not_lag(tmp_path, standin):
     standin.seconds = 0.1
     clip = make_clip(tmp_path, every(20, 100), rate=50)

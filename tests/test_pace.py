@@ -1,12 +1,18 @@
 """The choice of model and scale, with a clock of its own."""
 
+import contextlib
 import itertools
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+import mhnet_video.pace
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.pace import SCALES, Governor, Level, Pacer, choose_level, list_levels
 
@@ -221,3 +227,106 @@ def test_large_pictures_are_first_tried_small():
     plane = np.broadcast_to(np.uint8(0), (2160, 3840))
     chosen.measure(replace(FRAME, planes=(plane,)))
     assert max(level.scale for level in machine.runs) < 0.3
+
+
+class Held:
+    """A pacer with a level that is being made ready until it is let go."""
+
+    def __init__(self):
+        self.machine = Machine(0.03)
+        self.pacer = Pacer(
+            self.machine.make,
+            ["small"],
+            budget_seconds=BUDGET,
+            clock=lambda: self.machine.now,
+        )
+        self.pacer.measure(FRAME)
+        self.pacer._make = self.make
+        self.has_begun, self.is_let_go = threading.Event(), threading.Event()
+        self.machine.load = 3
+        play(self.pacer, self.machine, 3)
+        assert self.has_begun.wait(10)
+
+    def make(self, model):
+        self.has_begun.set()
+        self.is_let_go.wait(10)
+        return self.machine.make(model)
+
+
+def test_closing_waits_for_a_level_that_is_made_ready():
+    held = Held()
+    thread = held.pacer._thread
+    assert thread.is_alive()
+    restored = len(held.machine.runs)
+    threading.Timer(0.2, held.is_let_go.set).start()
+    held.pacer.close()
+    assert not thread.is_alive()
+    # the step that was not begun is left out
+    assert len(held.machine.runs) == restored
+    play(held.pacer, held.machine, 10)
+    assert held.pacer._thread is thread and held.pacer.level.scale == 1
+    with pytest.raises(StopIteration):
+        held.pacer.measure(FRAME)
+
+
+def test_closing_does_not_wait_long(monkeypatch):
+    monkeypatch.setattr(mhnet_video.pace, "_CLOSE_SECONDS", 0.1)
+    held = Held()
+    begin = time.monotonic()
+    held.pacer.close()
+    assert time.monotonic() - begin < 5 and held.pacer._thread.is_alive()
+    held.is_let_go.set()
+    held.pacer._thread.join(10)
+    assert not held.pacer._thread.is_alive()
+
+
+def test_what_makes_a_level_ready_may_close():
+    machine = Machine(0.03)
+    chosen = Pacer(
+        machine.make,
+        ["small"],
+        budget_seconds=BUDGET,
+        clock=lambda: machine.now,
+    )
+    chosen.measure(FRAME)
+    is_known = threading.Event()
+
+    def make(model):
+        is_known.wait(10)
+        chosen.close()
+        return machine.make(model)
+
+    chosen._make = make
+    machine.load = 3
+    play(chosen, machine, 3)
+    is_known.set()
+    chosen._thread.join(10)
+    assert not chosen._thread.is_alive()
+
+
+def test_the_end_of_the_process_waits_for_a_level():
+    """PyTorch aborts otherwise."""
+    code = (
+        "import time; from mhnet_video import pace\n"
+        "pace._on_thread(lambda: (time.sleep(0.5), print('ready', flush=True)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "ready\n" and not done.stderr
+
+
+def test_an_engine_that_the_end_of_the_process_stops_is_no_error():
+    machine = Machine()
+    chosen = pacer(machine)
+
+    class Stopped:
+        def restore_frame(self, frames, index):
+            chosen._is_closed = is_closed
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    chosen._make = lambda model: Stopped()
+    for is_closed in (False, True):
+        with contextlib.nullcontext() if is_closed else pytest.raises(RuntimeError):
+            chosen._prepare(chosen.level, FRAME)
+        assert not chosen._ready
