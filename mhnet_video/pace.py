@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame
+from mhnet_video.memory import give_back
 from mhnet_video.restorer import Restorer
 from mhnet_video.weights import list_models
 
@@ -239,7 +240,7 @@ class Pacer:
         budget_seconds: Time from one frame of the source to the next.
         scale: The only working scale; None for what the machine can do.
         clock: A clock that never goes back, in seconds.
-        run: Runs what makes a level ready, elsewhere; gives the thread that does, if one does.
+        run: Runs what takes long, elsewhere; gives the thread that does, if one does.
     """
 
     def __init__(
@@ -369,8 +370,11 @@ class Pacer:
     def _keep_few(self) -> None:
         """Forget levels that were used long ago: each holds the maps of its size."""
         self._ready[self.level] = self._ready.pop(self.level)
-        for level in list(self._ready)[:-_KEPT_LEVELS]:
+        forgotten = list(self._ready)[:-_KEPT_LEVELS]
+        for level in forgotten:
             del self._ready[level]
+        if forgotten and not self._is_closed:
+            self._run(give_back)
 
     def _time(self, level: Level, frame: Frame) -> float:
         """The least time of a frame, the first run not counted."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import platform
 import subprocess
 import sys
 import threading
@@ -11,9 +12,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from measure_pipeline import resident_megabytes
 
 import mhnet_video.pace
 from mhnet_video.frame import Frame, PixelLayout
+from mhnet_video.memory import give_back
 from mhnet_video.pace import SCALES, Governor, Level, Pacer, choose_level, list_levels
 
 BUDGET = 0.04
@@ -227,6 +230,30 @@ def test_large_pictures_are_first_tried_small():
     plane = np.broadcast_to(np.uint8(0), (2160, 3840))
     chosen.measure(replace(FRAME, planes=(plane,)))
     assert max(level.scale for level in machine.runs) < 0.3
+
+
+def test_the_memory_of_levels_that_are_forgotten_goes_back(monkeypatch):
+    given = []
+    monkeypatch.setattr(mhnet_video.pace, "give_back", lambda: given.append(len(chosen._ready)))
+    machine = Machine(0.03)
+    chosen = pacer(machine)
+    chosen.measure(FRAME)
+    assert len(chosen._ready) <= 3 and not given
+    for load in (1.5, 2.5, 4):
+        machine.load = load
+        play(chosen, machine, 5)
+    assert given == [3] * len(given) and given
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_goes_back():
+    blocks = [bytes(4000) for _ in range(20_000)]
+    # what lies above keeps the C library from giving back what is below
+    last = bytes(4000)
+    before = resident_megabytes()
+    del blocks
+    give_back()
+    assert resident_megabytes() < before - 60 and len(last) == 4000
 
 
 class Held:
