@@ -51,6 +51,7 @@ _LIVE_DEFAULTS = {
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
 }
 _KEY_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
 
 _SCHEMES = {
     "rtmp": "flv",
@@ -105,6 +106,12 @@ class _Queue:
     @property
     def is_closed(self) -> bool:
         return self._is_closed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there are no frames, and will be none."""
+        with self._changed:
+            return self._is_closed and not self._waiting
 
     def close(self) -> None:
         with self._changed:
@@ -297,7 +304,7 @@ class Recorder:
         end: float | None = None
         size = (0, 0)
         try:
-            while (frame := self._queue.get()) is not None:
+            while (frame := self._next()) is not None:
                 time_seconds = float(frame.pts * frame.time_base)
                 is_other = self._segment is not None and (frame.width, frame.height) != size
                 if file is not None and ((end is not None and time_seconds >= end) or is_other):
@@ -321,6 +328,14 @@ class Recorder:
             why = str(error) if isinstance(error, MHNetVideoError) else f"{name}: {error}."
             self.error = WriteError(f"{why}{said}")
             self._queue.clear()
+
+    def _next(self) -> Frame | None:
+        """The next frame, waited for; None when there are no more."""
+        while (frame := self._queue.get(_LOOK_SECONDS)) is None and not self._queue.is_over:
+            if not threading.main_thread().is_alive():
+                # nobody is left to close it: the file is completed, and the process can end
+                self._queue.close()
+        return frame
 
     def _next_name(self) -> str:
         self._number += 1

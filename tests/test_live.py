@@ -318,6 +318,23 @@ def test_a_disk_that_is_slow_is_not_waited_for(tmp_path, monkeypatch):
     assert 10 <= recorder.frames <= 12 and recorder.missed == 30 - recorder.frames
 
 
+def test_a_recording_that_nobody_closes_ends_with_the_process(tmp_path):
+    """An error of a program must not keep it running for ever."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from test_live import Recorder, live_frame\n"
+        "recorder = Recorder('out.mp4', fps=25)\n"
+        "for index in range(10): recorder.put(live_frame(index * 0.04))\n"
+        "sys.exit('an error')\n"
+    )
+    done = processes.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 1 and done.stderr == "an error\n"
+    assert len(times_of(tmp_path / "out.mp4")) == 10
+
+
 @pytest.fixture
 def recording(tmp_path):
     """A process that records a loop; gives it once its file grows."""
