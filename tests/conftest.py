@@ -32,7 +32,6 @@ ROOT = Path(__file__).parent.parent
 # threads. What waits again in a `finally` is interrupted again every so often; where that does not
 # help, as in C code that never comes back, the run ends, and tells where it was.
 AGAIN_SECONDS = 30
-TEARDOWN_SECONDS = 120
 C_CODE_SECONDS = 120
 EXIT_SECONDS = 120
 _ALARM = pytest.StashKey()
@@ -54,31 +53,31 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_timeout_set_timer(item, settings):
     result = yield
     if settings.method == "signal":
-        item.stash[_ALARM] = signal.getsignal(signal.SIGALRM)
-        set_clocks(item, settings.timeout)
+        item.stash[_ALARM] = settings.timeout, signal.getsignal(signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return result
 
 
-@pytest.hookimpl(wrapper=True, optionalhook=True)
-def pytest_timeout_cancel_timer():
-    faulthandler.cancel_dump_traceback_later()
-    return (yield)
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item):
-    # a failure has stopped the clocks, and what it leaves behind is what hangs
-    if _ALARM in item.stash:
-        signal.signal(signal.SIGALRM, item.stash[_ALARM])
-        set_clocks(item, TEARDOWN_SECONDS)
-    return (yield)
-
-
-def set_clocks(item, seconds):
+def pytest_runtest_call(item):
+    # The plugin's clock, as pytest's own, stops at the first failure, while what that has left
+    # behind is what hangs; and none must strike while pytest itself is at work, which ends the run.
+    if _ALARM not in item.stash:
+        return (yield)
+    seconds, alarm = item.stash[_ALARM]
+    signal.signal(signal.SIGALRM, alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
     faulthandler.dump_traceback_later(
         seconds + C_CODE_SECONDS, exit=True, file=item.config.stash[_STDERR]
     )
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+
+
+pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

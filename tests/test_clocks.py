@@ -74,7 +74,7 @@ def run(tmp_path):
 
     def run(code, last_seconds):
         text = (HERE / "conftest.py").read_text()
-        for name in ("AGAIN", "TEARDOWN", "C_CODE", "EXIT"):
+        for name in ("AGAIN", "C_CODE", "EXIT"):
             assert f"\n{name}_SECONDS = " in text
             seconds = last_seconds if name in ("C_CODE", "EXIT") else 1
             text = text.replace(f"\n{name}_SECONDS = ", f"\n{name}_SECONDS = {seconds}  # ")
