@@ -67,7 +67,7 @@ def compiled(plans, capability):
         # in parts, as each of them compiles for a minute on a busy machine
         (90, ["realtime", "rows", "float16", "small"]),
         (90, ["larger", "exact rows", "float32"]),
-        (90, ["paper", "odd"]),
+        (90, ["paper", "odd", "rows"]),
     ],
 )
 def test_kernels_compile_without_spills(capability, plans):
