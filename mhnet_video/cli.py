@@ -323,13 +323,24 @@ def _info_lines(info: "Info") -> list[str]:
         size = f"{model.size_bytes / 1e6:.1f} MB"
         lines.append(f"{model.name:<14} {size}, {model.description}")
         if model.training:
-            how = ", ".join(f"{key} {value}" for key, value in model.training.items())
-            lines += textwrap.wrap(f"trained with {how}", 100, initial_indent="  ")
+            lines.append(f"{'':<14} {_history(model.training)}")
     if not info.models:
         lines.append("no models: give --weights FILE")
     encoders = ", ".join(info.encoders)
     lines += ["", *textwrap.wrap(f"encoders that open here: {encoders}", 100)]
     return lines
+
+
+def _history(training: dict[str, Any]) -> str:
+    """How weights were trained, over all stages of which each began with the one before."""
+    from mhnet_video.notes import counted
+
+    stages = [training]
+    while before := stages[-1].get("before"):
+        stages.append(before)
+    minutes, steps = (sum(stage.get(key, 0) for stage in stages) for key in ("minutes", "steps"))
+    what = counted(len(stages), "stage")
+    return f"trained for {minutes:.0f} minutes, {steps:,} steps in {what}; --json has the settings"
 
 
 def _bench(words: list[str]) -> int:

@@ -32,7 +32,9 @@ QUILT_SHARE = 0.75
 The channel attention's means are those of a whole frame, in which rain is seen in some parts more
 than in others: a network trained on pictures that are rainy all over takes a frame with a dry half
 for dry, and leaves the rain in the other."""
-DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.14
+TURNED_SHARE = 0.2
+"""Windows turned by a quarter."""
+DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.24
 """Windows without rain, of those with several frames and of the others: before a fixed camera a dry
 road stands still, and its markings must not pass for streaks of a picture."""
 
@@ -155,7 +157,9 @@ class _Windows:
                 clean[neighbours] = self._grade(self._scene(random), random)[:1]
         elif kind < STILL_SHARE + CUT_SHARE + STRANGER_SHARE + COPY_SHARE and middle:
             copied = middle + 2 * int(random.integers(2)) - 1
-        if random.random() < 0.04:  # phones held sideways whose files do not say so
+        # phones held sideways whose files do not say so; and boards and rails that lie are made
+        # upright ones, which must not pass for streaks
+        if random.random() < TURNED_SHARE:
             clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
         return Window(clean.contiguous(), int(random.integers(1 << 62)), copied)
 

@@ -315,6 +315,10 @@ def test_info_lists_what_is_here(capsys):
     assert "encoders that open here: " in out
     for model in found["models"]:
         assert model["name"] in out
+        steps, stage = 0, model["training"]
+        while stage:
+            steps, stage = steps + stage["steps"], stage.get("before")
+        assert f"{steps:,} steps" in out
 
 
 def test_progress_bar_counts_and_guesses(capsys):
