@@ -20,8 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import torch
 
@@ -45,17 +44,10 @@ class Compiler:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by close
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End it, and all that it has started."""
         self._end()
         self._said.close()
 

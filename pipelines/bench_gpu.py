@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -180,23 +180,24 @@ def _files(
             if not is_right(found.planes, frames, _CHECKED, network):
                 yield {"network": name, "size": [width, height], "failed": "wrong result"}
                 continue
+            log.lines.clear()
+            alone = {
+                "decode_fps": _decode_fps(clip, restorer.gpu),
+                "restore_fps": _restore_fps(frames, restorer),
+            }
+            said = list(log.lines)
             for encoder in encoders:
-                log.lines.clear()
+                log.lines[:] = said
                 row: dict[str, Any] = {"network": name, "size": [width, height]}
                 row |= {"encoder": encoder, "engine": restorer.engine.name}
                 config = RestoreConfig(encoder=encoder, overwrite=True)
-                alone = {
-                    "decode_fps": _decode_fps(clip, restorer.gpu),
-                    "restore_fps": _restore_fps(frames, restorer),
-                    "encode_fps": _encode_fps(frames, clip, out, encoder),
-                }
-                row |= alone
+                row |= alone | {"encode_fps": _encode_fps(frames, clip, out, encoder)}
                 for key, strength in (("fps", 1.0), ("codecs_fps", 0.0)):
                     restorer.strength = strength
                     row[key] = _steady_fps(clip, out, config, restorer)
                 restorer.strength = 1.0
                 # the time of the slowest stage over that of all of them together
-                row["overlap"] = row["fps"] / min(alone.values())
+                row["overlap"] = row["fps"] / min(*alone.values(), row["encode_fps"])
                 row["log"] = list(log.lines)
                 yield row
     logging.getLogger("mhnet_video").removeHandler(log)
@@ -306,7 +307,7 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
         next((row for row in figures["networks"] if row["network"] == name), {})
         for name in (names[0], names[-1])
     ]
-    with compiler(dry) as asked:
+    with closing(compiler(dry)) as asked:
         for _ in add_compiled(figures["kernels"], asked, 0.25, deadline - seconds / 6):
             save("kernels", figures["kernels"])
         for _ in add_compiled(few, asked, 0.75, deadline):

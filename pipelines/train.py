@@ -97,9 +97,9 @@ class BorrowedMeans(torch.nn.Module):
             elif isinstance(module, FeatureFusion):
                 module.conv_du.register_forward_pre_hook(lambda _, means: self(means[0]))
 
-    def draw(self, step: int, like: Tensor) -> None:
+    def draw(self, seed: int, like: Tensor) -> None:
         """Choose how much a step's pictures borrow: half of them nothing, the others 0 to 1."""
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(seed)
         uniform = torch.rand(2, len(like), 1, 1, 1, generator=generator)
         self.share = ((uniform[0] < BORROWED_SHARE) * uniform[1]).to(like.device)
 

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -193,7 +193,7 @@ for line in sys.stdin:
 def answers(monkeypatch, tmp_path):
     """A compiler that does what a row's name says, and where it notes its helper."""
     monkeypatch.setattr(bench_compile, "_LEAST_SECONDS", 0.5)
-    with Compiler([sys.executable, "-c", ANSWERS, str(tmp_path / "helper")]) as made:
+    with closing(Compiler([sys.executable, "-c", ANSWERS, str(tmp_path / "helper")])) as made:
         yield made, tmp_path / "helper"
 
 
@@ -247,7 +247,7 @@ def test_a_row_has_a_share_of_the_time():
 def test_the_compiler_has_no_helpers():
     """Inductor's would hold the output open when their parent is gone."""
     code = "import json, os, sys; sys.stdin.readline(); print(json.dumps(dict(os.environ)))"
-    with Compiler([sys.executable, "-c", code]) as asked:
+    with closing(Compiler([sys.executable, "-c", code])) as asked:
         told = asked.ask({}, 60)
         assert told["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
         assert os.getpgid(asked._process.pid) != os.getpgid(0)
