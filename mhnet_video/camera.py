@@ -42,8 +42,9 @@ _OPEN_SECONDS = 15.0
 # picture that it held back, and waits once more
 _SILENT_SECONDS = 4.0
 _SILENT_FRAMES = 8
-# packets in a row that cannot be decoded: a camera that lost its key frame sends another one
-_MAX_FAILURES = 60
+# packets in a row that cannot be decoded, and for how long: no loss, but another codec
+_MIN_FAILURES = 8
+_FAILING_SECONDS = 0.75
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 1.0, 30.0
 _PAUSE_SHARE = 1 / 8
 _LOOK_SECONDS = 0.25
@@ -310,7 +311,8 @@ class Camera:
                 return
             if self.address.kind == "file":
                 break
-            self._wait(why_not_opened(self.address, error), now, pause_after(now - away_since))
+            pause = 0.0 if connection.is_other else pause_after(now - away_since)
+            self._wait(why_not_opened(self.address, error), now, pause)
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
@@ -395,8 +397,11 @@ class _Connection:
         self.is_wanted = True
         self.is_done = False
         self.error: Exception | None = None
+        self.is_other = False
+        """Whether packets come, yet of another codec than it was opened for."""
         self.pictures = 0
         self._failures = 0
+        self._failing_since = 0.0
         self._alive_at = time.monotonic()
         self._longest = 0.0
         self._size, self._max_fps, self._loop = camera.limits
@@ -503,8 +508,13 @@ class _Connection:
         except (FFmpegError, ValueError):
             self._camera.damaged += 1
             self._failures += 1
-            if self.pictures and self._failures >= _MAX_FAILURES:
-                # not damage but another codec, which only opening anew finds out
+            now = time.monotonic()
+            if self._failures == 1:
+                self._failing_since = now
+            is_long = now - self._failing_since >= _FAILING_SECONDS
+            self.is_other = self.pictures > 0 and is_long and self._failures >= _MIN_FAILURES
+            if self.is_other:
+                # which only opening anew finds out
                 raise
             return []
 

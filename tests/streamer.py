@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -133,6 +134,8 @@ def main() -> None:
     def stream(target: Any) -> None:
         send(target, (width, height), options.fps, options.codec, options.seconds)
 
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     url = urlsplit(options.url)
     if url.scheme == "http":
         serve(url.port or 80, url.path, stream, options.status)

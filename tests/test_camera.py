@@ -5,6 +5,7 @@ import errno
 import itertools
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -42,7 +43,9 @@ def free_port(kind=socket.SOCK_STREAM):
 @pytest.fixture
 def sender():
     """Starts processes that stream."""
-    return lambda url, *words: processes.start([sys.executable, str(STREAMER), url, *words])
+    return lambda url, *words, **options: processes.start(
+        [sys.executable, str(STREAMER), url, *words], **options
+    )
 
 
 def url_pair(kind):
@@ -199,16 +202,16 @@ def test_a_stream_that_is_killed_and_comes_back_changed(kind, sender):
         first.wait(30)
         killed = time.monotonic()
         frames_for(camera, 1.2)
+        second = sender(target, "--size", "96x64", "--codec", "mpeg2video", stdout=subprocess.PIPE)
+        assert second.stdout.readline()
         returned = time.monotonic()
-        sender(target, "--size", "96x64", "--codec", "mpeg2video")
         while True:
             got = frames_for(camera, 20, wanted=1)
             assert got, camera.trouble
             if got[0].frames[0].width == 96:
                 break
         back = time.monotonic()
-        # its process takes a while to start; over UDP nobody says that it is another stream
-        assert back - returned < (12 if kind == "udp" else 6)
+        assert back - returned < 3
         elapsed = (got[0].frames[0].pts - begin) / 1e6
         assert elapsed > returned - killed
         assert camera.reconnects == 1 and camera.trouble == ""
