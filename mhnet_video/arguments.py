@@ -22,7 +22,7 @@ _TRAIN_HELP = {
     "batch": "pictures of a step",
     "crop": "side of the training pictures, in pixels, at first",
     "final_crop": "side of the training pictures later on",
-    "learning_rate": "of AdamW, at its highest",
+    "learning_rate": "at its highest",
     "seed": "of the weights and of the rain",
     "device": "auto, cpu, cuda or cuda:N",
     "init": "model or weights file to begin with, of these sizes or smaller",

@@ -1,5 +1,6 @@
 """Training pairs and the training loop, on footage made here."""
 
+import copy
 import csv
 import itertools
 import os
@@ -19,6 +20,7 @@ from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.network import MHNet, NAFBlock, NetworkConfig
 from mhnet_video.pipelines.train import (
     BorrowedMeans,
+    Optimizer,
     _Batches,
     _Team,
     edge_loss,
@@ -218,6 +220,47 @@ def settings(footage_dir, output, **changes):
     return TrainConfig(
         data=str(footage_dir), output=str(output), device="cpu", **{**values, **changes}
     )
+
+
+def small_network():
+    torch.manual_seed(0)
+    sizes = {"width": 8, "frames": 3, "patch": 2, "encoder_blocks": (1, 0, 0, 0)}
+    network = MHNet(NetworkConfig(**sizes, decoder_blocks=(0,) * 4, group_blocks=(1, 0, 0, 0)))
+    network = network.to(memory_format=torch.channels_last)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return network
+
+
+def test_steps_of_matrices_are_as_large_in_all_directions():
+    network = small_network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    Optimizer(network, 1.0).step(0.01)
+    mixing = 0
+    for name, parameter in network.named_parameters():
+        change = before[name] - parameter.detach()
+        if parameter.ndim == 4 and min(parameter.shape[:2]) > 1:
+            mixing += 1
+            matrix = (change - 0.01 * 1e-4 * before[name]).flatten(1)
+            sizes = torch.linalg.svdvals(matrix) / (0.01 * 0.2 * max(matrix.shape) ** 0.5)
+            assert float(sizes.min()) > 0.3 and float(sizes.max()) < 1.3, name
+        else:  # Adam's first step is the rate, with the gradient's sign
+            expected = 0.01 * parameter.grad.sign()
+            torch.testing.assert_close(change, expected, rtol=1e-3, atol=1e-6)
+    assert mixing > 20
+
+
+def test_an_optimizer_goes_on_where_another_was():
+    networks = [small_network(), small_network()]
+    first = Optimizer(networks[0], 0.01)
+    first.step(0.01)
+    networks[1].load_state_dict(networks[0].state_dict())
+    second = Optimizer(networks[1], 0.5)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for optimizer in (first, second):
+        optimizer.step(0.02)
+    for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
