@@ -118,22 +118,24 @@ class Optimizer:
 
     Args:
         network: What is trained, its memory in channels-last order.
-        rate: The learning rate, the same for both.
     """
 
-    def __init__(self, network: torch.nn.Module, rate: float) -> None:
-        mixing = [p for p in network.parameters() if p.ndim == 4 and min(p.shape[:2]) > 1]
-        others = [p for p in network.parameters() if not any(p is q for q in mixing)]
+    def __init__(self, network: torch.nn.Module) -> None:
+        mixing: list[Tensor] = []
+        others: list[Tensor] = []
+        for parameter in network.parameters():
+            mixes = parameter.ndim == 4 and min(parameter.shape[:2]) > 1
+            (mixing if mixes else others).append(parameter)
         # PyTorch's takes matrices only: it gets views of the weights' memory
         matrices = [_rows(weights.detach()).view(len(weights), -1) for weights in mixing]
         self._pairs = list(zip(matrices, mixing, strict=True))
         self._parts: tuple[Any, ...] = (
-            torch.optim.Muon(matrices, lr=rate, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.Adam(others, lr=rate, betas=(0.9, 0.95), fused=True),
+            torch.optim.Muon(matrices, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Adam(others, betas=(0.9, 0.95), fused=True),
         )
 
     def step(self, rate: float) -> None:
-        """Change the parameters by their gradients."""
+        """Change the parameters by their gradients; the learning rate is the same for both."""
         for matrix, weights in self._pairs:
             matrix.grad = None if weights.grad is None else _rows(weights.grad).flatten(1)
         for part in self._parts:
@@ -233,7 +235,7 @@ def train(
     if config.minutes >= COMPILED_MINUTES and (device.type == "cuda" or _has_compiler()):
         # of two sizes at most; a program for any size fails to build in some versions of PyTorch
         compute = torch.compile(compute, dynamic=False)
-    optimizer = Optimizer(network, config.learning_rate)
+    optimizer = Optimizer(network)
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seen, spent = 0, 0, 0.0
 

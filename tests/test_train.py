@@ -235,7 +235,7 @@ def small_network():
 def test_steps_of_matrices_are_as_large_in_all_directions():
     network = small_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    Optimizer(network, 1.0).step(0.01)
+    Optimizer(network).step(0.01)
     mixing = 0
     for name, parameter in network.named_parameters():
         change = before[name] - parameter.detach()
@@ -252,10 +252,10 @@ def test_steps_of_matrices_are_as_large_in_all_directions():
 
 def test_an_optimizer_goes_on_where_another_was():
     networks = [small_network(), small_network()]
-    first = Optimizer(networks[0], 0.01)
+    first = Optimizer(networks[0])
     first.step(0.01)
     networks[1].load_state_dict(networks[0].state_dict())
-    second = Optimizer(networks[1], 0.5)
+    second = Optimizer(networks[1])
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for optimizer in (first, second):
         optimizer.step(0.02)
