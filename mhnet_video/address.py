@@ -235,6 +235,12 @@ def why_not_opened(address: Address, error: Exception) -> str:
     return f"{name} gives no pictures: {_reason(error)}."
 
 
+def is_unanswered(address: Address, error: Exception) -> bool:
+    """Whether nobody was there who could be disturbed by trying again soon."""
+    listens = _scheme(address.url) in ("udp", "rtp") or "listen" in urlsplit(address.url).query
+    return listens or getattr(error, "errno", None) in _UNANSWERED
+
+
 def is_hopeless(address: Address, error: Exception) -> bool:
     """Whether opening a source again later would fail in the same way."""
     if address.kind in ("camera", "file"):
@@ -242,6 +248,8 @@ def is_hopeless(address: Address, error: Exception) -> bool:
     return isinstance(error, _HOPELESS)
 
 
+# the last is that of a name that is not known
+_UNANSWERED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EIO)
 _HOPELESS = (
     ProtocolNotFoundError,
     HTTPUnauthorizedError,

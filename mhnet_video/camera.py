@@ -1,8 +1,9 @@
 """Pictures of a live source as they come, across whatever happens to the source.
 
 A thread of its own reads and decodes, and never waits for anybody: who asks gets the newest
-picture, and those that nobody asked for in time are dropped and counted. When the source fails,
-hangs or disappears, it is opened again, after pauses that grow with the time it has been away.
+picture, and beside it those that were passed over, which a recording wants. When the source fails,
+hangs or disappears, it is opened again: every second where nobody answers, and where somebody does,
+after pauses that grow with the time for which it has failed.
 """
 
 import gc
@@ -23,7 +24,7 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from mhnet_video.address import SOCKET_SECONDS, Address, is_hopeless, why_not_opened
+from mhnet_video.address import SOCKET_SECONDS, Address, is_hopeless, is_unanswered, why_not_opened
 from mhnet_video.decoding import FrameMaker
 from mhnet_video.errors import MHNetVideoError, ReadError
 from mhnet_video.frame import Frame
@@ -32,7 +33,8 @@ from mhnet_video.visitor import KEY_TAG, Visitors
 TIME_BASE = Fraction(1, 1_000_000)
 """Unit of the times of live frames, in seconds."""
 
-_KEPT = 8
+# how many bytes of pictures may wait for somebody who asks
+_MAX_KEPT_BYTES = 256 << 20
 # how many frames may wait to be restored in turn before the newest is taken: one, so that a
 # little unevenness drops nothing
 _MAX_BACKLOG = 2
@@ -54,9 +56,9 @@ _LATE_SECONDS = 1.0
 _UNTIMED = {"mpjpeg", "mjpeg", "mjpeg_2000", "h264", "hevc", "image2pipe", "jpeg_pipe", "rawvideo"}
 
 
-def pause_after(away_seconds: float) -> float:
-    """How long to wait before a source that has been away so long is tried again, in seconds."""
-    return min(max(away_seconds * _PAUSE_SHARE, _MIN_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
+def pause_after(failing_seconds: float) -> float:
+    """How long to wait before what has failed for so long is tried again, in seconds."""
+    return min(max(failing_seconds * _PAUSE_SHARE, _MIN_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
 
 
 class CaptureClock:
@@ -117,6 +119,8 @@ class Window:
     captured: Captured
     skipped: int
     """Pictures between the one asked for before and this one."""
+    skipped_frames: tuple[Frame, ...]
+    """Those, in order; where there was no room to keep them all, the first ones are missing."""
 
 
 class Camera:
@@ -161,7 +165,8 @@ class Camera:
         self._loop = loop
         self._ahead, self._behind = ahead, behind
         self._changed = threading.Condition()
-        self._kept: deque[Captured] = deque(maxlen=_KEPT + ahead + behind)
+        self._kept: deque[Captured] = deque()
+        self._kept_bytes = 0
         self._last_number = -1
         self._run = 0
         self._is_closed = False
@@ -215,9 +220,16 @@ class Camera:
         chosen = kept[place]
         around = kept[max(0, place - self._behind) : place + self._ahead + 1]
         near = [each for each in around if each.run == chosen.run]
-        skipped = chosen.number - self._last_number - 1
+        count = chosen.number - self._last_number - 1
+        passed = tuple(each.frame for each in kept[:place] if each.number > self._last_number)
         self._last_number = chosen.number
-        return Window(tuple(each.frame for each in near), near.index(chosen), chosen, skipped)
+        while self._kept[0].number < min(chosen.number, chosen.number + 1 - self._behind):
+            self._forget()  # no later picture has it as a neighbour
+        frames = tuple(each.frame for each in near)
+        return Window(frames, near.index(chosen), chosen, count, passed)
+
+    def _forget(self) -> None:
+        self._kept_bytes -= self._kept.popleft().frame.num_bytes
 
     def _is_ready(self, kept: Sequence[Captured], place: int) -> bool:
         """Whether the pictures after one are there, or will never be."""
@@ -291,7 +303,7 @@ class Camera:
 
     def _supervise(self) -> None:
         """Connect, watch, and connect again."""
-        away_since: float | None = None
+        failing_since: float | None = None
         was_there = False
         while not self._is_closed:
             connection = _Connection(self, self.address)
@@ -302,8 +314,7 @@ class Camera:
                 break
             now = time.monotonic()
             if connection.pictures:
-                was_there, away_since = True, None
-            away_since = now if away_since is None else away_since
+                was_there, failing_since = True, None
             if not was_there and is_hopeless(self.address, error):
                 with self._changed:
                     self._error = ReadError(why_not_opened(self.address, error))
@@ -311,7 +322,12 @@ class Camera:
                 return
             if self.address.kind == "file":
                 break
-            pause = 0.0 if connection.is_other else pause_after(now - away_since)
+            if is_unanswered(self.address, error):
+                failing_since = None
+            elif failing_since is None:
+                failing_since = now
+            failing_seconds = now - failing_since if failing_since is not None else 0.0
+            pause = 0.0 if connection.is_other else pause_after(failing_seconds)
             self._wait(why_not_opened(self.address, error), now, pause)
         with self._changed:
             self._is_over = True
@@ -362,6 +378,10 @@ class Camera:
             pts = round((taken - self._begin) / TIME_BASE)
             frame = replace(_without_picture(frame), pts=pts, time_base=TIME_BASE, duration=0)
             self._kept.append(Captured(frame, self.captured, self._run, arrival))
+            self._kept_bytes += frame.num_bytes
+            least = self._behind + _MAX_BACKLOG + self._ahead
+            while self._kept_bytes > _MAX_KEPT_BYTES and len(self._kept) > least:
+                self._forget()
             self.captured += 1
             self._changed.notify_all()
 

@@ -235,7 +235,7 @@ def _live_summary(report: "LiveReport") -> list[str]:
     if report.recorded:
         lines.append(f"  recorded: {', '.join(report.recorded)}")
     if report.missed:
-        lines.append(f"  not recorded: {report.missed} frames, the disk was too slow")
+        lines.append(f"  not recorded: {report.missed} frames, this machine was too slow")
     if report.forwarded:
         lines.append(f"  sent: {report.forwarded} frames")
     return lines

@@ -157,6 +157,9 @@ class LiveFrame:
     """When it was taken, in seconds since 1970."""
     arrival: float
     """When it arrived, on the clock of `time.monotonic`, in seconds."""
+    skipped: tuple[Frame, ...] = ()
+    """The frames between the one before and this one, as they came, for which there was no time;
+    where more than 256 MiB came, the last of them."""
 
     @property
     def latency_seconds(self) -> float:
@@ -279,7 +282,9 @@ class Live:
         self._size = after.upright_size
         captured = window.captured
         taken = self._camera.wall_begin + float(frame.pts * frame.time_base)
-        live = LiveFrame(frame, after, captured.number, taken, captured.arrival)
+        live = LiveFrame(
+            frame, after, captured.number, taken, captured.arrival, window.skipped_frames
+        )
         self._restored_meter.note(time.monotonic(), live.latency_seconds)
         return live
 

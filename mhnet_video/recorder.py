@@ -79,7 +79,7 @@ class _Queue:
         self.missed = 0
 
     def put(self, frame: Frame) -> None:
-        size = _size(frame)
+        size = frame.num_bytes
         with self._changed:
             if self._waiting and self._bytes + size > self._max_bytes:
                 self.missed += 1
@@ -95,7 +95,7 @@ class _Queue:
             if not self._waiting:
                 return None
             frame = self._waiting.popleft()
-            self._bytes -= _size(frame)
+            self._bytes -= frame.num_bytes
             return frame
 
     def clear(self) -> None:
@@ -117,10 +117,6 @@ class _Queue:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-
-
-def _size(frame: Frame) -> int:
-    return sum(plane.nbytes for plane in frame.planes)
 
 
 class _File:

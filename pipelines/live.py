@@ -39,7 +39,7 @@ class LiveReport:
     recorded: tuple[str, ...]
     """The files that were recorded."""
     missed: int
-    """Restored frames that were not recorded because the disk was too slow."""
+    """Frames that were not recorded because this machine was too slow."""
     forwarded: int
     """Frames that were sent on."""
     interrupted: bool
@@ -125,6 +125,8 @@ class _Run:
         self._recorders: list[Recorder] = []
         self._recorder: Recorder | None = None
         self._is_to_record = outputs.record is not None
+        # frames that a recording should have and nobody could keep
+        self._lost = 0
         self._forwarder: Forwarder | None = None
         self._page: Page | None = None
         self._hint_until = float("inf")
@@ -184,7 +186,7 @@ class _Run:
         return LiveReport(
             statistics=statistics,
             recorded=tuple(name for each in self._recorders for name in each.files),
-            missed=sum(recorder.missed for recorder in self._recorders),
+            missed=self._lost + sum(recorder.missed for recorder in self._recorders),
             forwarded=self._forwarder.frames if self._forwarder is not None else 0,
             interrupted=is_interrupted,
         )
@@ -192,6 +194,7 @@ class _Run:
     # the thread that restores
 
     def _restore(self) -> None:
+        next_number = 0
         try:
             for frame in self._live:
                 self._frames.put(frame)
@@ -201,7 +204,11 @@ class _Run:
                         self._recorders.append(self._recorder)
                     recorder = self._recorder
                 if recorder is not None:
-                    recorder.put(frame.after)
+                    # what there was no time for is recorded as it came: nothing is missing
+                    for each in (*frame.skipped, frame.after):
+                        recorder.put(each)
+                    self._lost += frame.number - next_number - len(frame.skipped)
+                next_number = frame.number + 1
                 if self._outputs.output is not None and self._forwarder is None:
                     fps = self._live.statistics.source_fps
                     self._forwarder = Forwarder(self._outputs.output, fps=fps)

@@ -23,6 +23,7 @@ from mhnet_video.address import (
     Address,
     formats_in,
     is_hopeless,
+    is_unanswered,
     list_cameras,
     resolve_address,
     why_not_opened,
@@ -130,7 +131,7 @@ def test_a_loop_goes_on_with_rising_times(tmp_path):
 def test_a_slow_consumer_gets_the_newest(tmp_path):
     clip = Clip(video=(Video(times=every(20, 60)),)).make(tmp_path)
     with file_camera(clip) as camera:
-        ages, numbers, skipped = [], [], 0
+        ages, numbers, skipped, all_times = [], [], 0, []
         while True:
             try:
                 window = camera.newest(1)
@@ -140,9 +141,15 @@ def test_a_slow_consumer_gets_the_newest(tmp_path):
             ages.append(time.monotonic() - window.captured.arrival)
             numbers.append(window.captured.number)
             skipped += window.skipped
+            assert len(window.skipped_frames) == window.skipped
+            every_one = (*window.skipped_frames, window.captured.frame)
+            all_times += [frame.pts for frame in every_one]
             time.sleep(0.1)
     assert 8 <= len(numbers) <= 20
     assert len(numbers) + skipped == numbers[-1] + 1
+    # those passed over come with the next one, each at its own time
+    steps = np.diff(all_times) / 1e6
+    assert len(all_times) == 60 and steps.min() > 0.015 and steps.max() < 0.025
     # a frame time for the neighbour, another for the turn, and no more as time goes by
     assert sorted(ages)[len(ages) // 2] < 0.06
 
@@ -161,6 +168,24 @@ def test_a_little_unevenness_drops_nothing():
             while True:
                 got.append(camera.newest(0).captured.number)
         assert got == expected
+
+
+def test_a_consumer_that_hangs_does_not_fill_the_memory(monkeypatch):
+    camera = Camera(Address("nothing", "udp://127.0.0.1:9", "network"), ahead=1, behind=1)
+    camera.close()
+    clip = av.VideoFrame(16, 16, "gray")
+    frame = mhnet_video.camera.FrameMaker(mhnet_video.camera.TIME_BASE, 25).frame(clip)
+    monkeypatch.setattr(mhnet_video.camera, "_MAX_KEPT_BYTES", 10 * frame.num_bytes)
+    for _ in range(3):
+        begin = camera.captured
+        for _ in range(100):
+            camera.take(frame, 0.0, camera.captured * 0.04, is_new_run=False)
+        window = camera.newest(0)
+        assert window.captured.number == camera.captured - 1 and window.index == 1
+        assert window.skipped == camera.captured - 1 - begin
+        assert len(window.skipped_frames) == 9 and len(window.frames) == 2
+        assert window.frames[0] is window.skipped_frames[-1]
+    assert len(camera._kept) <= 2
 
 
 def test_rates_and_sizes_of_files_are_brought_down(tmp_path):
@@ -298,7 +323,38 @@ def test_a_server_that_is_not_up_yet_is_waited_for():
         assert camera.reconnects == 0
 
 
-def test_pauses_grow_with_the_time_away():
+def test_a_host_that_was_long_gone_is_found_soon(monkeypatch):
+    """Where nobody answers, nobody is bothered, and the pauses need not grow."""
+    monkeypatch.setattr(mhnet_video.camera, "pause_after", lambda failing: 1 + 1000 * failing)
+    port = free_port()
+    with Camera(resolve_address(f"tcp://127.0.0.1:{port}")) as camera:
+        time.sleep(3.5)
+        assert "refuses the connection" in camera.trouble
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.settimeout(2)
+            server.accept()[0].close()
+            # one that answers, and then gives nothing, is left alone for longer
+            server.settimeout(3)
+            server.accept()[0].close()
+            with pytest.raises(TimeoutError):
+                server.accept()
+
+
+def test_who_is_bothered_by_trying_again():
+    refused, silent = ConnectionRefusedError(errno.ECONNREFUSED, "x"), TimeoutError()
+    gone = OSError(errno.EHOSTUNREACH, "x")
+    for url, error, expected in [
+        ("rtsp://cam/1", refused, True),
+        ("rtsp://cam/1", gone, True),
+        ("rtsp://cam/1", silent, False),
+        ("http://cam/1", ConnectionResetError("the stream has ended"), False),
+        ("udp://0.0.0.0:9", silent, True),
+        ("tcp://0.0.0.0:9?listen=1", silent, True),
+    ]:
+        assert is_unanswered(resolve_address(url), error) is expected
+
+
+def test_pauses_grow_with_the_time_of_failing():
     assert pause_after(0) == pause_after(8) == 1
     assert pause_after(16) == 2
     assert pause_after(10_000) == 30

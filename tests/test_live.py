@@ -20,6 +20,7 @@ from clips import Clip, Video, every, uneven
 from standin import LiveStandIn, inverted
 from test_camera import free_port
 
+import mhnet_video.camera
 import mhnet_video.live
 from mhnet_video.cli import main
 from mhnet_video.config import LiveConfig, LiveOutputs
@@ -448,15 +449,42 @@ def test_a_run_records_all_and_reports(tmp_path, standin, monkeypatch):
     assert report.recorded == ("out.mp4",) and report.missed == 0 and not report.interrupted
     frames = report.statistics.frames
     assert frames + report.statistics.dropped == 20
-    # each frame that was restored, at its own time
-    recorded = np.array(times_of("out.mp4"))
-    assert len(recorded) == frames
+    # each frame at its own time
     real = np.subtract(uneven(20), uneven(20)[0]) / 1000
-    offsets = recorded[:, None] - (real - real[-frames])[None]
-    assert np.abs(offsets).min(axis=1).max() < 0.005
+    assert np.abs(np.subtract(times_of("out.mp4"), real)).max() < 0.005
     assert any(text.startswith("restoring with realtime: ") for text in said)
     with pytest.raises(WriteError, match="exists already"):
         run_live(clip, LiveConfig(), replace(QUIET, record="out.mp4"))
+
+
+def test_what_there_was_no_time_for_is_recorded_as_it_came(tmp_path, standin):
+    standin.seconds = 0.1
+    clip = make_clip(tmp_path, every(20, 100), rate=50)
+    out = tmp_path / "out.mp4"
+    report = run_live(clip, LiveConfig(scale=1.0), replace(QUIET, record=str(out)))
+    frames, dropped = report.statistics.frames, report.statistics.dropped
+    assert 12 <= frames <= 24 and dropped == 100 - frames and report.missed == 0
+    steps = np.diff(times_of(out))
+    assert len(steps) == 99 and steps.min() > 0.015 and steps.max() < 0.025
+    restored = 0
+    with av.open(clip) as source, av.open(str(out)) as recording:
+        both = zip(source.decode(video=0), recording.decode(video=0), strict=True)
+        for before, after in both:
+            wanted, got = (each.to_ndarray(format="gray").astype(float) for each in (before, after))
+            is_restored = np.abs(255 - wanted - got).mean() < np.abs(wanted - got).mean()
+            error = np.abs((255 - wanted if is_restored else wanted) - got).mean()
+            assert error < 6
+            restored += is_restored
+    assert restored == frames
+
+
+def test_frames_that_nobody_could_keep_are_told(tmp_path, standin, monkeypatch):
+    monkeypatch.setattr(mhnet_video.camera, "_MAX_KEPT_BYTES", 8 * 64 * 48 * 3 // 2)
+    standin.seconds = 0.4
+    clip = make_clip(tmp_path, every(20, 100), rate=50)
+    out = tmp_path / "out.mp4"
+    report = run_live(clip, LiveConfig(scale=1.0), replace(QUIET, record=str(out)))
+    assert report.missed > 20 and len(times_of(out)) + report.missed == 100
 
 
 def test_a_stop_completes_the_recording(tmp_path, standin):
@@ -468,7 +496,8 @@ def test_a_stop_completes_the_recording(tmp_path, standin):
         clip, LiveConfig(loop=True, scale=1.0), replace(QUIET, record=str(out)), stop=stop
     )
     assert report.interrupted
-    assert abs(len(times_of(out)) - report.statistics.frames) <= 1
+    seen = report.statistics.frames + report.statistics.dropped
+    assert abs(len(times_of(out)) - seen) <= 1
 
 
 def test_a_source_that_never_came(tmp_path, standin):
