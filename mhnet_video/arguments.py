@@ -86,7 +86,7 @@ def restore_parser() -> argparse.ArgumentParser:
     )
     add("--compare", action="store_true", help="write before and after side by side")
     add("--sheet", metavar="PNG", help="also save a contact sheet of moments before and after")
-    add("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    add("--overwrite", action="store_true", help="replace an existing OUTPUT or PNG")
     add("--quiet", action="store_true", help="print errors only")
     add(
         "--progress",
@@ -179,6 +179,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the sheet if it exists")
     parser.add_argument("--json", action="store_true", help="print the result for programs")
     return parser
 

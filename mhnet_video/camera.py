@@ -481,7 +481,7 @@ class _Connection:
             time_base = Fraction(stream.time_base or Fraction(1, 90000))
             self._has_clock = container.format.name not in _UNTIMED
             while True:
-                self._maker = FrameMaker(time_base, fps)
+                self._maker = FrameMaker(time_base, fps, codec=stream.codec.name)
                 self._pace = _OwnSpeed() if address.kind == "file" else None
                 self._is_seam = True
                 for packet in container.demux(stream):

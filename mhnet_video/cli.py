@@ -81,6 +81,11 @@ def _restore(words: list[str]) -> int:
         parser.error("standard output is the terminal; pipe it into a file or a program")
     if options.sheet and "-" in (options.source, options.destination):
         parser.error("a contact sheet is made from files, not from a pipe")
+    if options.sheet:
+        from mhnet_video.contact import check_sheet
+
+        paths = options.source, options.destination
+        check_sheet(options.sheet, paths, overwrite=options.overwrite)
     config = RestoreConfig(
         model=options.model,
         weights=options.weights,
@@ -255,6 +260,7 @@ def _evaluate(words: list[str]) -> int:
             engine=options.engine,
             on_progress=on_progress,
             sheet=options.sheet,
+            overwrite=options.overwrite,
         )
     print(_to_json(result.to_dict()) if options.json else "\n".join(_table(result)))
     return 0

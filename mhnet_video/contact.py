@@ -18,6 +18,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from mhnet_video.errors import ReadError, WriteError
+from mhnet_video.sink import check_destination
+from mhnet_video.source import open_source
 
 Picture = NDArray[np.uint8]
 """`[H, W, 3]`, RGB."""
@@ -56,6 +58,30 @@ _GLYPHS = {
     "T": (31, 4, 4, 4, 4, 4, 4),
     "Y": (17, 17, 10, 4, 4, 4, 4),
 }
+
+
+def check_sheet(
+    path: str | PathLike[str],
+    others: Sequence[str | PathLike[str]] = (),
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Find out whether a contact sheet can be saved, before any work is done.
+
+    Args:
+        path: PNG to create.
+        others: What it must not replace in any case.
+        overwrite: Whether another existing file may be replaced.
+
+    Raises:
+        WriteError: It is no PNG's name, a folder, in none, exists, or is one of the others.
+    """
+    name = os.fspath(path)
+    if Path(name).suffix.lower() != ".png":
+        raise WriteError(f"{name} cannot be the contact sheet, which is a PNG; end it in .png.")
+    if os.path.realpath(name) in [os.path.realpath(other) for other in others]:
+        raise WriteError(f"{name} is the input or the output; name another contact sheet.")
+    check_destination(name, overwrite=overwrite)
 
 
 def save_contact_sheet(
@@ -130,7 +156,7 @@ def _busiest_square(before: Picture, after: Picture) -> tuple[int, int, int]:
 
 
 def _duration(path: str | PathLike[str]) -> float:
-    with _open(path) as container:
+    with open_source(path) as container:
         stream = _main_video(container, path)
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
@@ -139,7 +165,7 @@ def _duration(path: str | PathLike[str]) -> float:
 
 def _picture_at(path: str | PathLike[str], seconds: float) -> tuple[float, Picture]:
     """The first frame at or after a time counted from the first frame, and its own time."""
-    with _open(path) as container:
+    with open_source(path) as container:
         stream = _main_video(container, path)
         stream.thread_type = "AUTO"
         base = stream.time_base
@@ -163,13 +189,6 @@ def _frames(container: av.container.InputContainer, stream: VideoStream) -> Iter
         for packet in container.demux(stream):
             with suppress(FFmpegError):
                 yield from packet.decode()
-
-
-def _open(path: str | PathLike[str]) -> av.container.InputContainer:
-    try:
-        return av.open(path, "r")
-    except (OSError, FFmpegError) as error:
-        raise ReadError(f"cannot open {path} for the contact sheet: {error.strerror}") from error
 
 
 def _main_video(container: av.container.InputContainer, path: str | PathLike[str]) -> VideoStream:
@@ -241,4 +260,6 @@ def _save_png(path: Path, picture: Picture) -> None:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         raise WriteError(f"cannot write the contact sheet {path}: {error.strerror}") from error

@@ -49,10 +49,19 @@ class FrameMaker:
         time_base: Length of one unit of their times, in seconds.
         fps: Their nominal rate, for pictures without a time.
         pixel_format: What the pictures would be on the CPU, where a GPU decodes them.
+        codec: FFmpeg's name of the stream's codec.
     """
 
-    def __init__(self, time_base: Fraction, fps: Fraction, pixel_format: str | None = None) -> None:
+    def __init__(
+        self,
+        time_base: Fraction,
+        fps: Fraction,
+        *,
+        pixel_format: str | None = None,
+        codec: str = "",
+    ) -> None:
         self._time_base = time_base
+        self._codec = codec
         self._pixel_format = pixel_format
         self._step = max(1, round(1 / (fps * time_base)))
         self._next_pts = 0
@@ -83,7 +92,7 @@ class FrameMaker:
             pts = self._next_pts
         self._next_pts = pts + (picture.duration or self._step)
         is_full = picture.color_range == _FULL_RANGE or "yuvj" in name
-        display_matrix = _display_matrix(picture)
+        display_matrix = _display_matrix(picture, self._codec)
         frame = Frame(
             planes=planes,
             layout=layout,
@@ -94,7 +103,7 @@ class FrameMaker:
             rotation=_rotation(display_matrix),
             duration=picture.duration or 0,
             tags={
-                "decoded": Decoded(planar, planes),
+                "decoded": Decoded(planar, planes, self._codec),
                 "pixel_format": name,
                 "color_range": _FULL_RANGE if is_full else picture.color_range,
                 "colorspace": picture.colorspace,
@@ -133,9 +142,15 @@ class Decoder:
         """Packets and frames lost so far."""
         self._expected = 0
         self._hardware: HardwareDecoder | None = None
-        self._maker = FrameMaker(self.time_base, fps)
+        self._maker = self._new_maker()
         self._read_packets = 0
         self._read_bytes = 0
+
+    def _new_maker(self) -> FrameMaker:
+        stream = self.stream
+        return FrameMaker(
+            self.time_base, self.fps, pixel_format=stream.pix_fmt, codec=stream.codec.name
+        )
 
     def accelerate(self, index: int) -> None:
         """Decode on a GPU where that is possible; nothing changes where it is not.
@@ -218,7 +233,7 @@ class Decoder:
 
     def items(self) -> Iterator[Item]:
         """Frames and packets in the order of the file; may be asked for again after a search."""
-        self._maker = FrameMaker(self.time_base, self.fps, self.stream.pix_fmt)
+        self._maker = self._new_maker()
         if self._hardware is not None:
             self._hardware.restart()
         for packet in self._packets():
@@ -233,10 +248,10 @@ class Decoder:
                 yield packet
 
 
-def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+def _display_matrix(picture: av.VideoFrame, codec: str) -> tuple[int, ...] | None:
     """The nine numbers by which a player turns and mirrors a picture; None for as it is."""
     try:
-        return struct.unpack("=9i", bytes(side_data_of(picture)[SideDataType.DISPLAYMATRIX]))
+        return struct.unpack("=9i", bytes(side_data_of(picture, codec)[SideDataType.DISPLAYMATRIX]))
     except KeyError:
         return None
     except (ValueError, struct.error):

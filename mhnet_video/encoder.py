@@ -45,8 +45,15 @@ _DEFAULTS: dict[str, dict[str, str]] = {
     "hevc_videotoolbox": {"q": "65"},
     "h264_v4l2m2m": {},
 }
+_X_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
 # encoders whose quality has another name
 _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
+# what sets the number of bits, and our defaults of quality, which would outrank it
+_RATES = ("b", "qp", "rc")
+_QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
 _BOTTOM_FIRST = (3, 4)  # AV_FIELD_BB, AV_FIELD_TB
 # pixel formats of few colours, and of floating-point numbers
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
@@ -129,7 +136,15 @@ def encoder_options(
     if preset is not None:
         if "preset" not in known:
             raise WriteError(f"the encoder {encoder} has no presets; leave --preset out.")
+        if encoder in ("libx264", "libx265") and preset not in _X_PRESETS:
+            raise WriteError(
+                f"the encoder {encoder} has no preset {preset!r}; "
+                f"choose one of {', '.join(_X_PRESETS)}."
+            )
         merged["preset"] = preset
+    if crf is None and any(name in _RATES for name, _ in options):
+        # who says how many bits there are, says how good they can be
+        merged = {name: value for name, value in merged.items() if name not in _QUALITIES}
     for name, value in options:
         if name not in known:
             raise WriteError(f"the encoder {encoder} has no option {name!r}; check its spelling.")
@@ -175,6 +190,9 @@ def pixel_formats(encoder: str, layout: PixelLayout, source: str, *, is_full: bo
         layout: The layout of the frames.
         source: FFmpeg's name of the source's pixel format, taken where the encoder has it.
         is_full: Whether the samples span the full range.
+
+    Raises:
+        WriteError: It takes none that this layout can be turned into.
     """
     formats = av.Codec(encoder, "w").video_formats
     if not formats:
@@ -186,7 +204,10 @@ def pixel_formats(encoder: str, layout: PixelLayout, source: str, *, is_full: bo
             rated[name] = (-1,)
     if source in rated and "yuvj" in source and is_full:
         rated[source] = (-2,)
-    return sorted((n for n in names if rated[n] is not None), key=lambda n: rated[n] or ())
+    fitting = sorted((n for n in names if rated[n] is not None), key=lambda n: rated[n] or ())
+    if not fitting:
+        raise WriteError(f"the encoder {encoder} takes none of this video's pixels; {_choices()}.")
+    return fitting
 
 
 def _loss(layout: PixelLayout, name: str, is_full: bool) -> tuple[int, ...] | None:
@@ -225,7 +246,10 @@ def find_encoding(make: Callable[[str], Encoding], formats: list[str]) -> Encodi
 
     Raises:
         WriteError: It opens with none.
+        ValueError: There are none.
     """
+    if not formats:
+        raise ValueError("no pixel formats to choose from")
     first_error: Exception | None = None
     for pixel_format in formats:
         encoding = make(pixel_format)
@@ -240,14 +264,12 @@ def find_encoding(make: Callable[[str], Encoding], formats: list[str]) -> Encodi
             first_error = first_error or error
             continue
         return encoding
-    encoder = make(formats[0]).encoder if formats else "?"
-    raise WriteError(_why_not_open(encoder, make, formats)) from first_error
-
-
-def _why_not_open(encoder: str, make: Callable[[str], Encoding], formats: list[str]) -> str:
-    if not formats:
-        return f"the encoder {encoder} takes none of this video's pixels; {_choices()}."
     encoding = make(formats[0])
+    raise WriteError(_why_not_open(encoding)) from first_error
+
+
+def _why_not_open(encoding: Encoding) -> str:
+    encoder = encoding.encoder
     size = f"{encoding.width}x{encoding.height}"
     if _opens(encoder):
         return (

@@ -148,7 +148,8 @@ def _is_transparent(frame: Frame) -> bool:
 def _has_hdr(frame: Frame) -> bool:
     decoded = frame.tags.get("decoded")
     try:
-        side_data = side_data_of(decoded.picture) if isinstance(decoded, Decoded) else ()
-        return any(data.type in _HDR for data in side_data)
+        if not isinstance(decoded, Decoded):
+            return False
+        return any(data.type in _HDR for data in side_data_of(decoded.picture, decoded.codec))
     except ValueError:
         return False  # PyAV 18 stumbles over side data that it does not know

@@ -27,6 +27,7 @@ _SWS_MATRICES = {
     "smpte240m": int(Colorspace.SMPTE240M),
 }
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_NAMED_PROFILES = ("png", "apng")
 _SWS_TAGS = (0, 1, 2, 4, 5, 6, 7, 9)  # values of AVColorSpace that swscale takes
 
 # packed and semi-planar formats, and the planar one that holds the same samples
@@ -84,6 +85,8 @@ class Decoded:
 
     picture: av.VideoFrame
     planes: tuple[Plane, ...]
+    codec: str = ""
+    """FFmpeg's name of the codec that it was decoded from, as far as it matters."""
 
 
 class _Writable:
@@ -155,15 +158,22 @@ def planes_of(picture: av.VideoFrame) -> tuple[Plane, ...]:
     return tuple(np.asarray(_Writable(np.from_dlpack(plane))) for plane in picture.planes)
 
 
-def side_data_of(picture: av.VideoFrame) -> Any:
+def side_data_of(picture: av.VideoFrame, codec: str = "") -> Any:
     """What a picture carries beside its samples, in PyAV's container.
 
     `picture.side_data` would keep that container, which holds the picture: they would stay until
     the garbage collector looks at objects as old as they are, hundreds of pictures later.
 
+    Args:
+        picture: What was decoded.
+        codec: FFmpeg's name of the codec that it was decoded from.
+
     Raises:
-        ValueError: It carries what PyAV does not know.
+        ValueError: It carries what PyAV does not know, or what it must not look at.
     """
+    if codec in _NAMED_PROFILES:
+        # PyAV 18 frees the name of a colour profile that the picture frees too
+        raise ValueError("pictures of this codec may have a colour profile with a name")
     container: Any = SideDataContainer
     return container(picture)
 

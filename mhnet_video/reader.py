@@ -96,6 +96,11 @@ class VideoReader:
         for stream in videos:
             if stream.disposition & COVER or stream.discard == Discard.all:
                 continue
+            if stream.disposition & Disposition.dependent:
+                raise ReadError(
+                    f"{self.name} is a picture made of tiles, which cannot be put together here; "
+                    "convert it to JPEG or PNG first."
+                )
             if stream.codec_context is not None:
                 return stream
             raise ReadError(
@@ -191,6 +196,9 @@ class VideoReader:
             return
         for item in self._decoder.items():
             time = _time_of(item)
+            if not isinstance(item, Frame) and item.dts is not None:
+                # the times at which packets are shown go back and forth where B-frames are
+                time = item.dts * Fraction(item.time_base)
             if time is None:
                 yield item
                 continue
@@ -304,7 +312,7 @@ class VideoReader:
         for target in [first, self._first_time()] if time is None else [time]:
             try:
                 self.container.seek(int(target / self.time_base), stream=self.stream)
-            except (FFmpegError, OSError):
+            except (FFmpegError, OSError, OverflowError):
                 continue
             return True
         return False
@@ -312,6 +320,8 @@ class VideoReader:
     def _why_no_frame(self) -> str:
         if self.start and self.num_frames:
             return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
+        if self.container.format.name == "webp_pipe":
+            return f"{self.name} is an animated WebP, which FFmpeg cannot decode; convert it first."
         return why_unreadable(self.container.name, self.name) or (
             f"no picture of {self.name} could be decoded; the file is damaged, "
             "copy it again from where it was recorded."

@@ -77,7 +77,11 @@ class VideoWriter:
         self._reader = reader
         for_picture = picture_encoder(name)
         if for_picture is not None and not reader.is_picture:
-            raise WriteError(f"{name} is a picture, but {reader.name} a video; end it in .mp4.")
+            raise WriteError(_is_no_picture(name, reader))
+        if for_picture is not None and encoder not in (None, for_picture):
+            raise WriteError(
+                f"{name} is written by the encoder {for_picture}; leave --encoder out."
+            )
         self._kind: Format | None = None
         if for_picture is None:
             self._kind = format_of(name)
@@ -224,10 +228,11 @@ class VideoWriter:
         try:
             stream: Any = container.add_stream(self.encoder, rate=encoding.fps)
         except ValueError as error:
-            assert_kind = self._kind.label if self._kind is not None else ""
+            label = self._kind.label if self._kind is not None else ""
+            way = "" if label == "Matroska" else ", or end the output in .mkv"
             raise WriteError(
-                f"{assert_kind} cannot hold what the encoder {self.encoder} makes; "
-                "choose another one, or end the output in .mkv."
+                f"{label} cannot hold what the encoder {self.encoder} makes; "
+                f"choose another one{way}."
             ) from error
         if self._surfaces is not None:
             encoding = replace(encoding, pixel_format=self._surfaces.pixel_format)
@@ -272,6 +277,8 @@ class VideoWriter:
     # one item after the other
 
     def _encode(self, frame: Frame) -> None:
+        if self._kind is None and self.frames:
+            raise WriteError(_is_no_picture(self._sink.name, self._reader))
         early, self._early = self._early, None
         try:
             if early is not None and early[0] is frame:
@@ -438,3 +445,7 @@ class VideoWriter:
     ) -> None:
         """Abandon the file unless it was finished."""
         self.abandon()
+
+
+def _is_no_picture(name: str, reader: VideoReader) -> str:
+    return f"{name} is a picture, but {reader.name} a video; end it in .mp4."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from mhnet_video.contact import save_pictures
+from mhnet_video.contact import check_sheet, save_pictures
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.metrics import Picture, Scores, flicker, luma, mean_scores, score
@@ -77,6 +77,7 @@ def evaluate(
     engine: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
     sheet: str | PathLike[str] | None = None,
+    overwrite: bool = False,
     restorer: "Restorer | None" = None,
 ) -> Evaluation:
     """PSNR and SSIM on Y and on RGB, of each picture and on average; of clips the flicker too.
@@ -90,6 +91,7 @@ def evaluate(
         engine: What runs the network: `auto`, `torch` or `llvm`.
         on_progress: Called after each picture.
         sheet: PNG to save a contact sheet to: rainy, restored and clean, some of all pictures.
+        overwrite: Whether an existing sheet may be replaced.
         restorer: One to use instead of the one described above.
 
     Returns:
@@ -98,9 +100,11 @@ def evaluate(
     Raises:
         ReadError: A picture cannot be read, or has no twin of its size.
         WeightsError: The model's weights cannot be loaded.
-        WriteError: The contact sheet cannot be written.
+        WriteError: The contact sheet cannot be written, or exists.
     """
     pairs = _pairs(Path(rainy), Path(clean))
+    if sheet is not None:
+        check_sheet(sheet, [path for pair in pairs for path in pair], overwrite=overwrite)
     if restorer is None and (model or weights):
         from mhnet_video.restorer import Restorer
 

@@ -186,6 +186,16 @@ def test_settings_out_of_range_exit_with_2(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_sheet_is_refused_before_the_work(calls, tmp_path, capsys):
+    assert main(["in.mp4", "out.mp4", "--sheet", "in.mp4"]) == 1
+    assert "which is a PNG; end it in .png" in capsys.readouterr().err
+    (tmp_path / "s.png").write_text("mine")
+    sheet = str(tmp_path / "s.png")
+    assert main(["in.mp4", "out.mp4", "--sheet", sheet]) == 1
+    assert main(["in.mp4", sheet, "--sheet", sheet, "--overwrite"]) == 1
+    assert not calls and (tmp_path / "s.png").read_text() == "mine"
+
+
 def test_summary_says_what_was_kept_and_what_was_not(calls, capsys):
     assert main(["in.mp4", "out.mp4"]) == 0
     out, err = capsys.readouterr()

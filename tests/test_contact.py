@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from clips import Clip, Video, every
 
-from mhnet_video.contact import save_contact_sheet
+from mhnet_video.contact import check_sheet, save_contact_sheet
 from mhnet_video.errors import ReadError, WriteError
 
 
@@ -69,9 +69,38 @@ def test_pictures_of_other_sizes_have_no_details(clip, tmp_path):
     assert read(tmp_path / "sheet.png").shape[1] == 2 * 646 + 6
 
 
+def test_what_cannot_be_a_sheet(clip, tmp_path):
+    here = tmp_path / "here.png"
+    here.write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    for path, words in [
+        (clip, "is a PNG; end it in .png"),
+        (here, "exists already"),
+        (tmp_path / "folder.png", "is a folder"),
+        (tmp_path / "no" / "a.png", "does not exist; create it first"),
+    ]:
+        with pytest.raises(WriteError, match=words):
+            check_sheet(path)
+    check_sheet(here, overwrite=True)
+    with pytest.raises(WriteError, match="is the input or the output"):
+        check_sheet(here, [clip, tmp_path / "folder.png" / ".." / "here.png"], overwrite=True)
+    assert here.read_text() == "mine"
+
+
+def test_names_with_colons_have_sheets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Clip(name="a:b.mp4").make(tmp_path)
+    save_contact_sheet("a:b.mp4", "a:b.mp4", "sheet.png")
+    assert read(tmp_path / "sheet.png").mean() > 24
+
+
 def test_a_file_that_is_none_is_named(clip, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ReadError, match=r"text\.mp4"):
         save_contact_sheet(clip, tmp_path / "text.mp4", tmp_path / "sheet.png")
     with pytest.raises(WriteError, match=r"sheet\.png"):
         save_contact_sheet(clip, clip, tmp_path / "text.mp4" / "sheet.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(WriteError, match=r"folder\.png"):
+        save_contact_sheet(clip, clip, tmp_path / "folder.png")
+    assert not list(tmp_path.glob("*.partial"))

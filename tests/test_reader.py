@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -117,6 +118,13 @@ def test_a_start_behind_the_end_is_told(tmp_path: Path) -> None:
     path = Clip().make(tmp_path)
     with pytest.raises(ReadError, match=r"ends before 5 s"):
         frames_of(path, start=5.0)
+    with pytest.raises(ReadError, match=r"ends before 1e\+20 s"):
+        frames_of(path, start=1e20)
+
+
+def test_one_tile_of_a_picture_is_not_taken_for_it() -> None:
+    with pytest.raises(ReadError, match="is a picture made of tiles"):
+        VideoReader(Path(__file__).parent / "assets" / "tiles.heic")
 
 
 @pytest.mark.parametrize(
@@ -329,6 +337,19 @@ def test_streams_jump_together() -> None:
             shifts[name] = shift
     assert shifts["0"] == shifts["1"] == -52
     assert timeline.jumps == 1
+
+
+def test_a_copied_track_with_b_frames_has_no_jumps(tmp_path: Path) -> None:
+    videos = tuple(Video(times=every(100, 30), rate=10, b_frames=3, seed=s) for s in (0, 1))
+    path = Clip(name="clip.ts", video=videos).make(tmp_path)
+    with av.open(str(path)) as container:
+        other = container.streams.video[1]
+        wanted = [(p.pts, p.dts) for p in container.demux(other) if p.size]
+    with VideoReader(path) as reader:
+        packets = [item for item in reader if not isinstance(item, Frame)]
+        assert reader.jumps == 0
+    assert [(p.pts, p.dts) for p in packets] == wanted
+    assert any(b < a for (a, _), (b, _) in pairwise(wanted))
 
 
 # threads

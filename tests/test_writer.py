@@ -5,11 +5,15 @@ import os
 import resource
 import signal
 import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from clips import Audio, Clip, Subtitles, Video, every, picture
@@ -247,14 +251,27 @@ def test_the_pixel_format_that_loses_least(encoder: str, source: str, expected: 
     assert pixel_formats(encoder, layout, source, is_full="yuvj" in source)[0] == expected
 
 
+def test_an_encoder_that_takes_none_of_the_pixels_is_named() -> None:
+    layout = layout_of("yuv420p")
+    assert layout is not None
+    with pytest.raises(WriteError, match="the encoder gif takes none of this video's pixels"):
+        pixel_formats("gif", layout, "yuv420p", is_full=False)
+
+
 def test_options_are_those_of_the_encoder() -> None:
     assert encoder_options("libx264", crf=30, preset="slow")["crf"] == "30"
     assert encoder_options("h264_nvenc", crf=30)["cq"] == "30"
     joined = encoder_options("libx265", options=(("x265-params", "aq-mode=1"),))["x265-params"]
     assert joined.startswith("log-level=none")
     assert joined.endswith(":aq-mode=1")
+    # who sets the bit rate is not outvoted by our quality
+    assert "crf" not in encoder_options("libx264", options=(("b", "1M"),))
+    assert encoder_options("libx264", crf=20, options=(("b", "1M"),))["crf"] == "20"
+    assert encoder_options("libx264", options=(("refs", "2"),))["crf"] == "17"
+    assert encoder_options("mpeg4", options=(("b", "1M"),)) == {"b": "1M"}
     for wrong in (
         {"encoder": "nothing"},
+        {"encoder": "libx264", "preset": "nonsense"},
         {"encoder": "ffv1", "crf": 20},
         {"encoder": "ffv1", "preset": "fast"},
         {"encoder": "libx264", "options": (("colour", "red"),)},
@@ -407,10 +424,46 @@ def test_a_photograph_keeps_what_it_says_about_itself(tmp_path: Path) -> None:
         assert next(i for i in reader if isinstance(i, Frame)).rotation == 90
 
 
+def with_chunk(png: bytes, kind: bytes, contents: bytes) -> bytes:
+    """A PNG with one more chunk before its samples."""
+    body = kind + contents
+    chunk = struct.pack(">I", len(contents)) + body + struct.pack(">I", zlib.crc32(body))
+    at = png.index(b"IDAT") - 4
+    return png[:at] + chunk + png[at:]
+
+
+def test_a_png_may_have_a_colour_profile_with_a_name(tmp_path: Path) -> None:
+    """In a process of its own: what is wrong here ends it."""
+    samples = np.full((48, 64, 3), 90, np.uint8)
+    profile = b"any name\0\0" + zlib.compress(bytes(range(200)))
+    png = with_chunk(cv2.imencode(".png", samples)[1].tobytes(), b"iCCP", profile)
+    (tmp_path / "in.png").write_bytes(png)
+    code = (
+        "import gc, sys; sys.path.insert(0, sys.argv[1]); from test_writer import copy\n"
+        "for name in ('out.png', 'out.jpg', 'out.mp4'): copy('in.png', name)\n"
+        "gc.collect(); print('done')"
+    )
+    words = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert b"iCCP" in (tmp_path / "out.png").read_bytes()
+
+
 def test_segments_come_from_jpegs_only() -> None:
     plain = picture("mjpeg")
     assert with_segments_of(b"GIF89a", plain) == plain
     assert with_segments_of(plain[:2] + exif(1) + plain[2:], b"\x89PNG") == b"\x89PNG"
+
+
+def test_a_recording_of_fragments_is_no_picture(tmp_path: Path) -> None:
+    """Its header tells of the frames of the first fragment only: of one."""
+    clip = Clip(options=(("movflags", "frag_every_frame+empty_moov"),)).make(tmp_path)
+    with pytest.raises(WriteError, match=r"is a picture, but .* a video; end it in \.mp4"):
+        copy(clip, tmp_path / "out.png")
+    assert [path.name for path in tmp_path.iterdir()] == [clip.name]
+    (tmp_path / "in.jpg").write_bytes(picture())
+    with pytest.raises(WriteError, match="is written by the encoder png; leave --encoder out"):
+        copy(tmp_path / "in.jpg", tmp_path / "out.png", encoder="libx264")
 
 
 def test_a_video_is_no_picture(tmp_path: Path) -> None:
