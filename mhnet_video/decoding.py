@@ -92,6 +92,8 @@ class FrameMaker:
             pts = self._next_pts
         self._next_pts = pts + (picture.duration or self._step)
         is_full = picture.color_range == _FULL_RANGE or "yuvj" in name
+        # FFmpeg does not say so of JPEGs in grey
+        is_full |= self._codec == "mjpeg" and not picture.color_range
         display_matrix = _display_matrix(picture, self._codec)
         frame = Frame(
             planes=planes,

@@ -1,4 +1,6 @@
-"""What a JPEG file says about itself: its size, and what its encoder does not write."""
+"""What picture files say about themselves, which encoders do not write."""
+
+import struct
 
 _START, _SCAN = 0xD8, 0xDA
 # frame headers, which have the size; of the numbers among them three stand for something else
@@ -34,6 +36,30 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
             break
         first += len(segment)
     return encoded[:first] + b"".join(segment for _, segment in wanted) + encoded[first:]
+
+
+def descriptions_in(data: bytes) -> list[str]:
+    """What a JPEG, PNG or WebP file has beside its samples, in a person's words."""
+    heads = {segment[4:15] for _, segment in _segments(data)} | set(_chunks(data))
+    found = []
+    if any(head.startswith((b"Exif\0", b"eXIf", b"EXIF")) for head in heads):
+        found.append("EXIF (camera, time and place)")
+    if any(head.startswith((b"ICC_PROFILE", b"iCCP", b"ICCP")) for head in heads):
+        found.append("colour profile")
+    return found
+
+
+def _chunks(data: bytes) -> list[bytes]:
+    """The kinds of the chunks of a PNG or a WebP; empty for others."""
+    kinds = []
+    is_png, is_webp = data[:4] == b"\x89PNG", data[:4] + data[8:12] == b"RIFFWEBP"
+    position = 8 if is_png else 12 if is_webp else len(data)
+    while position + 8 <= len(data):
+        head = data[position : position + 8]
+        size, kind = struct.unpack(">I4s", head) if is_png else struct.unpack("<4sI", head)[::-1]
+        kinds.append(kind)
+        position += size + 12 if is_png else 8 + size + size % 2
+    return kinds
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:

@@ -10,12 +10,11 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from mhnet_video.containers import Format
 from mhnet_video.frame import Frame
+from mhnet_video.jpeg import descriptions_in
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, side_data_of
 
 # what encoders read from nowhere, while captions and field order come with FFmpeg's frames
 _HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
-# encoders of pictures that write down which way up these are
-_TURNING_ENCODERS = ("png", "mjpeg")
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -71,14 +70,17 @@ class Notes:
         if _has_hdr(frame):
             self.lost.append("HDR mastering data: the encoder has no way to take it")
 
-    def tell_rotation(self, frame: Frame, kind: Format | None, encoder: str) -> None:
+    def tell_rotation(self, frame: Frame, kind: Format | None) -> None:
         """Say where the output cannot hold which way up it is."""
-        if frame.tags.get("display_matrix") is None:
-            return
-        if kind is not None and not kind.has_rotation:
+        is_turned = frame.tags.get("display_matrix") is not None
+        if is_turned and kind is not None and not kind.has_rotation:
             self.lost.append(f"rotation: {kind.label} has no place for it")
-        elif kind is None and encoder not in _TURNING_ENCODERS:
-            self.lost.append("rotation: this kind of picture has no place for it")
+
+    def tell_descriptions(self, source: bytes, encoded: bytes) -> None:
+        """Say what a picture's file said about it and the output's does not."""
+        for what in descriptions_in(source):
+            if what not in descriptions_in(encoded):
+                self.lost.append(f"{what}: not written into this kind of picture")
 
     def tell_times(
         self, kind: Format | None, time_base: Fraction, *, shift: Fraction | None, jumps: int

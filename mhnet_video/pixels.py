@@ -259,9 +259,18 @@ class Converter:
         pixel_format: FFmpeg's name.
         width: Width, in pixels.
         height: Height, in pixels.
+        samples: Matrix and whether the range is full, where YUV must be so; None for as it is.
     """
 
-    def __init__(self, pixel_format: str, width: int, height: int) -> None:
+    def __init__(
+        self,
+        pixel_format: str,
+        width: int,
+        height: int,
+        *,
+        samples: tuple[str, bool] | None = None,
+    ) -> None:
+        self._samples = samples
         self._format = pixel_format
         self._layout = layout_of(pixel_format)
         self._width = width
@@ -271,7 +280,8 @@ class Converter:
     def convert(self, frame: Frame) -> av.VideoFrame:
         """FFmpeg's picture of a frame, changed no more than the encoder demands."""
         target = self._layout
-        if (frame.width, frame.height) == (self._width, self._height) and target is not None:
+        is_as_large = (frame.width, frame.height) == (self._width, self._height)
+        if is_as_large and target is not None and self._has_samples(frame):
             frame = _finer(frame, target)
             if frame.layout.name == target.name:
                 picture = picture_of(frame)
@@ -282,13 +292,28 @@ class Converter:
                 return _replaced(copy, frame.planes, range(len(frame.planes)))
         return self._scaled(frame)
 
+    def _has_samples(self, frame: Frame) -> bool:
+        if self._samples is None or frame.layout.kind == "rgb":
+            return True
+        matrix, is_full = self._samples
+        return frame.full_range == is_full and (
+            frame.layout.kind == "gray" or frame.matrix == matrix
+        )
+
     def _scaled(self, frame: Frame) -> av.VideoFrame:
         picture = picture_of(frame)
         is_rgb = av.VideoFormat(self._format, 16, 16).is_rgb
+        matrix = _SWS_MATRICES.get(frame.matrix, Colorspace.ITU601)
         source = {"src_color_range": _FULL if frame.full_range else _LIMITED}
         target = {"dst_color_range": source["src_color_range"]}
-        if is_rgb != (frame.layout.kind == "rgb"):
-            matrix = _SWS_MATRICES.get(frame.matrix, Colorspace.ITU601)
+        is_other = is_rgb != (frame.layout.kind == "rgb")
+        if self._samples is not None and not is_rgb:
+            wanted, is_full = self._samples
+            is_other = True
+            source["src_colorspace"] = matrix
+            target["dst_colorspace"] = _SWS_MATRICES[wanted]
+            target["dst_color_range"] = _FULL if is_full else _LIMITED
+        elif is_other:
             if is_rgb:
                 source["src_colorspace"] = matrix
                 target["dst_color_range"] = _FULL
@@ -301,7 +326,7 @@ class Converter:
         return _reformatted(
             self._reformatter,
             picture,
-            hides_matrix=is_rgb != (frame.layout.kind == "rgb"),
+            hides_matrix=is_other,
             width=self._width,
             height=self._height,
             format=self._format,
@@ -341,6 +366,32 @@ def _finer(frame: Frame, target: PixelLayout) -> Frame:
         for plane in frame.planes[1:3]
     ]
     return replace(frame, planes=(frame.planes[0], *chroma, *frame.planes[3:]), layout=target)
+
+
+def upright(frame: Frame) -> Frame:
+    """The frame as a player shows it: its samples turned and mirrored, and nothing left to do.
+
+    Where chroma is shared by more samples of a row than of a column, or the other way round, it is
+    repeated, should the picture have to be turned by a quarter.
+    """
+    matrix = frame.tags.get("display_matrix")
+    tags = {k: v for k, v in frame.tags.items() if k not in ("decoded", "display_matrix")}
+    if matrix is None:
+        return frame
+    # a sample at (x, y) is shown at (a x + c y, b x + d y)
+    a, b, _, c, d = matrix[:5]
+    is_quarter = abs(b) > abs(a)
+    layout = frame.layout
+    if is_quarter and layout.chroma_shift_x != layout.chroma_shift_y:
+        finest = layout_of(re.sub(r"4\d\d", "444", layout.name))
+        frame = _finer(frame, finest) if finest is not None else frame
+    down, right = (b, c) if is_quarter else (d, a)
+    planes = []
+    for plane in frame.planes:
+        turned = plane.T if is_quarter else plane
+        turned = turned[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+        planes.append(np.ascontiguousarray(turned))
+    return replace(frame, planes=tuple(planes), rotation=0, tags=tags)
 
 
 def beside(before: Frame, after: Frame) -> Frame:

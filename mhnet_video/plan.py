@@ -1,5 +1,6 @@
 """How a source is to be written: which encoder, how it is set up, and what the tracks need."""
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -14,7 +15,14 @@ from mhnet_video.pixels import layout_of, planar_twin, rgb_matrix
 from mhnet_video.reader import COVER, VideoReader
 
 _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
+_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
+_BT601 = 5  # AVCOL_SPC_BT470BG
+PICTURE_SAMPLES = {"mjpeg": ("bt601", True), "libwebp": ("bt601", False)}
+"""Matrix and whether the range is full, by the encoder of a picture: its files say nothing about
+them, and every viewer takes them to be so."""
+# viewers disagree about TIFF's YUV
+_PICTURE_FORMATS = {"mjpeg": re.compile("yuvj"), "tiff": re.compile("(?!yuv)")}
+_ANY = re.compile("")
 # a rate beyond this is a clock mistaken for one, and would make encoders reserve for it
 _MAX_FPS = 1000
 # a track that begins later than the video by more would delay the index of an MP4
@@ -64,6 +72,9 @@ def plan_encoding(
         merged.setdefault("g", str(max(1, round(fps))))
     source = str(frame.tags.get("pixel_format", frame.layout.name))
     formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
+    samples = PICTURE_SAMPLES.get(encoder) if kind is None else None
+    if kind is None:
+        formats = [name for name in formats if _PICTURE_FORMATS.get(encoder, _ANY).match(name)]
 
     def make(pixel_format: str) -> Encoding:
         return Encoding(
@@ -75,7 +86,7 @@ def plan_encoding(
             time_base=clock_of(encoder, time_base, fps),
             options=merged,
             sample_aspect_ratio=reader.stream.sample_aspect_ratio,
-            color=_color(frame, pixel_format),
+            color=_color(frame, pixel_format, samples),
             field_order=_field_order(reader, frame),
             tag="hvc1" if kind and kind.is_mp4 and _is_hevc(encoder) else None,
         )
@@ -114,12 +125,16 @@ def _is_hevc(encoder: str) -> bool:
     return "265" in encoder or "hevc" in encoder
 
 
-def _color(frame: Frame, pixel_format: str) -> dict[str, int]:
-    """The colour tags of the output: the source's, unless RGB had to become YUV."""
+def _color(frame: Frame, pixel_format: str, samples: tuple[str, bool] | None) -> dict[str, int]:
+    """The colour tags of the output: the source's, unless its samples had to be converted."""
     color = {name: int(frame.tags.get(name, 0)) for name in _COLOR_TAGS if name in frame.tags}
-    if frame.layout.kind == "rgb" and not av.VideoFormat(pixel_format, 16, 16).is_rgb:
+    is_rgb = av.VideoFormat(pixel_format, 16, 16).is_rgb
+    if samples is not None and not is_rgb:
+        color["colorspace"] = _BT601
+        color["color_range"] = _FULL_RANGE if samples[1] else _LIMITED_RANGE
+    elif frame.layout.kind == "rgb" and not is_rgb:
         color["colorspace"] = rgb_matrix(frame.height)
-        color["color_range"] = 2 if "yuvj" in pixel_format else _LIMITED_RANGE
+        color["color_range"] = _FULL_RANGE if "yuvj" in pixel_format else _LIMITED_RANGE
     return color
 
 

@@ -24,8 +24,15 @@ from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
 from mhnet_video.jpeg import with_segments_of
 from mhnet_video.notes import Notes, counted
-from mhnet_video.pixels import Converter
-from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
+from mhnet_video.pixels import Converter, upright
+from mhnet_video.plan import (
+    PICTURE_SAMPLES,
+    has_cues,
+    has_late_track,
+    late_tracks,
+    plan_encoding,
+    usual_encoder,
+)
 from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
@@ -148,6 +155,8 @@ class VideoWriter:
         return all(s.index in seen or not has_adts(self._kind, s) for s in streams)
 
     def _begin(self) -> None:
+        if self._kind is None:
+            self._held = [self._as_a_picture(i) if isinstance(i, Frame) else i for i in self._held]
         frame = next(item for item in self._held if isinstance(item, Frame))
         encoding = plan_encoding(
             self.encoder, self._options, kind=self._kind, reader=self._reader, frame=frame
@@ -156,7 +165,8 @@ class VideoWriter:
         if self._kind is not None:
             self._surfaces = open_surfaces(frame, encoding)
         wanted = self._surfaces.host_format if self._surfaces else encoding.pixel_format
-        self._converter = Converter(wanted, encoding.width, encoding.height)
+        samples = PICTURE_SAMPLES.get(self.encoder) if self._kind is None else None
+        self._converter = Converter(wanted, encoding.width, encoding.height, samples=samples)
         self._size = (frame.width, frame.height)
         self._time_base = encoding.time_base
         self._origin = self._reader.origin or Fraction(0)
@@ -172,7 +182,7 @@ class VideoWriter:
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
         self.notes.tell_pixels(frame, self.pixel_format, self.encoder)
-        self.notes.tell_rotation(frame, self._kind, self.encoder)
+        self.notes.tell_rotation(frame, self._kind)
         if self._tracks is not None:
             time = frame.pts * frame.time_base - self._origin
             self._mux(self._tracks.begin(time))
@@ -336,10 +346,26 @@ class VideoWriter:
 
     def _picture_file(self, packet: Packet) -> bytes:
         """The bytes of a picture's file."""
-        source = self._reader.container.name
-        if self.encoder != "mjpeg" or not os.path.isfile(source):
-            return bytes(packet)
-        return with_segments_of(Path(source).read_bytes(), bytes(packet))
+        encoded, source = bytes(packet), b""
+        if self._reader.is_picture and os.path.isfile(self._reader.container.name):
+            source = Path(self._reader.container.name).read_bytes()
+        if self.encoder == "mjpeg":
+            encoded = with_segments_of(source, encoded)
+        self.notes.tell_descriptions(source, encoded)
+        return encoded
+
+    def _as_a_picture(self, frame: Frame) -> Frame:
+        """The frame, turned upright where its file would not say which way up it is."""
+        source = self._reader.container
+        if frame.tags.get("display_matrix") is None:
+            return frame
+        if source.format.name == "image2" or source.format.name.endswith("_pipe"):
+            # a photograph's EXIF: PNG takes it from the frame, JPEG from a JPEG's file
+            is_jpeg = self._reader.stream.codec.name == "mjpeg" and os.path.isfile(source.name)
+            if self.encoder == "png" or (self.encoder == "mjpeg" and is_jpeg):
+                return frame
+        self.notes.kept.append("rotation: the picture was turned upright")
+        return upright(on_host(frame))
 
     # the end
 

@@ -44,6 +44,16 @@ def copy(source: Path, destination: Path, **options: object) -> VideoWriter:
         return writer
 
 
+_ONE, _UNIT = 1 << 16, 1 << 30
+TURNS = [
+    (a * _ONE, b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, _UNIT)
+    for a, b, c, d in [
+        *[(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)],
+        *[(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)],
+    ]
+]
+
+
 # the file
 
 
@@ -430,6 +440,82 @@ def with_chunk(png: bytes, kind: bytes, contents: bytes) -> bytes:
     chunk = struct.pack(">I", len(contents)) + body + struct.pack(">I", zlib.crc32(body))
     at = png.index(b"IDAT") - 4
     return png[:at] + chunk + png[at:]
+
+
+@pytest.mark.parametrize("height", [96, 720])
+@pytest.mark.parametrize("source", ["a.png", "a.jpg", "444.jpg", "grey.jpg", "grey.png", "a.webp"])
+@pytest.mark.parametrize("output", ["b.jpg", "b.png", "b.webp", "b.tif", "b.bmp"])
+def test_pictures_have_their_colours_in_other_programs(
+    source: str, output: str, height: int, tmp_path: Path
+) -> None:
+    colors = [
+        (30, 30, 200),
+        (30, 200, 30),
+        (200, 30, 30),
+        (250, 250, 250),
+        (5, 5, 5),
+        (60, 120, 200),
+    ]
+    samples = np.repeat(np.uint8(colors)[None], 32, axis=1).repeat(height, axis=0)
+    if "grey" in source:
+        samples = cv2.cvtColor(samples, cv2.COLOR_BGR2GRAY)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 98]
+    if source == "444.jpg":
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    if source.endswith(".webp"):
+        options = [cv2.IMWRITE_WEBP_QUALITY, 98]  # above 100 it would be lossless
+    cv2.imwrite(str(tmp_path / source), samples, options if "png" not in source else [])
+    before = cv2.imread(str(tmp_path / source)).astype(float)
+    copy(tmp_path / source, tmp_path / output)
+    after = cv2.imread(str(tmp_path / output)).astype(float)
+    # in the middle of the bars, where no chroma is shared
+    assert np.abs(after - before)[:, 16::32].max() < 8
+    assert np.abs(after - before)[:, 16::32].mean() < 1.5
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "rgb24"])
+@pytest.mark.parametrize("matrix", TURNS, ids=str)
+def test_what_would_lie_on_its_side_is_turned(
+    pixel_format: str, matrix: tuple[int, ...], tmp_path: Path
+) -> None:
+    codec = "libx264rgb" if pixel_format == "rgb24" else "libx264"
+    options = (("crf", "1"),)
+    video = Video(
+        times=(0,), codec=codec, pixel_format=pixel_format, matrix=matrix, options=options
+    )
+    path = Clip(video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.png")
+    assert "rotation: the picture was turned upright" in writer.notes.kept
+    with av.open(str(path)) as container:
+        stored = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
+    a, b, _, c, d = (np.sign(each) for each in matrix[:5])
+    height, width = stored.shape[:2]
+    shown = np.zeros((width, height, 3) if b else stored.shape)
+    y, x = np.mgrid[:height, :width]
+    to_x, to_y = a * x + c * y, b * x + d * y
+    shown[to_y - to_y.min(), to_x - to_x.min()] = stored
+    found = cv2.imread(str(tmp_path / "out.png"))[..., ::-1].astype(float)
+    assert found.shape == shown.shape
+    error, *others = (np.abs(each - shown).mean() for each in (found, found[::-1], found[:, ::-1]))
+    assert error < 15 and error < min(others) / 2
+
+
+def test_what_a_photograph_says_is_kept_or_told(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 32, 16)
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + exif(6) + plain[2:])
+    for name, is_kept in [("b.png", True), ("c.jpg", True), ("d.webp", False), ("e.tif", False)]:
+        writer = copy(tmp_path / "a.jpg", tmp_path / name)
+        told = "EXIF (camera, time and place): not written into this kind of picture"
+        assert (told in writer.notes.lost) is not is_kept
+        with av.open(str(tmp_path / name)) as container:
+            frame = next(container.decode(video=0))
+        assert (frame.width, frame.height) == ((32, 16) if is_kept else (16, 32))
+        assert frame.rotation == (-90 if is_kept else 0)
+    # what the picture file was made of is no photograph any more
+    writer = copy(tmp_path / "b.png", tmp_path / "f.jpg")
+    with av.open(str(tmp_path / "f.jpg")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.width, frame.height, frame.rotation) == (16, 32, 0)
 
 
 def test_a_png_may_have_a_colour_profile_with_a_name(tmp_path: Path) -> None:
