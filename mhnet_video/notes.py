@@ -1,5 +1,6 @@
 """What a person is told about an output: what it kept of the source, and what it could not."""
 
+import os
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -8,13 +9,14 @@ import av
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 
+from mhnet_video.boxes import hidden_data
 from mhnet_video.containers import Format
 from mhnet_video.frame import Frame
 from mhnet_video.jpeg import descriptions_in
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, side_data_of
 
 # what encoders read from nowhere, while captions and field order come with FFmpeg's frames
-_HDR = (SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS)
+_HDR = {SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS}
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -67,8 +69,11 @@ class Notes:
             self.lost.append(f"{shown} by {encoder} ({', '.join(losses)})")
         elif target.name != source.name:
             self.kept.append(f"{shown}, as {encoder} takes it")
-        if _has_hdr(frame):
+        found = _side_data(frame)
+        if found & _HDR:
             self.lost.append("HDR mastering data: the encoder has no way to take it")
+        if SideDataType.SPHERICAL in found:
+            self.lost.append("360 degree projection: FFmpeg's encoders have no way to take it")
 
     def tell_rotation(self, frame: Frame, kind: Format | None) -> None:
         """Say where the output cannot hold which way up it is."""
@@ -119,6 +124,11 @@ class Notes:
             of_streams = ("packet of another stream was", "packets of other streams were")
             self.lost.append(f"{counted(self.refused, *of_streams)} damaged")
 
+    def tell_hidden(self, source: str) -> None:
+        """Say what a camera wrote into its file past FFmpeg."""
+        if os.path.isfile(source):
+            self.lost += [f"{what}: FFmpeg does not show it" for what in hidden_data(source)]
+
     def tell_metadata(self, wanted: dict[str, str], result: Path) -> None:
         """Compare what a finished file says about itself with what it was to say."""
         if not wanted:
@@ -147,11 +157,12 @@ def _is_transparent(frame: Frame) -> bool:
     return bool((frame.planes[-1] != (1 << frame.layout.bits) - 1).any())
 
 
-def _has_hdr(frame: Frame) -> bool:
+def _side_data(frame: Frame) -> set[SideDataType]:
+    """The kinds of what a frame carries beside its samples, as far as PyAV can tell."""
     decoded = frame.tags.get("decoded")
+    if not isinstance(decoded, Decoded):
+        return set()
     try:
-        if not isinstance(decoded, Decoded):
-            return False
-        return any(data.type in _HDR for data in side_data_of(decoded.picture, decoded.codec))
+        return {data.type for data in side_data_of(decoded.picture, decoded.codec)}
     except ValueError:
-        return False  # PyAV 18 stumbles over side data that it does not know
+        return set()  # PyAV 18 stumbles over side data that it does not know

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from mhnet_video.frame import Frame, PixelLayout, Plane
@@ -27,6 +28,11 @@ _SWS_MATRICES = {
     "smpte240m": int(Colorspace.SMPTE240M),
 }
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+# numbers of what x264 and x265 write about themselves, which is false of another encoding
+_ENCODERS_DATA = (
+    bytes.fromhex("dc45e9bde6d948b7962cd820d923eeef"),
+    bytes.fromhex("2ca2de09b51747dbbb55a4fe7fc2fc4e"),
+)
 _NAMED_PROFILES = ("png", "apng")
 _SWS_TAGS = (0, 1, 2, 4, 5, 6, 7, 9)  # values of AVColorSpace that swscale takes
 
@@ -176,6 +182,19 @@ def side_data_of(picture: av.VideoFrame, codec: str = "") -> Any:
         raise ValueError("pictures of this codec may have a colour profile with a name")
     container: Any = SideDataContainer
     return container(picture)
+
+
+def has_user_data(frame: Frame) -> bool:
+    """Whether a frame was decoded from a picture with data of a camera's own in its stream."""
+    decoded = frame.tags.get("decoded")
+    if not isinstance(decoded, Decoded):
+        return False
+    try:
+        found = list(side_data_of(decoded.picture, decoded.codec))
+    except ValueError:
+        return False
+    user = [bytes(data)[:16] for data in found if data.type == SideDataType.SEI_UNREGISTERED]
+    return any(number not in _ENCODERS_DATA for number in user)
 
 
 def to_planar(picture: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:

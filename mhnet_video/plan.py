@@ -11,7 +11,7 @@ from av.stream import Discard
 from mhnet_video.containers import Format
 from mhnet_video.encoder import Encoding, clock_of, find_encoding, pixel_formats
 from mhnet_video.frame import Frame
-from mhnet_video.pixels import layout_of, planar_twin, rgb_matrix
+from mhnet_video.pixels import has_user_data, layout_of, planar_twin, rgb_matrix
 from mhnet_video.reader import COVER, VideoReader
 
 _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
@@ -70,6 +70,8 @@ def plan_encoding(
     merged = dict(options)
     if kind is not None and has_cues(kind, reader):
         merged.setdefault("g", str(max(1, round(fps))))
+    if encoder in ("libx264", "libx265") and has_user_data(frame):
+        merged.setdefault("udu_sei", "1")
     source = str(frame.tags.get("pixel_format", frame.layout.name))
     formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
     samples = PICTURE_SAMPLES.get(encoder) if kind is None else None

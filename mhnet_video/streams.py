@@ -3,6 +3,7 @@
 Each stream of the source becomes a track here, or a line in `lost`.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterable
 from fractions import Fraction
 from typing import Any
@@ -19,6 +20,7 @@ from mhnet_video.plan import NEED_A_PACKET
 from mhnet_video.reader import COVER
 from mhnet_video.tracks import (
     AdtsTrack,
+    AudioTrack,
     DolbyTrack,
     SubtitleTrack,
     Track,
@@ -27,9 +29,12 @@ from mhnet_video.tracks import (
     has_adts,
 )
 
+# what AAC's decoders need before the first sound
+_PRIMING_PACKETS = 2
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
+_STALE_VIDEO_TAGS = ("alpha_mode",)
 _STALE_FILE_TAGS = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "location-"),
     *("wm/encodingsettings", "isvbr", "devicecon", "software"),
@@ -64,6 +69,8 @@ class Tracks:
         self._kind = kind
         self._first = first
         self._tracks: dict[int, Track] = {}
+        # sound that the source hides, until there is some that it does not hide
+        self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
         self.lost: list[str] = []
         self.late_covers: list[bytes] = []
@@ -92,6 +99,19 @@ class Tracks:
         else:
             self.lost.append(f"{name}: {self._kind.label} has no place for it")
 
+    def _ready(self, track: Track, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        index = packet.stream_index
+        if track.target.type != "audio" or isinstance(track, AudioTrack) or self._kind.is_mp4:
+            return track.packets(packet, origin)
+        # what an MP4 hides by its edit list, others would play; a decoder wants a little of it
+        hidden = self._hidden.setdefault(index, deque(maxlen=_PRIMING_PACKETS))
+        if packet.is_discard:
+            hidden.append(packet)
+            return ()
+        ready = [*hidden, packet]
+        self._hidden[index] = deque(maxlen=0)
+        return [placed for each in ready for placed in track.packets(each, origin)]
+
     def begin(self, time: Fraction) -> Iterable[Packet]:
         """What to write before all else, as an MP4's index waits for a packet of each track.
 
@@ -115,7 +135,7 @@ class Tracks:
         if track is None:
             return ()
         try:
-            return track.packets(packet, origin)
+            return self._ready(track, packet, origin)
         except (FFmpegError, ValueError):
             track.refused += 1
             return ()
@@ -259,9 +279,10 @@ def describe(stream: Stream) -> str:
     return f"{noun} in stream {stream.index}" + (f" ({shown})" if shown else "")
 
 
-def dress(target: Stream, source: Stream, kind: Format) -> None:
+def dress(target: Stream, source: Stream, kind: Format, *, is_copied: bool = True) -> None:
     """Give a stream of the output the language, title and disposition of the source's."""
-    tags = {k: v for k, v in source.metadata.items() if not k.lower().startswith(_STALE_TAGS)}
+    stale = _STALE_TAGS + (() if is_copied else _STALE_VIDEO_TAGS)
+    tags = {k: v for k, v in source.metadata.items() if not k.lower().startswith(stale)}
     title = tags.get("title") or tags.pop("name", "")
     if title:
         tags["title"] = title

@@ -182,6 +182,8 @@ class VideoWriter:
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
         self.notes.tell_pixels(frame, self.pixel_format, self.encoder)
+        if self._reader.stream.metadata.get("alpha_mode") == "1" and not frame.layout.has_alpha:
+            self.notes.lost.append("transparency: it is not decoded from this codec")
         self.notes.tell_rotation(frame, self._kind)
         if self._tracks is not None:
             time = frame.pts * frame.time_base - self._origin
@@ -258,7 +260,7 @@ class VideoWriter:
         self._stream = stream
         self._context = stream.codec_context
         if self._kind is not None:
-            dress(stream, self._reader.stream, self._kind)
+            dress(stream, self._reader.stream, self._kind, is_copied=False)
 
     def _add_chapters(self, container: OutputContainer, kind: Format) -> None:
         reader = self._reader
@@ -417,6 +419,7 @@ class VideoWriter:
         shift = None if reader.start else self._origin
         notes.tell_times(self._kind, self._time_base, shift=shift, jumps=reader.jumps)
         notes.tell_counts(*self._size)
+        notes.tell_hidden(reader.container.name)
         if self.partial is not None and self._container is not None:
             notes.tell_metadata(file_metadata(reader.container), self.partial)
 

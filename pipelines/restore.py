@@ -298,6 +298,11 @@ class _Run:
         if passed := getattr(restorer, "passed_through", 0):
             frames = counted(passed, "frame is as it was", "frames are as they were")
             lost.append(f"{frames}: the network gave no numbers")
+        size = reader.stream.width, reader.stream.height
+        for box in self._config.keep:
+            if box[0] >= size[0] or box[1] >= size[1]:
+                shown = ",".join(map(str, box))
+                lost.append(f"the box {shown}: it lies outside the picture of {size[0]}x{size[1]}")
         return Report(
             source=self._source,
             destination=self._destination,

@@ -16,12 +16,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from clips import Audio, Clip, Subtitles, Video, every, picture
 from standin import StandIn
 
 from mhnet_video import writer as writer_module
 from mhnet_video.boxes import add_cover, lacks_index
-from mhnet_video.config import RestoreConfig
+from mhnet_video.config import Box, RestoreConfig
 from mhnet_video.containers import format_of
 from mhnet_video.encoder import clock_of, encoder_options, pixel_formats
 from mhnet_video.errors import WriteError
@@ -29,7 +30,7 @@ from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.jpeg import with_segments_of
 from mhnet_video.notes import Notes
 from mhnet_video.pipelines.restore import restore_video
-from mhnet_video.pixels import layout_of
+from mhnet_video.pixels import layout_of, side_data_of
 from mhnet_video.reader import COVER, VideoReader
 from mhnet_video.sink import Sink, check_destination
 from mhnet_video.writer import VideoWriter, working_encoders
@@ -583,3 +584,91 @@ def test_one_of_a_kind_is_told_as_one() -> None:
         notes = Notes(scaled=number)
         notes.tell_counts(6, 4)
         assert notes.lost == [f"size: {ends}"]
+
+
+# what hides
+
+
+def trimmed(folder: Path, seconds: float) -> Path:
+    """An MP4 whose edit list hides the beginning of its sound, as a cut without loss leaves it."""
+    whole = Clip(audio=(Audio(),)).make(folder)
+    path = folder / "trimmed.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        tracks = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.size and packet.stream.type == "audio":
+                packet.pts -= round(seconds / packet.time_base)
+                packet.dts = packet.pts
+            if packet.size:
+                packet.stream = tracks[packet.stream.index]
+                target.mux(packet)
+    return path
+
+
+def sound_of(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        return [float(frame.time) for frame in container.decode(audio=0)]
+
+
+def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path: Path) -> None:
+    source = trimmed(tmp_path, 0.3)
+    with av.open(str(source)) as container:
+        hidden = sum(packet.is_discard for packet in container.demux(audio=0))
+    assert hidden > 8
+    wanted = len(sound_of(source))
+    for name in ("out.mp4", "out.mkv", "out.ts", "out.avi"):
+        copy(source, tmp_path / name)
+        # but for what a decoder needs before it gives the right sound
+        assert wanted <= len(sound_of(tmp_path / name)) <= wanted + 2
+
+
+def test_a_cameras_own_data_stays_in_the_stream(tmp_path: Path) -> None:
+    number, said = "086f3693-b7b3-4f2c-9653-21492feee5b8", "52.1 N 4.3 E"
+    whole = Clip().make(tmp_path)
+    path = tmp_path / "camera.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        insert = BitStreamFilterContext(f"h264_metadata=sei_user_data='{number}+{said}'", stream)
+        for packet in source.demux(video=0):
+            for changed in insert.filter(packet if packet.size else None):
+                changed.stream = stream
+                target.mux(changed)
+    for source_path, is_there in ((path, True), (whole, False)):
+        copy(source_path, tmp_path / "out.mp4", overwrite=True)
+        assert (said.encode() in (tmp_path / "out.mp4").read_bytes()) is is_there
+        # what one encoder has said about itself is false of another's work
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            found = [bytes(each) for each in side_data_of(next(container.decode(video=0)))]
+        assert sum(b"x264" in each for each in found) == 1 + is_there
+
+
+def test_what_ffmpeg_does_not_show_is_told(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    assert not copy(path, tmp_path / "a.mp4").notes.lost
+    xmp = bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + b"<x/>"
+    with path.open("ab") as file:
+        for kind, contents in ((b"uuid", xmp), (b"uuid", bytes(20)), (b"free", b"GPS ")):
+            file.write(struct.pack(">I4s", len(contents) + 8, kind) + contents)
+    assert copy(path, tmp_path / "b.mp4").notes.lost == ["XMP: FFmpeg does not show it"]
+    data = bytearray(path.read_bytes())
+    at = data.index(b"udta")
+    data[at : at + 4] = b"gps "
+    path.write_bytes(data)
+    assert "positions (GPS): FFmpeg does not show it" in copy(path, tmp_path / "c.mp4").notes.lost
+
+
+def test_transparency_that_is_not_decoded_is_told(tmp_path: Path) -> None:
+    video = Video(codec="libvpx-vp9", pixel_format="yuva420p")
+    path = Clip(name="clip.webm", video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.webm")
+    assert "transparency: it is not decoded from this codec" in writer.notes.lost
+    with av.open(str(path)) as source, av.open(str(tmp_path / "out.webm")) as output:
+        tags = [each.streams.video[0].metadata.get("alpha_mode") for each in (source, output)]
+    assert tags == ["1", None]
+
+
+def test_a_box_outside_the_picture_is_told(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    config = RestoreConfig(keep=(Box(20, 1030, 600, 40), Box(0, 0, 8, 8)))
+    report = restore_video(path, tmp_path / "out.mp4", config, restorer=StandIn())
+    assert report.lost == ("the box 20,1030,600,40: it lies outside the picture of 64x48",)
