@@ -45,7 +45,7 @@ def gpu(monkeypatch):
         # PyAV makes its container for pictures of its own only
         monkeypatch.setattr(
             f"mhnet_video.{module}.side_data_of",
-            lambda picture: side_data_of(getattr(picture, "inner", picture)),
+            lambda picture, codec="": side_data_of(getattr(picture, "inner", picture), codec),
         )
     return made
 
