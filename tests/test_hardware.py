@@ -41,7 +41,7 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 def gpu(monkeypatch):
     made = Gpu()
     monkeypatch.setattr(hardware, "_open_on_gpu", made.open)
-    for module in ("decoding", "hardware", "notes"):
+    for module in ("decoding", "hardware", "notes", "pixels"):
         # PyAV makes its container for pictures of its own only
         monkeypatch.setattr(
             f"mhnet_video.{module}.side_data_of",
