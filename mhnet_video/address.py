@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -236,9 +237,19 @@ def why_not_opened(address: Address, error: Exception) -> str:
 
 
 def is_unanswered(address: Address, error: Exception) -> bool:
-    """Whether nobody was there who could be disturbed by trying again soon."""
-    listens = _scheme(address.url) in ("udp", "rtp") or "listen" in urlsplit(address.url).query
-    return listens or getattr(error, "errno", None) in _UNANSWERED
+    """Whether nobody was there who could be disturbed by trying again soon.
+
+    Args:
+        address: What was to be opened.
+        error: Why there was no picture of it.
+    """
+    if _scheme(address.url) in ("udp", "rtp") or "listen" in urlsplit(address.url).query:
+        return True
+    number = getattr(error, "errno", None)
+    if number == errno.EIO:
+        # FFmpeg's word for a name that is not known, and for much else
+        return not _is_known(urlsplit(address.url).hostname)
+    return isinstance(error, (TimeoutError, ExitError)) or number in _UNANSWERED
 
 
 def is_hopeless(address: Address, error: Exception) -> bool:
@@ -248,8 +259,16 @@ def is_hopeless(address: Address, error: Exception) -> bool:
     return isinstance(error, _HOPELESS)
 
 
-# the last is that of a name that is not known
-_UNANSWERED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EIO)
+_UNANSWERED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+
+
+def _is_known(host: str | None) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
+
+
 _HOPELESS = (
     ProtocolNotFoundError,
     HTTPUnauthorizedError,

@@ -11,15 +11,17 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from types import TracebackType
 from typing import Any, Self
 
 import av
 import av.logging
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -52,6 +54,12 @@ _PAUSE_SHARE = 1 / 8
 _LOOK_SECONDS = 0.25
 # a file that has fallen behind its own clock by more is taken up where it is
 _LATE_SECONDS = 1.0
+# over how long, and how many pictures, a rate is measured, and from which difference on it counts
+_RATE_SECONDS = 3.0
+_RATE_PICTURES = 6
+_FAR_SHARE = 0.15
+# formats whose pictures come seconds of them at a time
+_IN_PIECES = {"hls", "dash"}
 # streams without times of their own
 _UNTIMED = {"mpjpeg", "mjpeg", "mjpeg_2000", "h264", "hevc", "image2pipe", "jpeg_pipe", "rawvideo"}
 
@@ -320,9 +328,11 @@ class Camera:
                     self._error = ReadError(why_not_opened(self.address, error))
                     self._changed.notify_all()
                 return
-            if self.address.kind == "file":
+            if connection.has_ended and self._loop:
+                continue
+            if self.address.kind == "file" or connection.has_ended:
                 break
-            if is_unanswered(self.address, error):
+            if not connection.pictures and is_unanswered(self.address, error):
                 failing_since = None
             elif failing_since is None:
                 failing_since = now
@@ -393,7 +403,12 @@ class Camera:
     @property
     def limits(self) -> tuple[tuple[int, int] | None, float | None, bool]:
         """The size for pictures, the most of them a second, and whether a file begins again."""
-        return self._size, self._max_fps, self._loop and self.address.kind == "file"
+        return self._size, self._max_fps, self._loop
+
+    def see_rate(self, fps: float | None) -> None:
+        """Believe what is seen, where it is far from what the source says."""
+        if fps is not None and abs(fps - self.fps) > _FAR_SHARE * self.fps:
+            self.fps = fps
 
     def notify(self, change: Callable[[], None]) -> None:
         """Do what a connection wants seen at once."""
@@ -420,14 +435,19 @@ class _Connection:
         self.is_other = False
         """Whether packets come, yet of another codec than it was opened for."""
         self.pictures = 0
+        self.has_ended = False
+        """Whether it was a file somewhere else, all of which was shown."""
         self._failures = 0
         self._failing_since = 0.0
         self._alive_at = time.monotonic()
         self._longest = 0.0
         self._size, self._max_fps, self._loop = camera.limits
         self._next_due = float("-inf")
+        self._due = float("-inf")
         self._reformatter = VideoReformatter()
+        self._rate = _Rate()
         self._has_clock = False
+        self._has_rate = False
         self._pace: _OwnSpeed | None = None
         self._is_seam = True
         self._maker = FrameMaker(TIME_BASE, Fraction(25))
@@ -437,6 +457,8 @@ class _Connection:
     def is_hanging(self, now: float) -> bool:
         """Whether it has been silent for much longer than it ever was."""
         if self._address.kind in ("file", "visitor"):
+            return False
+        if self._due > now:
             return False
         silent = now - self._alive_at
         if not self.pictures:
@@ -463,42 +485,63 @@ class _Connection:
         self._camera.notify(end)
 
     def _read(self) -> None:
+        container = self._open(self._address.options)
+        if self._address.kind == "network" and _is_ahead(container):
+            # what was read to find out what it is would be missing: a camera has more of it
+            container.close()
+            options = {k: v for k, v in self._address.options.items() if k != "fflags"}
+            container = self._open(options)
+        with container:
+            self._read_from(container)
+
+    def _open(self, options: Mapping[str, str]) -> InputContainer:
         address = self._address
-        timeout = None if address.kind == "file" else (_OPEN_SECONDS, SOCKET_SECONDS)
-        with av.open(
+        container = av.open(
             address.url,
             format=address.format,
-            container_options=dict(address.options),
+            container_options=dict(options),
             metadata_errors="surrogateescape",
-            timeout=timeout,
-        ) as container:
-            stream = container.streams.video[0]
-            # threads over frames would hold some of them back
-            stream.thread_type = "SLICE"
-            rate = stream.average_rate or stream.guessed_rate
-            fps = Fraction(rate) if rate and 0 < rate <= 240 else Fraction(25)
-            self._camera.fps = min(float(fps), self._max_fps or float(fps))
-            time_base = Fraction(stream.time_base or Fraction(1, 90000))
-            self._has_clock = container.format.name not in _UNTIMED
-            while True:
-                self._maker = FrameMaker(time_base, fps, codec=stream.codec.name)
-                self._pace = _OwnSpeed() if address.kind == "file" else None
-                self._is_seam = True
-                for packet in container.demux(stream):
-                    if not self.is_wanted:
-                        return
-                    arrival = time.monotonic()
-                    pictures = self._decode(stream, packet)
-                    if pictures:
-                        self._failures = 0
-                    for picture in pictures:
-                        self._hand_in(picture, arrival)
-                if self._pace is not None:
-                    # the last picture is shown for its time as well
-                    self._sleep_until(time.monotonic() + 1 / float(fps))
-                if not self._loop or not self.pictures:
+            timeout=None if address.kind == "file" else (_OPEN_SECONDS, SOCKET_SECONDS),
+        )
+        if not container.streams.video:
+            container.close()
+            raise ValueError("it has no video")
+        return container
+
+    def _read_from(self, container: InputContainer) -> None:
+        stream = container.streams.video[0]
+        # threads over frames would hold some of them back
+        stream.thread_type = "SLICE"
+        rate = stream.average_rate or stream.guessed_rate
+        fps = Fraction(rate) if rate and 0 < rate <= 240 else Fraction(25)
+        self._camera.fps = min(float(fps), self._max_fps or float(fps))
+        time_base = Fraction(stream.time_base or Fraction(1, 90000))
+        self._has_clock = container.format.name not in _UNTIMED
+        is_file = self._address.kind == "file"
+        is_finite = self._address.kind == "network" and bool(container.duration)
+        self._has_rate = is_paced = is_file or (
+            self._address.kind == "network" and _is_ahead(container)
+        )
+        while True:
+            self._maker = FrameMaker(time_base, fps, codec=stream.codec.name)
+            self._pace = _OwnSpeed() if is_paced else None
+            self._is_seam = True
+            for packet in container.demux(stream):
+                if not self.is_wanted:
                     return
-                container.seek(stream.start_time or 0, stream=stream)
+                arrival = time.monotonic()
+                pictures = self._decode(stream, packet)
+                if pictures:
+                    self._failures = 0
+                for picture in pictures:
+                    self._hand_in(picture, arrival)
+            if self._pace is not None:
+                # the last picture is shown for its time as well
+                self._sleep_until(time.monotonic() + 1 / float(fps))
+            self.has_ended = is_finite and self.pictures > 0
+            if not (is_file and self._loop) or not self.pictures:
+                return
+            container.seek(stream.start_time or 0, stream=stream)
 
     def _receive(self, visitors: Visitors) -> None:
         """Take pictures of one visitor's camera after another's."""
@@ -548,7 +591,7 @@ class _Connection:
         if not self.pictures:
             self._camera.offer(_without_picture(frame))
         if self._pace is not None:
-            arrival = self._pace.due(own)
+            self._due = arrival = self._pace.due(own)
             self._sleep_until(arrival)
             taken = self._camera.clock.time(arrival, None)
         else:
@@ -563,6 +606,9 @@ class _Connection:
             if taken < self._next_due - 0.2 / self._max_fps:
                 return
             self._next_due = max(self._next_due + 1 / self._max_fps, taken)
+        if not self._has_rate:
+            self._rate.note(taken)
+            self._camera.see_rate(self._rate.fps)
         if self.is_wanted:
             self._camera.take(frame, arrival, taken, is_new_run=self._is_seam)
             self._is_seam = False
@@ -584,6 +630,33 @@ class _Connection:
         return self._reformatter.reformat(
             picture, width=even[0], height=even[1], interpolation="AREA", threads=1
         )
+
+
+def _is_ahead(container: InputContainer) -> bool:
+    """Whether pictures come faster than they are to be shown: of a file, or pieces of one."""
+    return bool(container.duration) or container.format.name in _IN_PIECES
+
+
+class _Rate:
+    """Pictures a second, as they come."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def note(self, taken: float) -> None:
+        self._times.append(taken)
+        while len(self._times) > _RATE_PICTURES + 1 and taken - self._times[1] >= _RATE_SECONDS:
+            self._times.popleft()
+
+    @property
+    def fps(self) -> float | None:
+        """None as long as it cannot be told."""
+        steps = sorted(b - a for a, b in pairwise(self._times))
+        if len(steps) < _RATE_PICTURES or sum(steps) < _RATE_SECONDS:
+            return None
+        # a gap is not the rate
+        usual = steps[: ceil(0.9 * len(steps))]
+        return len(usual) / sum(usual)
 
 
 class _OwnSpeed:

@@ -222,6 +222,7 @@ class Live:
         self._frames = 0
         self._dropped = 0
         self._end: float | None = None
+        self._is_late = False
         self._restored_meter = Meter()
         self._shown_meter = Meter()
         self._shown_number = -1
@@ -240,12 +241,15 @@ class Live:
             ReadError: The source cannot be opened, and trying again would not help.
         """
         while True:
-            if self._end is not None and time.monotonic() >= self._end:
-                raise StopIteration
             if self._pacer is None:
                 self._start()
                 continue
-            window = self._camera.newest(_TICK_SECONDS)
+            is_late = self._end is not None and time.monotonic() >= self._end
+            if is_late and self._is_late:
+                raise StopIteration
+            # what came until the end belongs to it
+            self._is_late = is_late
+            window = self._camera.newest(0 if is_late else _TICK_SECONDS)
             if window is not None:
                 return self._restored(self._pacer, window)
 
@@ -277,6 +281,8 @@ class Live:
         if self._wanted_models is not None:
             self._models, self._wanted_models = self._wanted_models, None
             pacer.use(self._models, frame)
+        # a camera's rate may change: in the dark, or when it comes back
+        pacer.governor.budget_seconds = 1 / self._camera.fps
         after = pacer.restore(window.frames, window.index, self.strength)
         self._frames += 1
         self._size = after.upright_size

@@ -333,13 +333,15 @@ def _metrics(statistics: LiveStatistics, page: Page) -> str:
     lines: list[str] = []
     for name, kind, what, value in rows:
         full = f"mhnet_video_{name}"
-        lines += [f"# HELP {full} {what}", f"# TYPE {full} {kind}", f"{full} {float(value):g}"]
+        lines += [f"# HELP {full} {what}", f"# TYPE {full} {kind}", f"{full} {float(value):.15g}"]
     labels = {
         "model": statistics.model,
         "device": statistics.device,
         "engine": statistics.engine,
     }
-    told = ",".join(f"{key}={json.dumps(str(value))}" for key, value in labels.items())
+    told = ",".join(
+        f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in labels.items()
+    )
     lines += [
         "# HELP mhnet_video_info What restores.",
         "# TYPE mhnet_video_info gauge",

@@ -330,7 +330,7 @@ class Converter:
             wanted, is_full = self._samples
             is_other = True
             source["src_colorspace"] = matrix
-            target["dst_colorspace"] = _SWS_MATRICES[wanted]
+            target["dst_colorspace"] = _SWS_MATRICES.get(wanted, Colorspace.ITU601)
             target["dst_color_range"] = _FULL if is_full else _LIMITED
         elif is_other:
             if is_rgb:

@@ -6,12 +6,13 @@ slow for too long they are left out and counted.
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -51,6 +52,8 @@ _LIVE_DEFAULTS = {
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
 }
 _KEY_SECONDS = 2.0
+# ticks from one picture to the next, of which MP4 can count twice as many
+_LONGEST_STEP = 1 << 30
 _LOOK_SECONDS = 0.5
 
 _SCHEMES = {
@@ -108,6 +111,11 @@ class _Queue:
         return self._is_closed
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no frames wait."""
+        return not self._waiting
+
+    @property
     def is_over(self) -> bool:
         """Whether there are no frames, and will be none."""
         with self._changed:
@@ -144,6 +152,7 @@ class _File:
         self._first = frame.pts
         self._unit = frame.time_base
         self._last = -1
+        self._before: Frame | None = None
         self._usual = round(1 / Fraction(fps).limit_denominator(1000) / _CLOCK)
         self.frames = 0
         try:
@@ -157,7 +166,10 @@ class _File:
         options = encoder_options(encoder, options=tuple(_LIVE_DEFAULTS.get(encoder, {}).items()))
         encoding = _encoding(encoder, options, frame, fps, kind.time_base or _CLOCK)
         self._time_base = encoding.time_base
-        self._converter = Converter(encoding.pixel_format, encoding.width, encoding.height)
+        # a camera may come back with other samples than it had
+        samples = None if frame.layout.kind == "rgb" else (frame.matrix, frame.full_range)
+        size = encoding.width, encoding.height
+        self._converter = Converter(encoding.pixel_format, *size, samples=samples)
         self._fitter = _Fitter(encoding, is_full=frame.full_range)
         metadata = {"creation_time": datetime.fromtimestamp(begin, UTC).isoformat()}
         container: Any = av.open(
@@ -189,17 +201,26 @@ class _File:
 
     def write(self, frame: Frame) -> None:
         """Add a frame; one of another size is fitted in, with black beside it."""
-        if (frame.width, frame.height) == self._size:
-            picture = self._converter.convert(frame)
-        else:
-            picture = self._fitter.fit(frame)
+        picture = self._picture(frame)
         seconds = (frame.pts - self._first) * self._unit
         pts = max(round(seconds / self._time_base), self._last + 1)
+        while self._before is not None and pts - self._last > _LONGEST_STEP:
+            # MP4 knows no longer step: the picture before is shown again
+            self._put(self._picture(self._before), self._last + _LONGEST_STEP)
+        self._put(picture, pts)
+        self._before = frame
+        self.frames += 1
+
+    def _picture(self, frame: Frame) -> av.VideoFrame:
+        if (frame.width, frame.height) == self._size:
+            return self._converter.convert(frame)
+        return self._fitter.fit(frame)
+
+    def _put(self, picture: av.VideoFrame, pts: int) -> None:
         self._last = pts
         picture.pts, picture.time_base, picture.pict_type = pts, self._time_base, 0
         picture.duration = max(1, round(self._usual * _CLOCK / self._time_base))
         self._mux(picture)
-        self.frames += 1
 
     def _mux(self, picture: av.VideoFrame | None) -> None:
         try:
@@ -246,7 +267,8 @@ class Recorder:
         destination: The file to create; with segments, each has its number before the suffix.
         fps: Frames a second that are to be expected.
         wall_begin: The time of day at which the times of frames begin, in seconds since 1970.
-        segment_seconds: After how long another file is begun; None for one file.
+        segment_seconds: After how long another file is begun; None for one file. Their numbers
+            follow those of the segments that are there.
         overwrite: Whether existing files may be replaced.
 
     Raises:
@@ -268,6 +290,8 @@ class Recorder:
         self._segment = segment_seconds
         self._overwrite = overwrite
         self._number = 0
+        if segment_seconds is not None and not overwrite:
+            self._number = _last_segment(Path(self.destination))
         check_recording(self.destination, segment_seconds, overwrite)
         self.files: list[str] = []
         """The files that are complete."""
@@ -337,8 +361,20 @@ class Recorder:
         self._number += 1
         if self._segment is None:
             return self.destination
-        path = Path(self.destination)
-        return str(path.with_name(f"{path.stem}-{self._number:04d}{path.suffix}"))
+        return str(_segment(Path(self.destination), self._number))
+
+
+def _segment(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number:04d}{path.suffix}")
+
+
+def _last_segment(path: Path) -> int:
+    """The highest number that a segment of this name has already; 0 where there is none."""
+    names = re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
+    with contextlib.suppress(OSError):
+        found = [names.fullmatch(name) for name in os.listdir(path.parent)]
+        return max((int(each[1]) for each in found if each), default=0)
+    return 0
 
 
 def check_recording(destination: str, segment_seconds: float | None, overwrite: bool) -> None:
@@ -357,7 +393,7 @@ def check_recording(destination: str, segment_seconds: float | None, overwrite: 
     first = destination
     if segment_seconds is not None:
         path = Path(destination)
-        first = str(path.with_name(f"{path.stem}-0001{path.suffix}"))
+        first = str(_segment(path, 1 if overwrite else _last_segment(path) + 1))
     check_destination(first, overwrite=overwrite)
 
 
@@ -400,14 +436,20 @@ class _Fitter:
         # not turned: the file says by which angle its pictures are
         frame = replace(frame, rotation=0)
         planes = self._painter.paint(frame, fit(frame.width, frame.height, self._size))
-        planes = [
-            _centred(plane, self._size, self._black if index == 0 else 128, index > 0)
-            for index, plane in enumerate(planes)
-        ]
-        picture = to_picture(planes, "yuv420p")
+        picture = to_picture(_all_centred(planes, self._size, self._black), "yuv420p")
         if self._format == "yuv420p":
             return picture
         return picture.reformat(format=self._format)
+
+
+def _all_centred(
+    planes: Sequence[NDArray[np.uint8]], size: tuple[int, int], black: int
+) -> list[NDArray[np.uint8]]:
+    """The planes of 4:2:0 with black beside them."""
+    return [
+        _centred(plane, size, black if index == 0 else 128, index > 0)
+        for index, plane in enumerate(planes)
+    ]
 
 
 def _centred(
@@ -433,7 +475,8 @@ class Forwarder:
 
     def __init__(self, url: str, *, fps: float) -> None:
         check_forwarding(url)
-        self.name = without_password(url)
+        # what follows the host is the key that lets one send, on many servers
+        self.name = "/".join(without_password(url).split("/")[:3])
         self._url = url
         self._fps = fps
         self.frames = 0
@@ -453,6 +496,9 @@ class Forwarder:
         """Send a frame; returns at once."""
         if self.error is not None:
             return
+        if self._queue.is_empty:
+            # what has nothing to do is not stuck
+            self._moved_at = time.monotonic()
         self._queue.put(frame)
         process = self._process
         if process is not None and time.monotonic() - self._moved_at > _STUCK_SECONDS:
@@ -547,7 +593,8 @@ class Forwarder:
             if frame.tags.get(name) and frame.layout.kind != "rgb":
                 setattr(context, name, int(frame.tags[name]))
         while frame is not None:
-            picture = to_picture(painter.paint(frame, size), "yuv420p")
+            planes = painter.paint(frame, fit(*frame.upright_size, size))
+            picture = to_picture(_all_centred(planes, size, 16), "yuv420p")
             seconds = (frame.pts - first) * frame.time_base
             last = picture.pts = max(round(seconds / _CLOCK), last + 1)
             picture.time_base = _CLOCK

@@ -2,11 +2,12 @@
 
 import contextlib
 import hmac
+import io
 import json
 import socket
+import time
 from collections.abc import Callable
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,28 @@ class _Refused(Exception):
         self.status = status
 
 
+class _Arriving(io.RawIOBase):
+    """What a visitor sends, until a time by which all of it must have come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.end = 0.0
+        """On the clock of `time.monotonic`, in seconds."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        rest = self.end - time.monotonic()
+        if rest <= 0:
+            raise TimeoutError("too slow")
+        self._connection.settimeout(rest)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(_SEND_SECONDS)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "mhnet-video"
@@ -109,11 +132,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().setup()
+        self._arriving = _Arriving(self.connection)
+        self.rfile = io.BufferedReader(self._arriving)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged: their addresses may hold the token."""
 
+    def handle_one_request(self) -> None:
+        """Take a request, all of whose header must be there in time."""
+        self._arriving.end = time.monotonic() + self.timeout
+        super().handle_one_request()
+
     # who may come in
+
+    @property
+    def _cookie(self) -> str:
+        # browsers send one host's cookies to all of its ports
+        return f"{_COOKIE}_{self.server.page.port}"
 
     def _is_let_in(self) -> bool:
         """Answer those who are not, and say whether this one is."""
@@ -127,17 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         query = parse_qs(urlsplit(self.path).query)
         given = [*query.get("token", [])]
-        try:
-            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is not None:
-            given.append(cookie.value)
+        # by hand: a library gives up at the first cookie of another program that is not as it ought
+        for cookie in self.headers.get("Cookie", "").split(";"):
+            name, _, value = cookie.strip().partition("=")
+            if name == self._cookie:
+                given.append(value)
         kind, _, bearer = (self.headers.get("Authorization") or "").partition(" ")
         if kind.lower() == "bearer":
             given.append(bearer.strip())
         right = page.token.encode()
-        if any([hmac.compare_digest(each.encode(), right) for each in given]):
+        if any([hmac.compare_digest(each.encode("utf-8", "replace"), right) for each in given]):
             return True
         self._say(HTTPStatus.FORBIDDEN, "the link that mhnet-video has printed leads here\n")
         return False
@@ -199,6 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{kind}, please")
         if not length.isdecimal() or int(length) > max_bytes:
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too long")
+        self._arriving.end = time.monotonic() + self.timeout
         return self.rfile.read(int(length))
 
     def _field(self, name: str, max_bytes: int = _MAX_BODY_BYTES) -> Any:
@@ -280,9 +315,10 @@ class _Handler(BaseHTTPRequestHandler):
             said = f"a snapshot is one of {', '.join(_SNAPSHOTS)}\n"
             self._say(HTTPStatus.BAD_REQUEST, said)
             return
-        jpeg = self.server.page.snapshot(kind, self._visitor())
+        page = self.server.page
+        jpeg = page.snapshot(kind, self._visitor()) if page.is_fresh else None
         if jpeg is None:
-            self._say(HTTPStatus.SERVICE_UNAVAILABLE, "no picture yet\n")
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, f"{page.trouble or 'no picture yet'}\n")
         else:
             self._send(HTTPStatus.OK, "image/jpeg", jpeg)
 
@@ -338,7 +374,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Security-Policy", self.server.page.policy)
         token = self.server.page.token
         if token and urlsplit(self.path).path == "/":
-            self.send_header("Set-Cookie", f"{_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict")
+            value = f"{self._cookie}={token}; Path=/; HttpOnly; SameSite=Strict"
+            self.send_header("Set-Cookie", value)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

@@ -1,5 +1,6 @@
 """A live source to a window, a page, a recording and an address, all at once."""
 
+import glob
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 from mhnet_video import screen  # before what imports PyAV
 from mhnet_video.address import VISITOR, resolve_address
 from mhnet_video.config import LiveConfig, LiveOutputs
-from mhnet_video.errors import ConfigError, ReadError
+from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.live import Latest, Live, LiveFrame, LiveStatistics
 from mhnet_video.page import Page, parse_address
 from mhnet_video.recorder import Forwarder, Recorder, check_forwarding, check_recording
@@ -200,8 +201,7 @@ class _Run:
                 self._frames.put(frame)
                 with self._lock:
                     if self._is_to_record and self._recorder is None:
-                        self._recorder = self._new_recorder()
-                        self._recorders.append(self._recorder)
+                        self._begin_recording()
                     recorder = self._recorder
                 if recorder is not None:
                     # what there was no time for is recorded as it came: nothing is missing
@@ -219,21 +219,37 @@ class _Run:
         finally:
             self._frames.close()
 
-    def _new_recorder(self) -> Recorder:
+    def _begin_recording(self) -> None:
+        """Begin the one that was asked for to begin with, or another one."""
         outputs = self._outputs
+        is_first = not self._recorders and outputs.record is not None
+        try:
+            self._recorder = Recorder(
+                outputs.record if is_first and outputs.record else self._free_name(),
+                fps=self._live.statistics.source_fps,
+                wall_begin=self._live.wall_begin,
+                segment_seconds=outputs.segment,
+                overwrite=outputs.overwrite and is_first,
+            )
+        except WriteError as error:
+            if is_first:
+                raise
+            # whoever watches goes on watching
+            self._is_to_record = False
+            self._say(str(error))
+            return
+        self._recorders.append(self._recorder)
+
+    def _free_name(self) -> str:
+        """For a recording that a key begins: it must not replace another one."""
+        path = Path(self._outputs.record or "mhnet-video.mp4")
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = outputs.record or f"mhnet-video-{now}.mp4"
-        if self._recorders and outputs.record is not None:
-            # a second recording must not replace the first one
-            path = Path(outputs.record)
-            name = str(path.with_name(f"{path.stem}-{now}{path.suffix}"))
-        return Recorder(
-            name,
-            fps=self._live.statistics.source_fps,
-            wall_begin=self._live.wall_begin,
-            segment_seconds=outputs.segment,
-            overwrite=outputs.overwrite,
-        )
+        name = path.with_name(f"{path.stem}-{now}{path.suffix}")
+        number = 2
+        while any(name.parent.glob(f"{glob.escape(name.stem)}*")):
+            name = path.with_name(f"{path.stem}-{now}-{number}{path.suffix}")
+            number += 1
+        return str(name)
 
     # the caller's thread
 

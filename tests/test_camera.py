@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import functools
+import http.server
 import itertools
 import signal
 import socket
@@ -15,7 +17,7 @@ import av
 import numpy as np
 import processes
 import pytest
-from clips import Clip, Video, every, rotation, uneven
+from clips import Audio, Clip, Video, every, picture, rotation, uneven
 
 import mhnet_video.address
 import mhnet_video.camera
@@ -346,12 +348,96 @@ def test_who_is_bothered_by_trying_again():
     for url, error, expected in [
         ("rtsp://cam/1", refused, True),
         ("rtsp://cam/1", gone, True),
-        ("rtsp://cam/1", silent, False),
+        ("rtsp://cam/1", silent, True),
+        ("http://127.0.0.1/1", OSError(errno.EIO, "x"), False),
+        ("http://nobody.invalid/1", OSError(errno.EIO, "x"), True),
         ("http://cam/1", ConnectionResetError("the stream has ended"), False),
         ("udp://0.0.0.0:9", silent, True),
         ("tcp://0.0.0.0:9?listen=1", silent, True),
     ]:
         assert is_unanswered(resolve_address(url), error) is expected
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a server of files."""
+    handler = functools.partial(Files, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_somewhere_else_plays_at_its_own_speed_too(loop, tmp_path, web):
+    clip = Clip(video=(Video(times=every(40, 30)),), options=(("movflags", "faststart"),))
+    clip.make(tmp_path)
+    with Camera(resolve_address(f"{web}/clip.mp4"), loop=loop) as camera:
+        begin = time.monotonic()
+        got = frames_for(camera, 10, wanted=70)
+        took = time.monotonic() - begin
+        assert camera.trouble == "" and camera.reconnects == 0
+    numbers = [window.captured.number for window in got]
+    assert numbers == list(range(70 if loop else 30))
+    assert len(numbers) * 0.04 - 0.1 < took < len(numbers) * 0.04 + 1.5
+    steps = np.diff([w.frames[w.index].pts for w in got]) / 1e6
+    assert 0.03 < np.median(steps) < 0.05 and steps.max() < 0.2
+
+
+def test_an_address_with_sound_only(tmp_path, web):
+    Clip(video=(), audio=(Audio(),), name="clip.ts").make(tmp_path)
+    with Camera(resolve_address(f"{web}/clip.ts")) as camera:
+        deadline = time.monotonic() + 5
+        while not camera.trouble and time.monotonic() < deadline:
+            assert camera.newest(0.05) is None
+        assert camera.trouble.startswith(f"{web}/clip.ts gives no pictures: it has no video.")
+
+
+@pytest.mark.slow
+def test_a_stream_without_times_is_of_the_rate_that_is_seen(tmp_path):
+    jpeg = picture("mjpeg", 64, 48)
+
+    class Pictures(Files):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    self.wfile.write(head.encode() + jpeg + b"\r\n")
+                    time.sleep(0.1)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/a.mjpg")) as camera:
+            frames_for(camera, 8, wanted=40)
+            assert camera.fps == pytest.approx(10, rel=0.1)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_rate_is_not_told_by_gaps_and_bursts():
+    rate = mhnet_video.camera._Rate()
+    for index in range(60):
+        rate.note(index * 0.04)
+        assert rate.fps is None
+    for time_seconds in [5.0, 5.001, 5.08, 5.081, 5.16, 5.161, 5.24, 5.241, 5.32, 5.321, 5.4]:
+        rate.note(time_seconds)
+    assert rate.fps == pytest.approx(25, rel=0.12)
+    for index in range(200):
+        rate.note(5.4 + (index + 1) * 0.1)
+    assert rate.fps == pytest.approx(10, rel=0.01)
 
 
 def test_pauses_grow_with_the_time_of_failing():

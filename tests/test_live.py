@@ -478,6 +478,27 @@ def test_what_there_was_no_time_for_is_recorded_as_it_came(tmp_path, standin):
     assert restored == frames
 
 
+def test_what_came_until_the_end_is_recorded(tmp_path, standin):
+    standin.seconds = 0.4
+    clip = make_clip(tmp_path, every(20, 50), rate=50)
+    out = tmp_path / "out.mp4"
+    config = LiveConfig(scale=1.0, loop=True, seconds=1.5)
+    report = run_live(clip, config, replace(QUIET, record=str(out)))
+    times = times_of(out)
+    assert times[-1] > 1.4 and max(np.diff(times)) < 0.05
+    assert len(times) == report.statistics.frames + report.statistics.dropped
+
+
+def test_a_changed_rate_changes_the_time_that_a_frame_may_take(tmp_path, standin):
+    clip = make_clip(tmp_path, every(40, 10))
+    with Live(clip, LiveConfig(scale=1.0)) as live:
+        next(live)
+        assert live._pacer.governor.budget_seconds == pytest.approx(0.04)
+        live._camera.fps = 10.0
+        next(live)
+        assert live._pacer.governor.budget_seconds == pytest.approx(0.1)
+
+
 def test_frames_that_nobody_could_keep_are_told(tmp_path, standin, monkeypatch):
     monkeypatch.setattr(mhnet_video.camera, "_MAX_KEPT_BYTES", 8 * 64 * 48 * 3 // 2)
     standin.seconds = 0.4
