@@ -17,7 +17,7 @@ NO_PROTOCOL = 3
 def relay(url: str, muxer: str) -> None:
     """Copy the video of standard input to an address until its end."""
     av.logging.set_level(None)
-    options = {"probesize": "65536", "analyzeduration": "0"}
+    options = {"probesize": "65536", "analyzeduration": "0", "fpsprobesize": "0"}
     with (
         av.open("pipe:0", format="nut", container_options=options) as source,
         av.open(url, "w", format=muxer, container_options={"flush_packets": "1"}) as target,

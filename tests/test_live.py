@@ -1,13 +1,18 @@
 """Live restoration: statistics, recording, forwarding, and the whole run."""
 
 import errno
+import http.client
+import io
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -236,6 +241,41 @@ def test_segments_are_whole_files_with_numbers(tmp_path):
         assert container.streams.video[0].width == 96
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+def test_a_source_that_was_away_for_a_night(name, tmp_path):
+    recorder = Recorder(tmp_path / name, fps=25)
+    for seconds in (0.0, 0.04, 50_000.0, 50_000.04, 50_000.08):
+        recorder.put(live_frame(seconds))
+    recorder.close()
+    times = times_of(tmp_path / name)
+    assert times[:2] == [0.0, 0.04]
+    assert np.allclose(times[-3:], [50_000.0, 50_000.04, 50_000.08], atol=0.001)
+    assert recorder.frames == 5
+
+
+def test_segments_go_on_after_those_that_are_there(tmp_path):
+    for name in ("out-0001.mp4", "out-0007.mp4", "out-x.mp4", "other-0009.mp4"):
+        (tmp_path / name).write_bytes(b"mine")
+    recorder = Recorder(tmp_path / "out.mp4", fps=25, segment_seconds=1.0)
+    for index in range(30):
+        recorder.put(live_frame(index * 0.04))
+    recorder.close()
+    assert [Path(name).name for name in recorder.files] == ["out-0008.mp4", "out-0009.mp4"]
+    assert (tmp_path / "out-0007.mp4").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_camera_that_comes_back_with_another_range(is_full, tmp_path):
+    white = {True: 255, False: 235}
+    recorder = Recorder(tmp_path / "out.mp4", fps=25)
+    for index, each in enumerate((is_full, not is_full)):
+        recorder.put(live_frame(index * 0.04, white[each], full_range=each))
+    recorder.close()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        levels = [np.asarray(f.planes[0])[0] for f in container.decode(video=0)]
+    assert [abs(int(level) - white[is_full]) <= 1 for level in levels] == [True, True]
+
+
 def test_another_size_is_fitted_into_one_file(tmp_path):
     recorder = Recorder(tmp_path / "out.mp4", fps=25)
     recorder.put(live_frame(0, 200))
@@ -416,8 +456,39 @@ def test_frames_are_sent_on(kind):
     assert {round(level / 60) for _, level in got} == {1, 2}
 
 
+@pytest.mark.slow
+def test_what_is_sent_is_whole_and_survives_a_source_that_is_away(monkeypatch):
+    monkeypatch.setattr(mhnet_video.recorder, "_STUCK_SECONDS", 0.5)
+    got = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        forwarder = Forwarder(f"tcp://127.0.0.1:{server.getsockname()[1]}", fps=25)
+        for index in range(25):
+            forwarder.put(live_frame(index * 0.04, size=(64, 48)))
+        server.settimeout(10)
+        connection = server.accept()[0]
+        thread = threading.Thread(
+            target=lambda: got.extend(iter(lambda: connection.recv(4096), b""))
+        )
+        thread.start()
+        time.sleep(1.5)  # the source gives nothing
+        for index in range(25, 50):
+            forwarder.put(live_frame(index * 0.04, 200, size=(128, 48)))
+            time.sleep(0.01)
+        assert forwarder.trouble == ""
+        forwarder.close()
+        thread.join(10)
+        connection.close()
+    assert forwarder.frames == 50
+    with av.open(io.BytesIO(b"".join(got)), format="mpegts") as container:
+        frames = [frame.to_ndarray() for frame in container.decode(video=0)]
+    assert len(frames) == 50
+    # 128x48 becomes 64x24, with black above and below
+    assert abs(int(frames[-1][16:32].mean()) - 200) <= 4 and frames[-1][:8].mean() < 24
+
+
 def test_a_receiver_that_is_not_there_is_tried_again():
-    forwarder = Forwarder(f"tcp://me:secret@127.0.0.1:{free_port()}", fps=25)
+    url = f"tcp://me:secret@127.0.0.1:{free_port()}/app/secret-key"
+    forwarder = Forwarder(url, fps=25)
     deadline = time.monotonic() + 5
     while not forwarder.trouble and time.monotonic() < deadline:
         forwarder.put(live_frame(0))
@@ -506,6 +577,42 @@ def test_frames_that_nobody_could_keep_are_told(tmp_path, standin, monkeypatch):
     out = tmp_path / "out.mp4"
     report = run_live(clip, LiveConfig(scale=1.0), replace(QUIET, record=str(out)))
     assert report.missed > 20 and len(times_of(out)) + report.missed == 100
+
+
+def test_recording_again_and_again_takes_a_name_of_its_own_each_time(tmp_path, standin):
+    clip = make_clip(tmp_path, every(40, 25))
+    stop, pressed = threading.Event(), []
+
+    def press():
+        body, kind = json.dumps({"key": "r"}), {"Content-Type": "application/json"}
+        for number in range(6):
+            if number == 5:
+                (tmp_path / "away").rename(tmp_path / "moved")
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                connection.request("POST", "/control", body, kind)
+                pressed.append(connection.getresponse().status)
+            time.sleep(0.15)
+        time.sleep(0.3)
+        stop.set()
+
+    port, said = free_port(), []
+    (tmp_path / "away").mkdir()
+    out = tmp_path / "away" / "out.mp4"
+    thread = threading.Timer(0.6, press)
+    thread.start()
+    report = run_live(
+        clip,
+        LiveConfig(loop=True, scale=1.0),
+        replace(QUIET, record=str(out), serve=str(port)),
+        on_message=said.append,
+        stop=stop,
+    )
+    thread.join()
+    assert report.interrupted and pressed == [200] * 6
+    files = {Path(name).name for name in report.recorded}
+    assert len(files) >= 3 and files == {path.name for path in (tmp_path / "moved").iterdir()}
+    # a recording that cannot begin is told, and nothing ends
+    assert any("does not exist; create it first" in text for text in said)
 
 
 def test_a_stop_completes_the_recording(tmp_path, standin):

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -200,6 +201,9 @@ def test_status_metrics_and_health(page, source):
     text = ask(page, "/metrics")[1].decode()
     values = dict(re.findall(r"^(\w+) ([\d.e+-]+)$", text, re.MULTILINE))
     assert values["mhnet_video_frames_total"] == "100"
+    source.statistics = replace(STATISTICS, frames=87654321, model="modèle")
+    told = ask(page, "/metrics")[1].decode()
+    assert "mhnet_video_frames_total 87654321\n" in told and 'model="modèle"' in told
     assert values["mhnet_video_up"] == "1"
     assert values["mhnet_video_latency_seconds"] == "0.08"
     assert 'mhnet_video_info{model="realtime",device="cpu",engine="llvm"} 1' in text
@@ -264,6 +268,14 @@ def test_another_address_needs_the_token(source, monkeypatch):
         assert ask(page, "/metrics", Authorization=f"Bearer {token}")[0].status == 200
         assert ask(page, f"/snapshot.jpg?token={token}")[0].status == 200
         assert ask(page, "/status.json", Cookie="=;;\x01=é".encode())[0].status == 403
+        # cookies of other programs on this host, which come along whatever their ports
+        own = cookie.partition(";")[0]
+        for other in ('ui={"dark": true}', "mhnet_video_token_1=another", "a=é", "="):
+            both = f"{other}; {own}".encode()
+            assert ask(page, "/status.json", Cookie=both)[0].status == 200
+        with closing(make_page(source, "0.0.0.0")) as second:
+            answer, _ = ask(second, f"/?token={second.token}", host="box")
+            assert answer.headers["Set-Cookie"].partition("=")[0] != own.partition("=")[0]
 
 
 @pytest.mark.slow
@@ -330,6 +342,33 @@ def test_too_many_connections_are_turned_away(page, monkeypatch):
     while page.visitors and time.monotonic() < deadline:
         time.sleep(0.02)
     assert ask(page, "/")[0].status == 200
+
+
+def test_a_snapshot_is_never_old(page, source, monkeypatch):
+    source.put()
+    assert ask(page, "/snapshot.jpg")[0].status == 200
+    monkeypatch.setattr(mhnet_video.page, "_STALE_SECONDS", 0.0)
+    assert ask(page, "/snapshot.jpg")[0].status == 503
+
+
+def test_who_says_little_at_a_time_is_cut_off(source, monkeypatch):
+    monkeypatch.setattr(mhnet_video.server._Handler, "timeout", 0.6)
+    with (
+        closing(make_page(source)) as page,
+        socket.create_connection(("127.0.0.1", page.port), 5) as connection,
+    ):
+        begin = time.monotonic()
+        connection.settimeout(0.1)
+        while time.monotonic() - begin < 5:
+            try:
+                connection.sendall(b"G")
+                if not connection.recv(100):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert time.monotonic() - begin < 2
 
 
 def test_who_says_nothing_is_cut_off(source, monkeypatch):
