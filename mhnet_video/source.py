@@ -116,6 +116,8 @@ def _is_cut_in_index(url: str) -> bool:
         while start + 8 <= end:
             file.seek(start)
             kind, size = struct.unpack("<4sI", file.read(8))
+            if not any(kind):
+                break  # room that the recorder took and never used
             start += 8 + size + size % 2
             if kind == b"idx1":
                 return start > end

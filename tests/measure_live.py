@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 from measure_pipeline import resident_megabytes
 
 from mhnet_video.config import LiveConfig, LiveOutputs
@@ -39,6 +40,11 @@ class Visitor(threading.Thread):
             connection.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
             while data := connection.recv(1 << 18):
                 self.pictures += data.count(b"Content-Length")
+
+
+def packets_of(name: str) -> int:
+    with av.open(name) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
 def main() -> None:
@@ -81,13 +87,15 @@ def main() -> None:
             on_message=on_message,
             on_statistics=on_statistics,
         )
+        recorded = sum(packets_of(name) for name in report.recorded)
     steady = [each for each in told if each[1].frames > 100]
     tenth = max(1, len(steady) // 10)
     for name, part in (("first", steady[:tenth]), ("last", steady[-tenth:])):
         latency = sorted(1000 * each[1].latency_seconds for each in part)[len(part) // 2]
         print(f"{name} tenth: latency {latency:.0f} ms, {max(each[2] for each in part):.0f} MB")
     frames, dropped = report.statistics.frames, report.statistics.dropped
-    print(f"{frames} frames restored, {dropped} dropped, {len(report.recorded)} files recorded")
+    print(f"{frames} frames restored, {dropped} dropped")
+    print(f"{recorded} frames in {len(report.recorded)} recordings, {report.missed} missed")
     seen = sorted(visitor.pictures for visitor in visitors)
     if seen:
         print(f"{len(seen)} visitors saw {seen[0]} to {seen[-1]} pictures")
