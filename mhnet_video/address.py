@@ -265,7 +265,7 @@ _UNANSWERED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.
 def _is_known(host: str | None) -> bool:
     try:
         return bool(socket.getaddrinfo(host, None))
-    except OSError:
+    except (OSError, ValueError):  # the latter for what cannot be a name
         return False
 
 

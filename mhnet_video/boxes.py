@@ -71,12 +71,13 @@ def hidden_data(path: str | os.PathLike[str]) -> list[str]:
         boxes = list(boxes_of(file, 0, end))
         for parent in (b"moov", b"udta"):
             for box in [box for box in boxes if box.kind == parent]:
-                boxes += boxes_of(file, box.start + box.header, box.start + box.size)
+                inside = box.start + box.header, min(end, box.start + box.size)
+                boxes += boxes_of(file, *inside)
         found = {_HIDDEN[box.kind] for box in boxes if box.kind in _HIDDEN}
         for box in boxes:
-            file.seek(box.start + box.header)
-            if box.kind == b"uuid" and file.read(16) == _XMP:
-                found.add("XMP")
+            if box.kind == b"uuid":
+                file.seek(box.start + box.header)
+                found |= {"XMP"} if file.read(16) == _XMP else set()
     return sorted(found)
 
 

@@ -54,10 +54,14 @@ _PAUSE_SHARE = 1 / 8
 _LOOK_SECONDS = 0.25
 # a file that has fallen behind its own clock by more is taken up where it is
 _LATE_SECONDS = 1.0
+# and one that is to be shown so much later, as clocks jump
+_AHEAD_SECONDS = 10.0
 # over how long, and how many pictures, a rate is measured, and from which difference on it counts
-_RATE_SECONDS = 3.0
+_RATE_SECONDS = 5.0
 _RATE_PICTURES = 6
-_FAR_SHARE = 0.15
+_FAR_SHARE = 0.25
+_GAP_SECONDS = 3.0
+_MAX_RATE = 240
 # formats whose pictures come seconds of them at a time
 _IN_PIECES = {"hls", "dash"}
 # streams without times of their own
@@ -310,7 +314,15 @@ class Camera:
     # what keeps it running
 
     def _supervise(self) -> None:
-        """Connect, watch, and connect again."""
+        """Connect, watch, and connect again; whoever asks is told of what nobody has foreseen."""
+        try:
+            self._keep_connected()
+        except Exception as error:
+            with self._changed:
+                self._error = ReadError(f"{self.address.name} cannot be followed ({error}).")
+                self._changed.notify_all()
+
+    def _keep_connected(self) -> None:
         failing_since: float | None = None
         was_there = False
         while not self._is_closed:
@@ -513,12 +525,15 @@ class _Connection:
         # threads over frames would hold some of them back
         stream.thread_type = "SLICE"
         rate = stream.average_rate or stream.guessed_rate
-        fps = Fraction(rate) if rate and 0 < rate <= 240 else Fraction(25)
+        fps = Fraction(rate) if rate and 0 < rate <= _MAX_RATE else Fraction(25)
         self._camera.fps = min(float(fps), self._max_fps or float(fps))
         time_base = Fraction(stream.time_base or Fraction(1, 90000))
         self._has_clock = container.format.name not in _UNTIMED
         is_file = self._address.kind == "file"
-        is_finite = self._address.kind == "network" and bool(container.duration)
+        is_finite = self._address.kind == "network" and _is_whole(container)
+        if is_finite and container.format.name in _IN_PIECES and self._camera.captured:
+            self.has_ended = True  # a broadcast that is over by now, and was shown
+            return
         self._has_rate = is_paced = is_file or (
             self._address.kind == "network" and _is_ahead(container)
         )
@@ -634,7 +649,13 @@ class _Connection:
 
 def _is_ahead(container: InputContainer) -> bool:
     """Whether pictures come faster than they are to be shown: of a file, or pieces of one."""
-    return bool(container.duration) or container.format.name in _IN_PIECES
+    return _is_whole(container) or container.format.name in _IN_PIECES
+
+
+def _is_whole(container: InputContainer) -> bool:
+    """Whether there is an end to it: the fragments that a camera sends have a duration too."""
+    is_known = container.size > 0 or container.format.name in _IN_PIECES
+    return bool(container.duration) and is_known
 
 
 class _Rate:
@@ -651,12 +672,10 @@ class _Rate:
     @property
     def fps(self) -> float | None:
         """None as long as it cannot be told."""
-        steps = sorted(b - a for a, b in pairwise(self._times))
-        if len(steps) < _RATE_PICTURES or sum(steps) < _RATE_SECONDS:
+        steps = [b - a for a, b in pairwise(self._times) if b - a < _GAP_SECONDS]
+        if len(steps) < _RATE_PICTURES or sum(steps) < 0.99 * _RATE_SECONDS:
             return None
-        # a gap is not the rate
-        usual = steps[: ceil(0.9 * len(steps))]
-        return len(usual) / sum(usual)
+        return min(len(steps) / sum(steps), _MAX_RATE)
 
 
 class _OwnSpeed:
@@ -668,7 +687,8 @@ class _OwnSpeed:
     def due(self, own: float) -> float:
         """When a picture is to be shown that stands at a time in the file, in seconds."""
         now = time.monotonic()
-        if self._offset is None or now - (own + self._offset) > _LATE_SECONDS:
-            # the first picture, or one that comes too late to be caught up with
+        late = 0.0 if self._offset is None else now - (own + self._offset)
+        if self._offset is None or late > _LATE_SECONDS or late < -_AHEAD_SECONDS:
+            # the first picture, one that comes too late to be caught up with, or another clock
             self._offset = now - own
         return own + self._offset

@@ -175,6 +175,9 @@ def muxer_options(
     } | kind.options
     if kind.name in ("avi", "flv"):
         del options["avoid_negative_ts"]
+    if kind.name == "flv":
+        # its times begin with the first packet, which must not be one of sound that comes later
+        del options["max_interleave_delta"]
     if not kind.is_mp4:
         return options
     flags = "hybrid_fragmented" if is_seekable else "frag_keyframe"

@@ -136,7 +136,8 @@ def encoder_options(
     if preset is not None:
         if "preset" not in known:
             raise WriteError(f"the encoder {encoder} has no presets; leave --preset out.")
-        if encoder in ("libx264", "libx265") and preset not in _X_PRESETS:
+        is_number = preset in [str(number) for number in range(len(_X_PRESETS))]
+        if encoder in ("libx264", "libx265") and not is_number and preset not in _X_PRESETS:
             raise WriteError(
                 f"the encoder {encoder} has no preset {preset!r}; "
                 f"choose one of {', '.join(_X_PRESETS)}."

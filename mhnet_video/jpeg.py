@@ -6,6 +6,22 @@ _START, _SCAN = 0xD8, 0xDA
 # frame headers, which have the size; of the numbers among them three stand for something else
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FIRST_APP, _LAST_APP, _COMMENT = 0xE0, 0xEF, 0xFE
+# of TIFF's directories: maker, model, and where EXIF's own and the positions stand
+_EXIF_TAGS = {0x010F, 0x0110, 0x8769, 0x8825}
+_PROFILE_TAG, _ORIENTATION_TAG = 0x8773, 0x0112
+# EXIF holds less; samples need not be copied
+_MAX_CHUNK_BYTES = 1 << 16
+# a sample at (x, y) is shown at (a x + c y, b x + d y), by the number that EXIF has for it
+_TURNS = {
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+_ONE, _UNIT = 1 << 16, 1 << 30
 # JFIF and Adobe segments describe the encoding: each file has its own
 _OF_THE_ENCODING = (0xE0, 0xEE)
 
@@ -39,27 +55,63 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
 
 
 def descriptions_in(data: bytes) -> list[str]:
-    """What a JPEG, PNG or WebP file has beside its samples, in a person's words."""
-    heads = {segment[4:15] for _, segment in _segments(data)} | set(_chunks(data))
+    """What a JPEG, PNG, WebP or TIFF file has beside its samples, in a person's words."""
+    kinds = {kind for kind, _ in _chunks(data)}
+    starts = {bytes(segment[4:9]) for _, segment in _segments(data)}
+    tags = set(_tiff_tags(data))
     found = []
-    if any(head.startswith((b"Exif\0", b"eXIf", b"EXIF")) for head in heads):
+    if kinds & {b"eXIf", b"EXIF"} or b"Exif\0" in starts or tags & _EXIF_TAGS:
         found.append("EXIF (camera, time and place)")
-    if any(head.startswith((b"ICC_PROFILE", b"iCCP", b"ICCP")) for head in heads):
+    if kinds & {b"iCCP", b"ICCP"} or b"ICC_P" in starts or _PROFILE_TAG in tags:
         found.append("colour profile")
     return found
 
 
-def _chunks(data: bytes) -> list[bytes]:
-    """The kinds of the chunks of a PNG or a WebP; empty for others."""
-    kinds = []
+def display_matrix_in(data: bytes) -> tuple[int, ...] | None:
+    """How the EXIF of a picture's file says that it is to be turned and mirrored.
+
+    Returns:
+        A display matrix, as `Frame.tags` has it; None for as it is.
+    """
+    tiffs = [contents for kind, contents in _chunks(data) if kind in (b"eXIf", b"EXIF")]
+    tiffs += [s[10:] for _, s in _segments(data) if s[4:10] == b"Exif\0\0"]
+    for tiff in [data, *(t.removeprefix(b"Exif\0\0") for t in tiffs)]:
+        turn = _TURNS.get(_tiff_tags(tiff).get(_ORIENTATION_TAG, 0))
+        if turn is not None:
+            a, b, c, d = (_ONE * each for each in turn)
+            return (a, b, 0, c, d, 0, 0, 0, _UNIT)
+    return None
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """Numbers of the first directory of a TIFF, with their short values; empty for no TIFF."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None or len(data) < 8:
+        return {}
+    (start,) = struct.unpack(f"{order}I", data[4:8])
+    directory = data[start : start + 2]
+    count = struct.unpack(f"{order}H", directory)[0] if len(directory) == 2 else 0
+    tags = {}
+    for index in range(count):
+        entry = data[start + 2 + 12 * index :][:12]
+        if len(entry) < 12:
+            break
+        number, _, _, value, _ = struct.unpack(f"{order}HHIHH", entry)
+        tags[number] = value
+    return tags
+
+
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Kind and contents of the chunks of a PNG or a WebP; empty for others."""
+    chunks = []
     is_png, is_webp = data[:4] == b"\x89PNG", data[:4] + data[8:12] == b"RIFFWEBP"
     position = 8 if is_png else 12 if is_webp else len(data)
     while position + 8 <= len(data):
         head = data[position : position + 8]
         size, kind = struct.unpack(">I4s", head) if is_png else struct.unpack("<4sI", head)[::-1]
-        kinds.append(kind)
+        chunks.append((kind, data[position + 8 : position + 8 + min(size, _MAX_CHUNK_BYTES)]))
         position += size + 12 if is_png else 8 + size + size % 2
-    return kinds
+    return chunks
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:

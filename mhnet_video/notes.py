@@ -1,6 +1,7 @@
 """What a person is told about an output: what it kept of the source, and what it could not."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -127,7 +128,9 @@ class Notes:
     def tell_hidden(self, source: str) -> None:
         """Say what a camera wrote into its file past FFmpeg."""
         if os.path.isfile(source):
-            self.lost += [f"{what}: FFmpeg does not show it" for what in hidden_data(source)]
+            # a note is no reason to lose what has been written
+            with suppress(OSError, ValueError, OverflowError):
+                self.lost += [f"{what}: FFmpeg does not show it" for what in hidden_data(source)]
 
     def tell_metadata(self, wanted: dict[str, str], result: Path) -> None:
         """Compare what a finished file says about itself with what it was to say."""

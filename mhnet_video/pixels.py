@@ -410,6 +410,7 @@ def upright(frame: Frame) -> Frame:
         turned = plane.T if is_quarter else plane
         turned = turned[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
         planes.append(np.ascontiguousarray(turned))
+    tags["is_quarter_turned"] = is_quarter
     return replace(frame, planes=tuple(planes), rotation=0, tags=tags)
 
 

@@ -78,6 +78,10 @@ def plan_encoding(
     if kind is None:
         formats = [name for name in formats if _PICTURE_FORMATS.get(encoder, _ANY).match(name)]
 
+    aspect = reader.stream.sample_aspect_ratio
+    if aspect and frame.tags.get("is_quarter_turned"):
+        aspect = 1 / aspect
+
     def make(pixel_format: str) -> Encoding:
         return Encoding(
             encoder=encoder,
@@ -87,7 +91,7 @@ def plan_encoding(
             fps=fps,
             time_base=clock_of(encoder, time_base, fps),
             options=merged,
-            sample_aspect_ratio=reader.stream.sample_aspect_ratio,
+            sample_aspect_ratio=aspect,
             color=_color(frame, pixel_format, samples),
             field_order=_field_order(reader, frame),
             tag="hvc1" if kind and kind.is_mp4 and _is_hevc(encoder) else None,

@@ -22,7 +22,7 @@ from mhnet_video.encoder import Encoding, encoder_options, working_encoders
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
-from mhnet_video.jpeg import with_segments_of
+from mhnet_video.jpeg import display_matrix_in, with_segments_of
 from mhnet_video.notes import Notes, counted
 from mhnet_video.pixels import Converter, upright
 from mhnet_video.plan import (
@@ -348,24 +348,36 @@ class VideoWriter:
 
     def _picture_file(self, packet: Packet) -> bytes:
         """The bytes of a picture's file."""
-        encoded, source = bytes(packet), b""
-        if self._reader.is_picture and os.path.isfile(self._reader.container.name):
-            source = Path(self._reader.container.name).read_bytes()
+        encoded, source = bytes(packet), self._source_bytes()
         if self.encoder == "mjpeg":
             encoded = with_segments_of(source, encoded)
         self.notes.tell_descriptions(source, encoded)
         return encoded
 
+    def _source_bytes(self) -> bytes:
+        """The file of a picture; empty where it is none."""
+        name = self._reader.container.name
+        if not self._reader.is_picture or not os.path.isfile(name):
+            return b""
+        return Path(name).read_bytes()
+
     def _as_a_picture(self, frame: Frame) -> Frame:
         """The frame, turned upright where its file would not say which way up it is."""
         source = self._reader.container
+        if source.format.name == "image2" or source.format.name.endswith("_pipe"):
+            # a photograph's EXIF: PNG takes it from the decoder's picture, JPEG from a JPEG's file
+            is_jpeg = self._reader.stream.codec.name == "mjpeg" and os.path.isfile(source.name)
+            is_as_decoded = "decoded" in frame.tags
+            if (self.encoder, is_as_decoded) == ("png", True):
+                return frame
+            if self.encoder == "mjpeg" and is_jpeg:
+                return frame
+            # PyAV does not tell of mirrored ones
+            matrix = display_matrix_in(self._source_bytes())
+            if matrix is not None:
+                frame = replace(frame, tags=frame.tags | {"display_matrix": matrix})
         if frame.tags.get("display_matrix") is None:
             return frame
-        if source.format.name == "image2" or source.format.name.endswith("_pipe"):
-            # a photograph's EXIF: PNG takes it from the frame, JPEG from a JPEG's file
-            is_jpeg = self._reader.stream.codec.name == "mjpeg" and os.path.isfile(source.name)
-            if self.encoder == "png" or (self.encoder == "mjpeg" and is_jpeg):
-                return frame
         self.notes.kept.append("rotation: the picture was turned upright")
         return upright(on_host(frame))
 

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import processes
 import pytest
-from clips import Audio, Clip, Video, every, picture, rotation, uneven
+from clips import Audio, Clip, Video, every, make_frame, picture, rotation, uneven
 
 import mhnet_video.address
 import mhnet_video.camera
@@ -351,6 +351,7 @@ def test_who_is_bothered_by_trying_again():
         ("rtsp://cam/1", silent, True),
         ("http://127.0.0.1/1", OSError(errno.EIO, "x"), False),
         ("http://nobody.invalid/1", OSError(errno.EIO, "x"), True),
+        ("rtsp://cam..local/1", OSError(errno.EIO, "x"), True),
         ("http://cam/1", ConnectionResetError("the stream has ended"), False),
         ("udp://0.0.0.0:9", silent, True),
         ("tcp://0.0.0.0:9?listen=1", silent, True),
@@ -421,7 +422,7 @@ def test_a_stream_without_times_is_of_the_rate_that_is_seen(tmp_path):
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/a.mjpg")) as camera:
-            frames_for(camera, 8, wanted=40)
+            frames_for(camera, 9, wanted=65)
             assert camera.fps == pytest.approx(10, rel=0.1)
         server.shutdown()
         thread.join()
@@ -429,15 +430,97 @@ def test_a_stream_without_times_is_of_the_rate_that_is_seen(tmp_path):
 
 def test_a_rate_is_not_told_by_gaps_and_bursts():
     rate = mhnet_video.camera._Rate()
-    for index in range(60):
+    for index in range(100):
         rate.note(index * 0.04)
         assert rate.fps is None
-    for time_seconds in [5.0, 5.001, 5.08, 5.081, 5.16, 5.161, 5.24, 5.241, 5.32, 5.321, 5.4]:
-        rate.note(time_seconds)
-    assert rate.fps == pytest.approx(25, rel=0.12)
-    for index in range(200):
-        rate.note(5.4 + (index + 1) * 0.1)
-    assert rate.fps == pytest.approx(10, rel=0.01)
+    for index in range(100, 260):
+        rate.note(4 + index * 0.04)
+    assert rate.fps == pytest.approx(25, rel=0.05)
+    # fifteen pictures once a second
+    rate = mhnet_video.camera._Rate()
+    seen = []
+    for second in range(20):
+        for index in range(15):
+            rate.note(second + index * 0.0004)
+            seen.append(rate.fps)
+    assert all(11 < fps < 19 for fps in seen[150:])
+    rate = mhnet_video.camera._Rate()
+    for index in range(9000):
+        rate.note(index * 0.0001 + 10 * (index > 8990))
+    for index in range(90_000):
+        rate.note(20 + index * 0.0001)
+    assert rate.fps == 240
+
+
+def test_a_clock_that_jumps_is_not_waited_for():
+    pace = mhnet_video.camera._OwnSpeed()
+    now = time.monotonic()
+    assert pace.due(5.0) == pytest.approx(now, abs=0.1)
+    assert pace.due(14.0) == pytest.approx(now + 9, abs=0.1)
+    assert pace.due(614.0) == pytest.approx(now, abs=0.1)
+    assert pace.due(614.04) == pytest.approx(now + 0.04, abs=0.1)
+    assert pace.due(0.0) == pytest.approx(now, abs=0.1)
+
+
+def test_what_nobody_has_foreseen_is_told(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(mhnet_video.camera, "is_unanswered", fail)
+    with (
+        Camera(resolve_address(f"tcp://127.0.0.1:{free_port()}")) as camera,
+        pytest.raises(ReadError, match="cannot be followed \\(unforeseen\\)"),
+    ):
+        camera.newest(5)
+
+
+class Fragments(Files):
+    """A camera that sends fragments of MP4 as they are made, for some seconds each time."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+        class Out:
+            def write(_, data):
+                self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+                return len(data)
+
+        options = {"movflags": "frag_keyframe+empty_moov"}
+        with contextlib.suppress(OSError, av.error.FFmpegError):
+            with av.open(Out(), "w", format="mp4", container_options=options) as container:
+                stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+                stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+                stream.codec_context.thread_count = 1
+                stream.codec_context.gop_size = 6
+                for index in range(100):
+                    frame = make_frame(index, "yuv420p", 64, 48)
+                    frame.pts = index
+                    for packet in stream.encode(frame):
+                        container.mux_one(packet)
+                    time.sleep(0.04)
+            self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = True
+
+
+@pytest.mark.slow
+def test_a_camera_that_sends_fragments_is_no_file():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fragments) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/live.mp4")) as camera:
+            deadline = time.monotonic() + 15
+            while camera.reconnects < 1:
+                frames_for(camera, 0.2)
+                assert time.monotonic() < deadline, camera.trouble
+            got = frames_for(camera, 0.5)
+            assert got and time.monotonic() - got[-1].captured.arrival < 0.7
+        server.shutdown()
+        thread.join()
 
 
 def test_pauses_grow_with_the_time_of_failing():

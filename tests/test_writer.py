@@ -27,7 +27,7 @@ from mhnet_video.containers import format_of
 from mhnet_video.encoder import clock_of, encoder_options, pixel_formats
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.jpeg import with_segments_of
+from mhnet_video.jpeg import descriptions_in, with_segments_of
 from mhnet_video.notes import Notes
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pixels import layout_of, side_data_of
@@ -271,6 +271,7 @@ def test_an_encoder_that_takes_none_of_the_pixels_is_named() -> None:
 
 def test_options_are_those_of_the_encoder() -> None:
     assert encoder_options("libx264", crf=30, preset="slow")["crf"] == "30"
+    assert encoder_options("libx264", preset="5")["preset"] == "5"
     assert encoder_options("h264_nvenc", crf=30)["cq"] == "30"
     joined = encoder_options("libx265", options=(("x265-params", "aq-mode=1"),))["x265-params"]
     assert joined.startswith("log-level=none")
@@ -517,6 +518,68 @@ def test_what_a_photograph_says_is_kept_or_told(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "f.jpg")) as container:
         frame = next(container.decode(video=0))
     assert (frame.width, frame.height, frame.rotation) == (16, 32, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_stand_upright_in_every_format(orientation: int, tmp_path: Path) -> None:
+    plain = picture("mjpeg", 96, 64)
+    source = tmp_path / "a.jpg"
+    source.write_bytes(plain[:2] + exif(orientation) + plain[2:])
+    wanted = cv2.imread(str(source)).astype(float)  # which looks at the orientation
+    # a PNG that has it too, from which nothing is taken but the file
+    copy(source, tmp_path / "b.png")
+    for path in (source, tmp_path / "b.png"):
+        for name in ("c.webp", "c.tif", "c.bmp", "c.jpg"):
+            copy(path, tmp_path / name, overwrite=True)
+            found = cv2.imread(str(tmp_path / name)).astype(float)
+            assert found.shape == wanted.shape, name
+            error, *others = (
+                np.abs(f - wanted).mean() for f in (found, found[::-1], found[:, ::-1])
+            )
+            assert error < min(others) / 2, name
+    config = RestoreConfig(compare=True, overwrite=True)
+    for name in ("d.png", "d.jpg", "d.webp"):
+        restore_video(source, tmp_path / name, config, restorer=StandIn())
+        found = cv2.imread(str(tmp_path / name)).astype(float)
+        both = np.concatenate([wanted, wanted], axis=1)
+        assert found.shape == both.shape, name
+        assert np.abs(found - both).mean() < np.abs(found[::-1] - both).mean() / 2, name
+
+
+def test_what_a_tiff_says_is_told_where_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture("mjpeg", 32, 16))
+    copy(tmp_path / "a.jpg", tmp_path / "b.tif")
+    assert not copy(tmp_path / "b.tif", tmp_path / "c.bmp").notes.lost
+    tiff = bytearray((tmp_path / "b.tif").read_bytes())
+    start = int.from_bytes(tiff[4:8], "little")
+    tiff[start + 2 : start + 4] = (0x0110).to_bytes(2, "little")
+    assert descriptions_in(bytes(tiff)) == ["EXIF (camera, time and place)"]
+    assert descriptions_in(bytes(tiff[: start + 1])) == descriptions_in(b"II*\0") == []
+
+
+def test_a_turned_picture_has_turned_samples(tmp_path: Path) -> None:
+    video = Video(times=(0,), aspect=Fraction(4, 3), matrix=TURNS[0])
+    path = Clip(video=(video,)).make(tmp_path)
+    copy(path, tmp_path / "out.png")
+    with av.open(str(tmp_path / "out.png")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(3, 4)
+
+
+def test_sound_that_begins_late_in_an_flv(tmp_path: Path) -> None:
+    path = Clip(audio=(Audio(start=0.1),)).make(tmp_path)
+    copy(path, tmp_path / "out.flv")
+    with av.open(str(tmp_path / "out.flv")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 10
+
+
+def test_boxes_that_make_no_sense_cost_nothing(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    huge = struct.pack(">I4sQ", 1, b"moov", 1 << 62) + struct.pack(
+        ">I4sQ", 1, b"udta", (1 << 63) - 1
+    )
+    with path.open("ab") as file:
+        file.write(huge + struct.pack(">I4sQ", 1, b"uuid", 1 << 62))
+    assert copy(path, tmp_path / "out.mp4").frames == 10
 
 
 def test_a_png_may_have_a_colour_profile_with_a_name(tmp_path: Path) -> None:
