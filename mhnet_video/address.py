@@ -78,7 +78,10 @@ class CameraInfo:
 
 
 def resolve_address(
-    source: str | None, *, size: tuple[int, int] | None = None, fps: float | None = None
+    source: str | int | os.PathLike[str] | None,
+    *,
+    size: tuple[int, int] | None = None,
+    fps: float | None = None,
 ) -> Address:
     """What to open for a source.
 
@@ -91,6 +94,8 @@ def resolve_address(
     Raises:
         ReadError: There is no such file, or no camera.
     """
+    if isinstance(source, (int, os.PathLike)):
+        source = str(source) if isinstance(source, int) else os.fspath(source)
     if source is None:
         cameras = _devices()
         if not cameras:

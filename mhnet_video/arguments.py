@@ -247,6 +247,7 @@ def bench_parser() -> argparse.ArgumentParser:
         help="measure the GPU instead: kernels, networks, streams and files, up to ten minutes",
     )
     add("--json", metavar="FILE", help="also save the figures for programs")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser
 
 

@@ -289,6 +289,8 @@ def _table(result: "Evaluation") -> list[str]:
             if scores is not None
         ]
         lines.append("  ".join([f"{row.name:<{width}}", *cells]))
+    if result.equal:
+        lines.append(f"equal to the clean ones, and not in the mean PSNR: {result.equal}")
     return lines
 
 
@@ -308,8 +310,10 @@ def _train(words: list[str]) -> int:
         line += f"error {loss_db:.2f} dB, of the input {input_db:.2f} dB"
         print(line, file=sys.stderr, flush=True)
 
-    print(train(config, on_log=tell))
-    return 0
+    stop = threading.Event()
+    with stop_on_signals(stop, "mhnet-video: saving, to go on later (Ctrl-C again: abort)"):
+        print(train(config, on_log=tell, stop=stop))
+    return 130 if stop.is_set() else 0
 
 
 def _info(words: list[str]) -> int:
@@ -351,6 +355,10 @@ def _history(training: dict[str, Any]) -> str:
 
 def _bench(words: list[str]) -> int:
     options = bench_parser().parse_args(words)
+    if options.json:
+        from mhnet_video.sink import check_destination
+
+        check_destination(options.json, overwrite=options.overwrite)
     if options.gpu:
         return _bench_gpu(options.json)
     from mhnet_video.pipelines.bench import bench, to_lines

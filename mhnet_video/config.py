@@ -1,7 +1,9 @@
 """Settings of a run: plain values, checked once, then frozen. Imports nothing heavy."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import NamedTuple
 
 from mhnet_video.errors import ConfigError
@@ -14,6 +16,24 @@ class Box(NamedTuple):
     y: int
     width: int
     height: int
+
+
+def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
+    """Boxes to keep, from anything that is four whole numbers.
+
+    Raises:
+        ConfigError: One is no box, or begins outside the picture.
+    """
+    checked = []
+    for box in boxes:
+        try:
+            x, y, width, height = map(index, box)
+        except (TypeError, ValueError):
+            x = -1
+        if x < 0 or y < 0 or width < 1 or height < 1:
+            raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {tuple(box)}")
+        checked.append(Box(x, y, width, height))
+    return tuple(checked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +73,11 @@ class RestoreConfig:
         """Check what can be checked without touching the machine."""
         if not 0 <= self.strength <= 1:
             raise ConfigError(f"strength must be between 0 and 1, not {self.strength}")
-        if self.start is not None and not self.start >= 0:
-            raise ConfigError(f"start must not be negative, got {self.start}")
-        if self.duration is not None and not self.duration > 0:
-            raise ConfigError(f"duration must be greater than 0, got {self.duration}")
-        for box in self.keep:
-            if box.x < 0 or box.y < 0 or box.width < 1 or box.height < 1:
-                raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {tuple(box)}")
+        if self.start is not None and not 0 <= self.start < math.inf:
+            raise ConfigError(f"start must not be negative, and finite, got {self.start}")
+        if self.duration is not None and not 0 < self.duration < math.inf:
+            raise ConfigError(f"duration must be greater than 0, and finite, got {self.duration}")
+        object.__setattr__(self, "keep", check_boxes(self.keep))
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
 
@@ -102,9 +120,7 @@ class LiveConfig:
             raise ConfigError(f"strength must be between 0 and 1, not {self.strength}")
         if self.scale is not None and not 0 < self.scale <= 1:
             raise ConfigError(f"scale must be above 0 and at most 1, not {self.scale}")
-        for box in self.keep:
-            if box.x < 0 or box.y < 0 or box.width < 1 or box.height < 1:
-                raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {tuple(box)}")
+        object.__setattr__(self, "keep", check_boxes(self.keep))
         if self.size is not None and min(self.size) < 16:
             raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")
         if self.fps is not None and not 0 < self.fps <= 1000:
@@ -121,7 +137,7 @@ class LiveOutputs:
     """Whether to open a window on this machine's screen."""
     view: str = "split"
     """How the window and the page begin: one of `VIEWS`."""
-    serve: str | None = None
+    serve: str | int | None = None
     """Port, or host and port, of a page for browsers; None for none."""
     record: str | None = None
     """File to record to; None for none."""
@@ -134,6 +150,8 @@ class LiveOutputs:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        if self.serve is not None:
+            object.__setattr__(self, "serve", str(self.serve))
         if self.view not in VIEWS:
             raise ConfigError(f"view must be one of {', '.join(VIEWS)}, not {self.view}")
         if self.segment is not None and not self.segment > 0:
@@ -176,9 +194,19 @@ class TrainConfig:
         """Check what can be checked without touching the machine."""
         if not self.minutes > 0:
             raise ConfigError(f"minutes must be greater than 0, got {self.minutes}")
-        for name in ("batch", "crop", "final_crop"):
+        for name in ("batch", "crop", "final_crop", "width", "patch", "frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.frames % 2 == 0:
+            raise ConfigError(f"frames must be odd, got {self.frames}")
+        for name in ("encoder_blocks", "decoder_blocks", "group_blocks"):
+            counts = getattr(self, name)
+            if len(counts) != 4 or min(counts) < 0:
+                raise ConfigError(f"{name} must be four numbers, none negative, got {counts}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be greater than 0, got {self.learning_rate}")
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
         # halves of a quilt hold whole blocks of a codec, its sides whole cells of the network
         multiple = math.lcm(32, 16 * self.patch)
         if self.crop % multiple or self.final_crop % multiple:

@@ -60,7 +60,7 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
         every: One run is kept of so many frames.
 
     Raises:
-        ReadError: There is nothing in them.
+        ReadError: There is nothing in them, or a clip is none.
     """
     import av
 
@@ -71,16 +71,21 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
             photos.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
     clips = []
     for path in sorted((folder / "clips").glob("*")):
+        if path.is_dir() or path.name.startswith("."):
+            continue
         runs: list[NDArray[Any]] = []
         run: list[Picture] = []
-        with av.open(str(path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for index, frame in enumerate(container.decode(video=0)):
-                if index % every < frames + 2:
-                    run.append(frame.to_ndarray(format="rgb24"))
-                    if len(run) == frames + 2:
-                        runs.append(np.stack(run))
-                        run = []
+        try:
+            with av.open(str(path)) as container:
+                container.streams.video[0].thread_type = "AUTO"
+                for index, frame in enumerate(container.decode(video=0)):
+                    if index % every < frames + 2:
+                        run.append(frame.to_ndarray(format="rgb24"))
+                        if len(run) == frames + 2:
+                            runs.append(np.stack(run))
+                            run = []
+        except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+            raise ReadError(f"{path} is no video, or damaged; take it out of clips/.") from error
         if runs:
             clips.append(runs)
     if not photos and not clips:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from os import PathLike
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -190,7 +191,11 @@ class Live:
         ConfigError: A setting does not fit this machine.
     """
 
-    def __init__(self, source: str | None = None, config: LiveConfig | None = None) -> None:
+    def __init__(
+        self,
+        source: str | int | PathLike[str] | None = None,
+        config: LiveConfig | None = None,
+    ) -> None:
         self.config = config = config or LiveConfig()
         self._models = [config.weights] if config.weights else models_at_hand(config.model)
         address = resolve_address(source, size=config.size, fps=config.fps)

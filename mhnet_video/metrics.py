@@ -4,6 +4,7 @@ Y is Matlab's `rgb2ycbcr` (BT.601, 16 to 235, rounded to 8 bits). SSIM is the fi
 one: an 11x11 Gaussian window of sigma 1.5, only where it fits whole, no downsampling.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,15 +111,23 @@ def ssim(picture: Picture, clean: Picture) -> float:
 
 
 def mean_scores(scores: list[Scores]) -> Scores:
-    """The mean of each figure over several pictures; of the flicker, over those that have one."""
+    """The mean of each figure over several pictures; of the flicker, over those that have one.
+
+    Pictures that are equal have no PSNR that a mean could hold: it is that of the others.
+    """
     flickers = [s.flicker for s in scores if s.flicker is not None]
     return Scores(
-        psnr_y=float(np.mean([s.psnr_y for s in scores])),
+        psnr_y=_finite_mean([s.psnr_y for s in scores]),
         ssim_y=float(np.mean([s.ssim_y for s in scores])),
-        psnr_rgb=float(np.mean([s.psnr_rgb for s in scores])),
+        psnr_rgb=_finite_mean([s.psnr_rgb for s in scores]),
         ssim_rgb=float(np.mean([s.ssim_rgb for s in scores])),
         flicker=float(np.mean(flickers)) if flickers else None,
     )
+
+
+def _finite_mean(values: list[float]) -> float:
+    finite = [value for value in values if value != math.inf]
+    return float(np.mean(finite)) if finite else math.inf
 
 
 def _blur(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import is_
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.color import add_residual, keep_boxes, to_rgb
-from mhnet_video.config import Box
+from mhnet_video.config import Box, check_boxes
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
@@ -74,9 +74,14 @@ class _Windows(Generic[T]):
         self._half = frames // 2
         self._held: deque[tuple[list[T], Tensor]] = deque(maxlen=frames)
         self._pushed = 0
-        self._size = (0, 0)
+        self._size: tuple[float, ...] = ()
 
-    def push(self, item: T, rgb: Tensor, size: tuple[int, int]) -> Iterator[tuple[T, Window]]:
+    @property
+    def last(self) -> tuple[T, Tensor] | None:
+        """The picture that was pushed last, and what the network sees of it; None for none."""
+        return (self._held[-1][0][-1], self._held[-1][1]) if self._held else None
+
+    def push(self, item: T, rgb: Tensor, size: tuple[float, ...]) -> Iterator[tuple[T, Window]]:
         """Take the next picture; give what has all its neighbours now.
 
         A picture that is the one before it again waits with that one, and gets the same window: a
@@ -85,7 +90,7 @@ class _Windows(Generic[T]):
         Args:
             item: The picture.
             rgb: What the network sees of it; the same tensor again where the picture is the same.
-            size: The picture's own: where it changes, another run begins.
+            size: The picture's own, and its scale: where one changes, another run begins.
         """
         if size != self._size:
             yield from self.flush()
@@ -161,17 +166,13 @@ class Restorer:
         device: str = "auto",
         engine: str = "auto",
         strength: float = 1.0,
-        keep: Sequence[Box] = (),
+        keep: Sequence[Sequence[int]] = (),
         scale: float = 1.0,
     ) -> None:
-        if not 0 <= strength <= 1:
-            raise ConfigError(f"strength must be between 0 and 1, not {strength}")
-        if not 0 < scale <= 1:
-            raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
         self.device = resolve_device(device)
         self.strength = strength
         self.scale = scale
-        self.keep = tuple(Box(*box) for box in keep)
+        self.keep = keep
         self.passed_through = self.repeated = 0
         self.stays_on_gpu = False
         if isinstance(model, MHNet):
@@ -183,9 +184,41 @@ class Restorer:
             network = load_model(weights or model, self.device)
         self.network = network
         self.engine = resolve_engine(network, engine)
-        self._windows: _Windows[Any] = _Windows(network.config.frames)
+        self._windows: _Windows[_Given] = _Windows(network.config.frames)
         self._seen: list[tuple[Frame, float, Tensor]] = []
         self._last: tuple[Window, float, tuple[Plane, ...]] | None = None
+        self._last_picture: tuple[Window, tuple[Any, ...], Tensor] | None = None
+
+    @property
+    def strength(self) -> float:
+        """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ConfigError(f"strength must be between 0 and 1, not {value}")
+        self._strength = value
+
+    @property
+    def scale(self) -> float:
+        """Working scale, above 0 to 1; from where it changes, another clip begins."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        if not 0 < value <= 1:
+            raise ConfigError(f"scale must be above 0 and at most 1, not {value}")
+        self._scale = value
+
+    @property
+    def keep(self) -> tuple[Box, ...]:
+        """Boxes left as they are."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, boxes: Sequence[Sequence[int]]) -> None:
+        self._keep = check_boxes(boxes)
 
     def stream(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Restore frames in order, one out for each one in.
@@ -256,25 +289,30 @@ class Restorer:
         self._last = None
         window = [on_host(frame) for frame in window]
         seen = [self._upright(frame) for frame in window]
-        return self._restored(window[len(window) // 2], seen, is_exact=True)
+        return self._restored(window[len(window) // 2], seen, self.scale, is_exact=True)
 
     def _plain(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Restore a stream one frame after the other."""
-        windows: _Windows[Frame] = _Windows(self.network.config.frames)
-        last: tuple[Frame, Tensor] | None = None
+        windows: _Windows[tuple[Frame, float]] = _Windows(self.network.config.frames)
+        last: tuple[Frame, float, Tensor] | None = None
         for item in items:
             if not isinstance(item, Frame) or self.strength == 0:
                 yield item
             else:
                 item = on_host(item)
                 self._check_size(item.height, item.width)
-                is_equal = last is not None and _looks_equal(last[0], item)
-                rgb = last[1] if last is not None and is_equal else self._upright(item)
-                last = (item, rgb)
-                for frame, window in windows.push(item, rgb, item.upright_size):
-                    yield self._restored(frame, window)
-        for frame, window in windows.flush():
-            yield self._restored(frame, window)
+                scale = self.scale
+                if last is not None and last[1] == scale and _looks_equal(last[0], item):
+                    rgb = last[2]
+                else:
+                    rgb = self._upright(item)
+                last = (item, scale, rgb)
+                for (frame, then), window in windows.push(
+                    (item, scale), rgb, (*item.upright_size, scale)
+                ):
+                    yield self._restored(frame, window, then)
+        for (frame, then), window in windows.flush():
+            yield self._restored(frame, window, then)
 
     def restore_frame(self, frames: Sequence[Frame], index: int) -> Frame:
         """Restore one of some successive frames, where not every frame of a stream is wanted.
@@ -286,7 +324,10 @@ class Restorer:
 
         Raises:
             ConfigError: The picture is too large.
+            IndexError: There is no such frame.
         """
+        if not 0 <= index < len(frames):
+            raise IndexError(f"index must be from 0 to {len(frames) - 1}, not {index}")
         if self.strength == 0:
             return frames[index]
         half = self.network.config.frames // 2
@@ -300,7 +341,8 @@ class Restorer:
             rgb = next(known, None)
             seen.append((frame, self.scale, self._upright(frame) if rgb is None else rgb))
         self._seen = seen
-        return self._restored(frames[index], [seen[place - places[0]][2] for place in places])
+        window = [seen[place - places[0]][2] for place in places]
+        return self._restored(frames[index], window, self.scale)
 
     def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Restore RGB pictures in order, one out for each one in.
@@ -315,12 +357,12 @@ class Restorer:
             ValueError: A picture has another shape or type.
             ConfigError: A picture is too large.
         """
-        windows: _Windows[Picture] = _Windows(self.network.config.frames)
+        windows: _Windows[_Given] = _Windows(self.network.config.frames)
         self.passed_through = self.repeated = 0
         for picture in pictures:
-            yield from self._pushed(windows, picture)
-        for source, window in windows.flush():
-            yield self._restored_picture(source, window)
+            yield from cast("Iterator[Picture]", self._pushed(windows, picture))
+        for given, window in windows.flush():
+            yield self._restored_picture(given, window)
 
     def push(self, picture: Picture) -> list[Picture]:
         """Take one picture of a clip, where the next one is not known yet.
@@ -336,24 +378,32 @@ class Restorer:
             ValueError: The picture has another shape or type.
             ConfigError: The picture is too large.
         """
-        return list(self._pushed(self._windows, picture))
+        return cast("list[Picture]", list(self._pushed(self._windows, picture)))
 
     def flush(self) -> list[Any]:
         """End the clip that was pushed: the restored pictures that are still missing."""
         return [self._restored_picture(*ready) for ready in self._windows.flush()]
 
-    def _pushed(self, windows: "_Windows[Picture]", picture: Picture) -> Iterator[Picture]:
-        if picture.ndim != 3 or picture.shape[2] != 3 or str(picture.dtype)[-5:] != "uint8":
+    def _pushed(self, windows: "_Windows[_Given]", picture: Any) -> Iterator[Any]:
+        if not isinstance(picture, (np.ndarray, Tensor)):
+            raise ValueError(f"expected an array or a tensor, got {type(picture).__name__}")
+        is_picture = picture.ndim == 3 and picture.shape[2] == 3 and min(picture.shape) > 0
+        if not is_picture or str(picture.dtype)[-5:] != "uint8":
             raise ValueError(f"expected [H, W, 3] uint8, got {list(picture.shape)} {picture.dtype}")
-        self._check_size(*picture.shape[:2])
-        for source, window in windows.push(
-            picture, self._prepared(self._rgb(picture)), (picture.shape[0], picture.shape[1])
-        ):
-            yield self._restored_picture(source, window)
+        height, width = picture.shape[:2]
+        self._check_size(height, width)
+        given = _Given(_own(picture), isinstance(picture, Tensor), self.scale)
+        last = windows.last
+        if last is not None and last[0].scale == given.scale and _are_equal(last[0], given):
+            rgb = last[1]
+        else:
+            rgb = self._prepared(self._rgb(given.samples))
+        for ready, window in windows.push(given, rgb, (height, width, given.scale)):
+            yield self._restored_picture(ready, window)
 
-    def _rgb(self, picture: Picture) -> Tensor:
-        """A picture as `[3, H, W]` in [0, 1]."""
-        return torch.as_tensor(picture).to(self.device).permute(2, 0, 1).float() / 255
+    def _rgb(self, samples: Tensor) -> Tensor:
+        """A picture of `[H, W, 3]` as `[3, H, W]` in [0, 1]."""
+        return samples.to(self.device).permute(2, 0, 1).float() / 255
 
     def _upright(self, frame: Frame) -> Tensor:
         """What the network sees of a frame, `[3, H, W]`."""
@@ -361,7 +411,7 @@ class Restorer:
 
     def _prepared(self, rgb: Tensor) -> Tensor:
         """The picture at the working scale, and as large as the network needs it."""
-        height, width = self._working_size(*rgb.shape[1:])
+        height, width = _working_size(rgb.shape[1], rgb.shape[2], self.scale)
         if (height, width) != rgb.shape[1:]:
             rgb = F.interpolate(rgb[None], (height, width), mode="area")[0]
         return rgb if height * width > self.engine.engine.max_pixels else self._padded(rgb)
@@ -376,13 +426,9 @@ class Restorer:
         padding = (0, -width % multiple, 0, -height % multiple)
         return F.pad(rgb[None], padding, mode="replicate")[0] if any(padding) else rgb
 
-    def _working_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width at which the network works."""
-        if self.scale == 1:
-            return height, width
-        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
-
-    def _restored(self, frame: Frame, window: Window, *, is_exact: bool = False) -> Frame:
+    def _restored(
+        self, frame: Frame, window: Window, scale: float, *, is_exact: bool = False
+    ) -> Frame:
         # equal frames share one tensor: with the same ones around it the result is the same
         if self._last is not None:
             seen, strength, planes = self._last
@@ -391,7 +437,7 @@ class Restorer:
                 return replace(frame, planes=planes)
         self._last = None
         width, height = frame.upright_size
-        residual = self._finite_residual(window, height, width, is_exact=is_exact)
+        residual = self._finite_residual(window, height, width, scale, is_exact=is_exact)
         if residual is None:
             self.passed_through += 1
             return frame
@@ -400,42 +446,50 @@ class Restorer:
         self._last = window, self.strength, planes
         return replace(frame, planes=planes)
 
-    def _restored_picture(self, source: Picture, window: Window) -> Picture:
-        height, width = source.shape[:2]
-        if self.scale < 1:
-            middle = self._rgb(source)
+    def _restored_picture(self, given: "_Given", window: Window) -> Any:
+        samples = given.samples
+        known = self._last_picture
+        settings = (self.strength, self.keep)
+        if known is not None and known[1] == settings and all(map(is_, known[0], window)):
+            # equal pictures share one tensor: with the same ones around it the result is the same
+            self.repeated += 1
+            return given.returned(known[2].clone())
+        self._last_picture = None
+        height, width = samples.shape[:2]
+        if given.scale < 1:
+            middle = self._rgb(samples)
         else:
             middle = window[len(window) // 2][:, :height, :width]
-        residual = self._finite_residual(window, height, width)
+        residual = self._finite_residual(window, height, width, given.scale)
         if residual is None:
             self.passed_through += 1
-            return source
+            return given.returned(samples)
         value = (middle + residual * self.strength).mul_(255).round_().clamp_(0, 255)
-        samples = value.permute(1, 2, 0).to(torch.uint8).contiguous()
-        given = torch.as_tensor(source)
+        restored = value.permute(1, 2, 0).to(torch.uint8).contiguous()
         for box in self.keep:
             rows = slice(box.y, box.y + box.height)
             columns = slice(box.x, box.x + box.width)
-            samples[rows, columns] = given[rows, columns].to(samples.device)
-        if isinstance(source, Tensor):
-            return samples.to(source.device)
-        return samples.cpu().numpy()
+            restored[rows, columns] = samples[rows, columns].to(restored.device)
+        self._last_picture = window, settings, restored
+        return given.returned(restored.clone())
 
     def _finite_residual(
-        self, window: Window, height: int, width: int, *, is_exact: bool = False
+        self, window: Window, height: int, width: int, scale: float, *, is_exact: bool = False
     ) -> Tensor | None:
         """The residual, once more in float32 if it is not finite; None if that is not either."""
         if not is_exact:
-            residual = self._residual(self.engine.engine, window, height, width)
+            residual = self._residual(self.engine.engine, window, height, width, scale)
             if _is_finite(residual):
                 return residual
-        residual = self._residual(TorchEngine(self.network), window, height, width)
+        residual = self._residual(TorchEngine(self.network), window, height, width, scale)
         return residual if _is_finite(residual) else None
 
     @torch.inference_mode()
-    def _residual(self, engine: Engine, window: Window, height: int, width: int) -> Tensor:
+    def _residual(
+        self, engine: Engine, window: Window, height: int, width: int, scale: float
+    ) -> Tensor:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
-        rows, columns = self._working_size(height, width)
+        rows, columns = _working_size(height, width, scale)
         while True:
             try:
                 is_large = rows * columns > engine.max_pixels
@@ -515,6 +569,41 @@ def _looks_equal(a: Frame, b: Frame) -> bool:
         b.full_range,
         b.rotation,
     ) and all(map(np.array_equal, a.planes, b.planes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """A picture as it was when it was given: whoever gave it may write into it afterwards."""
+
+    samples: Tensor
+    """`[H, W, 3]` uint8, where it was given."""
+    is_tensor: bool
+    scale: float
+    """Working scale at that time."""
+
+    def returned(self, samples: Tensor) -> Any:
+        """Samples as a picture of the kind that was given."""
+        return samples.to(self.samples.device) if self.is_tensor else samples.cpu().numpy()
+
+
+def _own(picture: Any) -> Tensor:
+    """A copy; of an array with any strides, and one that may not be written to."""
+    if isinstance(picture, Tensor):
+        return picture.detach().clone(memory_format=torch.contiguous_format)
+    return torch.from_numpy(np.array(picture, order="C"))
+
+
+def _are_equal(a: _Given, b: _Given) -> bool:
+    if a.samples.shape != b.samples.shape or a.samples.device != b.samples.device:
+        return False
+    return torch.equal(a.samples, b.samples)
+
+
+def _working_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Height and width at which the network works."""
+    if scale == 1:
+        return height, width
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _turned(picture: Tensor, degrees: int) -> Tensor:

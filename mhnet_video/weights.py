@@ -88,7 +88,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
         with torch.device("meta"):
             network = MHNet(config)
         network.load_state_dict(tensors, assign=True)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise WeightsError(f"{path} does not hold the weights of an MHNet: {reason}") from error
     network.requires_grad_(False)
@@ -164,7 +164,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
     if "config" not in metadata:
         return _used(path, tensors)
     try:
-        return tensors, NetworkConfig(**json.loads(metadata["config"]))
+        config = NetworkConfig(**json.loads(metadata["config"]))
+        return {name: value.float() for name, value in tensors.items()}, config
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} describes no MHNet of this version: {error}") from error
 
@@ -180,6 +181,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
         ValueError,
         KeyError,
         OSError,
+        safetensors.SafetensorError,
         AttributeError,
         IndexError,
         TypeError,

@@ -53,6 +53,9 @@ class Evaluation:
 
     rows: tuple[Row, ...]
     mean: Row
+    """Of the PSNR, that of the pictures that are not equal to the clean ones."""
+    equal: int
+    """Pictures that are equal to the clean ones: restored ones, where they were restored."""
     model: str | None
     """Name of the model that restored them, if one did."""
     device: str | None
@@ -137,6 +140,7 @@ def evaluate(
     return Evaluation(
         rows=tuple(rows),
         mean=mean,
+        equal=sum((row.restored or row.rainy).psnr_rgb == math.inf for row in rows),
         model=None if restorer is None else restorer.name,
         device=None if restorer is None else str(restorer.device),
     )

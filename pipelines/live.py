@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class LiveReport:
 
 
 def run_live(
-    source: str | None = None,
+    source: str | int | PathLike[str] | None = None,
     config: LiveConfig | None = None,
     outputs: LiveOutputs | None = None,
     *,
@@ -80,7 +81,7 @@ def run_live(
     if address.kind == VISITOR:
         _check_visitor(outputs)
     if outputs.serve is not None:
-        parse_address(outputs.serve)
+        parse_address(str(outputs.serve))
     if outputs.output is not None:
         check_forwarding(outputs.output)
     if outputs.record is not None:
@@ -141,7 +142,7 @@ class _Run:
         outputs = self._outputs
         if outputs.serve is not None:
             self._page = Page(
-                parse_address(outputs.serve),
+                parse_address(str(outputs.serve)),
                 frames=self._frames,
                 statistics=lambda: self._live.statistics,
                 press=self._press_on_page,

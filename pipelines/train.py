@@ -7,12 +7,14 @@ import csv
 import json
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -203,7 +205,10 @@ class _Batches(torch.utils.data.Sampler[list[int]]):
 
 
 def train(
-    config: TrainConfig, *, on_log: Callable[[int, float, float, float], None] | None = None
+    config: TrainConfig,
+    *,
+    on_log: Callable[[int, float, float, float], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Path:
     """Train, or go on training, until the budget is spent.
 
@@ -215,6 +220,7 @@ def train(
         config: The settings. A run whose settings differ from its checkpoint's is refused.
         on_log: Called every 50 steps with the step, the minutes spent, and the mean error of the
             results and of the inputs since the last call, in dB.
+        stop: Ends the run early when set; what was learned is saved, to be resumed.
 
     Returns:
         The weights file.
@@ -246,7 +252,7 @@ def train(
     if config.init:
         about["before"] = training_of(config.init)
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = _load_checkpoint(checkpoint, device)
         if json.loads(saved["settings"]) != json.loads(json.dumps(settings)):
             raise ConfigError(f"{checkpoint} is of a run with other settings; take another folder")
         network.load_state_dict(saved["network"])
@@ -279,15 +285,15 @@ def train(
     frames, on_gpu = network.config.frames, device.type == "cuda"
     middle = 3 * (frames // 2)
     footage = load_footage(Path(config.data), frames=frames)
-    saved_at = spent
+    saved_at, is_stopped = spent, False
     log_path = output / "log.csv" if leads else Path(os.devnull)
-    fresh = not log_path.exists()
+    fresh = _cut_log(log_path, step) if leads else True
     with log_path.open("a", newline="") as log_file:
         log = csv.writer(log_file)
         if fresh:
             log.writerow(["step", "minutes", "rate", "loss_db", "input_db"])
         losses, inputs = [], []
-        while spent < budget:
+        while spent < budget and not is_stopped:
             large = spent >= 0.6 * budget
             crop = config.final_crop if large else config.crop
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
@@ -299,6 +305,7 @@ def train(
                 batch_sampler=_Batches(seen, batch, team),
                 collate_fn=list if on_gpu else rain,
                 num_workers=min(8, os.cpu_count() or 1) if on_gpu else 1,
+                worker_init_fn=_leave_signals,
                 prefetch_factor=4,
                 timeout=LOADER_SECONDS,
             )
@@ -332,9 +339,11 @@ def train(
                     losses.append(decibels.item())
                     inputs.append(psnr_loss(rainy[:, middle : middle + 3], clean).item())
                 now = time.perf_counter()
-                clock, mark = torch.tensor([spent + now - mark], device=device).double(), now
+                wish = float(stop is not None and stop.is_set())
+                clock = torch.tensor([spent + now - mark, wish], device=device).double()
+                mark = now
                 team.average([clock])  # all must stop after the same step
-                spent = float(clock)
+                spent, is_stopped = float(clock[0]), bool(clock[1])
                 if step % LOG_STEPS == 0:
                     row = [sum(x) / len(x) for x in (losses, inputs)]
                     log.writerow(
@@ -350,13 +359,43 @@ def train(
                         save()
                         save_curve(log_path, output / "curve.png")
                         _strip(output / "strip.png", rainy, restored, clean)
-                if spent >= budget or (not large and spent >= 0.6 * budget):
+                is_spent = spent >= budget or (not large and spent >= 0.6 * budget)
+                if is_spent or is_stopped:
                     break
     if leads:
         save()
         save_curve(log_path, output / "curve.png")
     team.part()
     return output / "weights.safetensors"
+
+
+def _leave_signals(_: int) -> None:
+    """In a process of the loader: whoever is asked to stop ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        if isinstance(saved["optimizer"], list):  # of two parts, since Muon
+            return cast("dict[str, Any]", saved)
+    except Exception as error:
+        raise ConfigError(f"{path} is damaged; take another folder, or remove it") from error
+    raise ConfigError(f"{path} is of an older version; begin with its weights by --init")
+
+
+def _cut_log(path: Path, step: int) -> bool:
+    """Take out of a log what came after the checkpoint; whether there is none to go on with."""
+    if not path.exists():
+        return True
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= step]
+    if len(kept) < len(rows):
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+    return not kept
 
 
 def _has_compiler() -> bool:

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import processes
 import pytest
 
 import mhnet_video.pipelines.restore
 from mhnet_video import errors
+from mhnet_video.address import resolve_address
 from mhnet_video.arguments import parse_time, restore_parser
 from mhnet_video.cli import main
-from mhnet_video.config import Box, RestoreConfig
+from mhnet_video.config import Box, LiveConfig, LiveOutputs, RestoreConfig
+from mhnet_video.errors import ConfigError
 from mhnet_video.notes import counted
 from mhnet_video.pipelines.restore import Progress, Report
 from mhnet_video.terminal import progress_bar, stop_on_signals
@@ -194,6 +197,36 @@ def test_a_sheet_is_refused_before_the_work(calls, tmp_path, capsys):
     assert main(["in.mp4", "out.mp4", "--sheet", sheet]) == 1
     assert main(["in.mp4", sheet, "--sheet", sheet, "--overwrite"]) == 1
     assert not calls and (tmp_path / "s.png").read_text() == "mine"
+
+
+def test_figures_replace_nothing(tmp_path, capsys):
+    path = tmp_path / "keep.json"
+    path.write_text("mine")
+    assert main(["bench", "--json", str(path)]) == 1
+    assert "exists already" in capsys.readouterr().err and path.read_text() == "mine"
+    assert main(["bench", "--json", str(tmp_path / "no" / "x.json")]) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RestoreConfig(keep=((1, 2, 3),)),
+        lambda: RestoreConfig(keep=((-1, 0, 3, 3),)),
+        lambda: LiveConfig(keep=((0, 0, 0, 3),)),
+        lambda: RestoreConfig(start=float("inf")),
+        lambda: RestoreConfig(duration=float("nan")),
+    ],
+)
+def test_settings_of_a_program_are_checked_too(make):
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_settings_of_a_program_may_be_plain():
+    assert RestoreConfig(keep=[[1, 2, 3, 4]]).keep == (Box(1, 2, 3, 4),)
+    assert LiveOutputs(serve=8080).serve == "8080"
+    assert resolve_address(Path("/dev/video3")).kind == "camera"
+    assert resolve_address(2).url == resolve_address("2").url
 
 
 def test_summary_says_what_was_kept_and_what_was_not(calls, capsys):

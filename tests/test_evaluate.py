@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from clips import Clip, Video
 from standin import StandIn, inverted
 
+from mhnet_video.cli import main
 from mhnet_video.errors import ReadError
 from mhnet_video.metrics import score
 from mhnet_video.pipelines.evaluate import evaluate
@@ -129,6 +131,25 @@ def test_a_sheet_shows_some_of_all_pictures(tmp_path):
     rainy, restored, clean = (sheet[60:480, 6 + 646 * i : 646 + 646 * i] for i in range(3))
     assert np.array_equal(rainy, clean)
     assert np.abs(rainy.astype(int) - restored).mean() > 20
+
+
+def test_equal_pictures_are_counted(tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    for index in range(3):
+        picture = np.full((32, 32, 3), 40 * index, np.uint8)
+        cv2.imwrite(str(tmp_path / "a" / f"{index}.png"), picture)
+        cv2.imwrite(str(tmp_path / "b" / f"{index}.png"), picture + 5 * (index > 0))
+    result = evaluate(tmp_path / "a", tmp_path / "b")
+    assert result.equal == 1 and 30 < result.mean.rainy.psnr_rgb < 40
+    assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "equal to the clean ones, and not in the mean PSNR: 1"
+    sheet = tmp_path / "s.png"
+    sheet.write_text("mine")
+    words = ["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--sheet", str(sheet)]
+    assert main(words) == 1 and sheet.read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0 and sheet.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_sheet_of_pictures_as_they_are(folders, tmp_path):

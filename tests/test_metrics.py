@@ -35,6 +35,15 @@ def test_psnr_of_a_known_error():
     assert psnr(clean, clean) == math.inf
 
 
+def test_equal_pictures_do_not_make_a_mean_infinite():
+    one, other = noisy_pair(16, 16)
+    scores = [score(one, other), score(one, one), score(one, other)]
+    mean = mean_scores(scores)
+    assert (mean.psnr_y, mean.psnr_rgb) == pytest.approx((scores[0].psnr_y, scores[0].psnr_rgb))
+    assert mean.ssim_y == pytest.approx((2 * scores[0].ssim_y + 1) / 3)
+    assert mean_scores(scores[1:2]).psnr_y == math.inf
+
+
 def test_ssim_is_the_definition_window_by_window():
     picture, clean = (each[:, :, 0] for each in noisy_pair(14, 17))
     offsets = np.arange(-5, 6)

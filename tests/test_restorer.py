@@ -216,6 +216,103 @@ def test_one_by_one_is_the_same_as_an_iterator():
     assert restorer.flush() == []
 
 
+@pytest.mark.parametrize("options", [{}, {"scale": 0.5}, {"keep": [(0, 0, 4, 2)]}], ids=str)
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_who_gives_a_picture_may_write_into_it(options, as_tensor):
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (8, 12, 3)).astype(np.uint8) for _ in range(5)]
+    kind = torch.from_numpy if as_tensor else np.asarray
+    restorer = Restorer(Spy(), device="cpu", **options)
+    expected = list(restorer.restore(kind(picture) for picture in pictures))
+
+    def from_one_buffer():
+        buffer = np.empty_like(pictures[0])
+        for picture in pictures:
+            buffer[:] = picture
+            yield kind(buffer)
+
+    for got, wanted in zip(restorer.restore(from_one_buffer()), expected, strict=True):
+        assert np.array_equal(got, wanted)
+    # and what comes out is nobody's but the caller's
+    twice = list(restorer.restore([kind(pictures[0]), kind(pictures[0].copy())]))
+    twice[0][:] = 0
+    assert not np.array_equal(*twice)
+
+
+def test_pictures_may_lie_in_memory_in_any_way():
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (8, 12, 3)).astype(np.uint8)
+    restorer = Restorer(Spy(), device="cpu")
+    (expected,) = restorer.restore([picture])
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    read_only = np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.shape)
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, ::2] = picture
+    for same in (bgr[..., ::-1], read_only, wide[:, ::2], np.asfortranarray(picture)):
+        (got,) = restorer.restore([same])
+        assert np.array_equal(got, expected)
+    for wrong in (picture.tolist(), picture[:0], picture[:, :0]):
+        with pytest.raises(ValueError, match="expected"):
+            restorer.push(wrong)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_equal_pictures_are_not_paid_for_twice(as_tensor):
+    kind = torch.from_numpy if as_tensor else np.asarray
+    spy = Spy()
+    restorer = Restorer(spy, device="cpu")
+    levels_given = [10] * 5 + [20] * 5
+    out = list(restorer.restore(kind(np.full((6, 8, 3), n, np.uint8)) for n in levels_given))
+    # a copy is no neighbour: the network sees what comes after all of them
+    assert levels(spy) == [[10, 10, 20], [10, 20, 20]]
+    assert restorer.repeated == 8
+    assert [int(picture[0, 0, 0]) for picture in out] == [8] * 5 + [15] * 5
+
+
+def test_another_scale_begins_another_clip():
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (16, 24, 3)).astype(np.uint8) for _ in range(6)]
+    parts = []
+    for scale, part in ((0.5, pictures[:3]), (1.0, pictures[3:])):
+        parts += list(Restorer(Spy(), device="cpu", scale=scale).restore(part))
+    for one, other in ((0.5, 1.0), (1.0, 0.5)):
+        spy = Spy()
+        restorer = Restorer(spy, device="cpu", scale=one)
+        got = []
+        for index, picture in enumerate(pictures):
+            restorer.scale = one if index < 3 else other
+            got += restorer.push(picture)
+        got += restorer.flush()
+        expected = []
+        for scale, part in ((one, pictures[:3]), (other, pictures[3:])):
+            expected += list(Restorer(Spy(), device="cpu", scale=scale).restore(part))
+        assert all(map(np.array_equal, got, expected)) and len(got) == 6
+    frames = [gray_frame(40 * i, i, size=(16, 24)) for i in range(4)]
+    restorer = Restorer(Spy(), device="cpu", scale=0.5)
+    stream = restorer.stream(frames)
+    out = [next(stream), next(stream)]
+    restorer.scale = 1.0
+    out += list(stream)
+    assert [int(frame.planes[0][0, 0]) for frame in out] == [0, 30, 60, 90]
+
+
+def test_settings_are_checked_whenever_they_are_set():
+    restorer = Restorer(Spy(), device="cpu", keep=[[0, 0, 4, 2]])
+    assert restorer.keep == (Box(0, 0, 4, 2),)
+    for name, value in [
+        ("strength", 5),
+        ("scale", 0),
+        ("keep", [(-5, -5, 20, 20)]),
+        ("keep", [(0, 0, 0, 0)]),
+        ("keep", [(0.5, 0, 10, 10)]),
+        ("keep", [(1, 2, 3)]),
+    ]:
+        with pytest.raises(ConfigError):
+            setattr(restorer, name, value)
+    with pytest.raises(IndexError):
+        restorer.restore_frame([gray_frame(0)], -1)
+
+
 def test_settings_that_do_not_fit():
     with pytest.raises(ConfigError, match="strength"):
         Restorer(Spy(), strength=1.5)

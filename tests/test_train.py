@@ -4,7 +4,9 @@ import copy
 import csv
 import itertools
 import os
+import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -284,6 +286,65 @@ def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
 
     with pytest.raises(ConfigError, match="other settings"):
         train(settings(footage_dir, output, width=16))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_run_that_is_stopped_is_saved_and_its_log_goes_on(footage_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("mhnet_video.pipelines.train.LOG_STEPS", 1)
+    stop = threading.Event()
+
+    def stop_soon(step, *_):
+        if step == 3:
+            stop.set()
+
+    output = tmp_path / "run"
+    train(settings(footage_dir, output, minutes=5), on_log=stop_soon, stop=stop)
+    saved = torch.load(output / "checkpoint.pt", weights_only=True)
+    assert 3 <= saved["step"] <= 4 and (output / "weights.safetensors").exists()
+    # what a killed run has told after its last checkpoint is told anew
+    with (output / "log.csv").open("a") as log:
+        log.write("50,0.1,1e-3,-20,-20\n")
+    stop.clear()
+    train(settings(footage_dir, output, minutes=5), on_log=lambda *_: stop.set(), stop=stop)
+    with (output / "log.csv").open(newline="") as log:
+        steps = [int(row["step"]) for row in csv.DictReader(log)]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > saved["step"]
+    (output / "checkpoint.pt").write_bytes((output / "checkpoint.pt").read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="is damaged; take another folder"):
+        train(settings(footage_dir, output, minutes=5))
+    torch.save({**saved, "optimizer": {}}, output / "checkpoint.pt")
+    with pytest.raises(ConfigError, match="is of an older version; begin with its weights"):
+        train(settings(footage_dir, output, minutes=5))
+
+
+def test_what_is_no_clip_is_passed_over_or_named(footage_dir, tmp_path):
+    folder = tmp_path / "copied"
+    shutil.copytree(footage_dir, folder)
+    (folder / "clips").mkdir(exist_ok=True)
+    expected = len(load_footage(folder).clips)
+    (folder / "clips" / ".DS_Store").write_bytes(b"x")
+    (folder / "clips" / "more").mkdir()
+    assert len(load_footage(folder).clips) == expected
+    (folder / "clips" / "notes.txt").write_text("no video")
+    with pytest.raises(ReadError, match=r"notes\.txt is no video"):
+        load_footage(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"frames": 2}, {"width": 0}, {"patch": 0}, {"seed": -1}, {"encoder_blocks": (1, 1)}],
+        *[
+            {"learning_rate": float("nan")},
+            {"learning_rate": -1.0},
+            {"group_blocks": (1, 1, 1, -1)},
+        ],
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_network(change):
+    with pytest.raises(ConfigError):
+        TrainConfig(data="x", output="y", **change)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

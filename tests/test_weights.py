@@ -1,7 +1,9 @@
 """Weights on disk: ours, the authors', and files that are neither."""
 
 import pytest
+import safetensors
 import torch
+from safetensors.torch import save_file
 
 import mhnet_video
 from mhnet_video.errors import WeightsError
@@ -76,6 +78,8 @@ def files(network, folder):
     del half["stage2.CABG3.1.conv4.bias"]
     contents = {
         "empty": b"",
+        "one byte": b"x",
+        "eight bytes": bytes(8),
         "text": b"this is no weights file, but a text of some length",
         "half a safetensors file": whole[: len(whole) // 2],
         "header of a safetensors file": whole[:20],
@@ -107,6 +111,17 @@ def test_wrong_files_get_one_sentence(network, tmp_path):
         message = str(caught.value)
         assert str(tmp_path / name) in message, name
         assert "\n" not in message and len(message) < 400, (name, message)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_weights_of_other_types_are_floats_when_they_are_loaded(network, kind, tmp_path):
+    path = save_weights(network, tmp_path / "a.safetensors", description="d", training={})
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name).to(kind) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, tmp_path / "b.safetensors", metadata=metadata)
+    loaded = load_model(tmp_path / "b.safetensors")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
 def test_unknown_names_list_the_models():
