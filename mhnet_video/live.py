@@ -20,6 +20,7 @@ from mhnet_video.pace import Level, Pacer, models_at_hand
 from mhnet_video.restorer import Restorer
 from mhnet_video.view import Painter
 from mhnet_video.visitor import Visitors
+from mhnet_video.weights import list_models
 
 T = TypeVar("T")
 
@@ -213,7 +214,8 @@ class Live:
             fps=config.fps,
             loop=config.loop,
             ahead=half,
-            behind=half,
+            # the larger model sees more of what was before; what comes is not waited for
+            behind=max(half, *(info.config.frames // 2 for info in list_models())),
             visitors=self.visitors,
         )
         self._pacer: Pacer | None = None

@@ -21,7 +21,7 @@ MODELS = Path(__file__).parent / "models"
 """Folder of the shipped weights; a model's name is its file's."""
 
 DEFAULT_CPU = "realtime"
-DEFAULT_CUDA = "realtime"
+DEFAULT_CUDA = "quality"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,19 +19,13 @@ from mhnet_video.weights import list_models, load_model
 NETWORK_DECIBELS = 28.0
 """How near a residual must be to float32's for its time to be told, in dB below its own deviation:
 rounding to bfloat16 leaves some 38."""
-_LARGER = NetworkConfig(
-    width=32, patch=2, frames=5, encoder_blocks=(1, 2, 2, 6), group_blocks=(1, 1, 1, 1)
-)
-"""Stands for a larger model where none is shipped."""
 Case = tuple[str, int, int]
 """A network's name, height and width."""
 
 
 def networks() -> dict[str, NetworkConfig]:
-    """The networks to measure: all that are shipped, a larger one, and the paper's."""
+    """The networks to measure: all that are shipped, and the paper's."""
     found = {model.name: model.config for model in list_models()}
-    if all(config.width < _LARGER.width for config in found.values()):
-        found["larger"] = _LARGER
     return {**found, "paper": NetworkConfig()}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from test_plan import LARGER, REALTIME
+from test_plan import QUALITY, REALTIME
 
 pytest.importorskip("triton")
 TESTS = Path(__file__).parent
@@ -17,9 +17,9 @@ SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 
 PLANS = {
     "realtime": {"config": REALTIME, "height": 1080, "width": 1920},
-    "larger": {"config": LARGER, "height": 1080, "width": 1920},
+    "quality": {"config": QUALITY, "height": 1080, "width": 1920},
     "paper": {"config": {}, "height": 1080, "width": 1920},
-    "float16": {"config": LARGER, "height": 2160, "width": 3840, "kind": "float16"},
+    "float16": {"config": QUALITY, "height": 2160, "width": 3840, "kind": "float16"},
     "float32": {"config": REALTIME, "height": 480, "width": 640, "kind": "float32"},
     "odd": {"config": {"width": 20, "patch": 1}, "height": 77, "width": 130},
     "rows": {"config": {"width": 16}, "height": 1080, "width": 1920, "front": "rows"},
@@ -66,7 +66,7 @@ def compiled(plans, capability):
         (89, ["realtime", "paper", "rows"]),
         # in parts, as each of them compiles for a minute on a busy machine
         (90, ["realtime", "rows", "float16", "small"]),
-        (90, ["larger", "exact rows", "float32"]),
+        (90, ["quality", "exact rows", "float32"]),
         (90, ["paper", "odd", "rows"]),
     ],
 )

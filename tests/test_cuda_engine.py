@@ -32,7 +32,7 @@ CONFIGS = {
     "odd width": {"width": 20, "patch": 2, "frames": 3, **SMALL},
     "patch of three": {"width": 8, "patch": 3, "frames": 1, **SMALL},
     "five frames": {"width": 24, "patch": 1, "frames": 5, **SMALL},
-    "larger": {
+    "quality": {
         "width": 32,
         "patch": 2,
         "frames": 5,
@@ -78,7 +78,7 @@ def test_gives_what_the_network_gives(sizes, device):
         ("realtime", torch.float32, (5, 33), 5e-5, 2),
         ("realtime", torch.bfloat16, (33, 7), 0.03, 1),
         ("plain", torch.float32, (5, 17), 5e-5, 1),
-        ("larger", torch.bfloat16, (9, 5), 0.03, 1),
+        ("quality", torch.bfloat16, (9, 5), 0.03, 1),
     ],
 )
 @pytest.mark.slow

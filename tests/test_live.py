@@ -86,7 +86,7 @@ def test_frames_come_restored_with_times_and_statistics(tmp_path, standin):
     assert 0 < statistics.latency_seconds < 0.3
     assert statistics.to_dict()["source"] == clip
     # one frame is waited for, as it is a neighbour
-    assert standin.windows[-12:] == [(2, 0), *[(3, 1)] * 10, (2, 1)]
+    assert standin.windows[-12:] == [(2, 0), (3, 1), *[(4, 2)] * 9, (3, 2)]
 
 
 def test_it_ends_after_its_time_and_when_closed(tmp_path, standin):
