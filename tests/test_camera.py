@@ -390,7 +390,8 @@ def test_a_file_somewhere_else_plays_at_its_own_speed_too(loop, tmp_path, web):
     assert numbers == list(range(70 if loop else 30))
     assert len(numbers) * 0.04 - 0.1 < took < len(numbers) * 0.04 + 1.5
     steps = np.diff([w.frames[w.index].pts for w in got]) / 1e6
-    assert 0.03 < np.median(steps) < 0.05 and steps.max() < 0.2
+    # beginning again is opening it again
+    assert 0.03 < np.median(steps) < 0.05 and steps.max() < (1.5 if loop else 0.5)
 
 
 def test_an_address_with_sound_only(tmp_path, web):
