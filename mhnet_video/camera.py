@@ -531,8 +531,9 @@ class _Connection:
         self._has_clock = container.format.name not in _UNTIMED
         is_file = self._address.kind == "file"
         is_finite = self._address.kind == "network" and _is_whole(container)
-        if is_finite and container.format.name in _IN_PIECES and self._camera.captured:
-            self.has_ended = True  # a broadcast that is over by now, and was shown
+        is_over = is_finite and container.format.name in _IN_PIECES and self._camera.captured > 0
+        if is_over and not self._loop:
+            self.has_ended = True  # a broadcast that was shown until now
             return
         self._has_rate = is_paced = is_file or (
             self._address.kind == "network" and _is_ahead(container)

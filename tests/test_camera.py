@@ -394,6 +394,24 @@ def test_a_file_somewhere_else_plays_at_its_own_speed_too(loop, tmp_path, web):
     assert 0.03 < np.median(steps) < 0.05 and steps.max() < (1.5 if loop else 0.5)
 
 
+@pytest.mark.parametrize("loop", [False, True])
+def test_pieces_that_are_all_there_are_shown_once_or_again_and_again(loop, tmp_path, web):
+    options = {"hls_time": "1", "hls_list_size": "0", "hls_playlist_type": "vod"}
+    with av.open(str(tmp_path / "all.m3u8"), "w", format="hls", options=options) as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = 10
+        for index in range(30):
+            frame = make_frame(index, "yuv420p", 64, 48)
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with Camera(resolve_address(f"{web}/all.m3u8"), loop=loop) as camera:
+        got = frames_for(camera, 15, wanted=70)
+        assert camera.trouble == ""
+    assert [window.captured.number for window in got] == list(range(70 if loop else 30))
+
+
 def test_an_address_with_sound_only(tmp_path, web):
     Clip(video=(), audio=(Audio(),), name="clip.ts").make(tmp_path)
     with Camera(resolve_address(f"{web}/clip.ts")) as camera:
