@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import HardwareDecoder, is_exportable, open_decoder, samples_of, twin_of
+from mhnet_video.jpeg import DISPLAY_MATRICES
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, side_data_of, to_planar
 
 if TYPE_CHECKING:
@@ -29,13 +30,8 @@ Item = Frame | Packet
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco"}
 _MATRICES |= {9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-# display matrices by degrees counter-clockwise, in fixed point
-_ONE, _UNIT = 1 << 16, 1 << 30
-_TURNS = {
-    90: (0, -_ONE, 0, _ONE, 0, 0, 0, 0, _UNIT),
-    180: (-_ONE, 0, 0, 0, -_ONE, 0, 0, 0, _UNIT),
-    270: (0, _ONE, 0, -_ONE, 0, 0, 0, 0, _UNIT),
-}
+# display matrices by degrees counter-clockwise
+_TURNS = {90: DISPLAY_MATRICES[8], 180: DISPLAY_MATRICES[3], 270: DISPLAY_MATRICES[6]}
 # a file that fails this often in a row without a packet has no more to give
 _MAX_READ_ERRORS = 64
 # so much must be read before it tells how much there is

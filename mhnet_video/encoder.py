@@ -78,6 +78,8 @@ class Encoding:
     """`color_range`, `colorspace`, `color_primaries` and `color_trc`, as FFmpeg's numbers."""
     field_order: int = 0
     """FFmpeg's number; 0 for unknown, 1 for progressive, more for interlaced."""
+    samples: tuple[str, bool] | None = None
+    """Matrix and whether the range is full, where YUV must be so; None for as it is."""
     tag: str | None = None
     """Codec tag in the container; None for its usual one."""
 

@@ -11,17 +11,21 @@ _EXIF_TAGS = {0x010F, 0x0110, 0x8769, 0x8825}
 _PROFILE_TAG, _ORIENTATION_TAG = 0x8773, 0x0112
 # EXIF holds less; samples need not be copied
 _MAX_CHUNK_BYTES = 1 << 16
-# a sample at (x, y) is shown at (a x + c y, b x + d y), by the number that EXIF has for it
-_TURNS = {
-    2: (-1, 0, 0, 1),
-    3: (-1, 0, 0, -1),
-    4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0),
-    6: (0, 1, -1, 0),
-    7: (0, -1, -1, 0),
-    8: (0, -1, 1, 0),
-}
 _ONE, _UNIT = 1 << 16, 1 << 30
+DISPLAY_MATRICES = {
+    number: (a * _ONE, b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, _UNIT)
+    for number, (a, b, c, d) in {
+        2: (-1, 0, 0, 1),
+        3: (-1, 0, 0, -1),
+        4: (1, 0, 0, -1),
+        5: (0, 1, 1, 0),
+        6: (0, 1, -1, 0),
+        7: (0, -1, -1, 0),
+        8: (0, -1, 1, 0),
+    }.items()
+}
+"""In fixed point, by the number that EXIF has for how a picture is turned and mirrored: a sample
+at (x, y) is shown at (a x + c y, b x + d y)."""
 # JFIF and Adobe segments describe the encoding: each file has its own
 _OF_THE_ENCODING = (0xE0, 0xEE)
 
@@ -76,10 +80,9 @@ def display_matrix_in(data: bytes) -> tuple[int, ...] | None:
     tiffs = [contents for kind, contents in _chunks(data) if kind in (b"eXIf", b"EXIF")]
     tiffs += [s[10:] for _, s in _segments(data) if s[4:10] == b"Exif\0\0"]
     for tiff in [data, *(t.removeprefix(b"Exif\0\0") for t in tiffs)]:
-        turn = _TURNS.get(_tiff_tags(tiff).get(_ORIENTATION_TAG, 0))
-        if turn is not None:
-            a, b, c, d = (_ONE * each for each in turn)
-            return (a, b, 0, c, d, 0, 0, 0, _UNIT)
+        matrix = DISPLAY_MATRICES.get(_tiff_tags(tiff).get(_ORIENTATION_TAG, 0))
+        if matrix is not None:
+            return matrix
     return None
 
 

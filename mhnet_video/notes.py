@@ -84,8 +84,9 @@ class Notes:
 
     def tell_descriptions(self, source: bytes, encoded: bytes) -> None:
         """Say what a picture's file said about it and the output's does not."""
+        written = descriptions_in(encoded)
         for what in descriptions_in(source):
-            if what not in descriptions_in(encoded):
+            if what not in written:
                 self.lost.append(f"{what}: not written into this kind of picture")
 
     def tell_times(

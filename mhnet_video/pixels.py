@@ -394,9 +394,9 @@ def upright(frame: Frame) -> Frame:
     repeated, should the picture have to be turned by a quarter.
     """
     matrix = frame.tags.get("display_matrix")
-    tags = {k: v for k, v in frame.tags.items() if k not in ("decoded", "display_matrix")}
     if matrix is None:
         return frame
+    tags = {k: v for k, v in frame.tags.items() if k not in ("decoded", "display_matrix")}
     # a sample at (x, y) is shown at (a x + c y, b x + d y)
     a, b, _, c, d = matrix[:5]
     is_quarter = abs(b) > abs(a)

@@ -17,7 +17,7 @@ from mhnet_video.reader import COVER, VideoReader
 _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
 _LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 _BT601 = 5  # AVCOL_SPC_BT470BG
-PICTURE_SAMPLES = {"mjpeg": ("bt601", True), "libwebp": ("bt601", False)}
+_PICTURE_SAMPLES = {"mjpeg": ("bt601", True), "libwebp": ("bt601", False)}
 """Matrix and whether the range is full, by the encoder of a picture: its files say nothing about
 them, and every viewer takes them to be so."""
 # viewers disagree about TIFF's YUV
@@ -74,7 +74,7 @@ def plan_encoding(
         merged.setdefault("udu_sei", "1")
     source = str(frame.tags.get("pixel_format", frame.layout.name))
     formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
-    samples = PICTURE_SAMPLES.get(encoder) if kind is None else None
+    samples = _PICTURE_SAMPLES.get(encoder) if kind is None else None
     if kind is None:
         formats = [name for name in formats if _PICTURE_FORMATS.get(encoder, _ANY).match(name)]
 
@@ -93,6 +93,7 @@ def plan_encoding(
             options=merged,
             sample_aspect_ratio=aspect,
             color=_color(frame, pixel_format, samples),
+            samples=samples,
             field_order=_field_order(reader, frame),
             tag="hvc1" if kind and kind.is_mp4 and _is_hevc(encoder) else None,
         )

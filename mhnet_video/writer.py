@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -25,14 +26,7 @@ from mhnet_video.hardware import Surfaces, on_host, open_surfaces
 from mhnet_video.jpeg import display_matrix_in, with_segments_of
 from mhnet_video.notes import Notes, counted
 from mhnet_video.pixels import Converter, upright
-from mhnet_video.plan import (
-    PICTURE_SAMPLES,
-    has_cues,
-    has_late_track,
-    late_tracks,
-    plan_encoding,
-    usual_encoder,
-)
+from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
 from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
@@ -165,8 +159,8 @@ class VideoWriter:
         if self._kind is not None:
             self._surfaces = open_surfaces(frame, encoding)
         wanted = self._surfaces.host_format if self._surfaces else encoding.pixel_format
-        samples = PICTURE_SAMPLES.get(self.encoder) if self._kind is None else None
-        self._converter = Converter(wanted, encoding.width, encoding.height, samples=samples)
+        size = encoding.width, encoding.height
+        self._converter = Converter(wanted, *size, samples=encoding.samples)
         self._size = (frame.width, frame.height)
         self._time_base = encoding.time_base
         self._origin = self._reader.origin or Fraction(0)
@@ -348,12 +342,13 @@ class VideoWriter:
 
     def _picture_file(self, packet: Packet) -> bytes:
         """The bytes of a picture's file."""
-        encoded, source = bytes(packet), self._source_bytes()
+        encoded = bytes(packet)
         if self.encoder == "mjpeg":
-            encoded = with_segments_of(source, encoded)
-        self.notes.tell_descriptions(source, encoded)
+            encoded = with_segments_of(self._source_bytes, encoded)
+        self.notes.tell_descriptions(self._source_bytes, encoded)
         return encoded
 
+    @cached_property
     def _source_bytes(self) -> bytes:
         """The file of a picture; empty where it is none."""
         name = self._reader.container.name
@@ -373,7 +368,7 @@ class VideoWriter:
             if self.encoder == "mjpeg" and is_jpeg:
                 return frame
             # PyAV does not tell of mirrored ones
-            matrix = display_matrix_in(self._source_bytes())
+            matrix = display_matrix_in(self._source_bytes)
             if matrix is not None:
                 frame = replace(frame, tags=frame.tags | {"display_matrix": matrix})
         if frame.tags.get("display_matrix") is None:
