@@ -556,3 +556,62 @@ def fuse(
     out = torch.empty_like(x) if out is None else out
     launch_fuse(x, low, high, low_weight, high_weight, shares, scale, shift, out, eps)
     return out
+
+
+def shrunken_luma(
+    x: Tensor, frames: int, patch: int, shrink: int, luma: tuple[float, float, float]
+) -> Tensor:
+    """The mean luma of squares of pixels of folded frames.
+
+    Args:
+        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `shrink`.
+        frames: T.
+        patch: Side of the blocks that are folded into channels.
+        shrink: Side of the squares, in pixels.
+        luma: Shares of red, green and blue.
+
+    Returns:
+        `[N, T, H / shrink, W / shrink]` float32.
+
+    Raises:
+        ValueError: A shape does not fit.
+    """
+    rows, columns = x.shape[1] * patch, x.shape[2] * patch
+    fits = x.shape[3] == 3 * frames * patch**2 and not (rows % shrink or columns % shrink)
+    _expect(fits, "x [N, H / patch, W / patch, 3 * frames * patch**2]", x)
+    if not use_triton(x):
+        return reference.shrunken_luma(x.float(), patch, shrink, luma)
+    from mhnet_video.kernels.align_kernel import launch_shrunken_luma
+
+    size = (len(x), frames, rows // shrink, columns // shrink)
+    out = torch.empty(size, dtype=torch.float32, device=x.device)
+    launch_shrunken_luma(x, out, patch=patch, shrink=shrink, luma=luma)
+    return out
+
+
+def move(
+    x: Tensor, motion: Tensor, patch: int, shrink: int, *, out: Tensor | None = None
+) -> Tensor:
+    """Sample folded frames where a motion says, bilinearly; the middle ones stay as they are.
+
+    Args:
+        x: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W multiples of `shrink`.
+        motion: `[N, T - 1, 2, H / shrink, W / shrink]` float32, right and down, of all frames but
+            the middle one, in pixels of its own.
+        patch: Side of the blocks that are folded into channels.
+        shrink: How much smaller the motion's sides are than the pictures'.
+        out: Another map like `x`.
+
+    Raises:
+        ValueError: A shape does not fit.
+    """
+    sides = tuple(side * patch // shrink for side in x.shape[1:3])
+    size = (len(x), x.shape[3] // (3 * patch**2) - 1, 2, *sides)
+    _expect(motion.shape == size, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion)
+    if not use_triton(x, motion):
+        return _put(reference.move(x.float(), motion, patch, shrink).to(x.dtype), out)
+    from mhnet_video.kernels.align_kernel import launch_move
+
+    out = torch.empty_like(x) if out is None else out
+    launch_move(x, motion.contiguous(), out, patch=patch, shrink=shrink)
+    return out

@@ -158,3 +158,32 @@ def fuse(
     if scale is None or shift is None:
         return x
     return normalize(x, eps) * scale + shift
+
+
+def unfold(x: Tensor, patch: int) -> Tensor:
+    """Folded frames as pictures, `[N, T, 3, H, W]`."""
+    return F.pixel_shuffle(x.permute(0, 3, 1, 2), patch).unflatten(1, (-1, 3))
+
+
+def shrunken_luma(x: Tensor, patch: int, shrink: int, luma: tuple[float, float, float]) -> Tensor:
+    """The mean luma of squares of pixels."""
+    pictures = torch.einsum("ntchw,c->nthw", unfold(x, patch), x.new_tensor(luma))
+    return F.avg_pool2d(pictures, shrink)
+
+
+def move(x: Tensor, motion: Tensor, patch: int, shrink: int) -> Tensor:
+    """Sample frames where a motion says; beyond their edges the edge."""
+    pictures = unfold(x, patch)
+    _, frames, _, height, width = pictures.shape
+    middle = frames // 2
+    moved = pictures.clone()
+    rows = torch.arange(height, device=x.device)[:, None]
+    columns = torch.arange(width, device=x.device)
+    for index, number in enumerate(i for i in range(frames) if i != middle):
+        offset = shrink * F.interpolate(motion[:, index], (height, width), mode="bilinear")
+        place = torch.stack([columns + offset[:, 0], rows + offset[:, 1]], -1)
+        place = (2 * place + 1) / place.new_tensor([width, height]) - 1
+        moved[:, number] = F.grid_sample(
+            pictures[:, number], place, padding_mode="border", align_corners=False
+        )
+    return F.pixel_unshuffle(moved.flatten(1, 2), patch).permute(0, 2, 3, 1)

@@ -19,6 +19,7 @@ _TRAIN_HELP = {
     "group_blocks": "blocks of each group of the full-resolution net",
     "frames": "frames that the network sees at once, odd",
     "patch": "side of the pixel blocks folded into channels",
+    "align": "move neighbours to where the middle frame shows the same, before the network",
     "batch": "pictures of a step",
     "crop": "side of the training pictures, in pixels, at first",
     "final_crop": "side of the training pictures later on",
@@ -184,6 +185,11 @@ def evaluate_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _kind_of(default: object) -> type:
+    """What a setting is given as: text where it has no default of its own."""
+    return str if default is None or default is MISSING else type(default)
+
+
 def train_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video train`: those of TrainConfig."""
     parser = argparse.ArgumentParser(
@@ -192,13 +198,18 @@ def train_parser() -> argparse.ArgumentParser:
         epilog="Run it again with the same arguments to go on where it stopped.",
     )
     for field in fields(TrainConfig):
+        if isinstance(field.default, bool):
+            parser.add_argument(
+                "--" + field.name, action="store_true", help=_TRAIN_HELP[field.name]
+            )
+            continue
         is_needed = field.default is MISSING
         is_tuple = isinstance(field.default, tuple)
         said = "" if is_needed or field.default is None else " (default: %(default)s)"
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             required=is_needed,
-            type=_counts if is_tuple else str if is_needed else type(field.default or ""),
+            type=_counts if is_tuple else _kind_of(field.default),
             default=None if is_needed else field.default,
             metavar="N,N,..." if is_tuple else field.name.upper(),
             help=_TRAIN_HELP.get(field.name, "") + said,

@@ -176,6 +176,8 @@ class TrainConfig:
     group_blocks: tuple[int, ...] = (1, 1, 1, 1)
     frames: int = 3
     patch: int = 2
+    align: bool = False
+    """Whether to move the neighbours to where the middle frame shows the same."""
     batch: int = 2
     """Pictures of a step, at `crop` pixels; larger crops take fewer, yet two where it can be."""
     crop: int = 256

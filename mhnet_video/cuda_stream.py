@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
+from mhnet_video.align import align_maps
 from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
@@ -404,10 +405,14 @@ def network_step(engine: TritonEngine, form: FrameFormat, room: Room) -> Callabl
         plan = engine.plan(room.slots.shape[0], *form.shown)
         height, width = form.shown
         residual = plan.residual[:, :, :height, :width]
-        patch = engine.config.patch
+        patch, frames = engine.config.patch, engine.config.frames
+        aligns = engine.config.align and frames > 1
+        seen = torch.empty_like(plan.input) if aligns else plan.input
 
         def before() -> None:
-            form.read(room.ring, room.slots, room.colors, plan.input, patch)
+            form.read(room.ring, room.slots, room.colors, seen, patch)
+            if aligns:
+                align_maps(seen, frames, patch, plan.input)
 
         def after() -> None:
             form.apply(room.ring, room.slots, room.colors, residual, room.out, room.flags)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mhnet_video.align import align
 from mhnet_video.errors import ReadError
 from mhnet_video.rain import camera, rain_on
 
@@ -294,19 +295,22 @@ class _Windows:
         return clean.clamp(0, 1)
 
 
-def rainy_pair(sample: Sample, *, frames: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+def rainy_pair(
+    sample: Sample, *, frames: int, device: torch.device | str, aligns: bool = False
+) -> tuple[Tensor, Tensor]:
     """Let it rain on a sample, on a device.
 
     Args:
         sample: From `CleanWindows`.
         frames: Frames of a window, T.
         device: Where to render.
+        aligns: Whether to align the windows.
 
     Returns:
         The rainy window `[3T, crop, crop]`, and its clean middle frame `[3, crop, crop]`, RGB in
         [0, 1].
     """
-    pairs = [_rainy_window(window, frames, device) for window in sample]
+    pairs = [_rainy_window(window, frames, device, aligns) for window in sample]
     if len(pairs) == 1:
         return pairs[0]
     rainy, clean = (
@@ -316,7 +320,9 @@ def rainy_pair(sample: Sample, *, frames: int, device: torch.device | str) -> tu
     return rainy, clean
 
 
-def _rainy_window(window: Window, frames: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+def _rainy_window(
+    window: Window, frames: int, device: torch.device | str, aligns: bool
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
     dry_share = DRY_STILL_SHARE if len(clean) == 1 else DRY_SHARE
@@ -326,13 +332,15 @@ def _rainy_window(window: Window, frames: int, device: torch.device | str) -> tu
     rainy, clean = camera([rainy, clean], generator)
     if window.copied is not None:
         rainy = torch.stack([rainy[middle if i == window.copied else i] for i in range(frames)])
+    if aligns:
+        rainy = align(rainy[None])[0]
     rainy = rainy.expand(frames, -1, -1, -1)
     return rainy.reshape(-1, *rainy.shape[2:]), clean[middle]
 
 
 def rainy_batch(
-    samples: list[Sample], *, frames: int, device: torch.device | str
+    samples: list[Sample], *, frames: int, device: torch.device | str, aligns: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The pairs of several samples: `[N, 3T, crop, crop]` and `[N, 3, crop, crop]`."""
-    pairs = [rainy_pair(sample, frames=frames, device=device) for sample in samples]
+    pairs = [rainy_pair(sample, frames=frames, device=device, aligns=aligns) for sample in samples]
     return torch.stack([rainy for rainy, _ in pairs]), torch.stack([clean for _, clean in pairs])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mhnet_video import kernels
+from mhnet_video.align import align
 
 LEVELS = 4
 """Times that the encoder halves the picture; its sides are padded to a multiple of 2**LEVELS."""
@@ -40,6 +41,8 @@ class NetworkConfig:
     """Frames that the network sees at once, odd; the middle one is restored."""
     patch: int = 1
     """Side of the pixel blocks that are folded into channels before the first convolutions."""
+    align: bool = False
+    """Whether neighbours are moved first to where the middle frame shows the same, by align.py."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
@@ -380,11 +383,17 @@ class MHNet(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != 3 * self.config.frames or 0 in x.shape:
             raise ValueError(f"expected x [N, {3 * self.config.frames}, H, W], got {list(x.shape)}")
+        if self.config.align:
+            window = x.view(len(x), self.config.frames, 3, *x.shape[2:])
+            x = align(window).flatten(1, 2)
         middle = 3 * (self.config.frames // 2)
         return x[:, middle : middle + 3] + self.residual(x)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is to be added to the middle frame, `[N, 3, H, W]`."""
+        """What is to be added to the middle frame, `[N, 3, H, W]`.
+
+        Of frames that are aligned already, where the network wants them so.
+        """
         height, width = x.shape[-2:]
         multiple = self.config.multiple
         x = F.pad(x, (0, -width % multiple, 0, -height % multiple))

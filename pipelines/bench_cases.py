@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.align import LUMA, SHRINK
 from mhnet_video.cuda_frames import FrameFormat, colors_of
 from mhnet_video.kernels import map_ops, ops
 from mhnet_video.kernels import map_reference as reference
@@ -276,6 +277,31 @@ def _picture_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     ):
         colors = torch.from_numpy(colors_of(replace(frame, layout=layout), 1.0))
         yield from _form_cases(name, form, colors.repeat(_FRAMES, 1).to(draw.device), draw)
+    yield from _align_cases(height, width, draw)
+
+
+def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
+    """Frames in a network's input, moved to one another."""
+    rows, columns = height + -height % _MULTIPLE, width + -width % _MULTIPLE
+    channels = 3 * _FRAMES * _PATCH**2
+    folded = draw.maps(1, rows // _PATCH, columns // _PATCH, channels)
+    motion = draw.exact(1, _FRAMES - 1, 2, rows // SHRINK, columns // SHRINK)
+    yield Case(
+        "shrunken_luma",
+        "luma of frames",
+        lambda x: map_ops.shrunken_luma(x, _FRAMES, _PATCH, SHRINK, LUMA),
+        lambda x: reference.shrunken_luma(x.float(), _PATCH, SHRINK, LUMA),
+        [folded],
+        is_exact=True,
+    )
+    yield Case(
+        "move",
+        "frames moved",
+        lambda x, motion: map_ops.move(x, motion, _PATCH, SHRINK),
+        lambda x, motion: reference.move(x.float(), motion, _PATCH, SHRINK).to(x.dtype),
+        [folded, motion],
+        is_exact=True,
+    )
 
 
 def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> Iterator[Case]:

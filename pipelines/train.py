@@ -299,7 +299,7 @@ def train(
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
             windows = CleanWindows(footage, frames=frames, crop=crop, seed=config.seed)
             # a GPU renders the rain itself; for a CPU the loader's process does
-            rain = partial(rainy_batch, frames=frames, device=device)
+            rain = partial(rainy_batch, frames=frames, device=device, aligns=config.align)
             loader = DataLoader(
                 windows,
                 batch_sampler=_Batches(seen, batch, team),
@@ -419,6 +419,7 @@ def _first_network(config: TrainConfig) -> MHNet:
         group_blocks=config.group_blocks,
         frames=config.frames,
         patch=config.patch,
+        align=config.align,
     )
     if config.init:
         return grow(load_model(config.init), sizes)

@@ -352,9 +352,10 @@ def test_few_copies_wait_with_a_frame():
     assert not single.push_copy(frame)  # it is under way already
 
 
-def test_the_whole_way_is_that_of_the_plain_network(device, monkeypatch):
-    """Samples to samples: what color.py and the network give."""
-    network = make_network(width=4, frames=3, patch=2, heads=4, **SMALL).to(device)
+@pytest.mark.parametrize("aligns", [False, True])
+def test_the_whole_way_is_that_of_the_plain_network(aligns, device, monkeypatch):
+    """Samples to samples: what color.py, align.py and the network give."""
+    network = make_network(width=4, frames=3, patch=2, heads=4, align=aligns, **SMALL).to(device)
     frames = [replace(make_frame("yuv420p", 40, 7, rotation=90), pts=i) for i in range(3)]
     machine = None
     if device.type == "cpu":
@@ -370,7 +371,7 @@ def test_the_whole_way_is_that_of_the_plain_network(device, monkeypatch):
         seen = [torch.rot90(to_rgb(each, torch.device("cpu")), -1, (1, 2)) for each in window]
         x = torch.nn.functional.pad(torch.cat(seen)[None], (0, 24, 0, 25), mode="replicate")
         with torch.inference_mode():
-            residual = network.residual(x.to(device))[0, :, :7, :40].cpu()
+            residual = (network(x.to(device)) - x[:, 3:6].to(device))[0, :, :7, :40].cpu()
         expected = add_residual(window[1], torch.rot90(residual, 1, (1, 2)), strength=0.5)
         assert any((a != b).any() for a, b in zip(expected, window[1].planes, strict=True))
         for a, b in zip(frame.planes, expected, strict=True):

@@ -400,3 +400,30 @@ def test_kernels_can_be_turned_off(device):
         assert launches == []
         map_ops.linear(x, weight)
         assert len(launches) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(("batch", "frames", "patch"), [(1, 3, 2), (2, 5, 1)])
+def test_shrunken_luma(batch, frames, patch, kind, device):
+    x = rand(batch, 24 // patch, 40 // patch, 3 * frames * patch**2, kind=kind, device=device)
+    shares = (0.299, 0.587, 0.114)
+    found = map_ops.shrunken_luma(x, frames, patch, 4, shares)
+    assert found.shape == (batch, frames, 6, 10) and found.dtype == torch.float32
+    expected = reference.shrunken_luma(*wide(x), patch, 4, shares)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(("batch", "frames", "patch"), [(1, 3, 2), (2, 5, 1)])
+def test_move(batch, frames, patch, kind, device):
+    channels = 3 * frames * patch**2
+    x = rand(batch, 24 // patch, 40 // patch, channels, kind=kind, device=device)
+    # some of it leads out of the picture
+    motion = rand(batch, frames - 1, 2, 6, 10, device=device, std=2.0)
+    out = poison(*x.shape, kind=kind, device=device)
+    map_ops.move(x, motion, patch, 4, out=out)
+    check(out, reference.move(*wide(x, motion), patch, 4), kind)
+    middle = slice(frames // 2 * 3 * patch**2, (frames // 2 + 1) * 3 * patch**2)
+    assert torch.equal(out[..., middle], x[..., middle])
+    map_ops.move(x, torch.zeros_like(motion), patch, 4, out=out)
+    assert torch.equal(out, x)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mhnet_video.align import align_maps
 from mhnet_video.cuda_frames import NUM_COLORS, FrameFormat
 from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.network import NetworkConfig
@@ -13,7 +14,7 @@ pytest.importorskip("triton")
 
 REALTIME = {"width": 16, "patch": 2, "frames": 3, "encoder_blocks": [1, 1, 1, 4]}
 REALTIME["group_blocks"] = [1, 1, 1, 1]
-QUALITY = {**REALTIME, "width": 32, "frames": 5, "encoder_blocks": [1, 2, 2, 6]}
+QUALITY = {**REALTIME, "width": 32, "frames": 5, "encoder_blocks": [1, 2, 2, 6], "align": True}
 PAPER = {}
 
 
@@ -41,6 +42,9 @@ def frame_launches(plan, height, width):
             slots = torch.empty(1, config.frames, dtype=torch.int32, device="meta")
             flags = torch.empty(1, dtype=torch.int32, device="meta")
             form.read(ring, slots, colors, plan.input, config.patch)
+            if config.align:
+                room = torch.empty_like(plan.input)
+                align_maps(room, config.frames, config.patch, plan.input)
             form.apply(ring, slots, colors, plan.residual, ring[:1], flags)
         found += launched
     return found

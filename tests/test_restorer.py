@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mhnet_video.align import align
 from mhnet_video.config import Box
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
@@ -19,8 +20,9 @@ LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)
 class Spy(MHNet):
     """A network that darkens by the mean of its window's first pixel, and notes its windows."""
 
-    def __init__(self, frames=3):
-        super().__init__(NetworkConfig(width=8, encoder_blocks=(0,) * 4, frames=frames))
+    def __init__(self, frames=3, *, align=False):
+        sizes = {"width": 8, "encoder_blocks": (0,) * 4}
+        super().__init__(NetworkConfig(**sizes, frames=frames, align=align))
         self.windows = []
 
     def residual(self, x):
@@ -380,3 +382,42 @@ def test_one_frame_of_several():
     assert restorer.restore_frame(frames[:1], 0).planes[0][0, 0] == 0
     restorer.strength = 0
     assert restorer.restore_frame(frames, 2) is frames[2]
+
+
+def test_neighbours_are_aligned():
+    blobs = np.random.default_rng(0).integers(0, 256, (16, 24), dtype=np.uint8)
+    scene = np.kron(blobs, np.ones((12, 12), np.uint8))
+    scene = (scene.astype(float) + np.roll(scene, 5, 0) + np.roll(scene, 3, 1)) // 3
+    pictures = [np.repeat(scene[32:160, 40 + x : 232 + x, None], 3, 2) for x in (0, 7, 14)]
+    pictures = [np.ascontiguousarray(each, np.uint8) for each in pictures]
+    seen = {}
+    for aligns in (False, True):
+        spy = Spy(align=aligns)
+        for _ in Restorer(spy, device="cpu").restore(pictures):
+            pass
+        seen[aligns] = [window[0].unflatten(0, (3, 3)) for window in spy.windows]
+    for plain, aligned in zip(seen[False], seen[True], strict=True):
+        # at the ends the picture stands for the missing one, and is where it should be
+        torch.testing.assert_close(aligned, align(plain[None])[0], rtol=0, atol=1e-4)
+        assert torch.equal(aligned[1], plain[1])
+    apart, together = (
+        float((window[1][0] - window[1][1])[:, 20:-20, 20:-20].abs().mean())
+        for window in (seen[False], seen[True])
+    )
+    assert together < apart / 4
+
+
+def test_tiles_are_cut_from_aligned_frames():
+    pictures = [np.random.default_rng(i).integers(0, 256, (96, 160, 3)) for i in range(3)]
+    spy = Spy(align=True)
+    restorer = Restorer(spy, device="cpu")
+    restorer.engine.engine.max_pixels = 64 * 64
+    for _ in restorer.restore([each.astype(np.uint8) for each in pictures]):
+        pass
+    window = torch.stack([torch.from_numpy(each).permute(2, 0, 1) / 255 for each in pictures])
+    expected = align(window[None])[0].flatten(0, 1)
+    tiles = spy.windows[len(spy.windows) // 3 : 2 * len(spy.windows) // 3]
+    assert len(tiles) > 1
+    corner = tiles[0][0]
+    size = corner.shape[1:]
+    torch.testing.assert_close(corner, expected[:, : size[0], : size[1]], rtol=0, atol=1e-4)

@@ -22,7 +22,7 @@ FOLDERS = {
 LAYERS = [
     ["errors", "config", "frame", "stage", "relay", "screen", "memory", "unveil"],
     ["kernels"],
-    ["network", "cost", "rain", "metrics", "boxes", "jpeg", "pixels", "yuv", "color"],
+    ["align", "network", "cost", "rain", "metrics", "boxes", "jpeg", "pixels", "yuv", "color"],
     [
         "weights",
         "growth",
