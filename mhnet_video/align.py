@@ -14,6 +14,8 @@ Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 198
 are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,6 +75,25 @@ def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
     before, middle, after = torch.split(luma, [frames // 2, 1, frames // 2], 1)
     motion = estimate(middle[:, 0], torch.cat([before, after], 1))
     map_ops.move(x, motion, patch, SHRINK, out=out)
+
+
+def align_frames(frames: Sequence[Tensor]) -> list[Tensor]:
+    """Do the same with the frames of one window.
+
+    Args:
+        frames: T of `[3, H, W]` float32, RGB in [0, 1].
+
+    Returns:
+        As many. The middle frame, and where it stands for others that are missing, is that one.
+    """
+    middle = frames[len(frames) // 2]
+    moving = [index for index, frame in enumerate(frames) if frame is not middle]
+    aligned = list(frames)
+    if moving:
+        found = align_to(middle, torch.stack([frames[index] for index in moving]))
+        for index, frame in zip(moving, found, strict=True):
+            aligned[index] = frame
+    return aligned
 
 
 def align_to(middle: Tensor, neighbours: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mhnet_video.align import align_frames
 from mhnet_video.kernels import map_ops
 from mhnet_video.map_weights import BlockMaps, Front, FusionMaps, MapType, NetworkMaps
 from mhnet_video.network import LEVELS, MHNet
@@ -401,6 +402,11 @@ class TritonEngine:
             torch.OutOfMemoryError: The buffers do not fit.
         """
         return self.residuals(torch.cat(list(frames))[None])[0]
+
+    @torch.inference_mode()
+    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Move the neighbours to where the middle frame shows the same things."""
+        return align_frames(frames)
 
     @torch.inference_mode()
     def residuals(self, window: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mhnet_video.align import align_frames
 from mhnet_video.kernels import (
     llvm_attention,
     llvm_blocks,
@@ -26,6 +27,7 @@ from mhnet_video.kernels import (
 )
 from mhnet_video.kernels.llvm_ir import Machine
 from mhnet_video.kernels.llvm_product import Tile, choose_tile, choose_winograd_tile
+from mhnet_video.motion import Motion, fits
 from mhnet_video.network import LEVELS, MHNet, SelectiveAttention
 from mhnet_video.packing import (
     BlockWeights,
@@ -40,17 +42,13 @@ from mhnet_video.packing import (
     pack_winograd,
     picture_channels,
 )
-from mhnet_video.program import Kernels, Map, Program
+from mhnet_video.program import Kernels, Map, Program, nothing
 
 _MAX_PIXELS = 4096 * 2304
 """Largest picture in one piece where elements are pairs; its maps take some 1.5 GB."""
 
 _PLANS = 2
 """Sizes of pictures for which maps are kept."""
-
-
-def _nothing() -> None:
-    """What a reference to a frame that is gone gives."""
 
 
 class _Plan:
@@ -404,7 +402,7 @@ class _Plan:
             picture_channels(weight.roll(3 * patch * patch * turn, 1), patch, group)
             for turn in range(config.frames if self.fold_pictures == 1 else 1)
         ]
-        self.known: list[Callable[[], Tensor | None]] = [_nothing] * config.frames
+        self.known: list[Callable[[], Tensor | None]] = [nothing] * config.frames
         intro: Any = network.stage1.intro
         bias = torch.zeros(2 * config.width)
         bias[: config.width] = intro.bias.detach()
@@ -626,7 +624,7 @@ class _Plan:
                 self.folds[3 * slot : 3 * slot + 3, -1] = self.sizes[0][0] if is_new else 0
             if not is_new:
                 continue
-            self.known[slot] = _nothing  # until it is there
+            self.known[slot] = nothing  # until it is there
             room = slots[slot]
             is_fit = frame.shape == room.shape and frame.dtype == torch.float32
             if is_fit and frame.is_contiguous():
@@ -651,7 +649,28 @@ class LLVMEngine:
         self.max_pixels = _MAX_PIXELS * machine.group // 2
         self._kernels = Kernels(machine)
         self._plans: dict[tuple[int, int], _Plan] = {}
+        self._motions: dict[tuple[int, int], Motion] = {}
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
+
+    @torch.inference_mode()
+    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Move the neighbours to where the middle frame shows the same things.
+
+        Args:
+            frames: As for `residual`.
+        """
+        height, width = frames[0].shape[-2:]
+        if len({id(frame) for frame in frames}) == 1:
+            return frames
+        if not fits(height, width, self._kernels.machine.lanes):
+            return align_frames(frames)
+        motion = self._motions.pop((height, width), None)
+        if motion is None:
+            while len(self._motions) >= _PLANS:
+                self._motions.pop(next(iter(self._motions)))
+            motion = Motion(self._kernels, height, width, len(frames), self.threads)
+        self._motions[height, width] = motion
+        return motion.run(frames, self._pool)
 
     @torch.inference_mode()
     def residual(self, frames: Sequence[Tensor]) -> Tensor:

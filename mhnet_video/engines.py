@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mhnet_video.align import align_frames
 from mhnet_video.errors import ConfigError
 from mhnet_video.network import MHNet
 
@@ -25,6 +26,16 @@ class Engine(Protocol):
 
         Args:
             frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
+        """
+
+    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Move the neighbours to where the middle frame shows the same things, see align.py.
+
+        Args:
+            frames: As for `residual`.
+
+        Returns:
+            As many, those in the middle's place and equal to it as they are.
         """
 
 
@@ -49,6 +60,11 @@ class TorchEngine:
         window = torch.cat(list(frames))[None].contiguous(memory_format=torch.channels_last)
         with torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.network.residual(window)[0].float()
+
+    @torch.inference_mode()
+    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Move the neighbours to where the middle frame shows the same things."""
+        return align_frames(frames)
 
 
 @dataclass(frozen=True)

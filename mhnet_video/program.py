@@ -26,6 +26,10 @@ _SMALL = 4
 """Rows or tiles of a part at least: below that taking it costs more than it does."""
 
 
+def nothing() -> None:
+    """What a reference to a frame that is gone gives."""
+
+
 class Map:
     """Room for a map of C channels."""
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.align import align_to
 from mhnet_video.color import add_residual, keep_boxes, to_rgb
 from mhnet_video.config import Box, check_boxes
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
@@ -415,7 +414,8 @@ class Restorer:
         height, width = _working_size(rgb.shape[1], rgb.shape[2], self.scale)
         if (height, width) != rgb.shape[1:]:
             rgb = F.interpolate(rgb[None], (height, width), mode="area")[0]
-        return rgb if height * width > self.engine.engine.max_pixels else self._padded(rgb)
+        rgb = rgb if height * width > self.engine.engine.max_pixels else self._padded(rgb)
+        return rgb.contiguous()
 
     def _padded(self, rgb: Tensor) -> Tensor:
         """The picture with its edge repeated until its sides are the network's multiples.
@@ -492,7 +492,7 @@ class Restorer:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
         rows, columns = _working_size(height, width, scale)
         if self.network.config.align:
-            window = _aligned(window)
+            window = engine.align(window)
         while True:
             try:
                 is_large = rows * columns > engine.max_pixels
@@ -554,21 +554,6 @@ class Restorer:
 def _is_finite(x: Tensor) -> bool:
     """Whether all elements are numbers: one that is not makes their sum none, and that is quick."""
     return bool(x.sum().isfinite())
-
-
-def _aligned(window: Window) -> Window:
-    """A window whose neighbours show things where its middle frame does."""
-    half = len(window) // 2
-    middle = window[half]
-    # those that stand for missing ones, at the ends, are where they should be
-    moving = [index for index, frame in enumerate(window) if frame is not middle]
-    if not moving:
-        return window
-    found = align_to(middle, torch.stack([window[index] for index in moving]))
-    aligned = list(window)
-    for index, frame in zip(moving, found, strict=True):
-        aligned[index] = frame
-    return aligned
 
 
 def _looks_equal(a: Frame, b: Frame) -> bool:

@@ -29,7 +29,7 @@ def seen(picture, x, y):
 def rained_on(picture, seed):
     """The picture behind streaks of its own."""
     generator = torch.Generator().manual_seed(seed)
-    streaks = (torch.rand(H, W, generator=generator) < 0.004).float()
+    streaks = (torch.rand(picture.shape[1:], generator=generator) < 0.004).float()
     streaks = F.conv2d(streaks[None, None], torch.ones(1, 1, 15, 1), padding=(7, 0))[0, 0]
     return (picture + 0.3 * streaks.clamp(0, 1)).clamp(0, 1)
 

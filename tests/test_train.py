@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,8 @@ import processes
 import pytest
 import torch
 
+from mhnet_video.align import align
+from mhnet_video.arguments import train_parser
 from mhnet_video.config import TrainConfig
 from mhnet_video.dataset import CleanWindows, load_footage, rainy_batch, rainy_pair
 from mhnet_video.errors import ConfigError, ReadError
@@ -136,6 +139,28 @@ def test_a_copied_frame_has_the_middle_ones_rain(footage_dir):
             assert torch.equal(rainy[copied], rainy[1])
             copies[copied] += not torch.equal(rainy[2 - copied], rainy[1])
     assert min(copies.values()) >= 1 and 4 <= sum(copies.values()) <= 25
+
+
+def test_windows_are_aligned_as_the_network_will_see_them(footage_dir):
+    samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=1)
+    changed = 0
+    for window in windows_of(samples, 10)[:20]:
+        plain = rainy_pair((window,), frames=3, device="cpu")
+        aligned = rainy_pair((window,), frames=3, device="cpu", aligns=True)
+        assert torch.equal(aligned[1], plain[1])
+        expected = align(plain[0].unflatten(0, (1, 3, 3)))[0].flatten(0, 1)
+        torch.testing.assert_close(aligned[0], expected, rtol=0, atol=1e-4)
+        changed += not torch.equal(aligned[0], plain[0])
+    assert 3 <= changed < 20  # moving windows, and none of those that stand still
+
+
+def test_arguments_are_numbers_where_the_settings_are():
+    options = vars(train_parser().parse_args(["--data", "d", "--output", "o", "--seed", "7"]))
+    default = TrainConfig(data="d", output="o")
+    assert options == {**asdict(default), "seed": 7}
+    words = ["--data", "d", "--output", "o", "--align", "--init", "w", "--minutes", "2"]
+    config = TrainConfig(**vars(train_parser().parse_args(words)))
+    assert config == replace(default, align=True, init="w", minutes=2.0)
 
 
 def test_borrowed_means_are_another_pictures():

@@ -1,0 +1,634 @@
+"""The CPU engine's kernels for motion between frames, and the move by it; align.py is the meaning.
+
+All maps are float32 `[h, S]`, S the width w rounded up to whole vectors: what stands beyond w is
+never used for what stands before it. A square's sums are made row by row: first of columns, into a
+spare row whose edges are repeated, then along that row.
+"""
+
+from collections.abc import Callable, Sequence
+
+from mhnet_video.kernels.llvm_ir import Emitter, Machine
+
+PAD = 16
+"""Elements before and behind a spare row; at least what a square reaches."""
+
+
+def spare_size(stride: int, count: int) -> int:
+    """Elements of so many spare rows."""
+    return count * (stride + 2 * PAD)
+
+
+class _Vectors:
+    """What the kernels here say often.
+
+    Args:
+        e: Where to write it.
+    """
+
+    def __init__(self, e: Emitter) -> None:
+        self._e = e
+        self._lanes = e.machine.lanes
+
+    def sub(self, a: str, b: str) -> str:
+        return self._e.op(f"fsub {self._e.vector} {a}, {b}")
+
+    def div(self, a: str, b: str) -> str:
+        return self._e.op(f"fdiv {self._e.vector} {a}, {b}")
+
+    def least(self, a: str, b: str) -> str:
+        v = self._e.vector
+        return self._e.call(v, f"llvm.minnum.v{self._lanes}f32", [(v, a), (v, b)])
+
+    def most(self, a: str, b: str) -> str:
+        v = self._e.vector
+        return self._e.call(v, f"llvm.maxnum.v{self._lanes}f32", [(v, a), (v, b)])
+
+    def clip(self, x: str, low: str, high: str) -> str:
+        return self.least(self.most(x, low), high)
+
+    def size(self, x: str) -> str:
+        """The absolute value."""
+        v = self._e.vector
+        return self._e.call(v, f"llvm.fabs.v{self._lanes}f32", [(v, x)])
+
+    def whole(self, x: str) -> str:
+        """A vector of numbers that are not negative, cut to integers."""
+        return self._e.op(f"fptosi {self._e.vector} {x} to {self._e.elements}")
+
+    def number(self, x: str) -> str:
+        """A vector of integers as float32."""
+        return self._e.op(f"sitofp {self._e.elements} {x} to {self._e.vector}")
+
+    def scalar_number(self, x: str) -> str:
+        """An integer in all lanes, as float32."""
+        return self._e.splat(self._e.op(f"sitofp i64 {x} to float"))
+
+    def columns(self, start: str) -> str:
+        """The columns of a vector, as float32."""
+        lanes = ", ".join(f"float {self._e.scalar(float(lane))}" for lane in range(self._lanes))
+        return self._e.fadd(self.scalar_number(start), f"<{lanes}>")
+
+    def integers(self, x: str) -> str:
+        """A 64-bit integer in all lanes, in 32 bits."""
+        return self._e.splat(self._e.op(f"trunc i64 {x} to i32"), "i32")
+
+    def blend(self, a: str, b: str, share: str) -> str:
+        """From `a` to `b` by a share."""
+        return self._e.fma(self.sub(b, a), share, a)
+
+
+def _clamped(e: Emitter, row: str, last: str) -> str:
+    """A row's number, held between 0 and the last one."""
+    row = e.call("i64", "llvm.smax.i64", [("i64", row), ("i64", "0")])
+    return e.call("i64", "llvm.smin.i64", [("i64", row), ("i64", last)])
+
+
+class _Squares:
+    """Means over squares of maps, for one row.
+
+    Args:
+        e: Where to write it.
+        maps: The maps.
+        row: The row.
+        reach: From a square's middle to its edge.
+    """
+
+    def __init__(self, e: Emitter, maps: Sequence[str], row: str, reach: int) -> None:
+        self._e, self._reach = e, reach
+        last = e.add("%height", -1)
+        rows = [
+            e.mul(_clamped(e, e.add(row, offset), last), "%stride")
+            for offset in range(-reach, reach + 1)
+        ]
+        length = e.add("%stride", 2 * PAD)
+        self._spares = [e.at("%spare", e.mul(length, number)) for number in range(len(maps))]
+
+        def at(x: str, _: list[str]) -> list[str]:
+            for source, spare in zip(maps, self._spares, strict=True):
+                total = e.load(e.at(source, e.add(rows[0], x)))
+                for line in rows[1:]:
+                    total = e.fadd(total, e.load(e.at(source, e.add(line, x))))
+                e.store(total, e.at(spare, e.add(x, PAD)))
+            return []
+
+        e.loop(0, "%stride", e.machine.lanes, [], at)
+        for spare in self._spares:
+            for edge, step in ((str(PAD), -1), (e.add("%width", PAD - 1), 1)):
+                value = e.op(f"load float, ptr {e.at(spare, edge)}, align 4")
+                for away in range(1, reach + 1):
+                    place = e.at(spare, e.add(edge, step * away))
+                    e.do(f"store float {value}, ptr {place}, align 4")
+
+    def means(self, x: str) -> list[str]:
+        """The means of a vector of pixels, by maps."""
+        e, reach = self._e, self._reach
+        share = e.constant(1 / (2 * reach + 1) ** 2)
+        found = []
+        for spare in self._spares:
+            total = e.load(e.at(spare, e.add(x, PAD - reach)))
+            for offset in range(1 - reach, reach + 1):
+                total = e.fadd(total, e.load(e.at(spare, e.add(x, PAD + offset))))
+            found.append(e.fmul(total, share))
+        return found
+
+
+_SIZES = (("spare", "ptr"), ("width", "i64"), ("height", "i64"), ("stride", "i64"))
+_ROWS = (("y0", "i64"), ("y1", "i64"))
+
+
+def _each(e: Emitter, body: Callable[[str, str, str], None]) -> None:
+    """For each vector of the rows: its row, its first column and its place in a map."""
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        line = e.mul(row, "%stride")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            body(row, x, e.add(line, x))
+            return []
+
+        e.loop(0, "%stride", e.machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+
+
+def shrink(machine: Machine, name: str) -> Emitter:
+    """Rows y0 to y1 of the mean luma of squares of 4 by 4 pixels."""
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("x", "ptr"),  # [3, 4h, 4w], w at least L
+            ("out", "ptr"),  # [h, S]
+            ("shares", "ptr"),  # [3], of the colours in luma, over 16
+            ("width", "i64"),
+            ("height", "i64"),
+            ("stride", "i64"),
+            *_ROWS,
+        ],
+    )
+    lanes = machine.lanes
+    shares = [e.broadcast(e.at("%shares", colour)) for colour in range(3)]
+    line = e.mul("%width", 4)
+    picture = e.mul(e.mul("%height", 4), line)
+    last = e.add("%width", -lanes)
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        first = e.mul(e.mul(row, 4), line)
+
+        def at(x: str, _: list[str]) -> list[str]:
+            # the last vector ends where the row does
+            x = e.call("i64", "llvm.smin.i64", [("i64", x), ("i64", last)])
+            parts = []
+            for part in range(4):
+                total = ""
+                for colour in range(3):
+                    place = e.add(e.mul(picture, colour), e.add(first, e.mul(x, 4)))
+                    place = e.add(place, part * lanes)
+                    column = e.load(e.at("%x", place))
+                    for dy in (1, 2, 3):
+                        below = e.load(e.at("%x", e.add(place, e.mul(line, dy))))
+                        column = e.fadd(column, below)
+                    if colour:
+                        total = e.fma(column, shares[colour], total)
+                    else:
+                        total = e.fmul(column, shares[0])
+                parts.append(total)
+            left = e.fadd(*e.deinterleave(parts[0], parts[1], "float"))
+            right = e.fadd(*e.deinterleave(parts[2], parts[3], "float"))
+            mean = e.fadd(*e.deinterleave(left, right, "float"))
+            e.store(mean, e.at("%out", e.add(e.mul(row, "%stride"), x)))
+            return []
+
+        e.loop(0, "%width", lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def halve(machine: Machine, name: str) -> Emitter:
+    """Rows y0 to y1 of the means of squares of 2 by 2."""
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("x", "ptr"),  # [2h and more, its stride], with two vectors beyond its end
+            ("x_stride", "i64"),
+            ("out", "ptr"),  # [h, S]
+            ("stride", "i64"),
+            *_ROWS,
+        ],
+    )
+
+    def body(row: str, x: str, place: str) -> None:
+        source = e.add(e.mul(e.mul(row, 2), "%x_stride"), e.mul(x, 2))
+        sums = []
+        for part in (0, 1):
+            here = e.add(source, part * machine.lanes)
+            below = e.load(e.at("%x", e.add(here, "%x_stride")))
+            sums.append(e.fadd(e.load(e.at("%x", here)), below))
+        total = e.fadd(*e.deinterleave(sums[0], sums[1], "float"))
+        e.store(e.fmul(total, e.constant(0.25)), e.at("%out", place))
+
+    _each(e, body)
+    return e
+
+
+def gradients(machine: Machine, name: str) -> Emitter:
+    """Rows y0 to y1 of how a picture grows to the right and down, and of their products."""
+    maps = ("right", "down", "a", "b", "c")
+    e = Emitter(
+        machine,
+        name,
+        [("x", "ptr"), *((each, "ptr") for each in maps), *_SIZES, *_ROWS],
+    )
+    vectors, half = _Vectors(e), e.constant(0.5)
+    last = e.add("%height", -1)
+    line = e.at("%spare", PAD)
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        source = e.mul(row, "%stride")
+        above, below = (e.mul(_clamped(e, e.add(row, step), last), "%stride") for step in (-1, 1))
+
+        def copy(x: str, _: list[str]) -> list[str]:
+            e.store(e.load(e.at("%x", e.add(source, x))), e.at(line, x))
+            return []
+
+        e.loop(0, "%stride", machine.lanes, [], copy)
+        for to, of in (("-1", "0"), ("%width", e.add("%width", -1))):
+            edge = e.op(f"load float, ptr {e.at(line, of)}, align 4")
+            e.do(f"store float {edge}, ptr {e.at(line, to)}, align 4")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            sides = [e.load(e.at(line, e.add(x, step))) for step in (1, -1)]
+            right = e.fmul(vectors.sub(*sides), half)
+            sides = [e.load(e.at("%x", e.add(each, x))) for each in (below, above)]
+            down = e.fmul(vectors.sub(*sides), half)
+            products = (e.fmul(right, right), e.fmul(right, down), e.fmul(down, down))
+            for each, value in zip(maps, (right, down, *products), strict=True):
+                e.store(value, e.at(f"%{each}", e.add(source, x)))
+            return []
+
+        e.loop(0, "%stride", machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def invert(machine: Machine, name: str, reach: int, damping: float) -> Emitter:
+    """Rows y0 to y1 of the inverse of each square's matrix, from the gradients' products."""
+    products, inverse = ("a", "b", "c"), ("p", "q", "r")
+    e = Emitter(
+        machine,
+        name,
+        [*((each, "ptr") for each in (*products, *inverse)), *_SIZES, *_ROWS],
+    )
+    vectors, more, zero = _Vectors(e), e.constant(damping), "zeroinitializer"
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        squares = _Squares(e, [f"%{each}" for each in products], row, reach)
+        line = e.mul(row, "%stride")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            a, b, c = squares.means(x)
+            a, c = e.fadd(a, more), e.fadd(c, more)
+            scale = vectors.div(e.constant(1.0), vectors.sub(e.fmul(a, c), e.fmul(b, b)))
+            values = (e.fmul(c, scale), vectors.sub(zero, e.fmul(b, scale)), e.fmul(a, scale))
+            for each, value in zip(inverse, values, strict=True):
+                e.store(value, e.at(f"%{each}", e.add(line, x)))
+            return []
+
+        e.loop(0, "%stride", machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def _sampled(
+    e: Emitter, vectors: _Vectors, row: str, x: str, motion: Sequence[str], last: tuple[str, str]
+) -> str:
+    """What a map shows where a motion leads from a vector of pixels, bilinearly.
+
+    Args:
+        e: Where to write it.
+        vectors: Its helper.
+        row: The pixels' row.
+        x: Their first column.
+        motion: To the right and down.
+        last: The last column and row in all lanes, float32.
+    """
+    zero = "zeroinitializer"
+    from_x = vectors.clip(e.fadd(vectors.columns(x), motion[0]), zero, last[0])
+    from_y = vectors.clip(e.fadd(vectors.scalar_number(row), motion[1]), zero, last[1])
+    left, top = vectors.whole(from_x), vectors.whole(from_y)
+    across = vectors.sub(from_x, vectors.number(left))
+    down = vectors.sub(from_y, vectors.number(top))
+    one = e.constant(1.0)
+    right, below = (
+        vectors.whole(vectors.least(e.fadd(vectors.number(place), one), end))
+        for place, end in ((left, last[0]), (top, last[1]))
+    )
+    stride = vectors.integers("%stride")
+    lines = [e.op(f"mul {e.elements} {each}, {stride}") for each in (top, below)]
+    corners = [
+        e.gather("%moving", e.op(f"add {e.elements} {line}, {column}"))
+        for line in lines
+        for column in (left, right)
+    ]
+    above = vectors.blend(corners[0], corners[1], across)
+    under = vectors.blend(corners[2], corners[3], across)
+    return vectors.blend(above, under, down)
+
+
+def _edges(e: Emitter, vectors: _Vectors) -> tuple[str, str]:
+    """The last column and the last row in all lanes."""
+    column, row = (vectors.scalar_number(e.add(f"%{side}", -1)) for side in ("width", "height"))
+    return column, row
+
+
+def slopes(machine: Machine, name: str, clip: float) -> Emitter:
+    """Rows y0 to y1 of the errors that a motion leaves, times the picture's gradients."""
+    names = ("fixed", "moving", "motion_x", "motion_y", "right", "down", "out_x", "out_y")
+    e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
+    vectors = _Vectors(e)
+    last = _edges(e, vectors)
+    low, high = e.constant(-clip), e.constant(clip)
+
+    def body(row: str, x: str, place: str) -> None:
+        motion = [e.load(e.at(f"%motion_{axis}", place)) for axis in "xy"]
+        value = _sampled(e, vectors, row, x, motion, last)
+        error = vectors.clip(vectors.sub(value, e.load(e.at("%fixed", place))), low, high)
+        for axis, side in (("x", "right"), ("y", "down")):
+            product = e.fmul(error, e.load(e.at(f"%{side}", place)))
+            e.store(product, e.at(f"%out_{axis}", place))
+
+    _each(e, body)
+    return e
+
+
+def improve(machine: Machine, name: str, reach: int, stride: float) -> Emitter:
+    """Rows y0 to y1 of a motion, changed by what the slopes say."""
+    names = ("slope_x", "slope_y", "p", "q", "r", "motion_x", "motion_y")
+    e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
+    vectors = _Vectors(e)
+    low, high = e.constant(-stride), e.constant(stride)
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        squares = _Squares(e, ["%slope_x", "%slope_y"], row, reach)
+        line = e.mul(row, "%stride")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            slope = squares.means(x)
+            place = e.add(line, x)
+            p, q, r = (e.load(e.at(f"%{each}", place)) for each in "pqr")
+            for axis, (near, far) in (("x", (p, q)), ("y", (q, r))):
+                step = e.fma(near, slope[0], e.fmul(far, slope[1]))
+                here = e.at(f"%motion_{axis}", place)
+                e.store(vectors.sub(e.load(here), vectors.clip(step, low, high)), here)
+            return []
+
+        e.loop(0, "%stride", machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def smooth(machine: Machine, name: str, reach: int) -> Emitter:
+    """Rows y0 to y1 of the means of a motion over squares."""
+    names = ("motion_x", "motion_y", "out_x", "out_y")
+    e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        squares = _Squares(e, ["%motion_x", "%motion_y"], row, reach)
+        line = e.mul(row, "%stride")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            for axis, value in zip("xy", squares.means(x), strict=True):
+                e.store(value, e.at(f"%out_{axis}", e.add(line, x)))
+            return []
+
+        e.loop(0, "%stride", machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def errors(machine: Machine, name: str, clip: float) -> Emitter:
+    """Rows y0 to y1 of the size of the errors without a motion, and with it."""
+    names = ("fixed", "moving", "motion_x", "motion_y", "without", "having")
+    e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
+    vectors = _Vectors(e)
+    last = _edges(e, vectors)
+    high = e.constant(clip)
+
+    def body(row: str, x: str, place: str) -> None:
+        fixed = e.load(e.at("%fixed", place))
+        motion = [e.load(e.at(f"%motion_{axis}", place)) for axis in "xy"]
+        moved = _sampled(e, vectors, row, x, motion, last)
+        for each, value in (("without", e.load(e.at("%moving", place))), ("having", moved)):
+            error = vectors.size(vectors.sub(value, fixed))
+            e.store(vectors.least(error, high), e.at(f"%{each}", place))
+
+    _each(e, body)
+    return e
+
+
+def choose(
+    machine: Machine, name: str, reach: int, gain: float, slope: float, floor: float
+) -> Emitter:
+    """Rows y0 to y1 of a motion, as far as it explains the neighbour better than none does."""
+    names = ("without", "having", "motion_x", "motion_y", "out_x", "out_y")
+    e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
+    vectors = _Vectors(e)
+    share, least, one = e.constant(gain / slope), e.constant(floor), e.constant(1.0)
+    steep = e.constant(-1 / slope)
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        squares = _Squares(e, ["%without", "%having"], row, reach)
+        line = e.mul(row, "%stride")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            without, having = squares.means(x)
+            ratio = vectors.div(having, e.fadd(without, least))
+            kept = vectors.clip(e.fma(ratio, steep, share), "zeroinitializer", one)
+            place = e.add(line, x)
+            for axis in "xy":
+                value = e.fmul(e.load(e.at(f"%motion_{axis}", place)), kept)
+                e.store(value, e.at(f"%out_{axis}", place))
+            return []
+
+        e.loop(0, "%stride", machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def enlarge(machine: Machine, name: str, factor: float) -> Emitter:
+    """Rows y0 to y1 of a map, enlarged bilinearly and multiplied.
+
+    Between which rows and columns of the smaller one those of the larger one lie is in tables.
+    """
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("x", "ptr"),  # [its height, x_stride]
+            ("x_stride", "i64"),
+            ("rows", "ptr"),  # [2, h] int32: the one before and the one behind
+            ("row_shares", "ptr"),  # [h] float32: how much of the one behind
+            ("columns", "ptr"),  # [2, S] int32
+            ("column_shares", "ptr"),  # [S] float32
+            ("out", "ptr"),  # [h, S]
+            ("spare", "ptr"),  # [x_stride + 2 PAD]
+            ("height", "i64"),
+            ("stride", "i64"),
+            *_ROWS,
+        ],
+    )
+    vectors, times = _Vectors(e), e.constant(factor)
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        lines = []
+        for table in (0, 1):
+            place = e.at("%rows", e.add(e.mul("%height", table), row))
+            number = e.op(f"sext i32 {e.op(f'load i32, ptr {place}, align 4')} to i64")
+            lines.append(e.mul(number, "%x_stride"))
+        share = e.broadcast(e.at("%row_shares", row))
+
+        def between(x: str, _: list[str]) -> list[str]:
+            above, below = (e.load(e.at("%x", e.add(line, x))) for line in lines)
+            value = e.fmul(vectors.blend(above, below, share), times)
+            e.store(value, e.at("%spare", x))
+            return []
+
+        e.loop(0, "%x_stride", machine.lanes, [], between)
+        line = e.mul(row, "%stride")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            left, right = (
+                e.gather("%spare", e.load_elements(e.at("%columns", place)))
+                for place in (x, e.add("%stride", x))
+            )
+            value = vectors.blend(left, right, e.load(e.at("%column_shares", x)))
+            e.store(value, e.at("%out", e.add(line, x)))
+            return []
+
+        e.loop(0, "%stride", machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+def move(machine: Machine, name: str) -> Emitter:
+    """Rows y0 to y1 of a picture, sampled where a motion says.
+
+    Most vectors of pixels come from places that lie side by side: these are loaded, not gathered.
+    """
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("x", "ptr"),  # [3, H, W]
+            ("out", "ptr"),  # [3, H, W]
+            ("motion_x", "ptr"),  # [h, W], of some rows, in pixels of the picture
+            ("motion_y", "ptr"),
+            ("rows", "ptr"),  # [2, H] int32: the one before and the one behind
+            ("row_shares", "ptr"),  # [H] float32
+            ("height", "i64"),  # H
+            ("width", "i64"),  # W, at least L
+            *_ROWS,
+        ],
+    )
+    lanes = machine.lanes
+    vectors, one = _Vectors(e), e.constant(1.0)
+    last = _edges(e, vectors)
+    picture = e.mul("%height", "%width")
+    last_start = e.add("%width", -lanes)
+    ramp = "<" + ", ".join(f"i32 {lane}" for lane in range(lanes)) + ">"
+    wide = vectors.integers("%width")
+
+    def equal(x: str, first: str) -> str:
+        """Whether all lanes are like the first."""
+        same = e.op(f"icmp eq {e.elements} {x}, {e.splat(first, 'i32')}")
+        return e.call("i1", f"llvm.vector.reduce.and.v{lanes}i1", [(f"<{lanes} x i1>", same)])
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        lines = []
+        for table in (0, 1):
+            place = e.at("%rows", e.add(e.mul("%height", table), row))
+            number = e.op(f"sext i32 {e.op(f'load i32, ptr {place}, align 4')} to i64")
+            lines.append(e.mul(number, "%width"))
+        share = e.broadcast(e.at("%row_shares", row))
+        here_y = vectors.scalar_number(row)
+
+        def at(start: str, _: list[str]) -> list[str]:
+            x = e.call("i64", "llvm.smin.i64", [("i64", start), ("i64", last_start)])
+            motion = []
+            for axis in "xy":
+                above, below = (e.load(e.at(f"%motion_{axis}", e.add(line, x))) for line in lines)
+                motion.append(vectors.blend(above, below, share))
+            zero = "zeroinitializer"
+            from_x = vectors.clip(e.fadd(vectors.columns(x), motion[0]), zero, last[0])
+            from_y = vectors.clip(e.fadd(here_y, motion[1]), zero, last[1])
+            left, top = vectors.whole(from_x), vectors.whole(from_y)
+            across = vectors.sub(from_x, vectors.number(left))
+            down = vectors.sub(from_y, vectors.number(top))
+            to = e.add(e.mul(row, "%width"), x)
+            offsets = e.op(f"sub {e.elements} {left}, {ramp}")
+            firsts = [e.op(f"extractelement {e.elements} {each}, i32 0") for each in (offsets, top)]
+            begin, begin_row = (e.op(f"sext i32 {first} to i64") for first in firsts)
+            same = [equal(offsets, firsts[0]), equal(top, firsts[1])]
+            fits = e.op(f"icmp slt i64 {begin}, {last_start}")
+            side_by_side = e.op(f"and i1 {same[0]}, {same[1]}")
+            side_by_side = e.op(f"and i1 {side_by_side}, {fits}")
+
+            def give(color: int, corners: Sequence[str]) -> None:
+                above = vectors.blend(corners[0], corners[1], across)
+                under = vectors.blend(corners[2], corners[3], across)
+                place = e.at("%out", e.add(e.mul(picture, color), to))
+                e.store(vectors.blend(above, under, down), place)
+
+            def load() -> None:
+                next_row = _clamped(e, e.add(begin_row, 1), e.add("%height", -1))
+                places = [e.add(e.mul(each, "%width"), begin) for each in (begin_row, next_row)]
+                for color in range(3):
+                    plane = e.mul(picture, color)
+                    corners = [
+                        e.load(e.at("%x", e.add(plane, e.add(place, step))))
+                        for place in places
+                        for step in (0, 1)
+                    ]
+                    give(color, corners)
+
+            def gather() -> None:
+                right, below = (
+                    vectors.whole(vectors.least(e.fadd(vectors.number(place), one), end))
+                    for place, end in ((left, last[0]), (top, last[1]))
+                )
+                starts = [e.op(f"mul {e.elements} {each}, {wide}") for each in (top, below)]
+                corners = [
+                    e.op(f"add {e.elements} {each}, {column}")
+                    for each in starts
+                    for column in (left, right)
+                ]
+                for color in range(3):
+                    plane = e.at("%x", e.mul(picture, color))
+                    give(color, [e.gather(plane, corner) for corner in corners])
+
+            apart = e.op(f"xor i1 {side_by_side}, true")
+            e.when(side_by_side, load)
+            e.when(apart, gather)
+            return []
+
+        e.loop(0, "%width", lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+    return e

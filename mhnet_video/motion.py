@@ -1,0 +1,295 @@
+"""Frames moved to one another by compiled kernels, on this processor; align.py is the meaning."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mhnet_video import align
+from mhnet_video.kernels import llvm_motion
+from mhnet_video.program import Kernels, Program, nothing
+
+
+class _Level(NamedTuple):
+    """A resolution."""
+
+    height: int
+    width: int
+    stride: int
+    """Elements from a row to the next, whole vectors."""
+    start: int
+    """Where it begins among all levels of a picture."""
+
+
+class Motion:
+    """Everything for windows of one size: maps, and the kernels in their order.
+
+    Args:
+        kernels: The engine's kernels.
+        height: Of the frames, in pixels.
+        width: Likewise.
+        frames: T.
+        threads: How many threads work.
+    """
+
+    def __init__(
+        self, kernels: Kernels, height: int, width: int, frames: int, threads: int
+    ) -> None:
+        self.kernels, self.threads, self.lanes = kernels, threads, kernels.machine.lanes
+        self.count = frames - 1
+        self.levels: list[_Level] = []
+        rows, columns, size = height // align.SHRINK, width // align.SHRINK, 0
+        while True:
+            stride = -(-columns // self.lanes) * self.lanes
+            self.levels.append(_Level(rows, columns, stride, size))
+            size += rows * stride + 2 * self.lanes  # halving reads beyond the end
+            if min(rows, columns) < 2 * align._LEAST_SIDE:
+                break
+            rows, columns = rows // 2, columns // 2
+        self._fresh = torch.zeros(size)
+        self._fixed, self._moving = torch.zeros(size), torch.zeros(self.count, size)
+        # of the frames that were there the last time
+        self._slots: list[tuple[Callable[[], Tensor | None], Tensor]] = [
+            (nothing, torch.zeros(size)) for _ in range(frames)
+        ]
+        parts = self.count * max(1, threads)
+        spare = llvm_motion.spare_size(self.levels[0].stride, 3)
+        self._spares = torch.zeros(parts, spare)
+        self._pyramid, self._shrink = self._make_pyramid()
+        self._motion = torch.zeros(self.count, 2, size)
+        self._estimate = self._make_estimate()
+        self._move, self._given = self._make_move(height, width)
+
+    # -- the programs
+
+    def _make_pyramid(self) -> tuple[Program, NDArray[np.int64]]:
+        """From a picture to its luma at all levels."""
+        program = Program(self.kernels, self.threads)
+        first = self.levels[0]
+        shares = torch.tensor(align.LUMA) / align.SHRINK**2
+        shrink = program.add(
+            self.kernels.name(llvm_motion.shrink),
+            [0, self._fresh, shares, first.width, first.height, first.stride],
+            program.parts(first.height),
+        )
+        for above, level in zip(self.levels, self.levels[1:], strict=False):
+            program.add(
+                self.kernels.name(llvm_motion.halve),
+                [
+                    self._fresh[above.start :],
+                    above.stride,
+                    self._fresh[level.start :],
+                    level.stride,
+                ],
+                [(0, level.height)],
+            )
+        program.finish()
+        return program, shrink
+
+    def _make_estimate(self) -> Program:
+        """From the levels of all frames to the motion at the finest one."""
+        program, name = Program(self.kernels, self.threads), self.kernels.name
+        size = len(self._fresh)
+        of_middle = torch.zeros(8, size)
+        of_each = torch.zeros(self.count, 4, size)
+        for number, level in reversed(list(enumerate(self.levels))):
+            clip = min(align._MOST_CLIP, align._CLIP * 2**number)
+            fixed, moving = self._fixed[level.start :], self._moving[:, level.start :]
+            right, down, a, b, c, p, q, r = of_middle[:, level.start :]
+            first, second, third, fourth = of_each[..., level.start :].unbind(1)
+            motion = self._motion[..., level.start :].unbind(1)
+            add = partial(self._add, program, level)
+            add(name(llvm_motion.gradients), [fixed, right, down, a, b, c])
+            add(name(llvm_motion.invert, align._REACH, align._DAMPING), [a, b, c, p, q, r])
+            if number + 1 < len(self.levels):
+                self._enlarge(program, self.levels[number + 1], level)
+            for _ in range(align._COARSE_STEPS if number else align._STEPS):
+                given = [fixed, moving, *motion, right, down, first, second]
+                add(name(llvm_motion.slopes, clip), given)
+                given = [first, second, p, q, r, *motion]
+                add(name(llvm_motion.improve, align._REACH, align._STRIDE), given)
+            add(name(llvm_motion.smooth, align._SMOOTH_REACH), [*motion, third, fourth])
+            given = [fixed, moving, third, fourth, first, second]
+            add(name(llvm_motion.errors, clip), given)
+            constants = align._GATE_REACH, align._GAIN, align._SLOPE, align._FLOOR
+            given = [first, second, third, fourth, *motion]
+            add(name(llvm_motion.choose, *constants), given)
+        program.finish()
+        return program
+
+    def _add(self, program: Program, level: _Level, name: str, maps: Sequence[Tensor]) -> None:
+        """Add a step of one resolution.
+
+        Args:
+            program: Where to.
+            level: The resolution.
+            name: The kernel.
+            maps: What it is given first: `[size]` of the middle frame, `[T - 1, size]` of the
+                neighbours; with one of these it is run for each neighbour.
+        """
+        cuts = program.parts(level.height, each=1)
+        count = self.count if any(each.ndim > 1 for each in maps) else 1
+        private = [
+            {
+                **{place: x[neighbour] for place, x in enumerate(maps) if x.ndim > 1},
+                len(maps): self._spares[neighbour * len(cuts) + part],
+            }
+            for neighbour in range(count)
+            for part in range(len(cuts))
+        ]
+        program.add(
+            name, [*maps, 0, level.width, level.height, level.stride], cuts * count, private
+        )
+
+    def _enlarge(self, program: Program, small: _Level, large: _Level) -> None:
+        """Add the motion's way from a level to the next finer one."""
+        given = [
+            (motion[axis, small.start :], motion[axis, large.start :])
+            for motion in self._motion
+            for axis in (0, 1)
+        ]
+        rows = _tables(small.height, large.height)
+        columns = _padded(_tables(small.width, large.width), large.stride)
+        self._add_enlarge(program, small, rows, columns, 2.0, given)
+
+    def _add_enlarge(
+        self,
+        program: Program,
+        small: _Level,
+        rows: tuple[Tensor, Tensor],
+        columns: tuple[Tensor, Tensor],
+        factor: float,
+        given: Sequence[tuple[Tensor, Tensor]],
+    ) -> None:
+        """Add a step that enlarges maps.
+
+        Args:
+            program: Where to.
+            small: Their resolution.
+            rows: Tables, `[2, h]` and `[h]`.
+            columns: Tables, `[2, S]` and `[S]`.
+            factor: What they are multiplied by.
+            given: Maps, and where to put the larger ones.
+        """
+        height, stride = len(rows[1]), len(columns[1])
+        cuts = program.parts(height, each=1)
+        private = [
+            {0: source, 6: target, 7: torch.zeros(small.stride)}
+            for source, target in given
+            for _ in cuts
+        ]
+        program.add(
+            self.kernels.name(llvm_motion.enlarge, factor),
+            [0, small.stride, *rows, *columns, 0, 0, height, stride],
+            cuts * len(given),
+            private,
+        )
+
+    def _make_move(self, height: int, width: int) -> tuple[Program, NDArray[np.int64]]:
+        """From the motion to moved frames."""
+        program, level = Program(self.kernels, self.threads), self.levels[0]
+        wide = torch.zeros(self.count, 2, level.height, width)
+        rows, columns = _tables(level.height, level.height), _tables(level.width, width)
+        motion = self._motion[..., : level.height * level.stride]
+        given = list(zip(motion.flatten(0, 1), wide.flatten(0, 1), strict=True))
+        self._add_enlarge(program, level, rows, columns, float(align.SHRINK), given)
+        cuts = program.parts(height)
+        moves = program.add(
+            self.kernels.name(llvm_motion.move),
+            [0, 0, 0, 0, *_tables(level.height, height), height, width],
+            cuts * self.count,
+            [{2: own[0], 3: own[1]} for own in wide for _ in cuts],
+        )
+        program.finish()
+        return program, moves
+
+    # -- running
+
+    def run(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> list[Tensor]:
+        """Move the neighbours to where the middle frame shows the same things.
+
+        Args:
+            frames: T of `[3, H, W]` float32. The luma of a tensor that was given the last time is
+                not read again.
+            pool: Threads besides this one.
+
+        Returns:
+            As many. The middle frame, and where it stands for others that are missing, is that one.
+        """
+        middle = len(frames) // 2
+        lumas = self._lumas(frames, pool)
+        self._fixed.copy_(lumas.pop(middle))
+        for room, luma in zip(self._moving, lumas, strict=True):
+            room.copy_(luma)
+        coarsest = self.levels[-1].start
+        self._motion[..., coarsest:] = 0
+        self._estimate.run(pool)
+        neighbours = [_plain(frame) for index, frame in enumerate(frames) if index != middle]
+        moved = [torch.empty_like(frame) for frame in neighbours]
+        parts = len(self._given) // self.count
+        for index, (frame, room) in enumerate(zip(neighbours, moved, strict=True)):
+            part = slice(index * parts, (index + 1) * parts)
+            self._given[part, 0], self._given[part, 1] = frame.data_ptr(), room.data_ptr()
+        self._move.run(pool)
+        moved.insert(middle, frames[middle])
+        return [
+            frame if frame is frames[middle] else room
+            for frame, room in zip(frames, moved, strict=True)
+        ]
+
+    def _lumas(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> list[Tensor]:
+        """The luma of frames at all levels, made of those alone that are new."""
+        rest = [
+            index
+            for index, (known, _) in enumerate(self._slots)
+            if not any(known() is frame for frame in frames)
+        ]
+        found: list[Tensor] = []
+        for frame in frames:
+            room = next((room for known, room in self._slots if known() is frame), None)
+            if room is None:
+                index = rest.pop()
+                room = self._slots[index][1]
+                picture = _plain(frame)
+                self._shrink[:, 0] = picture.data_ptr()
+                self._pyramid.run(pool)
+                room.copy_(self._fresh)
+                self._slots[index] = (weakref.ref(frame), room)
+            found.append(room)
+        return found
+
+
+def fits(height: int, width: int, lanes: int) -> bool:
+    """Whether the kernels take frames of a size."""
+    whole = not (height % align.SHRINK or width % align.SHRINK or width % lanes)
+    return whole and width >= align.SHRINK * lanes
+
+
+def _plain(frame: Tensor) -> Tensor:
+    """A frame as the kernels read it."""
+    return frame.float().contiguous()
+
+
+def _tables(small: int, large: int) -> tuple[Tensor, Tensor]:
+    """Between which of the smaller ones the larger ones lie, as `F.interpolate` has it.
+
+    Returns:
+        `[2, large]` int32, the one before and the one behind, and `[large]` float32, how much of
+        the one behind.
+    """
+    place = ((torch.arange(large) + 0.5) * (small / large) - 0.5).clamp_(min=0)
+    before = place.int()
+    return torch.stack([before, (before + 1).clamp_(max=small - 1)]), place - before
+
+
+def _padded(tables: tuple[Tensor, Tensor], stride: int) -> tuple[Tensor, Tensor]:
+    """Tables with rows of whole vectors."""
+    missing = (0, stride - len(tables[1]))
+    places, shares = (torch.nn.functional.pad(each, missing) for each in tables)
+    return places.contiguous(), shares.contiguous()

@@ -1,0 +1,85 @@
+"""Compiled kernels move frames to one another as align.py does."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from test_align import rained_on, scene
+from test_engine import machines, make_network
+
+from mhnet_video.align import align_frames
+
+pytest.importorskip("llvmlite")
+
+from mhnet_video.engine import LLVMEngine
+from mhnet_video.kernels.llvm_ir import host_machine
+from mhnet_video.motion import Motion, fits
+from mhnet_video.program import Kernels
+
+
+def views(count, height, width, step, *, seed=0):
+    """What a camera that moves sees of a scene, in rain."""
+    picture = scene(seed, (height + 160, width + 160))
+    x, y = step
+    return [
+        rained_on(
+            picture[:, 80 + y * i : 80 + y * i + height, 80 + x * i : 80 + x * i + width], i
+        ).contiguous()
+        for i in range(-(count // 2), count - count // 2)
+    ]
+
+
+def check(found, frames):
+    expected = align_frames(frames)
+    assert len(found) == len(frames)
+    for a, b in zip(found, expected, strict=True):
+        # where a motion's sum rounds another way, the picture differs by a hair
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)
+        assert float((a - b).abs().mean()) < 2e-5
+
+
+@pytest.mark.parametrize(("name", "machine"), machines().items(), ids=list(machines()))
+def test_as_align_has_it(name, machine):
+    kernels = Kernels(machine)
+    for count, height, width, step in (
+        (3, 96, 128, (5, -2)),
+        (5, 64, 80, (0, 0)),
+        (3, 160, 336, (-21, 3)),
+    ):
+        if not fits(height, width, machine.lanes):
+            continue
+        frames = views(count, height, width, step)
+        with torch.inference_mode():
+            check(Motion(kernels, height, width, count, 1).run(frames, None), frames)
+
+
+def test_frames_that_were_there_before_are_known():
+    frames = views(7, 96, 128, (6, 1))
+    motion = Motion(Kernels(host_machine()), 96, 128, 3, 2)
+    with torch.inference_mode(), ThreadPoolExecutor(1) as pool:
+        for first in (0, 1, 2, 0, 4, 3):
+            window = frames[first : first + 3]
+            check(motion.run(window, pool), window)
+        # at an end the picture stands for one that is missing, and stays that one
+        window = [frames[0], frames[0], frames[1]]
+        found = motion.run(window, pool)
+        check(found, window)
+        assert found[0] is frames[0] and found[1] is frames[0]
+
+
+def test_frames_that_are_turned_or_not_exact():
+    turned = [frame.permute(0, 2, 1) for frame in views(3, 128, 96, (2, 5))]
+    motion = Motion(Kernels(host_machine()), 96, 128, 3, 1)
+    with torch.inference_mode():
+        check(motion.run(turned, None), [frame.contiguous() for frame in turned])
+
+
+@pytest.mark.parametrize("size", [(96, 128), (50, 70), (32, 32)], ids=str)
+def test_the_engine_aligns_any_size(size):
+    sizes = {"width": 16, "frames": 3, "align": True, "patch": 2}
+    network = make_network(**sizes, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4)
+    engine = LLVMEngine(network, host_machine(), 2)
+    frames = views(3, *size, (4, 1))
+    check(engine.align(frames), frames)
+    assert engine.align(frames[:1] * 3)[0] is frames[0]
+    check(engine.align(frames[::-1]), frames[::-1])
