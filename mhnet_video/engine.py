@@ -658,6 +658,9 @@ class LLVMEngine:
 
         Args:
             frames: As for `residual`.
+
+        Returns:
+            As many, to be read before the next call; the middle frame is that one.
         """
         height, width = frames[0].shape[-2:]
         if len({id(frame) for frame in frames}) == 1:

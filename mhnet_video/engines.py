@@ -35,7 +35,7 @@ class Engine(Protocol):
             frames: As for `residual`.
 
         Returns:
-            As many, those in the middle's place and equal to it as they are.
+            As many, to be read before the next call; the middle frame is that one.
         """
 
 

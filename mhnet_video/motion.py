@@ -63,6 +63,7 @@ class Motion:
         self._spares = torch.zeros(parts, spare)
         self._pyramid, self._shrink = self._make_pyramid()
         self._motion = torch.zeros(self.count, 2, size)
+        self._moved = torch.zeros(self.count, 3, height, width)
         self._estimate = self._make_estimate()
         self._move, self._given = self._make_move(height, width)
 
@@ -220,7 +221,8 @@ class Motion:
             pool: Threads besides this one.
 
         Returns:
-            As many. The middle frame, and where it stands for others that are missing, is that one.
+            As many, to be read before the next run. The middle frame, and where it stands for
+            others that are missing, is that one.
         """
         middle = len(frames) // 2
         lumas = self._lumas(frames, pool)
@@ -231,7 +233,8 @@ class Motion:
         self._motion[..., coarsest:] = 0
         self._estimate.run(pool)
         neighbours = [_plain(frame) for index, frame in enumerate(frames) if index != middle]
-        moved = [torch.empty_like(frame) for frame in neighbours]
+        # other tensors each time, over the same memory: fresh memory costs as much as the move
+        moved = [room.view(room.shape) for room in self._moved]
         parts = len(self._given) // self.count
         for index, (frame, room) in enumerate(zip(neighbours, moved, strict=True)):
             part = slice(index * parts, (index + 1) * parts)

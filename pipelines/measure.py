@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,7 +236,7 @@ def _contenders(network: MHNet, counts: list[int]) -> Iterator[_Contender]:
 
 @torch.inference_mode()
 def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The network alone, on the first frames of the clip."""
+    """The network alone, with the alignment of its frames, on the first frames of the clip."""
     network = load_model(name)
     config = network.config
     frames = _frames_of(clip, config.frames)
@@ -247,13 +247,16 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
         for frame in frames
     ]
 
+    def residual(engine: Engine, frames: Sequence[Tensor]) -> Tensor:
+        return engine.residual(engine.align(frames) if config.align else frames)
+
     def milliseconds(contender: _Contender, engine: Engine) -> float:
         torch.set_num_threads(contender.threads)
         # as in a video, the frame before was the same engine's: caches and threads are its own
-        engine.residual(window)
+        residual(engine, window)
         following = [*window[1:], window[0].clone()]  # and one of three is new
         begin = time.perf_counter()
-        engine.residual(following)
+        residual(engine, following)
         return (time.perf_counter() - begin) * 1e3
 
     contenders = list(_contenders(network, _thread_counts()))
@@ -263,7 +266,7 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
     for contender in contenders:
         if contender.engine is not None:
             torch.set_num_threads(contender.threads)
-            result = contender.engine.residual(window)
+            result = residual(contender.engine, window)
             expected = result if expected is None else expected
             psnr[contender] = psnr_of(result, expected)
             if psnr[contender] >= LEAST_PSNR:
