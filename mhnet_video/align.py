@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.kernels import map_ops
+from mhnet_video.kernels import map_ops, motion_ops
+from mhnet_video.kernels.motion_reference import sampled
 
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in what motion is estimated on."""
@@ -133,57 +134,41 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
     Returns:
         `[N, K, 2, h, w]`, right and down, in pixels of h and w.
     """
-    count = neighbours.shape[1]
-    levels = [(middle[:, None], neighbours)]
+    levels = [(middle, neighbours)]
     while min(levels[-1][0].shape[-2:]) >= 2 * _LEAST_SIDE:
         fixed, moving = levels[-1]
         levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
     coarsest = levels[-1][1]
-    motion = coarsest.new_zeros(coarsest.shape[0] * count, 2, *coarsest.shape[-2:])
+    motion = coarsest.new_zeros(*coarsest.shape[:2], 2, *coarsest.shape[2:])
     for number, (fixed, moving) in reversed(list(enumerate(levels))):
         size = fixed.shape[-2:]
         if motion.shape[-2:] != size:
-            motion = 2 * F.interpolate(motion, size, mode="bilinear", align_corners=False)
+            larger = F.interpolate(motion.flatten(0, 1), size, mode="bilinear", align_corners=False)
+            motion = 2 * larger.view(*motion.shape[:3], *size)
         clip = min(_MOST_CLIP, _CLIP * 2**number)
         steps = _COARSE_STEPS if number else _STEPS
-        motion = _improved(fixed, moving.flatten(0, 1)[:, None], motion, clip, steps)
-    return motion.view(-1, count, *motion.shape[1:])
+        motion = _improved(fixed, moving, motion, clip, steps)
+    return motion
 
 
-def _improved(middle: Tensor, moving: Tensor, motion: Tensor, clip: float, steps: int) -> Tensor:
+def _improved(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float, steps: int) -> Tensor:
     """A better estimate at one resolution.
 
     Args:
-        middle: `[N, 1, h, w]`.
-        moving: `[N * K, 1, h, w]`, the neighbours.
-        motion: `[N * K, 2, h, w]`, in pixels.
+        fixed: `[N, h, w]`.
+        moving: `[N, K, h, w]`.
+        motion: `[N, K, 2, h, w]`, in pixels.
         clip: Largest error that counts.
         steps: How many improvements.
     """
-    around = F.pad(middle, (1, 1, 1, 1), mode="replicate")
-    right = (around[:, :, 1:-1, 2:] - around[:, :, 1:-1, :-2]) / 2
-    down = (around[:, :, 2:, 1:-1] - around[:, :, :-2, 1:-1]) / 2
-    products = _mean(torch.cat([right * right, right * down, down * down], 1), _REACH)
-    a, b, c = products[:, 0] + _DAMPING, products[:, 1], products[:, 2] + _DAMPING
-    # [N, 2, 2, h, w]: the inverse of each window's matrix
-    inverse = torch.stack([c, -b, -b, a], 1).div_((a * c - b * b)[:, None])
-    inverse = inverse.view(-1, 2, 2, *inverse.shape[2:])
-    gradient = torch.cat([right, down], 1)
-    count = len(moving) // len(middle)
-    fixed, inverse, gradient = (
-        each.repeat_interleave(count, 0) for each in (middle, inverse, gradient)
-    )
+    gradients = motion_ops.gradients(fixed)
+    inverse = motion_ops.inverse(gradients, _REACH, _DAMPING)
     for _ in range(steps):
-        error = (move(moving, motion) - fixed).clamp_(-clip, clip)
-        slope = _mean(gradient * error, _REACH)
-        motion = motion - (inverse * slope[:, None]).sum(2).clamp_(-_STRIDE, _STRIDE)
-    motion = _mean(motion, _SMOOTH_REACH)
-    without, having = (
-        _mean((each - fixed).abs_().clamp_(max=clip), _GATE_REACH)
-        for each in (moving, move(moving, motion))
-    )
-    without = without + _FLOOR
-    return motion * ((_GAIN * without - having) / (_SLOPE * without)).clamp_(0, 1)
+        slopes = motion_ops.slopes(fixed, moving, motion, gradients, clip)
+        motion = motion_ops.improved(motion, slopes, inverse, _REACH, _STRIDE)
+    motion = motion_ops.smoothed(motion, _SMOOTH_REACH)
+    errors = motion_ops.errors(fixed, moving, motion, clip)
+    return motion_ops.chosen(motion, errors, _GATE_REACH, _GAIN, _SLOPE, _FLOOR)
 
 
 def move(pictures: Tensor, motion: Tensor) -> Tensor:
@@ -199,17 +184,4 @@ def move(pictures: Tensor, motion: Tensor) -> Tensor:
     height, width = pictures.shape[-2:]
     if motion.shape[-2:] != (height, width):
         motion = F.interpolate(motion, (height, width), mode="bilinear", align_corners=False)
-    # grid_sample counts from -1 to 1, over the pixels' outer edges
-    x = torch.arange(width, device=motion.device, dtype=motion.dtype)
-    y = torch.arange(height, device=motion.device, dtype=motion.dtype)
-    place = torch.empty(len(motion), height, width, 2, device=motion.device, dtype=motion.dtype)
-    torch.add(x, motion[:, 0], out=place[..., 0]).add_(0.5).mul_(2 / width).sub_(1)
-    torch.add(y[:, None], motion[:, 1], out=place[..., 1]).add_(0.5).mul_(2 / height).sub_(1)
-    return F.grid_sample(pictures, place, padding_mode="border", align_corners=False)
-
-
-def _mean(x: Tensor, reach: int) -> Tensor:
-    """The mean of the square around each pixel, the edge repeated beyond."""
-    side = 2 * reach + 1
-    x = F.pad(x, (reach, reach, reach, reach), mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(x, (side, 1), 1), (1, side), 1)
+    return sampled(pictures, motion)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mhnet_video.align import LUMA, SHRINK
 from mhnet_video.cuda_frames import FrameFormat, colors_of
-from mhnet_video.kernels import map_ops, ops
+from mhnet_video.kernels import map_ops, motion_ops, motion_reference, ops
 from mhnet_video.kernels import map_reference as reference
 from mhnet_video.kernels import reference as plane_reference
 from mhnet_video.pipelines.bench_scene import make_frames
@@ -294,6 +294,7 @@ def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
         [folded],
         is_exact=True,
     )
+    yield from _motion_cases(rows // SHRINK, columns // SHRINK, draw)
     yield Case(
         "move",
         "frames moved",
@@ -302,6 +303,35 @@ def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
         [folded, motion],
         is_exact=True,
     )
+
+
+def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
+    """The way to the motion between frames, at its finest resolution."""
+    exact = draw.exact
+    fixed, moving = exact(1, height, width), exact(1, _FRAMES - 1, height, width)
+    motion = exact(*moving.shape[:2], 2, height, width)
+    products = motion_reference.gradients(fixed)
+    inverse = motion_reference.inverse(products, 5, 1e-3)
+    errors = motion_reference.errors(fixed, moving, motion, 0.1)
+    for op, name, given, constants in (
+        ("gradients", "gradients of luma", [fixed], ()),
+        ("inverse", "inverses of squares", [products], (5, 1e-3)),
+        ("slopes", "slopes of errors", [fixed, moving, motion, products], (0.1,)),
+        ("improved", "motion improved", [motion, motion / 10, inverse], (5, 1.5)),
+        ("smoothed", "motion smoothed", [motion], (4,)),
+        ("errors", "errors of motion", [fixed, moving, motion], (0.1,)),
+        ("chosen", "motion chosen", [motion, errors], (5, 0.95, 0.2, 0.002)),
+    ):
+        kernel, meaning = (getattr(module, op) for module in (motion_ops, motion_reference))
+
+        def run(
+            *given: Tensor,
+            call: Callable[..., Tensor] = kernel,
+            constants: tuple[float, ...] = constants,
+        ) -> Tensor:
+            return call(*given, *constants)
+
+        yield Case(op, name, run, partial(run, call=meaning), given, is_exact=True)
 
 
 def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> Iterator[Case]:

@@ -27,7 +27,7 @@ pytest.importorskip("triton")
 from triton.runtime import KernelInterface
 
 from mhnet_video.cuda_frames import FrameFormat, colors_of
-from mhnet_video.kernels import dispatch, map_ops, ops
+from mhnet_video.kernels import dispatch, map_ops, motion_ops, ops
 from mhnet_video.pipelines import bench_cases, bench_compile, bench_gpu, bench_kernels
 from mhnet_video.pipelines.bench_cases import PICTURE, Case, kernel_cases
 from mhnet_video.pipelines.bench_compile import Compiler, add_compiled
@@ -64,7 +64,7 @@ def test_all_shipped_models_are_measured_and_the_papers_network():
 
 def test_every_public_operation_has_a_row():
     wanted = {"frames_to_input", "residual_to_frames"}
-    for module in (ops, map_ops):
+    for module in (ops, map_ops, motion_ops):
         for name, value in vars(module).items():
             is_own = inspect.isfunction(value) and value.__module__ == module.__name__
             # what tells of room, or whether a kernel takes so many channels, runs none
