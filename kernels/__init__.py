@@ -2,7 +2,8 @@
 
 ops.py states what each function takes and gives, reference.py what it means in plain
 PyTorch, and each *_kernel.py how Triton computes it. map_ops.py and map_reference.py are the same
-for the channels-last maps of the GPU engine.
+for the channels-last maps of the GPU engine, motion_ops.py and motion_reference.py for the motion
+between frames. llvm_*.py are the kernels of the CPU engine.
 """
 
 if __name__ != "mhnet_video.kernels":
