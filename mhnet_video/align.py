@@ -27,20 +27,20 @@ LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in what motion is estimated on."""
 SHRINK = 4
 """Pixels of a side of the squares whose mean luma the estimate sees."""
-_LEAST_SIDE = 5
+LEAST_SIDE = 5
 """Of the coarsest pictures, in pixels."""
-_STEPS, _COARSE_STEPS = 2, 6
+STEPS, COARSE_STEPS = 2, 6
 """Improvements at the finest resolution, and at each coarser one."""
-_REACH, _GATE_REACH, _SMOOTH_REACH = 5, 5, 4
+REACH, GATE_REACH, SMOOTH_REACH = 5, 5, 4
 """Pixels from the middle of a window to its edge: of those that share a motion, of those in which
 two motions are compared, and of those in which motions are averaged."""
-_CLIP, _MOST_CLIP = 0.1, 0.4
+CLIP, MOST_CLIP = 0.1, 0.4
 """Where errors are clipped, at the finest resolution, and at most: it doubles with each halving."""
-_DAMPING = 1e-3
+DAMPING = 1e-3
 """Added to the squares of gradients: where there are hardly any, the coarser estimate stays."""
-_STRIDE = 1.5
+STRIDE = 1.5
 """Longest step of an improvement, in pixels."""
-_GAIN, _SLOPE, _FLOOR = 0.95, 0.2, 0.002
+GAIN, SLOPE, FLOOR = 0.95, 0.2, 0.002
 """A motion counts wholly where its error is below 75 % of that without it, not at all where it is
 above 95 %. Errors of a camera's noise, below the floor, do not tell."""
 
@@ -135,7 +135,7 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
         `[N, K, 2, h, w]`, right and down, in pixels of h and w.
     """
     levels = [(middle, neighbours)]
-    while min(levels[-1][0].shape[-2:]) >= 2 * _LEAST_SIDE:
+    while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
         fixed, moving = levels[-1]
         levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
     coarsest = levels[-1][1]
@@ -145,8 +145,8 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
         if motion.shape[-2:] != size:
             larger = F.interpolate(motion.flatten(0, 1), size, mode="bilinear", align_corners=False)
             motion = 2 * larger.view(*motion.shape[:3], *size)
-        clip = min(_MOST_CLIP, _CLIP * 2**number)
-        steps = _COARSE_STEPS if number else _STEPS
+        clip = min(MOST_CLIP, CLIP * 2**number)
+        steps = COARSE_STEPS if number else STEPS
         motion = _improved(fixed, moving, motion, clip, steps)
     return motion
 
@@ -162,13 +162,13 @@ def _improved(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float, steps:
         steps: How many improvements.
     """
     gradients = motion_ops.gradients(fixed)
-    inverse = motion_ops.inverse(gradients, _REACH, _DAMPING)
+    inverse = motion_ops.inverse(gradients, REACH, DAMPING)
     for _ in range(steps):
         slopes = motion_ops.slopes(fixed, moving, motion, gradients, clip)
-        motion = motion_ops.improved(motion, slopes, inverse, _REACH, _STRIDE)
-    motion = motion_ops.smoothed(motion, _SMOOTH_REACH)
+        motion = motion_ops.improved(motion, slopes, inverse, REACH, STRIDE)
+    motion = motion_ops.smoothed(motion, SMOOTH_REACH)
     errors = motion_ops.errors(fixed, moving, motion, clip)
-    return motion_ops.chosen(motion, errors, _GATE_REACH, _GAIN, _SLOPE, _FLOOR)
+    return motion_ops.chosen(motion, errors, GATE_REACH, GAIN, SLOPE, FLOOR)
 
 
 def move(pictures: Tensor, motion: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Motion:
             stride = -(-columns // self.lanes) * self.lanes
             self.levels.append(_Level(rows, columns, stride, size))
             size += rows * stride + 2 * self.lanes  # halving reads beyond the end
-            if min(rows, columns) < 2 * align._LEAST_SIDE:
+            if min(rows, columns) < 2 * align.LEAST_SIDE:
                 break
             rows, columns = rows // 2, columns // 2
         self._fresh = torch.zeros(size)
@@ -100,25 +100,25 @@ class Motion:
         of_middle = torch.zeros(8, size)
         of_each = torch.zeros(self.count, 4, size)
         for number, level in reversed(list(enumerate(self.levels))):
-            clip = min(align._MOST_CLIP, align._CLIP * 2**number)
+            clip = min(align.MOST_CLIP, align.CLIP * 2**number)
             fixed, moving = self._fixed[level.start :], self._moving[:, level.start :]
             right, down, a, b, c, p, q, r = of_middle[:, level.start :]
             first, second, third, fourth = of_each[..., level.start :].unbind(1)
             motion = self._motion[..., level.start :].unbind(1)
             add = partial(self._add, program, level)
             add(name(llvm_motion.gradients), [fixed, right, down, a, b, c])
-            add(name(llvm_motion.invert, align._REACH, align._DAMPING), [a, b, c, p, q, r])
+            add(name(llvm_motion.invert, align.REACH, align.DAMPING), [a, b, c, p, q, r])
             if number + 1 < len(self.levels):
                 self._enlarge(program, self.levels[number + 1], level)
-            for _ in range(align._COARSE_STEPS if number else align._STEPS):
+            for _ in range(align.COARSE_STEPS if number else align.STEPS):
                 given = [fixed, moving, *motion, right, down, first, second]
                 add(name(llvm_motion.slopes, clip), given)
                 given = [first, second, p, q, r, *motion]
-                add(name(llvm_motion.improve, align._REACH, align._STRIDE), given)
-            add(name(llvm_motion.smooth, align._SMOOTH_REACH), [*motion, third, fourth])
+                add(name(llvm_motion.improve, align.REACH, align.STRIDE), given)
+            add(name(llvm_motion.smooth, align.SMOOTH_REACH), [*motion, third, fourth])
             given = [fixed, moving, third, fourth, first, second]
             add(name(llvm_motion.errors, clip), given)
-            constants = align._GATE_REACH, align._GAIN, align._SLOPE, align._FLOOR
+            constants = align.GATE_REACH, align.GAIN, align.SLOPE, align.FLOOR
             given = [first, second, third, fourth, *motion]
             add(name(llvm_motion.choose, *constants), given)
         program.finish()
