@@ -419,8 +419,9 @@ def smooth(machine: Machine, name: str, reach: int) -> Emitter:
 
 
 def errors(machine: Machine, name: str, clip: float) -> Emitter:
-    """Rows y0 to y1 of the size of the errors without a motion, and with it."""
-    names = ("fixed", "moving", "motion_x", "motion_y", "without", "having")
+    """Rows y0 to y1 of the size of the errors with one motion and with another."""
+    motions = tuple(f"{which}_{axis}" for which in ("old", "new") for axis in "xy")
+    names = ("fixed", "moving", *motions, "out_old", "out_new")
     e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
     vectors = _Vectors(e)
     last = _edges(e, vectors)
@@ -428,11 +429,11 @@ def errors(machine: Machine, name: str, clip: float) -> Emitter:
 
     def body(row: str, x: str, place: str) -> None:
         fixed = e.load(e.at("%fixed", place))
-        motion = [e.load(e.at(f"%motion_{axis}", place)) for axis in "xy"]
-        moved = _sampled(e, vectors, row, x, motion, last)
-        for each, value in (("without", e.load(e.at("%moving", place))), ("having", moved)):
+        for which in ("old", "new"):
+            motion = [e.load(e.at(f"%{which}_{axis}", place)) for axis in "xy"]
+            value = _sampled(e, vectors, row, x, motion, last)
             error = vectors.size(vectors.sub(value, fixed))
-            e.store(vectors.least(error, high), e.at(f"%{each}", place))
+            e.store(vectors.least(error, high), e.at(f"%out_{which}", place))
 
     _each(e, body)
     return e
@@ -441,31 +442,285 @@ def errors(machine: Machine, name: str, clip: float) -> Emitter:
 def choose(
     machine: Machine, name: str, reach: int, gain: float, slope: float, floor: float
 ) -> Emitter:
-    """Rows y0 to y1 of a motion, as far as it explains the neighbour better than none does."""
-    names = ("without", "having", "motion_x", "motion_y", "out_x", "out_y")
+    """Rows y0 to y1 of the second of two motions, as far as its errors are less."""
+    motions = tuple(f"{which}_{axis}" for which in ("old", "new", "out") for axis in "xy")
+    names = ("old_errors", "new_errors", *motions)
     e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
     vectors = _Vectors(e)
     share, least, one = e.constant(gain / slope), e.constant(floor), e.constant(1.0)
     steep = e.constant(-1 / slope)
 
     def at_row(row: str, _: list[str]) -> list[str]:
-        squares = _Squares(e, ["%without", "%having"], row, reach)
+        squares = _Squares(e, ["%old_errors", "%new_errors"], row, reach)
         line = e.mul(row, "%stride")
 
         def at(x: str, _: list[str]) -> list[str]:
-            without, having = squares.means(x)
-            ratio = vectors.div(having, e.fadd(without, least))
+            old, new = squares.means(x)
+            ratio = vectors.div(new, e.fadd(old, least))
             kept = vectors.clip(e.fma(ratio, steep, share), "zeroinitializer", one)
             place = e.add(line, x)
             for axis in "xy":
-                value = e.fmul(e.load(e.at(f"%motion_{axis}", place)), kept)
-                e.store(value, e.at(f"%out_{axis}", place))
+                before, after = (e.load(e.at(f"%{each}_{axis}", place)) for each in ("old", "new"))
+                e.store(vectors.blend(before, after, kept), e.at(f"%out_{axis}", place))
             return []
 
         e.loop(0, "%stride", machine.lanes, [], at)
         return []
 
     e.loop("%y0", "%y1", 1, [], at_row)
+    return e
+
+
+MOMENTS, SLOPES = 18, 6
+"""Sums that `moments` and `fit` give."""
+
+
+class _Basis:
+    """One, the column and the row of pixels, both from -1 to 1.
+
+    Args:
+        e: Where to write it.
+        vectors: Its helper.
+    """
+
+    def __init__(self, e: Emitter, vectors: _Vectors) -> None:
+        self._e, self._vectors = e, vectors
+        self._width, height = (vectors.scalar_number(f"%{side}") for side in ("width", "height"))
+        one = e.constant(1.0)
+        self._steps = [vectors.div(one, each) for each in (self._width, height)]
+
+    def _from(self, number: str, step: str) -> str:
+        odd = self._e.fma(number, self._e.constant(2.0), self._e.constant(1.0))
+        return self._e.fma(odd, step, self._e.constant(-1.0))
+
+    def column(self, x: str) -> str:
+        """Of a vector of pixels."""
+        return self._from(self._vectors.columns(x), self._steps[0])
+
+    def row(self, y: str) -> str:
+        """Of a row, in all lanes."""
+        return self._from(self._vectors.scalar_number(y), self._steps[1])
+
+    def inside(self, value: str, x: str) -> str:
+        """A vector, zero beyond the picture."""
+        e, v = self._e, self._e.vector
+        mask = e.op(f"fcmp olt {v} {self._vectors.columns(x)}, {self._width}")
+        return e.op(f"select <{e.machine.lanes} x i1> {mask}, {v} {value}, {v} zeroinitializer")
+
+
+def moments(machine: Machine, name: str) -> Emitter:
+    """Sums over rows y0 to y1 of the gradients' products times 1, x, y, x², xy and y²."""
+    e = Emitter(
+        machine,
+        name,
+        [
+            *((each, "ptr") for each in "abc"),  # [h, S]
+            ("out", "ptr"),  # [3, 6]
+            ("width", "i64"),
+            ("height", "i64"),
+            ("stride", "i64"),
+            *_ROWS,
+        ],
+    )
+    v, zero = e.vector, "zeroinitializer"
+    vectors = _Vectors(e)
+    basis = _Basis(e, vectors)
+
+    def at_row(row: str, totals: list[str]) -> list[str]:
+        line, y = e.mul(row, "%stride"), basis.row(row)
+
+        def at(x: str, sums: list[str]) -> list[str]:
+            column = basis.column(x)
+            found = []
+            for number, each in enumerate("abc"):
+                value = basis.inside(e.load(e.at(f"%{each}", e.add(line, x))), x)
+                old = sums[3 * number : 3 * number + 3]
+                first = e.fmul(value, column)
+                found += [e.fadd(old[0], value), e.fadd(old[1], first)]
+                found.append(e.fma(first, column, old[2]))
+            return found
+
+        sums = e.loop(0, "%stride", machine.lanes, [(v, zero)] * 9, at)
+        found = []
+        for number in range(3):
+            one, x, xx = sums[3 * number : 3 * number + 3]
+            old = totals[6 * number : 6 * number + 6]
+            below = e.fmul(one, y)
+            found += [e.fadd(old[0], one), e.fadd(old[1], x), e.fadd(old[2], below)]
+            found += [e.fadd(old[3], xx), e.fma(x, y, old[4]), e.fma(below, y, old[5])]
+        return found
+
+    totals = e.loop("%y0", "%y1", 1, [(v, zero)] * MOMENTS, at_row)
+    _store_sums(e, totals)
+    return e
+
+
+def _store_sums(e: Emitter, totals: Sequence[str]) -> None:
+    for number, total in enumerate(totals):
+        place = e.at("%out", number)
+        e.do(f"store float {e.sum_lanes(total)}, ptr {place}, align 4")
+
+
+def fit(machine: Machine, name: str, clip: float) -> Emitter:
+    """Sums over rows y0 to y1 of the errors that a plane leaves, times gradients and basis."""
+    names = ("fixed", "moving", "right", "down", "plane", "out")  # plane [2, 3], out [2, 3]
+    e = Emitter(
+        machine,
+        name,
+        [
+            *((each, "ptr") for each in names),
+            ("width", "i64"),
+            ("height", "i64"),
+            ("stride", "i64"),
+            *_ROWS,
+        ],
+    )
+    v, zero = e.vector, "zeroinitializer"
+    vectors = _Vectors(e)
+    basis, last = _Basis(e, vectors), _edges(e, vectors)
+    low, high = e.constant(-clip), e.constant(clip)
+    plane = [e.broadcast(e.at("%plane", number)) for number in range(6)]
+
+    def at_row(row: str, totals: list[str]) -> list[str]:
+        line, y = e.mul(row, "%stride"), basis.row(row)
+        starts = [e.fma(plane[3 * axis + 2], y, plane[3 * axis]) for axis in (0, 1)]
+
+        def at(x: str, sums: list[str]) -> list[str]:
+            column, place = basis.column(x), e.add(line, x)
+            motion = [e.fma(plane[3 * axis + 1], column, starts[axis]) for axis in (0, 1)]
+            value = _sampled(e, vectors, row, x, motion, last)
+            error = vectors.clip(vectors.sub(value, e.load(e.at("%fixed", place))), low, high)
+            found = []
+            for axis, side in enumerate(("right", "down")):
+                slope = e.fmul(error, e.load(e.at(f"%{side}", place)))
+                slope = basis.inside(slope, x)
+                old = sums[2 * axis : 2 * axis + 2]
+                found += [e.fadd(old[0], slope), e.fma(slope, column, old[1])]
+            return found
+
+        sums = e.loop(0, "%stride", machine.lanes, [(v, zero)] * 4, at)
+        found = []
+        for axis in (0, 1):
+            one, x = sums[2 * axis : 2 * axis + 2]
+            old = totals[3 * axis : 3 * axis + 3]
+            found += [e.fadd(old[0], one), e.fadd(old[1], x), e.fma(one, y, old[2])]
+        return found
+
+    totals = e.loop("%y0", "%y1", 1, [(v, zero)] * SLOPES, at_row)
+    _store_sums(e, totals)
+    return e
+
+
+_PAIRS = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
+"""Where the products of two of the basis are among the six."""
+
+
+def solve(
+    machine: Machine, name: str, terms: int, damping: float, stride: float, factor: float
+) -> Emitter:
+    """A plane after a step of least squares, times a factor.
+
+    Args:
+        machine: What it is made for.
+        name: The function's.
+        terms: 1 where only the values in the middle are changed, else 3.
+        damping: Added to the mean squares.
+        stride: Largest change of each number.
+        factor: What the plane is multiplied by then.
+    """
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("moments", "ptr"),  # [parts, MOMENTS]
+            ("slopes", "ptr"),  # [parts, SLOPES]
+            ("plane", "ptr"),  # [2, 3]
+            ("parts", "i64"),
+            ("pixels", "i64"),
+            ("first", "i64"),
+            ("end", "i64"),
+        ],
+    )
+
+    def total(pointer: str, size: int) -> list[str]:
+        def at(part: str, sums: list[str]) -> list[str]:
+            here = e.at(pointer, e.mul(part, size))
+            return [
+                e.op(f"fadd float {old}, {_scalar(e, e.at(here, number))}")
+                for number, old in enumerate(sums)
+            ]
+
+        sums = e.loop(0, "%parts", 1, [("float", "0.0")] * size, at)
+        return [e.op(f"fdiv float {each}, {pixels}") for each in sums]
+
+    pixels = e.op("sitofp i64 %pixels to float")
+    moments, right = total("%moments", MOMENTS), total("%slopes", SLOPES)
+    unknown = [(axis, term) for axis in (0, 1) for term in range(terms)]
+    rows = []
+    for axis, term in unknown:
+        row = [moments[6 * (axis + other) + _PAIRS[term][of]] for other, of in unknown]
+        rows.append([*row, right[3 * axis + term]])
+    for number, row in enumerate(rows):
+        row[number] = e.op(f"fadd float {row[number]}, {e.scalar(damping)}")
+    # positive definite: no row need be chosen
+    for number, row in enumerate(rows):
+        for below in range(number + 1, len(rows)):
+            share = e.op(f"fdiv float {rows[below][number]}, {row[number]}")
+            for column in range(number + 1, len(row)):
+                part = e.op(f"fmul float {share}, {row[column]}")
+                rows[below][column] = e.op(f"fsub float {rows[below][column]}, {part}")
+    steps: list[str] = []
+    for number in reversed(range(len(rows))):
+        value = rows[number][-1]
+        for step, column in zip(reversed(steps), range(number + 1, len(rows)), strict=True):
+            part = e.op(f"fmul float {rows[number][column]}, {step}")
+            value = e.op(f"fsub float {value}, {part}")
+        steps.append(e.op(f"fdiv float {value}, {rows[number][number]}"))
+    changes = dict(zip(unknown, reversed(steps), strict=True))
+    for axis in (0, 1):
+        for term in range(3):
+            place = e.at("%plane", 3 * axis + term)
+            value = _scalar(e, place)
+            if (axis, term) in changes:
+                bounds = [("float", changes[axis, term]), ("float", e.scalar(-stride))]
+                step = e.call("float", "llvm.maxnum.f32", bounds)
+                bounds = [("float", step), ("float", e.scalar(stride))]
+                step = e.call("float", "llvm.minnum.f32", bounds)
+                value = e.op(f"fsub float {value}, {step}")
+            value = e.op(f"fmul float {value}, {e.scalar(factor)}")
+            e.do(f"store float {value}, ptr {place}, align 4")
+    return e
+
+
+def _scalar(e: Emitter, pointer: str) -> str:
+    return e.op(f"load float, ptr {pointer}, align 4")
+
+
+def spread(machine: Machine, name: str, factor: float) -> Emitter:
+    """Rows y0 to y1 of the motion of each pixel by a plane, times a factor."""
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("plane", "ptr"),  # [2, 3]
+            ("out_x", "ptr"),
+            ("out_y", "ptr"),
+            *_SIZES,
+            *_ROWS,
+        ],
+    )
+    vectors = _Vectors(e)
+    basis = _Basis(e, vectors)
+    plane = [e.fmul(e.broadcast(e.at("%plane", n)), e.constant(factor)) for n in range(6)]
+
+    def body(row: str, x: str, place: str) -> None:
+        column, y = basis.column(x), basis.row(row)
+        for axis, which in enumerate("xy"):
+            value, by_column, by_row = plane[3 * axis : 3 * axis + 3]
+            value = e.fma(by_row, y, e.fma(by_column, column, value))
+            e.store(value, e.at(f"%out_{which}", place))
+
+    _each(e, body)
     return e
 
 

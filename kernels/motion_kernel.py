@@ -204,7 +204,8 @@ def smoothed_kernel(
 def errors_kernel(
     fixed_ptr,  # [N, h, w]
     moving_ptr,  # [N, K, h, w]
-    motion_ptr,  # [N, K, 2, h, w]
+    before_ptr,  # [N, K, 2, h, w]
+    after_ptr,  # [N, K, 2, h, w]
     out_ptr,  # [N, K, 2, h, w]
     count,  # K
     height,
@@ -212,25 +213,27 @@ def errors_kernel(
     clip,
     BLOCK: tl.constexpr,
 ):
-    """The errors of BLOCK pixels of one neighbour, without the motion and with it."""
+    """The errors of BLOCK pixels of one neighbour, with one motion and with another."""
     neighbour = tl.program_id(1).to(tl.int64)
     size = height * width
     index, y, x, mask = _pixels(height, width, BLOCK)
     fixed = tl.load(fixed_ptr + neighbour // count * size + index, mask=mask, other=0.0)
-    motion_ptr += neighbour * 2 * size + index
-    right = tl.load(motion_ptr, mask=mask, other=0.0)
-    down = tl.load(motion_ptr + size, mask=mask, other=0.0)
     moving_ptr += neighbour * size
+    place = neighbour * 2 * size + index
+    right = tl.load(before_ptr + place, mask=mask, other=0.0)
+    down = tl.load(before_ptr + place + size, mask=mask, other=0.0)
     value = _sampled(moving_ptr, y, x, right, down, height, width, mask)
-    still = tl.load(moving_ptr + index, mask=mask, other=0.0)
-    out_ptr += neighbour * 2 * size + index
-    tl.store(out_ptr, tl.minimum(tl.abs(still - fixed), clip), mask=mask)
-    tl.store(out_ptr + size, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
+    tl.store(out_ptr + place, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
+    right = tl.load(after_ptr + place, mask=mask, other=0.0)
+    down = tl.load(after_ptr + place + size, mask=mask, other=0.0)
+    value = _sampled(moving_ptr, y, x, right, down, height, width, mask)
+    tl.store(out_ptr + place + size, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
 
 
 @triton.jit
 def chosen_kernel(
-    motion_ptr,  # [N, K, 2, h, w]
+    before_ptr,  # [N, K, 2, h, w]
+    after_ptr,  # [N, K, 2, h, w]
     errors_ptr,  # [N, K, 2, h, w]
     out_ptr,  # [N, K, 2, h, w]
     height,
@@ -241,20 +244,171 @@ def chosen_kernel(
     REACH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The motion of BLOCK pixels of one neighbour, as far as it explains more than none does."""
+    """The second motion of BLOCK pixels of one neighbour, as far as it explains more."""
     neighbour = tl.program_id(1).to(tl.int64)
     size = height * width
     index, y, x, mask = _pixels(height, width, BLOCK)
     errors_ptr += neighbour * 2 * size
-    without = _mean(errors_ptr, y, x, height, width, mask, REACH) + floor
-    having = _mean(errors_ptr + size, y, x, height, width, mask, REACH)
-    kept = (gain * without - having) / (slope * without)
-    kept = tl.minimum(tl.maximum(kept, 0.0), 1.0)
+    old = _mean(errors_ptr, y, x, height, width, mask, REACH) + floor
+    new = _mean(errors_ptr + size, y, x, height, width, mask, REACH)
+    share = (gain * old - new) / (slope * old)
+    share = tl.minimum(tl.maximum(share, 0.0), 1.0)
     place = neighbour * 2 * size + index
-    right = tl.load(motion_ptr + place, mask=mask, other=0.0)
-    tl.store(out_ptr + place, kept * right, mask=mask)
-    down = tl.load(motion_ptr + place + size, mask=mask, other=0.0)
-    tl.store(out_ptr + place + size, kept * down, mask=mask)
+    for axis in tl.static_range(2):
+        before = tl.load(before_ptr + place + axis * size, mask=mask, other=0.0)
+        after = tl.load(after_ptr + place + axis * size, mask=mask, other=0.0)
+        value = before + share * (after - before)
+        tl.store(out_ptr + place + axis * size, value, mask=mask)
+
+
+@triton.jit
+def _basis(y, x, height, width):
+    """The column and the row of pixels, from -1 to 1."""
+    column = (2.0 * x.to(tl.float32) + 1.0) / width - 1.0
+    row = (2.0 * y.to(tl.float32) + 1.0) / height - 1.0
+    return column, row
+
+
+@triton.jit
+def spread_kernel(
+    plane_ptr,  # [N, K, 2, 3]
+    out_ptr,  # [N, K, 2, h, w]
+    height,
+    width,
+    BLOCK: tl.constexpr,
+):
+    """The motion of BLOCK pixels of one neighbour by a plane."""
+    neighbour = tl.program_id(1).to(tl.int64)
+    size = height * width
+    index, y, x, mask = _pixels(height, width, BLOCK)
+    column, row = _basis(y, x, height, width)
+    for axis in tl.static_range(2):
+        plane = plane_ptr + neighbour * 6 + 3 * axis
+        value = tl.load(plane) + tl.load(plane + 1) * column + tl.load(plane + 2) * row
+        tl.store(out_ptr + (neighbour * 2 + axis) * size + index, value, mask=mask)
+
+
+@triton.jit
+def moments_kernel(
+    gradients_ptr,  # [N, 2, h, w]
+    out_ptr,  # [N, blocks, 3, 6]
+    blocks,
+    height,
+    width,
+    BLOCK: tl.constexpr,
+):
+    """Sums of products of gradients and basis over BLOCK pixels of one picture."""
+    picture = tl.program_id(1).to(tl.int64)
+    size = height * width
+    index, y, x, mask = _pixels(height, width, BLOCK)
+    column, row = _basis(y, x, height, width)
+    gradients_ptr += picture * 2 * size + index
+    right = tl.load(gradients_ptr, mask=mask, other=0.0)
+    down = tl.load(gradients_ptr + size, mask=mask, other=0.0)
+    out_ptr += (picture * blocks + tl.program_id(0)) * 18
+    for number in tl.static_range(3):
+        product = right * right
+        if number == 1:
+            product = right * down
+        if number == 2:
+            product = down * down
+        place = out_ptr + 6 * number
+        tl.store(place, tl.sum(product, axis=0))
+        tl.store(place + 1, tl.sum(product * column, axis=0))
+        tl.store(place + 2, tl.sum(product * row, axis=0))
+        tl.store(place + 3, tl.sum(product * column * column, axis=0))
+        tl.store(place + 4, tl.sum(product * column * row, axis=0))
+        tl.store(place + 5, tl.sum(product * row * row, axis=0))
+
+
+@triton.jit
+def fit_kernel(
+    fixed_ptr,  # [N, h, w]
+    moving_ptr,  # [N, K, h, w]
+    plane_ptr,  # [N, K, 2, 3]
+    gradients_ptr,  # [N, 2, h, w]
+    out_ptr,  # [N, K, blocks, 2, 3]
+    count,  # K
+    blocks,
+    height,
+    width,
+    clip,
+    BLOCK: tl.constexpr,
+):
+    """Sums of errors, gradients and basis over BLOCK pixels of one neighbour."""
+    neighbour = tl.program_id(1).to(tl.int64)
+    picture = neighbour // count
+    size = height * width
+    index, y, x, mask = _pixels(height, width, BLOCK)
+    column, row = _basis(y, x, height, width)
+    plane = plane_ptr + neighbour * 6
+    right = tl.load(plane) + tl.load(plane + 1) * column + tl.load(plane + 2) * row
+    down = tl.load(plane + 3) + tl.load(plane + 4) * column + tl.load(plane + 5) * row
+    value = _sampled(moving_ptr + neighbour * size, y, x, right, down, height, width, mask)
+    error = value - tl.load(fixed_ptr + picture * size + index, mask=mask, other=0.0)
+    error = tl.minimum(tl.maximum(error, -clip), clip)
+    out_ptr += (neighbour * blocks + tl.program_id(0)) * 6
+    for axis in tl.static_range(2):
+        place = gradients_ptr + (picture * 2 + axis) * size + index
+        slope = error * tl.load(place, mask=mask, other=0.0)
+        tl.store(out_ptr + 3 * axis, tl.sum(slope, axis=0))
+        tl.store(out_ptr + 3 * axis + 1, tl.sum(slope * column, axis=0))
+        tl.store(out_ptr + 3 * axis + 2, tl.sum(slope * row, axis=0))
+
+
+@triton.jit
+def solve_kernel(
+    moments_ptr,  # [N, 3, 6]
+    sums_ptr,  # [N, K, blocks, 2, 3]
+    plane_ptr,  # [N, K, 2, 3]
+    out_ptr,  # [N, K, 2, 3]
+    count,  # K
+    blocks,
+    pixels,
+    damping,
+    stride,
+    TERMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A step of one neighbour's plane, by elimination."""
+    neighbour = tl.program_id(0).to(tl.int64)
+    unknown = tl.arange(0, 8)
+    axis = unknown // TERMS
+    term = unknown % TERMS
+    exists = unknown < 2 * TERMS
+    # the sums of all blocks
+    right = tl.zeros([8], tl.float32)
+    for first in range(0, blocks, BLOCK):
+        block = first + tl.arange(0, BLOCK)
+        place = (neighbour * blocks + block)[:, None] * 6 + (3 * axis + term)[None, :]
+        mask = (block < blocks)[:, None] & exists[None, :]
+        right += tl.sum(tl.load(sums_ptr + place, mask=mask, other=0.0), axis=0)
+    right = right / pixels
+    # where the products of two of the basis are among the six
+    low = tl.minimum(term[:, None], term[None, :])
+    high = tl.maximum(term[:, None], term[None, :])
+    pair = low * (5 - low) // 2 + high
+    place = moments_ptr + neighbour // count * 18 + (axis[:, None] + axis[None, :]) * 6 + pair
+    both = exists[:, None] & exists[None, :]
+    diagonal = unknown[:, None] == unknown[None, :]
+    left = tl.load(place, mask=both, other=0.0)
+    left += tl.where(diagonal, tl.where(both, damping, 1.0), 0.0)
+    # positive definite: no row need be chosen
+    for number in tl.static_range(2 * TERMS):
+        is_row = (unknown == number)[:, None]
+        is_column = (unknown == number)[None, :]
+        pivot = tl.sum(tl.sum(tl.where(is_row & is_column, left, 0.0), axis=1), axis=0)
+        row = tl.sum(tl.where(is_row, left, 0.0), axis=0) / pivot
+        column = tl.sum(tl.where(is_column, left, 0.0), axis=1)
+        value = tl.sum(tl.where(unknown == number, right, 0.0), axis=0) / pivot
+        right = tl.where(unknown == number, value, right - column * value)
+        left = tl.where(is_row, row[None, :], left - column[:, None] * row[None, :])
+    step = tl.minimum(tl.maximum(right, -stride), stride)
+    target = tl.where(exists, 3 * axis + term, -1)
+    change = tl.sum(tl.where(target[:, None] == unknown[None, :], step[:, None], 0.0), axis=0)
+    mask = unknown < 6
+    old = tl.load(plane_ptr + neighbour * 6 + unknown, mask=mask, other=0.0)
+    tl.store(out_ptr + neighbour * 6 + unknown, old - change, mask=mask)
 
 
 def _start(
@@ -335,13 +489,16 @@ def launch_smoothed(motion: Tensor, reach: int) -> Tensor:
     return out
 
 
-def launch_errors(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float) -> Tensor:
+def launch_errors(
+    fixed: Tensor, moving: Tensor, before: Tensor, after: Tensor, clip: float
+) -> Tensor:
     """Run the kernel on arguments that motion_ops has checked; see there."""
-    out = torch.empty_like(motion, memory_format=torch.contiguous_format)
+    out = torch.empty_like(before, memory_format=torch.contiguous_format)
     tensors = {
         "fixed_ptr": fixed.contiguous(),
         "moving_ptr": moving.contiguous(),
-        "motion_ptr": motion.contiguous(),
+        "before_ptr": before.contiguous(),
+        "after_ptr": after.contiguous(),
         "out_ptr": out,
     }
     batch, count = moving.shape[:2]
@@ -350,16 +507,89 @@ def launch_errors(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float) ->
 
 
 def launch_chosen(
-    motion: Tensor, errors: Tensor, reach: int, gain: float, slope: float, floor: float
+    before: Tensor,
+    after: Tensor,
+    errors: Tensor,
+    reach: int,
+    gain: float,
+    slope: float,
+    floor: float,
 ) -> Tensor:
     """Run the kernel on arguments that motion_ops has checked; see there."""
-    out = torch.empty_like(motion, memory_format=torch.contiguous_format)
+    out = torch.empty_like(before, memory_format=torch.contiguous_format)
     tensors = {
-        "motion_ptr": motion.contiguous(),
+        "before_ptr": before.contiguous(),
+        "after_ptr": after.contiguous(),
         "errors_ptr": errors.contiguous(),
         "out_ptr": out,
     }
-    planes = motion.shape[0] * motion.shape[1]
+    planes = before.shape[0] * before.shape[1]
     numbers = {"gain": gain, "slope": slope, "floor": floor}
     _start(chosen_kernel, planes, tensors, numbers, REACH=reach)
+    return out
+
+
+def launch_spread(plane: Tensor, height: int, width: int) -> Tensor:
+    """Run the kernel on arguments that motion_ops has checked; see there."""
+    out = plane.new_empty(*plane.shape[:2], 2, height, width)
+    tensors = {"out_ptr": out, "plane_ptr": plane.contiguous()}
+    _start(spread_kernel, plane.shape[0] * plane.shape[1], tensors, {})
+    return out
+
+
+def launch_moments(gradients: Tensor) -> Tensor:
+    """Run the kernel on arguments that motion_ops has checked; see there."""
+    batch, _, height, width = gradients.shape
+    blocks = triton.cdiv(height * width, _BLOCK)
+    sums = gradients.new_empty(batch, blocks, 3, 6)
+    tensors = {"gradients_ptr": gradients.contiguous(), "out_ptr": sums}
+    _start(moments_kernel, batch, tensors, {"blocks": blocks})
+    return sums.sum(1) / (height * width)
+
+
+def launch_fitted(
+    fixed: Tensor,
+    moving: Tensor,
+    plane: Tensor,
+    gradients: Tensor,
+    moments: Tensor,
+    clip: float,
+    terms: int,
+    damping: float,
+    stride: float,
+) -> Tensor:
+    """Run the kernels on arguments that motion_ops has checked; see there."""
+    batch, count, height, width = moving.shape
+    blocks = triton.cdiv(height * width, _BLOCK)
+    sums = plane.new_empty(batch, count, blocks, 2, 3)
+    plane = plane.contiguous()
+    tensors = {
+        "fixed_ptr": fixed.contiguous(),
+        "moving_ptr": moving.contiguous(),
+        "plane_ptr": plane,
+        "gradients_ptr": gradients.contiguous(),
+        "out_ptr": sums,
+    }
+    numbers = {"count": count, "blocks": blocks, "clip": clip}
+    _start(fit_kernel, batch * count, tensors, numbers)
+    out = torch.empty_like(plane)
+    start(
+        Launch(
+            kernel=solve_kernel,
+            grid=(batch * count,),
+            arguments={
+                "moments_ptr": moments.contiguous(),
+                "sums_ptr": sums,
+                "plane_ptr": plane,
+                "out_ptr": out,
+                "count": count,
+                "blocks": blocks,
+                "pixels": height * width,
+                "damping": damping,
+                "stride": stride,
+            },
+            constants={"TERMS": terms, "BLOCK": 64},
+            num_warps=1,
+        )
+    )
     return out

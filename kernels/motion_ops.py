@@ -132,13 +132,14 @@ def smoothed(motion: Tensor, reach: int) -> Tensor:
     return launch_smoothed(motion, reach)
 
 
-def errors(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float) -> Tensor:
-    """The size of the errors without a motion and with it.
+def errors(fixed: Tensor, moving: Tensor, before: Tensor, after: Tensor, clip: float) -> Tensor:
+    """The size of the errors with one motion and with another.
 
     Args:
         fixed: `[N, h, w]`.
         moving: `[N, K, h, w]`.
-        motion: `[N, K, 2, h, w]`.
+        before: `[N, K, 2, h, w]`.
+        after: Likewise.
         clip: What larger errors count as.
 
     Returns:
@@ -147,29 +148,37 @@ def errors(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float) -> Tensor
     Raises:
         ValueError: A shape does not fit.
     """
-    _check(fixed, moving, motion)
-    if not use_triton(fixed, moving, motion):
-        return reference.errors(fixed, moving, motion, clip)
+    _check(fixed, moving, before)
+    _check(fixed, moving, after)
+    if not use_triton(fixed, moving, before, after):
+        return reference.errors(fixed, moving, before, after, clip)
     from mhnet_video.kernels.motion_kernel import launch_errors
 
-    return launch_errors(fixed, moving, motion, clip)
+    return launch_errors(fixed, moving, before, after, clip)
 
 
 def chosen(
-    motion: Tensor, errors: Tensor, reach: int, gain: float, slope: float, floor: float
+    before: Tensor,
+    after: Tensor,
+    errors: Tensor,
+    reach: int,
+    gain: float,
+    slope: float,
+    floor: float,
 ) -> Tensor:
-    """A motion, as far as it explains the neighbour better than none does.
+    """The second of two motions as far as it explains the neighbour better than the first does.
 
-    It counts wholly where its mean error over the square is below `gain - slope` of that without
-    it, not at all where it is above `gain` of that, and partly between.
+    It counts wholly where its mean error over the square is below `gain - slope` of the first
+    one's, not at all where it is above `gain` of that, and partly between.
 
     Args:
-        motion: `[N, K, 2, h, w]`.
+        before: `[N, K, 2, h, w]`.
+        after: Likewise.
         errors: Likewise, from `errors`.
         reach: Pixels from a square's middle to its edge.
         gain: See above.
         slope: See above.
-        floor: Added to the error without the motion.
+        floor: Added to the first one's error.
 
     Returns:
         `[N, K, 2, h, w]`.
@@ -177,13 +186,99 @@ def chosen(
     Raises:
         ValueError: A shape does not fit.
     """
-    fits = motion.ndim == 5 and errors.shape == motion.shape
-    _expect(fits, "motion and errors [N, K, 2, h, w]", motion, errors)
-    if not use_triton(motion, errors):
-        return reference.chosen(motion, errors, reach, gain, slope, floor)
+    fits = before.ndim == 5 and before.shape == after.shape == errors.shape
+    _expect(fits, "both motions and errors [N, K, 2, h, w]", before, after, errors)
+    if not use_triton(before, after, errors):
+        return reference.chosen(before, after, errors, reach, gain, slope, floor)
     from mhnet_video.kernels.motion_kernel import launch_chosen
 
-    return launch_chosen(motion, errors, reach, gain, slope, floor)
+    return launch_chosen(before, after, errors, reach, gain, slope, floor)
+
+
+def spread(plane: Tensor, height: int, width: int) -> Tensor:
+    """The motion of each pixel by a plane.
+
+    Args:
+        plane: `[N, K, 2, 3]`: of the motion to the right and of that down, its value in the middle
+            of the picture, and by how much it grows from there to the right edge and to the lower
+            one, in pixels.
+        height: h.
+        width: w.
+
+    Returns:
+        `[N, K, 2, h, w]`.
+
+    Raises:
+        ValueError: The shape does not fit.
+    """
+    _expect(plane.ndim == 4 and plane.shape[2:] == (2, 3), "plane [N, K, 2, 3]", plane)
+    if not use_triton(plane):
+        return reference.spread(plane, height, width)
+    from mhnet_video.kernels.motion_kernel import launch_spread
+
+    return launch_spread(plane, height, width)
+
+
+def moments(gradients: Tensor) -> Tensor:
+    """What a step of `fitted` must know of the gradients.
+
+    Args:
+        gradients: `[N, 2, h, w]`.
+
+    Returns:
+        `[N, 3, 6]`, the means of their products times 1, x, y, x², xy and y², both from -1 to 1.
+
+    Raises:
+        ValueError: The shape does not fit.
+    """
+    _expect(gradients.ndim == 4 and gradients.shape[1] == 2, "gradients [N, 2, h, w]", gradients)
+    if not use_triton(gradients):
+        return reference.moments(gradients)
+    from mhnet_video.kernels.motion_kernel import launch_moments
+
+    return launch_moments(gradients)
+
+
+def fitted(
+    fixed: Tensor,
+    moving: Tensor,
+    plane: Tensor,
+    gradients: Tensor,
+    moments: Tensor,
+    clip: float,
+    terms: int,
+    damping: float,
+    stride: float,
+) -> Tensor:
+    """A plane after a step of least squares over the whole picture.
+
+    Args:
+        fixed: `[N, h, w]`.
+        moving: `[N, K, h, w]`.
+        plane: `[N, K, 2, 3]`, see `spread`.
+        gradients: `[N, 2, h, w]`.
+        moments: `[N, 3, 6]`, from `moments`.
+        clip: Largest error that counts.
+        terms: 1 where only the values in the middle are changed, else 3.
+        damping: Added to the mean squares.
+        stride: Largest change of each number.
+
+    Returns:
+        `[N, K, 2, 3]`.
+
+    Raises:
+        ValueError: A shape does not fit.
+    """
+    fits = plane.shape == (*moving.shape[:2], 2, 3) and moments.shape == (len(fixed), 3, 6)
+    fits &= gradients.shape == (len(fixed), 2, *fixed.shape[1:]) and terms in (1, 3)
+    text = "plane [N, K, 2, 3], gradients [N, 2, h, w], moments [N, 3, 6]"
+    _expect(fits, text, plane, gradients, moments)
+    given = (fixed, moving, plane, gradients, moments)
+    if not use_triton(*given):
+        return reference.fitted(*given, clip, terms, damping, stride)
+    from mhnet_video.kernels.motion_kernel import launch_fitted
+
+    return launch_fitted(*given, clip, terms, damping, stride)
 
 
 def _check(fixed: Tensor, moving: Tensor, motion: Tensor) -> None:

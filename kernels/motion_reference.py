@@ -19,9 +19,9 @@ def sampled(pictures: Tensor, motion: Tensor) -> Tensor:
     # grid_sample counts from -1 to 1, over the pixels' outer edges
     x = torch.arange(width, device=motion.device, dtype=motion.dtype)
     y = torch.arange(height, device=motion.device, dtype=motion.dtype)
-    place = torch.empty(len(motion), height, width, 2, device=motion.device, dtype=motion.dtype)
-    torch.add(x, motion[:, 0], out=place[..., 0]).add_(0.5).mul_(2 / width).sub_(1)
-    torch.add(y[:, None], motion[:, 1], out=place[..., 1]).add_(0.5).mul_(2 / height).sub_(1)
+    across = (motion[:, 0] + x + 0.5) * (2 / width) - 1
+    down = (motion[:, 1] + y[:, None] + 0.5) * (2 / height) - 1
+    place = torch.stack([across, down], -1)
     return F.grid_sample(pictures, place, padding_mode="border", align_corners=False)
 
 
@@ -72,16 +72,74 @@ def smoothed(motion: Tensor, reach: int) -> Tensor:
     return mean(motion.flatten(0, 1), reach).view(motion.shape)
 
 
-def errors(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float) -> Tensor:
-    """The size of the errors without a motion and with it, clipped."""
-    both = torch.stack([moving, _moved(moving, motion)], 2)
+def errors(fixed: Tensor, moving: Tensor, before: Tensor, after: Tensor, clip: float) -> Tensor:
+    """The size of the errors with one motion and with another, clipped."""
+    both = torch.stack([_moved(moving, before), _moved(moving, after)], 2)
     return (both - fixed[:, None, None]).abs().clamp(max=clip)
 
 
 def chosen(
-    motion: Tensor, errors: Tensor, reach: int, gain: float, slope: float, floor: float
+    before: Tensor,
+    after: Tensor,
+    errors: Tensor,
+    reach: int,
+    gain: float,
+    slope: float,
+    floor: float,
 ) -> Tensor:
-    """A motion, as far as its error over each square is less than that without it."""
-    without, having = mean(errors.flatten(0, 1), reach).view(errors.shape).unbind(2)
-    without = without + floor
-    return motion * ((gain * without - having) / (slope * without)).clamp(0, 1)[:, :, None]
+    """The second motion as far as its error over each square is less, else the first."""
+    old, new = mean(errors.flatten(0, 1), reach).view(errors.shape).unbind(2)
+    old = old + floor
+    share = ((gain * old - new) / (slope * old)).clamp(0, 1)[:, :, None]
+    return before + share * (after - before)
+
+
+def basis(height: int, width: int, device: torch.device) -> Tensor:
+    """One, the column and the row of each pixel, both from -1 to 1, `[3, h, w]`."""
+    y = (2 * torch.arange(height, device=device) + 1) / height - 1
+    x = (2 * torch.arange(width, device=device) + 1) / width - 1
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([torch.ones_like(rows), columns, rows])
+
+
+def spread(plane: Tensor, height: int, width: int) -> Tensor:
+    """The motion of each pixel by a plane, `[N, K, 2, h, w]`."""
+    each = basis(height, width, plane.device).to(plane.dtype)
+    return torch.einsum("nkai,iyx->nkayx", plane, each)
+
+
+def moments(gradients: Tensor) -> Tensor:
+    """The means of the gradients' products, times those of the basis, `[N, 3, 6]`."""
+    right, down = gradients.unbind(1)
+    products = torch.stack([right * right, right * down, down * down], 1)
+    height, width = gradients.shape[2:]
+    one, x, y = basis(height, width, gradients.device).to(gradients.dtype)
+    pairs = torch.stack([one, x, y, x * x, x * y, y * y])
+    return torch.einsum("nayx,byx->nab", products, pairs) / (height * width)
+
+
+_PAIRS = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
+
+
+def fitted(
+    fixed: Tensor,
+    moving: Tensor,
+    plane: Tensor,
+    gradients: Tensor,
+    moments: Tensor,
+    clip: float,
+    terms: int,
+    damping: float,
+    stride: float,
+) -> Tensor:
+    """A plane after a step of least squares over the whole picture."""
+    height, width = fixed.shape[1:]
+    slope = slopes(fixed, moving, spread(plane, height, width), gradients, clip)
+    each = basis(height, width, fixed.device).to(fixed.dtype)[:terms]
+    right = torch.einsum("nkayx,iyx->nkai", slope, each).flatten(2) / (height * width)
+    a, b, c = moments[:, :, list(_PAIRS)][..., :terms, :terms].unbind(1)
+    left = torch.cat([torch.cat([a, b], 2), torch.cat([b, c], 2)], 1)
+    left = left + damping * torch.eye(2 * terms, device=left.device, dtype=left.dtype)
+    step = torch.linalg.solve_ex(left[:, None], right[..., None])[0][..., 0]
+    step = step.unflatten(2, (2, terms)).clamp(-stride, stride)
+    return plane - F.pad(step, (0, 3 - terms))

@@ -4,11 +4,13 @@ Rain is in a pixel for a frame or two, so the neighbours show what is behind it,
 network finds it: before a moving car a pillar is fifty pixels further on in the next frame, beyond
 what convolutions follow. So the neighbours are moved first, and the network compares.
 
-Motion is estimated on luma by least squares (Lucas and Kanade), in windows, from coarse to fine, up
-to a quarter of the resolution: streaks are narrow, and what is in one frame only must not count as
-motion. Errors are therefore clipped, the windows are large, and a motion that does not explain
-the neighbour clearly better than none does is dropped: the picture of a fixed camera stays as it
-is. The estimate may be wrong where things are hidden; networks are trained with these errors.
+Motion is estimated on luma by least squares (Lucas and Kanade), from coarse to fine, up to a
+quarter of the resolution. First that of the whole picture, an affine one, which rain hardly
+disturbs; then that of windows, where it explains the neighbour clearly better; and none where that
+does as well, so that the picture of a fixed camera stays as it is, and so does what is burnt in.
+Streaks are narrow, and what is in one frame only must not count as motion: errors are clipped, and
+windows are large. The estimate may be wrong where things are hidden; networks are trained with
+these errors.
 
 Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 1981; the gradients
 are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004.
@@ -29,8 +31,14 @@ SHRINK = 4
 """Pixels of a side of the squares whose mean luma the estimate sees."""
 LEAST_SIDE = 5
 """Of the coarsest pictures, in pixels."""
+SHIFT_LEVELS, SHIFT_STEPS, PLANE_STEPS = 3, 6, 4
+"""How many of the coarsest resolutions have no more than a shift of the whole picture, and
+improvements at each of these, and at each finer one, where the motion is affine."""
+PLANE_DAMPING, PLANE_STRIDE, PLANE_GAIN = 1e-7, 2.0, 0.98
+"""Added to the mean squares of gradients; longest step, in pixels at the edge of the picture; and
+the share of the errors without it that the motion of the whole picture may leave."""
 STEPS, COARSE_STEPS = 2, 6
-"""Improvements at the finest resolution, and at each coarser one."""
+"""Improvements of windows at the finest resolution, and at each coarser one."""
 REACH, GATE_REACH, SMOOTH_REACH = 5, 5, 4
 """Pixels from the middle of a window to its edge: of those that share a motion, of those in which
 two motions are compared, and of those in which motions are averaged."""
@@ -40,9 +48,10 @@ DAMPING = 1e-3
 """Added to the squares of gradients: where there are hardly any, the coarser estimate stays."""
 STRIDE = 1.5
 """Longest step of an improvement, in pixels."""
-GAIN, SLOPE, FLOOR = 0.95, 0.2, 0.002
-"""A motion counts wholly where its error is below 75 % of that without it, not at all where it is
-above 95 %. Errors of a camera's noise, below the floor, do not tell."""
+GAIN, SLOPE, STILL_SLOPE, FLOOR = 0.95, 0.2, 0.1, 0.002
+"""A window's motion counts wholly where its error is below 75 % of that of the whole picture's, not
+at all where it is above 95 %; any motion where it is below 85 % of that without one. Errors of a
+camera's noise, below the floor, do not tell."""
 
 
 def align(window: Tensor) -> Tensor:
@@ -54,12 +63,14 @@ def align(window: Tensor) -> Tensor:
     Returns:
         A window of that shape, float32, its middle frames as they were.
     """
-    aligned = window.float().clone()
-    middle = window.shape[1] // 2
-    neighbours = [index for index in range(window.shape[1]) if index != middle]
-    for one in aligned if neighbours else ():
-        one[neighbours] = align_to(one[middle], one[neighbours])
-    return aligned
+    half = window.shape[1] // 2
+    if half == 0:
+        return window.float()
+    aligned = []
+    for frames in window.float().unbind():
+        moved = align_to(frames[half], torch.cat([frames[:half], frames[half + 1 :]]))
+        aligned.append(torch.cat([moved[:half], frames[half : half + 1], moved[half:]]))
+    return torch.stack(aligned)
 
 
 @torch.inference_mode()
@@ -86,15 +97,15 @@ def align_frames(frames: Sequence[Tensor]) -> list[Tensor]:
 
     Returns:
         As many. The middle frame, and where it stands for others that are missing, is that one.
+
+    Raises:
+        ValueError: They are not of one size.
     """
     middle = frames[len(frames) // 2]
-    moving = [index for index, frame in enumerate(frames) if frame is not middle]
-    aligned = list(frames)
-    if moving:
-        found = align_to(middle, torch.stack([frames[index] for index in moving]))
-        for index, frame in zip(moving, found, strict=True):
-            aligned[index] = frame
-    return aligned
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError("expected frames of one size")
+    # one after the other: large pictures take much memory
+    return [frame if frame is middle else align_to(middle, frame[None])[0] for frame in frames]
 
 
 def align_to(middle: Tensor, neighbours: Tensor) -> Tensor:
@@ -138,37 +149,55 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
     while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
         fixed, moving = levels[-1]
         levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
-    coarsest = levels[-1][1]
-    motion = coarsest.new_zeros(*coarsest.shape[:2], 2, *coarsest.shape[2:])
+    plane = _plane(levels)
+    motion: Tensor | None = None
     for number, (fixed, moving) in reversed(list(enumerate(levels))):
-        size = fixed.shape[-2:]
-        if motion.shape[-2:] != size:
+        size = fixed.shape[1:]
+        common = motion_ops.spread(plane / 2**number, *size)
+        if motion is None:
+            motion = common
+        else:
             larger = F.interpolate(motion.flatten(0, 1), size, mode="bilinear", align_corners=False)
-            motion = 2 * larger.view(*motion.shape[:3], *size)
+            motion = 2 * larger.view(common.shape)
         clip = min(MOST_CLIP, CLIP * 2**number)
-        steps = COARSE_STEPS if number else STEPS
-        motion = _improved(fixed, moving, motion, clip, steps)
-    return motion
+        gradients = motion_ops.gradients(fixed)
+        inverse = motion_ops.inverse(gradients, REACH, DAMPING)
+        for _ in range(COARSE_STEPS if number else STEPS):
+            slopes = motion_ops.slopes(fixed, moving, motion, gradients, clip)
+            motion = motion_ops.improved(motion, slopes, inverse, REACH, STRIDE)
+        motion = motion_ops.smoothed(motion, SMOOTH_REACH)
+        motion = _chosen(fixed, moving, common, motion, clip, SLOPE)
+    assert motion is not None
+    return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
 
 
-def _improved(fixed: Tensor, moving: Tensor, motion: Tensor, clip: float, steps: int) -> Tensor:
-    """A better estimate at one resolution.
+def _plane(levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The motion that all of a picture shares: `[N, K, 2, 3]`, see `motion_ops.spread`."""
+    moving = levels[0][1]
+    plane = moving.new_zeros(*moving.shape[:2], 2, 3)
+    for number, (fixed, moving) in reversed(list(enumerate(levels))):
+        plane = 2 * plane
+        clip = min(MOST_CLIP, CLIP * 2**number)
+        gradients = motion_ops.gradients(fixed)
+        moments = motion_ops.moments(gradients)
+        is_coarse = number >= len(levels) - SHIFT_LEVELS
+        for _ in range(SHIFT_STEPS if is_coarse else PLANE_STEPS):
+            terms = 1 if is_coarse else 3
+            given = (fixed, moving, plane, gradients, moments, clip, terms)
+            plane = motion_ops.fitted(*given, PLANE_DAMPING, PLANE_STRIDE)
+    fixed, moving = levels[0]
+    common = motion_ops.spread(plane, *fixed.shape[1:])
+    errors = motion_ops.errors(fixed, moving, torch.zeros_like(common), common, CLIP)
+    without, having = errors.mean((3, 4)).unbind(2)
+    return plane * (having < PLANE_GAIN * (without + FLOOR))[..., None, None]
 
-    Args:
-        fixed: `[N, h, w]`.
-        moving: `[N, K, h, w]`.
-        motion: `[N, K, 2, h, w]`, in pixels.
-        clip: Largest error that counts.
-        steps: How many improvements.
-    """
-    gradients = motion_ops.gradients(fixed)
-    inverse = motion_ops.inverse(gradients, REACH, DAMPING)
-    for _ in range(steps):
-        slopes = motion_ops.slopes(fixed, moving, motion, gradients, clip)
-        motion = motion_ops.improved(motion, slopes, inverse, REACH, STRIDE)
-    motion = motion_ops.smoothed(motion, SMOOTH_REACH)
-    errors = motion_ops.errors(fixed, moving, motion, clip)
-    return motion_ops.chosen(motion, errors, GATE_REACH, GAIN, SLOPE, FLOOR)
+
+def _chosen(
+    fixed: Tensor, moving: Tensor, before: Tensor, after: Tensor, clip: float, slope: float
+) -> Tensor:
+    """A motion where it explains the neighbours better than another one, else that one."""
+    errors = motion_ops.errors(fixed, moving, before, after, clip)
+    return motion_ops.chosen(before, after, errors, GATE_REACH, GAIN, slope, FLOOR)
 
 
 def move(pictures: Tensor, motion: Tensor) -> Tensor:

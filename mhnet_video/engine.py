@@ -661,8 +661,13 @@ class LLVMEngine:
 
         Returns:
             As many, to be read before the next call; the middle frame is that one.
+
+        Raises:
+            ValueError: They are not of one size.
         """
         height, width = frames[0].shape[-2:]
+        if len({frame.shape for frame in frames}) > 1:
+            raise ValueError("expected frames of one size")
         if len({id(frame) for frame in frames}) == 1:
             return frames
         if not fits(height, width, self._kernels.machine.lanes):

@@ -37,6 +37,8 @@ def grow(network: MHNet, config: NetworkConfig) -> MHNet:
     counts = ("encoder_blocks", "decoder_blocks", "group_blocks")
     fits = not rest and (config.patch, config.heads) == (old.patch, old.heads)
     fits &= config.frames >= old.frames
+    if old.align and not config.align:
+        raise ConfigError("weights of a network of aligned frames begin such a one: take --align")
     for name in counts:
         fits &= all(a >= b for a, b in zip(getattr(config, name), getattr(old, name), strict=True))
     larger = MHNet(config)

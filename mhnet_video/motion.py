@@ -62,9 +62,15 @@ class Motion:
         spare = llvm_motion.spare_size(self.levels[0].stride, 3)
         self._spares = torch.zeros(parts, spare)
         self._pyramid, self._shrink = self._make_pyramid()
+        # of the middle frame: its gradients, their products, and the inverses; of each neighbour:
+        # errors or slopes, the motion in work, and that of the whole picture
+        self._of_middle, self._of_each = torch.zeros(8, size), torch.zeros(self.count, 6, size)
+        self._plane = torch.zeros(self.count, 6)
+        self._still = torch.zeros(self.levels[0].height * self.levels[0].stride)
         self._motion = torch.zeros(self.count, 2, size)
+        self._chosen = torch.zeros(self.count, 2, self.levels[0].height * self.levels[0].stride)
         self._moved = torch.zeros(self.count, 3, height, width)
-        self._estimate = self._make_estimate()
+        self._fit, self._estimate = self._make_fit(), self._make_estimate()
         self._move, self._given = self._make_move(height, width)
 
     # -- the programs
@@ -93,34 +99,87 @@ class Motion:
         program.finish()
         return program, shrink
 
-    def _make_estimate(self) -> Program:
-        """From the levels of all frames to the motion at the finest one."""
+    def _make_fit(self) -> Program:
+        """From the levels of all frames to the motion that the whole picture shares."""
         program, name = Program(self.kernels, self.threads), self.kernels.name
-        size = len(self._fresh)
-        of_middle = torch.zeros(8, size)
-        of_each = torch.zeros(self.count, 4, size)
         for number, level in reversed(list(enumerate(self.levels))):
             clip = min(align.MOST_CLIP, align.CLIP * 2**number)
             fixed, moving = self._fixed[level.start :], self._moving[:, level.start :]
-            right, down, a, b, c, p, q, r = of_middle[:, level.start :]
-            first, second, third, fourth = of_each[..., level.start :].unbind(1)
+            right, down, a, b, c = self._of_middle[:5, level.start :]
+            self._add(program, level, name(llvm_motion.gradients), [fixed, right, down, a, b, c])
+            cuts = program.parts(level.height, each=1)
+            sizes = [level.width, level.height, level.stride]
+            moments = torch.zeros(len(cuts), llvm_motion.MOMENTS)
+            private = [{3: own} for own in moments]
+            program.add(name(llvm_motion.moments), [a, b, c, 0, *sizes], cuts, private)
+            sums = torch.zeros(self.count, len(cuts), llvm_motion.SLOPES)
+            fits = [
+                {1: moving[neighbour], 4: self._plane[neighbour], 5: sums[neighbour, part]}
+                for neighbour in range(self.count)
+                for part in range(len(cuts))
+            ]
+            solves = [{1: own, 2: plane} for own, plane in zip(sums, self._plane, strict=True)]
+            is_coarse = number >= len(self.levels) - align.SHIFT_LEVELS
+            steps = align.SHIFT_STEPS if is_coarse else align.PLANE_STEPS
+            for step in range(steps):
+                given = [fixed, 0, right, down, 0, 0, *sizes]
+                program.add(name(llvm_motion.fit, clip), given, cuts * self.count, fits)
+                constants = 1 if is_coarse else 3, align.PLANE_DAMPING, align.PLANE_STRIDE
+                # in pixels of the next level
+                factor = 2.0 if number and step == steps - 1 else 1.0
+                program.add(
+                    name(llvm_motion.solve, *constants, factor),
+                    [moments, 0, 0, len(cuts), level.height * level.width],
+                    [(0, 1)] * self.count,
+                    solves,
+                )
+        common = self._of_each[:, 2:4].unbind(1)
+        self._add_spread(program, 0, common)
+        given = [self._fixed, self._moving, self._still, self._still, *common, *self._errors()]
+        self._add(program, self.levels[0], name(llvm_motion.errors, align.CLIP), given)
+        program.finish()
+        return program
+
+    def _errors(self) -> tuple[Tensor, ...]:
+        return self._of_each[:, :2].unbind(1)
+
+    def _add_spread(self, program: Program, number: int, out: Sequence[Tensor]) -> None:
+        """Add the shared motion's way to each pixel of a level."""
+        name = self.kernels.name(llvm_motion.spread, 0.5**number)
+        self._add(program, self.levels[number], name, [self._plane, *out])
+
+    def _make_estimate(self) -> Program:
+        """From the shared motion to the motion at the finest level."""
+        program, name = Program(self.kernels, self.threads), self.kernels.name
+        gate = align.GATE_REACH, align.GAIN
+        for number, level in reversed(list(enumerate(self.levels))):
+            clip = min(align.MOST_CLIP, align.CLIP * 2**number)
+            fixed, moving = self._fixed[level.start :], self._moving[:, level.start :]
+            right, down, a, b, c, p, q, r = self._of_middle[:, level.start :]
+            first, second, third, fourth, *common = self._of_each[..., level.start :].unbind(1)
             motion = self._motion[..., level.start :].unbind(1)
             add = partial(self._add, program, level)
-            add(name(llvm_motion.gradients), [fixed, right, down, a, b, c])
             add(name(llvm_motion.invert, align.REACH, align.DAMPING), [a, b, c, p, q, r])
+            self._add_spread(program, number, common)
             if number + 1 < len(self.levels):
                 self._enlarge(program, self.levels[number + 1], level)
+            else:
+                self._add_spread(program, number, motion)
             for _ in range(align.COARSE_STEPS if number else align.STEPS):
                 given = [fixed, moving, *motion, right, down, first, second]
                 add(name(llvm_motion.slopes, clip), given)
                 given = [first, second, p, q, r, *motion]
                 add(name(llvm_motion.improve, align.REACH, align.STRIDE), given)
             add(name(llvm_motion.smooth, align.SMOOTH_REACH), [*motion, third, fourth])
-            given = [fixed, moving, third, fourth, first, second]
+            given = [fixed, moving, *common, third, fourth, first, second]
             add(name(llvm_motion.errors, clip), given)
-            constants = align.GATE_REACH, align.GAIN, align.SLOPE, align.FLOOR
-            given = [first, second, third, fourth, *motion]
-            add(name(llvm_motion.choose, *constants), given)
+            given = [first, second, *common, third, fourth, *motion]
+            add(name(llvm_motion.choose, *gate, align.SLOPE, align.FLOOR), given)
+        still, chosen = [self._still, self._still], self._chosen.unbind(1)
+        given = [self._fixed, self._moving, *still, *motion, first, second]
+        add(name(llvm_motion.errors, align.CLIP), given)
+        given = [first, second, *still, *motion, *chosen]
+        add(name(llvm_motion.choose, *gate, align.STILL_SLOPE, align.FLOOR), given)
         program.finish()
         return program
 
@@ -197,8 +256,7 @@ class Motion:
         program, level = Program(self.kernels, self.threads), self.levels[0]
         wide = torch.zeros(self.count, 2, level.height, width)
         rows, columns = _tables(level.height, level.height), _tables(level.width, width)
-        motion = self._motion[..., : level.height * level.stride]
-        given = list(zip(motion.flatten(0, 1), wide.flatten(0, 1), strict=True))
+        given = list(zip(self._chosen.flatten(0, 1), wide.flatten(0, 1), strict=True))
         self._add_enlarge(program, level, rows, columns, float(align.SHRINK), given)
         cuts = program.parts(height)
         moves = program.add(
@@ -229,8 +287,9 @@ class Motion:
         self._fixed.copy_(lumas.pop(middle))
         for room, luma in zip(self._moving, lumas, strict=True):
             room.copy_(luma)
-        coarsest = self.levels[-1].start
-        self._motion[..., coarsest:] = 0
+        self._plane.zero_()
+        self._fit.run(pool)
+        self._plane *= self._is_shared()[:, None]
         self._estimate.run(pool)
         neighbours = [_plain(frame) for index, frame in enumerate(frames) if index != middle]
         # other tensors each time, over the same memory: fresh memory costs as much as the move
@@ -245,6 +304,14 @@ class Motion:
             frame if frame is frames[middle] else room
             for frame, room in zip(frames, moved, strict=True)
         ]
+
+    def _is_shared(self) -> Tensor:
+        """Of which neighbours the motion of the whole picture explains more than none does."""
+        level = self.levels[0]
+        errors = self._of_each[:, :2, : level.height * level.stride]
+        errors = errors.view(self.count, 2, level.height, level.stride)[..., : level.width]
+        without, having = errors.mean((2, 3)).unbind(1)
+        return having < align.PLANE_GAIN * (without + align.FLOOR)
 
     def _lumas(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> list[Tensor]:
         """The luma of frames at all levels, made of those alone that are new."""

@@ -385,7 +385,7 @@ class MHNet(nn.Module):
             raise ValueError(f"expected x [N, {3 * self.config.frames}, H, W], got {list(x.shape)}")
         if self.config.align:
             window = x.view(len(x), self.config.frames, 3, *x.shape[2:])
-            x = align(window).flatten(1, 2)
+            x = align(window).flatten(1, 2).to(x.dtype)
         middle = 3 * (self.config.frames // 2)
         return x[:, middle : middle + 3] + self.residual(x)
 

@@ -353,7 +353,8 @@ class Pacer:
             restorer = self._new(level)
             if self._is_closed:
                 return
-            restorer.restore_frame([frame], 0)
+            # neighbours of its own, which have to be aligned
+            restorer.restore_frame([frame, frame, frame], 1)
             self._ready[level] = restorer
         except RuntimeError:
             # when the process ends, the engine's threads take nothing any more

@@ -414,8 +414,7 @@ class Restorer:
         height, width = _working_size(rgb.shape[1], rgb.shape[2], self.scale)
         if (height, width) != rgb.shape[1:]:
             rgb = F.interpolate(rgb[None], (height, width), mode="area")[0]
-        rgb = rgb if height * width > self.engine.engine.max_pixels else self._padded(rgb)
-        return rgb.contiguous()
+        return self._padded(rgb).contiguous()
 
     def _padded(self, rgb: Tensor) -> Tensor:
         """The picture with its edge repeated until its sides are the network's multiples.
@@ -491,10 +490,10 @@ class Restorer:
     ) -> Tensor:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
         rows, columns = _working_size(height, width, scale)
-        if self.network.config.align:
-            window = engine.align(window)
         while True:
             try:
+                if self.network.config.align:
+                    window = engine.align(window)
                 is_large = rows * columns > engine.max_pixels
                 residual = self._tiled(engine, window) if is_large else engine.residual(window)
                 break

@@ -312,15 +312,25 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     motion = exact(*moving.shape[:2], 2, height, width)
     products = motion_reference.gradients(fixed)
     inverse = motion_reference.inverse(products, 5, 1e-3)
-    errors = motion_reference.errors(fixed, moving, motion, 0.1)
+    other = motion / 2
+    errors = motion_reference.errors(fixed, moving, other, motion, 0.1)
+    plane, moments = exact(*moving.shape[:2], 2, 3), motion_reference.moments(products)
     for op, name, given, constants in (
         ("gradients", "gradients of luma", [fixed], ()),
         ("inverse", "inverses of squares", [products], (5, 1e-3)),
         ("slopes", "slopes of errors", [fixed, moving, motion, products], (0.1,)),
         ("improved", "motion improved", [motion, motion / 10, inverse], (5, 1.5)),
         ("smoothed", "motion smoothed", [motion], (4,)),
-        ("errors", "errors of motion", [fixed, moving, motion], (0.1,)),
-        ("chosen", "motion chosen", [motion, errors], (5, 0.95, 0.2, 0.002)),
+        ("errors", "errors of motions", [fixed, moving, other, motion], (0.1,)),
+        ("chosen", "motion chosen", [other, motion, errors], (5, 0.95, 0.2, 0.002)),
+        ("spread", "motion of a plane", [plane], (height, width)),
+        ("moments", "moments of gradients", [products], ()),
+        (
+            "fitted",
+            "plane fitted",
+            [fixed, moving, plane, products, moments],
+            (0.1, 3, 1e-3, 2.0),
+        ),
     ):
         kernel, meaning = (getattr(module, op) for module in (motion_ops, motion_reference))
 

@@ -253,7 +253,9 @@ def train(
         about["before"] = training_of(config.init)
     if checkpoint.exists():
         saved = _load_checkpoint(checkpoint, device)
-        if json.loads(saved["settings"]) != json.loads(json.dumps(settings)):
+        # a run of before that setting was one without
+        before = {"align": False, **json.loads(saved["settings"])}
+        if before != json.loads(json.dumps(settings)):
             raise ConfigError(f"{checkpoint} is of a run with other settings; take another folder")
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])

@@ -124,3 +124,7 @@ def test_a_network_aligns_where_it_was_trained_so():
     with torch.inference_mode():
         assert torch.equal(aligning(window), plain(aligned))
         assert not torch.equal(aligning(window), plain(window))
+        assert aligning.double()(window.double()).dtype == torch.float64
+    window.requires_grad_()
+    aligning.float()(window).sum().backward()
+    assert bool(window.grad[:, :3].abs().sum() > 0)

@@ -295,6 +295,23 @@ def test_an_engine_that_fails_is_found_out():
     assert "not PyTorch's" in failure(Wrong(network), network)
 
 
+def test_an_engine_whose_alignment_fails_is_found_out(monkeypatch):
+    network = make_network(width=8, patch=2, frames=3, align=True, **SMALL)
+
+    class Wrong(TorchEngine):
+        def align(self, frames):
+            return [frame.roll(8, 2) for frame in frames]
+
+    assert failure(TorchEngine(network), network) == ""
+    assert "not aligned" in failure(Wrong(network), network)
+
+    def broken(*given):
+        raise RuntimeError("ptxas: no image")
+
+    monkeypatch.setattr(mhnet_video.engines, "align_maps", broken)
+    assert failure(TorchEngine(network), network) == "RuntimeError: ptxas: no image"
+
+
 def test_without_llvm(monkeypatch):
     monkeypatch.setattr(mhnet_video.engines, "llvm_obstacle", lambda: "llvmlite is not installed")
     network = make_network(width=8, **SMALL)

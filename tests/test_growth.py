@@ -67,3 +67,11 @@ def test_sizes_that_cannot_be_reached_are_refused(changes):
     )
     with pytest.raises(ConfigError, match="cannot begin a network of"):
         grow(small, NetworkConfig(**{**SMALL, **BLOCKS, **changes}))
+
+
+def test_aligned_frames_stay_aligned():
+    sizes = {"width": 8, "encoder_blocks": (1, 0, 0, 0), "group_blocks": (0,) * 4, "frames": 3}
+    aligned = NetworkConfig(**sizes, align=True)
+    with pytest.raises(ConfigError, match="--align"):
+        grow(MHNet(aligned), NetworkConfig(**sizes))
+    assert grow(MHNet(NetworkConfig(**sizes)), aligned).config == aligned

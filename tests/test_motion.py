@@ -74,7 +74,7 @@ def test_frames_that_are_turned_or_not_exact():
         check(motion.run(turned, None), [frame.contiguous() for frame in turned])
 
 
-@pytest.mark.parametrize("size", [(96, 128), (50, 70), (32, 32)], ids=str)
+@pytest.mark.parametrize("size", [(96, 128), (32, 320), (50, 70), (32, 32)], ids=str)
 def test_the_engine_aligns_any_size(size):
     sizes = {"width": 16, "frames": 3, "align": True, "patch": 2}
     network = make_network(**sizes, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4)
@@ -83,3 +83,25 @@ def test_the_engine_aligns_any_size(size):
     check(engine.align(frames), frames)
     assert engine.align(frames[:1] * 3)[0] is frames[0]
     check(engine.align(frames[::-1]), frames[::-1])
+
+
+def test_frames_that_were_moved_are_never_taken_for_those_before():
+    """Moved frames lie where others have lain: the engine must read them anew."""
+    sizes = {"width": 16, "frames": 3, "align": True, "patch": 2}
+    network = make_network(**sizes, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4)
+    engine, fresh = (LLVMEngine(network, host_machine(), 1) for _ in range(2))
+    frames = views(6, 96, 128, (5, 2))
+    for first in (0, 1, 2, 3, 1):
+        aligned = engine.align(frames[first : first + 3])
+        expected = fresh.residual([frame.clone() for frame in aligned])
+        assert torch.equal(engine.residual(aligned), expected)
+
+
+def test_frames_of_two_sizes_are_refused():
+    network = make_network(
+        width=16, frames=3, align=True, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4
+    )
+    frames = [torch.rand(3, 96, 128), torch.rand(3, 96, 128), torch.rand(3, 64, 64)]
+    for align in (LLVMEngine(network, host_machine(), 1).align, align_frames):
+        with pytest.raises(ValueError, match="one size"):
+            align(frames)

@@ -54,20 +54,38 @@ def test_kernels(shape, device):
     check("improved", [motion, slopes, inverse], (5, 1.5))
     check("improved", [motion, 50 * slopes, inverse], (2, 0.5))
     check("smoothed", [motion], (4,))
-    errors = check("errors", [fixed, moving, motion], (0.4,))
-    found = check("chosen", [motion, errors], (1, 0.95, 0.2, 0.002))
+    other = motion.flip(0, 1)
+    errors = check("errors", [fixed, moving, other, motion], (0.4,))
+    found = check("chosen", [other, motion, errors], (1, 0.95, 0.2, 0.002))
     if fixed.shape[-1] > 1:
-        # some of it stays, some goes, some is between
-        share = (found / motion).flatten()
-        assert bool((share == 0).any()) and bool((share > 0).any())
+        # both are chosen, here and there
+        assert bool((found == other).any()) and bool((found != other).any())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("terms", [1, 3])
+def test_kernels_of_planes(shape, terms, device):
+    fixed, moving, _ = drawn(shape, device)
+    generator = torch.Generator().manual_seed(1)
+    plane = torch.randn(*moving.shape[:2], 2, 3, generator=generator).to(device)
+    found = motion_ops.spread(plane, *fixed.shape[1:])
+    expected = reference.spread(plane.double(), *fixed.shape[1:])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    gradients = reference.gradients(fixed)
+    moments = check("moments", [gradients])
+    constants = (0.2, terms, 1e-3, 0.7)
+    fitted = check("fitted", [fixed, moving, plane, gradients, moments], constants)
+    assert terms == 3 or torch.equal(fitted[..., 1:], plane[..., 1:])
+    # a step may be cut, and another one not
+    assert float((fitted - plane).abs().max()) < 0.71
 
 
 def test_any_strides(device):
     fixed, moving, motion = drawn((2, 2, 7, 9), device)
     turned = motion.transpose(3, 4).contiguous().transpose(3, 4)
     assert torch.equal(motion_ops.smoothed(turned, 2), motion_ops.smoothed(motion, 2))
-    found = motion_ops.errors(fixed.flip(0), moving.flip(0), turned.flip(0), 0.1)
-    assert torch.equal(found, motion_ops.errors(fixed, moving, motion, 0.1).flip(0))
+    found = motion_ops.errors(fixed.flip(0), moving.flip(0), turned.flip(0), motion.flip(0), 0.1)
+    assert torch.equal(found, motion_ops.errors(fixed, moving, motion, motion, 0.1).flip(0))
 
 
 @pytest.mark.parametrize(
@@ -79,8 +97,16 @@ def test_any_strides(device):
         ("slopes", [(1, 4, 5), (1, 2, 4, 6), (1, 2, 2, 4, 5), (1, 2, 4, 5)], (0.1,)),
         ("improved", [(1, 2, 2, 4, 5), (1, 2, 2, 4, 5), (1, 2, 4, 5)], (5, 1.5)),
         ("smoothed", [(1, 2, 3, 4, 5)], (4,)),
-        ("errors", [(2, 4, 5), (1, 2, 4, 5), (1, 2, 2, 4, 5)], (0.1,)),
-        ("chosen", [(1, 2, 2, 4, 5), (1, 1, 2, 4, 5)], (5, 0.95, 0.2, 0.002)),
+        ("errors", [(2, 4, 5), (1, 2, 4, 5), (1, 2, 2, 4, 5), (1, 2, 2, 4, 5)], (0.1,)),
+        ("errors", [(1, 4, 5), (1, 2, 4, 5), (1, 2, 2, 4, 5), (1, 2, 2, 4, 6)], (0.1,)),
+        ("chosen", [(1, 2, 2, 4, 5), (1, 2, 2, 4, 5), (1, 1, 2, 4, 5)], (5, 0.95, 0.2, 0.002)),
+        ("spread", [(1, 2, 2, 2)], (4, 5)),
+        ("moments", [(1, 3, 4, 5)], ()),
+        (
+            "fitted",
+            [(1, 4, 5), (1, 2, 4, 5), (1, 2, 2, 3), (1, 2, 4, 5), (1, 3, 5)],
+            (0.1, 3, 0, 1),
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(name, shapes, constants):

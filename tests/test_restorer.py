@@ -421,3 +421,36 @@ def test_tiles_are_cut_from_aligned_frames():
     corner = tiles[0][0]
     size = corner.shape[1:]
     torch.testing.assert_close(corner, expected[:, : size[0], : size[1]], rtol=0, atol=1e-4)
+
+
+def test_alignment_without_memory_is_told(monkeypatch):
+    restorer = Restorer(Spy(align=True), device="cpu")
+
+    def align(frames):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(restorer.engine.engine, "align", align)
+    pictures = [np.full((300, 300, 3), i, np.uint8) for i in range(3)]
+    with pytest.raises(ConfigError, match="too little memory"):
+        list(restorer.restore(pictures))
+
+
+def test_tiles_from_the_middle_of_a_clip_on(monkeypatch):
+    """Frames from before and after it are of one size, whatever their own."""
+    restorer = Restorer(Spy(align=True), device="cpu")
+    engine = restorer.engine.engine
+    plain, calls = engine.residual, []
+
+    def residual(frames):
+        calls.append(frames[0].shape)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return plain(frames)
+
+    monkeypatch.setattr(engine, "residual", residual)
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (570, 610, 3), dtype=np.uint8) for _ in range(5)]
+    restored = list(restorer.restore(pictures))
+    assert len(restored) == 5 and len(calls) > 6
+    for picture, found in zip(pictures, restored, strict=True):
+        assert np.abs(found - (picture * 0.75)).max() <= 1
