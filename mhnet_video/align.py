@@ -149,7 +149,8 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
     while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
         fixed, moving = levels[-1]
         levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
-    plane = _plane(levels)
+    gradients = [motion_ops.gradients(fixed) for fixed, _ in levels]
+    plane = _plane(levels, gradients)
     motion: Tensor | None = None
     for number, (fixed, moving) in reversed(list(enumerate(levels))):
         size = fixed.shape[1:]
@@ -160,10 +161,9 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
             larger = F.interpolate(motion.flatten(0, 1), size, mode="bilinear", align_corners=False)
             motion = 2 * larger.view(common.shape)
         clip = min(MOST_CLIP, CLIP * 2**number)
-        gradients = motion_ops.gradients(fixed)
-        inverse = motion_ops.inverse(gradients, REACH, DAMPING)
+        inverse = motion_ops.inverse(gradients[number], REACH, DAMPING)
         for _ in range(COARSE_STEPS if number else STEPS):
-            slopes = motion_ops.slopes(fixed, moving, motion, gradients, clip)
+            slopes = motion_ops.slopes(fixed, moving, motion, gradients[number], clip)
             motion = motion_ops.improved(motion, slopes, inverse, REACH, STRIDE)
         motion = motion_ops.smoothed(motion, SMOOTH_REACH)
         motion = _chosen(fixed, moving, common, motion, clip, SLOPE)
@@ -171,19 +171,26 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
     return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
 
 
-def _plane(levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The motion that all of a picture shares: `[N, K, 2, 3]`, see `motion_ops.spread`."""
+def _plane(levels: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor]) -> Tensor:
+    """The motion that all of a picture shares.
+
+    Args:
+        levels: Fixed pictures and their neighbours, of each resolution.
+        gradients: Those of the fixed pictures.
+
+    Returns:
+        `[N, K, 2, 3]`, see `motion_ops.spread`.
+    """
     moving = levels[0][1]
     plane = moving.new_zeros(*moving.shape[:2], 2, 3)
     for number, (fixed, moving) in reversed(list(enumerate(levels))):
         plane = 2 * plane
         clip = min(MOST_CLIP, CLIP * 2**number)
-        gradients = motion_ops.gradients(fixed)
-        moments = motion_ops.moments(gradients)
+        moments = motion_ops.moments(gradients[number])
         is_coarse = number >= len(levels) - SHIFT_LEVELS
         for _ in range(SHIFT_STEPS if is_coarse else PLANE_STEPS):
             terms = 1 if is_coarse else 3
-            given = (fixed, moving, plane, gradients, moments, clip, terms)
+            given = (fixed, moving, plane, gradients[number], moments, clip, terms)
             plane = motion_ops.fitted(*given, PLANE_DAMPING, PLANE_STRIDE)
     fixed, moving = levels[0]
     common = motion_ops.spread(plane, *fixed.shape[1:])
