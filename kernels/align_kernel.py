@@ -64,11 +64,13 @@ def move_kernel(
     frames,  # T
     height,  # H
     width,
+    same,
+    unlike,
     PATCH: tl.constexpr,
     SHRINK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sample BLOCK pixels of one frame; the middle one's as they are."""
+    """Sample BLOCK pixels of one frame; the middle one's as they are, and still ones."""
     frame = tl.program_id(1)
     picture = (frame // frames).to(tl.int64)
     number = frame % frames
@@ -119,7 +121,15 @@ def move_kernel(
     place_b = x_ptr + _place(top, beside, width, frames, number, PATCH)
     place_c = x_ptr + _place(below, left, width, frames, number, PATCH)
     place_d = x_ptr + _place(below, beside, width, frames, number, PATCH)
-    out_ptr += _place(y, x, width, frames, number, PATCH)
+    place = _place(y, x, width, frames, number, PATCH)
+    fixed = _place(y, x, width, frames, middle, PATCH)
+    difference = tl.zeros([BLOCK], tl.float32)
+    for color in tl.static_range(3):
+        offset = color * PATCH * PATCH
+        here = tl.load(x_ptr + place + offset, mask=mask, other=0.0).to(tl.float32)
+        shown = tl.load(x_ptr + fixed + offset, mask=mask, other=0.0).to(tl.float32)
+        difference = tl.maximum(difference, tl.abs(here - shown))
+    share = tl.minimum(tl.maximum((difference - same) / (unlike - same), 0.0), 1.0)
     for color in tl.static_range(3):
         offset = color * PATCH * PATCH
         above = (1.0 - across) * tl.load(place_a + offset, mask=mask, other=0.0).to(tl.float32)
@@ -127,7 +137,9 @@ def move_kernel(
         under = (1.0 - across) * tl.load(place_c + offset, mask=mask, other=0.0).to(tl.float32)
         under += across * tl.load(place_d + offset, mask=mask, other=0.0).to(tl.float32)
         value = (1.0 - down) * above + down * under
-        tl.store(out_ptr + offset, value.to(out_ptr.dtype.element_ty), mask=mask)
+        here = tl.load(x_ptr + place + offset, mask=mask, other=0.0).to(tl.float32)
+        value = here + share * (value - here)
+        tl.store(out_ptr + place + offset, value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def launch_shrunken_luma(
@@ -155,7 +167,15 @@ def launch_shrunken_luma(
     )
 
 
-def launch_move(x: Tensor, motion: Tensor, out: Tensor, *, patch: int, shrink: int) -> None:
+def launch_move(
+    x: Tensor,
+    motion: Tensor,
+    out: Tensor,
+    *,
+    patch: int,
+    shrink: int,
+    limits: tuple[float, float],
+) -> None:
     """Run the kernel on arguments that map_ops has checked; see there."""
     batch, height, width, _ = x.shape
     frames = motion.shape[1] + 1
@@ -170,6 +190,8 @@ def launch_move(x: Tensor, motion: Tensor, out: Tensor, *, patch: int, shrink: i
                 "frames": frames,
                 "height": height * patch,
                 "width": width * patch,
+                "same": limits[0],
+                "unlike": limits[1],
             },
             constants={"PATCH": patch, "SHRINK": shrink, "BLOCK": _BLOCK},
             num_warps=4,

@@ -781,8 +781,8 @@ def enlarge(machine: Machine, name: str, factor: float) -> Emitter:
     return e
 
 
-def move(machine: Machine, name: str) -> Emitter:
-    """Rows y0 to y1 of a picture, sampled where a motion says.
+def move(machine: Machine, name: str, same: float, unlike: float) -> Emitter:
+    """Rows y0 to y1 of a picture, sampled where a motion says, but for still pixels.
 
     Most vectors of pixels come from places that lie side by side: these are loaded, not gathered.
     """
@@ -791,6 +791,7 @@ def move(machine: Machine, name: str) -> Emitter:
         name,
         [
             ("x", "ptr"),  # [3, H, W]
+            ("fixed", "ptr"),  # [3, H, W], the middle frame
             ("out", "ptr"),  # [3, H, W]
             ("motion_x", "ptr"),  # [h, W], of some rows, in pixels of the picture
             ("motion_y", "ptr"),
@@ -803,6 +804,7 @@ def move(machine: Machine, name: str) -> Emitter:
     )
     lanes = machine.lanes
     vectors, one = _Vectors(e), e.constant(1.0)
+    steep, start_of = e.constant(1 / (unlike - same)), e.constant(-same / (unlike - same))
     last = _edges(e, vectors)
     picture = e.mul("%height", "%width")
     last_start = e.add("%width", -lanes)
@@ -836,6 +838,12 @@ def move(machine: Machine, name: str) -> Emitter:
             across = vectors.sub(from_x, vectors.number(left))
             down = vectors.sub(from_y, vectors.number(top))
             to = e.add(e.mul(row, "%width"), x)
+            here = [e.load(e.at("%x", e.add(e.mul(picture, color), to))) for color in range(3)]
+            unlikeness = zero
+            for color, value in enumerate(here):
+                shown = e.load(e.at("%fixed", e.add(e.mul(picture, color), to)))
+                unlikeness = vectors.most(unlikeness, vectors.size(vectors.sub(value, shown)))
+            kept = vectors.clip(e.fma(unlikeness, steep, start_of), zero, one)
             offsets = e.op(f"sub {e.elements} {left}, {ramp}")
             firsts = [e.op(f"extractelement {e.elements} {each}, i32 0") for each in (offsets, top)]
             begin, begin_row = (e.op(f"sext i32 {first} to i64") for first in firsts)
@@ -848,7 +856,8 @@ def move(machine: Machine, name: str) -> Emitter:
                 above = vectors.blend(corners[0], corners[1], across)
                 under = vectors.blend(corners[2], corners[3], across)
                 place = e.at("%out", e.add(e.mul(picture, color), to))
-                e.store(vectors.blend(above, under, down), place)
+                there = vectors.blend(above, under, down)
+                e.store(vectors.blend(here[color], there, kept), place)
 
             def load() -> None:
                 next_row = _clamped(e, e.add(begin_row, 1), e.add("%height", -1))

@@ -590,9 +590,19 @@ def shrunken_luma(
 
 
 def move(
-    x: Tensor, motion: Tensor, patch: int, shrink: int, *, out: Tensor | None = None
+    x: Tensor,
+    motion: Tensor,
+    patch: int,
+    shrink: int,
+    same: float,
+    unlike: float,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Sample folded frames where a motion says, bilinearly; the middle ones stay as they are.
+
+    So do pixels whose strongest difference from the middle frame is below `same`; above `unlike`
+    they move, and between the two they are blended.
 
     Args:
         x: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W multiples of `shrink`.
@@ -600,6 +610,8 @@ def move(
             the middle one, in pixels of its own.
         patch: Side of the blocks that are folded into channels.
         shrink: How much smaller the motion's sides are than the pictures'.
+        same: See above.
+        unlike: See above.
         out: Another map like `x`.
 
     Raises:
@@ -609,9 +621,11 @@ def move(
     size = (len(x), x.shape[3] // (3 * patch**2) - 1, 2, *sides)
     _expect(motion.shape == size, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion)
     if not use_triton(x, motion):
-        return _put(reference.move(x.float(), motion, patch, shrink).to(x.dtype), out)
+        moved = reference.move(x.float(), motion, patch, shrink, same, unlike)
+        return _put(moved.to(x.dtype), out)
     from mhnet_video.kernels.align_kernel import launch_move
 
     out = torch.empty_like(x) if out is None else out
-    launch_move(x, motion.contiguous(), out, patch=patch, shrink=shrink)
+    limits = same, unlike
+    launch_move(x, motion.contiguous(), out, patch=patch, shrink=shrink, limits=limits)
     return out

@@ -171,8 +171,8 @@ def shrunken_luma(x: Tensor, patch: int, shrink: int, luma: tuple[float, float, 
     return F.avg_pool2d(pictures, shrink)
 
 
-def move(x: Tensor, motion: Tensor, patch: int, shrink: int) -> Tensor:
-    """Sample frames where a motion says; beyond their edges the edge."""
+def move(x: Tensor, motion: Tensor, patch: int, shrink: int, same: float, unlike: float) -> Tensor:
+    """Sample frames where a motion says, beyond their edges the edge, but for still pixels."""
     pictures = unfold(x, patch)
     _, frames, _, height, width = pictures.shape
     middle = frames // 2
@@ -183,7 +183,9 @@ def move(x: Tensor, motion: Tensor, patch: int, shrink: int) -> Tensor:
         offset = shrink * F.interpolate(motion[:, index], (height, width), mode="bilinear")
         place = torch.stack([columns + offset[:, 0], rows + offset[:, 1]], -1)
         place = (2 * place + 1) / place.new_tensor([width, height]) - 1
-        moved[:, number] = F.grid_sample(
-            pictures[:, number], place, padding_mode="border", align_corners=False
-        )
+        here = pictures[:, number]
+        there = F.grid_sample(here, place, padding_mode="border", align_corners=False)
+        difference = (here - pictures[:, middle]).abs().amax(1, keepdim=True)
+        share = ((difference - same) / (unlike - same)).clamp(0, 1)
+        moved[:, number] = here + share * (there - here)
     return F.pixel_unshuffle(moved.flatten(1, 2), patch).permute(0, 2, 3, 1)

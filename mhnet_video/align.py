@@ -54,6 +54,12 @@ at all where it is above 95 %; any motion where it is below 85 % of that without
 camera's noise, below the floor, do not tell."""
 
 
+SAME, UNLIKE = 0.02, 0.04
+"""A neighbour's pixel that differs from the middle frame's by less than the first stays where it
+is, whatever moves around it, as that of a burnt-in clock; one that differs by more than the second
+does not; in the strongest colour."""
+
+
 def align(window: Tensor) -> Tensor:
     """Move the neighbours to where the middle frame shows the same things.
 
@@ -86,7 +92,7 @@ def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
     luma = map_ops.shrunken_luma(x, frames, patch, SHRINK, LUMA)
     before, middle, after = torch.split(luma, [frames // 2, 1, frames // 2], 1)
     motion = estimate(middle[:, 0], torch.cat([before, after], 1))
-    map_ops.move(x, motion, patch, SHRINK, out=out)
+    map_ops.move(x, motion, patch, SHRINK, SAME, UNLIKE, out=out)
 
 
 def align_frames(frames: Sequence[Tensor]) -> list[Tensor]:
@@ -119,7 +125,10 @@ def align_to(middle: Tensor, neighbours: Tensor) -> Tensor:
         `[K, 3, H, W]`.
     """
     motion = estimate(shrunken_luma(middle[None]), shrunken_luma(neighbours)[None])[0]
-    return move(neighbours, SHRINK * motion)
+    moved = move(neighbours, SHRINK * motion)
+    unlike = (neighbours - middle).abs().amax(1, keepdim=True)
+    share = ((unlike - SAME) / (UNLIKE - SAME)).clamp(0, 1)
+    return neighbours + share * (moved - neighbours)
 
 
 def shrunken_luma(pictures: Tensor) -> Tensor:

@@ -260,10 +260,10 @@ class Motion:
         self._add_enlarge(program, level, rows, columns, float(align.SHRINK), given)
         cuts = program.parts(height)
         moves = program.add(
-            self.kernels.name(llvm_motion.move),
-            [0, 0, 0, 0, *_tables(level.height, height), height, width],
+            self.kernels.name(llvm_motion.move, align.SAME, align.UNLIKE),
+            [0, 0, 0, 0, 0, *_tables(level.height, height), height, width],
             cuts * self.count,
-            [{2: own[0], 3: own[1]} for own in wide for _ in cuts],
+            [{3: own[0], 4: own[1]} for own in wide for _ in cuts],
         )
         program.finish()
         return program, moves
@@ -297,7 +297,9 @@ class Motion:
         parts = len(self._given) // self.count
         for index, (frame, room) in enumerate(zip(neighbours, moved, strict=True)):
             part = slice(index * parts, (index + 1) * parts)
-            self._given[part, 0], self._given[part, 1] = frame.data_ptr(), room.data_ptr()
+            self._given[part, 0], self._given[part, 2] = frame.data_ptr(), room.data_ptr()
+        fixed = _plain(frames[middle])
+        self._given[:, 1] = fixed.data_ptr()
         self._move.run(pool)
         moved.insert(middle, frames[middle])
         return [

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.align import LUMA, SHRINK
+from mhnet_video.align import LUMA, SAME, SHRINK, UNLIKE
 from mhnet_video.cuda_frames import FrameFormat, colors_of
 from mhnet_video.kernels import map_ops, motion_ops, motion_reference, ops
 from mhnet_video.kernels import map_reference as reference
@@ -298,8 +298,10 @@ def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     yield Case(
         "move",
         "frames moved",
-        lambda x, motion: map_ops.move(x, motion, _PATCH, SHRINK),
-        lambda x, motion: reference.move(x.float(), motion, _PATCH, SHRINK).to(x.dtype),
+        lambda x, motion: map_ops.move(x, motion, _PATCH, SHRINK, SAME, UNLIKE),
+        lambda x, motion: reference.move(x.float(), motion, _PATCH, SHRINK, SAME, UNLIKE).to(
+            x.dtype
+        ),
         [folded, motion],
         is_exact=True,
     )

@@ -78,6 +78,18 @@ def test_what_passes_by_does_not_move_the_rest():
         assert float(change.abs().mean()) < 0.02 * before
 
 
+def test_what_is_burnt_in_stays():
+    picture = scene()
+    window = torch.stack([seen(picture, 9 * step, 0) for step in (-1, 0, 1)])
+    window[:, :, 100:112, 100:220:4] = 1.0  # letters of a clock
+    aligned = align(window[None])[0]
+    for index in (0, 2):
+        letters = aligned[index, :, 100:112, 100:220:4]
+        assert float((letters - 1).abs().max()) < 0.01
+        moved = (aligned[index] - window[1])[:, 30:90, 60:-60].abs().mean()
+        assert float(moved) < 0.02
+
+
 def test_frames_that_are_the_same_stay():
     picture = seen(scene(), 0, 0)
     found = align_to(picture, picture[None])

@@ -421,9 +421,10 @@ def test_move(batch, frames, patch, kind, device):
     # some of it leads out of the picture
     motion = rand(batch, frames - 1, 2, 6, 10, device=device, std=2.0)
     out = poison(*x.shape, kind=kind, device=device)
-    map_ops.move(x, motion, patch, 4, out=out)
-    check(out, reference.move(*wide(x, motion), patch, 4), kind)
-    middle = slice(frames // 2 * 3 * patch**2, (frames // 2 + 1) * 3 * patch**2)
-    assert torch.equal(out[..., middle], x[..., middle])
-    map_ops.move(x, torch.zeros_like(motion), patch, 4, out=out)
+    for same, unlike in ((0.02, 0.04), (0.5, 1.5)):  # nearly all of noise moves, or some stays
+        map_ops.move(x, motion, patch, 4, same, unlike, out=out)
+        check(out, reference.move(*wide(x, motion), patch, 4, same, unlike), kind)
+        middle = slice(frames // 2 * 3 * patch**2, (frames // 2 + 1) * 3 * patch**2)
+        assert torch.equal(out[..., middle], x[..., middle])
+    map_ops.move(x, torch.zeros_like(motion), patch, 4, 0.02, 0.04, out=out)
     assert torch.equal(out, x)
