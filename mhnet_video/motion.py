@@ -310,10 +310,11 @@ class Motion:
     def _is_shared(self) -> Tensor:
         """Of which neighbours the motion of the whole picture explains more than none does."""
         level = self.levels[0]
-        errors = self._of_each[:, :2, : level.height * level.stride]
-        errors = errors.view(self.count, 2, level.height, level.stride)[..., : level.width]
-        without, having = errors.mean((2, 3)).unbind(1)
-        return having < align.PLANE_GAIN * (without + align.FLOOR)
+        # by NumPy: PyTorch's threads would spin for a while, on the cores of the kernels' threads
+        errors = self._of_each.numpy()[:, :2, : level.height * level.stride]
+        errors = errors.reshape(self.count, 2, level.height, level.stride)[..., : level.width]
+        without, having = errors.mean((2, 3)).T
+        return torch.from_numpy(having < align.PLANE_GAIN * (without + align.FLOOR))
 
     def _lumas(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> list[Tensor]:
         """The luma of frames at all levels, made of those alone that are new."""
