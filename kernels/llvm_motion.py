@@ -692,6 +692,48 @@ def solve(
     return e
 
 
+def accept(machine: Machine, name: str, gain: float, floor: float) -> Emitter:
+    """A plane, or none where its mean error is no less than a share of that without it."""
+    e = Emitter(
+        machine,
+        name,
+        [
+            ("old", "ptr"),  # [h, S], errors without the plane
+            ("new", "ptr"),
+            ("plane", "ptr"),  # [2, 3]
+            ("width", "i64"),
+            ("height", "i64"),
+            ("stride", "i64"),
+            ("first", "i64"),
+            ("end", "i64"),
+        ],
+    )
+    v, zero = e.vector, "zeroinitializer"
+    basis = _Basis(e, _Vectors(e))
+
+    def at_row(row: str, totals: list[str]) -> list[str]:
+        line = e.mul(row, "%stride")
+
+        def at(x: str, sums: list[str]) -> list[str]:
+            return [
+                e.fadd(total, basis.inside(e.load(e.at(f"%{each}", e.add(line, x))), x))
+                for total, each in zip(sums, ("old", "new"), strict=True)
+            ]
+
+        return e.loop(0, "%stride", machine.lanes, [(v, total) for total in totals], at)
+
+    old, new = (e.sum_lanes(each) for each in e.loop(0, "%height", 1, [(v, zero)] * 2, at_row))
+    pixels = e.op(f"sitofp i64 {e.mul('%width', '%height')} to float")
+    least = e.op(f"fmul float {pixels}, {e.scalar(floor)}")
+    limit = e.op(f"fmul float {e.op(f'fadd float {old}, {least}')}, {e.scalar(gain)}")
+    is_better = e.op(f"fcmp olt float {new}, {limit}")
+    for number in range(6):
+        place = e.at("%plane", number)
+        value = e.op(f"select i1 {is_better}, float {_scalar(e, place)}, float 0.0")
+        e.do(f"store float {value}, ptr {place}, align 4")
+    return e
+
+
 def _scalar(e: Emitter, pointer: str) -> str:
     return e.op(f"load float, ptr {pointer}, align 4")
 

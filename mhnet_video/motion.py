@@ -70,8 +70,11 @@ class Motion:
         self._motion = torch.zeros(self.count, 2, size)
         self._chosen = torch.zeros(self.count, 2, self.levels[0].height * self.levels[0].stride)
         self._moved = torch.zeros(self.count, 3, height, width)
-        self._fit, self._estimate = self._make_fit(), self._make_estimate()
-        self._move, self._given = self._make_move(height, width)
+        self._program = Program(kernels, threads)
+        self._add_fit(self._program)
+        self._add_estimate(self._program)
+        self._given = self._add_move(self._program, height, width)
+        self._program.finish()
 
     # -- the programs
 
@@ -99,9 +102,9 @@ class Motion:
         program.finish()
         return program, shrink
 
-    def _make_fit(self) -> Program:
-        """From the levels of all frames to the motion that the whole picture shares."""
-        program, name = Program(self.kernels, self.threads), self.kernels.name
+    def _add_fit(self, program: Program) -> None:
+        """Add the way from the levels of all frames to the motion that the whole picture shares."""
+        name = self.kernels.name
         for number, level in reversed(list(enumerate(self.levels))):
             clip = min(align.MOST_CLIP, align.CLIP * 2**number)
             fixed, moving = self._fixed[level.start :], self._moving[:, level.start :]
@@ -137,8 +140,13 @@ class Motion:
         self._add_spread(program, 0, common)
         given = [self._fixed, self._moving, self._still, self._still, *common, *self._errors()]
         self._add(program, self.levels[0], name(llvm_motion.errors, align.CLIP), given)
-        program.finish()
-        return program
+        level, errors = self.levels[0], self._errors()
+        program.add(
+            name(llvm_motion.accept, align.PLANE_GAIN, align.FLOOR),
+            [0, 0, 0, level.width, level.height, level.stride],
+            [(0, 1)] * self.count,
+            [dict(enumerate(each)) for each in zip(*errors, self._plane, strict=True)],
+        )
 
     def _errors(self) -> tuple[Tensor, ...]:
         return self._of_each[:, :2].unbind(1)
@@ -148,9 +156,9 @@ class Motion:
         name = self.kernels.name(llvm_motion.spread, 0.5**number)
         self._add(program, self.levels[number], name, [self._plane, *out])
 
-    def _make_estimate(self) -> Program:
-        """From the shared motion to the motion at the finest level."""
-        program, name = Program(self.kernels, self.threads), self.kernels.name
+    def _add_estimate(self, program: Program) -> None:
+        """Add the way from the shared motion to the motion at the finest level."""
+        name = self.kernels.name
         gate = align.GATE_REACH, align.GAIN
         for number, level in reversed(list(enumerate(self.levels))):
             clip = min(align.MOST_CLIP, align.CLIP * 2**number)
@@ -180,8 +188,6 @@ class Motion:
         add(name(llvm_motion.errors, align.CLIP), given)
         given = [first, second, *still, *motion, *chosen]
         add(name(llvm_motion.choose, *gate, align.STILL_SLOPE, align.FLOOR), given)
-        program.finish()
-        return program
 
     def _add(self, program: Program, level: _Level, name: str, maps: Sequence[Tensor]) -> None:
         """Add a step of one resolution.
@@ -251,9 +257,9 @@ class Motion:
             private,
         )
 
-    def _make_move(self, height: int, width: int) -> tuple[Program, NDArray[np.int64]]:
-        """From the motion to moved frames."""
-        program, level = Program(self.kernels, self.threads), self.levels[0]
+    def _add_move(self, program: Program, height: int, width: int) -> NDArray[np.int64]:
+        """Add the way from the motion to moved frames."""
+        level = self.levels[0]
         wide = torch.zeros(self.count, 2, level.height, width)
         rows, columns = _tables(level.height, level.height), _tables(level.width, width)
         given = list(zip(self._chosen.flatten(0, 1), wide.flatten(0, 1), strict=True))
@@ -265,8 +271,7 @@ class Motion:
             cuts * self.count,
             [{3: own[0], 4: own[1]} for own in wide for _ in cuts],
         )
-        program.finish()
-        return program, moves
+        return moves
 
     # -- running
 
@@ -288,9 +293,6 @@ class Motion:
         for room, luma in zip(self._moving, lumas, strict=True):
             room.copy_(luma)
         self._plane.zero_()
-        self._fit.run(pool)
-        self._plane *= self._is_shared()[:, None]
-        self._estimate.run(pool)
         neighbours = [_plain(frame) for index, frame in enumerate(frames) if index != middle]
         # other tensors each time, over the same memory: fresh memory costs as much as the move
         moved = [room.view(room.shape) for room in self._moved]
@@ -300,21 +302,12 @@ class Motion:
             self._given[part, 0], self._given[part, 2] = frame.data_ptr(), room.data_ptr()
         fixed = _plain(frames[middle])
         self._given[:, 1] = fixed.data_ptr()
-        self._move.run(pool)
+        self._program.run(pool)
         moved.insert(middle, frames[middle])
         return [
             frame if frame is frames[middle] else room
             for frame, room in zip(frames, moved, strict=True)
         ]
-
-    def _is_shared(self) -> Tensor:
-        """Of which neighbours the motion of the whole picture explains more than none does."""
-        level = self.levels[0]
-        # by NumPy: PyTorch's threads would spin for a while, on the cores of the kernels' threads
-        errors = self._of_each.numpy()[:, :2, : level.height * level.stride]
-        errors = errors.reshape(self.count, 2, level.height, level.stride)[..., : level.width]
-        without, having = errors.mean((2, 3)).T
-        return torch.from_numpy(having < align.PLANE_GAIN * (without + align.FLOOR))
 
     def _lumas(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> list[Tensor]:
         """The luma of frames at all levels, made of those alone that are new."""
