@@ -492,10 +492,10 @@ class Restorer:
         rows, columns = _working_size(height, width, scale)
         while True:
             try:
-                if self.network.config.align:
-                    window = engine.align(window)
+                # at every try from the window itself: one that is aligned must not be once more
+                seen = engine.align(window) if self.network.config.align else window
                 is_large = rows * columns > engine.max_pixels
-                residual = self._tiled(engine, window) if is_large else engine.residual(window)
+                residual = self._tiled(engine, seen) if is_large else engine.residual(seen)
                 break
             except torch.OutOfMemoryError as error:
                 self._shrink_tiles(engine, rows * columns, error)

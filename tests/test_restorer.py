@@ -454,3 +454,26 @@ def test_tiles_from_the_middle_of_a_clip_on(monkeypatch):
     assert len(restored) == 5 and len(calls) > 6
     for picture, found in zip(pictures, restored, strict=True):
         assert np.abs(found - (picture * 0.75)).max() <= 1
+
+
+def test_a_second_try_aligns_what_was_seen(monkeypatch):
+    """Where the memory runs out behind the alignment: frames that are aligned are not once more."""
+    restorer = Restorer(Spy(align=True), device="cpu")
+    engine = restorer.engine.engine
+    plain, given = engine.align, []
+
+    def align(frames):
+        given.append(list(frames))
+        return plain(frames)
+
+    def residual(frames):
+        if len(given) == 1:
+            raise torch.OutOfMemoryError("no room")
+        return 0 * frames[1]
+
+    monkeypatch.setattr(engine, "align", align)
+    monkeypatch.setattr(engine, "residual", residual)
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (570, 610, 3), dtype=np.uint8) for _ in range(2)]
+    assert len(list(restorer.restore(pictures))) == 2
+    assert all(a is b for a, b in zip(*given[:2], strict=True))
