@@ -132,6 +132,25 @@ class _Squares:
         return found
 
 
+def _each_square(
+    e: Emitter, maps: Sequence[str], reach: int, body: Callable[[list[str], str], None]
+) -> None:
+    """For each vector of the rows: the means of its squares, by maps, and its place in a map."""
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        squares = _Squares(e, maps, row, reach)
+        line = e.mul(row, "%stride")
+
+        def at(x: str, _: list[str]) -> list[str]:
+            body(squares.means(x), e.add(line, x))
+            return []
+
+        e.loop(0, "%stride", e.machine.lanes, [], at)
+        return []
+
+    e.loop("%y0", "%y1", 1, [], at_row)
+
+
 _SIZES = (("spare", "ptr"), ("width", "i64"), ("height", "i64"), ("stride", "i64"))
 _ROWS = (("y0", "i64"), ("y1", "i64"))
 
@@ -287,23 +306,15 @@ def invert(machine: Machine, name: str, reach: int, damping: float) -> Emitter:
     )
     vectors, more, zero = _Vectors(e), e.constant(damping), "zeroinitializer"
 
-    def at_row(row: str, _: list[str]) -> list[str]:
-        squares = _Squares(e, [f"%{each}" for each in products], row, reach)
-        line = e.mul(row, "%stride")
+    def body(means: list[str], place: str) -> None:
+        a, b, c = means
+        a, c = e.fadd(a, more), e.fadd(c, more)
+        scale = vectors.div(e.constant(1.0), vectors.sub(e.fmul(a, c), e.fmul(b, b)))
+        values = (e.fmul(c, scale), vectors.sub(zero, e.fmul(b, scale)), e.fmul(a, scale))
+        for each, value in zip(inverse, values, strict=True):
+            e.store(value, e.at(f"%{each}", place))
 
-        def at(x: str, _: list[str]) -> list[str]:
-            a, b, c = squares.means(x)
-            a, c = e.fadd(a, more), e.fadd(c, more)
-            scale = vectors.div(e.constant(1.0), vectors.sub(e.fmul(a, c), e.fmul(b, b)))
-            values = (e.fmul(c, scale), vectors.sub(zero, e.fmul(b, scale)), e.fmul(a, scale))
-            for each, value in zip(inverse, values, strict=True):
-                e.store(value, e.at(f"%{each}", e.add(line, x)))
-            return []
-
-        e.loop(0, "%stride", machine.lanes, [], at)
-        return []
-
-    e.loop("%y0", "%y1", 1, [], at_row)
+    _each_square(e, [f"%{each}" for each in products], reach, body)
     return e
 
 
@@ -376,24 +387,14 @@ def improve(machine: Machine, name: str, reach: int, stride: float) -> Emitter:
     vectors = _Vectors(e)
     low, high = e.constant(-stride), e.constant(stride)
 
-    def at_row(row: str, _: list[str]) -> list[str]:
-        squares = _Squares(e, ["%slope_x", "%slope_y"], row, reach)
-        line = e.mul(row, "%stride")
+    def body(slope: list[str], place: str) -> None:
+        p, q, r = (e.load(e.at(f"%{each}", place)) for each in "pqr")
+        for axis, (near, far) in (("x", (p, q)), ("y", (q, r))):
+            step = e.fma(near, slope[0], e.fmul(far, slope[1]))
+            here = e.at(f"%motion_{axis}", place)
+            e.store(vectors.sub(e.load(here), vectors.clip(step, low, high)), here)
 
-        def at(x: str, _: list[str]) -> list[str]:
-            slope = squares.means(x)
-            place = e.add(line, x)
-            p, q, r = (e.load(e.at(f"%{each}", place)) for each in "pqr")
-            for axis, (near, far) in (("x", (p, q)), ("y", (q, r))):
-                step = e.fma(near, slope[0], e.fmul(far, slope[1]))
-                here = e.at(f"%motion_{axis}", place)
-                e.store(vectors.sub(e.load(here), vectors.clip(step, low, high)), here)
-            return []
-
-        e.loop(0, "%stride", machine.lanes, [], at)
-        return []
-
-    e.loop("%y0", "%y1", 1, [], at_row)
+    _each_square(e, ["%slope_x", "%slope_y"], reach, body)
     return e
 
 
@@ -402,19 +403,11 @@ def smooth(machine: Machine, name: str, reach: int) -> Emitter:
     names = ("motion_x", "motion_y", "out_x", "out_y")
     e = Emitter(machine, name, [*((each, "ptr") for each in names), *_SIZES, *_ROWS])
 
-    def at_row(row: str, _: list[str]) -> list[str]:
-        squares = _Squares(e, ["%motion_x", "%motion_y"], row, reach)
-        line = e.mul(row, "%stride")
+    def body(means: list[str], place: str) -> None:
+        for axis, value in zip("xy", means, strict=True):
+            e.store(value, e.at(f"%out_{axis}", place))
 
-        def at(x: str, _: list[str]) -> list[str]:
-            for axis, value in zip("xy", squares.means(x), strict=True):
-                e.store(value, e.at(f"%out_{axis}", e.add(line, x)))
-            return []
-
-        e.loop(0, "%stride", machine.lanes, [], at)
-        return []
-
-    e.loop("%y0", "%y1", 1, [], at_row)
+    _each_square(e, ["%motion_x", "%motion_y"], reach, body)
     return e
 
 
@@ -450,24 +443,15 @@ def choose(
     share, least, one = e.constant(gain / slope), e.constant(floor), e.constant(1.0)
     steep = e.constant(-1 / slope)
 
-    def at_row(row: str, _: list[str]) -> list[str]:
-        squares = _Squares(e, ["%old_errors", "%new_errors"], row, reach)
-        line = e.mul(row, "%stride")
+    def body(means: list[str], place: str) -> None:
+        old, new = means
+        ratio = vectors.div(new, e.fadd(old, least))
+        kept = vectors.clip(e.fma(ratio, steep, share), "zeroinitializer", one)
+        for axis in "xy":
+            before, after = (e.load(e.at(f"%{each}_{axis}", place)) for each in ("old", "new"))
+            e.store(vectors.blend(before, after, kept), e.at(f"%out_{axis}", place))
 
-        def at(x: str, _: list[str]) -> list[str]:
-            old, new = squares.means(x)
-            ratio = vectors.div(new, e.fadd(old, least))
-            kept = vectors.clip(e.fma(ratio, steep, share), "zeroinitializer", one)
-            place = e.add(line, x)
-            for axis in "xy":
-                before, after = (e.load(e.at(f"%{each}_{axis}", place)) for each in ("old", "new"))
-                e.store(vectors.blend(before, after, kept), e.at(f"%out_{axis}", place))
-            return []
-
-        e.loop(0, "%stride", machine.lanes, [], at)
-        return []
-
-    e.loop("%y0", "%y1", 1, [], at_row)
+    _each_square(e, ["%old_errors", "%new_errors"], reach, body)
     return e
 
 

@@ -18,7 +18,8 @@ from mhnet_video.kernels.dispatch import use_triton
 EPS = 1e-6
 
 
-def _expect(condition: bool, text: str, *tensors: Tensor | None) -> None:
+def expect(condition: bool, text: str, *tensors: Tensor | None) -> None:
+    """Tell what shapes were expected, and what they are, if they do not fit."""
     if not condition:
         shapes = ", ".join(str(None if each is None else list(each.shape)) for each in tensors)
         raise ValueError(f"expected {text}, got {shapes}")
@@ -65,7 +66,7 @@ def linear(
     Raises:
         ValueError: A shape does not fit.
     """
-    _expect(x.ndim == 4 and x.shape[3] == weight.shape[-1], "x [N, H, W, K], weight", x, weight)
+    expect(x.ndim == 4 and x.shape[3] == weight.shape[-1], "x [N, H, W, K], weight", x, weight)
     if not use_triton(x, weight):
         given = None if bias is None else bias.to(x.dtype)
         gain = None if gain is None else gain.to(x.dtype)
@@ -113,7 +114,7 @@ def halve(
         ValueError: A shape does not fit.
     """
     fits = x.shape[1] % 2 == x.shape[2] % 2 == 0 and weight.shape[1] == 4 * x.shape[3]
-    _expect(fits, "x [N, 2H, 2W, C], weight [M, 4C]", x, weight)
+    expect(fits, "x [N, 2H, 2W, C], weight [M, 4C]", x, weight)
     if not use_triton(x, weight):
         given = None if bias is None else bias.to(x.dtype)
         x = reference.halve(x)
@@ -141,7 +142,7 @@ def double(
         ValueError: A shape does not fit.
     """
     fits = x.shape[3] == weight.shape[1] and weight.shape[0] % 4 == 0
-    _expect(fits, "x [N, H, W, K], weight [4M, K]", x, weight)
+    expect(fits, "x [N, H, W, K], weight [4M, K]", x, weight)
     if not use_triton(x, weight):
         result = reference.double(reference.linear(x, weight, None, False, False, None, [], EPS))
         return _put(result if skip is None else result + skip, out)
@@ -176,7 +177,7 @@ def depthwise(
     Raises:
         ValueError: A shape does not fit.
     """
-    _expect(weight.shape == (9, x.shape[3]), "x [N, H, W, C], weight [9, C]", x, weight)
+    expect(weight.shape == (9, x.shape[3]), "x [N, H, W, C], weight [9, C]", x, weight)
     if not use_triton(x, weight):
         given = None if bias is None else bias.to(x.dtype)
         result = reference.depthwise(x, weight.to(x.dtype), given, gate)
@@ -216,7 +217,7 @@ def conv_to_maps(
         ValueError: A shape does not fit.
     """
     fits = weight.shape[::2] == (9, x.shape[3]) and weight.shape[1] % 2 == 0
-    _expect(fits, "x [N, H, W, K], weight [9, 2M, K]", x, weight)
+    expect(fits, "x [N, H, W, K], weight [9, 2M, K]", x, weight)
     num_outputs = weight.shape[1] // 2
     if out is None:
         out = (x.new_empty(*x.shape[:3], num_outputs), x.new_empty(*x.shape[:3], num_outputs))
@@ -244,7 +245,7 @@ def conv_to_picture(x: Tensor, weight: Tensor, patch: int, *, out: Tensor | None
         ValueError: A shape does not fit.
     """
     fits = weight.shape == (9, 3 * patch * patch, x.shape[3])
-    _expect(fits, "x [N, H, W, K], weight [9, 3 * patch**2, K]", x, weight)
+    expect(fits, "x [N, H, W, K], weight [9, 3 * patch**2, K]", x, weight)
     batch, height, width, _ = x.shape
     if out is None:
         size = (batch, 3, height * patch, width * patch)
@@ -283,7 +284,7 @@ def block_front(
         ValueError: A shape does not fit.
     """
     fits = weight.shape == (9, 2 * x.shape[3], x.shape[3])
-    _expect(fits, "x [N, H, W, C], weight [9, 2C, C]", x, weight)
+    expect(fits, "x [N, H, W, C], weight [9, 2C, C]", x, weight)
     if not use_triton(x, weight):
         kind = x.dtype
         result = reference.block_front(x, weight, tap_bias.to(kind), bias.to(kind), eps)
@@ -331,7 +332,7 @@ def block_front_rows(
     """
     channels = x.shape[3]
     fits = weight.shape == (2 * channels, channels) and taps.shape == (9, 2 * channels)
-    _expect(fits, "x [N, H, W, C], weight [2C, C], taps [9, 2C]", x, weight, taps)
+    expect(fits, "x [N, H, W, C], weight [2C, C], taps [9, 2C]", x, weight, taps)
     if not use_triton(x, weight):
         kind = x.dtype
         wide = reference.linear(x, weight, weight_bias.to(kind), True, False, None, [], eps)
@@ -388,7 +389,7 @@ def block_back(
     """
     channels = x.shape[3]
     fits = gated.shape == x.shape and weights[2].shape == (2 * channels, channels)
-    _expect(fits, "gated and x [N, H, W, C], weight [2C, C]", gated, x, weights[2])
+    expect(fits, "gated and x [N, H, W, C], weight [2C, C]", gated, x, weights[2])
     if not use_triton(gated, x):
         kind = x.dtype
         result = reference.block_back(
@@ -467,7 +468,7 @@ def attention(
         ValueError: The channels cannot be shared among the heads.
     """
     heads = temperature.shape[0]
-    _expect(maps.shape[3] % (3 * heads) == 0, "maps [N, H, W, 3C]", maps, temperature)
+    expect(maps.shape[3] % (3 * heads) == 0, "maps [N, H, W, 3C]", maps, temperature)
     if not use_triton(maps):
         return _put(reference.attention(maps.float(), temperature, gains), out)
     from mhnet_video.kernels.attention_kernel import attention_room, launch_attention
@@ -545,7 +546,7 @@ def fuse(
     times = 1 if low.shape[1] == x.shape[1] else 4
     fits = low_weight.shape == (times * x.shape[3], low.shape[3])
     fits = fits and low.shape[1] * low.shape[2] * times == x.shape[1] * x.shape[2]
-    _expect(fits, "x [N, H, W, C], low [N, H, W, A], weight [C, A]", x, low, low_weight)
+    expect(fits, "x [N, H, W, C], low [N, H, W, A], weight [C, A]", x, low, low_weight)
     if not use_triton(x, low):
         given = (None if each is None else each.to(x.dtype) for each in (shares, scale, shift))
         weight, gain, bias = given
@@ -578,7 +579,7 @@ def shrunken_luma(
     """
     rows, columns = x.shape[1] * patch, x.shape[2] * patch
     fits = x.shape[3] == 3 * frames * patch**2 and not (rows % shrink or columns % shrink)
-    _expect(fits, "x [N, H / patch, W / patch, 3 * frames * patch**2]", x)
+    expect(fits, "x [N, H / patch, W / patch, 3 * frames * patch**2]", x)
     if not use_triton(x):
         return reference.shrunken_luma(x.float(), patch, shrink, luma)
     from mhnet_video.kernels.align_kernel import launch_shrunken_luma
@@ -619,7 +620,7 @@ def move(
     """
     sides = tuple(side * patch // shrink for side in x.shape[1:3])
     size = (len(x), x.shape[3] // (3 * patch**2) - 1, 2, *sides)
-    _expect(motion.shape == size, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion)
+    expect(motion.shape == size, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion)
     if not use_triton(x, motion):
         moved = reference.move(x.float(), motion, patch, shrink, same, unlike)
         return _put(moved.to(x.dtype), out)

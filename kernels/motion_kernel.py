@@ -420,11 +420,12 @@ def _start(
 ) -> None:
     """Run a kernel on BLOCK pixels of each plane at a time."""
     height, width = next(iter(tensors.values())).shape[-2:]
+    given = {name: tensor.contiguous() for name, tensor in tensors.items()}
     start(
         Launch(
             kernel=kernel,
             grid=(triton.cdiv(height * width, _BLOCK), planes),
-            arguments={**tensors, "height": height, "width": width, **numbers},
+            arguments={**given, "height": height, "width": width, **numbers},
             constants={**constants, "BLOCK": _BLOCK},
             num_warps=4,
         )
@@ -434,14 +435,14 @@ def _start(
 def launch_gradients(x: Tensor) -> Tensor:
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = x.new_empty(len(x), 2, *x.shape[1:])
-    _start(gradients_kernel, len(x), {"x_ptr": x.contiguous(), "out_ptr": out}, {})
+    _start(gradients_kernel, len(x), {"x_ptr": x, "out_ptr": out}, {})
     return out
 
 
 def launch_inverse(gradients: Tensor, reach: int, damping: float) -> Tensor:
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = gradients.new_empty(len(gradients), 3, *gradients.shape[2:])
-    tensors = {"gradients_ptr": gradients.contiguous(), "out_ptr": out}
+    tensors = {"gradients_ptr": gradients, "out_ptr": out}
     _start(inverse_kernel, len(out), tensors, {"damping": damping}, REACH=reach)
     return out
 
@@ -452,10 +453,10 @@ def launch_slopes(
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = torch.empty_like(motion, memory_format=torch.contiguous_format)
     tensors = {
-        "fixed_ptr": fixed.contiguous(),
-        "moving_ptr": moving.contiguous(),
-        "motion_ptr": motion.contiguous(),
-        "gradients_ptr": gradients.contiguous(),
+        "fixed_ptr": fixed,
+        "moving_ptr": moving,
+        "motion_ptr": motion,
+        "gradients_ptr": gradients,
         "out_ptr": out,
     }
     batch, count = moving.shape[:2]
@@ -469,9 +470,9 @@ def launch_improved(
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = torch.empty_like(motion, memory_format=torch.contiguous_format)
     tensors = {
-        "motion_ptr": motion.contiguous(),
-        "slopes_ptr": slopes.contiguous(),
-        "inverse_ptr": inverse.contiguous(),
+        "motion_ptr": motion,
+        "slopes_ptr": slopes,
+        "inverse_ptr": inverse,
         "out_ptr": out,
     }
     batch, count = motion.shape[:2]
@@ -484,7 +485,7 @@ def launch_smoothed(motion: Tensor, reach: int) -> Tensor:
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = torch.empty_like(motion, memory_format=torch.contiguous_format)
     planes = motion.shape[0] * motion.shape[1] * 2
-    tensors = {"motion_ptr": motion.contiguous(), "out_ptr": out}
+    tensors = {"motion_ptr": motion, "out_ptr": out}
     _start(smoothed_kernel, planes, tensors, {}, REACH=reach)
     return out
 
@@ -495,10 +496,10 @@ def launch_errors(
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = torch.empty_like(before, memory_format=torch.contiguous_format)
     tensors = {
-        "fixed_ptr": fixed.contiguous(),
-        "moving_ptr": moving.contiguous(),
-        "before_ptr": before.contiguous(),
-        "after_ptr": after.contiguous(),
+        "fixed_ptr": fixed,
+        "moving_ptr": moving,
+        "before_ptr": before,
+        "after_ptr": after,
         "out_ptr": out,
     }
     batch, count = moving.shape[:2]
@@ -518,9 +519,9 @@ def launch_chosen(
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = torch.empty_like(before, memory_format=torch.contiguous_format)
     tensors = {
-        "before_ptr": before.contiguous(),
-        "after_ptr": after.contiguous(),
-        "errors_ptr": errors.contiguous(),
+        "before_ptr": before,
+        "after_ptr": after,
+        "errors_ptr": errors,
         "out_ptr": out,
     }
     planes = before.shape[0] * before.shape[1]
@@ -532,7 +533,7 @@ def launch_chosen(
 def launch_spread(plane: Tensor, height: int, width: int) -> Tensor:
     """Run the kernel on arguments that motion_ops has checked; see there."""
     out = plane.new_empty(*plane.shape[:2], 2, height, width)
-    tensors = {"out_ptr": out, "plane_ptr": plane.contiguous()}
+    tensors = {"out_ptr": out, "plane_ptr": plane}
     _start(spread_kernel, plane.shape[0] * plane.shape[1], tensors, {})
     return out
 
@@ -542,7 +543,7 @@ def launch_moments(gradients: Tensor) -> Tensor:
     batch, _, height, width = gradients.shape
     blocks = triton.cdiv(height * width, _BLOCK)
     sums = gradients.new_empty(batch, blocks, 3, 6)
-    tensors = {"gradients_ptr": gradients.contiguous(), "out_ptr": sums}
+    tensors = {"gradients_ptr": gradients, "out_ptr": sums}
     _start(moments_kernel, batch, tensors, {"blocks": blocks})
     return sums.sum(1) / (height * width)
 
@@ -562,17 +563,16 @@ def launch_fitted(
     batch, count, height, width = moving.shape
     blocks = triton.cdiv(height * width, _BLOCK)
     sums = plane.new_empty(batch, count, blocks, 2, 3)
-    plane = plane.contiguous()
     tensors = {
-        "fixed_ptr": fixed.contiguous(),
-        "moving_ptr": moving.contiguous(),
+        "fixed_ptr": fixed,
+        "moving_ptr": moving,
         "plane_ptr": plane,
-        "gradients_ptr": gradients.contiguous(),
+        "gradients_ptr": gradients,
         "out_ptr": sums,
     }
     numbers = {"count": count, "blocks": blocks, "clip": clip}
     _start(fit_kernel, batch * count, tensors, numbers)
-    out = torch.empty_like(plane)
+    out = torch.empty_like(plane, memory_format=torch.contiguous_format)
     start(
         Launch(
             kernel=solve_kernel,
@@ -580,7 +580,7 @@ def launch_fitted(
             arguments={
                 "moments_ptr": moments.contiguous(),
                 "sums_ptr": sums,
-                "plane_ptr": plane,
+                "plane_ptr": plane.contiguous(),
                 "out_ptr": out,
                 "count": count,
                 "blocks": blocks,

@@ -9,12 +9,7 @@ from torch import Tensor
 
 from mhnet_video.kernels import motion_reference as reference
 from mhnet_video.kernels.dispatch import use_triton
-
-
-def _expect(condition: bool, text: str, *tensors: Tensor) -> None:
-    if not condition:
-        shapes = ", ".join(str(list(each.shape)) for each in tensors)
-        raise ValueError(f"expected {text}, got {shapes}")
+from mhnet_video.kernels.map_ops import expect
 
 
 def gradients(x: Tensor) -> Tensor:
@@ -29,7 +24,7 @@ def gradients(x: Tensor) -> Tensor:
     Raises:
         ValueError: The shape does not fit.
     """
-    _expect(x.ndim == 3, "x [N, h, w]", x)
+    expect(x.ndim == 3, "x [N, h, w]", x)
     if not use_triton(x):
         return reference.gradients(x)
     from mhnet_video.kernels.motion_kernel import launch_gradients
@@ -51,7 +46,7 @@ def inverse(gradients: Tensor, reach: int, damping: float) -> Tensor:
     Raises:
         ValueError: The shape does not fit.
     """
-    _expect(gradients.ndim == 4 and gradients.shape[1] == 2, "gradients [N, 2, h, w]", gradients)
+    expect(gradients.ndim == 4 and gradients.shape[1] == 2, "gradients [N, 2, h, w]", gradients)
     if not use_triton(gradients):
         return reference.inverse(gradients, reach, damping)
     from mhnet_video.kernels.motion_kernel import launch_inverse
@@ -76,7 +71,7 @@ def slopes(fixed: Tensor, moving: Tensor, motion: Tensor, gradients: Tensor, cli
         ValueError: A shape does not fit.
     """
     _check(fixed, moving, motion)
-    _expect(
+    expect(
         gradients.shape == (len(fixed), 2, *fixed.shape[1:]), "gradients [N, 2, h, w]", gradients
     )
     if not use_triton(fixed, moving, motion, gradients):
@@ -104,9 +99,7 @@ def improved(motion: Tensor, slopes: Tensor, inverse: Tensor, reach: int, stride
     """
     fits = motion.ndim == 5 and slopes.shape == motion.shape
     fits &= inverse.shape == (len(motion), 3, *motion.shape[3:])
-    _expect(
-        fits, "motion and slopes [N, K, 2, h, w], inverse [N, 3, h, w]", motion, slopes, inverse
-    )
+    expect(fits, "motion and slopes [N, K, 2, h, w], inverse [N, 3, h, w]", motion, slopes, inverse)
     if not use_triton(motion, slopes, inverse):
         return reference.improved(motion, slopes, inverse, reach, stride)
     from mhnet_video.kernels.motion_kernel import launch_improved
@@ -124,7 +117,7 @@ def smoothed(motion: Tensor, reach: int) -> Tensor:
     Raises:
         ValueError: The shape does not fit.
     """
-    _expect(motion.ndim == 5 and motion.shape[2] == 2, "motion [N, K, 2, h, w]", motion)
+    expect(motion.ndim == 5 and motion.shape[2] == 2, "motion [N, K, 2, h, w]", motion)
     if not use_triton(motion):
         return reference.smoothed(motion, reach)
     from mhnet_video.kernels.motion_kernel import launch_smoothed
@@ -187,7 +180,7 @@ def chosen(
         ValueError: A shape does not fit.
     """
     fits = before.ndim == 5 and before.shape == after.shape == errors.shape
-    _expect(fits, "both motions and errors [N, K, 2, h, w]", before, after, errors)
+    expect(fits, "both motions and errors [N, K, 2, h, w]", before, after, errors)
     if not use_triton(before, after, errors):
         return reference.chosen(before, after, errors, reach, gain, slope, floor)
     from mhnet_video.kernels.motion_kernel import launch_chosen
@@ -211,7 +204,7 @@ def spread(plane: Tensor, height: int, width: int) -> Tensor:
     Raises:
         ValueError: The shape does not fit.
     """
-    _expect(plane.ndim == 4 and plane.shape[2:] == (2, 3), "plane [N, K, 2, 3]", plane)
+    expect(plane.ndim == 4 and plane.shape[2:] == (2, 3), "plane [N, K, 2, 3]", plane)
     if not use_triton(plane):
         return reference.spread(plane, height, width)
     from mhnet_video.kernels.motion_kernel import launch_spread
@@ -231,7 +224,7 @@ def moments(gradients: Tensor) -> Tensor:
     Raises:
         ValueError: The shape does not fit.
     """
-    _expect(gradients.ndim == 4 and gradients.shape[1] == 2, "gradients [N, 2, h, w]", gradients)
+    expect(gradients.ndim == 4 and gradients.shape[1] == 2, "gradients [N, 2, h, w]", gradients)
     if not use_triton(gradients):
         return reference.moments(gradients)
     from mhnet_video.kernels.motion_kernel import launch_moments
@@ -272,7 +265,7 @@ def fitted(
     fits = plane.shape == (*moving.shape[:2], 2, 3) and moments.shape == (len(fixed), 3, 6)
     fits &= gradients.shape == (len(fixed), 2, *fixed.shape[1:]) and terms in (1, 3)
     text = "plane [N, K, 2, 3], gradients [N, 2, h, w], moments [N, 3, 6]"
-    _expect(fits, text, plane, gradients, moments)
+    expect(fits, text, plane, gradients, moments)
     given = (fixed, moving, plane, gradients, moments)
     if not use_triton(*given):
         return reference.fitted(*given, clip, terms, damping, stride)
@@ -285,4 +278,4 @@ def _check(fixed: Tensor, moving: Tensor, motion: Tensor) -> None:
     fits = moving.ndim == 4 and moving[:, 0].shape == fixed.shape
     fits &= motion.shape == (*moving.shape[:2], 2, *moving.shape[2:])
     text = "fixed [N, h, w], moving [N, K, h, w], motion [N, K, 2, h, w]"
-    _expect(fits, text, fixed, moving, motion)
+    expect(fits, text, fixed, moving, motion)

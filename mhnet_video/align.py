@@ -69,14 +69,7 @@ def align(window: Tensor) -> Tensor:
     Returns:
         A window of that shape, float32, its middle frames as they were.
     """
-    half = window.shape[1] // 2
-    if half == 0:
-        return window.float()
-    aligned = []
-    for frames in window.float().unbind():
-        moved = align_to(frames[half], torch.cat([frames[:half], frames[half + 1 :]]))
-        aligned.append(torch.cat([moved[:half], frames[half : half + 1], moved[half:]]))
-    return torch.stack(aligned)
+    return torch.stack([torch.stack(align_frames(list(frames))) for frames in window.float()])
 
 
 @torch.inference_mode()
@@ -110,25 +103,20 @@ def align_frames(frames: Sequence[Tensor]) -> list[Tensor]:
     middle = frames[len(frames) // 2]
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError("expected frames of one size")
-    # one after the other: large pictures take much memory
-    return [frame if frame is middle else align_to(middle, frame[None])[0] for frame in frames]
-
-
-def align_to(middle: Tensor, neighbours: Tensor) -> Tensor:
-    """Move neighbours to where another frame shows the same things.
-
-    Args:
-        middle: `[3, H, W]` float32, RGB in [0, 1].
-        neighbours: `[K, 3, H, W]`, likewise.
-
-    Returns:
-        `[K, 3, H, W]`.
-    """
-    motion = estimate(shrunken_luma(middle[None]), shrunken_luma(neighbours)[None])[0]
-    moved = move(neighbours, SHRINK * motion)
-    unlike = (neighbours - middle).abs().amax(1, keepdim=True)
-    share = ((unlike - SAME) / (UNLIKE - SAME)).clamp(0, 1)
-    return neighbours + share * (moved - neighbours)
+    moving = [index for index, frame in enumerate(frames) if frame is not middle]
+    aligned = list(frames)
+    if not moving:
+        return aligned
+    lumas = torch.cat([shrunken_luma(frames[index][None]) for index in moving])
+    motion = estimate(shrunken_luma(middle[None]), lumas[None])[0]
+    # the move one after the other: large pictures take much memory
+    for index, each in zip(moving, motion, strict=True):
+        frame = frames[index]
+        moved = move(frame[None], SHRINK * each[None])[0]
+        unlike = (frame - middle).abs().amax(0)
+        share = ((unlike - SAME) / (UNLIKE - SAME)).clamp(0, 1)
+        aligned[index] = frame + share * (moved - frame)
+    return aligned
 
 
 def shrunken_luma(pictures: Tensor) -> Tensor:

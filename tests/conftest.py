@@ -4,6 +4,7 @@ import faulthandler
 import os
 import random
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 # Before the first import of torch. Its threads spin while they wait for one that has lost its core
@@ -97,6 +98,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def device() -> torch.device:
     return torch.device(DEVICE)
+
+
+@pytest.fixture
+def kernels_run(device):
+    """Triton's kernels run, by its interpreter where there is no GPU."""
+    from mhnet_video.kernels import dispatch
+
+    with nullcontext() if device.type == "cuda" else dispatch.on_cpu():
+        yield
 
 
 @pytest.fixture(autouse=True)

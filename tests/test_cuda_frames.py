@@ -10,19 +10,10 @@ import torch.nn.functional as F
 from mhnet_video.color import add_residual, to_rgb
 from mhnet_video.cuda_frames import NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import Frame
-from mhnet_video.kernels import dispatch
 from mhnet_video.pixels import layout_of
 
 pytest.importorskip("triton")
-
-
-@pytest.fixture(autouse=True)
-def kernels_run(device):
-    if device.type == "cuda":
-        yield
-    else:
-        with dispatch.on_cpu():
-            yield
+pytestmark = pytest.mark.usefixtures("kernels_run")
 
 
 def make_frame(name, height, width, **options):

@@ -12,6 +12,7 @@ from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.kernels import map_reference as reference
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.usefixtures("kernels_run")
 
 TOLERANCE = {
     torch.float32: (2e-5, 2e-5),
@@ -26,15 +27,6 @@ SHAPES = [
     pytest.param((1, 11, 13, 20), id="primes, two blocks of pixels"),
     pytest.param((1, 1, 1, 4), id="one pixel"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def kernels_run(device):
-    if device.type == "cuda":
-        yield
-    else:
-        with dispatch.on_cpu():
-            yield
 
 
 def rand(*shape, kind=torch.float32, device="cpu", std=1.0):

@@ -12,18 +12,10 @@ from mhnet_video.kernels import dispatch, map_reference, motion_ops
 from mhnet_video.kernels import motion_reference as reference
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.usefixtures("kernels_run")
 
 # pictures, neighbours, height, width
 SHAPES = [(1, 2, 9, 17), (2, 4, 5, 30), (1, 1, 1, 1)]
-
-
-@pytest.fixture(autouse=True)
-def kernels_run(device):
-    if device.type == "cuda":
-        yield
-    else:
-        with dispatch.on_cpu():
-            yield
 
 
 def drawn(shape, device):
