@@ -13,16 +13,9 @@ import torch
 from torch import Tensor
 
 from mhnet_video.kernels import map_reference as reference
-from mhnet_video.kernels.dispatch import use_triton
+from mhnet_video.kernels.dispatch import expect, use_triton
 
 EPS = 1e-6
-
-
-def expect(condition: bool, text: str, *tensors: Tensor | None) -> None:
-    """Tell what shapes were expected, and what they are, if they do not fit."""
-    if not condition:
-        shapes = ", ".join(str(None if each is None else list(each.shape)) for each in tensors)
-        raise ValueError(f"expected {text}, got {shapes}")
 
 
 def _put(result: Tensor, out: Tensor | None) -> Tensor:

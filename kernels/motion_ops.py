@@ -8,8 +8,7 @@ pixel in the middle, and the picture's edge repeated beyond the picture. See ali
 from torch import Tensor
 
 from mhnet_video.kernels import motion_reference as reference
-from mhnet_video.kernels.dispatch import use_triton
-from mhnet_video.kernels.map_ops import expect
+from mhnet_video.kernels.dispatch import expect, use_triton
 
 
 def gradients(x: Tensor) -> Tensor:
