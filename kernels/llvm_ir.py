@@ -225,6 +225,28 @@ class Emitter:
         self.do(f"br label %{after}")
         self.begin(after)
 
+    def either(
+        self,
+        condition: str,
+        kind: str,
+        then: Callable[[], Sequence[str]],
+        otherwise: Callable[[], Sequence[str]],
+    ) -> list[str]:
+        """Values of one kind that are made in one way if the condition holds, else in another."""
+        inside, outside, after = self.label("then"), self.label("else"), self.label("after")
+        self.do(f"br i1 {condition}, label %{inside}, label %{outside}")
+        ways = []
+        for label, body in ((inside, then), (outside, otherwise)):
+            self.begin(label)
+            values = body()
+            ways.append([(value, self._block) for value in values])
+            self.do(f"br label %{after}")
+        self.begin(after)
+        return [
+            self.op(f"phi {kind} [{a}, %{a_from}], [{b}, %{b_from}]")
+            for (a, a_from), (b, b_from) in zip(*ways, strict=True)
+        ]
+
     def store_when(self, condition: str, value: str, pointer: str) -> None:
         """Store a vector of elements if the condition holds."""
         self.when(condition, lambda: self.store_elements(value, pointer))

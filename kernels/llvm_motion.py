@@ -318,40 +318,98 @@ def invert(machine: Machine, name: str, reach: int, damping: float) -> Emitter:
     return e
 
 
-def _sampled(
-    e: Emitter, vectors: _Vectors, row: str, x: str, motion: Sequence[str], last: tuple[str, str]
-) -> str:
-    """What a map shows where a motion leads from a vector of pixels, bilinearly.
+class _Sources:
+    """Where a motion leads from a vector of pixels, and what maps show there, bilinearly.
+
+    Most vectors of pixels come from places that lie side by side: these are loaded, not gathered.
 
     Args:
         e: Where to write it.
-        vectors: Its helper.
         row: The pixels' row.
         x: Their first column.
         motion: To the right and down.
         last: The last column and row in all lanes, float32.
+        stride: Elements from a row of the maps to the next.
+        first_end: From which column on vectors are gathered, where what lies beyond the last row
+            is no memory of the map's.
     """
-    zero = "zeroinitializer"
-    from_x = vectors.clip(e.fadd(vectors.columns(x), motion[0]), zero, last[0])
-    from_y = vectors.clip(e.fadd(vectors.scalar_number(row), motion[1]), zero, last[1])
-    left, top = vectors.whole(from_x), vectors.whole(from_y)
-    across = vectors.sub(from_x, vectors.number(left))
-    down = vectors.sub(from_y, vectors.number(top))
-    one = e.constant(1.0)
-    right, below = (
-        vectors.whole(vectors.least(e.fadd(vectors.number(place), one), end))
-        for place, end in ((left, last[0]), (top, last[1]))
-    )
-    stride = vectors.integers("%stride")
-    lines = [e.op(f"mul {e.elements} {each}, {stride}") for each in (top, below)]
-    corners = [
-        e.gather("%moving", e.op(f"add {e.elements} {line}, {column}"))
-        for line in lines
-        for column in (left, right)
-    ]
-    above = vectors.blend(corners[0], corners[1], across)
-    under = vectors.blend(corners[2], corners[3], across)
-    return vectors.blend(above, under, down)
+
+    def __init__(
+        self,
+        e: Emitter,
+        row: str,
+        x: str,
+        motion: Sequence[str],
+        last: tuple[str, str],
+        stride: str = "%stride",
+        first_end: str = "",
+    ) -> None:
+        self._e, self._vectors, self._last, self._stride = e, _Vectors(e), last, stride
+        lanes, vectors, zero = e.machine.lanes, self._vectors, "zeroinitializer"
+        from_x = vectors.clip(e.fadd(vectors.columns(x), motion[0]), zero, last[0])
+        from_y = vectors.clip(e.fadd(vectors.scalar_number(row), motion[1]), zero, last[1])
+        self._left, self._top = vectors.whole(from_x), vectors.whole(from_y)
+        self._across = vectors.sub(from_x, vectors.number(self._left))
+        self._down = vectors.sub(from_y, vectors.number(self._top))
+        ramp = "<" + ", ".join(f"i32 {lane}" for lane in range(lanes)) + ">"
+        offsets = e.op(f"sub {e.elements} {self._left}, {ramp}")
+        # a column beyond the last one may be loaded, and counts nothing
+        are_alike, firsts = [], []
+        for each in (offsets, self._top):
+            first = e.op(f"extractelement {e.elements} {each}, i32 0")
+            alike = e.op(f"icmp eq {e.elements} {each}, {e.splat(first, 'i32')}")
+            mask = [(f"<{lanes} x i1>", alike)]
+            are_alike.append(e.call("i1", f"llvm.vector.reduce.and.v{lanes}i1", mask))
+            firsts.append(e.op(f"sext i32 {first} to i64"))
+        self._side_by_side = e.op(f"and i1 {are_alike[0]}, {are_alike[1]}")
+        self._begin, self._row = firsts
+        if first_end:
+            is_inside = e.op(f"icmp slt i64 {self._begin}, {first_end}")
+            self._side_by_side = e.op(f"and i1 {self._side_by_side}, {is_inside}")
+
+    def values(self, maps: Sequence[str], height: str = "%height") -> list[str]:
+        """What maps show, each a vector."""
+        e, vectors = self._e, self._vectors
+
+        def load() -> list[str]:
+            next_row = _clamped(e, e.add(self._row, 1), e.add(height, -1))
+            places = [
+                e.add(e.mul(each, self._stride), self._begin) for each in (self._row, next_row)
+            ]
+            return [
+                self._between(
+                    [e.load(e.at(x, e.add(place, step))) for place in places for step in (0, 1)]
+                )
+                for x in maps
+            ]
+
+        def gather() -> list[str]:
+            one = e.constant(1.0)
+            right, below = (
+                vectors.whole(vectors.least(e.fadd(vectors.number(place), one), end))
+                for place, end in zip((self._left, self._top), self._last, strict=True)
+            )
+            stride = vectors.integers(self._stride)
+            lines = [e.op(f"mul {e.elements} {each}, {stride}") for each in (self._top, below)]
+            corners = [
+                e.op(f"add {e.elements} {line}, {column}")
+                for line in lines
+                for column in (self._left, right)
+            ]
+            return [self._between([e.gather(x, corner) for corner in corners]) for x in maps]
+
+        return e.either(self._side_by_side, e.vector, load, gather)
+
+    def _between(self, corners: Sequence[str]) -> str:
+        vectors = self._vectors
+        above = vectors.blend(corners[0], corners[1], self._across)
+        under = vectors.blend(corners[2], corners[3], self._across)
+        return vectors.blend(above, under, self._down)
+
+
+def _sampled(e: Emitter, row: str, x: str, motion: Sequence[str], last: tuple[str, str]) -> str:
+    """What the neighbour shows where a motion leads from a vector of pixels."""
+    return _Sources(e, row, x, motion, last).values(["%moving"])[0]
 
 
 def _edges(e: Emitter, vectors: _Vectors) -> tuple[str, str]:
@@ -370,7 +428,7 @@ def slopes(machine: Machine, name: str, clip: float) -> Emitter:
 
     def body(row: str, x: str, place: str) -> None:
         motion = [e.load(e.at(f"%motion_{axis}", place)) for axis in "xy"]
-        value = _sampled(e, vectors, row, x, motion, last)
+        value = _sampled(e, row, x, motion, last)
         error = vectors.clip(vectors.sub(value, e.load(e.at("%fixed", place))), low, high)
         for axis, side in (("x", "right"), ("y", "down")):
             product = e.fmul(error, e.load(e.at(f"%{side}", place)))
@@ -424,7 +482,7 @@ def errors(machine: Machine, name: str, clip: float) -> Emitter:
         fixed = e.load(e.at("%fixed", place))
         for which in ("old", "new"):
             motion = [e.load(e.at(f"%{which}_{axis}", place)) for axis in "xy"]
-            value = _sampled(e, vectors, row, x, motion, last)
+            value = _sampled(e, row, x, motion, last)
             error = vectors.size(vectors.sub(value, fixed))
             e.store(vectors.least(error, high), e.at(f"%out_{which}", place))
 
@@ -572,7 +630,7 @@ def fit(machine: Machine, name: str, clip: float) -> Emitter:
         def at(x: str, sums: list[str]) -> list[str]:
             column, place = basis.column(x), e.add(line, x)
             motion = [e.fma(plane[3 * axis + 1], column, starts[axis]) for axis in (0, 1)]
-            value = _sampled(e, vectors, row, x, motion, last)
+            value = _sampled(e, row, x, motion, last)
             error = vectors.clip(vectors.sub(value, e.load(e.at("%fixed", place))), low, high)
             found = []
             for axis, side in enumerate(("right", "down")):
@@ -807,118 +865,174 @@ def enlarge(machine: Machine, name: str, factor: float) -> Emitter:
     return e
 
 
-def move(machine: Machine, name: str, same: float, unlike: float) -> Emitter:
-    """Rows y0 to y1 of a picture, sampled where a motion says, but for still pixels.
+def move(machine: Machine, name: str, same: float, unlike: float, shrink: int) -> Emitter:
+    """Rows y0 to y1 of a picture, sampled where a motion says, but for still pixels."""
+    e = Emitter(
+        machine,
+        name,
+        [*_MOVED, ("out", "ptr"), *_MOVE_SIZES, *_ROWS],  # out [3, H, W]
+    )
+    picture = e.mul("%height", "%width")
 
-    Most vectors of pixels come from places that lie side by side: these are loaded, not gathered.
-    """
+    def at(moving: "_Moving", row: str, x: str) -> None:
+        place = e.add(e.mul(row, "%width"), x)
+        for color, value in enumerate(moving.colors(x)):
+            e.store(value, e.at("%out", e.add(e.mul(picture, color), place)))
+
+    _each_moved(e, same, unlike, shrink, machine.lanes, at)
+    return e
+
+
+def move_folded(machine: Machine, name: str, same: float, unlike: float, shrink: int) -> Emitter:
+    """The same, written as `llvm_images.fold` writes pictures at patch 2."""
     e = Emitter(
         machine,
         name,
         [
-            ("x", "ptr"),  # [3, H, W]
-            ("fixed", "ptr"),  # [3, H, W], the middle frame
-            ("out", "ptr"),  # [3, H, W]
-            ("motion_x", "ptr"),  # [h, W], of some rows, in pixels of the picture
-            ("motion_y", "ptr"),
-            ("rows", "ptr"),  # [2, H] int32: the one before and the one behind
-            ("row_shares", "ptr"),  # [H] float32
-            ("height", "i64"),  # H
-            ("width", "i64"),  # W, at least L
+            *_MOVED,
+            ("out", "ptr"),  # the picture's first plane, at its first row
+            *_MOVE_SIZES,
+            ("plane", "i64"),  # elements of a row of a plane
+            ("planes_row", "i64"),  # elements of a row of all planes
             *_ROWS,
         ],
     )
     lanes = machine.lanes
-    vectors, one = _Vectors(e), e.constant(1.0)
-    steep, start_of = e.constant(1 / (unlike - same)), e.constant(-same / (unlike - same))
-    last = _edges(e, vectors)
-    picture = e.mul("%height", "%width")
-    last_start = e.add("%width", -lanes)
-    ramp = "<" + ", ".join(f"i32 {lane}" for lane in range(lanes)) + ">"
-    wide = vectors.integers("%width")
+    each = 1 if machine.bfloat16 else 2  # planes of a row of pixels
 
-    def equal(x: str, first: str) -> str:
-        """Whether all lanes are like the first."""
-        same = e.op(f"icmp eq {e.elements} {x}, {e.splat(first, 'i32')}")
-        return e.call("i1", f"llvm.vector.reduce.and.v{lanes}i1", [(f"<{lanes} x i1>", same)])
+    def at(moving: "_Moving", row: str, x: str) -> None:
+        above, below = e.op(f"lshr i64 {row}, 1"), e.op(f"and i64 {row}, 1")
+        place = e.add(e.mul(e.add(above, 1), "%planes_row"), lanes)
+        place = e.add(place, e.op(f"lshr i64 {x}, 1"))
+        place = e.add(place, e.mul(e.mul("%plane", each), below))
+        pairs = zip(moving.colors(x), moving.colors(e.add(x, lanes)), strict=True)
+        for color, (first, second) in enumerate(pairs):
+            there = e.at("%out", e.add(place, e.mul("%plane", 2 * each * color)))
+            if machine.bfloat16:
+                e.store_elements(e.pack_neighbours(first, second), there)
+                continue
+            for dx, value in enumerate(e.deinterleave(first, second, "float")):
+                e.store(value, e.at(there, e.mul("%plane", dx)))
 
-    def at_row(row: str, _: list[str]) -> list[str]:
+    _each_moved(e, same, unlike, shrink, 2 * lanes, at)
+    return e
+
+
+_MOVED = (
+    ("x", "ptr"),  # [3, H, W]
+    ("fixed", "ptr"),  # [3, H, W], the middle frame
+    ("motion_x", "ptr"),  # [h, S], in pixels of h and w
+    ("motion_y", "ptr"),
+    ("spare", "ptr"),  # two spare rows
+)
+_MOVE_SIZES = (
+    ("rows", "ptr"),  # [2, H] int32: the one before and the one behind
+    ("row_shares", "ptr"),  # [H] float32: how much of the one behind
+    ("height", "i64"),  # H
+    ("width", "i64"),  # W, a multiple of L and of the side of the squares
+    ("stride", "i64"),  # S
+)
+
+
+class _Moving:
+    """What is moved of a row.
+
+    Args:
+        e: Where to write it.
+        row: The row.
+        limits: See align.SAME and align.UNLIKE.
+        shrink: Pixels of a side of the squares that have a motion.
+        last: The last column and row in all lanes.
+    """
+
+    def __init__(
+        self, e: Emitter, row: str, limits: tuple[float, float], shrink: int, last: tuple[str, str]
+    ) -> None:
+        self._e, self._row, self._limits = e, row, limits
+        self._shrink, self._last = shrink, last
+        length = e.add("%stride", 2 * PAD)
+        self._spares = [e.at("%spare", PAD), e.at("%spare", e.add(length, PAD))]
+        vectors = _Vectors(e)
         lines = []
         for table in (0, 1):
             place = e.at("%rows", e.add(e.mul("%height", table), row))
             number = e.op(f"sext i32 {e.op(f'load i32, ptr {place}, align 4')} to i64")
-            lines.append(e.mul(number, "%width"))
-        share = e.broadcast(e.at("%row_shares", row))
-        here_y = vectors.scalar_number(row)
+            lines.append(e.mul(number, "%stride"))
+        share, factor = e.broadcast(e.at("%row_shares", row)), e.constant(float(shrink))
 
-        def at(start: str, _: list[str]) -> list[str]:
-            x = e.call("i64", "llvm.smin.i64", [("i64", start), ("i64", last_start)])
-            motion = []
-            for axis in "xy":
+        def between(x: str, _: list[str]) -> list[str]:
+            for axis, spare in zip("xy", self._spares, strict=True):
                 above, below = (e.load(e.at(f"%motion_{axis}", e.add(line, x))) for line in lines)
-                motion.append(vectors.blend(above, below, share))
-            zero = "zeroinitializer"
-            from_x = vectors.clip(e.fadd(vectors.columns(x), motion[0]), zero, last[0])
-            from_y = vectors.clip(e.fadd(here_y, motion[1]), zero, last[1])
-            left, top = vectors.whole(from_x), vectors.whole(from_y)
-            across = vectors.sub(from_x, vectors.number(left))
-            down = vectors.sub(from_y, vectors.number(top))
-            to = e.add(e.mul(row, "%width"), x)
-            here = [e.load(e.at("%x", e.add(e.mul(picture, color), to))) for color in range(3)]
-            unlikeness = zero
-            for color, value in enumerate(here):
-                shown = e.load(e.at("%fixed", e.add(e.mul(picture, color), to)))
-                unlikeness = vectors.most(unlikeness, vectors.size(vectors.sub(value, shown)))
-            kept = vectors.clip(e.fma(unlikeness, steep, start_of), zero, one)
-            offsets = e.op(f"sub {e.elements} {left}, {ramp}")
-            firsts = [e.op(f"extractelement {e.elements} {each}, i32 0") for each in (offsets, top)]
-            begin, begin_row = (e.op(f"sext i32 {first} to i64") for first in firsts)
-            same = [equal(offsets, firsts[0]), equal(top, firsts[1])]
-            fits = e.op(f"icmp slt i64 {begin}, {last_start}")
-            side_by_side = e.op(f"and i1 {same[0]}, {same[1]}")
-            side_by_side = e.op(f"and i1 {side_by_side}, {fits}")
-
-            def give(color: int, corners: Sequence[str]) -> None:
-                above = vectors.blend(corners[0], corners[1], across)
-                under = vectors.blend(corners[2], corners[3], across)
-                place = e.at("%out", e.add(e.mul(picture, color), to))
-                there = vectors.blend(above, under, down)
-                e.store(vectors.blend(here[color], there, kept), place)
-
-            def load() -> None:
-                next_row = _clamped(e, e.add(begin_row, 1), e.add("%height", -1))
-                places = [e.add(e.mul(each, "%width"), begin) for each in (begin_row, next_row)]
-                for color in range(3):
-                    plane = e.mul(picture, color)
-                    corners = [
-                        e.load(e.at("%x", e.add(plane, e.add(place, step))))
-                        for place in places
-                        for step in (0, 1)
-                    ]
-                    give(color, corners)
-
-            def gather() -> None:
-                right, below = (
-                    vectors.whole(vectors.least(e.fadd(vectors.number(place), one), end))
-                    for place, end in ((left, last[0]), (top, last[1]))
-                )
-                starts = [e.op(f"mul {e.elements} {each}, {wide}") for each in (top, below)]
-                corners = [
-                    e.op(f"add {e.elements} {each}, {column}")
-                    for each in starts
-                    for column in (left, right)
-                ]
-                for color in range(3):
-                    plane = e.at("%x", e.mul(picture, color))
-                    give(color, [e.gather(plane, corner) for corner in corners])
-
-            apart = e.op(f"xor i1 {side_by_side}, true")
-            e.when(side_by_side, load)
-            e.when(apart, gather)
+                value = e.fmul(vectors.blend(above, below, share), factor)
+                e.store(value, e.at(spare, x))
             return []
 
-        e.loop(0, "%width", lanes, [], at)
+        e.loop(0, "%stride", e.machine.lanes, [], between)
+        # beyond the edges as at the edges
+        end = e.op(f"sdiv i64 %width, {shrink}")
+        for spare in self._spares:
+            for to, of in (("-1", "0"), (end, e.add(end, -1))):
+                value = e.op(f"load i32, ptr {e.at(spare, of)}, align 4")
+                e.do(f"store i32 {value}, ptr {e.at(spare, to)}, align 4")
+
+    def _motion(self, x: str) -> list[str]:
+        """The motion of a vector of pixels, between those of the squares around them."""
+        e, lanes = self._e, self._e.machine.lanes
+        first = e.add(e.op(f"sdiv i64 {x}, {self._shrink}"), -1)
+        places = [(lane + 0.5) / self._shrink + 0.5 for lane in range(lanes)]
+        before = [int(place) for place in places]
+        shares = [place - number for place, number in zip(places, before, strict=True)]
+        share = "<" + ", ".join(f"float {e.scalar(each)}" for each in shares) + ">"
+        found = []
+        for spare in self._spares:
+            squares = e.load(e.at(spare, first))
+            left, right = (
+                e.shuffle(squares, squares, [number + step for number in before], "float")
+                for step in (0, 1)
+            )
+            found.append(_Vectors(e).blend(left, right, share))
+        return found
+
+    def colors(self, x: str) -> list[str]:
+        """A vector of pixels, moved."""
+        e, vectors = self._e, _Vectors(self._e)
+        picture = e.mul("%height", "%width")
+        place = e.add(e.mul(self._row, "%width"), x)
+        first_end = e.add("%width", -e.machine.lanes)
+        given = self._row, x, self._motion(x), self._last
+        sources = _Sources(e, *given, stride="%width", first_end=first_end)
+        planes = [e.mul(picture, color) for color in range(3)]
+        here = [e.load(e.at("%x", e.add(plane, place))) for plane in planes]
+        unlikeness = zero = "zeroinitializer"
+        for value, plane in zip(here, planes, strict=True):
+            shown = e.load(e.at("%fixed", e.add(plane, place)))
+            unlikeness = vectors.most(unlikeness, vectors.size(vectors.sub(value, shown)))
+        same, unlike = self._limits
+        slope, start = e.constant(1 / (unlike - same)), e.constant(-same / (unlike - same))
+        kept = vectors.clip(e.fma(unlikeness, slope, start), zero, e.constant(1.0))
+        there = sources.values([e.at("%x", plane) for plane in planes])
+        return [vectors.blend(a, b, kept) for a, b in zip(here, there, strict=True)]
+
+
+def _each_moved(
+    e: Emitter,
+    same: float,
+    unlike: float,
+    shrink: int,
+    step: int,
+    body: Callable[[_Moving, str, str], None],
+) -> None:
+    """For each so many pixels of the rows: what is moved of the row, the row and the column."""
+    last = _edges(e, _Vectors(e))
+
+    def at_row(row: str, _: list[str]) -> list[str]:
+        moving = _Moving(e, row, (same, unlike), shrink, last)
+
+        def at(x: str, _: list[str]) -> list[str]:
+            body(moving, row, x)
+            return []
+
+        e.loop(0, "%width", step, [], at)
         return []
 
     e.loop("%y0", "%y1", 1, [], at_row)
-    return e

@@ -408,6 +408,14 @@ class TritonEngine:
         """Move the neighbours to where the middle frame shows the same things."""
         return align_frames(frames)
 
+    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32.
+
+        Raises:
+            torch.OutOfMemoryError: The buffers do not fit.
+        """
+        return self.residual(self.align(frames))
+
     @torch.inference_mode()
     def residuals(self, window: Tensor) -> Tensor:
         """What is to be added to the middle pictures, as `MHNet.residual` gives it.

@@ -35,6 +35,9 @@ than in others: a network trained on pictures that are rainy all over takes a fr
 for dry, and leaves the rain in the other."""
 TURNED_SHARE = 0.2
 """Windows turned by a quarter."""
+TEXT_SHARE = 0.08
+"""Windows with letters that a recorder burnt in: they stand still before a scene that moves, are as
+thin and as bright as streaks, and are to stay."""
 DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.24
 """Windows without rain, of those with several frames and of the others: before a fixed camera a dry
 road stands still, and its markings must not pass for streaks of a picture."""
@@ -102,6 +105,9 @@ class Window(NamedTuple):
     seed: int
     copied: int | None
     """Index of the frame that is to be a copy of the middle one, its rain too; None for none."""
+    text: Tensor | None = None
+    """What is burnt into every frame, rainy and clean: `[4, crop, crop]`, RGB and opacity in
+    [0, 1]; None for nothing."""
 
 
 Sample = tuple[Window, ...]
@@ -167,7 +173,34 @@ class _Windows:
         # upright ones, which must not pass for streaks
         if random.random() < TURNED_SHARE:
             clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
-        return Window(clean.contiguous(), int(random.integers(1 << 62)), copied)
+        seed = int(random.integers(1 << 62))
+        text = self._text(random) if random.random() < TEXT_SHARE else None
+        return Window(clean.contiguous(), seed, copied, text)
+
+    def _text(self, random: np.random.Generator) -> Tensor:
+        """One to three lines of letters and digits, as of clocks and names of cameras."""
+        characters = list("0123456789" * 4 + "ABCDEFGHIKLMNOPRSTUVXYZ" + "/:-. " * 3)
+        level = int(random.integers(170, 256))
+        colour = (level, level, int(random.integers(255)) if random.random() < 0.2 else level)
+        picture = np.zeros((self.crop, self.crop, 3), np.uint8)
+        cover = np.zeros((self.crop, self.crop), np.uint8)
+        face = int(random.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN]))
+        size = random.uniform(0.3, 1.1) * (2 if face == cv2.FONT_HERSHEY_PLAIN else 1)
+        stroke = 1 if size < 0.6 or random.random() < 0.6 else 2
+        outlined = random.random() < 0.4
+        for _ in range(1 + int(random.integers(3))):
+            line = "".join(random.choice(characters, int(random.integers(4, 24))))
+            place = [int(random.integers(-self.crop // 4, self.crop * 3 // 4))]
+            place.append(int(random.integers(12, self.crop)))
+            for width, shade in [(stroke + 2, (0, 0, 0))] * outlined + [(stroke, colour)]:
+                cv2.putText(picture, line, place, face, size, shade, width, cv2.LINE_AA)
+                cv2.putText(cover, line, place, face, size, 255, width, cv2.LINE_AA)
+        # a stroke that is drawn over black is its colour times its cover
+        if not outlined:
+            picture[:] = colour
+        opacity = cover * random.uniform(0.6, 1) if random.random() < 0.3 else cover
+        layers = np.concatenate([picture, np.asarray(opacity)[..., None]], axis=2)
+        return torch.from_numpy(layers).permute(2, 0, 1).float() / 255
 
     def _scene(self, random: np.random.Generator) -> Tensor:
         """A clean window, `[T, 3, crop, crop]` in [0, 1]."""
@@ -328,6 +361,9 @@ def _rainy_window(
     dry_share = DRY_STILL_SHARE if len(clean) == 1 else DRY_SHARE
     dry = float(torch.rand((), generator=generator)) < dry_share
     rainy = clean if dry else rain_on(clean, generator)
+    if window.text is not None:
+        text = window.text.to(device)
+        clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))
     middle = len(clean) // 2
     rainy, clean = camera([rainy, clean], generator)
     if window.copied is not None:

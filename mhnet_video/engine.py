@@ -27,7 +27,7 @@ from mhnet_video.kernels import (
 )
 from mhnet_video.kernels.llvm_ir import Machine
 from mhnet_video.kernels.llvm_product import Tile, choose_tile, choose_winograd_tile
-from mhnet_video.motion import Motion, fits
+from mhnet_video.motion import Folds, Motion, fits
 from mhnet_video.network import LEVELS, MHNet, SelectiveAttention
 from mhnet_video.packing import (
     BlockWeights,
@@ -385,6 +385,12 @@ class _Plan:
         # that the last tile of the last row may read, and a last step of planes
         beyond = 4 * 6 * machine.lanes + 16 * plane
         folded = torch.zeros((rows + 2) * planes * plane + beyond, dtype=torch.int32)
+        self.folded: Folds | None = None
+        """Where the frames are folded to, if motion kernels can do that."""
+        if patch == 2:
+            firsts = [folded[3 * i * per_picture * plane :] for i in range(config.frames)]
+            places = [first.data_ptr() for first in firsts]
+            self.folded = Folds(places, plane, planes * plane)
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
         self.fold_pictures = group if patch == 1 else 1
         folds = -(-pictures // self.fold_pictures)
@@ -580,17 +586,27 @@ class _Plan:
             self._rows(0),
         )
 
-    def run(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> Tensor:
+    def run(
+        self,
+        frames: Sequence[Tensor],
+        pool: ThreadPoolExecutor | None,
+        *,
+        are_folded: bool = False,
+    ) -> Tensor:
         """The residual of frames of this size or smaller.
 
         Args:
             frames: `[3, H, W]` each, see `LLVMEngine.residual`.
             pool: Threads besides this one.
+            are_folded: Whether all but the middle one are in their places already, in their order.
 
         Returns:
             `[3, H, W]` with rows and columns beyond the picture.
         """
-        turn, slots = self._place(frames)
+        if are_folded:
+            turn, slots = 0, self._place_middle(frames)
+        else:
+            turn, slots = self._place(frames)
         self.start[:, 1] = self.turns[turn].data_ptr()
         # beyond the last picture stands one of zeros
         pictures = [channel.data_ptr() for each in [*slots, self.window[-1]] for channel in each]
@@ -600,8 +616,29 @@ class _Plan:
         self.ending[:, 2] = result.data_ptr()
         self.program.run(pool)
         for index, frame in enumerate(frames):
-            self.known[(index + turn) % len(frames)] = weakref.ref(frame)
+            if not are_folded:
+                self.known[(index + turn) % len(frames)] = weakref.ref(frame)
         return result
+
+    def _place_middle(self, frames: Sequence[Tensor]) -> list[Tensor]:
+        """Have the middle frame folded, and others that are that one; gives what is at each place.
+
+        The others are there already, moved: no frame that comes will be one of them.
+        """
+        middle = frames[len(frames) // 2]
+        self.known = [nothing] * len(frames)
+        for index, frame in enumerate(frames):
+            is_middle = frame is middle
+            self.folds[3 * index : 3 * index + 3, -1] = self.sizes[0][0] if is_middle else 0
+        return [self._room(index, middle) for index in range(len(frames))]
+
+    def _room(self, slot: int, frame: Tensor) -> Tensor:
+        """A frame as the kernels read it: itself, or a copy of this plan's size."""
+        room = self.window[slot]
+        if frame.shape == room.shape and frame.dtype == torch.float32 and frame.is_contiguous():
+            return frame
+        room[:, : frame.shape[1], : frame.shape[2]] = frame
+        return room
 
     def _place(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
         """Find places for frames among those of the last run; have only the new ones folded.
@@ -625,12 +662,7 @@ class _Plan:
             if not is_new:
                 continue
             self.known[slot] = nothing  # until it is there
-            room = slots[slot]
-            is_fit = frame.shape == room.shape and frame.dtype == torch.float32
-            if is_fit and frame.is_contiguous():
-                slots[slot] = frame
-            else:
-                room[:, : frame.shape[1], : frame.shape[2]] = frame
+            slots[slot] = self._room(slot, frame)
         return turn, slots
 
 
@@ -665,20 +697,49 @@ class LLVMEngine:
         Raises:
             ValueError: They are not of one size.
         """
+        motion = self._motion(frames)
+        return align_frames(frames) if motion is None else motion.run(frames, self._pool)
+
+    @torch.inference_mode()
+    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+        """The residual of frames that are aligned first.
+
+        Args:
+            frames: As for `residual`, as they are.
+
+        Returns:
+            `[3, H, W]` float32.
+
+        Raises:
+            ValueError: They are not of one size.
+        """
+        motion, plan = self._motion(frames), self._plan(*frames[0].shape[-2:])
+        is_whole = frames[0].shape == plan.window.shape[1:]
+        if motion is None or not motion.folds or plan.folded is None or not is_whole:
+            return self.residual(self.align(frames))
+        # what is moved is needed nowhere else: it is folded where it is made
+        motion.fold(frames, plan.folded, self._pool)
+        return plan.run(frames, self._pool, are_folded=True)
+
+    def _motion(self, frames: Sequence[Tensor]) -> Motion | None:
+        """The kernels for a window; None where there are none for its size, or nothing moves.
+
+        Raises:
+            ValueError: The frames are not of one size.
+        """
         height, width = frames[0].shape[-2:]
         if len({frame.shape for frame in frames}) > 1:
             raise ValueError("expected frames of one size")
-        if len({id(frame) for frame in frames}) == 1:
-            return frames
-        if not fits(height, width, self._kernels.machine.lanes):
-            return align_frames(frames)
+        is_still = len({id(frame) for frame in frames}) == 1
+        if is_still or not fits(height, width, self._kernels.machine.lanes):
+            return None
         motion = self._motions.pop((height, width), None)
         if motion is None:
             while len(self._motions) >= _PLANS:
                 self._motions.pop(next(iter(self._motions)))
             motion = Motion(self._kernels, height, width, len(frames), self.threads)
         self._motions[height, width] = motion
-        return motion.run(frames, self._pool)
+        return motion
 
     @torch.inference_mode()
     def residual(self, frames: Sequence[Tensor]) -> Tensor:
@@ -693,6 +754,10 @@ class LLVMEngine:
             `[3, H, W]` float32.
         """
         height, width = frames[0].shape[-2:]
+        return self._plan(height, width).run(frames, self._pool)[:, :height, :width]
+
+    def _plan(self, height: int, width: int) -> _Plan:
+        """The plan for pictures of a size."""
         plan = self._plans.pop((height, width), None)
         if plan is None:
             while len(self._plans) >= _PLANS:
@@ -706,4 +771,4 @@ class LLVMEngine:
                 self.threads,
             )
         self._plans[height, width] = plan
-        return plan.run(frames, self._pool)[:, :height, :width]
+        return plan

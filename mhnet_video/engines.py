@@ -39,6 +39,13 @@ class Engine(Protocol):
             As many, to be read before the next call; the middle frame is that one.
         """
 
+    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32.
+
+        Args:
+            frames: As for `residual`, as they are.
+        """
+
 
 class TorchEngine:
     """PyTorch, operation by operation."""
@@ -66,6 +73,10 @@ class TorchEngine:
     def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
         """Move the neighbours to where the middle frame shows the same things."""
         return align_frames(frames)
+
+    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32."""
+        return self.residual(self.align(frames))
 
 
 @dataclass(frozen=True)

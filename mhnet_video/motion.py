@@ -1,5 +1,6 @@
 """Frames moved to one another by compiled kernels, on this processor; align.py is the meaning."""
 
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,11 @@ from torch import Tensor
 
 from mhnet_video import align
 from mhnet_video.kernels import llvm_motion
+from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.program import Kernels, Program, nothing
+
+_MOVE_ROWS = 32
+"""Of a part of the move."""
 
 
 class _Level(NamedTuple):
@@ -25,6 +30,17 @@ class _Level(NamedTuple):
     """Elements from a row to the next, whole vectors."""
     start: int
     """Where it begins among all levels of a picture."""
+
+
+class Folds(NamedTuple):
+    """Where a network reads the frames of a window, folded as by `llvm_images.fold` at patch 2."""
+
+    places: Sequence[int]
+    """The address of each frame's first plane, at its first row."""
+    plane: int
+    """Elements of a row of a plane."""
+    row: int
+    """Elements of a row of all planes."""
 
 
 class Motion:
@@ -73,7 +89,15 @@ class Motion:
         self._program = Program(kernels, threads)
         self._add_fit(self._program)
         self._add_estimate(self._program)
-        self._given = self._add_move(self._program, height, width)
+        # a few rows at a time: what all neighbours are compared with is then read once
+        self._cuts = list(itertools.pairwise([*range(0, height, _MOVE_ROWS), height]))
+        self._ends = np.array([end for _, end in self._cuts])
+        self._ways = [self._add_move(self._program, height, width, llvm_motion.move)]
+        self.folds = width % (2 * self.lanes) == 0
+        """Whether frames of this size can be folded as they are moved."""
+        if self.folds:
+            move = llvm_motion.move_folded
+            self._ways.append(self._add_move(self._program, height, width, move, [0, 0]))
         self._program.finish()
 
     # -- the programs
@@ -257,21 +281,29 @@ class Motion:
             private,
         )
 
-    def _add_move(self, program: Program, height: int, width: int) -> NDArray[np.int64]:
-        """Add the way from the motion to moved frames."""
-        level = self.levels[0]
-        wide = torch.zeros(self.count, 2, level.height, width)
-        rows, columns = _tables(level.height, level.height), _tables(level.width, width)
-        given = list(zip(self._chosen.flatten(0, 1), wide.flatten(0, 1), strict=True))
-        self._add_enlarge(program, level, rows, columns, float(align.SHRINK), given)
-        cuts = program.parts(height)
-        moves = program.add(
-            self.kernels.name(llvm_motion.move, align.SAME, align.UNLIKE),
-            [0, 0, 0, 0, 0, *_tables(level.height, height), height, width],
-            cuts * self.count,
-            [{3: own[0], 4: own[1]} for own in wide for _ in cuts],
+    def _add_move(
+        self,
+        program: Program,
+        height: int,
+        width: int,
+        move: Callable[..., Emitter],
+        more: Sequence[int] = (),
+    ) -> NDArray[np.int64]:
+        """Add a way from the motion to moved frames; gives its `[parts, T - 1, arguments]`."""
+        level, cuts = self.levels[0], self._cuts
+        spares = torch.zeros(len(cuts), self.count, llvm_motion.spare_size(level.stride, 2))
+        private = [
+            {2: motion[0], 3: motion[1], 4: spare}
+            for part in spares
+            for motion, spare in zip(self._chosen, part, strict=True)
+        ]
+        calls = program.add(
+            self.kernels.name(move, align.SAME, align.UNLIKE, align.SHRINK),
+            [*[0] * 6, *_tables(level.height, height), height, width, level.stride, *more],
+            [cut for cut in cuts for _ in range(self.count)],
+            private,
         )
-        return moves
+        return calls.reshape(len(cuts), self.count, -1)
 
     # -- running
 
@@ -287,27 +319,55 @@ class Motion:
             As many, to be read before the next run. The middle frame, and where it stands for
             others that are missing, is that one.
         """
+        # other tensors each time, over the same memory: fresh memory costs as much as the move
+        moved = [room.view(room.shape) for room in self._moved]
+        self._run(frames, self._ways[0], [room.data_ptr() for room in moved], pool)
+        moved.insert(len(frames) // 2, frames[len(frames) // 2])
+        return [
+            frame if frame is frames[len(frames) // 2] else room
+            for frame, room in zip(frames, moved, strict=True)
+        ]
+
+    def fold(self, frames: Sequence[Tensor], folds: Folds, pool: ThreadPoolExecutor | None) -> None:
+        """Do the same where a network reads frames; those that are the middle one are left out."""
+        places = list(folds.places)
+        del places[len(frames) // 2]
+        moves = self._ways[1]
+        moves[..., -4], moves[..., -3] = folds.plane, folds.row
+        self._run(frames, moves, places, pool)
+
+    def _run(
+        self,
+        frames: Sequence[Tensor],
+        moves: NDArray[np.int64],
+        rooms: Sequence[int],
+        pool: ThreadPoolExecutor | None,
+    ) -> None:
+        """Estimate, and move in one of the ways that there are.
+
+        Args:
+            frames: Of the window.
+            moves: That way's parts.
+            rooms: Addresses of where the neighbours are moved to.
+            pool: Threads besides this one.
+        """
         middle = len(frames) // 2
+        fixed = _plain(frames[middle])
         lumas = self._lumas(frames, pool)
         self._fixed.copy_(lumas.pop(middle))
         for room, luma in zip(self._moving, lumas, strict=True):
             room.copy_(luma)
         self._plane.zero_()
-        neighbours = [_plain(frame) for index, frame in enumerate(frames) if index != middle]
-        # other tensors each time, over the same memory: fresh memory costs as much as the move
-        moved = [room.view(room.shape) for room in self._moved]
-        parts = len(self._given) // self.count
-        for index, (frame, room) in enumerate(zip(neighbours, moved, strict=True)):
-            part = slice(index * parts, (index + 1) * parts)
-            self._given[part, 0], self._given[part, 2] = frame.data_ptr(), room.data_ptr()
-        fixed = _plain(frames[middle])
-        self._given[:, 1] = fixed.data_ptr()
+        others = [frame for index, frame in enumerate(frames) if index != middle]
+        plain = [_plain(frame) for frame in others]
+        moves[..., 0] = [frame.data_ptr() for frame in plain]
+        moves[..., 1] = fixed.data_ptr()
+        moves[..., 5] = rooms
+        for way in self._ways:
+            way[..., -1] = 0  # no rows
+        are_others = [frame is not frames[middle] for frame in others]
+        moves[..., -1] = np.where(are_others, self._ends[:, None], 0)
         self._program.run(pool)
-        moved.insert(middle, frames[middle])
-        return [
-            frame if frame is frames[middle] else room
-            for frame, room in zip(frames, moved, strict=True)
-        ]
 
     def _lumas(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> list[Tensor]:
         """The luma of frames at all levels, made of those alone that are new."""

@@ -493,9 +493,12 @@ class Restorer:
         while True:
             try:
                 # at every try from the window itself: one that is aligned must not be once more
-                seen = engine.align(window) if self.network.config.align else window
-                is_large = rows * columns > engine.max_pixels
-                residual = self._tiled(engine, seen) if is_large else engine.residual(seen)
+                aligns = self.network.config.align
+                if rows * columns > engine.max_pixels:
+                    residual = self._tiled(engine, engine.align(window) if aligns else window)
+                else:
+                    run = engine.aligned_residual if aligns else engine.residual
+                    residual = run(window)
                 break
             except torch.OutOfMemoryError as error:
                 self._shrink_tiles(engine, rows * columns, error)

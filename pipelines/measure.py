@@ -248,7 +248,7 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
     ]
 
     def residual(engine: Engine, frames: Sequence[Tensor]) -> Tensor:
-        return engine.residual(engine.align(frames) if config.align else frames)
+        return engine.aligned_residual(frames) if config.align else engine.residual(frames)
 
     def milliseconds(contender: _Contender, engine: Engine) -> float:
         torch.set_num_threads(contender.threads)

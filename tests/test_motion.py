@@ -97,11 +97,29 @@ def test_frames_that_were_moved_are_never_taken_for_those_before():
         assert torch.equal(engine.residual(aligned), expected)
 
 
+@pytest.mark.parametrize(("name", "machine"), machines().items(), ids=list(machines()))
+def test_frames_are_folded_as_they_are_moved(name, machine):
+    """In one go or in two, the network sees the same; also at a clip's ends, and in between."""
+    sizes = {"width": 16, "frames": 5, "align": True, "patch": 2}
+    network = make_network(**sizes, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4)
+    engine, plain = (LLVMEngine(network, machine, 2) for _ in range(2))
+    frames = views(7, 96, 128, (5, -2))
+    for places in ((0, 1, 2, 3, 4), (1, 2, 3, 4, 5), (0, 0, 0, 1, 2), (4, 5, 6, 6, 6), (3,) * 5):
+        window = [frames[place] for place in places]
+        expected = plain.residual([frame.clone() for frame in plain.align(window)])
+        torch.testing.assert_close(engine.aligned_residual(window), expected, rtol=0, atol=0)
+        # what lies folded there is not taken for these
+        fresh = [frame.clone() for frame in window]
+        torch.testing.assert_close(engine.residual(fresh), plain.residual(fresh), rtol=0, atol=0)
+    assert engine._plan(96, 128).folded is not None
+
+
 def test_frames_of_two_sizes_are_refused():
     network = make_network(
         width=16, frames=3, align=True, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4
     )
     frames = [torch.rand(3, 96, 128), torch.rand(3, 96, 128), torch.rand(3, 64, 64)]
-    for align in (LLVMEngine(network, host_machine(), 1).align, align_frames):
+    engine = LLVMEngine(network, host_machine(), 1)
+    for align in (engine.align, engine.aligned_residual, align_frames):
         with pytest.raises(ValueError, match="one size"):
             align(frames)
