@@ -254,6 +254,18 @@ def halve(machine: Machine, name: str) -> Emitter:
     return e
 
 
+def copy(machine: Machine, name: str) -> Emitter:
+    """So many elements, from the first to the end, whole vectors."""
+    e = Emitter(machine, name, [("x", "ptr"), ("out", "ptr"), ("first", "i64"), ("end", "i64")])
+
+    def at(x: str, _: list[str]) -> list[str]:
+        e.store(e.load(e.at("%x", x)), e.at("%out", x))
+        return []
+
+    e.loop("%first", "%end", machine.lanes, [], at)
+    return e
+
+
 def gradients(machine: Machine, name: str) -> Emitter:
     """Rows y0 to y1 of how a picture grows to the right and down, and of their products."""
     maps = ("right", "down", "a", "b", "c")

@@ -31,13 +31,13 @@ SHRINK = 4
 """Pixels of a side of the squares whose mean luma the estimate sees."""
 LEAST_SIDE = 5
 """Of the coarsest pictures, in pixels."""
-SHIFT_LEVELS, SHIFT_STEPS, PLANE_STEPS = 3, 6, 4
+SHIFT_LEVELS, SHIFT_STEPS, PLANE_STEPS = 3, 4, 2
 """How many of the coarsest resolutions have no more than a shift of the whole picture, and
 improvements at each of these, and at each finer one, where the motion is affine."""
 PLANE_DAMPING, PLANE_STRIDE, PLANE_GAIN = 1e-7, 2.0, 0.98
 """Added to the mean squares of gradients; longest step, in pixels at the edge of the picture; and
 the share of the errors without it that the motion of the whole picture may leave."""
-STEPS, COARSE_STEPS = 2, 6
+STEPS, COARSE_STEPS = 2, 3
 """Improvements of windows at the finest resolution, and at each coarser one."""
 REACH, GATE_REACH, SMOOTH_REACH = 5, 5, 4
 """Pixels from the middle of a window to its edge: of those that share a motion, of those in which

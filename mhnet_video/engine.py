@@ -586,22 +586,15 @@ class _Plan:
             self._rows(0),
         )
 
-    def run(
-        self,
-        frames: Sequence[Tensor],
-        pool: ThreadPoolExecutor | None,
-        *,
-        are_folded: bool = False,
-    ) -> Tensor:
-        """The residual of frames of this size or smaller.
+    def prepare(self, frames: Sequence[Tensor], *, are_folded: bool = False) -> Tensor:
+        """Set what the next run of the program reads.
 
         Args:
-            frames: `[3, H, W]` each, see `LLVMEngine.residual`.
-            pool: Threads besides this one.
-            are_folded: Whether all but the middle one are in their places already, in their order.
+            frames: `[3, H, W]` each, of this size or smaller, see `LLVMEngine.residual`.
+            are_folded: Whether all but the middle one will be in their places, in their order.
 
         Returns:
-            `[3, H, W]` with rows and columns beyond the picture.
+            Where the residual will be, `[3, H, W]` with rows and columns beyond the picture.
         """
         if are_folded:
             turn, slots = 0, self._place_middle(frames)
@@ -614,7 +607,6 @@ class _Plan:
         self.folds[:, 1] = pictures[1 : 3 * len(slots) + 1 : self.fold_pictures]
         result = torch.empty_like(self.window[0])
         self.ending[:, 2] = result.data_ptr()
-        self.program.run(pool)
         for index, frame in enumerate(frames):
             if not are_folded:
                 self.known[(index + turn) % len(frames)] = weakref.ref(frame)
@@ -718,8 +710,11 @@ class LLVMEngine:
         if motion is None or not motion.folds or plan.folded is None or not is_whole:
             return self.residual(self.align(frames))
         # what is moved is needed nowhere else: it is folded where it is made
-        motion.fold(frames, plan.folded, self._pool)
-        return plan.run(frames, self._pool, are_folded=True)
+        held = motion.prepare(frames, plan.folded)
+        residual = plan.prepare(frames, are_folded=True)
+        motion.program.run_with(plan.program, self._pool)
+        del held
+        return residual
 
     def _motion(self, frames: Sequence[Tensor]) -> Motion | None:
         """The kernels for a window; None where there are none for its size, or nothing moves.
@@ -754,7 +749,10 @@ class LLVMEngine:
             `[3, H, W]` float32.
         """
         height, width = frames[0].shape[-2:]
-        return self._plan(height, width).run(frames, self._pool)[:, :height, :width]
+        plan = self._plan(height, width)
+        residual = plan.prepare(frames)
+        plan.program.run(self._pool)
+        return residual[:, :height, :width]
 
     def _plan(self, height: int, width: int) -> _Plan:
         """The plan for pictures of a size."""

@@ -32,6 +32,19 @@ class _Level(NamedTuple):
     """Where it begins among all levels of a picture."""
 
 
+class _Lumas(NamedTuple):
+    """The parts that make luma, to be changed before each run."""
+
+    shrinks: NDArray[np.int64]
+    """`[slots, cuts, arguments]`."""
+    ends: NDArray[np.int64]
+    """Of the cuts."""
+    halves: list[tuple[int, NDArray[np.int64]]]
+    """The height of each level but the first, and `[slots, arguments]`."""
+    copies: NDArray[np.int64]
+    """`[T, arguments]`."""
+
+
 class Folds(NamedTuple):
     """Where a network reads the frames of a window, folded as by `llvm_images.fold` at patch 2."""
 
@@ -68,7 +81,6 @@ class Motion:
             if min(rows, columns) < 2 * align.LEAST_SIDE:
                 break
             rows, columns = rows // 2, columns // 2
-        self._fresh = torch.zeros(size)
         self._fixed, self._moving = torch.zeros(size), torch.zeros(self.count, size)
         # of the frames that were there the last time
         self._slots: list[tuple[Callable[[], Tensor | None], Tensor]] = [
@@ -77,7 +89,6 @@ class Motion:
         parts = self.count * max(1, threads)
         spare = llvm_motion.spare_size(self.levels[0].stride, 3)
         self._spares = torch.zeros(parts, spare)
-        self._pyramid, self._shrink = self._make_pyramid()
         # of the middle frame: its gradients, their products, and the inverses; of each neighbour:
         # errors or slopes, the motion in work, and that of the whole picture
         self._of_middle, self._of_each = torch.zeros(8, size), torch.zeros(self.count, 6, size)
@@ -86,45 +97,54 @@ class Motion:
         self._motion = torch.zeros(self.count, 2, size)
         self._chosen = torch.zeros(self.count, 2, self.levels[0].height * self.levels[0].stride)
         self._moved = torch.zeros(self.count, 3, height, width)
-        self._program = Program(kernels, threads)
-        self._add_fit(self._program)
-        self._add_estimate(self._program)
+        self.program = program = Program(kernels, threads)
+        """What is run after `prepare`."""
+        self._lumas = self._add_lumas(program, size)
+        self._add_fit(program)
+        self._add_estimate(program)
         # a few rows at a time: what all neighbours are compared with is then read once
         self._cuts = list(itertools.pairwise([*range(0, height, _MOVE_ROWS), height]))
         self._ends = np.array([end for _, end in self._cuts])
-        self._ways = [self._add_move(self._program, height, width, llvm_motion.move)]
+        self._ways = [self._add_move(program, height, width, llvm_motion.move)]
         self.folds = width % (2 * self.lanes) == 0
         """Whether frames of this size can be folded as they are moved."""
         if self.folds:
             move = llvm_motion.move_folded
-            self._ways.append(self._add_move(self._program, height, width, move, [0, 0]))
-        self._program.finish()
+            self._ways.append(self._add_move(program, height, width, move, [0, 0]))
+        program.finish()
 
     # -- the programs
 
-    def _make_pyramid(self) -> tuple[Program, NDArray[np.int64]]:
-        """From a picture to its luma at all levels."""
-        program = Program(self.kernels, self.threads)
-        first = self.levels[0]
+    def _add_lumas(self, program: Program, size: int) -> _Lumas:
+        """Add the way from new frames to their luma at all levels, and from all to the window's."""
+        name = self.kernels.name
+        first, rooms = self.levels[0], [room for _, room in self._slots]
         shares = torch.tensor(align.LUMA) / align.SHRINK**2
+        cuts = program.parts(first.height)
         shrink = program.add(
-            self.kernels.name(llvm_motion.shrink),
-            [0, self._fresh, shares, first.width, first.height, first.stride],
-            program.parts(first.height),
+            name(llvm_motion.shrink),
+            [0, 0, shares, first.width, first.height, first.stride],
+            cuts * len(rooms),
+            [{1: room} for room in rooms for _ in cuts],
         )
-        for above, level in zip(self.levels, self.levels[1:], strict=False):
-            program.add(
-                self.kernels.name(llvm_motion.halve),
-                [
-                    self._fresh[above.start :],
-                    above.stride,
-                    self._fresh[level.start :],
-                    level.stride,
-                ],
-                [(0, level.height)],
+        halves = []
+        for above, level in itertools.pairwise(self.levels):
+            calls = program.add(
+                name(llvm_motion.halve),
+                [0, above.stride, 0, level.stride],
+                [(0, level.height)] * len(rooms),
+                [{0: room[above.start :], 2: room[level.start :]} for room in rooms],
             )
-        program.finish()
-        return program, shrink
+            halves.append((level.height, calls))
+        targets = [*self._moving[: self.count // 2], self._fixed, *self._moving[self.count // 2 :]]
+        copies = program.add(
+            name(llvm_motion.copy),
+            [0, 0],
+            [(0, size)] * len(targets),
+            [{1: target} for target in targets],
+        )
+        ends = np.array([end for _, end in cuts])
+        return _Lumas(shrink.reshape(len(rooms), len(cuts), -1), ends, halves, copies)
 
     def _add_fit(self, program: Program) -> None:
         """Add the way from the levels of all frames to the motion that the whole picture shares."""
@@ -311,95 +331,83 @@ class Motion:
         """Move the neighbours to where the middle frame shows the same things.
 
         Args:
-            frames: T of `[3, H, W]` float32. The luma of a tensor that was given the last time is
-                not read again.
+            frames: As for `prepare`.
             pool: Threads besides this one.
 
         Returns:
             As many, to be read before the next run. The middle frame, and where it stands for
             others that are missing, is that one.
         """
+        middle = frames[len(frames) // 2]
         # other tensors each time, over the same memory: fresh memory costs as much as the move
         moved = [room.view(room.shape) for room in self._moved]
-        self._run(frames, self._ways[0], [room.data_ptr() for room in moved], pool)
-        moved.insert(len(frames) // 2, frames[len(frames) // 2])
+        held = self.prepare(frames, moved)
+        self.program.run(pool)
+        del held
+        moved.insert(len(frames) // 2, middle)
         return [
-            frame if frame is frames[len(frames) // 2] else room
-            for frame, room in zip(frames, moved, strict=True)
+            frame if frame is middle else room for frame, room in zip(frames, moved, strict=True)
         ]
 
-    def fold(self, frames: Sequence[Tensor], folds: Folds, pool: ThreadPoolExecutor | None) -> None:
-        """Do the same where a network reads frames; those that are the middle one are left out."""
-        places = list(folds.places)
-        del places[len(frames) // 2]
-        moves = self._ways[1]
-        moves[..., -4], moves[..., -3] = folds.plane, folds.row
-        self._run(frames, moves, places, pool)
-
-    def _run(
-        self,
-        frames: Sequence[Tensor],
-        moves: NDArray[np.int64],
-        rooms: Sequence[int],
-        pool: ThreadPoolExecutor | None,
-    ) -> None:
-        """Estimate, and move in one of the ways that there are.
+    def prepare(self, frames: Sequence[Tensor], to: Folds | Sequence[Tensor]) -> list[Tensor]:
+        """Set what the next run of the program reads and writes.
 
         Args:
-            frames: Of the window.
-            moves: That way's parts.
-            rooms: Addresses of where the neighbours are moved to.
-            pool: Threads besides this one.
+            frames: T of `[3, H, W]` float32. The luma of a tensor that was given the last time is
+                not read again.
+            to: Where the neighbours are moved to, `[3, H, W]` each, or folded by `folds`. One that
+                is the middle frame is left out.
+
+        Returns:
+            The frames as the kernels read them, to be kept until the run is over.
         """
         middle = len(frames) // 2
-        fixed = _plain(frames[middle])
-        lumas = self._lumas(frames, pool)
-        self._fixed.copy_(lumas.pop(middle))
-        for room, luma in zip(self._moving, lumas, strict=True):
-            room.copy_(luma)
+        plain = [frame.float().contiguous() for frame in frames]
+        addresses = [frame.data_ptr() for frame in plain]
+        self._place(frames, addresses)
         self._plane.zero_()
-        others = [frame for index, frame in enumerate(frames) if index != middle]
-        plain = [_plain(frame) for frame in others]
-        moves[..., 0] = [frame.data_ptr() for frame in plain]
-        moves[..., 1] = fixed.data_ptr()
-        moves[..., 5] = rooms
         for way in self._ways:
             way[..., -1] = 0  # no rows
-        are_others = [frame is not frames[middle] for frame in others]
+        if isinstance(to, Folds):
+            moves, rooms = self._ways[1], list(to.places)
+            moves[..., -4], moves[..., -3] = to.plane, to.row
+            del rooms[middle]
+        else:
+            moves, rooms = self._ways[0], [room.data_ptr() for room in to]
+        moves[..., 1], moves[..., 5] = addresses.pop(middle), rooms
+        moves[..., 0] = addresses
+        are_others = [frame is not frames[middle] for frame in frames]
+        del are_others[middle]
         moves[..., -1] = np.where(are_others, self._ends[:, None], 0)
-        self._program.run(pool)
+        return plain
 
-    def _lumas(self, frames: Sequence[Tensor], pool: ThreadPoolExecutor | None) -> list[Tensor]:
-        """The luma of frames at all levels, made of those alone that are new."""
+    def _place(self, frames: Sequence[Tensor], addresses: Sequence[int]) -> None:
+        """Have the luma made of those frames alone that are new."""
         rest = [
             index
             for index, (known, _) in enumerate(self._slots)
             if not any(known() is frame for frame in frames)
         ]
-        found: list[Tensor] = []
-        for frame in frames:
-            room = next((room for known, room in self._slots if known() is frame), None)
-            if room is None:
-                index = rest.pop()
-                room = self._slots[index][1]
-                picture = _plain(frame)
-                self._shrink[:, 0] = picture.data_ptr()
-                self._pyramid.run(pool)
-                room.copy_(self._fresh)
-                self._slots[index] = (weakref.ref(frame), room)
-            found.append(room)
-        return found
+        shrinks, ends, halves, copies = self._lumas
+        shrinks[..., -1] = 0  # no rows
+        for _, calls in halves:
+            calls[:, -1] = 0
+        for place, (frame, address) in enumerate(zip(frames, addresses, strict=True)):
+            slots = enumerate(self._slots)
+            slot = next((index for index, (known, _) in slots if known() is frame), None)
+            if slot is None:
+                slot = rest.pop()
+                self._slots[slot] = (weakref.ref(frame), self._slots[slot][1])
+                shrinks[slot, :, 0], shrinks[slot, :, -1] = address, ends
+                for height, calls in halves:
+                    calls[slot, -1] = height
+            copies[place, 0] = self._slots[slot][1].data_ptr()
 
 
 def fits(height: int, width: int, lanes: int) -> bool:
     """Whether the kernels take frames of a size."""
     whole = not (height % align.SHRINK or width % align.SHRINK or width % lanes)
     return whole and width >= align.SHRINK * lanes
-
-
-def _plain(frame: Tensor) -> Tensor:
-    """A frame as the kernels read it."""
-    return frame.float().contiguous()
 
 
 def _tables(small: int, large: int) -> tuple[Tensor, Tensor]:

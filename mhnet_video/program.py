@@ -5,6 +5,7 @@ import itertools
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,26 +182,43 @@ class Program:
             first: The first step.
             end: The end of the steps, excluded; None for all.
         """
+        _run_all([(self, self._begin(first, end))], pool)
+
+    def run_with(self, following: "Program", pool: ThreadPoolExecutor | None) -> None:
+        """Run the steps, then those of another program of these threads, woken once for both."""
+        _run_all([(self, self._begin()), (following, following._begin())], pool)
+
+    def _begin(self, first: int = 0, end: int | None = None) -> tuple[int, ...]:
+        """Begin a run; gives what `run_program` is called with."""
         end = len(self.steps) if end is None else end
         self._runs += 1
         self._state.fill(first_count(self._runs))
-        arguments = (
+        return (
             self._table[first:].ctypes.data,
             end - first,
             self._state.ctypes.data,
             self._runs,
             _rest(),
         )
-        if pool is not None:
-            for _ in range(self.threads - 1):
-                pool.submit(self._help, arguments)
-        self._run(*arguments)
-
-    def _help(self, arguments: tuple[int, ...]) -> None:
-        """Run the steps in another thread, which may come when all is over: it keeps this alive."""
-        self._run(*arguments)
 
 
+def _run_all(
+    begun: Sequence[tuple[Program, tuple[int, ...]]], pool: ThreadPoolExecutor | None
+) -> None:
+    """Run what has begun, here and in other threads, which may come when all is over."""
+    if pool is not None:
+        for _ in range(begun[0][0].threads - 1):
+            pool.submit(_help, begun)
+    _help(begun)
+
+
+def _help(begun: Sequence[tuple[Program, tuple[int, ...]]]) -> None:
+    """Run programs, which are kept alive by it."""
+    for program, arguments in begun:
+        program._run(*arguments)
+
+
+@cache
 def _rest() -> int:
     """The address of the system's call that leaves the processor to another thread."""
     library, name = (None, "sched_yield")

@@ -133,12 +133,32 @@ def test_neighbours_show_what_is_behind_or_nothing_of_it(footage_dir):
 def test_a_copied_frame_has_the_middle_ones_rain(footage_dir):
     samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=4)
     copies = {0: 0, 2: 0}
-    for window in windows_of(samples, 40)[:100]:
+    for window in windows_of(samples, 80)[:200]:
         if (copied := window.copied) is not None:
             rainy = rainy_pair((window,), frames=3, device="cpu")[0].unflatten(0, (3, 3))
             assert torch.equal(rainy[copied], rainy[1])
             copies[copied] += not torch.equal(rainy[2 - copied], rainy[1])
-    assert min(copies.values()) >= 1 and 4 <= sum(copies.values()) <= 25
+    assert min(copies.values()) >= 1 and 8 <= sum(copies.values()) <= 50
+
+
+def test_burnt_in_letters_stand_in_every_frame_and_no_rain_is_before_them(footage_dir):
+    samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=2)
+    windows = windows_of(samples, 100)[:300]
+    written = [window for window in windows if window.text is not None]
+    assert 8 <= len(written) <= 50
+    kept = []
+    for window in written:
+        letters = window.text[3] > 0.99
+        if len(window.clean) > 1 and int(letters.sum()) > 20:
+            rainy, clean = rainy_pair((window,), frames=3, device="cpu")
+            views = [*rainy.unflatten(0, (3, 3)), clean]
+            # but for what the camera makes of them all
+            shown = torch.stack([view[:, letters] for view in views])
+            around = torch.stack([view[:, ~letters] for view in views])
+            kept.append((float(shown.std(0).mean()), float(around.std(0).mean())))
+    assert len(kept) >= 3
+    still, moving = (sum(each) / len(kept) for each in zip(*kept, strict=True))
+    assert still < 0.5 * moving
 
 
 def test_windows_are_aligned_as_the_network_will_see_them(footage_dir):
