@@ -36,6 +36,26 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
     return tuple(checked)
 
 
+def check_strength(strength: float) -> None:
+    """Refuse a share of the restoration that is none.
+
+    Raises:
+        ConfigError: It is not between 0 and 1.
+    """
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"strength must be between 0 and 1, not {strength}")
+
+
+def check_scale(scale: float) -> None:
+    """Refuse a working scale that is none.
+
+    Raises:
+        ConfigError: It is not above 0 and at most 1.
+    """
+    if not 0 < scale <= 1:
+        raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestoreConfig:
     """Settings of the restore pipeline."""
@@ -71,8 +91,7 @@ class RestoreConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
-        if not 0 <= self.strength <= 1:
-            raise ConfigError(f"strength must be between 0 and 1, not {self.strength}")
+        check_strength(self.strength)
         if self.start is not None and not 0 <= self.start < math.inf:
             raise ConfigError(f"start must not be negative, and finite, got {self.start}")
         if self.duration is not None and not 0 < self.duration < math.inf:
@@ -116,10 +135,9 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
-        if not 0 <= self.strength <= 1:
-            raise ConfigError(f"strength must be between 0 and 1, not {self.strength}")
-        if self.scale is not None and not 0 < self.scale <= 1:
-            raise ConfigError(f"scale must be above 0 and at most 1, not {self.scale}")
+        check_strength(self.strength)
+        if self.scale is not None:
+            check_scale(self.scale)
         object.__setattr__(self, "keep", check_boxes(self.keep))
         if self.size is not None and min(self.size) < 16:
             raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")

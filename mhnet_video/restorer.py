@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.color import add_residual, keep_boxes, to_rgb
-from mhnet_video.config import Box, check_boxes
+from mhnet_video.config import Box, check_boxes, check_scale, check_strength
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
@@ -196,8 +196,7 @@ class Restorer:
 
     @strength.setter
     def strength(self, value: float) -> None:
-        if not 0 <= value <= 1:
-            raise ConfigError(f"strength must be between 0 and 1, not {value}")
+        check_strength(value)
         self._strength = value
 
     @property
@@ -207,8 +206,7 @@ class Restorer:
 
     @scale.setter
     def scale(self, value: float) -> None:
-        if not 0 < value <= 1:
-            raise ConfigError(f"scale must be above 0 and at most 1, not {value}")
+        check_scale(value)
         self._scale = value
 
     @property
