@@ -392,6 +392,10 @@ class TritonEngine:
         multiple = self.config.multiple
         return Plan(self.maps, batch, height + -height % multiple, width + -width % multiple)
 
+    def lanes(self, pixels: int) -> Sequence["TritonEngine"]:
+        """This engine alone: its streams overlap."""
+        return (self,)
+
     def residual(self, frames: Sequence[Tensor]) -> Tensor:
         """What is to be added to the middle frame, `[3, H, W]` float32.
 

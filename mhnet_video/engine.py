@@ -47,6 +47,9 @@ from mhnet_video.program import Kernels, Map, Program, nothing
 _MAX_PIXELS = 4096 * 2304
 """Largest picture in one piece where elements are pairs; its maps take some 1.5 GB."""
 
+_MAX_LANE_PIXELS = 1280 * 736
+"""Largest picture of which two are worked on at the same time."""
+
 _PLANS = 2
 """Sizes of pictures for which maps are kept."""
 
@@ -672,9 +675,27 @@ class LLVMEngine:
         self.threads = threads or torch.get_num_threads()
         self.max_pixels = _MAX_PIXELS * machine.group // 2
         self._kernels = Kernels(machine)
+        self._lanes: list[LLVMEngine] = []
         self._plans: dict[tuple[int, int], _Plan] = {}
         self._motions: dict[tuple[int, int], Motion] = {}
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
+
+    def lanes(self, pixels: int) -> Sequence["LLVMEngine"]:
+        """Two engines that share this one's threads; this one alone where pictures are large.
+
+        Threads that share a picture wait for each other after each of some 200 steps, and where a
+        decoder or an encoder holds one up, all do: two pictures at a time take less time than two
+        after each other, and twice the memory.
+        """
+        if self.threads < 2 or pixels > _MAX_LANE_PIXELS:
+            return (self,)
+        if not self._lanes:
+            half = self.threads // 2
+            for threads in (self.threads - half, half):
+                lane = LLVMEngine(self.network, self._kernels.machine, threads)
+                lane._kernels = self._kernels
+                self._lanes.append(lane)
+        return self._lanes
 
     @torch.inference_mode()
     def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -732,7 +753,8 @@ class LLVMEngine:
         if motion is None:
             while len(self._motions) >= _PLANS:
                 self._motions.pop(next(iter(self._motions)))
-            motion = Motion(self._kernels, height, width, len(frames), self.threads)
+            with self._kernels.lock:
+                motion = Motion(self._kernels, height, width, len(frames), self.threads)
         self._motions[height, width] = motion
         return motion
 
@@ -761,12 +783,8 @@ class LLVMEngine:
             while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
             multiple = self.network.config.multiple
-            plan = _Plan(
-                self.network,
-                self._kernels,
-                height + -height % multiple,
-                width + -width % multiple,
-                self.threads,
-            )
+            rows, columns = height + -height % multiple, width + -width % multiple
+            with self._kernels.lock:
+                plan = _Plan(self.network, self._kernels, rows, columns, self.threads)
         self._plans[height, width] = plan
         return plan

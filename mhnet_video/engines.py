@@ -22,6 +22,16 @@ class Engine(Protocol):
     max_pixels: int
     """Larger pictures are to be given in tiles, which bounds the memory of the maps."""
 
+    def lanes(self, pixels: int) -> "Sequence[Engine]":
+        """What may run at the same time, each in a thread of its own, for pictures of a size.
+
+        Args:
+            pixels: Of a picture.
+
+        Returns:
+            Engines that share this one's threads between them, or this one alone.
+        """
+
     def residual(self, frames: Sequence[Tensor]) -> Tensor:
         """What is to be added to the middle frame, `[3, H, W]` float32.
 
@@ -61,6 +71,10 @@ class TorchEngine:
         """
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bfloat16 = bfloat16
+
+    def lanes(self, pixels: int) -> Sequence[Engine]:
+        """This engine alone."""
+        return (self,)
 
     @torch.inference_mode()
     def residual(self, frames: Sequence[Tensor]) -> Tensor:

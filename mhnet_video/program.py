@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -60,10 +61,12 @@ class Step(NamedTuple):
 
 
 class Kernels:
-    """The kernels that an engine has compiled."""
+    """The kernels that engines have compiled."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.lock = threading.Lock()
+        """To be held from the first name that is asked for until they are compiled."""
         self._libraries: list[Library] = []
         self._addresses: dict[str, int] = {}
         self._emitters: dict[str, Emitter] = {}

@@ -3,9 +3,11 @@
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from operator import is_
 from os import PathLike
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -122,6 +124,88 @@ class _Windows(Generic[T]):
             yield item, window
 
 
+class _Lanes:
+    """Frames of a stream on their way through the lanes of an engine, in order.
+
+    Args:
+        restorer: Whose engine it is.
+    """
+
+    def __init__(self, restorer: "Restorer") -> None:
+        self._restorer = restorer
+        self._count = 1
+        self._pool: ThreadPoolExecutor | None = None
+        # the last window, the strength, and what comes of it
+        self._last: tuple[Window, float, Future[tuple[Plane, ...] | None]] | None = None
+        self._waiting: deque[tuple[Frame, Future[tuple[Plane, ...] | None], bool]] = deque()
+
+    def put(self, frame: Frame, window: Window, scale: float) -> Iterator[Frame]:
+        """Take a frame; give those that are ready, or for which there is no room any more."""
+        restorer = self._restorer
+        strength, keep = restorer.strength, restorer.keep
+        # equal frames share one tensor: with the same ones around it the result is the same
+        last = self._last
+        is_known = last is not None and last[1] == strength and all(map(is_, last[0], window))
+        if last is None or not is_known:
+            planes = self._submit(frame, window, scale, strength, keep)
+            self._last = last = (window, strength, planes)
+        self._waiting.append((frame, last[2], is_known))
+        # one more than there are lanes, so that none is without work while a frame is written
+        most = self._count + 1 if self._count > 1 else 0
+        while len(self._waiting) > most:
+            yield self._take()
+
+    def rest(self) -> Iterator[Frame]:
+        """Give all that are still on their way."""
+        while self._waiting:
+            yield self._take()
+
+    def close(self) -> None:
+        """Wait for what is being worked on, and leave the rest."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _submit(
+        self, frame: Frame, window: Window, scale: float, strength: float, keep: Sequence[Box]
+    ) -> Future[tuple[Plane, ...] | None]:
+        restorer = self._restorer
+        rows, columns = window[0].shape[-2:]
+        engines = restorer.engine.engine.lanes(rows * columns)
+        self._count = len(engines)
+        given = frame, window, scale, strength, keep
+        if self._count == 1:
+            done: Future[tuple[Plane, ...] | None] = Future()
+            done.set_result(restorer._planes(engines[0], *given))
+            return done
+        if restorer._idle is None:
+            restorer._idle = SimpleQueue()
+            for engine in engines:
+                restorer._idle.put(engine)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._count, "mhnet-video lane")
+        return self._pool.submit(_on_idle, restorer, restorer._idle, *given)
+
+    def _take(self) -> Frame:
+        frame, future, is_known = self._waiting.popleft()
+        planes = future.result()
+        if planes is None:
+            self._restorer.passed_through += 1
+            return frame
+        self._restorer.repeated += is_known
+        return replace(frame, planes=planes)
+
+
+def _on_idle(
+    restorer: "Restorer", idle: SimpleQueue[Engine], *given: Any
+) -> tuple[Plane, ...] | None:
+    """A frame's planes, by an engine that has nothing else to do."""
+    engine = idle.get()
+    try:
+        return restorer._planes(engine, *given)
+    finally:
+        idle.put(engine)
+
+
 class Restorer:
     """A network on a device, fed with frames one after another.
 
@@ -187,6 +271,7 @@ class Restorer:
         self._windows: _Windows[_Given] = _Windows(network.config.frames)
         self._seen: list[tuple[Frame, float, Tensor]] = []
         self._last: tuple[Window, float, tuple[Plane, ...]] | None = None
+        self._idle: SimpleQueue[Engine] | None = None
         self._last_picture: tuple[Window, tuple[Any, ...], Tensor] | None = None
 
     @property
@@ -290,27 +375,50 @@ class Restorer:
         return self._restored(window[len(window) // 2], seen, self.scale, is_exact=True)
 
     def _plain(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
-        """Restore a stream one frame after the other."""
+        """Restore a stream by the engine's lanes."""
+        lanes = _Lanes(self)
+        try:
+            yield from self._through(lanes, self._checked(items))
+        finally:
+            lanes.close()
+
+    def _through(self, lanes: _Lanes, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         windows: _Windows[tuple[Frame, float]] = _Windows(self.network.config.frames)
         last: tuple[Frame, float, Tensor] | None = None
-        for item in items:
-            if not isinstance(item, Frame) or self.strength == 0:
+        iterator, error = iter(items), None
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                break
+            except Exception as caught:  # what was there before it is still given
+                error = caught
+                break
+            if not isinstance(item, Frame):
                 yield item
+                continue
+            if self.strength == 0:
+                for (frame, then), window in windows.flush():
+                    yield from lanes.put(frame, window, then)
+                yield from lanes.rest()
+                yield item
+                continue
+            item = on_host(item)
+            scale = self.scale
+            if last is not None and last[1] == scale and _looks_equal(last[0], item):
+                rgb = last[2]
             else:
-                item = on_host(item)
-                self._check_size(item.height, item.width)
-                scale = self.scale
-                if last is not None and last[1] == scale and _looks_equal(last[0], item):
-                    rgb = last[2]
-                else:
-                    rgb = self._upright(item)
-                last = (item, scale, rgb)
-                for (frame, then), window in windows.push(
-                    (item, scale), rgb, (*item.upright_size, scale)
-                ):
-                    yield self._restored(frame, window, then)
-        for (frame, then), window in windows.flush():
-            yield self._restored(frame, window, then)
+                rgb = self._upright(item)
+            last = (item, scale, rgb)
+            size = (*item.upright_size, scale)
+            for (frame, then), window in windows.push((item, scale), rgb, size):
+                yield from lanes.put(frame, window, then)
+        if error is None:
+            for (frame, then), window in windows.flush():
+                yield from lanes.put(frame, window, then)
+        yield from lanes.rest()
+        if error is not None:
+            raise error
 
     def restore_frame(self, frames: Sequence[Frame], index: int) -> Frame:
         """Restore one of some successive frames, where not every frame of a stream is wanted.
@@ -434,15 +542,30 @@ class Restorer:
                 self.repeated += 1
                 return replace(frame, planes=planes)
         self._last = None
-        width, height = frame.upright_size
-        residual = self._finite_residual(window, height, width, scale, is_exact=is_exact)
-        if residual is None:
+        engine = TorchEngine(self.network) if is_exact else self.engine.engine
+        found = self._planes(engine, frame, window, scale, self.strength, self.keep)
+        if found is None:
             self.passed_through += 1
             return frame
+        self._last = window, self.strength, found
+        return replace(frame, planes=found)
+
+    def _planes(
+        self,
+        engine: Engine,
+        frame: Frame,
+        window: Window,
+        scale: float,
+        strength: float,
+        keep: Sequence[Box],
+    ) -> tuple[Plane, ...] | None:
+        """A frame's new planes; None where the network gives no finite numbers."""
+        width, height = frame.upright_size
+        residual = self._finite_residual(engine, window, height, width, scale)
+        if residual is None:
+            return None
         residual = _turned(residual, frame.rotation)
-        planes = add_residual(frame, residual, strength=self.strength, keep=self.keep)
-        self._last = window, self.strength, planes
-        return replace(frame, planes=planes)
+        return add_residual(frame, residual, strength=strength, keep=keep)
 
     def _restored_picture(self, given: "_Given", window: Window) -> Any:
         samples = given.samples
@@ -458,7 +581,8 @@ class Restorer:
             middle = self._rgb(samples)
         else:
             middle = window[len(window) // 2][:, :height, :width]
-        residual = self._finite_residual(window, height, width, given.scale)
+        engine = self.engine.engine
+        residual = self._finite_residual(engine, window, height, width, given.scale)
         if residual is None:
             self.passed_through += 1
             return given.returned(samples)
@@ -472,15 +596,14 @@ class Restorer:
         return given.returned(restored.clone())
 
     def _finite_residual(
-        self, window: Window, height: int, width: int, scale: float, *, is_exact: bool = False
+        self, engine: Engine, window: Window, height: int, width: int, scale: float
     ) -> Tensor | None:
         """The residual, once more in float32 if it is not finite; None if that is not either."""
-        if not is_exact:
-            residual = self._residual(self.engine.engine, window, height, width, scale)
+        for each in (engine, TorchEngine(self.network)):
+            residual = self._residual(each, window, height, width, scale)
             if _is_finite(residual):
                 return residual
-        residual = self._residual(TorchEngine(self.network), window, height, width, scale)
-        return residual if _is_finite(residual) else None
+        return None
 
     @torch.inference_mode()
     def _residual(

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
-# glibc's name of an option, and from which size on blocks are the system's own
-_M_MMAP_THRESHOLD = -3
+# glibc's names of options, from which size on blocks are the system's own, and how much of what is
+# free of smaller ones is kept: pictures come and go, and fresh memory costs a fault a page
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _LARGE_BLOCK_BYTES = 8 << 20
+_KEPT_BYTES = 64 << 20
 # how often a stop is looked for and progress told, in seconds
 _TICK_SECONDS = 0.1
 # how long an error, and a person in a hurry, wait for the threads to end, in seconds
@@ -155,6 +157,7 @@ def _give_back_large_blocks() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _restorer_of(config: RestoreConfig) -> "Restorer":
