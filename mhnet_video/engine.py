@@ -668,13 +668,20 @@ class LLVMEngine:
         network: An MHNet on the CPU, which must not change any more.
         machine: What to make kernels for.
         threads: How many threads work; PyTorch's number if None.
+        kernels: Those of an engine for that machine, to go on with.
     """
 
-    def __init__(self, network: MHNet, machine: Machine, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        network: MHNet,
+        machine: Machine,
+        threads: int | None = None,
+        kernels: Kernels | None = None,
+    ) -> None:
         self.network = network
         self.threads = threads or torch.get_num_threads()
         self.max_pixels = _MAX_PIXELS * machine.group // 2
-        self._kernels = Kernels(machine)
+        self._kernels = kernels or Kernels(machine)
         self._lanes: list[LLVMEngine] = []
         self._plans: dict[tuple[int, int], _Plan] = {}
         self._motions: dict[tuple[int, int], Motion] = {}
@@ -692,8 +699,7 @@ class LLVMEngine:
         if not self._lanes:
             half = self.threads // 2
             for threads in (self.threads - half, half):
-                lane = LLVMEngine(self.network, self._kernels.machine, threads)
-                lane._kernels = self._kernels
+                lane = LLVMEngine(self.network, self._kernels.machine, threads, self._kernels)
                 self._lanes.append(lane)
         return self._lanes
 

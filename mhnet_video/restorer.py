@@ -550,6 +550,7 @@ class Restorer:
         self._last = window, self.strength, found
         return replace(frame, planes=found)
 
+    @torch.inference_mode()  # in a lane's thread as in the caller's
     def _planes(
         self,
         engine: Engine,
