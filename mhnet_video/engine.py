@@ -737,8 +737,8 @@ class LLVMEngine:
         if motion is None or not motion.folds or plan.folded is None or not is_whole:
             return self.residual(self.align(frames))
         # what is moved is needed nowhere else: it is folded where it is made
-        held = motion.prepare(frames, plan.folded)
         residual = plan.prepare(frames, are_folded=True)
+        held = motion.prepare(frames, plan.folded)
         motion.program.run_with(plan.program, self._pool)
         del held
         return residual
