@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import av
-from av.codec.context import Flags
+from av.codec.context import CodecContext, Flags
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
@@ -16,6 +17,7 @@ from mhnet_video.frame import PixelLayout
 from mhnet_video.pixels import layout_of, planar_twin
 from mhnet_video.stage import codec_threads
 
+_TASKS = "/proc/self/task"
 # options of the encoders worth naming to a person, the most usual first;
 # a lookahead of ten frames: what a killed run has not yet written stays below a second
 _DEFAULTS: dict[str, dict[str, str]] = {
@@ -262,13 +264,40 @@ def find_encoding(make: Callable[[str], Encoding], formats: list[str]) -> Encodi
         try:
             encoding.apply(context)
             _quiet()
-            context.open()
+            open_encoder(context)
         except (FFmpegError, OSError, ValueError, OverflowError) as error:
             first_error = first_error or error
             continue
         return encoding
     encoding = make(formats[0])
     raise WriteError(_why_not_open(encoding)) from first_error
+
+
+def open_encoder(context: CodecContext) -> None:
+    """Open an encoder, and leave threads the priority that they have.
+
+    Where it may, as root in a container, SVT-AV1 makes itself and the thread that opens it
+    real-time ones, which hold up everything else on the machine.
+
+    Raises:
+        FFmpegError: It does not open.
+    """
+    if not hasattr(os, "sched_getscheduler") or not os.path.isdir(_TASKS):
+        context.open()
+        return
+    before = {}
+    for task in os.listdir(_TASKS):
+        with suppress(OSError):
+            before[task] = os.sched_getscheduler(int(task))
+    mine = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        context.open()
+    finally:
+        for task in os.listdir(_TASKS):
+            # a thread may end at any time, and what may not be changed stays
+            with suppress(OSError):
+                if os.sched_getscheduler(int(task)) != before.get(task, mine[0]):
+                    os.sched_setscheduler(int(task), *mine)
 
 
 def _why_not_open(encoding: Encoding) -> str:
@@ -310,6 +339,7 @@ def _opens(encoder: str) -> bool:
             return False
         encoding.apply(context)
         _quiet()
+        open_encoder(context)
         picture = av.VideoFrame(encoding.width, encoding.height, encoding.pixel_format)
         picture.pts = 0
         return bool(context.encode(picture) + context.encode(None))

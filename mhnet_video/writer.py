@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from mhnet_video.boxes import add_cover
 from mhnet_video.containers import Format, format_of, muxer_options, picture_encoder
 from mhnet_video.decoding import Item, Packet
-from mhnet_video.encoder import Encoding, encoder_options, working_encoders
+from mhnet_video.encoder import Encoding, encoder_options, open_encoder, working_encoders
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
@@ -170,7 +170,7 @@ class VideoWriter:
             if self._kind is None:
                 self._context = av.CodecContext.create(self.encoder, "w")
                 encoding.apply(self._context)
-                self._context.open()
+                open_encoder(self._context)
             else:
                 self._open_container(self._kind, encoding, frame)
         except (FFmpegError, OSError, ValueError) as error:
@@ -247,7 +247,7 @@ class VideoWriter:
         if self._kind is not None and self._kind.has_rotation:
             stream.set_display_matrix(frame.tags.get("display_matrix"))
         if self._surfaces is None:
-            stream.codec_context.open()
+            open_encoder(stream.codec_context)
         else:
             # it learns from its first picture where in the GPU's memory pictures are
             self._early = frame, stream.encode(self._picture(frame))

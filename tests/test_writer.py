@@ -24,7 +24,7 @@ from mhnet_video import writer as writer_module
 from mhnet_video.boxes import add_cover, lacks_index
 from mhnet_video.config import Box, RestoreConfig
 from mhnet_video.containers import format_of
-from mhnet_video.encoder import clock_of, encoder_options, pixel_formats
+from mhnet_video.encoder import clock_of, encoder_options, open_encoder, pixel_formats
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.jpeg import descriptions_in, with_segments_of
@@ -735,3 +735,17 @@ def test_a_box_outside_the_picture_is_told(tmp_path: Path) -> None:
     config = RestoreConfig(keep=(Box(20, 1030, 600, 40), Box(0, 0, 8, 8)))
     report = restore_video(path, tmp_path / "out.mp4", config, restorer=StandIn())
     assert report.lost == ("the box 20,1030,600,40: it lies outside the picture of 64x48",)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no priorities to look at")
+def test_no_encoder_makes_threads_real_time_ones():
+    """As root, SVT-AV1 would, and hold up the machine."""
+    if "libsvtav1" not in working_encoders():
+        pytest.skip("no SVT-AV1 here")
+    context = av.CodecContext.create("libsvtav1", "w")
+    context.width, context.height, context.pix_fmt = 64, 64, "yuv420p"
+    context.time_base = Fraction(1, 25)
+    open_encoder(context)
+    tasks = [int(task) for task in os.listdir("/proc/self/task")]
+    assert len(tasks) > 1
+    assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_OTHER}
