@@ -379,12 +379,12 @@ class _Sources:
             is_inside = e.op(f"icmp slt i64 {self._begin}, {first_end}")
             self._side_by_side = e.op(f"and i1 {self._side_by_side}, {is_inside}")
 
-    def values(self, maps: Sequence[str], height: str = "%height") -> list[str]:
+    def values(self, maps: Sequence[str]) -> list[str]:
         """What maps show, each a vector."""
         e, vectors = self._e, self._vectors
 
         def load() -> list[str]:
-            next_row = _clamped(e, e.add(self._row, 1), e.add(height, -1))
+            next_row = _clamped(e, e.add(self._row, 1), e.add("%height", -1))
             places = [
                 e.add(e.mul(each, self._stride), self._begin) for each in (self._row, next_row)
             ]

@@ -266,37 +266,15 @@ class Motion:
         ]
         rows = _tables(small.height, large.height)
         columns = _padded(_tables(small.width, large.width), large.stride)
-        self._add_enlarge(program, small, rows, columns, 2.0, given)
-
-    def _add_enlarge(
-        self,
-        program: Program,
-        small: _Level,
-        rows: tuple[Tensor, Tensor],
-        columns: tuple[Tensor, Tensor],
-        factor: float,
-        given: Sequence[tuple[Tensor, Tensor]],
-    ) -> None:
-        """Add a step that enlarges maps.
-
-        Args:
-            program: Where to.
-            small: Their resolution.
-            rows: Tables, `[2, h]` and `[h]`.
-            columns: Tables, `[2, S]` and `[S]`.
-            factor: What they are multiplied by.
-            given: Maps, and where to put the larger ones.
-        """
-        height, stride = len(rows[1]), len(columns[1])
-        cuts = program.parts(height, each=1)
+        cuts = program.parts(large.height, each=1)
         private = [
             {0: source, 6: target, 7: torch.zeros(small.stride)}
             for source, target in given
             for _ in cuts
         ]
         program.add(
-            self.kernels.name(llvm_motion.enlarge, factor),
-            [0, small.stride, *rows, *columns, 0, 0, height, stride],
+            self.kernels.name(llvm_motion.enlarge, 2.0),
+            [0, small.stride, *rows, *columns, 0, 0, large.height, large.stride],
             cuts * len(given),
             private,
         )

@@ -177,28 +177,21 @@ class Program:
         )
         self._state = np.zeros((len(self.steps), STATE_WORDS), np.int64)
 
-    def run(self, pool: ThreadPoolExecutor | None, first: int = 0, end: int | None = None) -> None:
-        """Run the steps.
-
-        Args:
-            pool: Threads besides this one.
-            first: The first step.
-            end: The end of the steps, excluded; None for all.
-        """
-        _run_all([(self, self._begin(first, end))], pool)
+    def run(self, pool: ThreadPoolExecutor | None) -> None:
+        """Run the steps, in this thread and those of a pool."""
+        _run_all([(self, self._begin())], pool)
 
     def run_with(self, following: "Program", pool: ThreadPoolExecutor | None) -> None:
         """Run the steps, then those of another program of these threads, woken once for both."""
         _run_all([(self, self._begin()), (following, following._begin())], pool)
 
-    def _begin(self, first: int = 0, end: int | None = None) -> tuple[int, ...]:
+    def _begin(self) -> tuple[int, ...]:
         """Begin a run; gives what `run_program` is called with."""
-        end = len(self.steps) if end is None else end
         self._runs += 1
         self._state.fill(first_count(self._runs))
         return (
-            self._table[first:].ctypes.data,
-            end - first,
+            self._table.ctypes.data,
+            len(self.steps),
             self._state.ctypes.data,
             self._runs,
             _rest(),

@@ -600,11 +600,13 @@ class Restorer:
         self, engine: Engine, window: Window, height: int, width: int, scale: float
     ) -> Tensor | None:
         """The residual, once more in float32 if it is not finite; None if that is not either."""
-        for each in (engine, TorchEngine(self.network)):
-            residual = self._residual(each, window, height, width, scale)
-            if _is_finite(residual):
-                return residual
-        return None
+        residual = self._residual(engine, window, height, width, scale)
+        if _is_finite(residual):
+            return residual
+        if isinstance(engine, TorchEngine) and not engine.bfloat16:
+            return None  # it would be the same again
+        residual = self._residual(TorchEngine(self.network), window, height, width, scale)
+        return residual if _is_finite(residual) else None
 
     @torch.inference_mode()
     def _residual(
