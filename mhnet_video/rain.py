@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.align import SHRINK, estimate, move, shrunken_luma
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreakLayer:
@@ -362,7 +364,7 @@ def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
 
     Args:
         frames: Clips of one shape, `[T, 3, H, W]` in [0, 1], that all get the same treatment: it
-            is no rain, and is to stay.
+            is no rain, and is to stay. The last one is without rain.
         generator: Where the randomness comes from, on the CPU.
 
     Returns:
@@ -381,11 +383,15 @@ def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
         noise = torch.randn(clips[0].shape, generator=generator).to(clips[0]) * sigma
         clips = [x + noise for x in clips]
     clips = [x.clamp(0, 1) for x in clips]
-    if _uniform(generator, 0, 1) < 0.55:
+    if _uniform(generator, 0, 1) < 0.6:
         flat = _uniform(generator, 0, 1) < 0.5
+        is_video = len(clips[-1]) > 1 and _uniform(generator, 0, 1) < INTER_SHARE
         quality = _uniform(generator, 30, 96)
         shift = int(_uniform(generator, 0, 16)), int(_uniform(generator, 0, 16))
-        clips = [compress(x, quality, flat=flat, shift=shift) for x in clips]
+        motion = coded_motion(clips[-1]) if is_video else None
+        clips = [
+            compress(x, quality, flat=flat or is_video, shift=shift, motion=motion) for x in clips
+        ]
     return clips
 
 
@@ -409,17 +415,47 @@ _LUMA_STEPS = (
 """Quantization steps for luma. Source: ITU-T T.81, table K.1."""
 
 
-def compress(x: Tensor, quality: float, *, flat: bool, shift: tuple[int, int] = (0, 0)) -> Tensor:
+INTER_SHARE = 0.6
+"""Compressed clips that are coded as differences from frame to frame, as nearly all video is."""
+INTER_ROUNDING = 1 / 6
+"""From which part of a step on a difference is coded at all, less than one: what encoders of H.264
+take. What falls below stays as it was in the frame before, be it noise or a rest of rain."""
+
+
+def coded_motion(clip: Tensor) -> Tensor:
+    """Where an encoder finds a frame's parts in the frame before it.
+
+    Args:
+        clip: `[T, 3, H, W]`, RGB in [0, 1].
+
+    Returns:
+        `[T - 1, 2, h, w]`, right and down, in quarters of pixels of H and W, though fewer of them.
+    """
+    luma = shrunken_luma(clip)
+    motion = SHRINK * estimate(luma[1:], luma[:-1, None])[:, 0]
+    return (4 * motion).round() / 4
+
+
+def compress(
+    x: Tensor,
+    quality: float,
+    *,
+    flat: bool,
+    shift: tuple[int, int] = (0, 0),
+    motion: Tensor | None = None,
+) -> Tensor:
     """What is left of pictures after the quantization of a codec, without its bits.
 
     Blocks of 8x8 of YCbCr 4:2:0 are transformed, rounded to the codec's steps and transformed
-    back; motion and deblocking are left out.
+    back; deblocking is left out.
 
     Args:
         x: `[N, 3, H, W]`, RGB in [0, 1], sides multiples of 16.
         quality: As libjpeg counts it, 1 to 100.
         flat: Equal steps for all frequencies, as H.264 has them, in place of JPEG's.
         shift: Where the blocks begin, in pixels, downwards and to the right.
+        motion: From `coded_motion`, for frames of a clip of which each but the first is coded as
+            what differs from the one before; None for pictures coded by themselves.
 
     Returns:
         `[N, 3, H, W]` in [0, 1].
@@ -429,28 +465,39 @@ def compress(x: Tensor, quality: float, *, flat: bool, shift: tuple[int, int] = 
     if flat:
         steps = torch.full_like(steps, 24)
     steps = (steps * scale).round().clamp(min=1) / 255
-    x = x.roll(shift, (2, 3))
     red, green, blue = x.unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma = torch.stack([(blue - luma) * 0.564, (red - luma) * 0.713], dim=1)
-    luma = _quantize(luma, steps)
-    chroma = _quantize(F.avg_pool2d(chroma, 2).flatten(0, 1), 1.3 * steps.clamp(max=steps[0, 7]))
-    chroma = chroma.reshape(len(x), 2, *chroma.shape[1:])
+    luma = _coded(luma[:, None], steps, shift, motion)[:, 0]
+    half = None if motion is None else motion / 2
+    coarse = 1.3 * steps.clamp(max=steps[0, 7])
+    chroma = _coded(F.avg_pool2d(chroma, 2), coarse, (shift[0] // 2, shift[1] // 2), half)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     blue, red = luma + chroma[:, 0] / 0.564, luma + chroma[:, 1] / 0.713
     green = (luma - 0.299 * red - 0.114 * blue) / 0.587
-    rgb = torch.stack([red, green, blue], dim=1).clamp(0, 1)
-    return rgb.roll((-shift[0], -shift[1]), (2, 3))
+    return torch.stack([red, green, blue], dim=1).clamp(0, 1)
 
 
-def _quantize(x: Tensor, steps: Tensor) -> Tensor:
-    """Round the cosine transform of the 8x8 blocks of `[N, H, W]` to multiples of `steps`."""
+def _coded(planes: Tensor, steps: Tensor, shift: tuple[int, int], motion: Tensor | None) -> Tensor:
+    """Planes `[N, C, H, W]` as a decoder has them."""
+    if motion is None:
+        return _quantize(planes, steps, shift)
+    coded = [_quantize(planes[0], steps, shift)]
+    for plane, each in zip(planes[1:], motion, strict=True):
+        expected = move(coded[-1][None], each[None])[0]
+        coded.append(expected + _quantize(plane - expected, steps, shift, INTER_ROUNDING))
+    return torch.stack(coded)
+
+
+def _quantize(x: Tensor, steps: Tensor, shift: tuple[int, int], rounding: float = 0.5) -> Tensor:
+    """Round the cosine transform of the 8x8 blocks of `[..., H, W]` to multiples of `steps`."""
     index = torch.arange(8, device=x.device, dtype=x.dtype)
     basis = torch.cos(math.pi / 8 * (index[None] + 0.5) * index[:, None]) / 2
     basis[0] /= math.sqrt(2)
-    count, height, width = x.shape
-    blocks = x.reshape(count, height // 8, 8, width // 8, 8).transpose(2, 3)
+    height, width = x.shape[-2:]
+    blocks = x.roll(shift, (-2, -1)).reshape(-1, height // 8, 8, width // 8, 8).transpose(2, 3)
     coefficients = basis @ blocks @ basis.T
-    coefficients = (coefficients / steps).round() * steps
+    coefficients = coefficients.sign() * (coefficients.abs() / steps + rounding).floor() * steps
     blocks = basis.T @ coefficients @ basis
-    return blocks.transpose(2, 3).reshape(x.shape)
+    rounded = blocks.transpose(2, 3).reshape(x.shape)
+    return rounded.roll((-shift[0], -shift[1]), (-2, -1))

@@ -372,9 +372,13 @@ def train(
 
 
 def _leave_signals(_: int) -> None:
-    """In a process of the loader: whoever is asked to stop ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """In a process of the loader: whoever is asked to stop ends it.
+
+    Terminals and `timeout` ask all processes of a group, and a loader that has ended by itself
+    would be an error.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

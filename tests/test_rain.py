@@ -12,6 +12,7 @@ from mhnet_video.rain import (
     StreakLayer,
     blur,
     camera,
+    coded_motion,
     compress,
     draw_storm,
     fall,
@@ -242,3 +243,44 @@ def test_compression_is_that_of_a_jpeg():
     ours = compress(x, 60, flat=False)[0].permute(1, 2, 0).numpy()
     lost = float(np.square(theirs - picture / 255.0).mean())
     assert float(np.square(theirs - ours).mean()) < 0.05 * lost
+
+
+def noisy_clip(speed):
+    """Four frames of a scene that moves to the left, `speed` pixels a frame, with noise."""
+    generator = torch.Generator().manual_seed(3)
+    wide = blur(torch.rand(1, 3, 128, 192, generator=generator), 2.5)
+    wide = (wide - wide.mean()) / wide.std() * 0.15 + 0.5
+    frames = [wide[0, :, :, speed * index : speed * index + 128] for index in range(4)]
+    noise = torch.randn(4, 3, 128, 128, generator=generator)
+    return torch.stack(frames), (torch.stack(frames) + 0.01 * noise).clamp(0, 1)
+
+
+def test_video_codecs_keep_what_hardly_differs_from_the_frame_before():
+    _, noisy = noisy_clip(0)
+    motion = coded_motion(noisy)
+    assert motion.shape[:2] == (3, 2) and not motion.any()
+    alone = compress(noisy, 60, flat=True).diff(dim=0).abs().mean()
+    coded = compress(noisy, 60, flat=True, motion=motion)
+    assert float(coded.diff(dim=0).abs().mean()) < 0.1 * float(alone)
+    # a faint change is not coded at all, a bright streak is, and gone in the next frame
+    seen = []
+    for brightness in (0.02, 0.5):
+        rainy = noisy.clone()
+        rainy[1, :, 40:60, 64] += brightness
+        change = compress(rainy, 60, flat=True, motion=motion) - coded
+        seen.append(change[:, :, 40:60, 64].mean((1, 2)))
+    assert not seen[0].any()
+    assert float(seen[1][1]) > 0.3 and float(seen[1][2:].abs().max()) < 0.1
+
+
+def test_video_codecs_follow_motion():
+    scene, noisy = noisy_clip(6)
+    motion = coded_motion(noisy)
+    inner = motion[..., 4:-4, 4:-4]
+    assert (inner[:, 0] - 6).abs().max() <= 0.25 and inner[:, 1].abs().max() <= 0.25
+    assert torch.equal(4 * motion, (4 * motion).round())
+    errors = [
+        float((compress(noisy, 40, flat=True, motion=each) - scene)[2:].square().mean())
+        for each in (motion, 0 * motion)
+    ]
+    assert errors[0] < 0.8 * errors[1]

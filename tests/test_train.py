@@ -5,6 +5,7 @@ import csv
 import itertools
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -326,6 +327,27 @@ def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
 
     with pytest.raises(ConfigError, match="other settings"):
         train(settings(footage_dir, output, width=16))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_run_ends_it_well(number, footage_dir, tmp_path):
+    command = [sys.executable, "-m", "mhnet_video", "train", "--data", footage_dir]
+    sizes = ["--width", "8", "--crop", "64", "--final-crop", "64", "--batch", "2", "--minutes", "5"]
+    output = tmp_path / "run"
+    with (tmp_path / "said").open("w+") as said:
+        process = processes.start(
+            [*command, "--device", "cpu", "--output", output, *sizes], stderr=said
+        )
+        end = time.monotonic() + processes.SECONDS
+        while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text():
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, number)
+        status = process.wait(processes.SECONDS)
+        said.seek(0)
+        assert status == 130, said.read()
+    assert (output / "weights.safetensors").exists()
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
