@@ -23,7 +23,7 @@ from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
 from mhnet_video.network import MHNet
-from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model
+from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
 
 if TYPE_CHECKING:
     from mhnet_video.cuda_engine import TritonEngine
@@ -41,32 +41,8 @@ MIN_TILE_PIXELS = 256 * 256
 MAX_PIXELS = 80_000_000
 """Largest picture, in pixels; a window of three would not fit a small machine's memory."""
 
-
 _MAX_COPIES = 8
 """Equal pictures that wait for the next different one."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn a device setting into a device; `auto` takes CUDA where there is one.
-
-    Raises:
-        ConfigError: There is no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ConfigError(
-            f"device {name} is not on this machine, which has {found or 'no'} CUDA device"
-            f"{'' if found == 1 else 's'} that PyTorch can use; take --device cpu or auto"
-        )
-    return device
 
 
 class _Windows(Generic[T]):

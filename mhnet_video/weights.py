@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mhnet_video.errors import WeightsError
+from mhnet_video.errors import ConfigError, WeightsError
 from mhnet_video.network import UNUSED, MHNet, NetworkConfig
 
 MODELS = Path(__file__).parent / "models"
@@ -67,13 +67,36 @@ def _info(path: Path) -> ModelInfo:
     )
 
 
+def resolve_device(name: str) -> torch.device:
+    """Turn a device setting into a device; `auto` takes CUDA where there is one.
+
+    Raises:
+        ConfigError: There is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(
+            f"device {name} is not on this machine, which has {found or 'no'} CUDA device"
+            f"{'' if found == 1 else 's'} that PyTorch can use; take --device cpu or auto"
+        )
+    return device
+
+
 def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> MHNet:
     """Build the network that a model or a weights file describes.
 
     Args:
         name_or_path: A shipped model's name, or a file: safetensors of this package, or a
             checkpoint of the authors (`.pth`; its sizes are read off its tensors).
-        device: Where to put it.
+        device: Where to put it; a name is one of `auto`, `cpu`, `cuda` and `cuda:<index>`.
 
     Returns:
         The network in evaluation mode: from `[N, 3 * frames, H, W]` to `[N, 3, H, W]`, RGB in
@@ -81,8 +104,10 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
 
     Raises:
         WeightsError: There is no such model, or the file is wrong, truncated or foreign.
+        ConfigError: There is no such device on this machine.
     """
     path = _locate(name_or_path)
+    where = resolve_device(device) if isinstance(device, str) else device
     tensors, config = _read(path)
     try:
         with torch.device("meta"):
@@ -92,7 +117,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
         reason = str(error).strip().splitlines()[-1].strip()
         raise WeightsError(f"{path} does not hold the weights of an MHNet: {reason}") from error
     network.requires_grad_(False)
-    return network.to(device).eval()
+    return network.to(where).eval()
 
 
 def _locate(name_or_path: str | PathLike[str]) -> Path:

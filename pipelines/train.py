@@ -28,8 +28,7 @@ from mhnet_video.dataset import CleanWindows, load_footage, rainy_batch
 from mhnet_video.errors import ConfigError
 from mhnet_video.growth import grow
 from mhnet_video.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
-from mhnet_video.restorer import resolve_device
-from mhnet_video.weights import load_model, save_weights, training_of
+from mhnet_video.weights import load_model, resolve_device, save_weights, training_of
 
 WARM_UP_STEPS = 200
 EMA_DECAY = 0.999

@@ -12,7 +12,8 @@ from mhnet_video.config import Box
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.network import MHNet, NetworkConfig
-from mhnet_video.restorer import Restorer, resolve_device
+from mhnet_video.restorer import Restorer
+from mhnet_video.weights import load_model
 
 LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)
 
@@ -318,11 +319,14 @@ def test_settings_are_checked_whenever_they_are_set():
 def test_settings_that_do_not_fit():
     with pytest.raises(ConfigError, match="strength"):
         Restorer(Spy(), strength=1.5)
-    with pytest.raises(ConfigError, match="must be auto, cpu, cuda"):
-        resolve_device("tpu")
-    missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(ConfigError, match="is not on this machine"):
-        resolve_device(missing)
+    for build in (
+        lambda name: Restorer(Spy(), device=name),
+        lambda name: load_model("realtime", name),
+    ):
+        with pytest.raises(ConfigError, match="must be auto, cpu, cuda"):
+            build("tpu")
+        with pytest.raises(ConfigError, match="is not on this machine"):
+            build(f"cuda:{torch.cuda.device_count()}")
     huge = replace(gray_frame(0), planes=(np.broadcast_to(np.uint8(0), (10_000, 10_000)),) * 3)
     with pytest.raises(ConfigError, match="too large"):
         list(Restorer(Spy(), device="cpu").stream([huge]))
