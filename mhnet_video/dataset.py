@@ -16,9 +16,10 @@ from mhnet_video.align import align
 from mhnet_video.errors import ReadError
 from mhnet_video.rain import camera, rain_on
 
-STILL_SHARE = 0.43
-"""Windows that repeat one frame. With few of them the network learns to compare frames and no more:
-it then does nothing for a picture, and paints ghosts where the camera moves fast."""
+STILL_SHARE, LATE_STILL_SHARE = 0.43, 0.5
+"""Windows that repeat one frame, early and late in a run. With few of them the network learns to
+compare frames and no more: it then does nothing for a picture, and paints ghosts where the camera
+moves fast."""
 
 CUT_SHARE = 0.03
 """Windows whose scene changes after the middle frame."""
@@ -38,9 +39,10 @@ TURNED_SHARE = 0.2
 TEXT_SHARE = 0.08
 """Windows with letters that a recorder burnt in: they stand still before a scene that moves, are as
 thin and as bright as streaks, and are to stay."""
-DRY_SHARE, DRY_STILL_SHARE = 0.2, 0.24
-"""Windows without rain, of those with several frames and of the others: before a fixed camera a dry
-road stands still, and its markings must not pass for streaks of a picture."""
+DRY_SHARE, DRY_STILL_SHARE, LATE_DRY_STILL_SHARE = 0.2, 0.24, 0.37
+"""Windows without rain, of those with several frames and of the others, early and late in a run:
+before a fixed camera a dry road stands still, and its markings must not pass for streaks of a
+picture. What is learned of that is soon forgotten, so there is more of it at the end."""
 
 Picture = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
@@ -103,6 +105,8 @@ class Window(NamedTuple):
     clean: Tensor
     """`[T, 3, crop, crop]`, RGB in [0, 1]; T is 1 where one frame is to be repeated."""
     seed: int
+    is_dry: bool
+    """Whether it is not to rain."""
     copied: int | None
     """Index of the frame that is to be a copy of the middle one, its rain too; None for none."""
     text: Tensor | None = None
@@ -124,12 +128,15 @@ class CleanWindows(Dataset[Sample]):
         frames: Frames of a window, T, odd.
         crop: Side of the pictures, in pixels, a multiple of 32.
         seed: Changes all samples.
+        is_late: Whether to give what the end of a run is to see, with more dry pictures.
     """
 
-    def __init__(self, footage: Footage, *, frames: int, crop: int, seed: int = 0) -> None:
+    def __init__(
+        self, footage: Footage, *, frames: int, crop: int, seed: int = 0, is_late: bool = False
+    ) -> None:
         self.seed = seed
-        self._whole = _Windows(footage, frames, crop)
-        self._half = _Windows(footage, frames, crop // 2)
+        self._whole = _Windows(footage, frames, crop, is_late)
+        self._half = _Windows(footage, frames, crop // 2, is_late)
 
     def __len__(self) -> int:
         """As many as anyone could use."""
@@ -150,32 +157,37 @@ class _Windows:
         footage: What to draw from.
         frames: Frames of a window, T, odd.
         crop: Side of the pictures, in pixels.
+        is_late: See `CleanWindows`.
     """
 
-    def __init__(self, footage: Footage, frames: int, crop: int) -> None:
+    def __init__(self, footage: Footage, frames: int, crop: int, is_late: bool) -> None:
         self.footage, self.frames, self.crop = footage, frames, crop
+        self._still_share = LATE_STILL_SHARE if is_late else STILL_SHARE
+        self._dry_still_share = LATE_DRY_STILL_SHARE if is_late else DRY_STILL_SHARE
 
     def draw(self, random: np.random.Generator) -> Window:
         """A window."""
         clean = self._grade(self._scene(random), random)
         kind, middle = random.random(), self.frames // 2
         copied = None
-        if kind < STILL_SHARE:  # a picture, or a clip's end
+        ends = np.cumsum([self._still_share, CUT_SHARE, STRANGER_SHARE, COPY_SHARE])
+        if kind < ends[0]:  # a picture, or a clip's end
             clean = clean[:1]
-        elif kind < STILL_SHARE + CUT_SHARE:
+        elif kind < ends[1]:
             clean[middle + 1 :] = self._grade(self._scene(random), random)[:1]
-        elif kind < STILL_SHARE + CUT_SHARE + STRANGER_SHARE:
+        elif kind < ends[2]:
             for neighbours in (slice(0, middle), slice(middle + 1, None)):
                 clean[neighbours] = self._grade(self._scene(random), random)[:1]
-        elif kind < STILL_SHARE + CUT_SHARE + STRANGER_SHARE + COPY_SHARE and middle:
+        elif kind < ends[3] and middle:
             copied = middle + 2 * int(random.integers(2)) - 1
         # phones held sideways whose files do not say so; and boards and rails that lie are made
         # upright ones, which must not pass for streaks
         if random.random() < TURNED_SHARE:
             clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
         seed = int(random.integers(1 << 62))
+        is_dry = random.random() < (self._dry_still_share if len(clean) == 1 else DRY_SHARE)
         text = self._text(random) if random.random() < TEXT_SHARE else None
-        return Window(clean.contiguous(), seed, copied, text)
+        return Window(clean.contiguous(), seed, is_dry, copied, text)
 
     def _text(self, random: np.random.Generator) -> Tensor:
         """One to three lines of letters and digits, as of clocks and names of cameras."""
@@ -358,9 +370,7 @@ def _rainy_window(
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
-    dry_share = DRY_STILL_SHARE if len(clean) == 1 else DRY_SHARE
-    dry = float(torch.rand((), generator=generator)) < dry_share
-    rainy = clean if dry else rain_on(clean, generator)
+    rainy = clean if window.is_dry else rain_on(clean, generator)
     if window.text is not None:
         text = window.text.to(device)
         clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))

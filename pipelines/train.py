@@ -295,10 +295,12 @@ def train(
             log.writerow(["step", "minutes", "rate", "loss_db", "input_db"])
         losses, inputs = [], []
         while spent < budget and not is_stopped:
-            large = spent >= 0.6 * budget
-            crop = config.final_crop if large else config.crop
+            is_late = spent >= 0.6 * budget
+            crop = config.final_crop if is_late else config.crop
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
-            windows = CleanWindows(footage, frames=frames, crop=crop, seed=config.seed)
+            windows = CleanWindows(
+                footage, frames=frames, crop=crop, seed=config.seed, is_late=is_late
+            )
             # a GPU renders the rain itself; for a CPU the loader's process does
             rain = partial(rainy_batch, frames=frames, device=device, aligns=config.align)
             loader = DataLoader(
@@ -360,7 +362,7 @@ def train(
                         save()
                         save_curve(log_path, output / "curve.png")
                         _strip(output / "strip.png", rainy, restored, clean)
-                is_spent = spent >= budget or (not large and spent >= 0.6 * budget)
+                is_spent = spent >= budget or (not is_late and spent >= 0.6 * budget)
                 if is_spent or is_stopped:
                     break
     if leads:

@@ -96,7 +96,19 @@ def test_most_windows_are_rainy_some_dry_and_many_still(footage_dir):
         rainy_count += bool(10**-4.2 < error < 10**-1.2)
         still += torch.equal(rainy[:3], rainy[3:6]) and torch.equal(rainy[3:6], rainy[6:])
     assert len(windows) == 60
-    assert 3 <= dry <= 25 and rainy_count >= 28 and 18 <= still <= 45
+    assert 12 <= dry <= 36 and rainy_count >= 22 and 18 <= still <= 45
+
+
+def test_the_end_of_a_run_sees_more_dry_pictures(footage_dir):
+    footage, shares = load_footage(footage_dir), []
+    for is_late in (False, True):
+        samples = CleanWindows(footage, frames=3, crop=64, seed=1, is_late=is_late)
+        windows = windows_of(samples, 150)[:400]
+        stills = [window.is_dry for window in windows if len(window.clean) == 1]
+        moving = [window.is_dry for window in windows if len(window.clean) > 1]
+        shares.append((len(stills) / 400, np.mean(stills), np.mean(moving)))
+    assert shares[0] == pytest.approx((0.43, 0.24, 0.2), abs=0.06)
+    assert shares[1] == pytest.approx((0.5, 0.37, 0.2), abs=0.06)
 
 
 def test_quilts_are_sewn_of_windows_with_rain_of_their_own(footage_dir):
@@ -129,7 +141,7 @@ def test_neighbours_show_what_is_behind_or_nothing_of_it(footage_dir):
     moving = [clean for clean in cleans if len(clean) == 3]
     jumps = torch.tensor([float((c[0] - c[1]).abs().mean()) for c in moving])
     assert 55 <= len(moving) <= 110
-    assert (jumps < 0.05).float().mean() > 0.3 and (jumps > 0.15).any()
+    assert (jumps < 0.05).float().mean() > 0.2 and (jumps > 0.15).any()
 
 
 def test_a_copied_frame_has_the_middle_ones_rain(footage_dir):
