@@ -1010,9 +1010,6 @@ class _Moving:
         e, vectors = self._e, _Vectors(self._e)
         picture = e.mul("%height", "%width")
         place = e.add(e.mul(self._row, "%width"), x)
-        first_end = e.add("%width", -e.machine.lanes)
-        given = self._row, x, self._motion(x), self._last
-        sources = _Sources(e, *given, stride="%width", first_end=first_end)
         planes = [e.mul(picture, color) for color in range(3)]
         here = [e.load(e.at("%x", e.add(plane, place))) for plane in planes]
         unlikeness = zero = "zeroinitializer"
@@ -1022,8 +1019,19 @@ class _Moving:
         same, unlike = self._limits
         slope, start = e.constant(1 / (unlike - same)), e.constant(-same / (unlike - same))
         kept = vectors.clip(e.fma(unlikeness, slope, start), zero, e.constant(1.0))
-        there = sources.values([e.at("%x", plane) for plane in planes])
-        return [vectors.blend(a, b, kept) for a, b in zip(here, there, strict=True)]
+
+        def there() -> list[str]:
+            first_end = e.add("%width", -e.machine.lanes)
+            given = self._row, x, self._motion(x), self._last
+            sources = _Sources(e, *given, stride="%width", first_end=first_end)
+            values = sources.values([e.at("%x", plane) for plane in planes])
+            return [vectors.blend(a, b, kept) for a, b in zip(here, values, strict=True)]
+
+        # before a fixed camera hardly any vector has a pixel that moves
+        mask = f"<{e.machine.lanes} x i1>"
+        moves = e.op(f"fcmp ogt {e.vector} {kept}, {zero}")
+        moves = e.call("i1", f"llvm.vector.reduce.or.v{e.machine.lanes}i1", [(mask, moves)])
+        return e.either(moves, e.vector, there, lambda: here)
 
 
 def _each_moved(
