@@ -3,14 +3,16 @@
 Started by `torchrun`, the loop runs in several processes, each with windows of its own.
 """
 
+import contextlib
 import csv
 import json
 import math
+import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -313,7 +315,7 @@ def train(
                 timeout=LOADER_SECONDS,
             )
             mark = time.perf_counter()
-            for pairs in loader:
+            for pairs in _given_by(loader):
                 rainy, clean = rain(pairs) if on_gpu else pairs
                 rainy = rainy.to(memory_format=torch.channels_last)
                 share = min(1.0, spent / budget)
@@ -370,6 +372,18 @@ def train(
         save_curve(log_path, output / "curve.png")
     team.part()
     return output / "weights.safetensors"
+
+
+def _given_by(loader: Iterable[Any]) -> Iterator[Any]:
+    """What a loader gives; if it fails its processes end, also those that hang."""
+    try:
+        yield from loader
+    except RuntimeError:
+        for child in multiprocessing.active_children():
+            with contextlib.suppress(RuntimeError):  # PyTorch tells of those that were killed
+                child.kill()
+                child.join()
+        raise
 
 
 def _leave_signals(_: int) -> None:

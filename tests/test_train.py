@@ -3,6 +3,7 @@
 import copy
 import csv
 import itertools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -427,6 +428,7 @@ def test_a_loader_that_hangs_ends_the_run(footage_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(CleanWindows, "__getitem__", lambda *_: time.sleep(60))
     with pytest.raises(RuntimeError, match="timed out"):
         train(settings(footage_dir, tmp_path / "run"))
+    assert not multiprocessing.active_children()
 
 
 def test_processes_train_as_one(footage_dir, tmp_path):
