@@ -72,6 +72,11 @@ class _Vectors:
         """A 64-bit integer in all lanes, in 32 bits."""
         return self._e.splat(self._e.op(f"trunc i64 {x} to i32"), "i32")
 
+    def holds(self, how: str, lanes: str) -> str:
+        """Whether a comparison holds in all lanes (`and`) or in any (`or`)."""
+        given = [(f"<{self._lanes} x i1>", lanes)]
+        return self._e.call("i1", f"llvm.vector.reduce.{how}.v{self._lanes}i1", given)
+
     def blend(self, a: str, b: str, share: str) -> str:
         """From `a` to `b` by a share."""
         return self._e.fma(self.sub(b, a), share, a)
@@ -370,8 +375,7 @@ class _Sources:
         for each in (offsets, self._top):
             first = e.op(f"extractelement {e.elements} {each}, i32 0")
             alike = e.op(f"icmp eq {e.elements} {each}, {e.splat(first, 'i32')}")
-            mask = [(f"<{lanes} x i1>", alike)]
-            are_alike.append(e.call("i1", f"llvm.vector.reduce.and.v{lanes}i1", mask))
+            are_alike.append(vectors.holds("and", alike))
             firsts.append(e.op(f"sext i32 {first} to i64"))
         self._side_by_side = e.op(f"and i1 {are_alike[0]}, {are_alike[1]}")
         self._begin, self._row = firsts
@@ -1028,10 +1032,8 @@ class _Moving:
             return [vectors.blend(a, b, kept) for a, b in zip(here, values, strict=True)]
 
         # before a fixed camera hardly any vector has a pixel that moves
-        mask = f"<{e.machine.lanes} x i1>"
         moves = e.op(f"fcmp ogt {e.vector} {kept}, {zero}")
-        moves = e.call("i1", f"llvm.vector.reduce.or.v{e.machine.lanes}i1", [(mask, moves)])
-        return e.either(moves, e.vector, there, lambda: here)
+        return e.either(vectors.holds("or", moves), e.vector, there, lambda: here)
 
 
 def _each_moved(

@@ -392,8 +392,9 @@ def _leave_signals(_: int) -> None:
     Terminals and `timeout` ask all processes of a group, and a loader that has ended by itself
     would be an error.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # not every system has all
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
