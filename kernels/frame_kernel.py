@@ -52,7 +52,7 @@ def _chroma(ring_ptr, start, y, x, height, width, row, step, mask, DOWN, SY, SX)
 @triton.jit
 def frames_to_input_kernel(
     ring_ptr,  # [slots, slot_size] uint8, or int16 with the bits of uint16
-    slots_ptr,  # [N, T] int32, the slots of a window's frames
+    slots_ptr,  # [N, T] int32, the slots of a window's frames; negative where one is missing
     colors_ptr,  # [slots, 24] float32, see FrameColors
     out_ptr,  # [N, H / PATCH, W / PATCH, 3 * T * PATCH ** 2], H and W the padded picture's
     slot_size,
@@ -81,6 +81,8 @@ def frames_to_input_kernel(
     picture = (frame // frames).to(tl.int64)
     number = frame % frames
     slot = tl.load(slots_ptr + frame).to(tl.int64)
+    is_there = slot >= 0
+    slot = tl.maximum(slot, 0)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     wide = out_width * PATCH
     mask = index < out_height * PATCH * wide
@@ -155,6 +157,9 @@ def frames_to_input_kernel(
         red = tl.minimum(tl.maximum(red, 0.0), 1.0)
         green = tl.minimum(tl.maximum(green, 0.0), 1.0)
         blue = tl.minimum(tl.maximum(blue, 0.0), 1.0)
+    red = tl.where(is_there, red, 0.0)
+    green = tl.where(is_there, green, 0.0)
+    blue = tl.where(is_there, blue, 0.0)
     area = PATCH * PATCH
     place = (picture * out_height + out_y // PATCH) * out_width + out_x // PATCH
     place = (place * frames + number) * 3 * area + out_y % PATCH * PATCH + out_x % PATCH

@@ -60,6 +60,36 @@ is, whatever moves around it, as that of a burnt-in clock; one that differs by m
 does not; in the strongest colour."""
 
 
+Window = Sequence[Tensor | None]
+"""The frames that the network looks at, `[3, H, W]` each, the one to restore in the middle. Those
+that are missing, as beyond a clip's ends, are None, and black to the network: what is there twice
+it takes for a scene at rest, and a picture on its own must not look like one."""
+
+
+def middle_of(window: Window) -> Tensor:
+    """The frame to restore.
+
+    Raises:
+        ValueError: It is missing, or the frames are not of one size.
+    """
+    middle = window[len(window) // 2]
+    if middle is None:
+        raise ValueError("expected a frame in the middle")
+    if len({frame.shape for frame in window if frame is not None}) > 1:
+        raise ValueError("expected frames of one size")
+    return middle
+
+
+def stacked(window: Window) -> Tensor:
+    """The frames of a window as the network sees them, `[T, 3, H, W]`.
+
+    Raises:
+        ValueError: As for `middle_of`.
+    """
+    middle = middle_of(window)
+    return torch.stack([torch.zeros_like(middle) if f is None else f for f in window])
+
+
 def align(window: Tensor) -> Tensor:
     """Move the neighbours to where the middle frame shows the same things.
 
@@ -69,7 +99,7 @@ def align(window: Tensor) -> Tensor:
     Returns:
         A window of that shape, float32, its middle frames as they were.
     """
-    return torch.stack([torch.stack(align_frames(list(frames))) for frames in window.float()])
+    return torch.stack([stacked(align_frames(list(frames))) for frames in window.float()])
 
 
 @torch.inference_mode()
@@ -88,30 +118,31 @@ def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
     map_ops.move(x, motion, patch, SHRINK, SAME, UNLIKE, out=out)
 
 
-def align_frames(frames: Sequence[Tensor]) -> list[Tensor]:
+def align_frames(frames: Window) -> list[Tensor | None]:
     """Do the same with the frames of one window.
 
     Args:
         frames: T of `[3, H, W]` float32, RGB in [0, 1].
 
     Returns:
-        As many. The middle frame, and where it stands for others that are missing, is that one.
+        As many; the middle frame is that one.
 
     Raises:
-        ValueError: They are not of one size.
+        ValueError: As for `middle_of`.
     """
-    middle = frames[len(frames) // 2]
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError("expected frames of one size")
-    moving = [index for index, frame in enumerate(frames) if frame is not middle]
+    middle = middle_of(frames)
+    moving = {
+        index: frame
+        for index, frame in enumerate(frames)
+        if frame is not None and index != len(frames) // 2
+    }
     aligned = list(frames)
     if not moving:
         return aligned
-    lumas = torch.cat([shrunken_luma(frames[index][None]) for index in moving])
+    lumas = torch.cat([shrunken_luma(frame[None]) for frame in moving.values()])
     motion = estimate(shrunken_luma(middle[None]), lumas[None])[0]
     # the move one after the other: large pictures take much memory
-    for index, each in zip(moving, motion, strict=True):
-        frame = frames[index]
+    for (index, frame), each in zip(moving.items(), motion, strict=True):
         moved = move(frame[None], SHRINK * each[None])[0]
         unlike = (frame - middle).abs().amax(0)
         share = ((unlike - SAME) / (UNLIKE - SAME)).clamp(0, 1)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhnet_video.align import align_frames
+from mhnet_video.align import Window, align_frames, stacked
 from mhnet_video.kernels import map_ops
 from mhnet_video.map_weights import BlockMaps, Front, FusionMaps, MapType, NetworkMaps
 from mhnet_video.network import LEVELS, MHNet
@@ -396,7 +396,7 @@ class TritonEngine:
         """This engine alone: its streams overlap."""
         return (self,)
 
-    def residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def residual(self, frames: Window) -> Tensor:
         """What is to be added to the middle frame, `[3, H, W]` float32.
 
         Args:
@@ -405,14 +405,14 @@ class TritonEngine:
         Raises:
             torch.OutOfMemoryError: The buffers do not fit.
         """
-        return self.residuals(torch.cat(list(frames))[None])[0]
+        return self.residuals(stacked(frames).flatten(0, 1)[None])[0]
 
     @torch.inference_mode()
-    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+    def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things."""
         return align_frames(frames)
 
-    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32.
 
         Raises:

@@ -17,6 +17,8 @@ from mhnet_video.frame import DeviceFrame, Frame, PixelLayout, Plane
 from mhnet_video.hardware import planes_of_two
 
 _KINDS = {"yuv": 0, "gray": 1, "rgb": 2}
+MISSING = -1
+"""The slot of a frame that is missing in a window."""
 NUM_COLORS = 24
 """Numbers that tell the kernels a frame's matrix and range."""
 
@@ -177,7 +179,8 @@ class FrameFormat:
 
         Args:
             ring: `[slots, size]` uint8 or int16.
-            slots: `[N, T]` int32, where the frames of each window are.
+            slots: `[N, T]` int32, where the frames of each window are; `MISSING` where one is not,
+                which is black then.
             colors: `[slots, NUM_COLORS]` float32, from `colors_of`.
             out: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W at least the picture's.
             patch: Side of the blocks that are folded into channels.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mhnet_video.align import align_maps
 from mhnet_video.cuda_engine import Forward, TritonEngine
-from mhnet_video.cuda_frames import NUM_COLORS, FrameFormat, colors_of, format_of
+from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import with_planes
 
@@ -124,8 +124,8 @@ class Restored(NamedTuple):
 
     frames: list[Frame]
     """The frame, and those behind it that repeat it."""
-    window: list[Frame]
-    """The frames that the network saw, this one in the middle."""
+    window: list[Frame | None]
+    """The frames that the network saw, this one in the middle; None where one was missing."""
     planes: tuple[Plane, ...] | None
     """Its new samples; None where they are on the device, or the network gave no finite numbers."""
     samples: tuple[Tensor, Tensor] | None = None
@@ -133,15 +133,15 @@ class Restored(NamedTuple):
 
 
 class Neighbours:
-    """The windows of successive items, the edge ones repeated at both ends."""
+    """The windows of successive items; at both ends some are missing."""
 
     def __init__(self, frames: int) -> None:
         self._half = frames // 2
         self._held: deque[Any] = deque(maxlen=frames)
         self._pushed = 0
 
-    def push(self, item: T) -> list[list[T]]:
-        """Take the next item; the windows that are complete now."""
+    def push(self, item: T) -> list[list[T | None]]:
+        """Take the next item; the windows that are complete now, None where an item is missing."""
         self._held.append(item)
         self._pushed += 1
         return [self._window(self._pushed - 1 - self._half)] if self._pushed > self._half else []
@@ -162,7 +162,9 @@ class Neighbours:
     def _window(self, centre: int) -> list[Any]:
         first = self._pushed - len(self._held)
         places = range(centre - self._half, centre + self._half + 1)
-        return [self._held[min(max(place, 0), self._pushed - 1) - first] for place in places]
+        return [
+            self._held[place - first] if 0 <= place < self._pushed else None for place in places
+        ]
 
 
 @dataclass
@@ -171,6 +173,8 @@ class _Item:
 
     frames: list[Frame]
     slot: int
+    picture: int
+    """The same for frames that repeat one another, where there are too many to wait."""
 
 
 @dataclass
@@ -178,7 +182,7 @@ class _Batch:
     """What is under way."""
 
     number: int
-    windows: list[list[_Item]]
+    windows: list[list[_Item | None]]
     done: Event
     samples: list[Tensor] = field(default_factory=list)
     """`[batch, size]` on the device, once the work is done, where results stay there."""
@@ -192,7 +196,7 @@ class Room(NamedTuple):
     colors: Tensor
     """`[slots, NUM_COLORS]` float32."""
     slots: Tensor
-    """`[batch, T]` int32, where the frames of each window are."""
+    """`[batch, T]` int32, where the frames of each window are; `MISSING` for those that are not."""
     out: Tensor
     """`[batch, size]`, restored samples."""
     flags: Tensor
@@ -253,8 +257,8 @@ class FramePipeline:
         self._uploaded: list[Event | None] = [None] * slots
         self._used: list[Event | None] = [None] * slots
         self._neighbours = Neighbours(frames)
-        self._pushed = self._submitted = 0
-        self._waiting: list[list[_Item]] = []
+        self._pushed = self._pictures = self._submitted = 0
+        self._waiting: list[list[_Item | None]] = []
         self._running: deque[_Batch] = deque()
         self._step = make_step(self._room)
 
@@ -273,8 +277,13 @@ class FramePipeline:
         last.frames.append(frame)
         return True
 
-    def push(self, frame: Frame) -> list[Restored]:
-        """Take the next frame; what is done by now, in order."""
+    def push(self, frame: Frame, *, is_copy: bool = False) -> list[Restored]:
+        """Take the next frame; what is done by now, in order.
+
+        Args:
+            frame: Of this format.
+            is_copy: Whether it repeats the one before, and was not taken as such.
+        """
         slot = self._pushed % len(self._uploaded)
         self._pushed += 1
         earlier = self._uploaded[slot]
@@ -300,8 +309,9 @@ class FramePipeline:
         self._upload.run(upload)
         self._uploaded[slot] = self._upload.record()
         restored: list[Restored] = []
-        for window in self._neighbours.push(_Item([frame], slot)):
-            self._waiting.append(window)
+        self._pictures += not is_copy
+        for window in self._neighbours.push(_Item([frame], slot, self._pictures)):
+            self._waiting.append(_without_copies(window))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
         return restored + self._ready()
@@ -310,7 +320,7 @@ class FramePipeline:
         """End the run: everything that is missing, waited for."""
         restored: list[Restored] = []
         for window in self._neighbours.flush():
-            self._waiting.append(window)
+            self._waiting.append(_without_copies(window))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
         if self._waiting:
@@ -335,11 +345,11 @@ class FramePipeline:
         windows, self._waiting = self._waiting, []
         number = self._submitted % self.depth
         self._submitted += 1
-        slots = [[item.slot for item in window] for window in windows]
+        slots = [[MISSING if item is None else item.slot for item in window] for window in windows]
         # a batch that is not full computes its last window again
         slots += slots[-1:] * (self.batch - len(slots))
         self._host_slots[number] = torch.tensor(slots, dtype=torch.int32)
-        used = sorted({slot for window in slots for slot in window})
+        used = sorted({slot for window in slots for slot in window} - {MISSING})
         for slot in used:
             self._compute.wait(self._uploaded[slot])
         room = self._room
@@ -381,7 +391,7 @@ class FramePipeline:
         batch.done.synchronize()
         restored = []
         for index, window in enumerate(batch.windows):
-            middle = window[len(window) // 2]
+            middle = cast(_Item, window[len(window) // 2])
             planes, samples = None, None
             if int(self._host_flags[batch.number, index]) != 0:
                 pass
@@ -390,9 +400,18 @@ class FramePipeline:
             else:
                 room = self._host_results[batch.number, index].numpy()
                 planes = self.form.unpack(room, middle.frames[0])
-            seen = [item.frames[0] for item in window]
+            seen = [None if item is None else item.frames[0] for item in window]
             restored.append(Restored(middle.frames, seen, planes, samples))
         return restored
+
+
+def _without_copies(window: list[_Item | None]) -> list[_Item | None]:
+    """A window in which frames that repeat the middle one are missing."""
+    middle = cast(_Item, window[len(window) // 2])
+    return [
+        None if item is None or (item is not middle and item.picture == middle.picture) else item
+        for item in window
+    ]
 
 
 def network_step(engine: TritonEngine, form: FrameFormat, room: Room) -> Callable[[], None]:
@@ -451,7 +470,7 @@ class PipedFrames:
         strength: float,
         *,
         finish: Callable[[Frame, tuple[Plane, ...]], Frame],
-        again: Callable[[Sequence[Frame]], Frame],
+        again: Callable[[Sequence[Frame | None]], Frame],
         plain: Callable[[Iterable[Any]], Iterator[Any]],
         is_copy: Callable[[Frame, Frame], bool],
         machine: Machine | None = None,
@@ -492,7 +511,7 @@ class PipedFrames:
                 is_copy = before is not None and self._is_copy(before, item)
                 before = item
                 if not (is_copy and pipeline.push_copy(item)):
-                    yield from self._frames_of(pipeline.push(item))
+                    yield from self._frames_of(pipeline.push(item, is_copy=is_copy))
             if pipeline is not None:
                 yield from self._frames_of(pipeline.flush())
         finally:

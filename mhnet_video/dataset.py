@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,19 +17,22 @@ from mhnet_video.align import align
 from mhnet_video.errors import ReadError
 from mhnet_video.rain import camera, rain_on
 
-STILL_SHARE, LATE_STILL_SHARE = 0.43, 0.5
-"""Windows that repeat one frame, early and late in a run. With few of them the network learns to
+ALONE_SHARE, LATE_ALONE_SHARE = 0.43, 0.5
+"""Pictures without neighbours, early and late in a run. With few of them the network learns to
 compare frames and no more: it then does nothing for a picture, and paints ghosts where the camera
 moves fast."""
+END_SHARE = 0.04
+"""Windows at the ends of a clip, or of one of few frames: some neighbours are missing."""
 
 CUT_SHARE = 0.03
 """Windows whose scene changes after the middle frame."""
 STRANGER_SHARE = 0.1
 """Windows whose neighbours both show something else, as where everything moves too fast: their
 rain must be taken out by the middle frame alone."""
-COPY_SHARE = 0.12
-"""Windows one of whose neighbours is a copy of the middle frame, its rain too, as where the frame
-rate was raised: without them a streak that is there twice is taken for part of the scene."""
+COPY_SHARE, RECODED_SHARE = 0.1, 0.6
+"""Windows in which a neighbour is a copy of the middle frame, its rain too, as where the frame rate
+was raised: without them a streak that is there twice is taken for part of the scene. Of a copy that
+was coded anew the noise is another one; exact ones the program finds by itself."""
 QUILT_SHARE = 0.75
 """Samples that are sewn from four windows of half the side, each with a rain of its own or none.
 The channel attention's means are those of a whole frame, in which rain is seen in some parts more
@@ -39,10 +43,10 @@ TURNED_SHARE = 0.2
 TEXT_SHARE = 0.08
 """Windows with letters that a recorder burnt in: they stand still before a scene that moves, are as
 thin and as bright as streaks, and are to stay."""
-DRY_SHARE, DRY_STILL_SHARE, LATE_DRY_STILL_SHARE = 0.2, 0.24, 0.37
-"""Windows without rain, of those with several frames and of the others, early and late in a run:
-before a fixed camera a dry road stands still, and its markings must not pass for streaks of a
-picture. What is learned of that is soon forgotten, so there is more of it at the end."""
+DRY_SHARE, DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.2, 0.24, 0.37
+"""Windows without rain, of those with several frames and of the others, early and late in a run: a
+road's markings must not pass for streaks of a picture. What is learned of that is soon forgotten,
+so there is more of it at the end."""
 
 Picture = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
@@ -103,12 +107,16 @@ class Window(NamedTuple):
     """Clean frames, and the seed of their rain."""
 
     clean: Tensor
-    """`[T, 3, crop, crop]`, RGB in [0, 1]; T is 1 where one frame is to be repeated."""
+    """`[K, 3, crop, crop]`, RGB in [0, 1]; K is less than T where frames are missing."""
+    middle: int
+    """Index of the frame that is to be restored."""
     seed: int
     is_dry: bool
     """Whether it is not to rain."""
-    copied: int | None
-    """Index of the frame that is to be a copy of the middle one, its rain too; None for none."""
+    copies: tuple[int, ...] = ()
+    """Indices of the frames that are to be copies of the middle one, its rain too."""
+    is_recoded: bool = False
+    """Whether the copies were taken before the camera's noise and compression."""
     text: Tensor | None = None
     """What is burnt into every frame, rainy and clean: `[4, crop, crop]`, RGB and opacity in
     [0, 1]; None for nothing."""
@@ -162,32 +170,39 @@ class _Windows:
 
     def __init__(self, footage: Footage, frames: int, crop: int, is_late: bool) -> None:
         self.footage, self.frames, self.crop = footage, frames, crop
-        self._still_share = LATE_STILL_SHARE if is_late else STILL_SHARE
-        self._dry_still_share = LATE_DRY_STILL_SHARE if is_late else DRY_STILL_SHARE
+        self._alone_share = LATE_ALONE_SHARE if is_late else ALONE_SHARE
+        self._dry_alone_share = LATE_DRY_ALONE_SHARE if is_late else DRY_ALONE_SHARE
 
     def draw(self, random: np.random.Generator) -> Window:
         """A window."""
         clean = self._grade(self._scene(random), random)
         kind, middle = random.random(), self.frames // 2
-        copied = None
-        ends = np.cumsum([self._still_share, CUT_SHARE, STRANGER_SHARE, COPY_SHARE])
-        if kind < ends[0]:  # a picture, or a clip's end
-            clean = clean[:1]
+        copies: tuple[int, ...] = ()
+        kinds = [self._alone_share, END_SHARE, CUT_SHARE, STRANGER_SHARE, COPY_SHARE]
+        ends = np.cumsum(kinds)
+        if kind < ends[0]:
+            clean, middle = clean[middle : middle + 1], 0
         elif kind < ends[1]:
-            clean[middle + 1 :] = self._grade(self._scene(random), random)[:1]
+            first, behind = random.integers(middle + 1, size=2)
+            clean, middle = clean[first : self.frames - behind], int(middle - first)
         elif kind < ends[2]:
+            clean[middle + 1 :] = self._grade(self._scene(random), random)[:1]
+        elif kind < ends[3]:
             for neighbours in (slice(0, middle), slice(middle + 1, None)):
                 clean[neighbours] = self._grade(self._scene(random), random)[:1]
-        elif kind < ends[3] and middle:
-            copied = middle + 2 * int(random.integers(2)) - 1
+        elif kind < ends[4] and middle:
+            sides = [(middle - 1,), (middle + 1,), (middle - 1, middle + 1)]
+            # of three frames that are one there is nothing left to compare
+            copies = sides[random.integers(3 if middle > 1 else 2)]
         # phones held sideways whose files do not say so; and boards and rails that lie are made
         # upright ones, which must not pass for streaks
         if random.random() < TURNED_SHARE:
             clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
         seed = int(random.integers(1 << 62))
-        is_dry = random.random() < (self._dry_still_share if len(clean) == 1 else DRY_SHARE)
+        is_dry = random.random() < (self._dry_alone_share if len(clean) == 1 else DRY_SHARE)
+        is_recoded = random.random() < RECODED_SHARE
         text = self._text(random) if random.random() < TEXT_SHARE else None
-        return Window(clean.contiguous(), seed, is_dry, copied, text)
+        return Window(clean.contiguous(), middle, seed, is_dry, copies, is_recoded, text)
 
     def _text(self, random: np.random.Generator) -> Tensor:
         """One to three lines of letters and digits, as of clocks and names of cameras."""
@@ -352,8 +367,8 @@ def rainy_pair(
         aligns: Whether to align the windows.
 
     Returns:
-        The rainy window `[3T, crop, crop]`, and its clean middle frame `[3, crop, crop]`, RGB in
-        [0, 1].
+        The rainy window `[3T, crop, crop]`, black where frames are missing, and its clean middle
+        frame `[3, crop, crop]`, RGB in [0, 1].
     """
     pairs = [_rainy_window(window, frames, device, aligns) for window in sample]
     if len(pairs) == 1:
@@ -374,14 +389,17 @@ def _rainy_window(
     if window.text is not None:
         text = window.text.to(device)
         clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))
-    middle = len(clean) // 2
+    order = [window.middle if i in window.copies else i for i in range(len(clean))]
+    if window.is_recoded:
+        rainy, clean = rainy[order], clean[order]
     rainy, clean = camera([rainy, clean], generator)
-    if window.copied is not None:
-        rainy = torch.stack([rainy[middle if i == window.copied else i] for i in range(frames)])
-    if aligns:
+    if not window.is_recoded:
+        rainy = rainy[order]
+    before = frames // 2 - window.middle
+    rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, before, frames - before - len(rainy)))
+    if aligns and len(clean) > 1:
         rainy = align(rainy[None])[0]
-    rainy = rainy.expand(frames, -1, -1, -1)
-    return rainy.reshape(-1, *rainy.shape[2:]), clean[middle]
+    return rainy.flatten(0, 1), clean[window.middle]
 
 
 def rainy_batch(

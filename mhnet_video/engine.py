@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.align import align_frames
+from mhnet_video.align import Window, align_frames, middle_of
 from mhnet_video.kernels import (
     llvm_attention,
     llvm_blocks,
@@ -383,7 +383,8 @@ class _Plan:
         per_picture = patch * patch // group if patch == 2 else 1
         planes = pictures * per_picture if patch == 2 else -(-pictures // group)
         self.padded_width = row_blocks * machine.lanes * patch
-        self.window = torch.zeros(config.frames + 1, 3, height, self.padded_width)
+        self.window = torch.zeros(config.frames, 3, height, self.padded_width)
+        self.black = torch.zeros(3, height, self.padded_width)
         plane = (row_blocks + tile.blocks + 2) * machine.lanes
         # that the last tile of the last row may read, and a last step of planes
         beyond = 4 * 6 * machine.lanes + 16 * plane
@@ -589,23 +590,24 @@ class _Plan:
             self._rows(0),
         )
 
-    def prepare(self, frames: Sequence[Tensor], *, are_folded: bool = False) -> Tensor:
+    def prepare(self, window: Window, *, are_folded: bool = False) -> Tensor:
         """Set what the next run of the program reads.
 
         Args:
-            frames: `[3, H, W]` each, of this size or smaller, see `LLVMEngine.residual`.
-            are_folded: Whether all but the middle one will be in their places, in their order.
+            window: `[3, H, W]` each, of this size or smaller, see `LLVMEngine.residual`.
+            are_folded: Whether the neighbours will be in their places, in their order.
 
         Returns:
             Where the residual will be, `[3, H, W]` with rows and columns beyond the picture.
         """
+        frames = [self.black if frame is None else frame for frame in window]
         if are_folded:
             turn, slots = 0, self._place_middle(frames)
         else:
             turn, slots = self._place(frames)
         self.start[:, 1] = self.turns[turn].data_ptr()
-        # beyond the last picture stands one of zeros
-        pictures = [channel.data_ptr() for each in [*slots, self.window[-1]] for channel in each]
+        # beyond the last picture stands a black one
+        pictures = [channel.data_ptr() for each in [*slots, self.black] for channel in each]
         self.folds[:, 0] = pictures[0 : 3 * len(slots) : self.fold_pictures]
         self.folds[:, 1] = pictures[1 : 3 * len(slots) + 1 : self.fold_pictures]
         result = torch.empty_like(self.window[0])
@@ -616,16 +618,20 @@ class _Plan:
         return result
 
     def _place_middle(self, frames: Sequence[Tensor]) -> list[Tensor]:
-        """Have the middle frame folded, and others that are that one; gives what is at each place.
+        """Have the middle frame folded, and black ones; gives what is at each place.
 
-        The others are there already, moved: no frame that comes will be one of them.
+        The others will be there, moved: no frame that comes will be one of them.
         """
         middle = frames[len(frames) // 2]
         self.known = [nothing] * len(frames)
         for index, frame in enumerate(frames):
-            is_middle = frame is middle
-            self.folds[3 * index : 3 * index + 3, -1] = self.sizes[0][0] if is_middle else 0
-        return [self._room(index, middle) for index in range(len(frames))]
+            is_read = frame is middle or frame is self.black
+            self.folds[3 * index : 3 * index + 3, -1] = self.sizes[0][0] if is_read else 0
+        # what is not read is anything of that size
+        return [
+            self._room(index, frame if frame is self.black else middle)
+            for index, frame in enumerate(frames)
+        ]
 
     def _room(self, slot: int, frame: Tensor) -> Tensor:
         """A frame as the kernels read it: itself, or a copy of this plan's size."""
@@ -704,7 +710,7 @@ class LLVMEngine:
         return self._lanes
 
     @torch.inference_mode()
-    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+    def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things.
 
         Args:
@@ -714,13 +720,13 @@ class LLVMEngine:
             As many, to be read before the next call; the middle frame is that one.
 
         Raises:
-            ValueError: They are not of one size.
+            ValueError: As for `align.middle_of`.
         """
         motion = self._motion(frames)
         return align_frames(frames) if motion is None else motion.run(frames, self._pool)
 
     @torch.inference_mode()
-    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first.
 
         Args:
@@ -730,10 +736,11 @@ class LLVMEngine:
             `[3, H, W]` float32.
 
         Raises:
-            ValueError: They are not of one size.
+            ValueError: As for `align.middle_of`.
         """
-        motion, plan = self._motion(frames), self._plan(*frames[0].shape[-2:])
-        is_whole = frames[0].shape == plan.window.shape[1:]
+        size = middle_of(frames).shape
+        motion, plan = self._motion(frames), self._plan(*size[1:])
+        is_whole = size == plan.window.shape[1:]
         if motion is None or not motion.folds or plan.folded is None or not is_whole:
             return self.residual(self.align(frames))
         # what is moved is needed nowhere else: it is folded where it is made
@@ -743,17 +750,15 @@ class LLVMEngine:
         del held
         return residual
 
-    def _motion(self, frames: Sequence[Tensor]) -> Motion | None:
-        """The kernels for a window; None where there are none for its size, or nothing moves.
+    def _motion(self, frames: Window) -> Motion | None:
+        """The kernels for a window; None where there are none for its size, or no neighbours.
 
         Raises:
-            ValueError: The frames are not of one size.
+            ValueError: As for `align.middle_of`.
         """
-        height, width = frames[0].shape[-2:]
-        if len({frame.shape for frame in frames}) > 1:
-            raise ValueError("expected frames of one size")
-        is_still = len({id(frame) for frame in frames}) == 1
-        if is_still or not fits(height, width, self._kernels.machine.lanes):
+        height, width = middle_of(frames).shape[1:]
+        is_alone = sum(frame is not None for frame in frames) == 1
+        if is_alone or not fits(height, width, self._kernels.machine.lanes):
             return None
         motion = self._motions.pop((height, width), None)
         if motion is None:
@@ -765,7 +770,7 @@ class LLVMEngine:
         return motion
 
     @torch.inference_mode()
-    def residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def residual(self, frames: Window) -> Tensor:
         """What is to be added to the middle frame, as `MHNet.residual` gives it.
 
         Args:
@@ -776,7 +781,7 @@ class LLVMEngine:
         Returns:
             `[3, H, W]` float32.
         """
-        height, width = frames[0].shape[-2:]
+        height, width = middle_of(frames).shape[1:]
         plan = self._plan(height, width)
         residual = plan.prepare(frames)
         plan.program.run(self._pool)

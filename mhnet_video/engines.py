@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mhnet_video.align import align_frames, align_maps
+from mhnet_video.align import Window, align_frames, align_maps, stacked
 from mhnet_video.errors import ConfigError
 from mhnet_video.kernels.dispatch import off
 from mhnet_video.network import MHNet, NetworkConfig
@@ -32,14 +32,14 @@ class Engine(Protocol):
             Engines that share this one's threads between them, or this one alone.
         """
 
-    def residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def residual(self, frames: Window) -> Tensor:
         """What is to be added to the middle frame, `[3, H, W]` float32.
 
         Args:
             frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
         """
 
-    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+    def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things, see align.py.
 
         Args:
@@ -49,7 +49,7 @@ class Engine(Protocol):
             As many, to be read before the next call; the middle frame is that one.
         """
 
-    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32.
 
         Args:
@@ -77,18 +77,19 @@ class TorchEngine:
         return (self,)
 
     @torch.inference_mode()
-    def residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def residual(self, frames: Window) -> Tensor:
         """What is to be added to the middle frame, `[3, H, W]` float32."""
-        window = torch.cat(list(frames))[None].contiguous(memory_format=torch.channels_last)
+        window = stacked(frames).flatten(0, 1)[None]
+        window = window.contiguous(memory_format=torch.channels_last)
         with torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.network.residual(window)[0].float()
 
     @torch.inference_mode()
-    def align(self, frames: Sequence[Tensor]) -> Sequence[Tensor]:
+    def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things."""
         return align_frames(frames)
 
-    def aligned_residual(self, frames: Sequence[Tensor]) -> Tensor:
+    def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32."""
         return self.residual(self.align(frames))
 
@@ -202,7 +203,7 @@ def _aligned(engine: Engine, config: NetworkConfig, frames: Sequence[Tensor]) ->
     folded = folded.permute(0, 2, 3, 1).contiguous()
     moved = torch.empty_like(folded)
     align_maps(folded, len(frames), config.patch, moved)
-    return [*engine.align(frames), moved]
+    return [*stacked(engine.align(frames)), moved]
 
 
 def triton_obstacle() -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from weakref import WeakSet
 
+import numpy as np
+
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame
 from mhnet_video.memory import give_back
@@ -353,8 +355,7 @@ class Pacer:
             restorer = self._new(level)
             if self._is_closed:
                 return
-            # neighbours of its own, which have to be aligned
-            restorer.restore_frame([frame, frame, frame], 1)
+            restorer.restore_frame([_moved(frame, step) for step in range(3)], 1)
             self._ready[level] = restorer
         except RuntimeError:
             # when the process ends, the engine's threads take nothing any more
@@ -382,7 +383,7 @@ class Pacer:
         if level not in self._ready:
             self._ready[level] = self._new(level)
         restorer = self._ready[level]
-        frames = [replace(frame) for _ in range(3)]
+        frames = [_moved(frame, step) for step in range(3)]
         times: list[float] = []
         for run in range(1 + _MEASURE_RUNS):
             if self._is_closed:
@@ -394,8 +395,15 @@ class Pacer:
             if sum(times) > _MEASURE_SECONDS:
                 break
             # as in a stream, one of the three is new
-            frames = [*frames[1:], replace(frame)]
+            frames = [*frames[1:], _moved(frame, run + 3)]
         return min(times)
+
+
+def _moved(frame: Frame, step: int) -> Frame:
+    """Another frame of a camera that turns: equal ones are no neighbours, and cost less."""
+    planes = [np.roll(plane, step, axis=1) for plane in frame.planes]
+    planes[0][0, 0] = step  # where all is of one colour too
+    return replace(frame, planes=tuple(planes))
 
 
 _threads: WeakSet[threading.Thread] = WeakSet()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mhnet_video.align import Window, middle_of
 from mhnet_video.color import add_residual, keep_boxes, to_rgb
 from mhnet_video.config import Box, check_boxes, check_scale, check_strength
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
-Window = Sequence[Tensor]
-"""The T frames that the network looks at, `[3, H, W]` each."""
-
 TILE_MARGIN = 64
 """Pixels around a tile that the network sees as well, so that seams do not show."""
 MIN_TILE_PIXELS = 256 * 256
@@ -46,7 +44,7 @@ _MAX_COPIES = 8
 
 
 class _Windows(Generic[T]):
-    """The neighbours of each picture, the edge ones repeated at both ends of a run."""
+    """The neighbours of each picture; at both ends of a run some are missing."""
 
     def __init__(self, frames: int) -> None:
         self._half = frames // 2
@@ -93,10 +91,14 @@ class _Windows(Generic[T]):
     def _window(self, centre: int) -> Iterator[tuple[T, Window]]:
         """A picture's item, then its copies', and their window."""
         first = self._pushed - len(self._held)
-        neighbours = range(centre - self._half, centre + self._half + 1)
-        indices = [min(max(index, 0), self._pushed - 1) - first for index in neighbours]
-        window = [self._held[index][1] for index in indices]
-        for item in self._held[centre - first][0]:
+        items, rgb = self._held[centre - first]
+        window: list[Tensor | None] = []
+        for index in range(centre - self._half, centre + self._half + 1):
+            is_there = 0 <= index < self._pushed
+            other = self._held[index - first][1] if is_there else rgb
+            # of many copies some are held
+            window.append(rgb if index == centre else None if other is rgb else other)
+        for item in items:
             yield item, window
 
 
@@ -145,7 +147,7 @@ class _Lanes:
         self, frame: Frame, window: Window, scale: float, strength: float, keep: Sequence[Box]
     ) -> Future[tuple[Plane, ...] | None]:
         restorer = self._restorer
-        rows, columns = window[0].shape[-2:]
+        rows, columns = middle_of(window).shape[1:]
         engines = restorer.engine.engine.lanes(rows * columns)
         self._count = len(engines)
         given = frame, window, scale, strength, keep
@@ -283,8 +285,8 @@ class Restorer:
         """Restore frames in order, one out for each one in.
 
         A frame comes out when its neighbours are known, half a window later; at both ends, and
-        where the size changes, the edge frame stands for those that are missing. Frames that repeat
-        the one before come out with it: they are no neighbours, as they show the same rain.
+        where the size changes, some are missing. Frames that repeat the one before come out with
+        it: they are no neighbours, as they show the same rain.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -343,12 +345,13 @@ class Restorer:
             keep_boxes(frame, planes[: len(planes) - frame.layout.has_alpha], self.keep)
         return with_planes(frame, planes)
 
-    def _again(self, window: Sequence[Frame]) -> Frame:
+    def _again(self, window: Sequence[Frame | None]) -> Frame:
         """The middle frame of a window, in float32."""
         self._last = None
-        window = [on_host(frame) for frame in window]
-        seen = [self._upright(frame) for frame in window]
-        return self._restored(window[len(window) // 2], seen, self.scale, is_exact=True)
+        frames = [None if frame is None else on_host(frame) for frame in window]
+        seen = [None if frame is None else self._upright(frame) for frame in frames]
+        middle = cast(Frame, frames[len(frames) // 2])
+        return self._restored(middle, seen, self.scale, is_exact=True)
 
     def _plain(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Restore a stream by the engine's lanes."""
@@ -400,8 +403,7 @@ class Restorer:
         """Restore one of some successive frames, where not every frame of a stream is wanted.
 
         Args:
-            frames: Successive frames of one size; where they are fewer than the network looks at,
-                the edge ones stand for those that are missing.
+            frames: Successive frames of one size; they may be fewer than the network looks at.
             index: Which of them to restore.
 
         Raises:
@@ -413,18 +415,23 @@ class Restorer:
         if self.strength == 0:
             return frames[index]
         half = self.network.config.frames // 2
-        places = [
-            min(max(place, 0), len(frames) - 1) for place in range(index - half, index + half + 1)
-        ]
+        middle = frames[index]
         seen: list[tuple[Frame, float, Tensor]] = []
-        for frame in frames[places[0] : places[-1] + 1]:
+        window: list[Tensor | None] = []
+        for place in range(index - half, index + half + 1):
+            if not 0 <= place < len(frames) or (
+                place != index and _looks_equal(frames[place], middle)
+            ):
+                window.append(None)  # a copy is no neighbour
+                continue
+            frame = frames[place]
             self._check_size(frame.height, frame.width)
             known = (rgb for old, scale, rgb in self._seen if old is frame and scale == self.scale)
             rgb = next(known, None)
             seen.append((frame, self.scale, self._upright(frame) if rgb is None else rgb))
+            window.append(seen[-1][2])
         self._seen = seen
-        window = [seen[place - places[0]][2] for place in places]
-        return self._restored(frames[index], window, self.scale)
+        return self._restored(middle, window, self.scale)
 
     def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Restore RGB pictures in order, one out for each one in.
@@ -554,10 +561,8 @@ class Restorer:
             return given.returned(known[2].clone())
         self._last_picture = None
         height, width = samples.shape[:2]
-        if given.scale < 1:
-            middle = self._rgb(samples)
-        else:
-            middle = window[len(window) // 2][:, :height, :width]
+        seen = self._rgb(samples) if given.scale < 1 else middle_of(window)
+        middle = seen[:, :height, :width]
         engine = self.engine.engine
         residual = self._finite_residual(engine, window, height, width, given.scale)
         if residual is None:
@@ -623,7 +628,7 @@ class Restorer:
 
     def _tiled(self, engine: Engine, window: Window) -> Tensor:
         """What the network adds to a large picture, `[3, H, W]`, in tiles that overlap."""
-        height, width = window[0].shape[1:]
+        height, width = middle_of(window).shape[1:]
         most = engine.max_pixels
         rows = -(-height // max(64, min(height, round(most**0.5))))
         columns = -(-width * -(-height // rows) // most)
@@ -633,12 +638,15 @@ class Restorer:
             min(length, max(end - begin for begin, end in parts) + 2 * TILE_MARGIN)
             for length, parts in zip((height, width), cuts, strict=True)
         )
-        residual = torch.empty_like(window[0])
+        residual = torch.empty_like(middle_of(window))
         for top, bottom in cuts[0]:
             for left, right in cuts[1]:
                 y = min(max(0, top - TILE_MARGIN), height - tall)
                 x = min(max(0, left - TILE_MARGIN), width - wide)
-                tile = [self._padded(frame[:, y : y + tall, x : x + wide]) for frame in window]
+                tile = [
+                    None if frame is None else self._padded(frame[:, y : y + tall, x : x + wide])
+                    for frame in window
+                ]
                 found = engine.residual(tile)
                 part = found[:, top - y : bottom - y, left - x : right - x]
                 residual[:, top:bottom, left:right] = part

@@ -4,7 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mhnet_video.align import align, align_frames, align_maps, estimate, move, shrunken_luma
+from mhnet_video.align import (
+    align,
+    align_frames,
+    align_maps,
+    estimate,
+    move,
+    shrunken_luma,
+    stacked,
+)
 from mhnet_video.kernels import map_reference
 from mhnet_video.network import MHNet, NetworkConfig
 
@@ -94,6 +102,19 @@ def test_frames_that_are_the_same_stay():
     picture = seen(scene(), 0, 0)
     found = align_frames([picture.clone(), picture])
     torch.testing.assert_close(found[0], picture, rtol=0, atol=1e-4)
+
+
+def test_what_is_missing_stays_missing_and_is_black_to_the_network():
+    frames = [seen(scene(), 6 * step, 0) for step in range(2)]
+    found = align_frames([None, *frames])
+    assert found[0] is None and found[1] is frames[0]
+    window = stacked([None, *frames])
+    assert float(window[0].abs().max()) == 0 and torch.equal(window[1:], torch.stack(frames))
+    # of whole windows too: black stays black, wherever it is moved from
+    torch.testing.assert_close(align(window[None])[0], stacked(found), rtol=0, atol=1e-4)
+    assert align_frames([None, frames[0], None]) == [None, frames[0], None]
+    with pytest.raises(ValueError, match="in the middle"):
+        align_frames([frames[0], None, frames[1]])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (5, 3), (37, 66)])

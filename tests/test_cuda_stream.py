@@ -15,7 +15,7 @@ from test_engine import make_network
 
 from mhnet_video.color import add_residual, to_rgb
 from mhnet_video.cuda_engine import TritonEngine
-from mhnet_video.cuda_frames import format_of
+from mhnet_video.cuda_frames import MISSING, format_of
 from mhnet_video.cuda_stream import (
     FramePipeline,
     Neighbours,
@@ -111,7 +111,11 @@ def mixed(room):
 
     def step():
         for index, slots in enumerate(room.slots.tolist()):
-            total = sum((number + 1) * room.ring[slot].int() for number, slot in enumerate(slots))
+            total = sum(
+                (number + 1) * room.ring[slot].int()
+                for number, slot in enumerate(slots)
+                if slot != MISSING
+            )
             room.out[index] = (total % 251).to(torch.uint8)
             # the brightness of the colours that came with the frame in the middle
             room.flags[index] = int(room.colors[slots[len(slots) // 2], 1] > 240)
@@ -133,18 +137,20 @@ def expected_of(frames, width):
     half = width // 2
     for centre in range(len(frames)):
         places = range(centre - half, centre + half + 1)
-        window = [frames[min(max(place, 0), len(frames) - 1)] for place in places]
-        planes = [
-            sum((n + 1) * frame.planes[i].astype(int) for n, frame in enumerate(window)) % 251
-            for i in range(3)
-        ]
+        window = [frames[place] if 0 <= place < len(frames) else None for place in places]
+        there = [(n + 1, frame.planes) for n, frame in enumerate(window) if frame is not None]
+        planes = [sum(n * given[i].astype(int) for n, given in there) % 251 for i in range(3)]
         yield window, None if frames[centre].full_range else planes
+
+
+def times(window):
+    return [None if frame is None else frame.pts for frame in window]
 
 
 def check_results(results, frames, width):
     assert len(results) == len(frames)
     for result, (window, planes) in zip(results, expected_of(frames, width), strict=True):
-        assert [frame.pts for frame in result.window] == [frame.pts for frame in window]
+        assert times(result.window) == times(window)
         assert (result.planes is None) == (planes is None)
         for a, b in zip(result.planes or (), planes or (), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -207,15 +213,16 @@ def test_close_waits_for_the_device():
 
 
 @pytest.mark.parametrize("frames", [1, 3, 5])
-def test_neighbours_repeat_the_edges(frames):
+def test_neighbours_are_missing_beyond_the_ends(frames):
     neighbours = Neighbours(frames)
     windows = []
     for item in range(4):
         windows += neighbours.push(item)
     windows += neighbours.flush()
     half = frames // 2
+    clip = {place: place for place in range(4)}
     assert windows == [
-        [min(max(centre + step, 0), 3) for step in range(-half, half + 1)] for centre in range(4)
+        [clip.get(centre + step) for step in range(-half, half + 1)] for centre in range(4)
     ]
     assert neighbours.flush() == []
 
@@ -307,12 +314,12 @@ def test_frames_that_are_not_finite_are_done_again(monkeypatch):
     done = []
 
     def again(window):
-        done.append([frame.pts for frame in window])
+        done.append(times(window))
         return window[1]
 
     out = list(make_piped(engine, FakeMachine(3), again=again).stream(frames_of(9)))
     assert [frame.pts for frame in out] == list(range(9))
-    assert done == [[1, 2, 3], [4, 5, 6], [7, 8, 8]]
+    assert done == [[1, 2, 3], [4, 5, 6], [7, 8, None]]
 
 
 def test_another_format_ends_a_run(monkeypatch):
@@ -341,6 +348,21 @@ def test_a_frame_that_repeats_the_one_before_is_no_neighbour(monkeypatch):
             np.testing.assert_array_equal(a, b)
 
 
+def test_many_copies_are_a_picture_on_its_own(monkeypatch):
+    """Not all of them wait, and those that do not are no neighbours either."""
+    engine = Quiet(monkeypatch, most=10**9)
+    kinds = [replace(frame, full_range=False) for frame in frames_of(2)]
+    frames = [replace(kinds[index == 30], pts=index) for index in range(31)]
+    out = list(make_piped(engine, FakeMachine(2)).stream(frames))
+    assert [frame.pts for frame in out] == list(range(31))
+    (_, alone), *_ = expected_of(kinds[:1], 3)
+    (_, before), (_, last) = expected_of(kinds, 3)
+    # of the copies only those that the last eight wait with see what comes after them
+    found = [frame.planes[0].tolist() for frame in out]
+    expected = [alone[0].tolist()] * 24 + [before[0].tolist()] * 6 + [last[0].tolist()]
+    assert found == expected
+
+
 def test_few_copies_wait_with_a_frame():
     frame = frames_of(1)[0]
     pipeline = FramePipeline(FakeMachine(), format_of(frame), 3, 1.0, mixed)
@@ -356,7 +378,11 @@ def test_few_copies_wait_with_a_frame():
 def test_the_whole_way_is_that_of_the_plain_network(aligns, device, monkeypatch):
     """Samples to samples: what color.py, align.py and the network give."""
     network = make_network(width=4, frames=3, patch=2, heads=4, align=aligns, **SMALL).to(device)
-    frames = [replace(make_frame("yuv420p", 40, 7, rotation=90), pts=i) for i in range(3)]
+    first = make_frame("yuv420p", 40, 7, rotation=90)
+    frames = []
+    for index in range(3):
+        planes = tuple(np.roll(plane, index, axis=0) for plane in first.planes)
+        frames.append(replace(first, planes=planes, pts=index))
     machine = None
     if device.type == "cpu":
         # the frames' kernels are interpreted; the network's are, in test_cuda_engine.py
@@ -367,13 +393,15 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, device, monkeypatch)
         out = list(piped.stream(frames))
     assert len(out) == 3
     for index, frame in enumerate(out):
-        window = [frames[min(max(index + step, 0), 2)] for step in (-1, 0, 1)]
-        seen = [torch.rot90(to_rgb(each, torch.device("cpu")), -1, (1, 2)) for each in window]
+        seen = [torch.zeros(3, 7, 40) for _ in range(3)]  # black where there is none
+        for place in range(max(0, index - 1), min(3, index + 2)):
+            upright = torch.rot90(to_rgb(frames[place], torch.device("cpu")), -1, (1, 2))
+            seen[place - index + 1] = upright
         x = torch.nn.functional.pad(torch.cat(seen)[None], (0, 24, 0, 25), mode="replicate")
         with torch.inference_mode():
             residual = (network(x.to(device)) - x[:, 3:6].to(device))[0, :, :7, :40].cpu()
-        expected = add_residual(window[1], torch.rot90(residual, 1, (1, 2)), strength=0.5)
-        assert any((a != b).any() for a, b in zip(expected, window[1].planes, strict=True))
+        expected = add_residual(frames[index], torch.rot90(residual, 1, (1, 2)), strength=0.5)
+        assert any((a != b).any() for a, b in zip(expected, frames[index].planes, strict=True))
         for a, b in zip(frame.planes, expected, strict=True):
             assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
             assert (a != b).mean() < 0.05

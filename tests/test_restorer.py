@@ -41,34 +41,35 @@ def gray_frame(level, index=0, size=(6, 8), **options):
 
 
 def levels(spy):
-    """The gray level of each frame of each window."""
+    """The gray level of each frame of each window; 0 where one is missing."""
     return [(window[0, ::3, 0, 0] * 255).round().int().tolist() for window in spy.windows]
 
 
 @pytest.mark.parametrize(
     ("count", "frames", "expected"),
     [
-        (1, 3, [[0, 0, 0]]),
-        (2, 3, [[0, 0, 1], [0, 1, 1]]),
-        (4, 3, [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]),
-        (3, 5, [[0, 0, 0, 1, 2], [0, 0, 1, 2, 2], [0, 1, 2, 2, 2]]),
-        (3, 1, [[0], [1], [2]]),
+        (1, 3, [[0, 10, 0]]),
+        (2, 3, [[0, 10, 20], [10, 20, 0]]),
+        (4, 3, [[0, 10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 0]]),
+        (3, 5, [[0, 0, 10, 20, 30], [0, 10, 20, 30, 0], [10, 20, 30, 0, 0]]),
+        (3, 1, [[10], [20], [30]]),
         (0, 3, []),
     ],
 )
-def test_windows_repeat_the_edge_frames(count, frames, expected):
+def test_windows_have_no_neighbours_beyond_the_ends(count, frames, expected):
     spy = Spy(frames)
-    out = list(Restorer(spy, device="cpu").stream(gray_frame(10 * i, i) for i in range(count)))
-    assert [[level // 10 for level in window] for window in levels(spy)] == expected
-    assert [frame.pts for frame in out] == list(range(count))
-    assert [int(frame.planes[0][0, 0]) for frame in out] == [round(7.5 * i) for i in range(count)]
+    numbers = range(1, count + 1)
+    out = list(Restorer(spy, device="cpu").stream(gray_frame(10 * i, i) for i in numbers))
+    assert levels(spy) == expected
+    assert [frame.pts for frame in out] == list(numbers)
+    assert [int(frame.planes[0][0, 0]) for frame in out] == [round(7.5 * i) for i in numbers]
 
 
 def test_no_window_across_a_change_of_size():
     spy = Spy()
-    frames = [gray_frame(10 * i, i, size=(6, 8) if i < 3 else (4, 4)) for i in range(5)]
+    frames = [gray_frame(10 * i, i, size=(6, 8) if i < 4 else (4, 4)) for i in range(1, 6)]
     out = list(Restorer(spy, device="cpu").stream(frames))
-    assert levels(spy) == [[0, 0, 10], [0, 10, 20], [10, 20, 20], [30, 30, 40], [30, 40, 40]]
+    assert levels(spy) == [[0, 10, 20], [10, 20, 30], [20, 30, 0], [0, 40, 50], [40, 50, 0]]
     assert [frame.planes[0].shape for frame in out] == [(6, 8)] * 3 + [(4, 4)] * 2
 
 
@@ -123,7 +124,7 @@ def test_equal_frames_are_not_paid_for_twice():
     restorer = Restorer(spy, device="cpu")
     out = list(restorer.stream(frames))
     # a copy is no neighbour: the network sees what comes after all of them
-    assert levels(spy) == [[10, 10, 20], [10, 20, 20]]
+    assert levels(spy) == [[0, 10, 20], [10, 20, 0]]
     assert restorer.repeated == 8
     assert [frame.pts for frame in out] == list(range(10))
     assert [int(frame.planes[0][0, 0]) for frame in out] == [8] * 5 + [15] * 5
@@ -138,7 +139,7 @@ def test_a_still_picture_does_not_wait_for_ever():
     begun = [next(stream) for _ in range(60)]
     assert [frame.pts for frame in begun] == list(range(60))
     assert [frame.pts for frame in stream] == list(range(60, 100))
-    assert (len(spy.windows), restorer.repeated) == (1, 99)
+    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]], 99)  # a picture, no scene at rest
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_equal_pictures_are_not_paid_for_twice(as_tensor):
     levels_given = [10] * 5 + [20] * 5
     out = list(restorer.restore(kind(np.full((6, 8, 3), n, np.uint8)) for n in levels_given))
     # a copy is no neighbour: the network sees what comes after all of them
-    assert levels(spy) == [[10, 10, 20], [10, 20, 20]]
+    assert levels(spy) == [[0, 10, 20], [10, 20, 0]]
     assert restorer.repeated == 8
     assert [int(picture[0, 0, 0]) for picture in out] == [8] * 5 + [15] * 5
 
@@ -349,7 +350,7 @@ def test_a_working_scale_keeps_the_picture_sharp(rotation):
     restorer = Restorer(spy, device="cpu", scale=0.5)
     (out,) = restorer.stream([frame])
     shape = (18, 30) if rotation == 0 else (30, 18)
-    assert spy.windows[0][0, 0, : shape[0], : shape[1]].mean() * 255 == pytest.approx(
+    assert spy.windows[0][0, 3, : shape[0], : shape[1]].mean() * 255 == pytest.approx(
         sharp.mean(), abs=0.1
     )
     multiple = spy.config.multiple
@@ -375,7 +376,7 @@ def test_the_working_scale_may_change_between_frames():
 
 def test_one_frame_of_several():
     """As the stream restores it, whichever of them it is; a frame is converted once."""
-    frames = [gray_frame(10 * i, i) for i in range(5)]
+    frames = [gray_frame(10 * (i + 1), i) for i in range(5)]
     spy = Spy()
     restorer = Restorer(spy, device="cpu")
     expected = list(restorer.stream(frames))
@@ -383,7 +384,12 @@ def test_one_frame_of_several():
         out = restorer.restore_frame(frames, index)
         assert all(map(np.array_equal, out.planes, frame.planes)) and out.pts == index
     assert levels(spy)[5:] == levels(spy)[:5]
-    assert restorer.restore_frame(frames[:1], 0).planes[0][0, 0] == 0
+    spy.windows.clear()
+    assert restorer.restore_frame(frames[:1], 0).planes[0][0, 0] == 8
+    copies = [frames[1], gray_frame(20, 9), gray_frame(20, 9)]  # they are no neighbours
+    restorer.restore_frame(copies, 1)
+    restorer.restore_frame([*copies[1:], frames[0]], 1)
+    assert levels(spy) == [[0, 10, 0], [0, 20, 0], [0, 20, 10]]
     restorer.strength = 0
     assert restorer.restore_frame(frames, 2) is frames[2]
 
