@@ -33,7 +33,7 @@ _TRAIN_HELP = {
 _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
   mhnet-video live [SOURCE]          a camera, restored as it comes: window, browser, recording
-  mhnet-video evaluate RAINY CLEAN   PSNR and SSIM of folders of pictures, or of two clips
+  mhnet-video evaluate RAINY CLEAN   PSNR and SSIM of folders of pictures or clips, or of two clips
   mhnet-video train ...              train a network
   mhnet-video bench                  how fast this machine is, by engine and stage
   mhnet-video info                   versions, devices, models and encoders of this machine
@@ -169,12 +169,12 @@ def evaluate_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video evaluate`."""
     parser = argparse.ArgumentParser(
         prog="mhnet-video evaluate",
-        description="PSNR and SSIM, on Y and on RGB, of each picture and of all on average; "
-        "of clips also the flicker: how much the difference from CLEAN changes from one frame to "
-        "the next, in levels of Y.",
-        epilog="Pictures of two folders are matched by name, or by order where no name matches.",
+        description="PSNR and SSIM, on Y and on RGB, of each picture, frame, or clip of a folder, "
+        "and of all on average; of clips also the flicker: how much the difference from CLEAN "
+        "changes from one frame to the next, in levels of Y.",
+        epilog="Files of two folders are matched by name, or by order where no name matches.",
     )
-    parser.add_argument("rainy", metavar="RAINY", help="folder of pictures, picture or clip")
+    parser.add_argument("rainy", metavar="RAINY", help="picture, clip, or folder of either")
     parser.add_argument("clean", metavar="CLEAN", help="the same without rain")
     _add_model_arguments(parser, default=None)
     parser.add_argument(

@@ -4,11 +4,11 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mhnet_video.restorer import Restorer
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
 
 _COLORSPACES = {
     "bt601": Colorspace.ITU601,
@@ -37,10 +38,10 @@ _COLORSPACES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The figures of one picture, or of all on average."""
+    """The figures of one picture, of a clip's on average, or of all."""
 
     name: str
-    """The picture's file name, a frame's time in seconds, or `mean`."""
+    """The file's name, a frame's time in seconds, or `mean`."""
     rainy: Scores
     """The rainy picture against the clean one."""
     restored: Scores | None
@@ -49,13 +50,13 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The figures of all pictures."""
+    """The figures of all pictures or clips."""
 
     rows: tuple[Row, ...]
     mean: Row
     """Of the PSNR, that of the pictures that are not equal to the clean ones."""
     equal: int
-    """Pictures that are equal to the clean ones: restored ones, where they were restored."""
+    """Rows that are equal to the clean ones: restored ones, where they were restored."""
     model: str | None
     """Name of the model that restored them, if one did."""
     device: str | None
@@ -86,19 +87,19 @@ def evaluate(
     """PSNR and SSIM on Y and on RGB, of each picture and on average; of clips the flicker too.
 
     Args:
-        rainy: A folder of pictures, a picture or a clip.
+        rainy: A folder of pictures and clips, a picture or a clip.
         clean: The same without rain: of one size, and as many.
         model: The model that restores them; None, with no weights, for the pictures as they are.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         engine: What runs the network: `auto`, `torch` or `llvm`.
-        on_progress: Called after each picture.
+        on_progress: Called after each row.
         sheet: PNG to save a contact sheet to: rainy, restored and clean, some of all pictures.
         overwrite: Whether an existing sheet may be replaced.
         restorer: One to use instead of the one described above.
 
     Returns:
-        The figures, picture by picture.
+        The figures of each picture; of a folder's clips those of each clip.
 
     Raises:
         ReadError: A picture cannot be read, or has no twin of its size.
@@ -115,31 +116,29 @@ def evaluate(
     begin = time.monotonic()
     rows: list[Row] = []
     shown = _Sheet()
-    for rainy_path, clean_path in pairs:
-        for row, total, pictures in _rows(rainy_path, clean_path, restorer):
-            if sheet is not None:
-                shown.add(row.name if len(pairs) == 1 else str(len(rows) + 1), pictures)
-            rows.append(row if len(pairs) == 1 else _named(row, rainy_path.name))
-            if on_progress is not None:
-                on_progress(
-                    Progress(
-                        frames=len(rows),
-                        total=total if len(pairs) == 1 else len(pairs),
-                        seconds=time.monotonic() - begin,
-                        position_seconds=0.0,
-                    )
+    found = (
+        _rows(*pairs[0], restorer)
+        if len(pairs) == 1
+        else (_of_file(index, *pair, len(pairs), restorer) for index, pair in enumerate(pairs))
+    )
+    for row, label, total, pictures in found:
+        if sheet is not None:
+            shown.add(label, pictures)
+        rows.append(row)
+        if on_progress is not None:
+            on_progress(
+                Progress(
+                    frames=len(rows),
+                    total=total,
+                    seconds=time.monotonic() - begin,
+                    position_seconds=0.0,
                 )
+            )
     if sheet is not None:
         save_pictures(shown.rows, sheet)
-    restored = [row.restored for row in rows if row.restored is not None]
-    mean = Row(
-        name="mean",
-        rainy=mean_scores([row.rainy for row in rows]),
-        restored=mean_scores(restored) if restored else None,
-    )
     return Evaluation(
         rows=tuple(rows),
-        mean=mean,
+        mean=_mean("mean", rows),
         equal=sum((row.restored or row.rainy).psnr_rgb == math.inf for row in rows),
         model=None if restorer is None else restorer.name,
         device=None if restorer is None else str(restorer.device),
@@ -150,7 +149,7 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
     """Each rainy file with its clean twin."""
     for path in (rainy, clean):
         if not path.exists():
-            raise ReadError(f"there is no {path}; name two folders of pictures, or two clips")
+            raise ReadError(f"there is no {path}; name two pictures, clips or folders of them")
     if rainy.is_dir() != clean.is_dir():
         raise ReadError(f"{rainy} and {clean} must both be folders, or both be files")
     if rainy.is_file():
@@ -167,10 +166,11 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, 2 before 10."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
+    """The pictures and clips of a folder, 2 before 10."""
+    suffixes = PICTURE_SUFFIXES | CLIP_SUFFIXES
+    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
     if not found:
-        raise ReadError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise ReadError(f"{folder} holds no pictures or clips ({', '.join(sorted(suffixes))})")
     return sorted(
         found,
         key=lambda path: [
@@ -195,10 +195,45 @@ class _Sheet:
             self.rows, self._every = self.rows[::2], 2 * self._every
 
 
-def _rows(
-    rainy: Path, clean: Path, restorer: "Restorer | None"
-) -> Iterator[tuple[Row, int | None, dict[str, Picture]]]:
-    """Of every frame of a clip, or of a picture: the figures, how many there are, the pictures."""
+class _Found(NamedTuple):
+    """What is known of a picture or a clip."""
+
+    row: Row
+    label: str
+    """Its name on a contact sheet."""
+    total: int | None
+    """How many there are."""
+    pictures: dict[str, Picture]
+    """Rainy, restored and clean; of a clip, those of the frame in the middle."""
+
+
+def _of_file(
+    index: int, rainy: Path, clean: Path, total: int, restorer: "Restorer | None"
+) -> _Found:
+    """Of one of several files: the mean over its frames."""
+    rows: list[Row] = []
+    pictures: dict[str, Picture] = {}
+    for each in _rows(rainy, clean, restorer):
+        if len(rows) <= (each.total or 1) // 2:
+            pictures = each.pictures
+        rows.append(each.row)
+    if not rows:
+        raise ReadError(f"{rainy} has no frames")
+    return _Found(_mean(rainy.name, rows), str(index + 1), total, pictures)
+
+
+def _mean(name: str, rows: Sequence[Row]) -> Row:
+    """The mean of each figure."""
+    restored = [row.restored for row in rows if row.restored is not None]
+    return Row(
+        name=name,
+        rainy=mean_scores([row.rainy for row in rows]),
+        restored=mean_scores(restored) if restored else None,
+    )
+
+
+def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Found]:
+    """Of every frame of a clip, or of a picture."""
     rgb = _ToRgb()
     waiting: deque[tuple[Picture, Picture]] = deque()
     rainy_judge, restored_judge = _Judge(), _Judge()
@@ -228,7 +263,7 @@ def _rows(
                 raise ReadError(f"{rainy} cannot be compared with {clean}: {error}") from error
             name = f"{float(frame.pts * frame.time_base):.3f}"
             row = Row(name=name, rainy=scores, restored=restored)
-            yield row, rainy_reader.num_frames, pictures
+            yield _Found(row, name, rainy_reader.num_frames, pictures)
 
 
 class _Judge:
@@ -265,7 +300,3 @@ class _ToRgb:
             **(yuv if frame.layout.kind == "yuv" else {}),
         )
         return picture.to_ndarray().astype(np.uint8, copy=True)
-
-
-def _named(row: Row, name: str) -> Row:
-    return Row(name=name, rainy=row.rainy, restored=row.restored)

@@ -96,6 +96,44 @@ def test_clips_frame_by_frame(tmp_path):
     assert [progress.frames for progress in seen] == [1, 2, 3, 4]
 
 
+def test_clips_of_folders_have_a_row_each(tmp_path):
+    for side in ("rainy", "clean"):
+        for name, times in (("a10", (0, 40, 80)), ("a2", (0, 40))):
+            (tmp_path / side / name).mkdir(parents=True)
+            video = Video(times=times, options=(("crf", "0"),))
+            Clip(video=(video,)).make(tmp_path / side / name).rename(
+                tmp_path / side / f"{name}.mp4"
+            )
+    seen = []
+
+    def brighten(frame):
+        seen.append(frame)
+        first, *others = frame.planes
+        return replace(frame, planes=(first // 2 + 20 * len(seen), *others))
+
+    progress = []
+    result = evaluate(
+        tmp_path / "rainy",
+        tmp_path / "clean",
+        restorer=StandIn(brighten),
+        sheet=tmp_path / "sheet.png",
+        on_progress=progress.append,
+    )
+    assert [row.name for row in result.rows] == ["a2.mp4", "a10.mp4"]
+    assert len(seen) == 5 and [(p.frames, p.total) for p in progress] == [(1, 2), (2, 2)]
+    seen.clear()
+    for row in result.rows:
+        path = tmp_path / "rainy" / row.name
+        alone = evaluate(path, tmp_path / "clean" / row.name, restorer=StandIn(brighten))
+        assert (row.rainy, row.restored) == (alone.mean.rainy, alone.mean.restored)
+        assert row.restored.flicker > 1
+    assert result.mean.restored.psnr_y == pytest.approx(
+        np.mean([row.restored.psnr_y for row in result.rows])
+    )
+    with av.open(tmp_path / "sheet.png") as container:
+        assert container.streams.video[0].width == 3 * 646 + 6
+
+
 def test_flicker_of_a_clip(tmp_path):
     """Every other frame is brighter than its twin: it flickers, until it is restored."""
     for name in ("a", "b"):

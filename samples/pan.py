@@ -1,0 +1,126 @@
+"""Clips to evaluate on, made of pictures: a camera pans over each, in rain and without it.
+
+    python samples/pan.py PICTURES OUT [--speed 3.3] [--streaks RAINY CLEAN] [--noise 2] [--crf 20]
+    mhnet-video evaluate OUT/rainy OUT/clean --model realtime
+
+Writes `OUT/rainy/NAME.mkv` and `OUT/clean/NAME.mkv` for every picture, 352x256 or 256x352 pixels of
+it, without loss, or both coded by x264. The rain is that of `mhnet_video/rain.py`, or that of
+pairs of pictures: what is brighter in the rainy one, laid anew over every frame. With `--dry` there
+is none, and the figures tell what a model does to a clip in which there is nothing to do.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mhnet_video.rain import camera, rain_on
+
+SIDES = 352, 256
+SLANT = 0.25
+"""Pixels down for each to the right."""
+
+
+def main() -> None:
+    """Make the clips."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("pictures", type=Path, help="folder of pictures without rain")
+    add("out", type=Path, help="folder to make; it must not exist")
+    add("--speed", type=float, default=0, help="pixels to the right, a frame (default: 0)")
+    add("--frames", type=int, default=7, help="of each clip (default: 7)")
+    add("--every", type=int, default=1, help="take every N-th picture only")
+    rain = parser.add_mutually_exclusive_group()
+    rain.add_argument(
+        "--streaks", type=Path, nargs=2, metavar=("RAINY", "CLEAN"), help="folders of such pairs"
+    )
+    rain.add_argument("--dry", action="store_true", help="no rain")
+    add("--noise", type=float, default=0, help="of the camera, in levels of 8 bits (default: 0)")
+    add("--crf", type=int, help="code both by x264 at this quality")
+    options = parser.parse_args()
+    for side in ("rainy", "clean"):
+        (options.out / side).mkdir(parents=True)
+    pictures = read(options.pictures)[:: options.every]
+    layers = list(streaks(*options.streaks)) if options.streaks else []
+    for index, (name, picture) in enumerate(pictures):
+        clean = pan(picture, options.speed, options.frames)
+        generator = torch.Generator().manual_seed(index)
+        if options.dry:
+            rainy = clean
+        elif layers:
+            layer = layers[index * len(layers) // len(pictures)]
+            rainy = torch.stack([laid_over(frame, layer, generator) for frame in clean])
+        else:
+            rainy, clean = camera([rain_on(clean, generator), clean], generator)
+        noise = torch.randn(clean.shape, generator=generator) * options.noise / 255
+        for side, frames in (("rainy", rainy), ("clean", clean)):
+            save(options.out / side / f"{name}.mkv", frames + noise, options.crf)
+
+
+def read(folder: Path) -> list[tuple[str, NDArray[Any]]]:
+    """The pictures of a folder and their names, `[H, W, 3]` uint8, RGB."""
+    found = [(path.stem, cv2.imread(str(path))) for path in sorted(folder.iterdir())]
+    return [(name, each[..., ::-1]) for name, each in found if each is not None]
+
+
+def streaks(rainy: Path, clean: Path) -> Iterator[Tensor]:
+    """What is brighter in each rainy picture than in its clean twin, `[3, H, W]`."""
+    for (_, wet), (_, dry) in zip(read(rainy), read(clean), strict=True):
+        difference = (wet.astype(np.float32) - dry) / 255
+        yield torch.from_numpy(difference).permute(2, 0, 1).clamp(min=0)
+
+
+def pan(picture: NDArray[Any], speed: float, frames: int) -> Tensor:
+    """What a camera sees that moves over a picture, `[frames, 3, H, W]` in [0, 1]."""
+    height, width = picture.shape[:2]
+    sides = SIDES if width > height else SIDES[::-1]
+    views = []
+    for step in range(frames):
+        way = speed * (step - frames // 2)
+        x, y = (width - sides[0]) / 2 + way, (height - sides[1]) / 2 + SLANT * way
+        matrix = np.array([[1, 0, x], [0, 1, y]], np.float32)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        views.append(
+            cv2.warpAffine(picture, matrix, sides, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        )
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 255
+
+
+def laid_over(frame: Tensor, layer: Tensor, generator: torch.Generator) -> Tensor:
+    """A frame with streaks that begin anywhere."""
+    height, width = frame.shape[1:]
+    while layer.shape[1] < height or layer.shape[2] < width:
+        layer = torch.cat([layer, layer.flip(1)], 1)
+        layer = torch.cat([layer, layer.flip(2)], 2)
+    down, right = (int(torch.randint(side, (1,), generator=generator)) for side in layer.shape[1:])
+    return (frame + layer.roll((down, right), (1, 2))[:, :height, :width]).clamp(0, 1)
+
+
+def save(path: Path, frames: Tensor, crf: int | None) -> None:
+    """Write a clip, 25 frames a second."""
+    pictures = (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    with av.open(str(path), "w") as container:
+        if crf is None:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.pix_fmt = "bgr0"  # all bits of RGB
+        else:
+            stream = container.add_stream("libx264", rate=25, options={"crf": str(crf)})
+            stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = pictures.shape[1:3]
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+if __name__ == "__main__":
+    main()
