@@ -52,7 +52,7 @@ def _chroma(ring_ptr, start, y, x, height, width, row, step, mask, DOWN, SY, SX)
 @triton.jit
 def frames_to_input_kernel(
     ring_ptr,  # [slots, slot_size] uint8, or int16 with the bits of uint16
-    slots_ptr,  # [N, T] int32, the slots of a window's frames; negative where one is missing
+    slots_ptr,  # [N, T] int32, the slots of a window's frames; negative for black ones
     colors_ptr,  # [slots, 24] float32, see FrameColors
     out_ptr,  # [N, H / PATCH, W / PATCH, 3 * T * PATCH ** 2], H and W the padded picture's
     slot_size,

@@ -61,9 +61,18 @@ does not; in the strongest colour."""
 
 
 Window = Sequence[Tensor | None]
-"""The frames that the network looks at, `[3, H, W]` each, the one to restore in the middle. Those
-that are missing, as beyond a clip's ends, are None, and black to the network: what is there twice
-it takes for a scene at rest, and a picture on its own must not look like one."""
+"""The frames that the network looks at, `[3, H, W]` each, the one to restore in the middle. At a
+clip's ends the edge frame stands for those that are missing. A picture without any neighbour has
+None in their places, which are black to the network: what is there again and again is a scene at
+rest to it, and a picture on its own must not look like one."""
+
+
+def window_of(frames: Sequence[Tensor]) -> Window:
+    """The window of frames, of which those that are one picture are one tensor."""
+    middle = frames[len(frames) // 2]
+    if all(frame is middle for frame in frames):
+        return [middle if index == len(frames) // 2 else None for index in range(len(frames))]
+    return frames
 
 
 def middle_of(window: Window) -> Tensor:
@@ -125,7 +134,7 @@ def align_frames(frames: Window) -> list[Tensor | None]:
         frames: T of `[3, H, W]` float32, RGB in [0, 1].
 
     Returns:
-        As many; the middle frame is that one.
+        As many. The middle frame, and where it stands for others that are missing, is that one.
 
     Raises:
         ValueError: As for `middle_of`.
@@ -134,7 +143,7 @@ def align_frames(frames: Window) -> list[Tensor | None]:
     moving = {
         index: frame
         for index, frame in enumerate(frames)
-        if frame is not None and index != len(frames) // 2
+        if frame is not None and frame is not middle
     }
     aligned = list(frames)
     if not moving:

@@ -18,7 +18,7 @@ from mhnet_video.hardware import planes_of_two
 
 _KINDS = {"yuv": 0, "gray": 1, "rgb": 2}
 MISSING = -1
-"""The slot of a frame that is missing in a window."""
+"""In place of a slot: a picture without neighbours has black ones."""
 NUM_COLORS = 24
 """Numbers that tell the kernels a frame's matrix and range."""
 
@@ -179,8 +179,7 @@ class FrameFormat:
 
         Args:
             ring: `[slots, size]` uint8 or int16.
-            slots: `[N, T]` int32, where the frames of each window are; `MISSING` where one is not,
-                which is black then.
+            slots: `[N, T]` int32, where the frames of each window are; `MISSING` for a black one.
             colors: `[slots, NUM_COLORS]` float32, from `colors_of`.
             out: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W at least the picture's.
             patch: Side of the blocks that are folded into channels.

@@ -125,7 +125,7 @@ class Restored(NamedTuple):
     frames: list[Frame]
     """The frame, and those behind it that repeat it."""
     window: list[Frame | None]
-    """The frames that the network saw, this one in the middle; None where one was missing."""
+    """The frames that the network saw, this one in the middle; None where there was none."""
     planes: tuple[Plane, ...] | None
     """Its new samples; None where they are on the device, or the network gave no finite numbers."""
     samples: tuple[Tensor, Tensor] | None = None
@@ -133,15 +133,15 @@ class Restored(NamedTuple):
 
 
 class Neighbours:
-    """The windows of successive items; at both ends some are missing."""
+    """The windows of successive items, the edge ones repeated at both ends."""
 
     def __init__(self, frames: int) -> None:
         self._half = frames // 2
         self._held: deque[Any] = deque(maxlen=frames)
         self._pushed = 0
 
-    def push(self, item: T) -> list[list[T | None]]:
-        """Take the next item; the windows that are complete now, None where an item is missing."""
+    def push(self, item: T) -> list[list[T]]:
+        """Take the next item; the windows that are complete now."""
         self._held.append(item)
         self._pushed += 1
         return [self._window(self._pushed - 1 - self._half)] if self._pushed > self._half else []
@@ -162,9 +162,7 @@ class Neighbours:
     def _window(self, centre: int) -> list[Any]:
         first = self._pushed - len(self._held)
         places = range(centre - self._half, centre + self._half + 1)
-        return [
-            self._held[place - first] if 0 <= place < self._pushed else None for place in places
-        ]
+        return [self._held[min(max(place, 0), self._pushed - 1) - first] for place in places]
 
 
 @dataclass
@@ -196,7 +194,7 @@ class Room(NamedTuple):
     colors: Tensor
     """`[slots, NUM_COLORS]` float32."""
     slots: Tensor
-    """`[batch, T]` int32, where the frames of each window are; `MISSING` for those that are not."""
+    """`[batch, T]` int32, where the frames of each window are; `MISSING` where there is none."""
     out: Tensor
     """`[batch, size]`, restored samples."""
     flags: Tensor
@@ -311,7 +309,7 @@ class FramePipeline:
         restored: list[Restored] = []
         self._pictures += not is_copy
         for window in self._neighbours.push(_Item([frame], slot, self._pictures)):
-            self._waiting.append(_without_copies(window))
+            self._waiting.append(_window_of(window))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
         return restored + self._ready()
@@ -320,7 +318,7 @@ class FramePipeline:
         """End the run: everything that is missing, waited for."""
         restored: list[Restored] = []
         for window in self._neighbours.flush():
-            self._waiting.append(_without_copies(window))
+            self._waiting.append(_window_of(window))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
         if self._waiting:
@@ -405,13 +403,12 @@ class FramePipeline:
         return restored
 
 
-def _without_copies(window: list[_Item | None]) -> list[_Item | None]:
-    """A window in which frames that repeat the middle one are missing."""
-    middle = cast(_Item, window[len(window) // 2])
-    return [
-        None if item is None or (item is not middle and item.picture == middle.picture) else item
-        for item in window
-    ]
+def _window_of(items: list[_Item]) -> list[_Item | None]:
+    """What `align.window_of` makes of frames."""
+    half = len(items) // 2
+    if all(item.picture == items[half].picture for item in items):
+        return [*[None] * half, items[half], *[None] * half]
+    return list(items)
 
 
 def network_step(engine: TritonEngine, form: FrameFormat, room: Room) -> Callable[[], None]:

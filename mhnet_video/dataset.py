@@ -22,7 +22,8 @@ ALONE_SHARE, LATE_ALONE_SHARE = 0.43, 0.5
 compare frames and no more: it then does nothing for a picture, and paints ghosts where the camera
 moves fast."""
 END_SHARE = 0.04
-"""Windows at the ends of a clip, or of one of few frames: some neighbours are missing."""
+"""Windows at the ends of a clip, or of one of few frames: the edge frames stand for those that are
+missing."""
 
 CUT_SHARE = 0.03
 """Windows whose scene changes after the middle frame."""
@@ -367,8 +368,8 @@ def rainy_pair(
         aligns: Whether to align the windows.
 
     Returns:
-        The rainy window `[3T, crop, crop]`, black where frames are missing, and its clean middle
-        frame `[3, crop, crop]`, RGB in [0, 1].
+        The rainy window `[3T, crop, crop]`, black around a picture without neighbours, and its
+        clean middle frame `[3, crop, crop]`, RGB in [0, 1].
     """
     pairs = [_rainy_window(window, frames, device, aligns) for window in sample]
     if len(pairs) == 1:
@@ -395,10 +396,14 @@ def _rainy_window(
     rainy, clean = camera([rainy, clean], generator)
     if not window.is_recoded:
         rainy = rainy[order]
-    before = frames // 2 - window.middle
-    rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, before, frames - before - len(rainy)))
-    if aligns and len(clean) > 1:
-        rainy = align(rainy[None])[0]
+    half = frames // 2
+    if len(rainy) == 1:
+        rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, half, half))
+    else:
+        places = torch.arange(frames) + window.middle - half
+        rainy = rainy[places.clamp(0, len(rainy) - 1)]
+        if aligns:
+            rainy = align(rainy[None])[0]
     return rainy.flatten(0, 1), clean[window.middle]
 
 

@@ -751,14 +751,15 @@ class LLVMEngine:
         return residual
 
     def _motion(self, frames: Window) -> Motion | None:
-        """The kernels for a window; None where there are none for its size, or no neighbours.
+        """The kernels for a window; None where there are none for its size, or nothing moves.
 
         Raises:
             ValueError: As for `align.middle_of`.
         """
-        height, width = middle_of(frames).shape[1:]
-        is_alone = sum(frame is not None for frame in frames) == 1
-        if is_alone or not fits(height, width, self._kernels.machine.lanes):
+        middle = middle_of(frames)
+        height, width = middle.shape[1:]
+        is_still = all(frame is None or frame is middle for frame in frames)
+        if is_still or not fits(height, width, self._kernels.machine.lanes):
             return None
         motion = self._motions.pop((height, width), None)
         if motion is None:

@@ -313,15 +313,20 @@ class Motion:
             pool: Threads besides this one.
 
         Returns:
-            As many, to be read before the next run; the middle frame is that one.
+            As many, to be read before the next run. The middle frame, and where it stands for
+            others that are missing, is that one.
         """
+        middle = align.middle_of(frames)
         # other tensors each time, over the same memory: fresh memory costs as much as the move
         moved = [room.view(room.shape) for room in self._moved]
         held = self.prepare(frames, moved)
         self.program.run(pool)
         del held
-        moved.insert(len(frames) // 2, align.middle_of(frames))
-        return [None if frame is None else room for frame, room in zip(frames, moved, strict=True)]
+        moved.insert(len(frames) // 2, middle)
+        return [
+            frame if frame is None or frame is middle else room
+            for frame, room in zip(frames, moved, strict=True)
+        ]
 
     def prepare(self, frames: align.Window, to: Folds | Sequence[Tensor]) -> list[Tensor]:
         """Set what the next run of the program reads and writes.
@@ -330,14 +335,12 @@ class Motion:
             frames: T of `[3, H, W]` float32. The luma of a tensor that was given the last time is
                 not read again.
             to: Where the neighbours are moved to, `[3, H, W]` each, or folded by `folds`. Those
-                that are missing are left out.
+                that are missing are left out, and those that are the middle frame.
 
         Returns:
             The frames as the kernels read them, to be kept until the run is over.
         """
         middle, fixed = len(frames) // 2, align.middle_of(frames)
-        are_there = [frame is not None for frame in frames]
-        # for one that is missing the middle one is compared with itself
         there = [fixed if frame is None else frame for frame in frames]
         plain = [frame.float().contiguous() for frame in there]
         addresses = [frame.data_ptr() for frame in plain]
@@ -353,8 +356,9 @@ class Motion:
             moves, rooms = self._ways[0], [room.data_ptr() for room in to]
         moves[..., 1], moves[..., 5] = addresses.pop(middle), rooms
         moves[..., 0] = addresses
-        del are_there[middle]
-        moves[..., -1] = np.where(are_there, self._ends[:, None], 0)
+        are_others = [frame is not fixed for frame in there]
+        del are_others[middle]
+        moves[..., -1] = np.where(are_others, self._ends[:, None], 0)
         return plain
 
     def _place(self, frames: Sequence[Tensor], addresses: Sequence[int]) -> None:

@@ -361,8 +361,8 @@ class MHNet(nn.Module):
         config: The sizes; the paper's if None.
 
     Shape:
-        - Input: `[N, 3 * frames, H, W]`, the RGB frames one after another, in [0, 1]; black where
-          some are missing
+        - Input: `[N, 3 * frames, H, W]`, the RGB frames one after another, in [0, 1]; black ones
+          around a picture without neighbours
         - Output: `[N, 3, H, W]`, in about [0, 1], not clamped
     """
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.align import Window, middle_of
+from mhnet_video.align import Window, middle_of, window_of
 from mhnet_video.color import add_residual, keep_boxes, to_rgb
 from mhnet_video.config import Box, check_boxes, check_scale, check_strength
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
@@ -44,7 +44,7 @@ _MAX_COPIES = 8
 
 
 class _Windows(Generic[T]):
-    """The neighbours of each picture; at both ends of a run some are missing."""
+    """The neighbours of each picture, the edge ones repeated at both ends of a run."""
 
     def __init__(self, frames: int) -> None:
         self._half = frames // 2
@@ -91,14 +91,10 @@ class _Windows(Generic[T]):
     def _window(self, centre: int) -> Iterator[tuple[T, Window]]:
         """A picture's item, then its copies', and their window."""
         first = self._pushed - len(self._held)
-        items, rgb = self._held[centre - first]
-        window: list[Tensor | None] = []
-        for index in range(centre - self._half, centre + self._half + 1):
-            is_there = 0 <= index < self._pushed
-            other = self._held[index - first][1] if is_there else rgb
-            # of many copies some are held
-            window.append(rgb if index == centre else None if other is rgb else other)
-        for item in items:
+        neighbours = range(centre - self._half, centre + self._half + 1)
+        indices = [min(max(index, 0), self._pushed - 1) - first for index in neighbours]
+        window = window_of([self._held[index][1] for index in indices])
+        for item in self._held[centre - first][0]:
             yield item, window
 
 
@@ -285,8 +281,8 @@ class Restorer:
         """Restore frames in order, one out for each one in.
 
         A frame comes out when its neighbours are known, half a window later; at both ends, and
-        where the size changes, some are missing. Frames that repeat the one before come out with
-        it: they are no neighbours, as they show the same rain.
+        where the size changes, the edge frame stands for those that are missing. Frames that repeat
+        the one before come out with it: they are no neighbours, as they show the same rain.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -403,7 +399,8 @@ class Restorer:
         """Restore one of some successive frames, where not every frame of a stream is wanted.
 
         Args:
-            frames: Successive frames of one size; they may be fewer than the network looks at.
+            frames: Successive frames of one size; where they are fewer than the network looks at,
+                the edge ones stand for those that are missing.
             index: Which of them to restore.
 
         Raises:
@@ -415,23 +412,20 @@ class Restorer:
         if self.strength == 0:
             return frames[index]
         half = self.network.config.frames // 2
-        middle = frames[index]
+        places = [
+            min(max(place, 0), len(frames) - 1) for place in range(index - half, index + half + 1)
+        ]
         seen: list[tuple[Frame, float, Tensor]] = []
-        window: list[Tensor | None] = []
-        for place in range(index - half, index + half + 1):
-            if not 0 <= place < len(frames) or (
-                place != index and _looks_equal(frames[place], middle)
-            ):
-                window.append(None)  # a copy is no neighbour
-                continue
-            frame = frames[place]
+        for frame in frames[places[0] : places[-1] + 1]:
             self._check_size(frame.height, frame.width)
             known = (rgb for old, scale, rgb in self._seen if old is frame and scale == self.scale)
             rgb = next(known, None)
+            if rgb is None and seen and _looks_equal(seen[-1][0], frame):
+                rgb = seen[-1][2]
             seen.append((frame, self.scale, self._upright(frame) if rgb is None else rgb))
-            window.append(seen[-1][2])
         self._seen = seen
-        return self._restored(middle, window, self.scale)
+        window = window_of([seen[place - places[0]][2] for place in places])
+        return self._restored(frames[index], window, self.scale)
 
     def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Restore RGB pictures in order, one out for each one in.

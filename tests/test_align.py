@@ -12,6 +12,7 @@ from mhnet_video.align import (
     move,
     shrunken_luma,
     stacked,
+    window_of,
 )
 from mhnet_video.kernels import map_reference
 from mhnet_video.network import MHNet, NetworkConfig
@@ -102,6 +103,13 @@ def test_frames_that_are_the_same_stay():
     picture = seen(scene(), 0, 0)
     found = align_frames([picture.clone(), picture])
     torch.testing.assert_close(found[0], picture, rtol=0, atol=1e-4)
+
+
+def test_a_picture_on_its_own_has_black_neighbours():
+    first, other = torch.rand(3, 8, 8), torch.rand(3, 8, 8)
+    assert window_of([first] * 5) == [None, None, first, None, None]
+    assert window_of([first, first, other]) == [first, first, other]
+    assert window_of([first]) == [first]
 
 
 def test_what_is_missing_stays_missing_and_is_black_to_the_network():

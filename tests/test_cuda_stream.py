@@ -137,7 +137,9 @@ def expected_of(frames, width):
     half = width // 2
     for centre in range(len(frames)):
         places = range(centre - half, centre + half + 1)
-        window = [frames[place] if 0 <= place < len(frames) else None for place in places]
+        window = [frames[min(max(place, 0), len(frames) - 1)] for place in places]
+        if len(frames) == 1:
+            window = [frames[0] if place == centre else None for place in places]
         there = [(n + 1, frame.planes) for n, frame in enumerate(window) if frame is not None]
         planes = [sum(n * given[i].astype(int) for n, given in there) % 251 for i in range(3)]
         yield window, None if frames[centre].full_range else planes
@@ -213,16 +215,15 @@ def test_close_waits_for_the_device():
 
 
 @pytest.mark.parametrize("frames", [1, 3, 5])
-def test_neighbours_are_missing_beyond_the_ends(frames):
+def test_neighbours_repeat_the_edges(frames):
     neighbours = Neighbours(frames)
     windows = []
     for item in range(4):
         windows += neighbours.push(item)
     windows += neighbours.flush()
     half = frames // 2
-    clip = {place: place for place in range(4)}
     assert windows == [
-        [clip.get(centre + step) for step in range(-half, half + 1)] for centre in range(4)
+        [min(max(centre + step, 0), 3) for step in range(-half, half + 1)] for centre in range(4)
     ]
     assert neighbours.flush() == []
 
@@ -319,7 +320,7 @@ def test_frames_that_are_not_finite_are_done_again(monkeypatch):
 
     out = list(make_piped(engine, FakeMachine(3), again=again).stream(frames_of(9)))
     assert [frame.pts for frame in out] == list(range(9))
-    assert done == [[1, 2, 3], [4, 5, 6], [7, 8, None]]
+    assert done == [[1, 2, 3], [4, 5, 6], [7, 8, 8]]
 
 
 def test_another_format_ends_a_run(monkeypatch):
@@ -374,13 +375,13 @@ def test_few_copies_wait_with_a_frame():
     assert not single.push_copy(frame)  # it is under way already
 
 
-@pytest.mark.parametrize("aligns", [False, True])
-def test_the_whole_way_is_that_of_the_plain_network(aligns, device, monkeypatch):
+@pytest.mark.parametrize(("aligns", "count"), [(False, 3), (True, 3), (True, 1)])
+def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monkeypatch):
     """Samples to samples: what color.py, align.py and the network give."""
     network = make_network(width=4, frames=3, patch=2, heads=4, align=aligns, **SMALL).to(device)
     first = make_frame("yuv420p", 40, 7, rotation=90)
     frames = []
-    for index in range(3):
+    for index in range(count):
         planes = tuple(np.roll(plane, index, axis=0) for plane in first.planes)
         frames.append(replace(first, planes=planes, pts=index))
     machine = None
@@ -391,12 +392,12 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, device, monkeypatch)
     piped = make_piped(TritonEngine(network, torch.float32), machine, strength=0.5, is_live=True)
     with dispatch.on_cpu():
         out = list(piped.stream(frames))
-    assert len(out) == 3
+    assert len(out) == count
     for index, frame in enumerate(out):
-        seen = [torch.zeros(3, 7, 40) for _ in range(3)]  # black where there is none
-        for place in range(max(0, index - 1), min(3, index + 2)):
-            upright = torch.rot90(to_rgb(frames[place], torch.device("cpu")), -1, (1, 2))
-            seen[place - index + 1] = upright
+        window = [frames[min(max(index + step, 0), count - 1)] for step in (-1, 0, 1)]
+        seen = [torch.rot90(to_rgb(each, torch.device("cpu")), -1, (1, 2)) for each in window]
+        if count == 1:
+            seen[0] = seen[2] = torch.zeros_like(seen[1])
         x = torch.nn.functional.pad(torch.cat(seen)[None], (0, 24, 0, 25), mode="replicate")
         with torch.inference_mode():
             residual = (network(x.to(device)) - x[:, 3:6].to(device))[0, :, :7, :40].cpu()

@@ -41,7 +41,7 @@ def gray_frame(level, index=0, size=(6, 8), **options):
 
 
 def levels(spy):
-    """The gray level of each frame of each window; 0 where one is missing."""
+    """The gray level of each frame of each window; 0 where there is none."""
     return [(window[0, ::3, 0, 0] * 255).round().int().tolist() for window in spy.windows]
 
 
@@ -49,14 +49,15 @@ def levels(spy):
     ("count", "frames", "expected"),
     [
         (1, 3, [[0, 10, 0]]),
-        (2, 3, [[0, 10, 20], [10, 20, 0]]),
-        (4, 3, [[0, 10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 0]]),
-        (3, 5, [[0, 0, 10, 20, 30], [0, 10, 20, 30, 0], [10, 20, 30, 0, 0]]),
+        (2, 3, [[10, 10, 20], [10, 20, 20]]),
+        (4, 3, [[10, 10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 40]]),
+        (3, 5, [[10, 10, 10, 20, 30], [10, 10, 20, 30, 30], [10, 20, 30, 30, 30]]),
+        (1, 5, [[0, 0, 10, 0, 0]]),
         (3, 1, [[10], [20], [30]]),
         (0, 3, []),
     ],
 )
-def test_windows_have_no_neighbours_beyond_the_ends(count, frames, expected):
+def test_windows_repeat_the_edge_frames_but_not_a_picture_on_its_own(count, frames, expected):
     spy = Spy(frames)
     numbers = range(1, count + 1)
     out = list(Restorer(spy, device="cpu").stream(gray_frame(10 * i, i) for i in numbers))
@@ -69,7 +70,7 @@ def test_no_window_across_a_change_of_size():
     spy = Spy()
     frames = [gray_frame(10 * i, i, size=(6, 8) if i < 4 else (4, 4)) for i in range(1, 6)]
     out = list(Restorer(spy, device="cpu").stream(frames))
-    assert levels(spy) == [[0, 10, 20], [10, 20, 30], [20, 30, 0], [0, 40, 50], [40, 50, 0]]
+    assert levels(spy) == [[10, 10, 20], [10, 20, 30], [20, 30, 30], [40, 40, 50], [40, 50, 50]]
     assert [frame.planes[0].shape for frame in out] == [(6, 8)] * 3 + [(4, 4)] * 2
 
 
@@ -124,7 +125,7 @@ def test_equal_frames_are_not_paid_for_twice():
     restorer = Restorer(spy, device="cpu")
     out = list(restorer.stream(frames))
     # a copy is no neighbour: the network sees what comes after all of them
-    assert levels(spy) == [[0, 10, 20], [10, 20, 0]]
+    assert levels(spy) == [[10, 10, 20], [10, 20, 20]]
     assert restorer.repeated == 8
     assert [frame.pts for frame in out] == list(range(10))
     assert [int(frame.planes[0][0, 0]) for frame in out] == [8] * 5 + [15] * 5
@@ -268,7 +269,7 @@ def test_equal_pictures_are_not_paid_for_twice(as_tensor):
     levels_given = [10] * 5 + [20] * 5
     out = list(restorer.restore(kind(np.full((6, 8, 3), n, np.uint8)) for n in levels_given))
     # a copy is no neighbour: the network sees what comes after all of them
-    assert levels(spy) == [[0, 10, 20], [10, 20, 0]]
+    assert levels(spy) == [[10, 10, 20], [10, 20, 20]]
     assert restorer.repeated == 8
     assert [int(picture[0, 0, 0]) for picture in out] == [8] * 5 + [15] * 5
 
@@ -386,10 +387,10 @@ def test_one_frame_of_several():
     assert levels(spy)[5:] == levels(spy)[:5]
     spy.windows.clear()
     assert restorer.restore_frame(frames[:1], 0).planes[0][0, 0] == 8
-    copies = [frames[1], gray_frame(20, 9), gray_frame(20, 9)]  # they are no neighbours
+    copies = [frames[1], gray_frame(20, 9), gray_frame(20, 9)]
     restorer.restore_frame(copies, 1)
     restorer.restore_frame([*copies[1:], frames[0]], 1)
-    assert levels(spy) == [[0, 10, 0], [0, 20, 0], [0, 20, 10]]
+    assert levels(spy) == [[0, 10, 0], [0, 20, 0], [20, 20, 10]]
     restorer.strength = 0
     assert restorer.restore_frame(frames, 2) is frames[2]
 
