@@ -47,10 +47,15 @@ def main() -> None:
     add("--noise", type=float, default=0, help="of the camera, in levels of 8 bits (default: 0)")
     add("--crf", type=int, help="code both by x264 at this quality")
     options = parser.parse_args()
-    for side in ("rainy", "clean"):
-        (options.out / side).mkdir(parents=True)
+    if options.out.exists():
+        parser.error(f"{options.out} exists; name a new folder")
+    for folder in [options.pictures, *(options.streaks or [])]:
+        if not folder.is_dir() or not read(folder):
+            parser.error(f"{folder} is no folder of pictures")
     pictures = read(options.pictures)[:: options.every]
     layers = list(streaks(*options.streaks)) if options.streaks else []
+    for side in ("rainy", "clean"):
+        (options.out / side).mkdir(parents=True)
     for index, (name, picture) in enumerate(pictures):
         clean = pan(picture, options.speed, options.frames)
         generator = torch.Generator().manual_seed(index)

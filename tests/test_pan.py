@@ -69,6 +69,12 @@ def test_streaks_of_other_origin_are_laid_anew_over_every_frame(pictures):
     assert 0.003 < (strokes > 0).mean() < 0.006  # ten of 40x60 pixels, over and over
 
 
+def test_nothing_is_overwritten(pictures):
+    command = [sys.executable, str(SCRIPT), str(pictures), str(pictures.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.endswith("exists; name a new folder\n")
+
+
 def test_dry_clips_are_coded_as_they_are(pictures):
     _, clips = make(pictures, "--dry", "--noise", "2", "--crf", "24", "--frames", "4")
     for name in ("tall", "wide"):
