@@ -51,6 +51,8 @@ FLOOR = 5e-4
 """Mean squared error, 33 dB, from which on a pair earns little more: a lower floor makes a network
 that leaves faint streaks alone, to keep what it need not touch even closer than anyone can see."""
 
+LATE = 0.6
+"""Share of the budget after which crops are larger and more of the pictures are dry."""
 BORROWED_SHARE = 0.5
 """Pictures whose global means are blended with those of the picture beside them."""
 
@@ -297,7 +299,8 @@ def train(
             log.writerow(["step", "minutes", "rate", "loss_db", "input_db"])
         losses, inputs = [], []
         while spent < budget and not is_stopped:
-            is_late = spent >= 0.6 * budget
+            is_late = spent >= LATE * budget
+            until = budget if is_late else LATE * budget
             crop = config.final_crop if is_late else config.crop
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
             windows = CleanWindows(
@@ -364,8 +367,7 @@ def train(
                         save()
                         save_curve(log_path, output / "curve.png")
                         _strip(output / "strip.png", rainy, restored, clean)
-                is_spent = spent >= budget or (not is_late and spent >= 0.6 * budget)
-                if is_spent or is_stopped:
+                if spent >= until or is_stopped:
                     break
     if leads:
         save()
