@@ -21,6 +21,7 @@ from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import with_planes
+from mhnet_video.neighbours import MAX_COPIES, MAX_RUN, Neighbours, Rhythm
 
 T = TypeVar("T")
 
@@ -29,8 +30,6 @@ _log = logging.getLogger(__name__)
 DEPTH = 3
 """Batches under way: one going up or down, one in work, one being packed or unpacked."""
 MAX_BATCH = 8
-_MAX_COPIES = 8
-"""Frames that wait with the one that they repeat; what waits is bounded."""
 _FULL_PIXELS = 400_000
 """Pixels at the network's resolution that keep a large GPU busy; less of them share a batch."""
 
@@ -132,39 +131,6 @@ class Restored(NamedTuple):
     """Its new samples on the device, luma and chroma."""
 
 
-class Neighbours:
-    """The windows of successive items, the edge ones repeated at both ends."""
-
-    def __init__(self, frames: int) -> None:
-        self._half = frames // 2
-        self._held: deque[Any] = deque(maxlen=frames)
-        self._pushed = 0
-
-    def push(self, item: T) -> list[list[T]]:
-        """Take the next item; the windows that are complete now."""
-        self._held.append(item)
-        self._pushed += 1
-        return [self._window(self._pushed - 1 - self._half)] if self._pushed > self._half else []
-
-    def flush(self) -> list[list[Any]]:
-        """End the run; the windows that are missing."""
-        begin = max(0, self._pushed - self._half)
-        windows = [self._window(centre) for centre in range(begin, self._pushed)]
-        self._held.clear()
-        self._pushed = 0
-        return windows
-
-    @property
-    def last(self) -> Any:
-        """The item that was pushed last in this run; None if there is none."""
-        return self._held[-1] if self._held else None
-
-    def _window(self, centre: int) -> list[Any]:
-        first = self._pushed - len(self._held)
-        places = range(centre - self._half, centre + self._half + 1)
-        return [self._held[min(max(place, 0), self._pushed - 1) - first] for place in places]
-
-
 @dataclass
 class _Item:
     """A frame in the ring, and those that repeat it."""
@@ -234,8 +200,9 @@ class FramePipeline:
         self._stays = stays and form.is_semi_planar
         self._strength, self._frames = strength, frames
         samples, size = form.kind_of_samples, form.size
-        # a window's frames, those of a batch that is not full, and as many that are going up
-        slots = frames + 2 * batch
+        # a window's frames and their copies, those of a batch that is not full, and as many that
+        # are going up
+        slots = (frames * (1 + MAX_RUN) if frames > 1 else 1) + 2 * batch
         self._room = Room(
             ring=machine.room(slots, size, kind=samples),
             colors=machine.room(slots, NUM_COLORS, kind=torch.float32),
@@ -254,7 +221,7 @@ class FramePipeline:
         self._upload, self._compute, self._download = (machine.queue() for _ in range(3))
         self._uploaded: list[Event | None] = [None] * slots
         self._used: list[Event | None] = [None] * slots
-        self._neighbours = Neighbours(frames)
+        self._neighbours: Neighbours[_Item] = Neighbours(frames)
         self._pushed = self._pictures = self._submitted = 0
         self._waiting: list[list[_Item | None]] = []
         self._running: deque[_Batch] = deque()
@@ -270,17 +237,20 @@ class FramePipeline:
             copies.
         """
         last = self._neighbours.last
-        if self._frames == 1 or last is None or len(last.frames) >= _MAX_COPIES:
+        if self._frames == 1 or last is None or len(last.frames) >= MAX_COPIES:
             return False
         last.frames.append(frame)
         return True
 
-    def push(self, frame: Frame, *, is_copy: bool = False) -> list[Restored]:
+    def push(
+        self, frame: Frame, *, is_equal: bool = False, is_copy: bool = False
+    ) -> list[Restored]:
         """Take the next frame; what is done by now, in order.
 
         Args:
             frame: Of this format.
-            is_copy: Whether it repeats the one before, and was not taken as such.
+            is_equal: Whether it is the one before again, which had too many copies already.
+            is_copy: Whether it repeats the one before, but for what an encoder made of it.
         """
         slot = self._pushed % len(self._uploaded)
         self._pushed += 1
@@ -307,8 +277,9 @@ class FramePipeline:
         self._upload.run(upload)
         self._uploaded[slot] = self._upload.record()
         restored: list[Restored] = []
-        self._pictures += not is_copy
-        for window in self._neighbours.push(_Item([frame], slot, self._pictures)):
+        self._pictures += not is_equal
+        item = _Item([frame], slot, self._pictures)
+        for window in self._neighbours.push(item, is_copy=is_copy):
             self._waiting.append(_window_of(window))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
@@ -491,6 +462,7 @@ class PipedFrames:
         """
         pipeline: FramePipeline | None = None
         before: Frame | None = None
+        rhythm = Rhythm()
         iterator = iter(items)
         try:
             for item in iterator:
@@ -505,10 +477,13 @@ class PipedFrames:
                     if pipeline is None:
                         yield from self._plain(itertools.chain([item], iterator))
                         return
-                is_copy = before is not None and self._is_copy(before, item)
+                is_equal = before is not None and self._is_copy(before, item)
+                is_copy = before is not None and rhythm.is_copy(before, item)
                 before = item
-                if not (is_copy and pipeline.push_copy(item)):
-                    yield from self._frames_of(pipeline.push(item, is_copy=is_copy))
+                if not (is_equal and pipeline.push_copy(item)):
+                    yield from self._frames_of(
+                        pipeline.push(item, is_equal=is_equal, is_copy=is_copy and not is_equal)
+                    )
             if pipeline is not None:
                 yield from self._frames_of(pipeline.flush())
         finally:

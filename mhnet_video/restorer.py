@@ -23,6 +23,7 @@ from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
+from mhnet_video.neighbours import Neighbours, Rhythm
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
 
@@ -39,63 +40,53 @@ MIN_TILE_PIXELS = 256 * 256
 MAX_PIXELS = 80_000_000
 """Largest picture, in pixels; a window of three would not fit a small machine's memory."""
 
-_MAX_COPIES = 8
-"""Equal pictures that wait for the next different one."""
+
+@dataclass(frozen=True)
+class _Seen(Generic[T]):
+    """A picture on its way."""
+
+    item: T
+    rgb: Tensor
+    """What the network sees of it; the same tensor where the picture is the same."""
 
 
 class _Windows(Generic[T]):
-    """The neighbours of each picture, the edge ones repeated at both ends of a run."""
+    """The neighbours of each picture, in runs of pictures of one size."""
 
     def __init__(self, frames: int) -> None:
-        self._half = frames // 2
-        self._held: deque[tuple[list[T], Tensor]] = deque(maxlen=frames)
-        self._pushed = 0
+        self._neighbours: Neighbours[_Seen[T]] = Neighbours(frames)
         self._size: tuple[float, ...] = ()
 
     @property
-    def last(self) -> tuple[T, Tensor] | None:
-        """The picture that was pushed last, and what the network sees of it; None for none."""
-        return (self._held[-1][0][-1], self._held[-1][1]) if self._held else None
+    def last(self) -> _Seen[T] | None:
+        """The picture that was pushed last; None for none."""
+        return self._neighbours.last
 
-    def push(self, item: T, rgb: Tensor, size: tuple[float, ...]) -> Iterator[tuple[T, Window]]:
+    def push(
+        self, item: T, rgb: Tensor, size: tuple[float, ...], *, is_copy: bool = False
+    ) -> list[tuple[T, Window]]:
         """Take the next picture; give what has all its neighbours now.
-
-        A picture that is the one before it again waits with that one, and gets the same window: a
-        copy is no neighbour, and would tell the network that the rain stands still.
 
         Args:
             item: The picture.
             rgb: What the network sees of it; the same tensor again where the picture is the same.
             size: The picture's own, and its scale: where one changes, another run begins.
+            is_copy: Whether it repeats the one before though its tensor is another.
         """
-        if size != self._size:
-            yield from self.flush()
+        ready = self.flush() if size != self._size else []
         self._size = size
-        if self._half and self._held and self._held[-1][1] is rgb:
-            copies = self._held[-1][0]
-            if len(copies) < _MAX_COPIES:
-                copies.append(item)
-                return
-        self._held.append(([item], rgb))
-        self._pushed += 1
-        if self._pushed > self._half:
-            yield from self._window(self._pushed - 1 - self._half)
+        last = self._neighbours.last
+        is_copy = is_copy or (last is not None and last.rgb is rgb)
+        return ready + _ready(self._neighbours.push(_Seen(item, rgb), is_copy=is_copy))
 
-    def flush(self) -> Iterator[tuple[T, Window]]:
+    def flush(self) -> list[tuple[T, Window]]:
         """End the run; give the rest."""
-        for index in range(max(0, self._pushed - self._half), self._pushed):
-            yield from self._window(index)
-        self._held.clear()
-        self._pushed = 0
+        return _ready(self._neighbours.flush())
 
-    def _window(self, centre: int) -> Iterator[tuple[T, Window]]:
-        """A picture's item, then its copies', and their window."""
-        first = self._pushed - len(self._held)
-        neighbours = range(centre - self._half, centre + self._half + 1)
-        indices = [min(max(index, 0), self._pushed - 1) - first for index in neighbours]
-        window = window_of([self._held[index][1] for index in indices])
-        for item in self._held[centre - first][0]:
-            yield item, window
+
+def _ready(windows: list[list[_Seen[T]]]) -> list[tuple[T, Window]]:
+    """The middle picture of each window, and what the network sees of all."""
+    return [(seen[len(seen) // 2].item, window_of([each.rgb for each in seen])) for seen in windows]
 
 
 class _Lanes:
@@ -282,7 +273,8 @@ class Restorer:
 
         A frame comes out when its neighbours are known, half a window later; at both ends, and
         where the size changes, the edge frame stands for those that are missing. Frames that repeat
-        the one before come out with it: they are no neighbours, as they show the same rain.
+        the one before come out with it: they are no neighbours, as they show the same rain. So do
+        those of a raised frame rate that an encoder has changed a little.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -360,6 +352,7 @@ class Restorer:
     def _through(self, lanes: _Lanes, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         windows: _Windows[tuple[Frame, float]] = _Windows(self.network.config.frames)
         last: tuple[Frame, float, Tensor] | None = None
+        rhythm = Rhythm()
         iterator, error = iter(items), None
         while True:
             try:
@@ -384,9 +377,10 @@ class Restorer:
                 rgb = last[2]
             else:
                 rgb = self._upright(item)
+            is_copy = last is not None and rhythm.is_copy(last[0], item)
             last = (item, scale, rgb)
             size = (*item.upright_size, scale)
-            for (frame, then), window in windows.push((item, scale), rgb, size):
+            for (frame, then), window in windows.push((item, scale), rgb, size, is_copy=is_copy):
                 yield from lanes.put(frame, window, then)
         if error is None:
             for (frame, then), window in windows.flush():
@@ -477,8 +471,8 @@ class Restorer:
         self._check_size(height, width)
         given = _Given(_own(picture), isinstance(picture, Tensor), self.scale)
         last = windows.last
-        if last is not None and last[0].scale == given.scale and _are_equal(last[0], given):
-            rgb = last[1]
+        if last is not None and last.item.scale == given.scale and _are_equal(last.item, given):
+            rgb = last.rgb
         else:
             rgb = self._prepared(self._rgb(given.samples))
         for ready, window in windows.push(given, rgb, (height, width, given.scale)):

@@ -18,7 +18,6 @@ from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import MISSING, format_of
 from mhnet_video.cuda_stream import (
     FramePipeline,
-    Neighbours,
     PipedFrames,
     batch_of,
 )
@@ -214,18 +213,34 @@ def test_close_waits_for_the_device():
     assert not any(queue.work for queue in machine.queues)
 
 
-@pytest.mark.parametrize("frames", [1, 3, 5])
-def test_neighbours_repeat_the_edges(frames):
-    neighbours = Neighbours(frames)
-    windows = []
-    for item in range(4):
-        windows += neighbours.push(item)
-    windows += neighbours.flush()
-    half = frames // 2
-    assert windows == [
-        [min(max(centre + step, 0), 3) for step in range(-half, half + 1)] for centre in range(4)
-    ]
-    assert neighbours.flush() == []
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("width", "batch"), [(3, 1), (5, 4), (1, 2)])
+def test_copies_that_differ_are_restored_each_with_the_same_neighbours(width, batch, seed):
+    frames = [replace(frame, full_range=False) for frame in frames_of(40)]
+    order = random.Random(seed)
+    firsts = []  # where each frame's run of copies begins
+    while len(firsts) < 40:
+        firsts += [len(firsts)] * order.randrange(1, 5)
+    firsts = firsts[:40]
+    pipeline = FramePipeline(
+        FakeMachine(seed), format_of(frames[0]), width, 1.0, mixed, batch=batch, depth=2
+    )
+    results = []
+    for index, frame in enumerate(frames):
+        is_copy = index > 0 and firsts[index] == firsts[index - 1]
+        results += pipeline.push(frame, is_copy=is_copy)
+    results += pipeline.flush()
+    assert [result.frames[0].pts for result in results] == list(range(40))
+    distinct = sorted(set(firsts))
+    for index, result in enumerate(results):
+        place = distinct.index(firsts[index]) if width > 1 else index
+        every = distinct if width > 1 else range(40)
+        half = width // 2
+        places = [min(max(place + i, 0), len(every) - 1) for i in range(-half, half + 1)]
+        seen = [index if each == place else every[each] for each in places]
+        assert times(result.window) == seen
+        total = sum((n + 1) * frames[i].planes[0].astype(int) for n, i in enumerate(seen))
+        np.testing.assert_array_equal(result.planes[0], total % 251)
 
 
 def test_small_pictures_share_a_batch():
@@ -347,6 +362,24 @@ def test_a_frame_that_repeats_the_one_before_is_no_neighbour(monkeypatch):
     for frame, kind in zip(out, order, strict=True):
         for a, b in zip(frame.planes, expected[kind][1], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_raised_rate_is_found(monkeypatch):
+    """Each frame twice, coded anew: its neighbours are those before and behind both."""
+    engine = Quiet(monkeypatch, most=10**9)
+    frames = []
+    for index, frame in enumerate(frames_of(20, 8, 8)):
+        for again in range(2):
+            planes = tuple(np.clip(plane + again, 0, 255) for plane in frame.planes)
+            pts = 2 * index + again
+            frames.append(replace(frame, planes=planes, pts=pts, full_range=False))
+    out = list(make_piped(engine, FakeMachine(4)).stream(frames))
+    assert [frame.pts for frame in out] == list(range(40))
+    for index in range(14, 38):
+        first = index // 2 * 2
+        seen = [frames[first - 2], frames[index], frames[first + 2]]
+        total = sum((n + 1) * frame.planes[0].astype(int) for n, frame in enumerate(seen))
+        np.testing.assert_array_equal(out[index].planes[0], total % 251)
 
 
 def test_many_copies_are_a_picture_on_its_own(monkeypatch):

@@ -133,6 +133,18 @@ def test_equal_frames_are_not_paid_for_twice():
     assert restorer.repeated == 0  # of one stream, not of all
 
 
+def test_copies_that_were_coded_anew_are_no_neighbours_either():
+    """Each frame twice: its neighbours are those before and behind both."""
+    spy = Spy()
+    frames = [gray_frame(40 * (i // 2 % 4) + 10 + i % 2, i) for i in range(40)]
+    out = list(Restorer(spy, device="cpu", engine="torch").stream(frames))
+    assert [frame.pts for frame in out] == list(range(40))
+    grey = [int(frame.planes[0][0, 0]) for frame in frames]
+    first = [2 * (i // 2) for i in range(40)]
+    expected = [[grey[first[i] - 2], grey[i], grey[first[i] + 2]] for i in range(14, 38)]
+    assert levels(spy)[14:38] == expected
+
+
 def test_a_still_picture_does_not_wait_for_ever():
     spy = Spy()
     restorer = Restorer(spy, device="cpu")

@@ -1,0 +1,121 @@
+"""Which frames a frame is compared with: those beside it that show something new."""
+
+import itertools
+from collections import deque
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mhnet_video.frame import DeviceFrame, Frame
+
+T = TypeVar("T")
+
+MAX_COPIES = 8
+"""How many items may wait as one, so that a still picture does not wait for ever."""
+
+MAX_RUN = 3
+"""Copies of a frame in a row where the frame rate was raised, at most."""
+
+_RHYTHM, _LEAST_COPIES = 12, 4
+"""Changes from frame to frame by which a raised rate is known, and the copies among them, at
+least."""
+_YARDSTICK, _SHARE = 3, 0.3
+"""The change that copies are measured by is the third largest, as a cut or what an encoder codes
+anew may be larger; a copy changes by less than this share of it."""
+
+
+class Neighbours(Generic[T]):
+    """The windows of successive items, the edge ones repeated at both ends of a run.
+
+    An item that repeats the one before waits with that one, and gets the same neighbours: a copy is
+    none, and would tell the network that the rain stands still.
+
+    Args:
+        frames: Items of a window, T, odd.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._half = frames // 2
+        # each item with those that repeat it
+        self._held: deque[list[T]] = deque(maxlen=frames)
+        self._pushed = 0
+
+    @property
+    def last(self) -> T | None:
+        """The item that was pushed last in this run; None if there is none."""
+        return self._held[-1][-1] if self._held else None
+
+    def push(self, item: T, *, is_copy: bool = False) -> list[list[T]]:
+        """Take the next item.
+
+        Args:
+            item: What the windows are made of.
+            is_copy: Whether it repeats the one before.
+
+        Returns:
+            The windows that are complete now, in the order of their middle items.
+        """
+        if is_copy and self._half and self._held and len(self._held[-1]) < MAX_COPIES:
+            self._held[-1].append(item)
+            return []
+        self._held.append([item])
+        self._pushed += 1
+        return self._windows(self._pushed - 1 - self._half) if self._pushed > self._half else []
+
+    def flush(self) -> list[list[T]]:
+        """End the run; the windows that are missing."""
+        begin = max(0, self._pushed - self._half)
+        windows = [each for centre in range(begin, self._pushed) for each in self._windows(centre)]
+        self._held.clear()
+        self._pushed = 0
+        return windows
+
+    def _windows(self, centre: int) -> list[list[T]]:
+        """Those of an item and of the ones that repeat it."""
+        first = self._pushed - len(self._held)
+        places = range(centre - self._half, centre + self._half + 1)
+        groups = [self._held[min(max(place, 0), self._pushed - 1) - first] for place in places]
+        middle = groups[self._half]
+        return [[item if each is middle else each[0] for each in groups] for item in middle]
+
+
+class Rhythm:
+    """Finds frames that repeat the one before but for what an encoder has made of them.
+
+    Where the frame rate was raised, copies change little and the others much, again and again.
+    Before a fixed camera all change alike.
+    """
+
+    def __init__(self) -> None:
+        self._changes: deque[float] = deque(maxlen=_RHYTHM)
+
+    def is_copy(self, before: Frame, frame: Frame) -> bool:
+        """Take the next frame.
+
+        Args:
+            before: The one before it.
+            frame: The frame.
+
+        Returns:
+            Whether it is a copy; of the first ones of a clip that is not known.
+        """
+        old, new = _some_luma(before), _some_luma(frame)
+        if old.shape != new.shape:
+            self._changes.clear()
+            return False
+        self._changes.append(float((new - old).abs().float().mean()))
+        if len(self._changes) < _RHYTHM:
+            return False
+        least = _SHARE * sorted(self._changes)[-_YARDSTICK]
+        are_copies = [change < least for change in self._changes]
+        longest = max(len(list(run)) * key for key, run in itertools.groupby(are_copies))
+        return are_copies[-1] and longest <= MAX_RUN and sum(are_copies) >= _LEAST_COPIES
+
+
+def _some_luma(frame: Frame) -> Tensor:
+    """One sample of sixteen of the first plane, int32, where the frame is."""
+    if isinstance(frame, DeviceFrame):
+        return torch.as_tensor(frame.luma[::4, ::4]).int() & 0xFFFF
+    return torch.from_numpy(frame.planes[0][::4, ::4].astype(np.int32))
