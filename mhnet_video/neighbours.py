@@ -18,9 +18,9 @@ MAX_COPIES = 8
 MAX_RUN = 3
 """Copies of a frame in a row where the frame rate was raised, at most."""
 
-_RHYTHM, _LEAST_COPIES = 12, 4
-"""Changes from frame to frame by which a raised rate is known, and the copies among them, at
-least."""
+_RHYTHM, _LEAST, _PART = 12, 6, 3
+"""Changes from frame to frame by which a raised rate is known; how many there must be at least, and
+one of how many must be a copy's."""
 _YARDSTICK, _SHARE = 3, 0.3
 """The change that copies are measured by is the third largest, as a cut or what an encoder codes
 anew may be larger; a copy changes by less than this share of it."""
@@ -106,12 +106,13 @@ class Rhythm:
             self._changes.clear()
             return False
         self._changes.append(float((new - old).abs().float().mean()))
-        if len(self._changes) < _RHYTHM:
+        if len(self._changes) < _LEAST:
             return False
         least = _SHARE * sorted(self._changes)[-_YARDSTICK]
         are_copies = [change < least for change in self._changes]
         longest = max(len(list(run)) * key for key, run in itertools.groupby(are_copies))
-        return are_copies[-1] and longest <= MAX_RUN and sum(are_copies) >= _LEAST_COPIES
+        are_many = _PART * sum(are_copies) >= len(are_copies)
+        return are_copies[-1] and are_many and longest <= MAX_RUN
 
 
 def _some_luma(frame: Frame) -> Tensor:
