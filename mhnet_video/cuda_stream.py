@@ -478,11 +478,11 @@ class PipedFrames:
                         yield from self._plain(itertools.chain([item], iterator))
                         return
                 is_equal = before is not None and self._is_copy(before, item)
-                is_copy = before is not None and rhythm.is_copy(before, item)
+                is_copy = rhythm.is_copy(item) and not is_equal
                 before = item
                 if not (is_equal and pipeline.push_copy(item)):
                     yield from self._frames_of(
-                        pipeline.push(item, is_equal=is_equal, is_copy=is_copy and not is_equal)
+                        pipeline.push(item, is_equal=is_equal, is_copy=is_copy)
                     )
             if pipeline is not None:
                 yield from self._frames_of(pipeline.flush())

@@ -90,22 +90,19 @@ class Rhythm:
 
     def __init__(self) -> None:
         self._changes: deque[float] = deque(maxlen=_RHYTHM)
+        self._before: Tensor | None = None
 
-    def is_copy(self, before: Frame, frame: Frame) -> bool:
-        """Take the next frame.
+    def is_copy(self, frame: Frame) -> bool:
+        """Take the next frame; whether it is a copy.
 
-        Args:
-            before: The one before it.
-            frame: The frame.
-
-        Returns:
-            Whether it is a copy; of the first ones of a clip that is not known.
+        Of the first ones of a clip that is not known.
         """
-        old, new = _some_luma(before), _some_luma(frame)
-        if old.shape != new.shape:
+        before, now = self._before, _some_luma(frame)
+        self._before = now
+        if before is None or (before.shape, before.device) != (now.shape, now.device):
             self._changes.clear()
             return False
-        self._changes.append(float((new - old).abs().float().mean()))
+        self._changes.append(float((now - before).abs().float().mean()))
         if len(self._changes) < _LEAST:
             return False
         least = _SHARE * sorted(self._changes)[-_YARDSTICK]

@@ -377,7 +377,7 @@ class Restorer:
                 rgb = last[2]
             else:
                 rgb = self._upright(item)
-            is_copy = last is not None and rhythm.is_copy(last[0], item)
+            is_copy = rhythm.is_copy(item)
             last = (item, scale, rgb)
             size = (*item.upright_size, scale)
             for (frame, then), window in windows.push((item, scale), rgb, size, is_copy=is_copy):

@@ -1,6 +1,5 @@
 """Which frames a frame is compared with: at a clip's ends, among copies, at a raised frame rate."""
 
-import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -52,8 +51,8 @@ def frame(picture, index=0):
 
 def copies_in(pictures):
     """Which of a clip's pictures are found to be copies."""
-    rhythm, frames = Rhythm(), [frame(picture) for picture in pictures]
-    return [False] + [rhythm.is_copy(*pair) for pair in itertools.pairwise(frames)]
+    rhythm = Rhythm()
+    return [rhythm.is_copy(frame(picture)) for picture in pictures]
 
 
 def clip(count, times, *, change, noise, seed=0):
