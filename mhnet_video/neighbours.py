@@ -78,7 +78,9 @@ class Neighbours(Generic[T]):
         places = range(centre - self._half, centre + self._half + 1)
         groups = [self._held[min(max(place, 0), self._pushed - 1) - first] for place in places]
         middle = groups[self._half]
-        return [[item if each is middle else each[0] for each in groups] for item in middle]
+        windows = [[item if each is middle else each[0] for each in groups] for item in middle]
+        del middle[1:]  # no later window needs them, and they may be large
+        return windows
 
 
 class Rhythm:
