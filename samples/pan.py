@@ -38,6 +38,7 @@ def main() -> None:
     add("out", type=Path, help="folder to make; it must not exist")
     add("--speed", type=float, default=0, help="pixels to the right, a frame (default: 0)")
     add("--frames", type=int, default=7, help="of each clip (default: 7)")
+    add("--times", type=int, default=1, help="show each frame N times, as at a raised rate")
     add("--every", type=int, default=1, help="take every N-th picture only")
     rain = parser.add_mutually_exclusive_group()
     rain.add_argument(
@@ -68,7 +69,8 @@ def main() -> None:
             rainy, clean = camera([rain_on(clean, generator), clean], generator)
         noise = torch.randn(clean.shape, generator=generator) * options.noise / 255
         for side, frames in (("rainy", rainy), ("clean", clean)):
-            save(options.out / side / f"{name}.mkv", frames + noise, options.crf)
+            shown = (frames + noise).repeat_interleave(options.times, 0)
+            save(options.out / side / f"{name}.mkv", shown, options.crf)
 
 
 def read(folder: Path) -> list[tuple[str, NDArray[Any]]]:

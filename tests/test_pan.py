@@ -82,3 +82,10 @@ def test_dry_clips_are_coded_as_they_are(pictures):
         assert len(clips["clean", name]) == 4
     changes = np.abs(np.diff(clips["clean", "wide"], axis=0))
     assert 0 < changes.mean() < 3  # nothing but noise
+
+
+def test_frames_are_shown_several_times(pictures):
+    _, clips = make(pictures, "--speed", "3", "--frames", "3", "--times", "2", "--every", "2")
+    for clip in clips.values():
+        assert len(clip) == 6
+        assert np.array_equal(clip[::2], clip[1::2]) and not np.array_equal(clip[1], clip[2])
