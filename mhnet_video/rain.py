@@ -99,13 +99,16 @@ def draw_storm(generator: torch.Generator, *, scale: float = 1.0) -> Storm:
         angle = _normal(generator, math.radians(25 if slanted else 7))
         angle = max(-1.05, min(1.05, angle))
         layers = _deep_layers(generator, angle, scale)
+    blend = _blend(_uniform(generator, 0, 1), (0.3, 0.7) if driven else (0.6, 0.8))
     level = _uniform(generator, 0.55 if driven else 0.7, 1.05)
+    if blend == "paint":  # drops show all that is around them, and a bright sky is brighter
+        level *= _uniform(generator, 0.6, 1)
     red, green, blue = (level + _normal(generator, 0.02) for _ in range(3))
     return Storm(
         layers=tuple(layers),
         gust=math.radians(_uniform(generator, 0, 1.0 if driven else 2.5)),
         light=(red, green, blue),
-        blend=_blend(_uniform(generator, 0, 1), (0.35, 0.65) if driven else (0.65, 0.77)),
+        blend=blend,
         patches=_uniform(generator, 0.2, 1) if _uniform(generator, 0, 1) < 0.4 else 0.0,
         fan=_normal(generator, math.radians(20)) if _uniform(generator, 0, 1) < 0.35 else 0.0,
         share=_uniform(generator, 0.15, 0.85) if _uniform(generator, 0, 1) < 0.3 else 1.0,

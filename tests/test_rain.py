@@ -187,7 +187,7 @@ def test_the_amount_of_rain_is_mostly_moderate_and_at_times_heavy():
         decibels.append(float(-10 * torch.log10((rainy - clean).square().mean() + 1e-9)))
     decibels = torch.tensor(decibels)
     assert 24 < decibels.median() < 30
-    assert decibels.quantile(0.1) < 22.5 and decibels.quantile(0.9) > 29
+    assert decibels.quantile(0.1) < 24 and decibels.quantile(0.9) > 29
     again = rain_on(clean, torch.Generator().manual_seed(149))
     assert torch.equal(again, rainy)
 
