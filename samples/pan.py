@@ -120,7 +120,9 @@ def save(path: Path, frames: Tensor, crf: int | None) -> None:
             stream = container.add_stream("ffv1", rate=25)
             stream.pix_fmt = "bgr0"  # all bits of RGB
         else:
-            stream = container.add_stream("libx264", rate=25, options={"crf": str(crf)})
+            # with its tree of macroblocks the same clip is coded in another way each time
+            options = {"crf": str(crf), "x264-params": "mbtree=0"}
+            stream = container.add_stream("libx264", rate=25, options=options)
             stream.pix_fmt = "yuv420p"
         stream.height, stream.width = pictures.shape[1:3]
         for picture in pictures:
