@@ -22,7 +22,19 @@ FOLDERS = {
 LAYERS = [
     ["errors", "config", "frame", "stage", "relay", "screen", "memory", "unveil"],
     ["kernels"],
-    ["align", "network", "cost", "rain", "metrics", "boxes", "jpeg", "pixels", "yuv", "color"],
+    [
+        "align",
+        "neighbours",
+        "network",
+        "cost",
+        "rain",
+        "metrics",
+        "boxes",
+        "jpeg",
+        "pixels",
+        "yuv",
+        "color",
+    ],
     [
         "weights",
         "growth",
