@@ -16,7 +16,9 @@ Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 198
 are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import is_
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,8 @@ from torch import Tensor
 
 from mhnet_video.kernels import map_ops, motion_ops
 from mhnet_video.kernels.motion_reference import sampled
+
+T = TypeVar("T")
 
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in what motion is estimated on."""
@@ -67,12 +71,18 @@ None in their places, which are black to the network: what is there again and ag
 rest to it, and a picture on its own must not look like one."""
 
 
-def window_of(frames: Sequence[Tensor]) -> Window:
-    """The window of frames, of which those that are one picture are one tensor."""
-    middle = frames[len(frames) // 2]
-    if all(frame is middle for frame in frames):
-        return [middle if index == len(frames) // 2 else None for index in range(len(frames))]
-    return frames
+def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> list[T | None]:
+    """The window of frames, or of what stands for them.
+
+    Args:
+        frames: T of them, the edge ones repeated.
+        is_same: Whether two are one picture.
+    """
+    half = len(frames) // 2
+    middle = frames[half]
+    if all(is_same(frame, middle) for frame in frames):
+        return [*[None] * half, middle, *[None] * half]
+    return list(frames)
 
 
 def middle_of(window: Window) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from mhnet_video.align import align_maps
+from mhnet_video.align import align_maps, window_of
 from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
@@ -280,7 +280,7 @@ class FramePipeline:
         self._pictures += not is_equal
         item = _Item([frame], slot, self._pictures)
         for window in self._neighbours.push(item, is_copy=is_copy):
-            self._waiting.append(_window_of(window))
+            self._waiting.append(window_of(window, _is_same))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
         return restored + self._ready()
@@ -289,7 +289,7 @@ class FramePipeline:
         """End the run: everything that is missing, waited for."""
         restored: list[Restored] = []
         for window in self._neighbours.flush():
-            self._waiting.append(_window_of(window))
+            self._waiting.append(window_of(window, _is_same))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
         if self._waiting:
@@ -374,12 +374,8 @@ class FramePipeline:
         return restored
 
 
-def _window_of(items: list[_Item]) -> list[_Item | None]:
-    """What `align.window_of` makes of frames."""
-    half = len(items) // 2
-    if all(item.picture == items[half].picture for item in items):
-        return [*[None] * half, items[half], *[None] * half]
-    return list(items)
+def _is_same(a: _Item, b: _Item) -> bool:
+    return a.picture == b.picture
 
 
 def network_step(engine: TritonEngine, form: FrameFormat, room: Room) -> Callable[[], None]:

@@ -23,6 +23,9 @@ from torch import Tensor
 
 from mhnet_video.rain import camera, rain_on
 
+Named = tuple[str, NDArray[Any]]
+"""A picture's name, and the picture."""
+
 SIDES = 352, 256
 SLANT = 0.25
 """Pixels down for each to the right."""
@@ -50,11 +53,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} exists; name a new folder")
+    found = []
     for folder in [options.pictures, *(options.streaks or [])]:
-        if not folder.is_dir() or not read(folder):
+        found.append(read(folder) if folder.is_dir() else [])
+        if not found[-1]:
             parser.error(f"{folder} is no folder of pictures")
-    pictures = read(options.pictures)[:: options.every]
-    layers = list(streaks(*options.streaks)) if options.streaks else []
+    pictures = found[0][:: options.every]
+    layers = list(streaks(*found[1:])) if options.streaks else []
     for side in ("rainy", "clean"):
         (options.out / side).mkdir(parents=True)
     for index, (name, picture) in enumerate(pictures):
@@ -73,15 +78,15 @@ def main() -> None:
             save(options.out / side / f"{name}.mkv", shown, options.crf)
 
 
-def read(folder: Path) -> list[tuple[str, NDArray[Any]]]:
+def read(folder: Path) -> list[Named]:
     """The pictures of a folder and their names, `[H, W, 3]` uint8, RGB."""
     found = [(path.stem, cv2.imread(str(path))) for path in sorted(folder.iterdir())]
     return [(name, each[..., ::-1]) for name, each in found if each is not None]
 
 
-def streaks(rainy: Path, clean: Path) -> Iterator[Tensor]:
+def streaks(rainy: list[Named], clean: list[Named]) -> Iterator[Tensor]:
     """What is brighter in each rainy picture than in its clean twin, `[3, H, W]`."""
-    for (_, wet), (_, dry) in zip(read(rainy), read(clean), strict=True):
+    for (_, wet), (_, dry) in zip(rainy, clean, strict=True):
         difference = (wet.astype(np.float32) - dry) / 255
         yield torch.from_numpy(difference).permute(2, 0, 1).clamp(min=0)
 
