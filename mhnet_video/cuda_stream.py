@@ -21,7 +21,7 @@ from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import with_planes
-from mhnet_video.neighbours import MAX_COPIES, MAX_RUN, Neighbours, Rhythm
+from mhnet_video.neighbours import MAX_COPIES, MAX_RUN, Neighbours, with_copies
 
 T = TypeVar("T")
 
@@ -458,10 +458,9 @@ class PipedFrames:
         """
         pipeline: FramePipeline | None = None
         before: Frame | None = None
-        rhythm = Rhythm()
-        iterator = iter(items)
+        iterator = with_copies(items)
         try:
-            for item in iterator:
+            for item, is_copy in iterator:
                 if not isinstance(item, Frame):
                     yield item
                     continue
@@ -471,14 +470,14 @@ class PipedFrames:
                     pipeline, before = None, None  # its memory first
                     pipeline = self._pipeline(format_of(item))
                     if pipeline is None:
-                        yield from self._plain(itertools.chain([item], iterator))
+                        rest = (each for each, _ in iterator)
+                        yield from self._plain(itertools.chain([item], rest))
                         return
                 is_equal = before is not None and self._is_copy(before, item)
-                is_copy = rhythm.is_copy(item) and not is_equal
                 before = item
                 if not (is_equal and pipeline.push_copy(item)):
                     yield from self._frames_of(
-                        pipeline.push(item, is_equal=is_equal, is_copy=is_copy)
+                        pipeline.push(item, is_equal=is_equal, is_copy=is_copy and not is_equal)
                     )
             if pipeline is not None:
                 yield from self._frames_of(pipeline.flush())

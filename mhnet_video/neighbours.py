@@ -2,6 +2,7 @@
 
 import itertools
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -21,6 +22,8 @@ MAX_RUN = 3
 _RHYTHM, _LEAST, _PART = 12, 6, 3
 """Changes from frame to frame by which a raised rate is known; how many there must be at least, and
 one of how many must be a copy's."""
+_MOST_HELD = 64 << 20
+"""Bytes of a clip's first frames that may wait until it is known."""
 _YARDSTICK, _SHARE = 3, 0.3
 """The change that copies are measured by is the third largest, as a cut or what an encoder codes
 anew may be larger; a copy changes by less than this share of it."""
@@ -83,35 +86,88 @@ class Neighbours(Generic[T]):
         return windows
 
 
-class Rhythm:
-    """Finds frames that repeat the one before but for what an encoder has made of them.
+def with_copies(items: Iterable[Frame | T]) -> Iterator[tuple[Frame | T, bool]]:
+    """Find frames that repeat the one before but for what an encoder has made of them.
 
     Where the frame rate was raised, copies change little and the others much, again and again.
-    Before a fixed camera all change alike.
+    Before a fixed camera all change alike. That is known after a dozen changes, which the first
+    frames wait for; those that are in a GPU's memory do not, as a decoder has few places there.
+
+    Args:
+        items: Frames of a stream, and anything else, which passes through at once.
+
+    Yields:
+        Each item, and whether it is such a copy. What an error leaves is still given before it.
     """
+    rhythm = _Rhythm()
+    held: deque[Frame] = deque()
+    iterator, error = iter(items), None
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            break
+        except Exception as caught:
+            error = caught
+            break
+        if not isinstance(item, Frame):
+            yield item, False
+            continue
+        sample = _some_luma(item)
+        if not rhythm.fits(sample):
+            while held:
+                yield held.popleft(), rhythm.is_copy(len(held))
+        rhythm.push(sample)
+        held.append(item)
+        waits = not isinstance(item, DeviceFrame) and not rhythm.is_full
+        if not waits or sum(_bytes(frame) for frame in held) > _MOST_HELD:
+            while held:
+                yield held.popleft(), rhythm.is_copy(len(held))
+    while held:
+        yield held.popleft(), rhythm.is_copy(len(held))
+    if error is not None:
+        raise error
+
+
+class _Rhythm:
+    """The last changes from frame to frame."""
 
     def __init__(self) -> None:
         self._changes: deque[float] = deque(maxlen=_RHYTHM)
-        self._before: Tensor | None = None
+        self._last: Tensor | None = None
 
-    def is_copy(self, frame: Frame) -> bool:
-        """Take the next frame; whether it is a copy.
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many changes as are ever looked at."""
+        return len(self._changes) == _RHYTHM
 
-        Of the first ones of a clip that is not known.
-        """
-        before, now = self._before, _some_luma(frame)
-        self._before = now
-        if before is None or (before.shape, before.device) != (now.shape, now.device):
+    def fits(self, sample: Tensor) -> bool:
+        """Whether a frame is of the size and at the place of the ones before."""
+        last = self._last
+        return last is not None and (last.shape, last.device) == (sample.shape, sample.device)
+
+    def push(self, sample: Tensor) -> None:
+        """Take the next frame; one that does not fit begins anew."""
+        if self._last is not None and self.fits(sample):
+            self._changes.append(float((sample - self._last).abs().float().mean()))
+        else:
             self._changes.clear()
-            return False
-        self._changes.append(float((now - before).abs().float().mean()))
-        if len(self._changes) < _LEAST:
+        self._last = sample
+
+    def is_copy(self, age: int = 0) -> bool:
+        """Whether the frame that was pushed so many frames ago is a copy."""
+        if not max(age + 1, _LEAST) <= len(self._changes):
             return False
         least = _SHARE * sorted(self._changes)[-_YARDSTICK]
         are_copies = [change < least for change in self._changes]
         longest = max(len(list(run)) * key for key, run in itertools.groupby(are_copies))
         are_many = _PART * sum(are_copies) >= len(are_copies)
-        return are_copies[-1] and are_many and longest <= MAX_RUN
+        return are_copies[-1 - age] and are_many and longest <= MAX_RUN
+
+
+def _bytes(frame: Frame) -> int:
+    """What its planes take."""
+    return sum(plane.nbytes for plane in frame.planes)
 
 
 def _some_luma(frame: Frame) -> Tensor:

@@ -23,7 +23,7 @@ from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
-from mhnet_video.neighbours import Neighbours, Rhythm
+from mhnet_video.neighbours import Neighbours, with_copies
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
 
@@ -274,7 +274,8 @@ class Restorer:
         A frame comes out when its neighbours are known, half a window later; at both ends, and
         where the size changes, the edge frame stands for those that are missing. Frames that repeat
         the one before come out with it: they are no neighbours, as they show the same rain. So do
-        those of a raised frame rate that an encoder has changed a little.
+        those of a raised frame rate that an encoder has changed a little; a clip's first dozen
+        frames wait until that is known of them.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -352,11 +353,10 @@ class Restorer:
     def _through(self, lanes: _Lanes, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         windows: _Windows[tuple[Frame, float]] = _Windows(self.network.config.frames)
         last: tuple[Frame, float, Tensor] | None = None
-        rhythm = Rhythm()
-        iterator, error = iter(items), None
+        iterator, error = with_copies(items), None
         while True:
             try:
-                item = next(iterator)
+                item, is_copy = next(iterator)
             except StopIteration:
                 break
             except Exception as caught:  # what was there before it is still given
@@ -377,7 +377,6 @@ class Restorer:
                 rgb = last[2]
             else:
                 rgb = self._upright(item)
-            is_copy = rhythm.is_copy(item)
             last = (item, scale, rgb)
             size = (*item.upright_size, scale)
             for (frame, then), window in windows.push((item, scale), rgb, size, is_copy=is_copy):

@@ -319,7 +319,7 @@ def test_out_of_memory_for_one_frame_goes_on_without_the_pipeline(monkeypatch, c
             seen.append(item)
             yield item
 
-    frames = frames_of(3)
+    frames = frames_of(16)
     out = list(make_piped(engine, FakeMachine(), plain=plain).stream([*frames, "mark"]))
     assert out == seen == [*frames, "mark"]
     assert "tiles" in caplog.records[-1].getMessage()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.neighbours import MAX_COPIES, Neighbours, Rhythm
+from mhnet_video.neighbours import MAX_COPIES, Neighbours, with_copies
 
 GRAY = PixelLayout("gray", "gray", 8)
 
@@ -51,8 +51,10 @@ def frame(picture, index=0):
 
 def copies_in(pictures):
     """Which of a clip's pictures are found to be copies."""
-    rhythm = Rhythm()
-    return [rhythm.is_copy(frame(picture)) for picture in pictures]
+    frames = [frame(picture, index) for index, picture in enumerate(pictures)]
+    found = list(with_copies(frames))
+    assert [each for each, _ in found] == frames
+    return [is_copy for _, is_copy in found]
 
 
 def clip(count, times, *, change, noise, seed=0):
@@ -69,9 +71,11 @@ def clip(count, times, *, change, noise, seed=0):
 @pytest.mark.parametrize("times", [2, 3, 4])
 def test_a_raised_rate_is_found(times):
     found = copies_in(clip(20, times, change=4, noise=0.5))
-    known = 3 * times + 1  # three that changed much must have been there
-    assert not any(found[:6])
-    assert found[known:] == [index % times > 0 for index in range(known, 20 * times)]
+    assert found == [index % times > 0 for index in range(20 * times)]
+    # so is that of a clip of three frames, but not of two
+    short = copies_in(clip(3, times, change=4, noise=0.5) + clip(1, 1, change=4, noise=0))
+    assert short == [index % times > 0 for index in range(3 * times)] + [False]
+    assert not any(copies_in(clip(2, times, change=4, noise=0.5)))
 
 
 def test_frames_that_all_change_alike_are_no_copies():
@@ -91,5 +95,40 @@ def test_other_sizes_begin_anew():
     pictures = clip(10, 2, change=4, noise=0.5)
     found = copies_in(pictures)
     cut = copies_in([p[:24] if index >= 11 else p for index, p in enumerate(pictures)])
-    assert any(found[11:17]) and not any(cut[11:17])
-    assert cut[:11] == found[:11] and cut[17:] == found[17:]
+    assert found == [index % 2 > 0 for index in range(20)]
+    assert cut == [*found[:11], False, *found[12:]]
+    # too few of one size to tell
+    assert not any(
+        copies_in([p[:24] if index >= 14 else p for index, p in enumerate(pictures)])[14:]
+    )
+
+
+def test_what_waits_is_little_and_nothing_is_lost():
+    pictures = clip(20, 2, change=4, noise=0.5)
+    taken, given = [], []
+
+    def film():
+        for index, picture in enumerate(pictures):
+            if index == 5:
+                yield "sound"
+            taken.append(index)
+            yield frame(picture, index)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        for item, _ in with_copies(film()):
+            given.append(item if item == "sound" else item.pts)
+            if given[-1] != "sound" and given[-1] >= 13:
+                assert taken[-1] == given[-1]
+    assert given == ["sound", *range(40)]
+
+
+def test_large_frames_do_not_wait(monkeypatch):
+    monkeypatch.setattr("mhnet_video.neighbours._MOST_HELD", 5 * 48 * 64)
+    pictures, taken = clip(20, 2, change=4, noise=0.5), []
+    frames = (taken.append(index) or frame(p, index) for index, p in enumerate(pictures))
+    found = []
+    for item, is_copy in with_copies(frames):
+        assert len(taken) - item.pts <= 6
+        found.append(is_copy)
+    assert not any(found[:6]) and found[6:] == [index % 2 > 0 for index in range(6, 40)]

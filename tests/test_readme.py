@@ -1,5 +1,6 @@
 """What the README shows works as shown."""
 
+import itertools
 import re
 import shlex
 import tomllib
@@ -62,3 +63,16 @@ def test_changelog_has_this_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["license"] == "Apache-2.0"
     assert f"## {mhnet_video.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("card", sorted((ROOT / "mhnet_video/models").glob("*.md")), ids=str)
+def test_cards_have_whole_tables_and_no_blanks_to_fill(card):
+    lines = card.read_text().splitlines()
+    assert not [line for line in lines if re.search(r"\{[a-z]\w*\}|TODO|XXX", line)]
+    rows = [line for line in lines if line.startswith("|")]
+    for index, line in enumerate(lines):
+        if line.startswith("| ---"):  # as many cells in each row as its head has
+            table = itertools.takewhile(lambda row: row.startswith("|"), lines[index - 1 :])
+            assert len({row.count("|") for row in table}) == 1, line
+            rows.remove(line)
+    assert rows

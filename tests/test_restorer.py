@@ -75,9 +75,12 @@ def test_no_window_across_a_change_of_size():
 
 
 def test_other_items_pass_at_once():
-    items = ["a", gray_frame(0, 0), "b", gray_frame(10, 1), "c"]
+    # the first frames wait until a raised frame rate would be known, later ones for a neighbour
+    frames = [gray_frame(10 * index, index) for index in range(16)]
+    items = ["a", *frames[:2], "b", *frames[2:15], "c", frames[15], "d"]
     out = list(Restorer(Spy(), device="cpu").stream(items))
-    assert [item if isinstance(item, str) else item.pts for item in out] == ["a", "b", 0, "c", 1]
+    order = [item if isinstance(item, str) else item.pts for item in out]
+    assert order == ["a", "b", *range(14), "c", 14, "d", 15]
 
 
 def test_strength_zero_hands_on_the_very_frames():
