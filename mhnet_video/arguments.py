@@ -171,11 +171,12 @@ def evaluate_parser() -> argparse.ArgumentParser:
         prog="mhnet-video evaluate",
         description="PSNR and SSIM, on Y and on RGB, of each picture, frame, or clip of a folder, "
         "and of all on average; of clips also the flicker: how much the difference from CLEAN "
-        "changes from one frame to the next, in levels of Y.",
+        "changes from one frame to the next, in levels of Y. Without CLEAN: how much clips of a "
+        "fixed camera flicker where nothing moves, and what is taken out of them.",
         epilog="Files of two folders are matched by name, or by order where no name matches.",
     )
     parser.add_argument("rainy", metavar="RAINY", help="picture, clip, or folder of either")
-    parser.add_argument("clean", metavar="CLEAN", help="the same without rain")
+    parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
     _add_model_arguments(parser, default=None)
     parser.add_argument(
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mhnet_video.pipelines.info import Info
     from mhnet_video.pipelines.live import LiveReport
     from mhnet_video.pipelines.restore import Report
+    from mhnet_video.restorer import Restorer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -247,22 +248,55 @@ def _live_summary(report: "LiveReport") -> list[str]:
 
 
 def _evaluate(words: list[str]) -> int:
-    options = evaluate_parser().parse_args(words)
+    parser = evaluate_parser()
+    options = parser.parse_args(words)
+    if options.clean is None and options.sheet:
+        parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
+    restorer = None
+    if options.model or options.weights:
+        from mhnet_video.restorer import Restorer
+
+        restorer = Restorer(
+            options.model or "auto",
+            weights=options.weights,
+            device=options.device,
+            engine=options.engine,
+        )
+    if options.clean is None:
+        return _steadiness(options.rainy, restorer, as_json=options.json)
     from mhnet_video.pipelines.evaluate import evaluate
 
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
         result = evaluate(
             options.rainy,
             options.clean,
-            model=options.model,
-            weights=options.weights,
-            device=options.device,
-            engine=options.engine,
+            restorer=restorer,
             on_progress=on_progress,
             sheet=options.sheet,
             overwrite=options.overwrite,
         )
     print(_to_json(result.to_dict()) if options.json else "\n".join(_table(result)))
+    return 0
+
+
+def _steadiness(rainy: str, restorer: "Restorer | None", *, as_json: bool) -> int:
+    from mhnet_video.pipelines.steadiness import steadiness
+
+    with progress_bar(sys.stderr.isatty() and not as_json) as on_progress:
+        clips = steadiness(rainy, restorer=restorer, on_progress=on_progress)
+    if as_json:
+        print(_to_json([clip.to_dict() for clip in clips]))
+        return 0
+    heads = ["input", "its median", "restored" if restorer is None else restorer.name]
+    lines = [["flicker", *heads, "taken out", "at rest"]]
+    for clip in clips:
+        levels = (clip.rainy, clip.median, clip.restored, clip.taken_out)
+        cells = ["-" if level is None else f"{level:.3f}" for level in levels]
+        lines.append([clip.name, *cells, f"{clip.at_rest:.0%}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *rest in lines:
+        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+        print("  ".join([f"{first:<{widths[0]}}", *cells]))
     return 0
 
 

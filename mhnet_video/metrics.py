@@ -5,6 +5,8 @@ one: an 11x11 Gaussian window of sigma 1.5, only where it fits whole, no downsam
 """
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 """`[H, W]` or `[H, W, 3]` (RGB), 0 to 255."""
 
+_MEDIAN, _REST = 7, 4
+"""Frames of the temporal median, and levels by which it changes less where nothing moves."""
 _WINDOW_SIZE = 11
 _SIGMA = 1.5
 _PEAK = 255.0
@@ -66,6 +70,63 @@ def flicker(before: Picture, clean_before: Picture, after: Picture, clean_after:
     """
     change = after.astype(np.int16) - clean_after - (before.astype(np.int16) - clean_before)
     return float(np.abs(change).mean())
+
+
+class Flicker:
+    """How much a clip of a fixed camera changes from frame to frame where the scene is at rest.
+
+    Rain is gone before a pixel's median over time changes, so that one tells where nothing moves,
+    and how little is possible.
+
+    Args:
+        versions: How many versions of the clip are compared; the first one tells what is at rest.
+    """
+
+    def __init__(self, versions: int) -> None:
+        self._seen: deque[Sequence[Picture]] = deque(maxlen=_MEDIAN + 1)
+        self._median: Picture | None = None
+        self._totals = np.zeros(versions + 1)
+        self._pixels = self._at_rest = 0
+
+    def push(self, lumas: Sequence[Picture]) -> None:
+        """Take Y of the next frame, `[H, W]`, in each version."""
+        seen = self._seen
+        if seen and seen[-1][0].shape != lumas[0].shape:
+            seen.clear()
+            self._median = None
+        seen.append(lumas)
+        if len(seen) < _MEDIAN:
+            return
+        first = [each[0] for each in seen][-_MEDIAN:]
+        before, self._median = self._median, np.partition(first, _MEDIAN // 2, 0)[_MEDIAN // 2]
+        if before is None:
+            return
+        change = _change(before, self._median)
+        is_at_rest = change < _REST
+        pair = seen[_MEDIAN // 2], seen[_MEDIAN // 2 + 1]
+        changes = [_change(*each) for each in zip(*pair, strict=True)] + [change]
+        self._totals += [each[is_at_rest].sum() for each in changes]
+        self._pixels += change.size
+        self._at_rest += int(is_at_rest.sum())
+
+    @property
+    def share(self) -> float:
+        """Part of the clip that is at rest, 0 to 1; 0 of fewer than eight frames."""
+        return self._at_rest / self._pixels if self._pixels else 0.0
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Mean absolute change there, in levels of Y; NaN where nothing is at rest.
+
+        Of each version, and of the first one's median.
+        """
+        if not self._at_rest:
+            return (math.nan,) * len(self._totals)
+        return tuple(float(total) / self._at_rest for total in self._totals)
+
+
+def _change(before: Picture, after: Picture) -> NDArray[np.int16]:
+    return np.abs(after.astype(np.int16) - before)
 
 
 def luma(picture: Picture) -> Picture:

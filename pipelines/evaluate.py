@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
+FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
 
 _COLORSPACES = {
     "bt601": Colorspace.ITU601,
@@ -154,7 +155,7 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
         raise ReadError(f"{rainy} and {clean} must both be folders, or both be files")
     if rainy.is_file():
         return [(rainy, clean)]
-    rainy_paths, clean_paths = _pictures(rainy), _pictures(clean)
+    rainy_paths, clean_paths = (files_in(folder, FILE_SUFFIXES) for folder in (rainy, clean))
     by_stem = {path.stem: path for path in clean_paths}
     matched = [path for path in rainy_paths if path.stem in by_stem]
     if matched == rainy_paths:
@@ -165,12 +166,15 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
     raise ReadError(f"{lonely} has no twin of its name in {clean}; name both alike")
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures and clips of a folder, 2 before 10."""
-    suffixes = PICTURE_SUFFIXES | CLIP_SUFFIXES
+def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
+    """The files of a folder that have one of some suffixes, 2 before 10.
+
+    Raises:
+        ReadError: There is none.
+    """
     found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
     if not found:
-        raise ReadError(f"{folder} holds no pictures or clips ({', '.join(sorted(suffixes))})")
+        raise ReadError(f"{folder} holds none of these: {', '.join(sorted(suffixes))}")
     return sorted(
         found,
         key=lambda path: [
@@ -234,7 +238,7 @@ def _mean(name: str, rows: Sequence[Row]) -> Row:
 
 def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Found]:
     """Of every frame of a clip, or of a picture."""
-    rgb = _ToRgb()
+    rgb = ToRgb()
     waiting: deque[tuple[Picture, Picture]] = deque()
     rainy_judge, restored_judge = _Judge(), _Judge()
     with VideoReader(rainy) as rainy_reader, VideoReader(clean) as clean_reader:
@@ -280,13 +284,14 @@ class _Judge:
         return replace(scores, flicker=flicker(*last, *self._last))
 
 
-class _ToRgb:
+class ToRgb:
     """Turns frames into RGB as a careful player does."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Frame) -> Picture:
+        """`[H, W, 3]` uint8."""
         yuv = {
             "src_colorspace": _COLORSPACES.get(frame.matrix, Colorspace.ITU709),
             "src_color_range": ColorRange.JPEG if frame.full_range else ColorRange.MPEG,

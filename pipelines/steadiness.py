@@ -1,0 +1,120 @@
+"""Measure clips that have no clean twin: what flickers at rest, and how much is taken out."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mhnet_video.errors import ReadError
+from mhnet_video.frame import Frame
+from mhnet_video.metrics import Flicker, Picture, luma
+from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb, files_in
+from mhnet_video.pipelines.restore import Progress
+from mhnet_video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from mhnet_video.restorer import Restorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steadiness:
+    """The figures of a clip; levels are those of 8-bit Y, 16 to 235."""
+
+    name: str
+    """The file's name."""
+    at_rest: float
+    """Part of the clip in which nothing moves, 0 to 1."""
+    rainy: float | None
+    """Mean absolute change from frame to frame where nothing moves; None where all does."""
+    median: float | None
+    """The same of the median of seven rainy frames, which rain hardly changes."""
+    restored: float | None
+    """The same of the restored clip; None where nothing is restored."""
+    taken_out: float | None
+    """Levels by which the restored clip is darker, on average; None likewise."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def steadiness(
+    rainy: str | PathLike[str],
+    *,
+    restorer: "Restorer | None" = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[Steadiness]:
+    """How much clips flicker where nothing moves, and how much is taken out of them.
+
+    Where the camera moves nothing is at rest but by chance, and the flicker tells little.
+
+    Args:
+        rainy: A clip, or a folder of clips.
+        restorer: What restores them; None for the clips as they are.
+        on_progress: Called after each frame.
+
+    Returns:
+        The figures of each clip.
+
+    Raises:
+        ReadError: A clip cannot be read, or has fewer than eight frames.
+    """
+    place = Path(rainy)
+    if not place.exists():
+        raise ReadError(f"there is no {place}; name a clip or a folder of clips")
+    found, count, begin = [], 0, time.monotonic()
+    for path in files_in(place, CLIP_SUFFIXES) if place.is_dir() else [place]:
+        flicker, taken_out = Flicker(1 if restorer is None else 2), []
+        for seen, total in _frames(path, restorer):
+            flicker.push(seen)
+            taken_out.append(float(np.mean(seen[0].astype(np.int16) - seen[-1])))
+            count += 1
+            if on_progress is not None:
+                on_progress(
+                    Progress(
+                        frames=count,
+                        total=None if place.is_dir() else total,
+                        seconds=time.monotonic() - begin,
+                        position_seconds=0.0,
+                    )
+                )
+        if len(taken_out) < 8:
+            raise ReadError(f"{path} is shorter than eight frames; its flicker cannot be told")
+        levels = [None if math.isnan(level) else level for level in flicker.levels]
+        found.append(
+            Steadiness(
+                name=path.name,
+                at_rest=flicker.share,
+                rainy=levels[0],
+                median=levels[-1],
+                restored=None if restorer is None else levels[1],
+                taken_out=None if restorer is None else float(np.mean(taken_out)),
+            )
+        )
+    return found
+
+
+def _frames(
+    path: Path, restorer: "Restorer | None"
+) -> Iterator[tuple[tuple[Picture, ...], int | None]]:
+    """Y of each frame, rainy and restored, and how many there are."""
+    rgb = ToRgb()
+    waiting: deque[Picture] = deque()
+    with VideoReader(path) as reader:
+
+        def frames() -> Iterator[Frame]:
+            for item in reader:
+                if isinstance(item, Frame):
+                    waiting.append(luma(rgb(item)))
+                    yield item
+
+        for frame in frames() if restorer is None else restorer.stream(frames()):
+            before = waiting.popleft()
+            after = () if restorer is None else (luma(rgb(frame)),)
+            yield (before, *after), reader.num_frames
