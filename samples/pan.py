@@ -7,6 +7,7 @@ Writes `OUT/rainy/NAME.mkv` and `OUT/clean/NAME.mkv` for every picture, 352x256 
 it, without loss, or both coded by x264. The rain is that of `mhnet_video/rain.py`, or that of
 pairs of pictures: what is brighter in the rainy one, laid anew over every frame. With `--dry` there
 is none, and the figures tell what a model does to a clip in which there is nothing to do.
+Clips of one frame (`--frames 1`) are pictures on their own.
 """
 
 import argparse
@@ -48,6 +49,8 @@ def main() -> None:
         "--streaks", type=Path, nargs=2, metavar=("RAINY", "CLEAN"), help="folders of such pairs"
     )
     rain.add_argument("--dry", action="store_true", help="no rain")
+    add("--psnr", type=float, metavar="DB", help="make the rain so strong, on Y, in each clip")
+    add("--letters", action="store_true", help="burn a clock into both, as recorders do")
     add("--noise", type=float, default=0, help="of the camera, in levels of 8 bits (default: 0)")
     add("--crf", type=int, help="code both by x264 at this quality")
     options = parser.parse_args()
@@ -71,7 +74,13 @@ def main() -> None:
             layer = layers[index * len(layers) // len(pictures)]
             rainy = torch.stack([laid_over(frame, layer, generator) for frame in clean])
         else:
-            rainy, clean = camera([rain_on(clean, generator), clean], generator)
+            rainy = rain_on(clean, generator)
+        if options.psnr and not options.dry:
+            rainy = scaled(rainy, clean, options.psnr)
+        if not options.dry and not layers:
+            rainy, clean = camera([rainy, clean], generator)
+        if options.letters:
+            rainy, clean = (burnt_in(frames, f"CAM {index:02}") for frames in (rainy, clean))
         noise = torch.randn(clean.shape, generator=generator) * options.noise / 255
         for side, frames in (("rainy", rainy), ("clean", clean)):
             shown = (frames + noise).repeat_interleave(options.times, 0)
@@ -115,6 +124,31 @@ def laid_over(frame: Tensor, layer: Tensor, generator: torch.Generator) -> Tenso
         layer = torch.cat([layer, layer.flip(2)], 2)
     down, right = (int(torch.randint(side, (1,), generator=generator)) for side in layer.shape[1:])
     return (frame + layer.roll((down, right), (1, 2))[:, :height, :width]).clamp(0, 1)
+
+
+def scaled(rainy: Tensor, clean: Tensor, decibels: float) -> Tensor:
+    """The same rain, as strong as gives this PSNR of Y over all frames."""
+    weights = torch.tensor([65.481, 128.553, 24.966])[:, None, None] / 255
+    gain, strong = 1.0, rainy
+    for _ in range(20):
+        error = float(((strong - clean) * weights).sum(1).square().mean())
+        gain *= 10 ** (-decibels / 20) / max(error, 1e-12) ** 0.5
+        strong = (clean + gain * (rainy - clean)).clamp(0, 1)
+    return strong
+
+
+def burnt_in(frames: Tensor, name: str) -> Tensor:
+    """Frames with a camera's name and a clock before them, `[T, 3, H, W]` in [0, 1]."""
+    shown = []
+    for index, frame in enumerate(frames):
+        picture = np.ascontiguousarray((frame * 255).round().byte().permute(1, 2, 0).numpy())
+        clock = f"2026-11-26 20:{index // 25 // 60:02}:{index // 25 % 60:02}"
+        for text, place in ((name, (8, 20)), (clock, (8, picture.shape[0] - 10))):
+            cv2.putText(
+                picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255,) * 3, 1, cv2.LINE_AA
+            )
+        shown.append(torch.from_numpy(picture).permute(2, 0, 1).float() / 255)
+    return torch.stack(shown)
 
 
 def save(path: Path, frames: Tensor, crf: int | None) -> None:

@@ -1,5 +1,6 @@
 """The clips to evaluate on that samples/pan.py makes of pictures."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,28 @@ def test_frames_are_shown_several_times(pictures):
     for clip in clips.values():
         assert len(clip) == 6
         assert np.array_equal(clip[::2], clip[1::2]) and not np.array_equal(clip[1], clip[2])
+
+
+def test_rain_is_as_strong_as_one_likes(pictures):
+    pair = [str(pictures.parent / side) for side in ("wet", "dry")]
+    for words in (["--psnr", "24"], ["--psnr", "30", "--frames", "1", "--streaks", *pair]):
+        out, _ = make(pictures, *words)
+        if "--streaks" in words:
+            for row in evaluate(out / "rainy", out / "clean").rows:
+                assert row.rainy.psnr_y == pytest.approx(float(words[1]), abs=0.1)
+        else:  # what the camera makes of it comes on top
+            mean = evaluate(out / "rainy", out / "clean").mean
+            assert mean.rainy.psnr_y == pytest.approx(24, abs=3)
+        shutil.rmtree(out)
+
+
+def test_letters_are_burnt_into_both_after_the_rain(pictures):
+    _, plain = make(pictures, "--frames", "2")
+    shutil.rmtree(pictures.parent / "out")
+    _, clips = make(pictures, "--frames", "2", "--letters")
+    for (side, name), clip in clips.items():
+        changed = (clip != plain[side, name]).any(axis=-1)
+        assert 0.01 < changed.mean() < 0.1 and (clip[changed] == 255).any()
+        assert (changed[0] == changed[1]).mean() > 0.99
+    white = (clips["clean", "wide"] == 255) & (plain["clean", "wide"] < 250)
+    assert white.any() and (clips["rainy", "wide"][white] == 255).all()
