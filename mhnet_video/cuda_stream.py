@@ -21,7 +21,7 @@ from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import with_planes
-from mhnet_video.neighbours import MAX_COPIES, MAX_RUN, Neighbours, with_copies
+from mhnet_video.neighbours import MAX_COPIES, MAX_RUN, Neighbours, Step, with_steps
 
 T = TypeVar("T")
 
@@ -243,14 +243,14 @@ class FramePipeline:
         return True
 
     def push(
-        self, frame: Frame, *, is_equal: bool = False, is_copy: bool = False
+        self, frame: Frame, step: Step = Step.NEXT, *, is_equal: bool = False
     ) -> list[Restored]:
         """Take the next frame; what is done by now, in order.
 
         Args:
             frame: Of this format.
+            step: What it is to the one before; what repeats it to the bit is none of its copies.
             is_equal: Whether it is the one before again, which had too many copies already.
-            is_copy: Whether it repeats the one before, but for what an encoder made of it.
         """
         slot = self._pushed % len(self._uploaded)
         self._pushed += 1
@@ -279,7 +279,7 @@ class FramePipeline:
         restored: list[Restored] = []
         self._pictures += not is_equal
         item = _Item([frame], slot, self._pictures)
-        for window in self._neighbours.push(item, is_copy=is_copy):
+        for window in self._neighbours.push(item, step):
             self._waiting.append(window_of(window, _is_same))
             if len(self._waiting) == self.batch:
                 restored += self._submit()
@@ -458,9 +458,9 @@ class PipedFrames:
         """
         pipeline: FramePipeline | None = None
         before: Frame | None = None
-        iterator = with_copies(items)
+        iterator = with_steps(items)
         try:
-            for item, is_copy in iterator:
+            for item, step in iterator:
                 if not isinstance(item, Frame):
                     yield item
                     continue
@@ -477,7 +477,7 @@ class PipedFrames:
                 before = item
                 if not (is_equal and pipeline.push_copy(item)):
                     yield from self._frames_of(
-                        pipeline.push(item, is_equal=is_equal, is_copy=is_copy and not is_equal)
+                        pipeline.push(item, Step.NEXT if is_equal else step, is_equal=is_equal)
                     )
             if pipeline is not None:
                 yield from self._frames_of(pipeline.flush())

@@ -23,7 +23,7 @@ from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
-from mhnet_video.neighbours import Neighbours, with_copies
+from mhnet_video.neighbours import Neighbours, Step, with_steps
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
 
@@ -63,7 +63,7 @@ class _Windows(Generic[T]):
         return self._neighbours.last
 
     def push(
-        self, item: T, rgb: Tensor, size: tuple[float, ...], *, is_copy: bool = False
+        self, item: T, rgb: Tensor, size: tuple[float, ...], step: Step = Step.NEXT
     ) -> list[tuple[T, Window]]:
         """Take the next picture; give what has all its neighbours now.
 
@@ -71,13 +71,13 @@ class _Windows(Generic[T]):
             item: The picture.
             rgb: What the network sees of it; the same tensor again where the picture is the same.
             size: The picture's own, and its scale: where one changes, another run begins.
-            is_copy: Whether it repeats the one before though its tensor is another.
+            step: What it is to the one before; a copy also where its tensor is the same.
         """
         ready = self.flush() if size != self._size else []
         self._size = size
         last = self._neighbours.last
-        is_copy = is_copy or (last is not None and last.rgb is rgb)
-        return ready + _ready(self._neighbours.push(_Seen(item, rgb), is_copy=is_copy))
+        step = Step.COPY if last is not None and last.rgb is rgb else step
+        return ready + _ready(self._neighbours.push(_Seen(item, rgb), step))
 
     def flush(self) -> list[tuple[T, Window]]:
         """End the run; give the rest."""
@@ -272,10 +272,10 @@ class Restorer:
         """Restore frames in order, one out for each one in.
 
         A frame comes out when its neighbours are known, half a window later; at both ends, and
-        where the size changes, the edge frame stands for those that are missing. Frames that repeat
-        the one before come out with it: they are no neighbours, as they show the same rain. So do
-        those of a raised frame rate that an encoder has changed a little; a clip's first dozen
-        frames wait until that is known of them.
+        where the size or the scene changes, the edge frame stands for those that are missing.
+        Frames that repeat the one before come out with it: they are no neighbours, as they show the
+        same rain. So do those of a raised frame rate that an encoder has changed a little; a clip's
+        first dozen frames wait until that is known of them.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -353,10 +353,10 @@ class Restorer:
     def _through(self, lanes: _Lanes, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         windows: _Windows[tuple[Frame, float]] = _Windows(self.network.config.frames)
         last: tuple[Frame, float, Tensor] | None = None
-        iterator, error = with_copies(items), None
+        iterator, error = with_steps(items), None
         while True:
             try:
-                item, is_copy = next(iterator)
+                item, step = next(iterator)
             except StopIteration:
                 break
             except Exception as caught:  # what was there before it is still given
@@ -379,7 +379,7 @@ class Restorer:
                 rgb = self._upright(item)
             last = (item, scale, rgb)
             size = (*item.upright_size, scale)
-            for (frame, then), window in windows.push((item, scale), rgb, size, is_copy=is_copy):
+            for (frame, then), window in windows.push((item, scale), rgb, size, step):
                 yield from lanes.put(frame, window, then)
         if error is None:
             for (frame, then), window in windows.flush():

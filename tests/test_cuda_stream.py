@@ -23,6 +23,7 @@ from mhnet_video.cuda_stream import (
 )
 from mhnet_video.hardware import with_planes
 from mhnet_video.kernels import dispatch, map_ops
+from mhnet_video.neighbours import Step
 
 pytest.importorskip("triton")
 
@@ -222,24 +223,32 @@ def test_copies_that_differ_are_restored_each_with_the_same_neighbours(width, ba
     while len(firsts) < 40:
         firsts += [len(firsts)] * order.randrange(1, 5)
     firsts = firsts[:40]
+    cuts = {first for first in firsts if first and order.random() < 0.2}
     pipeline = FramePipeline(
         FakeMachine(seed), format_of(frames[0]), width, 1.0, mixed, batch=batch, depth=2
     )
     results = []
     for index, frame in enumerate(frames):
         is_copy = index > 0 and firsts[index] == firsts[index - 1]
-        results += pipeline.push(frame, is_copy=is_copy)
+        is_cut = index in cuts
+        step = Step.COPY if is_copy else Step.CUT if is_cut else Step.NEXT
+        results += pipeline.push(frame, step)
     results += pipeline.flush()
     assert [result.frames[0].pts for result in results] == list(range(40))
-    distinct = sorted(set(firsts))
+    half = width // 2
     for index, result in enumerate(results):
-        place = distinct.index(firsts[index]) if width > 1 else index
-        every = distinct if width > 1 else range(40)
-        half = width // 2
+        begin = max((cut for cut in cuts if cut <= index), default=0)
+        end = min((cut for cut in cuts if cut > index), default=40)
+        every = [i for i in sorted(set(firsts)) if begin <= i < end] if width > 1 else range(40)
+        place = every.index(firsts[index] if width > 1 else index)
         places = [min(max(place + i, 0), len(every) - 1) for i in range(-half, half + 1)]
         seen = [index if each == place else every[each] for each in places]
+        if width > 1 and len(every) == 1:  # nothing beside it: a picture on its own
+            seen = [None] * half + [index] + [None] * half
         assert times(result.window) == seen
-        total = sum((n + 1) * frames[i].planes[0].astype(int) for n, i in enumerate(seen))
+        total = sum(
+            (n + 1) * frames[i].planes[0].astype(int) for n, i in enumerate(seen) if i is not None
+        )
         np.testing.assert_array_equal(result.planes[0], total % 251)
 
 

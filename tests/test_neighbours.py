@@ -2,20 +2,22 @@
 
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.neighbours import MAX_COPIES, Neighbours, with_copies
+from mhnet_video.neighbours import MAX_COPIES, Neighbours, Step, with_steps
 
 GRAY = PixelLayout("gray", "gray", 8)
 
 
-def windows_of(items, frames, copies=()):
+def windows_of(items, frames, copies="", cuts=""):
     neighbours = Neighbours(frames)
     found = []
     for item in items:
-        found += neighbours.push(item, is_copy=item in copies)
+        step = Step.COPY if str(item) in copies else Step.CUT if str(item) in cuts else Step.NEXT
+        found += neighbours.push(item, step)
     found += neighbours.flush()
     assert neighbours.flush() == [] and neighbours.last is None
     return found
@@ -38,9 +40,19 @@ def test_copies_are_no_neighbours():
     assert windows_of("aAb", 1, "A") == [["a"], ["A"], ["b"]]
 
 
+def test_no_window_across_a_cut():
+    found = windows_of("abcXyz", 3, cuts="X")
+    assert ["".join(window) for window in found] == ["aab", "abc", "bcc", "XXy", "Xyz", "yzz"]
+    found = windows_of("abcXY", 5, cuts="XY")
+    assert ["".join(window) for window in found] == ["aaabc", "aabcc", "abccc", "XXXXX", "YYYYY"]
+    found = windows_of("abBXx", 3, "Bx", "X")
+    assert ["".join(window) for window in found] == ["aab", "abb", "aBB", "XXX", "xxx"]
+
+
 def test_few_copies_wait():
     neighbours = Neighbours(3)
-    counts = [len(neighbours.push(n, is_copy=n > 0)) for n in range(2 * MAX_COPIES + 1)]
+    steps = [Step.NEXT] + [Step.COPY] * 2 * MAX_COPIES
+    counts = [len(neighbours.push(index, step)) for index, step in enumerate(steps)]
     assert counts == [0] * MAX_COPIES + [MAX_COPIES] + [0] * (MAX_COPIES - 1) + [MAX_COPIES]
 
 
@@ -49,12 +61,17 @@ def frame(picture, index=0):
     return Frame((plane,), GRAY, index, Fraction(1, 25))
 
 
+def steps_in(pictures):
+    """What each of a clip's pictures is found to be."""
+    frames = [frame(picture, index) for index, picture in enumerate(pictures)]
+    found = list(with_steps(frames))
+    assert [each for each, _ in found] == frames
+    return [step for _, step in found]
+
+
 def copies_in(pictures):
     """Which of a clip's pictures are found to be copies."""
-    frames = [frame(picture, index) for index, picture in enumerate(pictures)]
-    found = list(with_copies(frames))
-    assert [each for each, _ in found] == frames
-    return [is_copy for _, is_copy in found]
+    return [step is Step.COPY for step in steps_in(pictures)]
 
 
 def clip(count, times, *, change, noise, seed=0):
@@ -116,7 +133,7 @@ def test_what_waits_is_little_and_nothing_is_lost():
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        for item, _ in with_copies(film()):
+        for item, _ in with_steps(film()):
             given.append(item if item == "sound" else item.pts)
             if given[-1] != "sound" and given[-1] >= 13:
                 assert taken[-1] == given[-1]
@@ -128,7 +145,40 @@ def test_large_frames_do_not_wait(monkeypatch):
     pictures, taken = clip(20, 2, change=4, noise=0.5), []
     frames = (taken.append(index) or frame(p, index) for index, p in enumerate(pictures))
     found = []
-    for item, is_copy in with_copies(frames):
+    for item, step in with_steps(frames):
         assert len(taken) - item.pts <= 6
-        found.append(is_copy)
+        found.append(step is Step.COPY)
     assert not any(found[:6]) and found[6:] == [index % 2 > 0 for index in range(6, 40)]
+
+
+def scene(path, seed, size=(96, 128)):
+    """What a camera sees that moves over something, so many pixels to the right in each frame."""
+    random = np.random.default_rng(seed)
+    coarse = random.uniform(40, 210, (5, 14)).astype(np.float32)
+    wide = cv2.resize(coarse, (640, 104), interpolation=cv2.INTER_CUBIC)
+    return [wide[: size[0], right : right + size[1]] + random.normal(0, 2, size) for right in path]
+
+
+@pytest.mark.parametrize("step", [0, 3, 12])
+def test_a_cut_is_found_and_nothing_else(step):
+    path = range(0, 20 * step, step) if step else [0] * 20
+    one, other = scene(path, 1), scene(path, 2)
+    steps = steps_in([*one, *other])
+    assert [index for index, each in enumerate(steps) if each is not Step.NEXT] == [20]
+    assert steps[20] is Step.CUT
+    # a jolt of the camera, a light that goes on, and motion that begins are none
+    jolt = scene([0] * 8 + [6] * 8 + list(range(6, 166, 8)), 1)
+    lit = [*one[:8], *(picture + 20 for picture in one[8:])]
+    assert set(steps_in(jolt)) == set(steps_in(lit)) == {Step.NEXT}
+    # what is usual must be known
+    assert Step.CUT not in steps_in([*one[:2], *other])
+    assert steps_in([*one[:3], *other])[3] is Step.CUT
+
+
+def test_a_cut_is_found_at_a_raised_rate():
+    path = range(0, 36, 3)
+    pictures = [*scene(path, 1), *scene(path, 2)]
+    twice = [picture + 0.3 * index for picture in pictures for index in range(2)]
+    steps = steps_in(twice)
+    assert steps[24] is Step.CUT
+    assert [step is Step.COPY for step in steps] == [index % 2 > 0 for index in range(48)]

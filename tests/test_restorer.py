@@ -74,6 +74,20 @@ def test_no_window_across_a_change_of_size():
     assert [frame.planes[0].shape for frame in out] == [(6, 8)] * 3 + [(4, 4)] * 2
 
 
+def test_no_window_across_a_cut():
+    spy, random = Spy(), np.random.default_rng(0)
+    scenes = random.integers(20, 200, (2, 40, 64), dtype=np.uint8)
+    frames = [gray_frame(scenes[i // 8] + i, i, size=(40, 64)) for i in range(16)]
+    assert len(list(Restorer(spy, device="cpu").stream(frames))) == 16
+    one, other = (int(scene[0, 0]) for scene in scenes)
+    assert levels(spy)[6:10] == [
+        [one + 5, one + 6, one + 7],
+        [one + 6, one + 7, one + 7],
+        [other + 8, other + 8, other + 9],
+        [other + 8, other + 9, other + 10],
+    ]
+
+
 def test_other_items_pass_at_once():
     # the first frames wait until a raised frame rate would be known, later ones for a neighbour
     frames = [gray_frame(10 * index, index) for index in range(16)]
