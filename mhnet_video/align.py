@@ -66,7 +66,7 @@ does not; in the strongest colour."""
 
 Window = Sequence[Tensor | None]
 """The frames that the network looks at, `[3, H, W]` each, the one to restore in the middle. At a
-clip's ends the edge frame stands for those that are missing. A picture without any neighbour has
+clip's ends frames of the other side stand for those that are missing. A picture without any neighbour has
 None in their places, which are black to the network: what is there again and again is a scene at
 rest to it, and a picture on its own must not look like one."""
 
@@ -75,7 +75,7 @@ def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> lis
     """The window of frames, or of what stands for them.
 
     Args:
-        frames: T of them, the edge ones repeated.
+        frames: T of them; where a run has fewer, edge ones more than once.
         is_same: Whether two are one picture.
     """
     half = len(frames) // 2

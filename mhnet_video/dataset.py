@@ -15,15 +15,15 @@ from torch.utils.data import Dataset
 
 from mhnet_video.align import align
 from mhnet_video.errors import ReadError
+from mhnet_video.neighbours import places_of
 from mhnet_video.rain import camera, rain_on
 
 ALONE_SHARE, LATE_ALONE_SHARE = 0.43, 0.5
 """Pictures without neighbours, early and late in a run. With few of them the network learns to
 compare frames and no more: it then does nothing for a picture, and paints ghosts where the camera
 moves fast."""
-END_SHARE = 0.04
-"""Windows at the ends of a clip, or of one of few frames: the edge frames stand for those that are
-missing."""
+END_SHARE, SHORT_SHARE = 0.04, 0.3
+"""Windows at the ends of a clip, and such of clips with fewer frames than are looked at."""
 
 CUT_SHARE = 0.03
 """Windows whose scene changes after the middle frame."""
@@ -193,8 +193,10 @@ class _Windows:
         if is_alone:
             middle = 0
         elif kind < ends[1]:
-            first, behind = random.integers(middle + 1, size=2)
-            clean, middle = clean[first : self.frames - behind], int(middle - first)
+            middle, first, end = int(random.integers(self.frames)), 0, self.frames
+            if random.random() < SHORT_SHARE:
+                first, end = int(random.integers(middle + 1)), int(random.integers(middle, end)) + 1
+            clean, middle = clean[first:end], middle - first
         elif kind < ends[2]:
             clean[middle + 1 :] = self._pictures.draw(random)
         elif kind < ends[3]:
@@ -430,12 +432,11 @@ def _rainy_window(
     rainy, clean = camera([rainy, clean], generator)
     if not window.is_recoded:
         rainy = rainy[order]
-    half = frames // 2
     if len(rainy) == 1:
+        half = frames // 2
         rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, half, half))
     else:
-        places = torch.arange(frames) + window.middle - half
-        rainy = rainy[places.clamp(0, len(rainy) - 1)]
+        rainy = rainy[places_of(window.middle, len(rainy), frames)]
         if aligns:
             rainy = align(rainy[None])[0]
     return rainy.flatten(0, 1), clean[window.middle]

@@ -50,8 +50,35 @@ _YARDSTICK, _SHARE = 3, 0.3
 anew may be larger; a copy changes by less than this share of it."""
 
 
+def places_of(centre: int, count: int, frames: int) -> list[int]:
+    """Where the items of a window are in a run.
+
+    Those beside the middle one, as many before as behind. Where there is none any more, the next
+    one on the other side is in its place: what it shows is moved to where the middle one shows it,
+    and it has other rain. Where the run has no more items, the edge one is.
+
+    Args:
+        centre: Place of the middle item.
+        count: Items of the run.
+        frames: Items of a window, T, odd.
+
+    Returns:
+        T places from 0 to `count - 1`, the middle one in the middle.
+    """
+    half = frames // 2
+    places = []
+    for place in range(centre - half, centre + half + 1):
+        missing = -place if place < 0 else place - count + 1
+        if missing > 0:
+            beyond = half + missing
+            other = centre + beyond if place < 0 else centre - beyond
+            place = other if 0 <= other < count else min(max(place, 0), count - 1)
+        places.append(place)
+    return places
+
+
 class Neighbours(Generic[T]):
-    """The windows of successive items, the edge ones repeated at both ends of a run.
+    """The windows of successive items; `places_of` says which these are at the ends of a run.
 
     An item that repeats the one before waits with that one, and gets the same neighbours: a copy is
     none, and would tell the network that the rain stands still.
@@ -61,7 +88,7 @@ class Neighbours(Generic[T]):
     """
 
     def __init__(self, frames: int) -> None:
-        self._half = frames // 2
+        self._frames = frames
         # each item with those that repeat it
         self._held: deque[list[T]] = deque(maxlen=frames)
         self._pushed = 0
@@ -81,33 +108,37 @@ class Neighbours(Generic[T]):
         Returns:
             The windows that are complete now, in the order of their middle items.
         """
-        is_copy = step is Step.COPY and self._half and self._held
+        is_copy = step is Step.COPY and self._frames > 1 and self._held
         if is_copy and len(self._held[-1]) < MAX_COPIES:
             self._held[-1].append(item)
             return []
         windows = self.flush() if step is Step.CUT else []
         self._held.append([item])
         self._pushed += 1
-        if self._pushed > self._half:
-            windows += self._windows(self._pushed - 1 - self._half)
+        if self._pushed >= self._frames:  # the first ones look further ahead
+            half = self._frames // 2
+            first = 0 if self._pushed == self._frames else self._pushed - 1 - half
+            windows += self._windows(first, self._pushed - half)
         return windows
 
     def flush(self) -> list[list[T]]:
         """End the run; the windows that are missing."""
-        begin = max(0, self._pushed - self._half)
-        windows = [each for centre in range(begin, self._pushed) for each in self._windows(centre)]
+        begin = self._pushed - self._frames // 2 if self._pushed >= self._frames else 0
+        windows = self._windows(begin, self._pushed)
         self._held.clear()
         self._pushed = 0
         return windows
 
-    def _windows(self, centre: int) -> list[list[T]]:
-        """Those of an item and of the ones that repeat it."""
+    def _windows(self, begin: int, end: int) -> list[list[T]]:
+        """Those of some items and of the ones that repeat them."""
         first = self._pushed - len(self._held)
-        places = range(centre - self._half, centre + self._half + 1)
-        groups = [self._held[min(max(place, 0), self._pushed - 1) - first] for place in places]
-        middle = groups[self._half]
-        windows = [[item if each is middle else each[0] for each in groups] for item in middle]
-        del middle[1:]  # no later window needs them, and they may be large
+        windows = []
+        for centre in range(begin, end):
+            places = places_of(centre, self._pushed, self._frames)
+            groups = [self._held[place - first] for place in places]
+            middle = self._held[centre - first]
+            windows += [[item if each is middle else each[0] for each in groups] for item in middle]
+            del middle[1:]  # no later window needs them, and they may be large
         return windows
 
 

@@ -23,7 +23,7 @@ from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
-from mhnet_video.neighbours import Neighbours, Step, with_steps
+from mhnet_video.neighbours import Neighbours, Step, places_of, with_steps
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
 
@@ -272,7 +272,8 @@ class Restorer:
         """Restore frames in order, one out for each one in.
 
         A frame comes out when its neighbours are known, half a window later; at both ends, and
-        where the size or the scene changes, the edge frame stands for those that are missing.
+        where the size or the scene changes, the next ones of the other side stand for those that
+        are missing.
         Frames that repeat the one before come out with it: they are no neighbours, as they show the
         same rain. So do those of a raised frame rate that an encoder has changed a little; a clip's
         first dozen frames wait until that is known of them.
@@ -392,8 +393,7 @@ class Restorer:
         """Restore one of some successive frames, where not every frame of a stream is wanted.
 
         Args:
-            frames: Successive frames of one size; where they are fewer than the network looks at,
-                the edge ones stand for those that are missing.
+            frames: Successive frames of one size.
             index: Which of them to restore.
 
         Raises:
@@ -404,12 +404,10 @@ class Restorer:
             raise IndexError(f"index must be from 0 to {len(frames) - 1}, not {index}")
         if self.strength == 0:
             return frames[index]
-        half = self.network.config.frames // 2
-        places = [
-            min(max(place, 0), len(frames) - 1) for place in range(index - half, index + half + 1)
-        ]
+        places = places_of(index, len(frames), self.network.config.frames)
+        first = min(places)
         seen: list[tuple[Frame, float, Tensor]] = []
-        for frame in frames[places[0] : places[-1] + 1]:
+        for frame in frames[first : max(places) + 1]:
             self._check_size(frame.height, frame.width)
             known = (rgb for old, scale, rgb in self._seen if old is frame and scale == self.scale)
             rgb = next(known, None)
@@ -417,7 +415,7 @@ class Restorer:
                 rgb = seen[-1][2]
             seen.append((frame, self.scale, self._upright(frame) if rgb is None else rgb))
         self._seen = seen
-        window = window_of([seen[place - places[0]][2] for place in places])
+        window = window_of([seen[place - first][2] for place in places])
         return self._restored(frames[index], window, self.scale)
 
     def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.neighbours import MAX_COPIES, Neighbours, Step, with_steps
+from mhnet_video.neighbours import MAX_COPIES, Neighbours, Step, places_of, with_steps
 
 GRAY = PixelLayout("gray", "gray", 8)
 
@@ -23,26 +23,44 @@ def windows_of(items, frames, copies="", cuts=""):
     return found
 
 
-@pytest.mark.parametrize("frames", [1, 3, 5])
-def test_the_edges_are_repeated(frames):
-    half = frames // 2
-    assert windows_of(range(4), frames) == [
-        [min(max(centre + step, 0), 3) for step in range(-half, half + 1)] for centre in range(4)
+def test_at_the_ends_the_next_ones_of_the_other_side_are_seen():
+    assert [places_of(centre, 9, 5) for centre in (0, 1, 2, 6, 7, 8)] == [
+        [4, 3, 0, 1, 2],
+        [4, 0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        [4, 5, 6, 7, 8],
+        [5, 6, 7, 8, 4],
+        [6, 7, 8, 5, 4],
     ]
+    # where there are no more, the edge one
+    assert places_of(0, 4, 5) == [0, 3, 0, 1, 2] and places_of(3, 4, 5) == [1, 2, 3, 0, 3]
+    assert places_of(0, 2, 3) == [0, 0, 1] and places_of(1, 2, 3) == [0, 1, 1]
+    assert places_of(0, 1, 5) == [0] * 5 and places_of(7, 9, 1) == [7]
+
+
+@pytest.mark.parametrize("frames", [1, 3, 5])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+def test_windows_are_those_of_the_whole_run(count, frames):
+    expected = [places_of(centre, count, frames) for centre in range(count)]
+    assert windows_of(range(count), frames) == expected
+    neighbours = Neighbours(frames)
+    counts = [len(neighbours.push(index)) for index in range(count)]
+    half = frames // 2
+    assert counts == [0 if i < frames - 1 else half + 1 if i < frames else 1 for i in range(count)]
 
 
 def test_copies_are_no_neighbours():
     found = windows_of("aAbBcd", 3, "AB")
-    assert ["".join(window) for window in found] == ["aab", "AAb", "abc", "aBc", "bcd", "cdd"]
+    assert ["".join(window) for window in found] == ["cab", "cAb", "abc", "aBc", "bcd", "cdb"]
     found = windows_of("abBBcde", 5, "B")
-    assert "".join(found[1]) == "aabcd" and "".join(found[4]) == "abcde"
+    assert "".join(found[1]) == "eabcd" and "".join(found[4]) == "abcde"
     # one frame is compared with none
     assert windows_of("aAb", 1, "A") == [["a"], ["A"], ["b"]]
 
 
 def test_no_window_across_a_cut():
     found = windows_of("abcXyz", 3, cuts="X")
-    assert ["".join(window) for window in found] == ["aab", "abc", "bcc", "XXy", "Xyz", "yzz"]
+    assert ["".join(window) for window in found] == ["cab", "abc", "bca", "zXy", "Xyz", "yzX"]
     found = windows_of("abcXY", 5, cuts="XY")
     assert ["".join(window) for window in found] == ["aaabc", "aabcc", "abccc", "XXXXX", "YYYYY"]
     found = windows_of("abBXx", 3, "Bx", "X")
@@ -53,7 +71,8 @@ def test_few_copies_wait():
     neighbours = Neighbours(3)
     steps = [Step.NEXT] + [Step.COPY] * 2 * MAX_COPIES
     counts = [len(neighbours.push(index, step)) for index, step in enumerate(steps)]
-    assert counts == [0] * MAX_COPIES + [MAX_COPIES] + [0] * (MAX_COPIES - 1) + [MAX_COPIES]
+    # the windows of the first two come with the third
+    assert counts == [0] * 2 * MAX_COPIES + [2 * MAX_COPIES]
 
 
 def frame(picture, index=0):

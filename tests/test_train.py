@@ -31,6 +31,7 @@ from mhnet_video.dataset import (
     rainy_pair,
 )
 from mhnet_video.errors import ConfigError, ReadError
+from mhnet_video.neighbours import places_of
 from mhnet_video.network import MHNet, NAFBlock, NetworkConfig
 from mhnet_video.pipelines.train import (
     BorrowedMeans,
@@ -199,23 +200,24 @@ def test_copied_frames_have_the_middle_ones_rain(frames, footage_dir, monkeypatc
 
 
 @pytest.mark.parametrize("frames", [3, 5])
-def test_at_a_clips_ends_the_edge_frames_are_repeated(frames, footage_dir):
+def test_at_a_clips_ends_frames_of_the_other_side_are_seen(frames, footage_dir):
     samples = CleanWindows(load_footage(footage_dir), frames=frames, crop=64, seed=2)
-    windows = [w for w in windows_of(samples, 300) if 1 < len(w.clean) < frames]
     half = frames // 2
-    assert 8 <= len(windows) <= 60
-    assert {window.middle for window in windows} == set(range(half + 1))
+    windows = [w for w in windows_of(samples, 300) if len(w.clean) > 1]
+    ends = [w for w in windows if len(w.clean) < frames or w.middle != half]
+    assert 8 <= len(ends) <= 60
+    assert {w.middle for w in ends if len(w.clean) == frames} == {*range(frames)} - {half}
+    assert {len(w.clean) for w in ends} == set(range(2, frames + 1))
     unlike = 0
-    for window in windows:
-        before = half - window.middle
-        behind = before + len(window.clean)
+    for window in ends:
         seen, clean = rainy_pair((window,), frames=frames, device="cpu")
         rainy = seen.unflatten(0, (frames, 3))
-        assert all(torch.equal(frame, rainy[before]) for frame in rainy[:before])
-        assert all(torch.equal(frame, rainy[behind - 1]) for frame in rainy[behind:])
-        unlike += len({float(frame.mean()) for frame in rainy}) == len(window.clean)
+        places = places_of(window.middle, len(window.clean), frames)
+        for place, frame in zip(places, rainy, strict=True):
+            assert torch.equal(frame, rainy[places.index(place)])
+        unlike += len({float(frame.mean()) for frame in rainy}) == len(set(places))
         assert float((rainy[half] - clean).abs().mean()) < 0.2  # of one scene
-    assert unlike >= len(windows) / 2  # frames that are there have rain of their own
+    assert unlike >= len(ends) / 2  # frames that are there have rain of their own
 
 
 def test_no_rain_falls_before_letters_that_are_burnt_in(footage_dir, monkeypatch):
