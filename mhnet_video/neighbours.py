@@ -28,8 +28,8 @@ _MOST_HELD = 64 << 20
 _BEFORE, _JUMP, _CONTRAST = 4, 2, 0.6
 """A cut is known by as many changes before it; it is larger than any of them by this factor, and
 larger than this share of what there is of light and dark in the pictures. Of six hundred pairs of
-clips that were spliced this finds 97 %, and nothing within thirty clips. Two changes before it at
-least tell what is usual."""
+clips that were spliced this finds 97 %, and nothing within 29 clips. Two changes before it at least
+tell what is usual."""
 _LEAST_SAMPLES = 64
 """Of smaller pictures there is too little to tell."""
 

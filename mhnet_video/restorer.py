@@ -273,10 +273,9 @@ class Restorer:
 
         A frame comes out when its neighbours are known, half a window later; at both ends, and
         where the size or the scene changes, the next ones of the other side stand for those that
-        are missing.
-        Frames that repeat the one before come out with it: they are no neighbours, as they show the
-        same rain. So do those of a raised frame rate that an encoder has changed a little; a clip's
-        first dozen frames wait until that is known of them.
+        are missing. Frames that repeat the one before come out with it: they are no neighbours, as
+        they show the same rain. So do those of a raised frame rate that an encoder has changed a
+        little; a clip's first dozen frames wait until that is known of them.
 
         Args:
             items: Frames, and anything else, which passes through at once.
