@@ -66,9 +66,9 @@ does not; in the strongest colour."""
 
 Window = Sequence[Tensor | None]
 """The frames that the network looks at, `[3, H, W]` each, the one to restore in the middle. At a
-clip's ends frames of the other side stand for those that are missing. A picture without any neighbour has
-None in their places, which are black to the network: what is there again and again is a scene at
-rest to it, and a picture on its own must not look like one."""
+clip's ends frames of the other side stand for those that are missing. A picture without any
+neighbour has None in their places, which are black to the network: what is there again and again is
+a scene at rest to it, and a picture on its own must not look like one."""
 
 
 def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> list[T | None]:
