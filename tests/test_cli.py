@@ -159,7 +159,8 @@ def test_what_is_not_a_time(text):
         ("a - --sheet c.png", "a contact sheet is made from files"),
         ("train --data x", "required: --output"),
         ("train --data x --output y --group-blocks 1,a", "counts are N,N,..., not 1,a"),
-        ("evaluate a", "required: CLEAN"),
+        ("evaluate", "required: RAINY"),
+        ("evaluate a --sheet b.png", "--sheet needs CLEAN"),
     ],
 )
 def test_wrong_usage_exits_with_2(words, message, capsys):
