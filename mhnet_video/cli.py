@@ -27,12 +27,13 @@ from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.terminal import progress_bar, stop_on_signals
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from mhnet_video.live import LiveStatistics
     from mhnet_video.pipelines.evaluate import Evaluation
     from mhnet_video.pipelines.info import Info
     from mhnet_video.pipelines.live import LiveReport
     from mhnet_video.pipelines.restore import Report
-    from mhnet_video.restorer import Restorer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,6 +253,29 @@ def _evaluate(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.clean is None and options.sheet:
         parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
+    if options.clean is None:
+        return _steadiness(options)
+    from mhnet_video.pipelines.evaluate import evaluate
+
+    with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
+        result = evaluate(
+            options.rainy,
+            options.clean,
+            model=options.model,
+            weights=options.weights,
+            device=options.device,
+            engine=options.engine,
+            on_progress=on_progress,
+            sheet=options.sheet,
+            overwrite=options.overwrite,
+        )
+    print(_to_json(result.to_dict()) if options.json else "\n".join(_table(result)))
+    return 0
+
+
+def _steadiness(options: "Namespace") -> int:
+    from mhnet_video.pipelines.steadiness import steadiness
+
     restorer = None
     if options.model or options.weights:
         from mhnet_video.restorer import Restorer
@@ -262,29 +286,9 @@ def _evaluate(words: list[str]) -> int:
             device=options.device,
             engine=options.engine,
         )
-    if options.clean is None:
-        return _steadiness(options.rainy, restorer, as_json=options.json)
-    from mhnet_video.pipelines.evaluate import evaluate
-
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
-        result = evaluate(
-            options.rainy,
-            options.clean,
-            restorer=restorer,
-            on_progress=on_progress,
-            sheet=options.sheet,
-            overwrite=options.overwrite,
-        )
-    print(_to_json(result.to_dict()) if options.json else "\n".join(_table(result)))
-    return 0
-
-
-def _steadiness(rainy: str, restorer: "Restorer | None", *, as_json: bool) -> int:
-    from mhnet_video.pipelines.steadiness import steadiness
-
-    with progress_bar(sys.stderr.isatty() and not as_json) as on_progress:
-        clips = steadiness(rainy, restorer=restorer, on_progress=on_progress)
-    if as_json:
+        clips = steadiness(options.rainy, restorer=restorer, on_progress=on_progress)
+    if options.json:
         print(_to_json([clip.to_dict() for clip in clips]))
         return 0
     heads = ["input", "its median", "restored" if restorer is None else restorer.name]

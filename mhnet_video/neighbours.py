@@ -23,6 +23,9 @@ MAX_RUN = 3
 _RHYTHM, _LEAST, _PART = 12, 6, 3
 """Changes from frame to frame by which a raised rate is known; how many there must be at least, and
 one of how many must be a copy's."""
+_YARDSTICK, _SHARE = 3, 0.3
+"""The change that copies are measured by is the third largest, as a cut or what an encoder codes
+anew may be larger; a copy changes by less than this share of it."""
 _MOST_HELD = 64 << 20
 """Bytes of a clip's first frames that may wait until it is known."""
 _BEFORE, _JUMP, _CONTRAST = 4, 2, 0.6
@@ -43,11 +46,6 @@ class Step(Enum):
     """It repeats it."""
     CUT = "cut"
     """It shows something else."""
-
-
-_YARDSTICK, _SHARE = 3, 0.3
-"""The change that copies are measured by is the third largest, as a cut or what an encoder codes
-anew may be larger; a copy changes by less than this share of it."""
 
 
 def places_of(centre: int, count: int, frames: int) -> list[int]:
