@@ -18,7 +18,7 @@ are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJ
 
 from collections.abc import Callable, Sequence
 from operator import is_
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +83,11 @@ def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> lis
     if all(is_same(frame, middle) for frame in frames):
         return [*[None] * half, middle, *[None] * half]
     return list(frames)
+
+
+def is_alone(window: Sequence[Any]) -> bool:
+    """Whether a picture has no neighbours, where the network could look at some."""
+    return len(window) > 1 and sum(frame is not None for frame in window) == 1
 
 
 def middle_of(window: Window) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from mhnet_video.align import align_maps, window_of
+from mhnet_video.align import align_maps, is_alone, window_of
 from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
@@ -126,7 +126,8 @@ class Restored(NamedTuple):
     window: list[Frame | None]
     """The frames that the network saw, this one in the middle; None where there was none."""
     planes: tuple[Plane, ...] | None
-    """Its new samples; None where they are on the device, or the network gave no finite numbers."""
+    """Its new samples; None where they are on the device, the network gave no finite numbers, or
+    the frame has no neighbours: pictures are looked at twice, which is no matter of a stream."""
     samples: tuple[Tensor, Tensor] | None = None
     """Its new samples on the device, luma and chroma."""
 
@@ -362,8 +363,8 @@ class FramePipeline:
         for index, window in enumerate(batch.windows):
             middle = cast(_Item, window[len(window) // 2])
             planes, samples = None, None
-            if int(self._host_flags[batch.number, index]) != 0:
-                pass
+            if is_alone(window) or int(self._host_flags[batch.number, index]) != 0:
+                pass  # whoever asked is to do it again
             elif self._stays:
                 samples = self.form.planes_in(batch.samples[0][index])
             else:
@@ -420,7 +421,7 @@ class PipedFrames:
         strength: Share of the restoration that is applied.
         finish: Makes the frame from the source's and its new planes.
         again: Restores the middle frame of a window in float32, where numbers came out that are
-            not finite.
+            not finite, or it has no neighbours.
         plain: Restores a stream without a pipeline, where the memory does not suffice for one.
         is_copy: Whether a frame repeats the one before it.
         machine: The device; the engine's if None.

@@ -33,7 +33,7 @@ class Engine(Protocol):
         """
 
     def residual(self, frames: Window) -> Tensor:
-        """What is to be added to the middle frame, `[3, H, W]` float32.
+        """What is to be added to the middle frame, `[3, H, W]` float32, in memory of its own.
 
         Args:
             frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
@@ -50,7 +50,7 @@ class Engine(Protocol):
         """
 
     def aligned_residual(self, frames: Window) -> Tensor:
-        """The residual of frames that are aligned first, `[3, H, W]` float32.
+        """The residual of frames that are aligned first, `[3, H, W]` float32, likewise.
 
         Args:
             frames: As for `residual`, as they are.

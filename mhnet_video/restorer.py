@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.align import Window, middle_of, window_of
+from mhnet_video.align import Window, is_alone, middle_of, window_of
 from mhnet_video.color import add_residual, keep_boxes, to_rgb
 from mhnet_video.config import Box, check_boxes, check_scale, check_strength
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
@@ -275,7 +275,8 @@ class Restorer:
         where the size or the scene changes, the next ones of the other side stand for those that
         are missing. Frames that repeat the one before come out with it: they are no neighbours, as
         they show the same rain. So do those of a raised frame rate that an encoder has changed a
-        little; a clip's first dozen frames wait until that is known of them.
+        little; a clip's first dozen frames wait until that is known of them. A picture without any
+        neighbour is seen twice, also turned by 180 degrees: two looks are surer than one.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -579,22 +580,30 @@ class Restorer:
     ) -> Tensor:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
         rows, columns = _working_size(height, width, scale)
-        while True:
-            try:
-                # at every try from the window itself: one that is aligned must not be once more
-                aligns = self.network.config.align
-                if rows * columns > engine.max_pixels:
-                    residual = self._tiled(engine, engine.align(window) if aligns else window)
-                else:
-                    run = engine.aligned_residual if aligns else engine.residual
-                    residual = run(window)
-                break
-            except torch.OutOfMemoryError as error:
-                self._shrink_tiles(engine, rows * columns, error)
+        residual = self._seen_residual(engine, window)
+        if is_alone(window):
+            # a second look, with the picture on its head, makes up for some of what no neighbour
+            # tells. Source: Timofte et al., "Seven ways to improve example-based single image super
+            # resolution", CVPR 2016
+            turned = [None if frame is None else frame.flip(1, 2).contiguous() for frame in window]
+            residual = residual.add_(self._seen_residual(engine, turned).flip(1, 2)).div_(2)
         residual = residual[:, :rows, :columns]
         if (rows, columns) != (height, width):
             residual = F.interpolate(residual[None], (height, width), mode="bilinear")[0]
         return residual
+
+    def _seen_residual(self, engine: Engine, window: Window) -> Tensor:
+        """What the network adds to the middle picture of a window, as large as that."""
+        pixels = middle_of(window)[0].numel()
+        while True:
+            try:
+                # at every try from the window itself: one that is aligned must not be once more
+                aligns = self.network.config.align
+                if pixels > engine.max_pixels:
+                    return self._tiled(engine, engine.align(window) if aligns else window)
+                return (engine.aligned_residual if aligns else engine.residual)(window)
+            except torch.OutOfMemoryError as error:
+                self._shrink_tiles(engine, pixels, error)
 
     def _shrink_tiles(self, engine: Engine, pixels: int, error: Exception) -> None:
         """Halve the pictures that an engine is given.

@@ -6,9 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from test_engine import make_network
 
 from mhnet_video.align import align
 from mhnet_video.config import Box
+from mhnet_video.engines import Choice, TorchEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.network import MHNet, NetworkConfig
@@ -41,18 +43,21 @@ def gray_frame(level, index=0, size=(6, 8), **options):
 
 
 def levels(spy):
-    """The gray level of each frame of each window; 0 where there is none."""
+    """The gray level of each frame of each window; 0 where there is none.
+
+    A picture on its own is seen twice.
+    """
     return [(window[0, ::3, 0, 0] * 255).round().int().tolist() for window in spy.windows]
 
 
 @pytest.mark.parametrize(
     ("count", "frames", "expected"),
     [
-        (1, 3, [[0, 10, 0]]),
+        (1, 3, [[0, 10, 0]] * 2),
         (2, 3, [[10, 10, 20], [10, 20, 20]]),
         (4, 3, [[30, 10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 20]]),
         (3, 5, [[10, 10, 10, 20, 30], [10, 10, 20, 30, 30], [10, 20, 30, 30, 30]]),
-        (1, 5, [[0, 0, 10, 0, 0]]),
+        (1, 5, [[0, 0, 10, 0, 0]] * 2),
         (3, 1, [[10], [20], [30]]),
         (0, 3, []),
     ],
@@ -64,6 +69,29 @@ def test_windows_at_the_ends_and_of_few_frames_and_of_one(count, frames, expecte
     assert levels(spy) == expected
     assert [frame.pts for frame in out] == list(numbers)
     assert [int(frame.planes[0][0, 0]) for frame in out] == [round(7.5 * i) for i in numbers]
+
+
+@pytest.mark.parametrize("size", [(32, 64), (45, 37)])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_picture_on_its_own_is_also_seen_on_its_head(frames, size):
+    """What is added is the mean of both; with neighbours, or where none are ever seen, once."""
+    blocks = {"encoder_blocks": (1,) * 4, "group_blocks": (1,) * 4}
+    network = make_network(width=4, heads=4, frames=frames, patch=2, **blocks)
+    restorer = Restorer(network, device="cpu")
+    restorer.engine = Choice(TorchEngine(network), "torch", "a test")  # float32
+    pictures = np.random.default_rng(3).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+    x = torch.zeros(3 * frames, *size)
+    x[3 * (frames // 2) :][:3] = torch.from_numpy(pictures[0]).permute(2, 0, 1) / 255
+    bottom, right = (-side % network.config.multiple for side in size)
+    x = torch.nn.functional.pad(x[None], (0, right, 0, bottom), mode="replicate")
+    with torch.inference_mode():
+        once = network.residual(x)
+        turned = network.residual(x.flip(2, 3)).flip(2, 3)
+    residual = (once + turned) / 2 if frames > 1 else once
+    assert float((once - turned).abs().max()) > 0.02
+    expected = (x[0, 3 * (frames // 2) :][:3] + residual[0])[:, : size[0], : size[1]] * 255
+    (out,) = restorer.restore(pictures)
+    assert np.abs(out - expected.clamp(0, 255).permute(1, 2, 0).numpy()).max() <= 0.51
 
 
 def test_no_window_across_a_change_of_size():
@@ -169,7 +197,7 @@ def test_a_still_picture_does_not_wait_for_ever():
     begun = [next(stream) for _ in range(60)]
     assert [frame.pts for frame in begun] == list(range(60))
     assert [frame.pts for frame in stream] == list(range(60, 100))
-    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]], 99)  # a picture, no scene at rest
+    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]] * 2, 99)  # a picture, no scene at rest
 
 
 @pytest.mark.parametrize(
@@ -419,7 +447,7 @@ def test_one_frame_of_several():
     copies = [frames[1], gray_frame(20, 9), gray_frame(20, 9)]
     restorer.restore_frame(copies, 1)
     restorer.restore_frame([*copies[1:], frames[0]], 1)
-    assert levels(spy) == [[0, 10, 0], [0, 20, 0], [20, 20, 10]]
+    assert levels(spy) == [[0, 10, 0]] * 2 + [[0, 20, 0]] * 2 + [[20, 20, 10]]
     restorer.strength = 0
     assert restorer.restore_frame(frames, 2) is frames[2]
 
