@@ -63,8 +63,8 @@ def restore_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", metavar="INPUT", help="video or image; - for standard input")
-    add("destination", metavar="OUTPUT", help="file to create; - for Matroska on standard output")
+    add("source", metavar="INPUT", help="video, picture or folder of pictures; - for stdin")
+    add("destination", metavar="OUTPUT", help="file or folder to create; - for Matroska on stdout")
     _add_model_arguments(parser, default=defaults.model)
     _add_strength(parser, defaults.strength)
     add("--start", type=_time, metavar="TIME", help="where to begin")
@@ -173,7 +173,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "and of all on average; of clips also the flicker: how much the difference from CLEAN "
         "changes from one frame to the next, in levels of Y. Without CLEAN: how much clips of a "
         "fixed camera flicker where nothing moves, and what is taken out of them.",
-        epilog="Files of two folders are matched by name, or by order where no name matches.",
+        epilog="Files of two folders are matched by name, or by order where no name matches. "
+        "Successive pictures of a folder that show one scene are restored as a clip's frames.",
     )
     parser.add_argument("rainy", metavar="RAINY", help="picture, clip, or folder of either")
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")

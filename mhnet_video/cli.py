@@ -148,7 +148,8 @@ def _summary(report: "Report") -> list[str]:
         what = counted(report.damaged, "packet or frame", "packets or frames")
         lines.append(f"  damaged: {what} could not be decoded")
     if report.interrupted:
-        lines.append("  interrupted: the file is complete up to the last frame above")
+        what = "folder" if os.path.isdir(report.destination) else "file"
+        lines.append(f"  interrupted: the {what} is complete up to the last frame above")
     return lines
 
 

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from mhnet_video.errors import ReadError, WriteError
+from mhnet_video.folder import PICTURE_SUFFIXES, files_in
 from mhnet_video.sink import check_destination
 from mhnet_video.source import open_source
 
@@ -95,8 +96,8 @@ def save_contact_sheet(
     """Save moments of two clips as rows of a PNG: both pictures, then where they differ most.
 
     Args:
-        before: The clip as it was.
-        after: The clip made from it.
+        before: The clip as it was, or a folder of pictures.
+        after: The clip or the folder made from it.
         path: PNG to create; an existing one is replaced.
         start: Where in `before` the other begins, in seconds from the first frame.
         moments: Number of rows, spread over the clip.
@@ -105,13 +106,23 @@ def save_contact_sheet(
         ReadError: A clip cannot be opened or decoded.
         WriteError: The PNG cannot be written.
     """
+    rows = []
+    if os.path.isdir(after):
+        restored = files_in(Path(after), PICTURE_SUFFIXES)
+        # there may be others, of before
+        pairs = [(Path(before) / new.name, new) for new in restored]
+        pairs = [pair for pair in pairs if pair[0].exists()]
+        for number in sorted({int(len(pairs) * (i + 0.5) / moments) for i in range(moments)}):
+            old, new = (_picture_at(picture, 0)[1] for picture in pairs[number])
+            rows.append(_row(old, new, str(number + 1)))
+        _save_png(Path(path), _stack(rows, axis=0))
+        return
     duration = _duration(after)
     times = sorted({round(duration * (i + 0.5) / moments, 3) for i in range(moments)})
-    rows = []
     for time in times:
         shown, picture_after = _picture_at(after, time)
         _, picture_before = _picture_at(before, start + shown)
-        rows.append(_row(picture_before, picture_after, shown))
+        rows.append(_row(picture_before, picture_after, _clock(shown)))
     _save_png(Path(path), _stack(rows, axis=0))
 
 
@@ -129,10 +140,13 @@ def save_pictures(rows: Sequence[Sequence[tuple[str, Picture]]], path: str | Pat
     _save_png(Path(path), _stack([_stack(row, axis=1) for row in cells], axis=0))
 
 
-def _row(before: Picture, after: Picture, seconds: float) -> Picture:
+def _clock(seconds: float) -> str:
     minutes, rest = divmod(seconds, 60)
-    time = f"{int(minutes // 60)}:{int(minutes % 60):02d}:{rest:04.1f}"
-    cells = [_labelled(_fit(before), f"BEFORE {time}"), _labelled(_fit(after), f"AFTER {time}")]
+    return f"{int(minutes // 60)}:{int(minutes % 60):02d}:{rest:04.1f}"
+
+
+def _row(before: Picture, after: Picture, label: str) -> Picture:
+    cells = [_labelled(_fit(before), f"BEFORE {label}"), _labelled(_fit(after), f"AFTER {label}")]
     if before.shape == after.shape and min(before.shape[:2]) >= 32:
         size = cells[0].shape[0]
         top, left, side = _busiest_square(before, after)

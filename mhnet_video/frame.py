@@ -48,6 +48,8 @@ class Frame:
     """Degrees clockwise, 0, 90, 180 or 270, by which a player turns the picture to show it."""
     duration: int = 0
     """How long it is shown, in units of `time_base`; 0 where the source does not say."""
+    is_still: bool = False
+    """Whether it is a picture of its own, so that the one before it may show anything."""
     tags: dict[str, Any] = field(default_factory=dict, repr=False)
     """What the writer copies to the encoded frame: `color_range`, `colorspace`,
     `color_primaries` and `color_trc` (ints), `interlaced` and so on."""

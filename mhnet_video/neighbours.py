@@ -33,6 +33,9 @@ _BEFORE, _JUMP, _CONTRAST = 4, 2, 0.6
 larger than this share of what there is of light and dark in the pictures. Of six hundred pairs of
 clips that were spliced this finds 97 %, and nothing within 29 clips. Two changes before it at least
 tell what is usual."""
+_UNLIKE = 0.8
+"""Pictures of their own show one scene as long as the change is less than this share. Of
+successive photographs 98 % change by more (median 1.1), frames of 29 clips by 0.67 at most."""
 _LEAST_SAMPLES = 64
 """Of smaller pictures there is too little to tell."""
 
@@ -143,6 +146,9 @@ class Neighbours(Generic[T]):
 def with_steps(items: Iterable[Frame | T]) -> Iterator[tuple[Frame | T, Step]]:
     """Find cuts, and frames that repeat the one before but for what an encoder has made of them.
 
+    Pictures of their own (`Frame.is_still`) need not show one scene, and are told apart pair by
+    pair; of a video's frames a cut is what is unlike the changes before it.
+
     Where the frame rate was raised, copies change little and the others much, again and again.
     Before a fixed camera all change alike. That is known after a dozen changes, which the first
     frames wait for; those that are in a GPU's memory do not, as a decoder has few places there.
@@ -177,7 +183,7 @@ def with_steps(items: Iterable[Frame | T]) -> Iterator[tuple[Frame | T, Step]]:
         sample = _some_luma(item)
         if not changes.fits(sample):
             yield from known()
-        held.append((item, changes.push(sample)))
+        held.append((item, changes.push(sample, is_still=item.is_still)))
         waits = not isinstance(item, DeviceFrame) and not changes.are_enough
         if not waits or sum(_bytes(frame) for frame, _ in held) > _MOST_HELD:
             yield from known()
@@ -203,7 +209,7 @@ class _Changes:
         last = self._last
         return last is not None and (last.shape, last.device) == (sample.shape, sample.device)
 
-    def push(self, sample: Tensor) -> bool:
+    def push(self, sample: Tensor, *, is_still: bool = False) -> bool:
         """Take the next frame, and tell whether it begins another scene.
 
         One that does not fit begins anew.
@@ -217,13 +223,13 @@ class _Changes:
         change = float(difference.abs().mean())
         before = list(self._changes)[-_BEFORE:]
         self._changes.append(change)
-        is_small = sample.numel() < _LEAST_SAMPLES
-        if is_small or len(before) < 2 or change <= _JUMP * max(before):
+        is_usual = len(before) < 2 or change <= _JUMP * max(before)
+        if sample.numel() < _LEAST_SAMPLES or (is_usual and not is_still):
             return False
         # a light that goes on, or another exposure, is none
         shift = float((difference - difference.mean()).abs().mean())
         contrast = float((last.float().var() + sample.float().var()) / 2) ** 0.5
-        return shift > _CONTRAST * contrast
+        return shift > (_UNLIKE if is_usual else _CONTRAST) * contrast
 
     def is_copy(self, age: int = 0) -> bool:
         """Whether the frame that was pushed so many frames ago is a copy."""

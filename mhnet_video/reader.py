@@ -162,6 +162,11 @@ class VideoReader:
         return self._decoder.estimate_frames()
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the stream, in pixels."""
+        return self.stream.width, self.stream.height
+
+    @property
     def damaged(self) -> int:
         """Packets and frames lost so far."""
         return self._decoder.damaged

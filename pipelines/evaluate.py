@@ -1,10 +1,11 @@
 """Compare pictures and clips with their clean twins, before and after restoration."""
 
+import itertools
 import math
-import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from mhnet_video.contact import check_sheet, save_pictures
 from mhnet_video.errors import ReadError
+from mhnet_video.folder import PICTURE_SUFFIXES, files_in, still_of
 from mhnet_video.frame import Frame
 from mhnet_video.metrics import Picture, Scores, flicker, luma, mean_scores, score
 from mhnet_video.pipelines.restore import Progress
@@ -24,7 +26,6 @@ from mhnet_video.reader import VideoReader
 if TYPE_CHECKING:
     from mhnet_video.restorer import Restorer
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
 FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
 
@@ -87,6 +88,9 @@ def evaluate(
 ) -> Evaluation:
     """PSNR and SSIM on Y and on RGB, of each picture and on average; of clips the flicker too.
 
+    Pictures of a folder that show one scene are restored as the frames of a clip, as
+    `restore_video` does it.
+
     Args:
         rainy: A folder of pictures and clips, a picture or a clip.
         clean: The same without rain: of one size, and as many.
@@ -117,11 +121,7 @@ def evaluate(
     begin = time.monotonic()
     rows: list[Row] = []
     shown = _Sheet()
-    found = (
-        _rows(*pairs[0], restorer)
-        if len(pairs) == 1
-        else (_of_file(index, *pair, len(pairs), restorer) for index, pair in enumerate(pairs))
-    )
+    found = _rows(*pairs[0], restorer) if len(pairs) == 1 else _of_files(pairs, restorer)
     for row, label, total, pictures in found:
         if sheet is not None:
             shown.add(label, pictures)
@@ -166,24 +166,6 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
     raise ReadError(f"{lonely} has no twin of its name in {clean}; name both alike")
 
 
-def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
-    """The files of a folder that have one of some suffixes, 2 before 10.
-
-    Raises:
-        ReadError: There is none.
-    """
-    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
-    if not found:
-        raise ReadError(f"{folder} holds none of these: {', '.join(sorted(suffixes))}")
-    return sorted(
-        found,
-        key=lambda path: [
-            (part.isdigit(), int(part) if part.isdigit() else 0, part)
-            for part in re.split(r"(\d+)", path.name)
-        ],
-    )
-
-
 class _Sheet:
     """Keeps 5 to 8 of however many pictures, evenly spread."""
 
@@ -211,10 +193,74 @@ class _Found(NamedTuple):
     """Rainy, restored and clean; of a clip, those of the frame in the middle."""
 
 
-def _of_file(
+def _of_files(pairs: list[tuple[Path, Path]], restorer: "Restorer | None") -> Iterator[_Found]:
+    """Of each of several files."""
+    index = 0
+    for are_pictures, group in itertools.groupby(pairs, key=_are_pictures):
+        if are_pictures:
+            for row, pictures in _of_pictures(group, restorer):
+                index += 1
+                yield _Found(row, str(index), len(pairs), pictures)
+            continue
+        for pair in group:
+            index += 1
+            yield _of_clip(index, *pair, len(pairs), restorer)
+
+
+def _are_pictures(pair: tuple[Path, Path]) -> bool:
+    return all(path.suffix.lower() in PICTURE_SUFFIXES for path in pair)
+
+
+def _of_pictures(
+    pairs: Iterable[tuple[Path, Path]], restorer: "Restorer | None"
+) -> Iterator[tuple[Row, dict[str, Picture]]]:
+    """Of each picture; those of one scene are restored as the frames of a clip."""
+    rgb = ToRgb()
+    waiting: deque[tuple[Path, Path, Picture, Picture]] = deque()
+
+    def frames() -> Iterator[Frame]:
+        for pair in pairs:
+            with VideoReader(pair[0]) as rainy, VideoReader(pair[1]) as clean:
+                frame, twin = still_of(rainy), still_of(clean)
+                waiting.append((*pair, rgb(frame), rgb(twin)))
+            yield frame
+
+    for frame in restorer.stream(frames()) if restorer is not None else frames():
+        rainy, clean, picture, truth = waiting.popleft()
+        restored = None if restorer is None else rgb(frame)
+        with _told_of(rainy, clean):
+            found = _compared(rainy.name, picture, restored, truth)
+        yield found
+
+
+def _compared(
+    name: str,
+    picture: Picture,
+    restored: Picture | None,
+    truth: Picture,
+    judges: Sequence[Callable[[Picture, Picture], Scores]] = (score, score),
+) -> tuple[Row, dict[str, Picture]]:
+    """The figures of a picture, and what a contact sheet shows of it."""
+    scores = judges[0](picture, truth)
+    if restored is None:
+        return Row(name=name, rainy=scores, restored=None), {"RAINY": picture, "CLEAN": truth}
+    row = Row(name=name, rainy=scores, restored=judges[1](restored, truth))
+    return row, {"RAINY": picture, "RESTORED": restored, "CLEAN": truth}
+
+
+@contextmanager
+def _told_of(rainy: Path, clean: Path) -> Iterator[None]:
+    """Say of which files a comparison fails."""
+    try:
+        yield
+    except ValueError as error:
+        raise ReadError(f"{rainy} cannot be compared with {clean}: {error}") from error
+
+
+def _of_clip(
     index: int, rainy: Path, clean: Path, total: int, restorer: "Restorer | None"
 ) -> _Found:
-    """Of one of several files: the mean over its frames."""
+    """Of one of several clips: the mean over its frames."""
     rows: list[Row] = []
     pictures: dict[str, Picture] = {}
     for each in _rows(rainy, clean, restorer):
@@ -240,7 +286,7 @@ def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Fo
     """Of every frame of a clip, or of a picture."""
     rgb = ToRgb()
     waiting: deque[tuple[Picture, Picture]] = deque()
-    rainy_judge, restored_judge = _Judge(), _Judge()
+    judges = _Judge(), _Judge()
     with VideoReader(rainy) as rainy_reader, VideoReader(clean) as clean_reader:
         clean_frames = (item for item in clean_reader if isinstance(item, Frame))
 
@@ -257,16 +303,10 @@ def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Fo
 
         for frame in restorer.stream(frames()) if restorer is not None else frames():
             picture, truth = waiting.popleft()
-            pictures = {"RAINY": picture, "CLEAN": truth}
-            try:
-                scores, restored = rainy_judge(picture, truth), None
-                if restorer is not None:
-                    pictures = {"RAINY": picture, "RESTORED": rgb(frame), "CLEAN": truth}
-                    restored = restored_judge(pictures["RESTORED"], truth)
-            except ValueError as error:
-                raise ReadError(f"{rainy} cannot be compared with {clean}: {error}") from error
+            restored = None if restorer is None else rgb(frame)
             name = f"{float(frame.pts * frame.time_base):.3f}"
-            row = Row(name=name, rainy=scores, restored=restored)
+            with _told_of(rainy, clean):
+                row, pictures = _compared(name, picture, restored, truth, judges)
             yield _Found(row, name, rainy_reader.num_frames, pictures)
 
 

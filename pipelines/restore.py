@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.decoding import Item
-from mhnet_video.errors import MHNetVideoError
+from mhnet_video.errors import ConfigError, MHNetVideoError
+from mhnet_video.folder import FolderReader, FolderWriter
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import takes_surfaces
 from mhnet_video.notes import counted
@@ -26,6 +27,9 @@ from mhnet_video.writer import VideoWriter
 if TYPE_CHECKING:
     from mhnet_video.restorer import Restorer
 
+
+_Reader = VideoReader | FolderReader
+_Writer = VideoWriter | FolderWriter
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
@@ -96,9 +100,10 @@ def restore_video(
     """Take the rain out of a video; everything else about the file stays as it is.
 
     Args:
-        source: Any video file FFmpeg can decode, or a picture; `-` for standard input.
-        destination: File to create, its container by its name; `-` for Matroska on standard
-            output.
+        source: Any video file FFmpeg can decode, a picture, or a folder of pictures, of which
+            those that show one scene are restored as frames of a clip; `-` for standard input.
+        destination: File to create, its container by its name, or, of a folder, a folder for
+            pictures of the same names; `-` for Matroska on standard output.
         config: Settings; the defaults if None.
         on_progress: Called now and then on the caller's thread, and once at the end.
         stop: Ends the run early when set: the file is finished up to the last restored frame,
@@ -117,18 +122,25 @@ def restore_video(
     config = config or RestoreConfig()
     _give_back_large_blocks()
     run = _Run(source, destination, config, stop or threading.Event(), on_progress)
+    how: dict[str, Any] = {
+        "encoder": config.encoder,
+        "crf": config.crf,
+        "preset": config.preset,
+        "options": config.encoder_options,
+        "overwrite": config.overwrite,
+    }
+    if os.path.isdir(source):
+        if config.start is not None or config.duration is not None:
+            raise ConfigError("pictures of a folder have no times; leave out start and duration")
+        with (
+            FolderReader(source) as pictures,
+            FolderWriter(destination, pictures, **how) as folder,
+        ):
+            return run.through(pictures, restorer or _restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
         VideoReader(source, start=config.start, duration=config.duration) as reader,
-        VideoWriter(
-            destination,
-            reader,
-            encoder=config.encoder,
-            crf=config.crf,
-            preset=config.preset,
-            options=config.encoder_options,
-            overwrite=config.overwrite,
-        ) as writer,
+        VideoWriter(destination, reader, **how) as writer,
     ):
         restorer = restorer or _restorer_of(config)
         _keep_on_gpu(restorer, reader, writer, config)
@@ -193,7 +205,7 @@ class _Run:
         self._is_interrupted = False
         self._is_failed = False
 
-    def through(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
+    def through(self, reader: _Reader, restorer: "Restorer", writer: _Writer) -> Report:
         """Run to the end, or to a graceful one when interrupted."""
         decoded = reader.ahead()
         frames = self._until_stopped(decoded)
@@ -240,7 +252,7 @@ class _Run:
             raise interrupt
         return self._report(reader, restorer, writer)
 
-    def _watch(self, written: Stage[float], reader: VideoReader, writer: VideoWriter) -> bool:
+    def _watch(self, written: Stage[float], reader: _Reader, writer: _Writer) -> bool:
         """Report progress until something happens; False when all is written."""
         position = 0.0
         told = 0.0
@@ -258,7 +270,7 @@ class _Run:
                     told = now
                     self._tell(writer, position, reader.num_frames)
 
-    def _tell(self, writer: VideoWriter, position: float, total: int | None) -> None:
+    def _tell(self, writer: _Writer, position: float, total: int | None) -> None:
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
@@ -282,7 +294,7 @@ class _Run:
             if item is not None:
                 yield item[0]
 
-    def _written(self, items: Iterable[Item], writer: VideoWriter) -> Iterator[float]:
+    def _written(self, items: Iterable[Item], writer: _Writer) -> Iterator[float]:
         """Write all items and finish the file; the time of each frame as it is written."""
         origin: float | None = None
         for item in items:
@@ -296,12 +308,12 @@ class _Run:
         elif not self._is_failed:
             writer.finish()
 
-    def _report(self, reader: VideoReader, restorer: "Restorer", writer: VideoWriter) -> Report:
+    def _report(self, reader: _Reader, restorer: "Restorer", writer: _Writer) -> Report:
         lost = list(writer.notes.lost)
         if passed := getattr(restorer, "passed_through", 0):
             frames = counted(passed, "frame is as it was", "frames are as they were")
             lost.append(f"{frames}: the network gave no numbers")
-        size = reader.stream.width, reader.stream.height
+        size = reader.size
         for box in self._config.keep:
             if box[0] >= size[0] or box[1] >= size[1]:
                 shown = ",".join(map(str, box))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mhnet_video.errors import ReadError
+from mhnet_video.folder import files_in
 from mhnet_video.frame import Frame
 from mhnet_video.metrics import Flicker, Picture, luma
-from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb, files_in
+from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb
 from mhnet_video.pipelines.restore import Progress
 from mhnet_video.reader import VideoReader
 

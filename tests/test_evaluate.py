@@ -56,7 +56,7 @@ def test_pictures_as_they_are(folders):
     assert (result.model, result.mean.restored) == (None, None)
 
 
-def test_each_picture_is_restored_alone(folders):
+def test_each_picture_is_restored(folders):
     rainy, clean, _ = folders
     restorer = StandIn()
     result = evaluate(rainy, clean, restorer=restorer)

@@ -63,7 +63,7 @@ LAYERS = [
     ],
     ["cuda_frames"],
     ["cuda_stream"],
-    ["reader", "restorer", "tracks", "streams", "plan", "writer", "contact"],
+    ["reader", "restorer", "tracks", "streams", "plan", "writer", "folder", "contact"],
     ["camera", "view", "pace"],
     ["live", "recorder"],
     ["window", "page", "server", "webrtc"],
