@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from mhnet_video.contact import check_sheet, save_pictures
 from mhnet_video.errors import ReadError
-from mhnet_video.folder import PICTURE_SUFFIXES, files_in, still_of
+from mhnet_video.folder import PICTURE_SUFFIXES, files_in, in_order, still_of
 from mhnet_video.frame import Frame
 from mhnet_video.metrics import Picture, Scores, flicker, luma, mean_scores, score
 from mhnet_video.pipelines.restore import Progress
@@ -92,7 +92,7 @@ def evaluate(
     `restore_video` does it.
 
     Args:
-        rainy: A folder of pictures and clips, a picture or a clip.
+        rainy: A folder of pictures and clips, or of such folders, a picture or a clip.
         clean: The same without rain: of one size, and as many.
         model: The model that restores them; None, with no weights, for the pictures as they are.
         weights: A weights file to use instead of a model's.
@@ -104,7 +104,7 @@ def evaluate(
         restorer: One to use instead of the one described above.
 
     Returns:
-        The figures of each picture; of a folder's clips those of each clip.
+        The figures of each picture; of a folder's clips, or folders, those of each one.
 
     Raises:
         ReadError: A picture cannot be read, or has no twin of its size.
@@ -155,7 +155,7 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
         raise ReadError(f"{rainy} and {clean} must both be folders, or both be files")
     if rainy.is_file():
         return [(rainy, clean)]
-    rainy_paths, clean_paths = (files_in(folder, FILE_SUFFIXES) for folder in (rainy, clean))
+    rainy_paths, clean_paths = _entries(rainy), _entries(clean)
     by_stem = {path.stem: path for path in clean_paths}
     matched = [path for path in rainy_paths if path.stem in by_stem]
     if matched == rainy_paths:
@@ -164,6 +164,18 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
         return list(zip(rainy_paths, clean_paths, strict=True))
     lonely = next(path for path in rainy_paths if path.stem not in by_stem)
     raise ReadError(f"{lonely} has no twin of its name in {clean}; name both alike")
+
+
+def _entries(folder: Path) -> list[Path]:
+    """The pictures and clips of a folder or, where it holds none, its folders.
+
+    Raises:
+        ReadError: There are none either.
+    """
+    folders = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    if folders and not any(path.suffix.lower() in FILE_SUFFIXES for path in folder.iterdir()):
+        return in_order(folders)
+    return files_in(folder, FILE_SUFFIXES)
 
 
 class _Sheet:
@@ -260,10 +272,12 @@ def _told_of(rainy: Path, clean: Path) -> Iterator[None]:
 def _of_clip(
     index: int, rainy: Path, clean: Path, total: int, restorer: "Restorer | None"
 ) -> _Found:
-    """Of one of several clips: the mean over its frames."""
+    """Of one of several clips, or of a folder of frames: the mean over these."""
     rows: list[Row] = []
     pictures: dict[str, Picture] = {}
-    for each in _rows(rainy, clean, restorer):
+    are_folders = rainy.is_dir() and clean.is_dir()
+    frames = _of_files(_pairs(rainy, clean), restorer) if are_folders else None
+    for each in frames or _rows(rainy, clean, restorer):
         if len(rows) <= (each.total or 1) // 2:
             pictures = each.pictures
         rows.append(each.row)

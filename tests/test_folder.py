@@ -166,6 +166,24 @@ def test_the_command_with_a_sheet(frames: Path, tmp_path: Path, capsys) -> None:
     assert "exists already" in capsys.readouterr().err
 
 
+def test_folders_of_folders_have_a_row_each(frames: Path, tmp_path: Path) -> None:
+    for name in ("rainy", "clean"):
+        for number in (2, 10):
+            (tmp_path / name / f"s{number}").mkdir(parents=True)
+            for index in range(3):
+                picture = scene(number) if name == "clean" else rainy(scene(number), index)
+                cv2.imwrite(str(tmp_path / name / f"s{number}" / f"{index}.png"), picture)
+    spy = Spy()
+    result = evaluate(tmp_path / "rainy", tmp_path / "clean", restorer=Restorer(spy, device="cpu"))
+    assert [row.name for row in result.rows] == ["s2", "s10"]
+    assert len(spy.windows) == 6 and all(0 not in window for window in levels(spy))
+    single = evaluate(tmp_path / "rainy" / "s2", tmp_path / "clean" / "s2")
+    assert result.rows[0].rainy == single.mean.rainy
+    (tmp_path / "clean" / "s2").rename(tmp_path / "clean" / "s3")
+    with pytest.raises(ReadError, match="s2 has no twin"):
+        evaluate(tmp_path / "rainy", tmp_path / "clean")
+
+
 def test_evaluation_sees_frames_as_restoration_does(frames: Path, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     clean.mkdir()
