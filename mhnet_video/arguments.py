@@ -176,7 +176,9 @@ def evaluate_parser() -> argparse.ArgumentParser:
         epilog="Files of two folders are matched by name, or by order where no name matches. "
         "Successive pictures of a folder that show one scene are restored as a clip's frames.",
     )
-    parser.add_argument("rainy", metavar="RAINY", help="picture, clip, folder of either, or of such folders")
+    parser.add_argument(
+        "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
+    )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
     _add_model_arguments(parser, default=None)
     parser.add_argument(
