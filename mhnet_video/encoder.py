@@ -32,6 +32,8 @@ _DEFAULTS: dict[str, dict[str, str]] = {
     "mpeg2video": {"flags": "+qscale", "global_quality": "236"},
     # the JPEG standard knows full range only; what has a limited one keeps it
     "mjpeg": {"flags": "+qscale", "global_quality": "236", "strict": "unofficial"},
+    # four percent larger than at FFmpeg's own level, in a sixth of the time
+    "png": {"compression_level": "2"},
     "h264_nvenc": {"rc": "vbr", "cq": "19", "b": "0", "preset": "p5"},
     "hevc_nvenc": {"rc": "vbr", "cq": "21", "b": "0", "preset": "p5"},
     "av1_nvenc": {"rc": "vbr", "cq": "24", "b": "0", "preset": "p5"},
