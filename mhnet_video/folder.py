@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mhnet_video.containers import picture_encoder
+from mhnet_video.containers import format_of, picture_encoder
 from mhnet_video.decoding import Item
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
@@ -152,6 +152,14 @@ class FolderReader:
         self.close()
 
 
+def _is_a_files_name(name: str) -> bool:
+    """Whether a name ends as those of videos or pictures do."""
+    with contextlib.suppress(WriteError):
+        format_of(name)
+        return True
+    return picture_encoder(name) is not None
+
+
 def _count_others(folder: Path, pictures: list[Path]) -> int:
     """What else is in a folder, but for what is hidden."""
     seen = [path for path in folder.iterdir() if not path.name.startswith(".")]
@@ -217,6 +225,8 @@ class FolderWriter:
             raise WriteError(f"{name} is a file, but {source} a folder; name a folder to create.")
         if not self._folder.exists():
             check_destination(self._folder)
+            if _is_a_files_name(name):
+                raise WriteError(f"{name} is a file's name, but {source} a folder; name a folder.")
         elif os.path.samefile(self._folder, source):
             raise WriteError(f"{name} is the input itself; name another output.")
         for path in self._reader.paths:

@@ -83,6 +83,8 @@ def test_what_is_said_of_it(frames: Path, tmp_path: Path) -> None:
         ("full", "full/9.png exists already"),
         ("file", "is a file, but"),
         ("none/dry", "does not exist; create it first"),
+        ("dry.mp4", "dry.mp4 is a file's name, but .*frames a folder"),
+        ("dry.png", "dry.png is a file's name"),
         ("-", "not a pipe"),
     ],
 )
