@@ -78,7 +78,12 @@ class FolderReader:
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         self.name = os.fspath(folder)
-        self.paths = files_in(Path(folder), PICTURE_SUFFIXES)
+        try:
+            self.paths = files_in(Path(folder), PICTURE_SUFFIXES)
+        except ReadError:
+            raise ReadError(
+                f"{self.name} is a folder without pictures; name a video or a folder of frames."
+            ) from None
         self.lost: list[str] = []
         """What of the folder is not restored, a line each."""
         if others := _count_others(Path(folder), self.paths):

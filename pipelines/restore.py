@@ -131,7 +131,7 @@ def restore_video(
     }
     if os.path.isdir(source):
         if config.start is not None or config.duration is not None:
-            raise ConfigError("pictures of a folder have no times; leave out start and duration")
+            raise ConfigError("pictures of a folder have no times; leave out start and duration.")
         with (
             FolderReader(source) as pictures,
             FolderWriter(destination, pictures, **how) as folder,

@@ -122,7 +122,7 @@ def test_folders_that_cannot_be_restored(frames: Path, tmp_path: Path) -> None:
     fails(ConfigError, "have no times", start=1.0)
     folder = tmp_path / "empty"
     folder.mkdir()
-    fails(ReadError, "empty holds none of these: .bmp")
+    fails(ReadError, "empty is a folder without pictures")
     (folder / "a.png").write_bytes(b"no picture")
     fails(ReadError, "none of the pictures in .*empty can be read: .*a.png")
     (folder / "b.ppm").write_bytes(b"P6 1 1 255 abc")
