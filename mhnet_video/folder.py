@@ -16,15 +16,12 @@ from mhnet_video.decoding import Item
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.notes import Notes, counted
-from mhnet_video.reader import VideoReader, size_in_bytes
+from mhnet_video.reader import VideoReader, decoded_ahead
 from mhnet_video.sink import check_destination, why_unwritable
 from mhnet_video.stage import Stage
 from mhnet_video.writer import VideoWriter
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-
-_MAX_WAITING = 16
-_MAX_WAITING_BYTES = 48 << 20
 
 
 def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
@@ -105,13 +102,7 @@ class FolderReader:
     def ahead(self) -> Stage[Item]:
         """The frames, decoded ahead; the same stage each time it is asked for."""
         if self._stage is None:
-            self._stage = Stage(
-                self._frames(),
-                name="mhnet-video reader",
-                max_items=_MAX_WAITING,
-                max_size=_MAX_WAITING_BYTES,
-                size_of=size_in_bytes,
-            )
+            self._stage = decoded_ahead(self._frames())
         return self._stage
 
     def _frames(self) -> Iterator[Frame]:
@@ -142,19 +133,6 @@ class FolderReader:
             self._stage.close(timeout_seconds=5)
         while self.opened:
             self.opened.popleft()[1].close()
-
-    def __enter__(self) -> Self:
-        """Return the open folder."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
 
 def _is_a_files_name(name: str) -> bool:

@@ -50,6 +50,17 @@ def size_in_bytes(item: object) -> int:
     return item.size if isinstance(item, av.Packet) else 0
 
 
+def decoded_ahead(items: Iterable[Item]) -> Stage[Item]:
+    """Decode on a thread of its own, as far ahead as a reader may."""
+    return Stage(
+        items,
+        name="mhnet-video reader",
+        max_items=_MAX_WAITING,
+        max_size=_MAX_WAITING_BYTES,
+        size_of=size_in_bytes,
+    )
+
+
 class VideoReader:
     """Frames of the first video that is not a cover picture, and packets of all other streams.
 
@@ -179,13 +190,7 @@ class VideoReader:
     def ahead(self) -> Stage[Item]:
         """The items, decoded ahead; the same stage each time it is asked for."""
         if self._stage is None:
-            self._stage = Stage(
-                self._wanted(),
-                name="mhnet-video reader",
-                max_items=_MAX_WAITING,
-                max_size=_MAX_WAITING_BYTES,
-                size_of=size_in_bytes,
-            )
+            self._stage = decoded_ahead(self._wanted())
         return self._stage
 
     def __iter__(self) -> Iterator[Item]:

@@ -121,7 +121,8 @@ def evaluate(
     begin = time.monotonic()
     rows: list[Row] = []
     shown = _Sheet()
-    found = _rows(*pairs[0], restorer) if len(pairs) == 1 else _of_files(pairs, restorer)
+    is_one_file = len(pairs) == 1 and not pairs[0][0].is_dir()
+    found = _rows(*pairs[0], restorer) if is_one_file else _of_files(pairs, restorer)
     for row, label, total, pictures in found:
         if sheet is not None:
             shown.add(label, pictures)
@@ -172,8 +173,9 @@ def _entries(folder: Path) -> list[Path]:
     Raises:
         ReadError: There are none either.
     """
-    folders = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-    if folders and not any(path.suffix.lower() in FILE_SUFFIXES for path in folder.iterdir()):
+    entries = list(folder.iterdir())
+    folders = [path for path in entries if path.is_dir() and path.name[0] != "."]
+    if folders and not any(path.suffix.lower() in FILE_SUFFIXES for path in entries):
         return in_order(folders)
     return files_in(folder, FILE_SUFFIXES)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,7 @@ def restore_video(
         if config.start is not None or config.duration is not None:
             raise ConfigError("pictures of a folder have no times; leave out start and duration.")
         with (
-            FolderReader(source) as pictures,
+            closing(FolderReader(source)) as pictures,
             FolderWriter(destination, pictures, **how) as folder,
         ):
             return run.through(pictures, restorer or _restorer_of(config), folder)

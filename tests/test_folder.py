@@ -186,6 +186,13 @@ def test_folders_of_folders_have_a_row_each(frames: Path, tmp_path: Path) -> Non
         evaluate(tmp_path / "rainy", tmp_path / "clean")
 
 
+def test_a_folder_of_one_folder_has_one_row(frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    frames.rename(tmp_path / "all" / "s1")
+    result = evaluate(tmp_path / "all", tmp_path / "all")
+    assert [row.name for row in result.rows] == ["s1"] and result.equal == 1
+
+
 def test_evaluation_sees_frames_as_restoration_does(frames: Path, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     clean.mkdir()
