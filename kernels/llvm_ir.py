@@ -41,6 +41,11 @@ class Machine:
         """Channels of an element."""
         return 2 if self.bfloat16 else 1
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether `Emitter.look_up` is to be had, which takes AVX2 or AVX-512."""
+        return self.lanes in (8, 16)
+
 
 def host_machine(*, bfloat16: bool = True, tiles: bool = True) -> Machine | None:
     """This processor, or None if it has no vectors of 8 float32.
@@ -335,6 +340,23 @@ class Emitter:
         every = "<" + ", ".join(["i1 true"] * lanes) + ">"
         given = f"<{lanes} x ptr> {places}, i32 4, <{lanes} x i1> {every}, {v} poison"
         return self.op(f"call {v} @{name}({given})")
+
+    def look_up(self, low: str, high: str, index: str) -> str:
+        """Lanes of two vectors, by a vector of their numbers, 0 to twice the lanes less one."""
+        v, i = self.vector, self.elements
+        if self.machine.lanes == 16:
+            given = [(v, low), (i, index), (v, high)]
+            return self.call(v, "llvm.x86.avx512.vpermi2var.ps.512", given)
+        parts = (
+            self.call(v, "llvm.x86.avx2.permps", [(v, each), (i, index)]) for each in (high, low)
+        )
+        seven = "<" + ", ".join(["i32 7"] * 8) + ">"
+        return self.choose(self.op(f"icmp ugt {i} {index}, {seven}"), *parts)
+
+    def choose(self, mask: str, a: str, b: str) -> str:
+        """The lanes of `a` where a mask of bits is set, of `b` where it is not."""
+        mask = f"<{self.machine.lanes} x i1> {mask}"
+        return self.op(f"select {mask}, {self.vector} {a}, {self.vector} {b}")
 
     def scalar(self, value: float) -> str:
         """A float32 constant."""

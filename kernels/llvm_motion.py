@@ -72,6 +72,11 @@ class _Vectors:
         """A 64-bit integer in all lanes, in 32 bits."""
         return self._e.splat(self._e.op(f"trunc i64 {x} to i32"), "i32")
 
+    def extreme(self, which: str, x: str) -> str:
+        """The smallest (`smin`) or largest (`smax`) of a vector of integers, in 64 bits."""
+        name = f"llvm.vector.reduce.{which}.v{self._lanes}i32"
+        return self._e.op(f"sext i32 {self._e.call('i32', name, [(self._e.elements, x)])} to i64")
+
     def holds(self, how: str, lanes: str) -> str:
         """Whether a comparison holds in all lanes (`and`) or in any (`or`)."""
         given = [(f"<{self._lanes} x i1>", lanes)]
@@ -338,7 +343,10 @@ def invert(machine: Machine, name: str, reach: int, damping: float) -> Emitter:
 class _Sources:
     """Where a motion leads from a vector of pixels, and what maps show there, bilinearly.
 
-    Most vectors of pixels come from places that lie side by side: these are loaded, not gathered.
+    Many vectors of pixels come from places that lie side by side: these are loaded. Nearly all
+    others come from few rows, and from columns that two vectors hold: in pictures these are looked
+    up in them, in a small part of the time for which a processor gathers. In the estimate's small
+    maps that would not save what it takes to compile, at every start.
 
     Args:
         e: Where to write it.
@@ -347,8 +355,8 @@ class _Sources:
         motion: To the right and down.
         last: The last column and row in all lanes, float32.
         stride: Elements from a row of the maps to the next.
-        first_end: From which column on vectors are gathered, where what lies beyond the last row
-            is no memory of the map's.
+        first_end: Of pictures, beyond whose last row is no memory of theirs: from which column on
+            no vector and the element behind it may be loaded; at least a vector. Empty for maps.
     """
 
     def __init__(
@@ -379,6 +387,7 @@ class _Sources:
             firsts.append(e.op(f"sext i32 {first} to i64"))
         self._side_by_side = e.op(f"and i1 {are_alike[0]}, {are_alike[1]}")
         self._begin, self._row = firsts
+        self._first_end = first_end
         if first_end:
             is_inside = e.op(f"icmp slt i64 {self._begin}, {first_end}")
             self._side_by_side = e.op(f"and i1 {self._side_by_side}, {is_inside}")
@@ -399,12 +408,48 @@ class _Sources:
                 for x in maps
             ]
 
-        def gather() -> list[str]:
-            one = e.constant(1.0)
-            right, below = (
-                vectors.whole(vectors.least(e.fadd(vectors.number(place), one), end))
-                for place, end in zip((self._left, self._top), self._last, strict=True)
+        def after(place: str, end: str) -> str:
+            return vectors.whole(vectors.least(e.fadd(vectors.number(place), e.constant(1.0)), end))
+
+        def find() -> list[str]:
+            right = after(self._left, self._last[0])
+            if not (self._first_end and e.machine.looks_up):
+                return gather(right)
+            most = e.add(self._first_end, -e.machine.lanes)
+            begin = vectors.extreme("smin", self._left)
+            begin = e.call("i64", "llvm.smin.i64", [("i64", begin), ("i64", most)])
+            reach = e.op(f"sub nsw i64 {vectors.extreme('smax', right)}, {begin}")
+            is_near = e.op(f"icmp slt i64 {reach}, {2 * e.machine.lanes}")
+            return e.either(is_near, e.vector, lambda: look_up(begin, right), lambda: gather(right))
+
+        def look_up(begin: str, right: str) -> list[str]:
+            first, final = (vectors.extreme(which, self._top) for which in ("smin", "smax"))
+            begins, last_row = vectors.integers(begin), e.add("%height", -1)
+            left, right = (
+                e.op(f"sub {e.elements} {each}, {begins}") for each in (self._left, right)
             )
+
+            def at(row: str, found: list[str]) -> list[str]:
+                line = e.add(e.mul(_clamped(e, row, last_row), self._stride), begin)
+                is_above, is_under = (
+                    e.op(f"icmp eq {e.elements} {self._top}, {vectors.integers(each)}")
+                    for each in (row, e.add(row, -1))
+                )
+                results = []
+                for x, above, under in zip(maps, found[::2], found[1::2], strict=True):
+                    low, high = (e.load(e.at(x, e.add(line, n))) for n in (0, e.machine.lanes))
+                    near, far = (e.look_up(low, high, index) for index in (left, right))
+                    value = vectors.blend(near, far, self._across)
+                    results += [e.choose(is_above, value, above), e.choose(is_under, value, under)]
+                return results
+
+            none = [(e.vector, "zeroinitializer")] * 2 * len(maps)
+            found = e.loop(first, e.add(final, 2), 1, none, at)
+            rows = zip(found[::2], found[1::2], strict=True)
+            return [vectors.blend(above, under, self._down) for above, under in rows]
+
+        def gather(right: str) -> list[str]:
+            below = after(self._top, self._last[1])
             stride = vectors.integers(self._stride)
             lines = [e.op(f"mul {e.elements} {each}, {stride}") for each in (self._top, below)]
             corners = [
@@ -414,7 +459,7 @@ class _Sources:
             ]
             return [self._between([e.gather(x, corner) for corner in corners]) for x in maps]
 
-        return e.either(self._side_by_side, e.vector, load, gather)
+        return e.either(self._side_by_side, e.vector, load, find)
 
     def _between(self, corners: Sequence[str]) -> str:
         vectors = self._vectors

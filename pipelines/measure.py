@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video import __version__
+from mhnet_video.align import Window
 from mhnet_video.color import add_residual, to_rgb
 from mhnet_video.config import RestoreConfig
 from mhnet_video.cost import count_bytes, count_macs
@@ -196,6 +198,14 @@ def _frames_of(clip: str, count: int) -> list[Frame]:
         return [item for item in itertools.islice(reader, count) if isinstance(item, Frame)]
 
 
+def _padded(frames: Sequence[Frame], multiple: int) -> list[Tensor]:
+    """Frames as the network sees them, `[3, H, W]` each, H and W multiples of a number."""
+    height, width = frames[0].height, frames[0].width
+    padding = (0, -width % multiple, 0, -height % multiple)
+    pictures = (to_rgb(frame, torch.device("cpu"))[None] for frame in frames)
+    return [F.pad(picture, padding, mode="replicate")[0] for picture in pictures]
+
+
 # the network
 
 
@@ -241,11 +251,7 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
     config = network.config
     frames = _frames_of(clip, config.frames)
     height, width = frames[0].height, frames[0].width
-    padding = (0, -width % config.multiple, 0, -height % config.multiple)
-    window = [
-        F.pad(to_rgb(frame, torch.device("cpu"))[None], padding, mode="replicate")[0]
-        for frame in frames
-    ]
+    window = _padded(frames, config.multiple)
 
     def residual(engine: Engine, frames: Sequence[Tensor]) -> Tensor:
         return engine.aligned_residual(frames) if config.align else engine.residual(frames)
@@ -329,7 +335,10 @@ def _median(values: list[float]) -> float:
 
 @torch.inference_mode()
 def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
-    """Each stage of the pipeline alone, and the part of restoring that is not the network."""
+    """Each stage of the pipeline alone, and parts of restoring.
+
+    These are what is not the network, and the network without and with the alignment of its frames.
+    """
     device = torch.device("cpu")
     frames = _frames_of(clip, _STAGE_FRAMES)
     restorer = Restorer(name, device="cpu")
@@ -364,6 +373,21 @@ def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
         "restore": restore,
         "encode": encode,
     }
+    config, engine = restorer.network.config, restorer.engine.engine
+    if config.align:
+        film = _padded(
+            [*itertools.islice(itertools.cycle(frames), _RESTORED_FRAMES)], config.multiple
+        )
+        firsts = range(1 + len(film) - config.frames)
+        windows = [film[first : first + config.frames] for first in firsts]
+
+        def residuals(of: Callable[[Window], Tensor]) -> int:
+            for window in windows:
+                of(window)
+            return len(windows)
+
+        stages["network, frames as they are"] = partial(residuals, engine.residual)
+        stages["network, frames aligned"] = partial(residuals, engine.aligned_residual)
     times: dict[str, list[float]] = {name: [] for name in stages}
     for index in range(1 + _STAGE_ROUNDS):
         for name, run in stages.items():

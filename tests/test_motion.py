@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_align import rained_on, scene
 from test_engine import machines, make_network
 
@@ -12,7 +13,7 @@ from mhnet_video.align import align_frames
 pytest.importorskip("llvmlite")
 
 from mhnet_video.engine import LLVMEngine
-from mhnet_video.kernels.llvm_ir import host_machine
+from mhnet_video.kernels.llvm_ir import Machine, host_machine
 from mhnet_video.motion import Motion, fits
 from mhnet_video.program import Kernels
 
@@ -54,6 +55,36 @@ def test_as_align_has_it(name, machine):
         frames = views(count, height, width, step)
         with torch.inference_mode():
             check(Motion(kernels, height, width, count, 1).run(frames, None), frames)
+
+
+@pytest.mark.parametrize("lanes", [16, 8], ids="{} lanes".format)
+def test_what_is_looked_up_is_what_would_be_gathered(lanes, monkeypatch):
+    """Bit for bit: zooming, where vectors come from several rows, near the edges, and in noise."""
+    machine = machines()["8 lanes"] if lanes == 8 else machines()["host f32"]
+    if machine.lanes != lanes:
+        pytest.skip("this processor has no vectors of 16")
+    views_of_each = []
+    picture = scene(3, (400, 480))[None]
+    for zooms in ((0.7, 1, 1.5), (1, 1, 1.1), (2.5, 1, 0.5)):
+        sides = [(round(192 * zoom), round(256 * zoom)) for zoom in zooms]
+        cuts = [picture[..., :height, :width] for height, width in sides]
+        views_of_each.append([F.interpolate(cut, (192, 256))[0] for cut in cuts])
+    views_of_each.append([torch.rand(3, 192, 256) for _ in range(3)])
+    for count in (3, 5):
+        views_of_each.append(views(count, 192, 256, (37, -11)))
+    found = []
+    for looks_up in (True, False):
+        monkeypatch.setattr(Machine, "looks_up", looks_up)
+        kernels = Kernels(machine)
+        with torch.inference_mode():
+            for frames in views_of_each:
+                given = [frame.contiguous() for frame in frames]
+                moved = Motion(kernels, 192, 256, len(frames), 1).run(given, None)
+                found.append(torch.stack([frame.clone() for frame in moved]))
+    half = len(views_of_each)
+    for looked_up, gathered, frames in zip(found[:half], found[half:], views_of_each, strict=True):
+        assert torch.equal(looked_up, gathered)
+        assert not torch.equal(looked_up, torch.stack(list(frames)))
 
 
 def test_frames_that_were_there_before_are_known():
