@@ -5,10 +5,13 @@ process of its own, `python tests/aot.py JSON`, with a list of cases as `CASES` 
 """
 
 import json
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent import futures
 from pathlib import Path
 
 import torch
@@ -79,28 +82,44 @@ def compile_for(launch, capability):
     }
 
 
+def row_of(launch, capability):
+    """What is told of a launch."""
+    constants = {k: v for k, v in launch.constants.items() if v is not False}
+    return {
+        "kernel": launch.name,
+        "capability": capability,
+        "warps": launch.num_warps,
+        "constants": {k: str(v) for k, v in constants.items()},
+        **compile_for(launch, capability),
+    }
+
+
 def main():
     from test_plan import launches_of  # the same plans whose bytes are counted
 
-    rows, seen = [], set()
+    seen = {}
     for case in json.loads(sys.argv[1]):
         for launch in launches_of(**case["plan"]):
+            if case.get("only") and launch.name not in case["only"]:
+                continue
             for capability in case["capabilities"]:
-                name = (key(launch), capability)
-                if name in seen or (case.get("only") and launch.name not in case["only"]):
-                    continue
-                seen.add(name)
-                constants = {k: v for k, v in launch.constants.items() if v is not False}
-                rows.append(
-                    {
-                        "kernel": launch.name,
-                        "capability": capability,
-                        "warps": launch.num_warps,
-                        "constants": {k: str(v) for k, v in constants.items()},
-                        **compile_for(launch, capability),
-                    }
-                )
-    json.dump(rows, sys.stdout)
+                seen.setdefault((key(launch), capability), (launch, capability))
+    # a process for each core, forked: launches hold what cannot be sent
+    wanted = list(seen.values())
+    with futures.ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)),
+        multiprocessing.get_context("fork"),
+        initializer=_WANTED.extend,
+        initargs=(wanted,),
+    ) as pool:
+        json.dump(list(pool.map(_nth_row, range(len(wanted)))), sys.stdout)
+
+
+_WANTED = []
+
+
+def _nth_row(number):
+    return row_of(*_WANTED[number])
 
 
 if __name__ == "__main__":
