@@ -7,6 +7,7 @@ weights are known before its maps are computed, because means pass through linea
 those maps are never stored at full resolution.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,8 +48,13 @@ from mhnet_video.program import Kernels, Map, Program, nothing
 _MAX_PIXELS = 4096 * 2304
 """Largest picture in one piece where elements are pairs; its maps take some 1.5 GB."""
 
-_MAX_LANE_PIXELS = 1280 * 736
-"""Largest picture of which two are worked on at the same time."""
+_LANE_THREADS, _LANE_THREADS_OF_A_MILLION = 2, 3
+"""Threads that share a picture without waiting much for each other, and how many more of them for
+each million pixels: with twice as many a tenth of the time is waiting. Small maps have few rows."""
+
+_MAX_PAIR_PIXELS, _MAX_LANES_PIXELS = 1280 * 736, 2 * 1920 * 1088
+"""Largest picture of which two are worked on at the same time however few the threads are, and
+pixels of all of which maps are kept: some 200 bytes each."""
 
 _PLANS = 2
 """Sizes of pictures for which maps are kept."""
@@ -667,6 +673,13 @@ class _Plan:
         return turn, slots
 
 
+def lane_count(threads: int, pixels: int) -> int:
+    """How many pictures of a size are best worked on at the same time."""
+    enough = _LANE_THREADS + _LANE_THREADS_OF_A_MILLION * pixels / 1e6
+    least = min(2, threads) if pixels <= _MAX_PAIR_PIXELS else 1
+    return max(least, min(math.ceil(threads / enough), _MAX_LANES_PIXELS // pixels))
+
+
 class LLVMEngine:
     """The network on this processor. Not for several threads at once.
 
@@ -694,19 +707,23 @@ class LLVMEngine:
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def lanes(self, pixels: int) -> Sequence["LLVMEngine"]:
-        """Two engines that share this one's threads; this one alone where pictures are large.
+        """Engines that share this one's threads, each for a picture; this one where one is best.
 
         Threads that share a picture wait for each other after each of some 200 steps, and where a
-        decoder or an encoder holds one up, all do: two pictures at a time take less time than two
-        after each other, and twice the memory.
+        decoder or an encoder holds one up, all do: several pictures at a time take less time than
+        one after the other, and more memory.
         """
-        if self.threads < 2 or pixels > _MAX_LANE_PIXELS:
+        count = lane_count(self.threads, pixels)
+        if count == 1:
             return (self,)
-        if not self._lanes:
-            half = self.threads // 2
-            for threads in (self.threads - half, half):
-                lane = LLVMEngine(self.network, self._kernels.machine, threads, self._kernels)
-                self._lanes.append(lane)
+        if len(self._lanes) != count:
+            share, more = divmod(self.threads, count)
+            self._lanes = [
+                LLVMEngine(
+                    self.network, self._kernels.machine, share + (index < more), self._kernels
+                )
+                for index in range(count)
+            ]
         return self._lanes
 
     @torch.inference_mode()

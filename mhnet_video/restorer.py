@@ -142,13 +142,14 @@ class _Lanes:
             done: Future[tuple[Plane, ...] | None] = Future()
             done.set_result(restorer._planes(engines[0], *given))
             return done
-        if restorer._idle is None:
-            restorer._idle = SimpleQueue()
+        if restorer._idle is None or restorer._idle[0] is not engines:
+            restorer._idle = engines, SimpleQueue()
             for engine in engines:
-                restorer._idle.put(engine)
+                restorer._idle[1].put(engine)
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._count, "mhnet-video lane")
-        return self._pool.submit(_on_idle, restorer, restorer._idle, *given)
+            # of all processors, and no more are started than there are frames on their way
+            self._pool = ThreadPoolExecutor(thread_name_prefix="mhnet-video lane")
+        return self._pool.submit(_on_idle, restorer, restorer._idle[1], *given)
 
     def _take(self) -> Frame:
         frame, future, is_known = self._waiting.popleft()
@@ -236,7 +237,7 @@ class Restorer:
         self._windows: _Windows[_Given] = _Windows(network.config.frames)
         self._seen: list[tuple[Frame, float, Tensor]] = []
         self._last: tuple[Window, float, tuple[Plane, ...]] | None = None
-        self._idle: SimpleQueue[Engine] | None = None
+        self._idle: tuple[Sequence[Engine], SimpleQueue[Engine]] | None = None
         self._last_picture: tuple[Window, tuple[Any, ...], Tensor] | None = None
 
     @property

@@ -153,6 +153,67 @@ def test_frames_that_are_left_as_they_are_wait_for_those_before():
 
 
 @needs_llvm
+@pytest.mark.parametrize(
+    ("threads", "size", "count"),
+    [
+        (1, (64, 64), 1),
+        (2, (640, 480), 2),
+        (2, (1280, 720), 2),
+        (2, (1920, 1080), 1),
+        (3, (640, 480), 2),
+        (4, (640, 480), 2),
+        (8, (640, 480), 3),
+        (16, (640, 480), 6),
+        (8, (1280, 720), 2),
+        (16, (1280, 720), 4),
+        (64, (1280, 720), 4),  # for want of memory
+        (8, (1920, 1080), 1),
+        (16, (1920, 1080), 2),
+        (64, (3840, 2160), 1),
+    ],
+    ids=str,
+)
+def test_as_many_frames_at_a_time_as_pay(threads, size, count):
+    from mhnet_video.engine import lane_count
+
+    assert lane_count(threads, size[0] * size[1]) == count
+
+
+@needs_llvm
+def test_a_stream_whose_size_changes_changes_lanes(monkeypatch):
+    """Eight threads, three frames at a time, then two, then three: in order, none left out."""
+    from mhnet_video import engine as module
+
+    torch.manual_seed(0)
+    network = make_network(width=16, patch=2, frames=3)
+    restorer = Restorer(network, device="cpu", engine="llvm")
+    engine = type(restorer.engine.engine)(network, restorer.engine.engine._kernels.machine, 8)
+    restorer.engine = Choice(engine, "llvm", "for a test")
+    counts = {64 * 96: 3, 96 * 128: 2}
+    monkeypatch.setattr(module, "lane_count", lambda threads, pixels: counts[pixels])
+    random = np.random.default_rng(0)
+    frames = []
+    for index in range(12):
+        height, width = (96, 128) if 4 <= index < 8 else (64, 96)
+        noise = tuple(random.integers(0, 255, (3, height, width), np.uint8))
+        frames.append(Frame(noise, LAYOUT, pts=index, time_base=1, full_range=True))
+    threads = set()
+    real = Restorer._planes
+
+    def planes(self, engine, *given):
+        threads.add(engine.threads)
+        return real(self, engine, *given)
+
+    monkeypatch.setattr(Restorer, "_planes", planes)
+    found = list(restorer.stream(frames))
+    assert [frame.pts for frame in found] == list(range(12))
+    assert threads == {3, 2, 4}
+    for a, b in zip(frames, found, strict=True):
+        assert a.planes[0].shape == b.planes[0].shape
+        assert not np.array_equal(a.planes[0], b.planes[0])
+
+
+@needs_llvm
 def test_the_engine_has_two_lanes_that_restore_as_it_does():
     torch.manual_seed(0)
     sizes = {"width": 16, "patch": 2, "frames": 3, "align": True}
