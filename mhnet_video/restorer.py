@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import is_
 from os import PathLike
 from queue import SimpleQueue
@@ -23,6 +24,7 @@ from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
+from mhnet_video.looks import agreed_residual
 from mhnet_video.neighbours import Neighbours, Step, places_of, with_steps
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
@@ -277,7 +279,7 @@ class Restorer:
         are missing. Frames that repeat the one before come out with it: they are no neighbours, as
         they show the same rain. So do those of a raised frame rate that an encoder has changed a
         little; a clip's first dozen frames wait until that is known of them. A picture without any
-        neighbour is seen twice, also turned by 180 degrees: two looks are surer than one.
+        neighbour is seen from four sides, and what these looks agree on is taken out.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -581,13 +583,8 @@ class Restorer:
     ) -> Tensor:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
         rows, columns = _working_size(height, width, scale)
-        residual = self._seen_residual(engine, window)
-        if is_alone(window):
-            # a second look, with the picture on its head, makes up for some of what no neighbour
-            # tells. Source: Timofte et al., "Seven ways to improve example-based single image super
-            # resolution", CVPR 2016
-            turned = [None if frame is None else frame.flip(1, 2).contiguous() for frame in window]
-            residual = residual.add_(self._seen_residual(engine, turned).flip(1, 2)).div_(2)
+        seen = partial(self._seen_residual, engine)
+        residual = agreed_residual(window, seen) if is_alone(window) else seen(window)
         residual = residual[:, :rows, :columns]
         if (rows, columns) != (height, width):
             residual = F.interpolate(residual[None], (height, width), mode="bilinear")[0]

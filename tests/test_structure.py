@@ -38,6 +38,7 @@ LAYERS = [
     [
         "weights",
         "growth",
+        "looks",
         "dataset",
         "encoder",
         "sink",
