@@ -337,15 +337,16 @@ def _median(values: list[float]) -> float:
 def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
     """Each stage of the pipeline alone, and parts of restoring.
 
-    These are what is not the network, and the network without and with the alignment of its frames.
+    These are what is not the network, and the network without and with the alignment of its frames,
+    one frame after the other by the threads that share one.
     """
     device = torch.device("cpu")
     frames = _frames_of(clip, _STAGE_FRAMES)
     restorer = Restorer(name, device="cpu")
     shape = (3, frames[0].height, frames[0].width)
     residual = 0.05 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    at_a_time = len(restorer.engine.engine.lanes(shape[1] * shape[2]))
-    length = max(_RESTORED_FRAMES, 4 * at_a_time)
+    lanes = restorer.engine.engine.lanes(shape[1] * shape[2])
+    length = max(_RESTORED_FRAMES, 4 * len(lanes))
 
     def decode() -> int:
         with VideoReader(clip) as reader:
@@ -375,7 +376,7 @@ def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
         "restore": restore,
         "encode": encode,
     }
-    config, engine = restorer.network.config, restorer.engine.engine
+    config, engine = restorer.network.config, lanes[0]
     if config.align:
         film = _padded(
             [*itertools.islice(itertools.cycle(frames), _RESTORED_FRAMES)], config.multiple
