@@ -325,6 +325,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.dry and not torch.cuda.is_available():
         sys.stderr.write("bench_gpu: there is no GPU that PyTorch can use; --dry needs none\n")
         return 1
+    if given.dry:
+        torch.set_num_threads(1)  # Triton's interpreter is nothing for two frames at a time
     with dispatch.on_cpu() if given.dry else nullcontext():
         figures = bench_gpu(given.file, dry=given.dry, seconds=given.seconds)
     sys.stdout.write("\n".join(to_lines(figures)) + "\n")

@@ -272,6 +272,8 @@ def test_compiled_meanings_are_checked_and_timed():
 def test_a_dry_run(tmp_path, monkeypatch):
     """All of it but the network, which takes the interpreter a minute."""
     monkeypatch.setattr(bench_gpu, "measure_networks", lambda *_: iter(()))
+    # two frames at a time would be interpreted in two threads, which Triton cannot
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     path = tmp_path / "gpu.json"
     with dispatch.on_cpu():
         bench_gpu.bench_gpu(path, dry=True)
