@@ -105,14 +105,10 @@ def main():
             for capability in case["capabilities"]:
                 seen.setdefault((key(launch), capability), (launch, capability))
     # a process for each core, forked: launches hold what cannot be sent
-    wanted = list(seen.values())
-    with futures.ProcessPoolExecutor(
-        len(os.sched_getaffinity(0)),
-        multiprocessing.get_context("fork"),
-        initializer=_WANTED.extend,
-        initargs=(wanted,),
-    ) as pool:
-        json.dump(list(pool.map(_nth_row, range(len(wanted)))), sys.stdout)
+    _WANTED.extend(seen.values())
+    fork = multiprocessing.get_context("fork")
+    with futures.ProcessPoolExecutor(len(os.sched_getaffinity(0)), fork) as pool:
+        json.dump(list(pool.map(_nth_row, range(len(_WANTED)))), sys.stdout)
 
 
 _WANTED = []

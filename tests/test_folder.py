@@ -54,9 +54,8 @@ def test_frames_of_one_scene_see_each_other_and_other_pictures_nothing(
     expected = [[int(corners[place]) for place in window] for window in order]
     found = levels(spy)
     assert found[:5] == expected
-    assert [(a, c) for a, _, c in found[5:]] == [
-        (0, 0)
-    ] * 8  # each on its own, looked at from four sides
+    # each on its own, looked at from four sides
+    assert [(a, c) for a, _, c in found[5:]] == [(0, 0)] * 8
     for name in names[:6]:  # PNG loses nothing
         before, after = (cv2.imread(str(folder / name)) for folder in (frames, tmp_path / "dry"))
         np.testing.assert_allclose(after, 0.75 * before, atol=0.51)
