@@ -281,7 +281,7 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
     names = list(networks())
     kernels = [(PICTURE, 6, 10), (16, 4, 6)] if dry else KERNEL_SIZES
     if dry:
-        cases, files = [(names[0], 5, 33)], [(names[0], 16, 16)]
+        cases, files = [(names[0], 5, 33)], [(names[0], 64, 64)]
     else:
         cases = [(name, 1080, 1920) for name in reversed(names)]
         files = cases
@@ -291,7 +291,7 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
     sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
         ("networks", measure_networks(clock, cases, machine, part)),
         ("streams", _streams(clock, cases, 300, part)),
-        ("files", _files(clock, files, 4 if dry else 240, part)),
+        ("files", _files(clock, files, _CHECKED + 1 if dry else 240, part)),
         ("kernels", measure_kernels(clock, kernels, machine, part)),
     ]
     for section, rows in sections:

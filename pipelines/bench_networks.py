@@ -24,9 +24,9 @@ Case = tuple[str, int, int]
 
 
 def networks() -> dict[str, NetworkConfig]:
-    """The networks to measure: all that are shipped, and the paper's."""
-    found = {model.name: model.config for model in list_models()}
-    return {**found, "paper": NetworkConfig()}
+    """The networks to measure, the smallest first: all that are shipped, and the paper's."""
+    models = sorted(list_models(), key=lambda model: model.size_bytes)
+    return {**{model.name: model.config for model in models}, "paper": NetworkConfig()}
 
 
 def network_of(name: str, device: torch.device) -> MHNet:
