@@ -50,9 +50,9 @@ DRY_SHARE, DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.2, 0.24, 0.37
 road's markings must not pass for streaks of a picture. What is learned of that is soon forgotten,
 so there is more of it at the end."""
 MOST_TRIES, LATE_MOST_TRIES = 6, 12
-"""A dry picture is the most rain-like of so many at most, early and late in a run. A twentieth of the places in photographs
-accounts for nine tenths of what a trained network does to dry ones: grates, lit windows, white
-paint. They are found by what is bright, upright and narrow in them."""
+"""A dry picture is the most rain-like of so many at most, early and late in a run. A twentieth of
+the places in photographs accounts for nine tenths of what a trained network does to dry ones:
+grates, lit windows, white paint. They are found by what is bright, upright and narrow in them."""
 
 Picture = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
