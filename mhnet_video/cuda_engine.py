@@ -23,7 +23,7 @@ from mhnet_video.tuning import fastest_front
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of one picture's map: kernels count them in 32 bits."""
 
-_PLANS = 2
+_PLANS = 3
 """Sizes of pictures for which buffers are kept."""
 
 

@@ -127,7 +127,7 @@ class Restored(NamedTuple):
     """The frames that the network saw, this one in the middle; None where there was none."""
     planes: tuple[Plane, ...] | None
     """Its new samples; None where they are on the device, the network gave no finite numbers, or
-    the frame has no neighbours: a picture is seen from four sides, no matter of streams."""
+    the frame has no neighbours: a picture is looked at several times, no matter of streams."""
     samples: tuple[Tensor, Tensor] | None = None
     """Its new samples on the device, luma and chroma."""
 

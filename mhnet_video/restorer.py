@@ -279,7 +279,7 @@ class Restorer:
         are missing. Frames that repeat the one before come out with it: they are no neighbours, as
         they show the same rain. So do those of a raised frame rate that an encoder has changed a
         little; a clip's first dozen frames wait until that is known of them. A picture without any
-        neighbour is seen from four sides, and what these looks agree on is taken out.
+        neighbour is looked at several times, and what these looks agree on is taken out.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -584,7 +584,10 @@ class Restorer:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
         rows, columns = _working_size(height, width, scale)
         seen = partial(self._seen_residual, engine)
-        residual = agreed_residual(window, seen) if is_alone(window) else seen(window)
+        if is_alone(window):
+            residual = agreed_residual(window, seen, self.network.config.multiple)
+        else:
+            residual = seen(window)
         residual = residual[:, :rows, :columns]
         if (rows, columns) != (height, width):
             residual = F.interpolate(residual[None], (height, width), mode="bilinear")[0]

@@ -13,6 +13,7 @@ from mhnet_video import RestoreConfig, Restorer, restore_video
 from mhnet_video.cli import main
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.looks import LOOKS
 from mhnet_video.pipelines.evaluate import evaluate
 
 
@@ -54,8 +55,8 @@ def test_frames_of_one_scene_see_each_other_and_other_pictures_nothing(
     expected = [[int(corners[place]) for place in window] for window in order]
     found = levels(spy)
     assert found[:5] == expected
-    # each on its own, looked at from four sides
-    assert [(a, c) for a, _, c in found[5:]] == [(0, 0)] * 8
+    # each on its own, looked at several times
+    assert [(a, c) for a, _, c in found[5:]] == [(0, 0)] * 2 * len(LOOKS)
     for name in names[:6]:  # PNG loses nothing
         before, after = (cv2.imread(str(folder / name)) for folder in (frames, tmp_path / "dry"))
         np.testing.assert_allclose(after, 0.75 * before, atol=0.51)
@@ -206,7 +207,9 @@ def test_evaluation_sees_frames_as_restoration_does(frames: Path, tmp_path: Path
         *["7.png", "8.png", "9.png", "10.png", "11.png"],
         *["x.png", "y.jpg"],
     ]
-    assert all(0 not in window for window in levels(spy)[:5]) and len(spy.windows) == 13
+    assert all(0 not in window for window in levels(spy)[:5]) and len(spy.windows) == 5 + 2 * len(
+        LOOKS
+    )
     restore_video(frames, tmp_path / "dry", restorer=restorer)
     again = evaluate(tmp_path / "dry", clean)
     for row, other in list(zip(result.rows, again.rows, strict=True))[:6]:

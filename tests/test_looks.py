@@ -1,9 +1,27 @@
 """What several looks at a picture agree on."""
 
+from functools import partial
+
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
-from mhnet_video.looks import agreed_residual
+from mhnet_video import looks
+from mhnet_video.looks import LOOKS, NOISE, agreed_residual
+
+
+def size_of(picture, scale, multiple):
+    """Height and width of an enlarged picture."""
+    return tuple(round(side * scale / multiple) * multiple for side in picture.shape[-2:])
+
+
+def looked_at(picture, multiple, residual_of):
+    """The answers to all looks at a picture, `[3, H, W]` each, as the picture stands."""
+    for way, scale in LOOKS:
+        size = size_of(picture, scale, multiple)
+        seen = interpolate(picture.flip(way)[None], size, mode="bicubic")[0]
+        answer = residual_of(seen)
+        yield interpolate(answer[None], picture.shape[1:], mode="bicubic")[0].flip(way)
 
 
 def wanted_of(sides):
@@ -15,43 +33,70 @@ def wanted_of(sides):
         around = slice(max(0, y - 7), y + 8), slice(max(0, x - 7), x + 8)
         power = (mean[:, *around] ** 2).sum()
         noise = ((sides[:, :, *around] - mean[:, *around]) ** 2).mean(0).sum()
-        share[y, x] = power / (power + noise / 2) if power else 0
+        share[y, x] = power / (power + noise * NOISE) if power else 0
     return torch.from_numpy(mean * share).float()
 
 
 def test_it_is_what_the_meaning_says():
-    answers = iter(torch.randn(4, 3, 24, 33, generator=torch.Generator().manual_seed(0)))
-    ways = ((), (1, 2), (2,), (1,))
-    given, window = [], [None, torch.rand(3, 24, 33), None]
+    """Each look shows the picture, and what is answered to it is turned and shrunk back."""
+    weights = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    picture = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(1))
+    shapes = []
 
     def residual_of(seen):
-        given.append((seen, next(answers)))
-        return given[-1][1]
+        return torch.nn.functional.conv2d(seen[None], weights, padding=1)[0].sin()
 
-    found = agreed_residual(window, residual_of)
-    for (seen, _), way in zip(given, ways, strict=True):
-        assert seen[0] is seen[2] is None and torch.equal(seen[1], window[1].flip(way))
-    sides = [answer.flip(way) for (_, answer), way in zip(given, ways, strict=True)]
-    torch.testing.assert_close(found, wanted_of(sides), rtol=1e-4, atol=1e-6)
+    def of_window(window):
+        assert window[0] is window[2] is None and window[1].is_contiguous()
+        shapes.append(window[1].shape[1:])
+        return residual_of(window[1])
+
+    found = agreed_residual([None, picture, None], of_window, 16)
+    assert shapes == [size_of(picture, scale, 16) for _, scale in LOOKS]
+    assert len(set(shapes)) > 1
+    sides = list(looked_at(picture, 16, residual_of))
+    torch.testing.assert_close(found, wanted_of(sides), rtol=1e-4, atol=1e-5)
+
+
+def noted(given, seen):
+    """A picture for its own residual, once it is in a list."""
+    given.append(seen[0])
+    return seen[0]
+
+
+def test_large_pictures_are_not_enlarged(monkeypatch):
+    monkeypatch.setattr(looks, "MOST_PIXELS", 32 * 64)
+    for rows, is_enlarged in ((32, True), (33, False)):
+        given = []
+        agreed_residual([torch.rand(3, rows, 64)], partial(noted, given))
+        assert len({seen.shape for seen in given}) == (3 if is_enlarged else 1)
+        assert len(given) == (len(LOOKS) if is_enlarged else 4)
 
 
 def test_what_all_agree_on_is_taken_out_whole_and_nothing_is_nothing():
     answer = torch.full((3, 5, 40), -0.25)
-    found = agreed_residual([answer + 1], lambda _: answer)
+    found = agreed_residual([answer], lambda seen: seen[0].clone())
     torch.testing.assert_close(found, answer, rtol=1e-5, atol=0)
-    assert not agreed_residual([answer + 1], lambda _: torch.zeros_like(answer)).any()
+    assert not agreed_residual([answer], lambda seen: torch.zeros_like(seen[0])).any()
 
 
-def test_what_only_one_side_sees_hardly_counts():
-    """A streak in one of four answers: a quarter in the mean, and two fifths of that are left."""
+def test_what_only_one_look_sees_hardly_counts():
+    """With n looks an n-th of it in the mean; of that, by m = 1 / n^2, v = 1 / n - m, less."""
     streak = torch.zeros(3, 40, 40)
     streak[:, 10:30, 20] = -0.4
-    answers = iter([streak, *[torch.zeros_like(streak)] * 3])
-    found = agreed_residual([torch.rand(3, 40, 40)], lambda _: next(answers))
-    torch.testing.assert_close(found, streak / 10, rtol=1e-4, atol=1e-7)
+    seen = []
+
+    def residual_of(window):
+        seen.append(window)
+        return streak if len(seen) == 1 else torch.zeros_like(window[0])
+
+    found = agreed_residual([torch.rand(3, 40, 40)], residual_of)
+    count = len(LOOKS)
+    share = 1 / (1 + NOISE * (count - 1))
+    torch.testing.assert_close(found, streak / count * share, rtol=1e-4, atol=1e-7)
 
 
 def test_what_is_not_finite_stays_so():
     answer = torch.zeros(3, 8, 8)
     answer[0, 2, 2] = torch.inf
-    assert not agreed_residual([answer], lambda _: answer).isfinite().all()
+    assert not agreed_residual([answer], lambda seen: seen[0].clone()).isfinite().all()

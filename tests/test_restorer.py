@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from test_engine import make_network
-from test_looks import wanted_of
+from test_looks import looked_at, wanted_of
 
 from mhnet_video.align import align
 from mhnet_video.config import Box
 from mhnet_video.engines import Choice, TorchEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
+from mhnet_video.looks import LOOKS
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.restorer import Restorer
 from mhnet_video.weights import load_model
@@ -46,7 +47,7 @@ def gray_frame(level, index=0, size=(6, 8), **options):
 def levels(spy):
     """The gray level of each frame of each window; 0 where there is none.
 
-    A picture on its own is seen from four sides.
+    A picture on its own is looked at several times.
     """
     return [(window[0, ::3, 0, 0] * 255).round().int().tolist() for window in spy.windows]
 
@@ -54,11 +55,11 @@ def levels(spy):
 @pytest.mark.parametrize(
     ("count", "frames", "expected"),
     [
-        (1, 3, [[0, 10, 0]] * 4),
+        (1, 3, [[0, 10, 0]] * len(LOOKS)),
         (2, 3, [[10, 10, 20], [10, 20, 20]]),
         (4, 3, [[30, 10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 20]]),
         (3, 5, [[10, 10, 10, 20, 30], [10, 10, 20, 30, 30], [10, 20, 30, 30, 30]]),
-        (1, 5, [[0, 0, 10, 0, 0]] * 4),
+        (1, 5, [[0, 0, 10, 0, 0]] * len(LOOKS)),
         (3, 1, [[10], [20], [30]]),
         (0, 3, []),
     ],
@@ -74,22 +75,27 @@ def test_windows_at_the_ends_and_of_few_frames_and_of_one(count, frames, expecte
 
 @pytest.mark.parametrize("size", [(32, 64), (45, 37)])
 @pytest.mark.parametrize("frames", [1, 3])
-def test_a_picture_on_its_own_is_also_seen_on_its_head(frames, size):
-    """What is added is the mean of both; with neighbours, or where none are ever seen, once."""
+def test_a_picture_on_its_own_is_seen_from_several_sides_and_distances(frames, size):
+    """Where neighbours are never seen, once, as with neighbours."""
     blocks = {"encoder_blocks": (1,) * 4, "group_blocks": (1,) * 4}
     network = make_network(width=4, heads=4, frames=frames, patch=2, **blocks)
     restorer = Restorer(network, device="cpu")
     restorer.engine = Choice(TorchEngine(network), "torch", "a test")  # float32
     pictures = np.random.default_rng(3).integers(0, 256, (1, *size, 3), dtype=np.uint8)
-    x = torch.zeros(3 * frames, *size)
-    x[3 * (frames // 2) :][:3] = torch.from_numpy(pictures[0]).permute(2, 0, 1) / 255
+    picture = torch.from_numpy(pictures[0]).permute(2, 0, 1) / 255
     bottom, right = (-side % network.config.multiple for side in size)
-    x = torch.nn.functional.pad(x[None], (0, right, 0, bottom), mode="replicate")
+    picture = torch.nn.functional.pad(picture[None], (0, right, 0, bottom), mode="replicate")[0]
+
+    def residual_of(seen):
+        black = seen.new_zeros(1, 3 * (frames // 2), *seen.shape[1:])
+        return network.residual(torch.cat([black, seen[None], black], dim=1))[0]
+
     with torch.inference_mode():
-        sides = [network.residual(x.flip(way)).flip(way)[0] for way in ((), 2, 3, (2, 3))]
-    residual = (wanted_of(sides) if frames > 1 else sides[0])[None]
-    assert float((sides[0] - sides[3]).abs().max()) > 0.02
-    expected = (x[0, 3 * (frames // 2) :][:3] + residual[0])[:, : size[0], : size[1]] * 255
+        once = residual_of(picture)
+        sides = list(looked_at(picture, network.config.multiple, residual_of))
+    assert all(float((once - side).abs().max()) > 0.02 for side in sides[1:])
+    residual = wanted_of(sides) if frames > 1 else once
+    expected = (picture + residual)[:, : size[0], : size[1]] * 255
     (out,) = restorer.restore(pictures)
     assert np.abs(out - expected.clamp(0, 255).permute(1, 2, 0).numpy()).max() <= 0.51
 
@@ -197,7 +203,10 @@ def test_a_still_picture_does_not_wait_for_ever():
     begun = [next(stream) for _ in range(60)]
     assert [frame.pts for frame in begun] == list(range(60))
     assert [frame.pts for frame in stream] == list(range(60, 100))
-    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]] * 4, 99)  # a picture, no scene at rest
+    assert (levels(spy), restorer.repeated) == (
+        [[0, 10, 0]] * len(LOOKS),
+        99,
+    )  # a picture, no scene at rest
 
 
 @pytest.mark.parametrize(
@@ -447,7 +456,7 @@ def test_one_frame_of_several():
     copies = [frames[1], gray_frame(20, 9), gray_frame(20, 9)]
     restorer.restore_frame(copies, 1)
     restorer.restore_frame([*copies[1:], frames[0]], 1)
-    assert levels(spy) == [[0, 10, 0]] * 4 + [[0, 20, 0]] * 4 + [[20, 20, 10]]
+    assert levels(spy) == [[0, 10, 0]] * len(LOOKS) + [[0, 20, 0]] * len(LOOKS) + [[20, 20, 10]]
     restorer.strength = 0
     assert restorer.restore_frame(frames, 2) is frames[2]
 
