@@ -41,18 +41,17 @@ than in others: a network trained on pictures that are rainy all over takes a fr
 for dry, and leaves the rain in the other."""
 TURNED_SHARE = 0.2
 """Windows turned by a quarter."""
-TEXT_SHARE, LATE_TEXT_ALONE_SHARE = 0.08, 0.16
-"""Windows with letters that a recorder burnt in, and such of the pictures without neighbours late
-in a run: they stand still before a scene that moves, are as thin and as bright as streaks, and are
-to stay."""
+TEXT_SHARE = 0.08
+"""Windows with letters that a recorder burnt in: they stand still before a scene that moves, are as
+thin and as bright as streaks, and are to stay."""
 DRY_SHARE, DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.2, 0.24, 0.37
 """Windows without rain, of those with several frames and of the others, early and late in a run: a
 road's markings must not pass for streaks of a picture. What is learned of that is soon forgotten,
 so there is more of it at the end."""
-MOST_TRIES, LATE_MOST_TRIES = 6, 12
-"""A dry picture is the most rain-like of so many at most, early and late in a run. A twentieth of
-the places in photographs accounts for nine tenths of what a trained network does to dry ones:
-grates, lit windows, white paint. They are found by what is bright, upright and narrow in them."""
+MOST_TRIES = 6
+"""A dry picture is the most rain-like of so many at most. A twentieth of the places in photographs
+accounts for nine tenths of what a trained network does to dry ones: grates, lit windows, white
+paint. They are found by what is bright, upright and narrow in them."""
 
 Picture = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
@@ -179,8 +178,6 @@ class _Windows:
         self._scenes, self._pictures = (_Scenes(footage, count, crop) for count in (frames, 1))
         self._alone_share = LATE_ALONE_SHARE if is_late else ALONE_SHARE
         self._dry_alone_share = LATE_DRY_ALONE_SHARE if is_late else DRY_ALONE_SHARE
-        self._text_alone_share = LATE_TEXT_ALONE_SHARE if is_late else TEXT_SHARE
-        self._most_tries = LATE_MOST_TRIES if is_late else MOST_TRIES
 
     def draw(self, random: np.random.Generator) -> Window:
         """A window."""
@@ -190,7 +187,7 @@ class _Windows:
         ends = np.cumsum(kinds)
         is_alone = kind < ends[0] or self.frames == 1
         is_dry = random.random() < (self._dry_alone_share if is_alone else DRY_SHARE)
-        tries = 1 + int(random.integers(self._most_tries)) if is_alone and is_dry else 1
+        tries = 1 + int(random.integers(MOST_TRIES)) if is_alone and is_dry else 1
         scenes = self._pictures if is_alone else self._scenes
         clean = max((scenes.draw(random) for _ in range(tries)), key=rain_likeness)
         if is_alone:
@@ -215,8 +212,7 @@ class _Windows:
             clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
         seed = int(random.integers(1 << 62))
         is_recoded = random.random() < RECODED_SHARE
-        has_text = random.random() < (self._text_alone_share if is_alone else TEXT_SHARE)
-        text = self._text(random) if has_text else None
+        text = self._text(random) if random.random() < TEXT_SHARE else None
         return Window(clean.contiguous(), middle, seed, is_dry, copies, is_recoded, text)
 
     def _text(self, random: np.random.Generator) -> Tensor:
