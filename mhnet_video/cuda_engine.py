@@ -24,7 +24,7 @@ MAX_ELEMENTS = 2**31 - 1
 """Most elements of one picture's map: kernels count them in 32 bits."""
 
 _PLANS = 3
-"""Sizes of pictures for which buffers are kept."""
+"""Sizes of pictures for which buffers are kept: as many as a picture on its own is looked at in."""
 
 
 class Plan:

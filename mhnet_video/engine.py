@@ -56,8 +56,8 @@ _MAX_PAIR_PIXELS, _MAX_LANES_PIXELS = 1280 * 736, 2 * 1920 * 1088
 """Largest picture of which two are worked on at the same time however few the threads are, and
 pixels of all of which maps are kept: some 200 bytes each."""
 
-_PLANS = 3
-"""Sizes of pictures for which maps are kept: as many as a picture on its own is looked at in."""
+_PLANS = 2
+"""Sizes of pictures for which maps are kept."""
 
 
 class _Plan:

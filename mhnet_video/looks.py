@@ -43,7 +43,7 @@ def agreed_residual(
     """The residual that several looks agree on.
 
     Args:
-        window: `[3, H, W]` each, as for an engine.
+        window: `[3, H, W]` each, as for an engine; H and W multiples of `multiple`.
         residual_of: Gives a window's residual, `[3, H, W]`.
         multiple: What the sides of an enlarged picture are multiples of.
 
@@ -53,13 +53,11 @@ def agreed_residual(
     """
     size = tuple(middle_of(window).shape[1:])
     total, squares = torch.zeros(()), torch.zeros(())
-    looks = LOOKS
-    if math.prod(size) > MOST_PIXELS:
-        looks = tuple((flips, 1.0) for flips in dict.fromkeys(flips for flips, _ in LOOKS))
+    enlarges = math.prod(size) <= MOST_PIXELS
+    # no look twice where none is enlarged
+    looks = dict.fromkeys((flips, scale if enlarges else 1.0) for flips, scale in LOOKS)
     for flips, scale in looks:
-        larger = size
-        if scale > 1:
-            larger = tuple(round(side * scale / multiple) * multiple for side in size)
+        larger = tuple(round(side * scale / multiple) * multiple for side in size)
         seen = [
             None if frame is None else _resized(frame.flip(flips), larger).contiguous()
             for frame in window

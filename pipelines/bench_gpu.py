@@ -281,6 +281,7 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
     names = list(networks())
     kernels = [(PICTURE, 6, 10), (16, 4, 6)] if dry else KERNEL_SIZES
     if dry:
+        # no smaller film: such frames are aligned by the interpreter, which takes a minute
         cases, files = [(names[0], 5, 33)], [(names[0], 64, 64)]
     else:
         cases = [(name, 1080, 1920) for name in reversed(names)]

@@ -207,9 +207,8 @@ def test_evaluation_sees_frames_as_restoration_does(frames: Path, tmp_path: Path
         *["7.png", "8.png", "9.png", "10.png", "11.png"],
         *["x.png", "y.jpg"],
     ]
-    assert all(0 not in window for window in levels(spy)[:5]) and len(spy.windows) == 5 + 2 * len(
-        LOOKS
-    )
+    assert all(0 not in window for window in levels(spy)[:5])
+    assert len(spy.windows) == 5 + 2 * len(LOOKS)
     restore_video(frames, tmp_path / "dry", restorer=restorer)
     again = evaluate(tmp_path / "dry", clean)
     for row, other in list(zip(result.rows, again.rows, strict=True))[:6]:

@@ -76,7 +76,7 @@ def test_windows_at_the_ends_and_of_few_frames_and_of_one(count, frames, expecte
 @pytest.mark.parametrize("size", [(32, 64), (45, 37)])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_a_picture_on_its_own_is_seen_from_several_sides_and_distances(frames, size):
-    """Where neighbours are never seen, once, as with neighbours."""
+    """What is added is what they agree on; where no neighbours are ever seen, it is seen once."""
     blocks = {"encoder_blocks": (1,) * 4, "group_blocks": (1,) * 4}
     network = make_network(width=4, heads=4, frames=frames, patch=2, **blocks)
     restorer = Restorer(network, device="cpu")
@@ -203,10 +203,8 @@ def test_a_still_picture_does_not_wait_for_ever():
     begun = [next(stream) for _ in range(60)]
     assert [frame.pts for frame in begun] == list(range(60))
     assert [frame.pts for frame in stream] == list(range(60, 100))
-    assert (levels(spy), restorer.repeated) == (
-        [[0, 10, 0]] * len(LOOKS),
-        99,
-    )  # a picture, no scene at rest
+    # a picture, no scene at rest
+    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]] * len(LOOKS), 99)
 
 
 @pytest.mark.parametrize(
