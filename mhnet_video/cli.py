@@ -94,6 +94,7 @@ def _restore(words: list[str]) -> int:
         device=options.device,
         engine=options.engine,
         strength=options.strength,
+        scale=options.scale,
         start=options.start,
         duration=options.duration,
         keep=tuple(options.keep),
@@ -136,9 +137,10 @@ def _summary(report: "Report") -> list[str]:
 
     name = "standard output" if report.destination == "-" else report.destination
     speed = f", {report.frames / report.seconds:.1f} a second" if report.seconds > 0 else ""
+    scale = f" at {report.scale:.0%} scale" if report.scale < 1 else ""
     lines = [
         f"{name}: {counted(report.frames, 'frame')} in {report.seconds:.1f} s{speed}",
-        f"  model {report.model} on {report.device}, {report.encoder} {report.pixel_format}",
+        f"  model {report.model} on {report.device}{scale}, {report.encoder} {report.pixel_format}",
     ]
     if report.kept:
         lines.append("  kept: " + ", ".join(report.kept))
@@ -266,6 +268,7 @@ def _evaluate(words: list[str]) -> int:
             weights=options.weights,
             device=options.device,
             engine=options.engine,
+            scale=options.scale,
             on_progress=on_progress,
             sheet=options.sheet,
             overwrite=options.overwrite,
@@ -286,6 +289,7 @@ def _steadiness(options: "Namespace") -> int:
             weights=options.weights,
             device=options.device,
             engine=options.engine,
+            scale=options.scale,
         )
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
         clips = steadiness(options.rainy, restorer=restorer, on_progress=on_progress)

@@ -70,6 +70,8 @@ class RestoreConfig:
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     strength: float = 1.0
     """Share of the restoration that is applied, 0 (none) to 1 (all)."""
+    scale: float | None = None
+    """Working scale of the network, above 0 to 1; None for what suits the picture's size."""
     start: float | None = None
     """Where to begin, in seconds from the first frame of the clip; None for its beginning."""
     duration: float | None = None
@@ -92,6 +94,8 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
         check_strength(self.strength)
+        if self.scale is not None:
+            check_scale(self.scale)
         if self.start is not None and not 0 <= self.start < math.inf:
             raise ConfigError(f"start must not be negative, and finite, got {self.start}")
         if self.duration is not None and not 0 < self.duration < math.inf:

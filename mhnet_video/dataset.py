@@ -48,6 +48,9 @@ DRY_SHARE, DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.2, 0.24, 0.37
 """Windows without rain, of those with several frames and of the others, early and late in a run: a
 road's markings must not pass for streaks of a picture. What is learned of that is soon forgotten,
 so there is more of it at the end."""
+LARGE_SHARE, LARGEST, SOFT_SHARE = 0.3, 3.0, 0.6
+"""Windows of pictures with more than 720 rows, up to so many times as large, in which streaks are
+longer and wider; three in five of them are as soft as lenses and encoders leave such pictures."""
 MOST_TRIES = 6
 """A dry picture is the most rain-like of so many at most. A twentieth of the places in photographs
 accounts for nine tenths of what a trained network does to dry ones: grates, lit windows, white
@@ -122,6 +125,10 @@ class Window(NamedTuple):
     """Indices of the frames that are to be copies of the middle one, its rain too."""
     is_recoded: bool = False
     """Whether the copies were taken before the camera's noise and compression."""
+    scale: float = 1
+    """How many times as long and as wide streaks are as in a picture of 360 to 720 rows."""
+    is_soft: bool = False
+    """Whether the scene is enlarged with its streaks."""
     text: Tensor | None = None
     """What is burnt into every frame, rainy and clean: `[4, crop, crop]`, RGB and opacity in
     [0, 1]; None for nothing."""
@@ -213,7 +220,13 @@ class _Windows:
         seed = int(random.integers(1 << 62))
         is_recoded = random.random() < RECODED_SHARE
         text = self._text(random) if random.random() < TEXT_SHARE else None
-        return Window(clean.contiguous(), middle, seed, is_dry, copies, is_recoded, text)
+        scale = 1.0
+        if random.random() < LARGE_SHARE:
+            scale = math.exp(random.uniform(math.log(1.2), math.log(LARGEST)))
+        is_soft = random.random() < SOFT_SHARE
+        return Window(
+            clean.contiguous(), middle, seed, is_dry, copies, is_recoded, scale, is_soft, text
+        )
 
     def _text(self, random: np.random.Generator) -> Tensor:
         """One to three lines of letters and digits, as of clocks and names of cameras."""
@@ -422,7 +435,10 @@ def _rainy_window(
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
-    rainy = clean if window.is_dry else rain_on(clean, generator)
+    scale = 1 if window.is_soft else window.scale
+    rainy = clean if window.is_dry else rain_on(clean, generator, scale=scale)
+    if window.is_soft and window.scale > 1:
+        clean, rainy = _enlarged([clean, rainy], window.scale, generator)
     if window.text is not None:
         text = window.text.to(device)
         clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))
@@ -440,6 +456,24 @@ def _rainy_window(
         if aligns:
             rainy = align(rainy[None])[0]
     return rainy.flatten(0, 1), clean[window.middle]
+
+
+def _enlarged(clips: list[Tensor], scale: float, generator: torch.Generator) -> list[Tensor]:
+    """The same part of each clip, as large as the whole was."""
+    size = clips[0].shape[-2:]
+    inner = [round(side / scale) for side in size]
+    top, left = (
+        int(torch.randint(whole - part + 1, (1,), generator=generator))
+        for whole, part in zip(size, inner, strict=True)
+    )
+    return [
+        F.interpolate(
+            clip[..., top : top + inner[0], left : left + inner[1]],
+            size=size,
+            mode="bicubic",
+        ).clamp(0, 1)
+        for clip in clips
+    ]
 
 
 def rainy_batch(

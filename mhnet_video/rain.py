@@ -319,7 +319,7 @@ def fall(clean: Tensor, cover: Tensor, storm: Storm, light: Tensor | None = None
     return (clean + change).clamp(0, 1)
 
 
-def rain_on(clean: Tensor, generator: torch.Generator) -> Tensor:
+def rain_on(clean: Tensor, generator: torch.Generator, *, scale: float = 1.0) -> Tensor:
     """Frames of a clip in a storm drawn at random.
 
     The light follows the scene's, at night streaks may shine near lamps only, and the amount is
@@ -328,12 +328,13 @@ def rain_on(clean: Tensor, generator: torch.Generator) -> Tensor:
     Args:
         clean: `[T, 3, H, W]`, RGB in [0, 1], on any device.
         generator: Where the randomness comes from, on the CPU.
+        scale: Size of the picture against one of 360 to 720 rows, see `draw_storm`.
 
     Returns:
         `[T, 3, H, W]` in [0, 1], on the device of `clean`.
     """
     frames, _, height, width = clean.shape
-    scale = (0.7, 1.0, 1.0, 1.4)[int(_uniform(generator, 0, 4))]
+    scale *= (0.7, 1.0, 1.0, 1.4)[int(_uniform(generator, 0, 4))]
     storm = draw_storm(generator, scale=scale)
     cover = render_streaks(
         storm, generator, frames=frames, height=height, width=width, device=clean.device

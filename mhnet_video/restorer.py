@@ -39,6 +39,10 @@ TILE_MARGIN = 64
 """Pixels around a tile that the network sees as well, so that seams do not show."""
 MIN_TILE_PIXELS = 256 * 256
 """Smaller tiles would be margin, for the most part."""
+MOST_ROWS = 1088
+"""On a CPU larger pictures are looked at as if they had so many rows, or columns where these are
+fewer: at 3840x2160 a quarter of the time and of the memory. Streaks are as large there as the
+network knows them from training, so that it finds them better, too."""
 MAX_PIXELS = 80_000_000
 """Largest picture, in pixels; a window of three would not fit a small machine's memory."""
 
@@ -189,7 +193,8 @@ class Restorer:
         keep: Boxes left as they are.
         scale: Share of the width and height at which the network works, above 0 to 1. Below 1 it
             sees the picture shrunk, and what it answers is enlarged before it is added: the time
-            falls with the square, and the picture stays as sharp as it is.
+            falls with the square, and the picture stays as sharp as it is. None for 1, and on a
+            CPU for what makes `MOST_ROWS` rows of more.
 
     Raises:
         ConfigError: There is no such device or engine, or the strength or scale is out of range.
@@ -219,7 +224,7 @@ class Restorer:
         engine: str = "auto",
         strength: float = 1.0,
         keep: Sequence[Sequence[int]] = (),
-        scale: float = 1.0,
+        scale: float | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.strength = strength
@@ -253,14 +258,25 @@ class Restorer:
         self._strength = value
 
     @property
-    def scale(self) -> float:
-        """Working scale, above 0 to 1; from where it changes, another clip begins."""
+    def scale(self) -> float | None:
+        """Working scale, above 0 to 1; from where it changes, another clip begins.
+
+        None for what suits each picture's size.
+        """
         return self._scale
 
     @scale.setter
-    def scale(self, value: float) -> None:
-        check_scale(value)
+    def scale(self, value: float | None) -> None:
+        if value is not None:
+            check_scale(value)
         self._scale = value
+
+    def scale_at(self, height: int, width: int) -> float:
+        """Working scale for pictures of a size, above 0 to 1."""
+        if self.scale is not None:
+            return self.scale
+        rows = min(height, width)
+        return MOST_ROWS / rows if self.device.type == "cpu" and rows > MOST_ROWS else 1.0
 
     @property
     def keep(self) -> tuple[Box, ...]:
@@ -309,7 +325,8 @@ class Restorer:
     @property
     def gpu(self) -> int | None:
         """The number of the GPU whose kernels restore streams; None where others do."""
-        if self.engine.name != "triton" or self.scale < 1 or self.strength == 0:
+        is_whole = self.scale is None or self.scale == 1
+        if self.engine.name != "triton" or not is_whole or self.strength == 0:
             return None
         return self.device.index or 0
 
@@ -344,7 +361,7 @@ class Restorer:
         frames = [None if frame is None else on_host(frame) for frame in window]
         seen = [None if frame is None else self._upright(frame) for frame in frames]
         middle = cast(Frame, frames[len(frames) // 2])
-        return self._restored(middle, seen, self.scale, is_exact=True)
+        return self._restored(middle, seen, 1.0, is_exact=True)
 
     def _plain(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Restore a stream by the engine's lanes."""
@@ -376,7 +393,7 @@ class Restorer:
                 yield item
                 continue
             item = on_host(item)
-            scale = self.scale
+            scale = self.scale_at(item.height, item.width)
             if last is not None and last[1] == scale and _looks_equal(last[0], item):
                 rgb = last[2]
             else:
@@ -412,14 +429,15 @@ class Restorer:
         seen: list[tuple[Frame, float, Tensor]] = []
         for frame in frames[first : max(places) + 1]:
             self._check_size(frame.height, frame.width)
-            known = (rgb for old, scale, rgb in self._seen if old is frame and scale == self.scale)
+            scale = self.scale_at(frame.height, frame.width)
+            known = (rgb for old, then, rgb in self._seen if old is frame and then == scale)
             rgb = next(known, None)
             if rgb is None and seen and _looks_equal(seen[-1][0], frame):
                 rgb = seen[-1][2]
-            seen.append((frame, self.scale, self._upright(frame) if rgb is None else rgb))
+            seen.append((frame, scale, self._upright(frame) if rgb is None else rgb))
         self._seen = seen
         window = window_of([seen[place - first][2] for place in places])
-        return self._restored(frames[index], window, self.scale)
+        return self._restored(frames[index], window, seen[index - first][1])
 
     def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Restore RGB pictures in order, one out for each one in.
@@ -469,7 +487,8 @@ class Restorer:
             raise ValueError(f"expected [H, W, 3] uint8, got {list(picture.shape)} {picture.dtype}")
         height, width = picture.shape[:2]
         self._check_size(height, width)
-        given = _Given(_own(picture), isinstance(picture, Tensor), self.scale)
+        scale = self.scale_at(height, width)
+        given = _Given(_own(picture), isinstance(picture, Tensor), scale)
         last = windows.last
         if last is not None and last.item.scale == given.scale and _are_equal(last.item, given):
             rgb = last.rgb
@@ -488,7 +507,8 @@ class Restorer:
 
     def _prepared(self, rgb: Tensor) -> Tensor:
         """The picture at the working scale, and as large as the network needs it."""
-        height, width = _working_size(rgb.shape[1], rgb.shape[2], self.scale)
+        height, width = rgb.shape[1:]
+        height, width = _working_size(height, width, self.scale_at(height, width))
         if (height, width) != rgb.shape[1:]:
             rgb = F.interpolate(rgb[None], (height, width), mode="area")[0]
         return self._padded(rgb).contiguous()

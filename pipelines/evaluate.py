@@ -81,6 +81,7 @@ def evaluate(
     weights: str | PathLike[str] | None = None,
     device: str = "auto",
     engine: str = "auto",
+    scale: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     sheet: str | PathLike[str] | None = None,
     overwrite: bool = False,
@@ -98,6 +99,7 @@ def evaluate(
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         engine: What runs the network: `auto`, `torch` or `llvm`.
+        scale: Working scale of the network, above 0 to 1; None for what suits the picture's size.
         on_progress: Called after each row.
         sheet: PNG to save a contact sheet to: rainy, restored and clean, some of all pictures.
         overwrite: Whether an existing sheet may be replaced.
@@ -117,7 +119,9 @@ def evaluate(
     if restorer is None and (model or weights):
         from mhnet_video.restorer import Restorer
 
-        restorer = Restorer(model or "auto", weights=weights, device=device, engine=engine)
+        restorer = Restorer(
+            model or "auto", weights=weights, device=device, engine=engine, scale=scale
+        )
     begin = time.monotonic()
     rows: list[Row] = []
     shown = _Sheet()

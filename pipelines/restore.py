@@ -72,6 +72,8 @@ class Report:
     """Duration of the run, in seconds."""
     model: str
     device: str
+    scale: float
+    """Working scale of the network, above 0 to 1."""
     encoder: str
     pixel_format: str
     """Of the output, as FFmpeg names it."""
@@ -183,6 +185,7 @@ def _restorer_of(config: RestoreConfig) -> "Restorer":
         engine=config.engine,
         strength=config.strength,
         keep=config.keep,
+        scale=config.scale,
     )
 
 
@@ -326,6 +329,7 @@ class _Run:
             seconds=time.monotonic() - self._begin,
             model=restorer.name,
             device=str(restorer.device),
+            scale=restorer.scale_at(size[1], size[0]),
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,
             kept=tuple(writer.notes.kept),

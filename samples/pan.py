@@ -7,7 +7,8 @@ Writes `OUT/rainy/NAME.mkv` and `OUT/clean/NAME.mkv` for every picture, 352x256 
 it, without loss, or both coded by x264. The rain is that of `mhnet_video/rain.py`, or that of
 pairs of pictures: what is brighter in the rainy one, laid anew over every frame. With `--dry` there
 is none, and the figures tell what a model does to a clip in which there is nothing to do.
-Clips of one frame (`--frames 1`) are pictures on their own.
+Clips of one frame (`--frames 1`) are pictures on their own. With `--enlarge 3` all is three times
+as large, and as soft, as most footage of 1080 rows and more is, with wide and long streaks.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import av
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,6 +52,7 @@ def main() -> None:
     )
     rain.add_argument("--dry", action="store_true", help="no rain")
     add("--psnr", type=float, metavar="DB", help="make the rain so strong, on Y, in each clip")
+    add("--enlarge", type=float, default=1, help="so many times, rain and all (default: 1)")
     add("--letters", action="store_true", help="burn a clock into both, as recorders do")
     add("--noise", type=float, default=0, help="of the camera, in levels of 8 bits (default: 0)")
     add("--crf", type=int, help="code both by x264 at this quality")
@@ -77,6 +80,8 @@ def main() -> None:
             rainy = rain_on(clean, generator)
         if options.psnr and not options.dry:
             rainy = scaled(rainy, clean, options.psnr)
+        if options.enlarge != 1:
+            rainy, clean = (enlarged(frames, options.enlarge) for frames in (rainy, clean))
         if not options.dry and not layers:
             rainy, clean = camera([rainy, clean], generator)
         if options.letters:
@@ -135,6 +140,12 @@ def scaled(rainy: Tensor, clean: Tensor, decibels: float) -> Tensor:
         gain *= 10 ** (-decibels / 20) / max(error, 1e-12) ** 0.5
         strong = (clean + gain * (rainy - clean)).clamp(0, 1)
     return strong
+
+
+def enlarged(frames: Tensor, factor: float) -> Tensor:
+    """Frames of so many times the sides, of even numbers of pixels, as encoders ask."""
+    height, width = (2 * round(side * factor / 2) for side in frames.shape[2:])
+    return F.interpolate(frames, (height, width), mode="bicubic").clamp(0, 1)
 
 
 def burnt_in(frames: Tensor, name: str) -> Tensor:

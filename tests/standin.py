@@ -30,6 +30,10 @@ class StandIn:
         self._fail_at = fail_at
         self.seen = 0
 
+    def scale_at(self, height: int, width: int) -> float:
+        """It works on whole pictures."""
+        return 1.0
+
     def stream(self, items: Iterable[Any]) -> Iterator[Any]:
         """One frame out for each in; other items pass through at once."""
         held = None

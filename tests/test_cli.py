@@ -29,6 +29,7 @@ REPORT = Report(
     seconds=4.0,
     model="realtime",
     device="cpu",
+    scale=1.0,
     encoder="libx264",
     pixel_format="yuv420p",
     kept=("audio 1 (aac)", "3 chapters"),
@@ -94,17 +95,28 @@ def test_help_answers_at_once():
     assert min(seconds() for _ in range(7)) < 0.3
 
 
+def test_a_working_scale_is_told(calls, monkeypatch, capsys):
+    monkeypatch.setattr(
+        mhnet_video.pipelines.restore,
+        "restore_video",
+        lambda *_, **__: Report(**{**REPORT.to_dict(), "scale": 0.503}),
+    )
+    assert main(["in.mp4", "out.mp4"]) == 0
+    assert "model realtime on cpu at 50% scale, libx264" in capsys.readouterr().out
+
+
 def test_every_option_reaches_the_pipeline(calls, tmp_path):
     words = """in.mkv out.mkv --model large --weights w.safetensors --device cuda:1 --strength 0.5
-        --start 0:01:30.5 --duration 10 --keep 1,2,3,4 --keep 5,6,7,8 --encoder libx265 --crf 20
-        --preset slow --encoder-option tune=grain --encoder-option x265-params=a=b --compare
-        --overwrite --quiet"""
+        --scale 0.25 --start 0:01:30.5 --duration 10 --keep 1,2,3,4 --keep 5,6,7,8
+        --encoder libx265 --crf 20 --preset slow --encoder-option tune=grain
+        --encoder-option x265-params=a=b --compare --overwrite --quiet"""
     assert main(words.split()) == 0
     config = RestoreConfig(
         model="large",
         weights="w.safetensors",
         device="cuda:1",
         strength=0.5,
+        scale=0.25,
         start=90.5,
         duration=10,
         keep=(Box(1, 2, 3, 4), Box(5, 6, 7, 8)),

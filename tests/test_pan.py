@@ -70,6 +70,24 @@ def test_streaks_of_other_origin_are_laid_anew_over_every_frame(pictures):
     assert 0.003 < (strokes > 0).mean() < 0.006  # ten of 40x60 pixels, over and over
 
 
+def test_large_clips_are_the_small_ones_enlarged(pictures):
+    pair = [str(pictures.parent / side) for side in ("wet", "dry")]
+    words = ["--frames", "3", "--every", "2", "--streaks", *pair]
+    _, small = make(pictures, *words)
+    shutil.rmtree(pictures.parent / "out")
+    _, large = make(pictures, *words, "--enlarge", "2.5")
+    for side in ("rainy", "clean"):
+        assert large[side, "tall"].shape == (3, 880, 640, 3)
+        shrunk = [
+            cv2.resize(frame.astype(np.uint8), (256, 352), interpolation=cv2.INTER_AREA)
+            for frame in large[side, "tall"]
+        ]
+        assert np.abs(np.stack(shrunk) - small[side, "tall"]).mean() < 1
+    # strokes of one pixel are two and a half wide, and as soft as that
+    strokes = large["rainy", "tall"] - large["clean", "tall"]
+    assert 0 < strokes.max() < 60 and len(np.unique(strokes)) > 10
+
+
 def test_nothing_is_overwritten(pictures):
     command = [sys.executable, str(SCRIPT), str(pictures), str(pictures.parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -9,6 +9,7 @@ import torch
 from test_engine import make_network
 from test_looks import looked_at, wanted_of
 
+import mhnet_video.restorer
 from mhnet_video.align import align
 from mhnet_video.config import Box
 from mhnet_video.engines import Choice, TorchEngine
@@ -437,6 +438,31 @@ def test_the_working_scale_may_change_between_frames():
     assert [window.shape[-1] for window in spy.windows] == [64, 64, 32, 32, 64]
     with pytest.raises(ConfigError, match="scale must be above 0"):
         Restorer(Spy(), scale=0)
+
+
+def test_large_pictures_are_looked_at_as_smaller_ones(monkeypatch):
+    """Those whose short side is longer than that of 1080p; each way in, and upright or turned."""
+    restorer = Restorer(Spy(), device="cpu")
+    sizes = {(1080, 1920): 1, (1088, 4000): 1, (1440, 2560): 1088 / 1440, (3840, 2160): 1088 / 2160}
+    assert {size: restorer.scale_at(*size) for size in sizes} == sizes
+    assert Restorer(Spy(), device="cpu", scale=1.0).scale_at(2160, 3840) == 1
+    monkeypatch.setattr(mhnet_video.restorer, "MOST_ROWS", 32)
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (64, 96, 3)).astype(np.uint8) for _ in range(3)]
+    spy = Spy()
+    restorer = Restorer(spy, device="cpu")
+    got = list(restorer.restore(pictures))
+    half = list(Restorer(Spy(), device="cpu", scale=0.5).restore(pictures))
+    assert all(map(np.array_equal, got, half))
+    frames = [gray_frame(40 * i, i, size=(64, 96), rotation=90 * (i == 2)) for i in range(3)]
+    out = list(restorer.stream(frames))
+    assert [int(frame.planes[0][0, 0]) for frame in out] == [0, 30, 60]
+    assert all(max(window.shape[2:]) <= 1.5 * 48 for window in spy.windows)  # by the looks' most
+    restorer.restore_frame(frames[:2], 1)
+    assert spy.windows[-1].shape[2:] == (32, 48)
+    restorer.scale = 1.0
+    restorer.restore_frame(frames[:2], 1)
+    assert spy.windows[-1].shape[2:] == (64, 96)
 
 
 def test_one_frame_of_several():

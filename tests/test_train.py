@@ -96,15 +96,15 @@ def test_pairs(footage_dir):
 def test_most_windows_are_rainy_some_dry_and_many_alone(footage_dir):
     samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=1)
     dry, rainy_count, alone = 0, 0, 0
-    windows = windows_of(samples, 25)[:60]
+    windows = windows_of(samples, 50)[:120]
     for window in windows:
         rainy, clean = rainy_pair((window,), frames=3, device="cpu")
         error = (rainy[3:6] - clean).square().mean()
         dry += bool(error == 0)
         rainy_count += bool(10**-4.2 < error < 10**-1.2)
         alone += not rainy[:3].any() and not rainy[6:].any()
-    assert len(windows) == 60
-    assert 12 <= dry <= 36 and rainy_count >= 22 and 18 <= alone <= 45
+    assert len(windows) == 120
+    assert 24 <= dry <= 60 and rainy_count >= 50 and 36 <= alone <= 70
 
 
 def test_the_end_of_a_run_sees_more_dry_pictures(footage_dir):
@@ -156,6 +156,38 @@ def test_quilts_are_sewn_of_windows_with_rain_of_their_own(footage_dir):
         assert torch.equal(rainy[:, y : y + 32, x : x + 32], alone[0])
         assert torch.equal(clean[:, y : y + 32, x : x + 32], alone[1])
     assert len({window.seed for window in quilt}) == 4
+
+
+def test_some_windows_are_of_large_pictures(footage_dir, monkeypatch):
+    """Either with larger streaks before what is sharp, or enlarged with their rain."""
+    monkeypatch.setattr(mhnet_video.dataset, "camera", lambda clips, _: clips)
+    samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=5)
+    windows = windows_of(samples, 150)[:400]
+    large = [window for window in windows if window.scale > 1]
+    assert 0.2 < len(large) / 400 < 0.4 and 2.5 < max(window.scale for window in large) <= 3
+    assert 0.4 < np.mean([window.is_soft for window in large]) < 0.8
+    steps, wet = [], 0
+    soft = [w for w in large if w.is_soft and not w.is_dry and w.text is None]
+    for window in soft:
+        plain, enlarged = (
+            rainy_pair((w,), frames=3, device="cpu") for w in (window._replace(scale=1.0), window)
+        )
+        for before, after in zip(plain, enlarged, strict=True):
+            assert after.shape == before.shape
+            change = [float(x.diff(dim=-1).abs().mean()) for x in (before, after)]
+            steps.append(window.scale * change[1] / change[0])
+        wet += not torch.equal(enlarged[0][3:6], enlarged[1])
+    assert wet >= 0.6 * len(soft)  # a part of the picture may be where it does not rain
+    # what is enlarged changes less from pixel to pixel
+    assert np.median(steps) == pytest.approx(1, abs=0.3)
+    seen = []
+    monkeypatch.setattr(
+        mhnet_video.dataset, "rain_on", lambda clean, _, *, scale: seen.append(scale) or clean
+    )
+    for window in large:
+        rainy_pair((window,), frames=3, device="cpu")
+    wanted = [1 if w.is_soft else w.scale for w in large if not w.is_dry]
+    assert seen == wanted and max(seen) > 2
 
 
 def test_a_clip_smaller_than_the_crop_is_mirrored(footage_dir):
