@@ -427,6 +427,23 @@ def test_a_working_scale_keeps_the_picture_sharp(rotation):
     assert np.array_equal(restored, picture - 20)
 
 
+def test_what_is_added_to_a_large_picture_is_enlarged_in_place():
+    """A ramp comes out as a ramp, and nothing as nothing, whatever the sides are."""
+    for size in ((36, 60), (37, 61)):
+
+        class Ramp(Spy):
+            def residual(self, x):
+                ramp = torch.arange(x.shape[3]) / 255 * 4
+                return torch.where(ramp < 10 * 4 / 255, 0, ramp).expand_as(x[:, :3]).clone()
+
+        picture = np.random.default_rng(0).integers(10, 60, (*size, 3)).astype(np.uint8)
+        pictures = [picture, picture + 1, picture + 2]
+        added = list(Restorer(Ramp(), device="cpu", scale=0.5).restore(pictures))[1] - pictures[1]
+        assert added.shape == picture.shape and not added[:, :16].any()
+        columns = (np.arange(28, size[1] - 4) + 0.5) * round(size[1] / 2) / size[1] - 0.5
+        assert np.abs(added[:, 28:-4] - 4 * columns[:, None]).max() <= 1
+
+
 def test_the_working_scale_may_change_between_frames():
     spy = Spy()
     restorer = Restorer(spy, device="cpu")
