@@ -291,7 +291,7 @@ def _add_network_arguments(parser: argparse.ArgumentParser, default: str | None,
 def _add_model_arguments(
     parser: argparse.ArgumentParser,
     default: str | None,
-    scale: str = "1; on a CPU that of 1088 rows for pictures with more",
+    scale: str = "1; on a CPU what makes 1080 rows of more than 1200",
 ) -> None:
     said = "default: the one for the device" if default else "default: the pictures as they are"
     _add_network_arguments(parser, default, said)

@@ -1,14 +1,16 @@
 """Run a network over frames: windows of neighbours in, restored planes out."""
 
+import importlib
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from operator import is_
 from os import PathLike
 from queue import SimpleQueue
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -39,10 +41,10 @@ TILE_MARGIN = 64
 """Pixels around a tile that the network sees as well, so that seams do not show."""
 MIN_TILE_PIXELS = 256 * 256
 """Smaller tiles would be margin, for the most part."""
-MOST_ROWS = 1088
-"""On a CPU larger pictures are looked at as if they had so many rows, or columns where these are
-fewer: at 3840x2160 a quarter of the time and of the memory. Streaks are as large there as the
-network knows them from training, so that it finds them better, too."""
+MOST_ROWS, WORKING_ROWS = 1200, 1080
+"""On a CPU, pictures with more rows than the former, or columns where these are fewer, are looked
+at as if they had the latter: at 3840x2160 in a quarter of the time. Streaks are as large there as
+the network knows them from training."""
 MAX_PIXELS = 80_000_000
 """Largest picture, in pixels; a window of three would not fit a small machine's memory."""
 
@@ -194,7 +196,7 @@ class Restorer:
         scale: Share of the width and height at which the network works, above 0 to 1. Below 1 it
             sees the picture shrunk, and what it answers is enlarged before it is added: the time
             falls with the square, and the picture stays as sharp as it is. None for 1, and on a
-            CPU for what makes `MOST_ROWS` rows of more.
+            CPU for what makes 1080 rows of more than 1200.
 
     Raises:
         ConfigError: There is no such device or engine, or the strength or scale is out of range.
@@ -276,7 +278,8 @@ class Restorer:
         if self.scale is not None:
             return self.scale
         rows = min(height, width)
-        return MOST_ROWS / rows if self.device.type == "cpu" and rows > MOST_ROWS else 1.0
+        is_large = self.device.type == "cpu" and rows > MOST_ROWS
+        return WORKING_ROWS / rows if is_large else 1.0
 
     @property
     def keep(self) -> tuple[Box, ...]:
@@ -735,28 +738,32 @@ def _working_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 def _shrunk(picture: Tensor, height: int, width: int) -> Tensor:
     """`[3, H, W]` as the mean of what each of fewer pixels covers."""
-    if picture.device.type != "cpu":
-        return F.interpolate(picture[None], (height, width), mode="area")[0]
-    return _resized(picture, height, width, "INTER_AREA")
+    return _resized(picture, height, width, "area", "INTER_AREA")
 
 
 def _enlarged(picture: Tensor, height: int, width: int) -> Tensor:
     """`[3, H, W]` of more pixels, by cubic convolution."""
-    if picture.device.type != "cpu":
-        return F.interpolate(picture[None], (height, width), mode="bicubic")[0]
-    return _resized(picture, height, width, "INTER_CUBIC")
+    return _resized(picture, height, width, "bicubic", "INTER_CUBIC")
 
 
-def _resized(picture: Tensor, height: int, width: int, way: str) -> Tensor:
-    """By OpenCV, which takes a sixth of PyTorch's time for it on a CPU."""
-    import cv2  # takes a while, and most pictures are looked at as large as they are
-
-    resized = torch.empty(3, height, width)
+def _resized(picture: Tensor, height: int, width: int, mode: str, flag: str) -> Tensor:
+    """As PyTorch does it in a mode, on a CPU by OpenCV in a sixth of the time."""
+    cv2 = _opencv() if picture.device.type == "cpu" else None
+    if cv2 is None:
+        return F.interpolate(picture[None], (height, width), mode=mode)[0]
+    resized, interpolation = torch.empty(3, height, width), getattr(cv2, flag)
     for source, target in zip(picture, resized, strict=True):
-        cv2.resize(
-            source.numpy(), (width, height), dst=target.numpy(), interpolation=getattr(cv2, way)
-        )
+        cv2.resize(source.numpy(), (width, height), dst=target.numpy(), interpolation=interpolation)
     return resized
+
+
+@cache
+def _opencv() -> ModuleType | None:
+    """OpenCV, which takes a while to load; None where libraries of the screen are missing."""
+    try:
+        return importlib.import_module("cv2")
+    except ImportError:
+        return None
 
 
 def _turned(picture: Tensor, degrees: int) -> Tensor:

@@ -427,8 +427,11 @@ def test_a_working_scale_keeps_the_picture_sharp(rotation):
     assert np.array_equal(restored, picture - 20)
 
 
-def test_what_is_added_to_a_large_picture_is_enlarged_in_place():
+@pytest.mark.parametrize("has_opencv", [True, False])
+def test_what_is_added_to_a_large_picture_is_enlarged_in_place(has_opencv, monkeypatch):
     """A ramp comes out as a ramp, and nothing as nothing, whatever the sides are."""
+    if not has_opencv:
+        monkeypatch.setattr(mhnet_video.restorer, "_opencv", lambda: None)
     for size in ((36, 60), (37, 61)):
 
         class Ramp(Spy):
@@ -458,12 +461,13 @@ def test_the_working_scale_may_change_between_frames():
 
 
 def test_large_pictures_are_looked_at_as_smaller_ones(monkeypatch):
-    """Those whose short side is longer than that of 1080p; each way in, and upright or turned."""
+    """Those of which a side is not one of 1080p; each way in, and upright or turned."""
     restorer = Restorer(Spy(), device="cpu")
-    sizes = {(1080, 1920): 1, (1088, 4000): 1, (1440, 2560): 1088 / 1440, (3840, 2160): 1088 / 2160}
+    sizes = {(1080, 1920): 1, (1200, 4000): 1, (1440, 2560): 0.75, (3840, 2160): 0.5}
     assert {size: restorer.scale_at(*size) for size in sizes} == sizes
     assert Restorer(Spy(), device="cpu", scale=1.0).scale_at(2160, 3840) == 1
-    monkeypatch.setattr(mhnet_video.restorer, "MOST_ROWS", 32)
+    monkeypatch.setattr(mhnet_video.restorer, "MOST_ROWS", 40)
+    monkeypatch.setattr(mhnet_video.restorer, "WORKING_ROWS", 32)
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (64, 96, 3)).astype(np.uint8) for _ in range(3)]
     spy = Spy()
