@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import HardwareDecoder, is_exportable, open_decoder, samples_of, twin_of
-from mhnet_video.jpeg import DISPLAY_MATRICES
+from mhnet_video.jpeg import DISPLAY_MATRICES, is_cut_short
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, side_data_of, to_planar
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ class Decoder:
         self.damaged = 0
         """Packets and frames lost so far."""
         self._expected = 0
+        self._is_picture = container.format.name in ("image2", "jpeg_pipe")
         self._hardware: HardwareDecoder | None = None
         self._maker = self._new_maker()
         self._read_packets = 0
@@ -197,7 +198,9 @@ class Decoder:
         return sum(entry.pos >= size for entry in entries)
 
     def _decode(self, packet: Packet) -> list[av.VideoFrame]:
-        if packet.is_corrupt:
+        # a picture that ends early is decoded without a complaint, grey where nothing is left
+        is_cut = self._is_picture and is_cut_short(bytes(packet))
+        if packet.is_corrupt or is_cut:
             self.damaged += 1
             self._expected += 1
         whole = packet if packet.size else None

@@ -122,6 +122,8 @@ class FolderReader:
                 continue
             if self.size == (0, 0):
                 self.size = frame.upright_size
+            if reader.damaged:
+                self.lost.append(f"{path.name}: a part of it cannot be read")
             self.opened.append((path, reader))
             yield frame
         if self.damaged == len(self.paths):

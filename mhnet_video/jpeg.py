@@ -2,7 +2,7 @@
 
 import struct
 
-_START, _SCAN = 0xD8, 0xDA
+_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 # frame headers, which have the size; of the numbers among them three stand for something else
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FIRST_APP, _LAST_APP, _COMMENT = 0xE0, 0xEF, 0xFE
@@ -123,6 +123,12 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         if marker in _FRAMES and len(segment) >= 9:
             return int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
     return None
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether it is a JPEG that ends before its picture does."""
+    begin = 2 + sum(len(segment) for _, segment in _segments(data))
+    return data[:2] == bytes((0xFF, _START)) and data.find(bytes((0xFF, _END)), begin) < 0
 
 
 def _segments(data: bytes) -> list[tuple[int, bytes]]:

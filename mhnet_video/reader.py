@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from mhnet_video.decoding import Decoder, Item, Packet
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.source import open_source, why_unreadable
+from mhnet_video.source import is_animated_webp, open_source, why_unreadable
 from mhnet_video.stage import Stage, codec_threads
 from mhnet_video.timeline import Timeline
 
@@ -330,7 +330,7 @@ class VideoReader:
     def _why_no_frame(self) -> str:
         if self.start and self.num_frames:
             return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
-        if self.container.format.name == "webp_pipe":
+        if is_animated_webp(self.container.name):
             return f"{self.name} is an animated WebP, which FFmpeg cannot decode; convert it first."
         return why_unreadable(self.container.name, self.name) or (
             f"no picture of {self.name} could be decoded; the file is damaged, "

@@ -91,6 +91,15 @@ def why_unreadable(url: str, name: str) -> str | None:
     return None
 
 
+def is_animated_webp(url: str) -> bool:
+    """Whether a file is a WebP of several pictures."""
+    if not os.path.isfile(url):
+        return False
+    with open(url, "rb") as file:
+        head = file.read(21)
+    return head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2)
+
+
 class _OneWay:
     """A file that cannot be searched, so that FFmpeg reads it from its beginning to its end."""
 

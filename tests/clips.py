@@ -392,8 +392,8 @@ def uneven(count: int, start: int = 0) -> tuple[int, ...]:
 
 
 def picture(kind: str = "mjpeg", width: int = 32, height: int = 32) -> bytes:
-    """A JPEG or PNG, such as a cover."""
-    pixel_format = {"mjpeg": "yuvj420p", "png": "rgb24"}[kind]
+    """A JPEG, PNG or WebP, such as a cover."""
+    pixel_format = {"mjpeg": "yuvj420p", "png": "rgb24", "libwebp": "yuv420p"}[kind]
     context = av.CodecContext.create(kind, "w")
     context.width, context.height, context.pix_fmt = width, height, pixel_format
     context.time_base = Fraction(1, 25)

@@ -714,6 +714,39 @@ def test_any_name(
     assert_plays(tmp_path / "copy.mp4", 10)
 
 
+def test_a_picture_that_ends_early_is_told(tmp_path: Path, restore: Restore) -> None:
+    whole = picture("mjpeg")
+    for length, damaged in ((len(whole), 0), (len(whole) * 6 // 10, 1)):
+        source, output = tmp_path / f"{length}.jpg", tmp_path / f"out-{length}.jpg"
+        source.write_bytes(whole[:length])
+        outcome = restore(source, output)
+        assert outcome.status == 0 and outcome.report is not None
+        assert outcome.report["damaged"] == damaged
+        assert_plays(output, 1, 1)
+        # what a phone appends, a clip for one, is no matter
+        source.write_bytes(whole[:length] + bytes(range(200)) * bool(not damaged))
+        output.unlink()
+        outcome = restore(source, output)
+        assert outcome.report is not None and outcome.report["damaged"] == damaged
+    (tmp_path / "frames").mkdir()
+    shutil.copy(source, tmp_path / "frames")
+    outcome = restore(tmp_path / "frames", tmp_path / "dry")
+    assert outcome.report is not None
+    assert f"{source.name}: a part of it cannot be read" in outcome.report["lost"]
+
+
+def test_a_webp_that_ends_early_is_no_animation(tmp_path: Path, restore: Restore) -> None:
+    whole = picture("libwebp")
+    (tmp_path / "cut.webp").write_bytes(whole[: len(whole) // 2])
+    outcome = restore(tmp_path / "cut.webp", tmp_path / "out.webp")
+    assert_one_sentence(outcome, "cut.webp", "damaged")
+    flags = b"VP8X" + struct.pack("<II", 10, 2) + bytes(6)
+    body = b"WEBP" + flags + b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    (tmp_path / "moving.webp").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    outcome = restore(tmp_path / "moving.webp", tmp_path / "out.webp")
+    assert_one_sentence(outcome, "moving.webp", "animated")
+
+
 @pytest.mark.parametrize("name", ["%03d.png", "%d.jpg", "frame-*.png"])
 def test_a_picture_is_no_pattern(
     name: str, tmp_path: Path, restore: Restore, monkeypatch: pytest.MonkeyPatch
