@@ -46,13 +46,13 @@ def check_strength(strength: float) -> None:
         raise ConfigError(f"strength must be between 0 and 1, not {strength}")
 
 
-def check_scale(scale: float) -> None:
-    """Refuse a working scale that is none.
+def check_scale(scale: float | None) -> None:
+    """Refuse a working scale that is none; None for what suits is fine.
 
     Raises:
         ConfigError: It is not above 0 and at most 1.
     """
-    if not 0 < scale <= 1:
+    if scale is not None and not 0 < scale <= 1:
         raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
 
 
@@ -94,8 +94,7 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
         check_strength(self.strength)
-        if self.scale is not None:
-            check_scale(self.scale)
+        check_scale(self.scale)
         if self.start is not None and not 0 <= self.start < math.inf:
             raise ConfigError(f"start must not be negative, and finite, got {self.start}")
         if self.duration is not None and not 0 < self.duration < math.inf:
@@ -140,8 +139,7 @@ class LiveConfig:
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
         check_strength(self.strength)
-        if self.scale is not None:
-            check_scale(self.scale)
+        check_scale(self.scale)
         object.__setattr__(self, "keep", check_boxes(self.keep))
         if self.size is not None and min(self.size) < 16:
             raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")

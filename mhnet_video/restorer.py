@@ -269,8 +269,7 @@ class Restorer:
 
     @scale.setter
     def scale(self, value: float | None) -> None:
-        if value is not None:
-            check_scale(value)
+        check_scale(value)
         self._scale = value
 
     def scale_at(self, height: int, width: int) -> float:

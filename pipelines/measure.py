@@ -418,16 +418,13 @@ def _measure_whole(clip: str, name: str, cores: int, began: float) -> dict[str, 
     restorer = Restorer(name, device="cpu")
     config = RestoreConfig(overwrite=True)
     opened = time.monotonic()
-    restore_video(clip, f"{clip}.mp4", config, restorer=restorer, on_progress=listen)
+    report = restore_video(clip, f"{clip}.mp4", config, restorer=restorer, on_progress=listen)
     (first, start), (last, end) = told[0], told[-1]
-    with VideoReader(clip) as reader:
-        size = reader.size
     # a few tiny frames can all be written before anybody looks
     fps = (last - first) / (end - start) if last > first else last / (end - opened)
     engine = f"{restorer.engine.name}, {restorer.engine.reason}"
-    scale = restorer.scale_at(size[1], size[0])
     return {
-        "engine": engine if scale == 1 else f"{engine}; at {scale:.0%} scale",
+        "engine": engine if report.scale == 1 else f"{engine}; at {report.scale:.0%} scale",
         "fps": fps,
         "first_frame_seconds": start - began,
         "peak_bytes": _peak_bytes(),
