@@ -41,10 +41,12 @@ than in others: a network trained on pictures that are rainy all over takes a fr
 for dry, and leaves the rain in the other."""
 TURNED_SHARE = 0.2
 """Windows turned by a quarter."""
-TEXT_SHARE = 0.08
-"""Windows with letters that a recorder burnt in: they stand still before a scene that moves, are as
-thin and as bright as streaks, and are to stay."""
-DRY_SHARE, DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.2, 0.24, 0.37
+TEXT_SHARE, PALE_SHARE = 0.12, 0.4
+"""Windows with letters that a recorder burnt in, and such of them that are watermarks, through
+which the scene is seen: they stand still before a scene that moves, are as thin and as bright as
+streaks, and are to stay."""
+DRY_SHARE, LATE_DRY_SHARE = 0.2, 0.28
+DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.24, 0.37
 """Windows without rain, of those with several frames and of the others, early and late in a run: a
 road's markings must not pass for streaks of a picture. What is learned of that is soon forgotten,
 so there is more of it at the end."""
@@ -132,6 +134,8 @@ class Window(NamedTuple):
     text: Tensor | None = None
     """What is burnt into every frame, rainy and clean: `[4, crop, crop]`, RGB and opacity in
     [0, 1]; None for nothing."""
+    text_is_soft: bool = False
+    """Whether it is enlarged with the scene."""
 
 
 Sample = tuple[Window, ...]
@@ -184,6 +188,7 @@ class _Windows:
         self.frames, self.crop = frames, crop
         self._scenes, self._pictures = (_Scenes(footage, count, crop) for count in (frames, 1))
         self._alone_share = LATE_ALONE_SHARE if is_late else ALONE_SHARE
+        self._dry_share = LATE_DRY_SHARE if is_late else DRY_SHARE
         self._dry_alone_share = LATE_DRY_ALONE_SHARE if is_late else DRY_ALONE_SHARE
 
     def draw(self, random: np.random.Generator) -> Window:
@@ -193,7 +198,7 @@ class _Windows:
         kinds = [self._alone_share, END_SHARE, CUT_SHARE, STRANGER_SHARE, COPY_SHARE]
         ends = np.cumsum(kinds)
         is_alone = kind < ends[0] or self.frames == 1
-        is_dry = random.random() < (self._dry_alone_share if is_alone else DRY_SHARE)
+        is_dry = random.random() < (self._dry_alone_share if is_alone else self._dry_share)
         tries = 1 + int(random.integers(MOST_TRIES)) if is_alone and is_dry else 1
         scenes = self._pictures if is_alone else self._scenes
         clean = max((scenes.draw(random) for _ in range(tries)), key=rain_likeness)
@@ -219,16 +224,27 @@ class _Windows:
             clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
         seed = int(random.integers(1 << 62))
         is_recoded = random.random() < RECODED_SHARE
-        text = self._text(random) if random.random() < TEXT_SHARE else None
         scale = 1.0
         if random.random() < LARGE_SHARE:
             scale = math.exp(random.uniform(math.log(1.2), math.log(LARGEST)))
         is_soft = random.random() < SOFT_SHARE
+        text, text_is_soft = None, is_soft and random.random() < 0.5
+        if random.random() < TEXT_SHARE:
+            text = self._text(random, 1 if text_is_soft else random.uniform(1, scale))
         return Window(
-            clean.contiguous(), middle, seed, is_dry, copies, is_recoded, scale, is_soft, text
+            clean.contiguous(),
+            middle,
+            seed,
+            is_dry,
+            copies,
+            is_recoded,
+            scale,
+            is_soft,
+            text,
+            text_is_soft,
         )
 
-    def _text(self, random: np.random.Generator) -> Tensor:
+    def _text(self, random: np.random.Generator, scale: float) -> Tensor:
         """One to three lines of letters and digits, as of clocks and names of cameras."""
         characters = list("0123456789" * 4 + "ABCDEFGHIKLMNOPRSTUVXYZ" + "/:-. " * 3)
         level = int(random.integers(170, 256))
@@ -237,7 +253,8 @@ class _Windows:
         cover = np.zeros((self.crop, self.crop), np.uint8)
         face = int(random.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN]))
         size = random.uniform(0.3, 1.1) * (2 if face == cv2.FONT_HERSHEY_PLAIN else 1)
-        stroke = 1 if size < 0.6 or random.random() < 0.6 else 2
+        stroke = round((1 if size < 0.6 or random.random() < 0.6 else 2) * scale)
+        size *= scale
         outlined = random.random() < 0.4
         for _ in range(1 + int(random.integers(3))):
             line = "".join(random.choice(characters, int(random.integers(4, 24))))
@@ -249,7 +266,7 @@ class _Windows:
         # a stroke that is drawn over black is its colour times its cover
         if not outlined:
             picture[:] = colour
-        opacity = cover * random.uniform(0.6, 1) if random.random() < 0.3 else cover
+        opacity = cover * random.uniform(0.35, 1) if random.random() < PALE_SHARE else cover
         layers = np.concatenate([picture, np.asarray(opacity)[..., None]], axis=2)
         return torch.from_numpy(layers).permute(2, 0, 1).float() / 255
 
@@ -437,10 +454,12 @@ def _rainy_window(
     clean = window.clean.to(device)
     scale = 1 if window.is_soft else window.scale
     rainy = clean if window.is_dry else rain_on(clean, generator, scale=scale)
+    text = None if window.text is None else window.text.to(device)
+    if text is not None and window.text_is_soft:
+        clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))
     if window.is_soft and window.scale > 1:
         clean, rainy = _enlarged([clean, rainy], window.scale, generator)
-    if window.text is not None:
-        text = window.text.to(device)
+    if text is not None and not window.text_is_soft:
         clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))
     order = [window.middle if i in window.copies else i for i in range(len(clean))]
     if window.is_recoded:

@@ -256,7 +256,8 @@ def test_no_rain_falls_before_letters_that_are_burnt_in(footage_dir, monkeypatch
     monkeypatch.setattr(mhnet_video.dataset, "camera", lambda clips, _: clips)
     samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=2)
     written = [w for w in windows_of(samples, 100)[:300] if w.text is not None]
-    assert 8 <= len(written) <= 50
+    assert 12 <= len(written) <= 65
+    written = [w for w in written if w.scale == 1 or not w.text_is_soft]
     covered = 0
     for window in written:
         letters = window.text[3] == 1
@@ -266,6 +267,22 @@ def test_no_rain_falls_before_letters_that_are_burnt_in(footage_dir, monkeypatch
             assert torch.equal(view[:, letters], window.text[:3, letters])
         covered += int(letters.sum())
     assert covered > 500
+
+
+def test_letters_of_large_pictures_are_enlarged_with_the_scene_or_not(footage_dir, monkeypatch):
+    monkeypatch.setattr(mhnet_video.dataset, "camera", lambda clips, _: clips)
+    samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=2)
+    windows = windows_of(samples, 600)
+    large = [w for w in windows if w.text is not None and w.is_soft and w.scale > 2]
+    assert {window.text_is_soft for window in large} == {False, True}
+    for window in large:
+        text = torch.zeros(4, *window.clean.shape[2:])
+        text[3, :, 4:-4:8] = 1  # black lines, in the place of letters, before white
+        window = window._replace(text=text, is_dry=True, clean=torch.ones_like(window.clean))
+        _, clean = rainy_pair((window,), frames=3, device="cpu")
+        is_dark, widths = torch.unique_consecutive(clean[0, 0] < 0.5, return_counts=True)
+        expected = window.scale if window.text_is_soft else 1
+        assert int(widths[is_dark].max()) == pytest.approx(expected, abs=0.9)
 
 
 def test_windows_are_aligned_as_the_network_will_see_them(footage_dir):
