@@ -48,7 +48,7 @@ class Machine:
 
 
 def host_machine(*, bfloat16: bool = True, tiles: bool = True) -> Machine | None:
-    """This processor, or None if it has no vectors of 8 float32.
+    """This processor, or None if it has neither AVX2 nor NEON.
 
     The environment variable `MHNET_CPU_ISA` set to `avx2`, `avx512` or `avx512bf16` leaves newer
     instructions out, to see what the kernels would be on an older processor.

@@ -15,7 +15,9 @@ def product(a, b, acc):
     """`acc + a @ b` with float32 sums; float32 factors keep their precision."""
     if _INTERPRETED:  # which keeps bfloat16 as its bits, and would multiply those
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
-    return tl.dot(a, b, acc, input_precision="tf32x3")
+    if a.dtype == tl.float32:
+        return tl.dot(a, b, acc, input_precision="tf32x3")
+    return tl.dot(a, b, acc)
 
 
 @triton.jit

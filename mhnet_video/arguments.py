@@ -166,7 +166,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
         description="PSNR and SSIM, on Y and on RGB, of each picture, frame, or clip of a folder, "
         "and of all on average; of clips also the flicker: how much the difference from CLEAN "
         "changes from one frame to the next, in levels of Y. Without CLEAN: how much clips of a "
-        "fixed camera flicker where nothing moves, and what is taken out of them.",
+        "fixed camera, of eight frames and more, flicker where nothing moves, and what is taken "
+        "out of them.",
         epilog="Files of two folders are matched by name, or by order where no name matches. "
         "Successive pictures of a folder that show one scene are restored as a clip's frames.",
     )
@@ -203,7 +204,10 @@ def train_parser() -> argparse.ArgumentParser:
             continue
         is_needed = field.default is MISSING
         is_tuple = isinstance(field.default, tuple)
-        said = "" if is_needed or field.default is None else " (default: %(default)s)"
+        usual = (
+            ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        )
+        said = "" if is_needed or field.default is None else f" (default: {usual})"
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             required=is_needed,

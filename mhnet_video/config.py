@@ -182,7 +182,10 @@ class LiveOutputs:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of the training pipeline; the defaults are those of the real-time weights."""
+    """Settings of the training pipeline; the sizes are those of the real-time weights.
+
+    Those were trained with `align`, and at lower rates for all but the first stages.
+    """
 
     data: str
     """Folder with `photos/` and `clips/`."""

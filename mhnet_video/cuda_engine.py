@@ -7,6 +7,8 @@ kernels of a size are captured in a CUDA graph, because starting them one by one
 than running them.
 """
 
+import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,12 +19,16 @@ from torch import Tensor
 from mhnet_video.align import Window, align_frames, stacked
 from mhnet_video.kernels import map_ops
 from mhnet_video.map_weights import BlockMaps, Front, FusionMaps, MapType, NetworkMaps
+from mhnet_video.memory import is_shortage
 from mhnet_video.network import LEVELS, MHNet
 from mhnet_video.tuning import fastest_front
 
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of one picture's map: kernels count them in 32 bits."""
 
+_log = logging.getLogger(__name__)
+_RECORDING = threading.Lock()
+"""Held while a graph is recorded: a second one at the same time spoils both."""
 _PLANS = 3
 """Sizes of pictures for which buffers are kept: as many as a picture on its own is looked at in."""
 
@@ -314,7 +320,13 @@ class Forward:
         self._before, self._after = before, after
         self._graph: torch.cuda.CUDAGraph | None = None
         if plan.kind.device.type == "cuda":
-            self._graph = self._captured()
+            try:
+                self._graph = self._captured()
+            except RuntimeError as error:
+                if is_shortage(error):
+                    raise
+                said = str(error).strip().splitlines()[0]
+                _log.warning("no CUDA graph (%s): kernels are started one by one", said)
 
     def _run(self) -> None:
         if self._before is not None:
@@ -333,9 +345,17 @@ class Forward:
                 self._run()
             stream.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # other threads may use the device meanwhile
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._run()
+            before = torch.cuda.current_stream(device)
+            try:
+                # other threads may use the device meanwhile, but not record too
+                with (
+                    _RECORDING,
+                    torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+                ):
+                    self._run()
+            finally:
+                # which one that fails would leave as the thread's own
+                torch.cuda.set_stream(before)
         return graph
 
     def run(self) -> None:

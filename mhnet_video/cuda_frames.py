@@ -266,11 +266,17 @@ class FrameFormat:
         }
 
 
+_ROW = 128
+"""Samples, of which a row of a GPU's picture has a multiple."""
+
+
 def format_of(frame: Frame) -> FrameFormat:
     """The format in which a frame is uploaded, or copied where a GPU has decoded it."""
     if isinstance(frame, DeviceFrame):
+        # NVENC reads the results where they are, and wants rows that begin at multiples of 16 bytes
+        row = -(-frame.width // _ROW) * _ROW
         return FrameFormat.semi_planar(
-            frame.layout.bits, frame.height, frame.width, frame.width, frame.rotation
+            frame.layout.bits, frame.height, frame.width, row, frame.rotation
         )
     return FrameFormat.planar(frame.layout, frame.height, frame.width, frame.rotation)
 

@@ -21,6 +21,7 @@ from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import with_planes
+from mhnet_video.memory import is_shortage
 from mhnet_video.neighbours import MAX_COPIES, MAX_RUN, Neighbours, Step, with_steps
 
 T = TypeVar("T")
@@ -214,12 +215,15 @@ class FramePipeline:
         self._results = machine.room(depth, batch, size, kind=samples)
         self._result_flags = machine.room(depth, batch, kind=torch.int32)
         # what a GPU has decoded is there already
-        self._host_ring = machine.pinned(0 if form.is_semi_planar else slots, size, kind=samples)
-        self._host_colors = machine.pinned(slots, NUM_COLORS, kind=torch.float32)
+        # frames stay there only until they are up
+        staging = min(slots, 2 * batch + 2)
+        self._host_ring = machine.pinned(0 if form.is_semi_planar else staging, size, kind=samples)
+        self._host_colors = machine.pinned(staging, NUM_COLORS, kind=torch.float32)
         self._host_slots = machine.pinned(depth, batch, frames, kind=torch.int32)
         self._host_results = machine.pinned(0 if self._stays else depth, batch, size, kind=samples)
         self._host_flags = machine.pinned(depth, batch, kind=torch.int32)
         self._upload, self._compute, self._download = (machine.queue() for _ in range(3))
+        self._staged: list[Event | None] = [None] * staging
         self._uploaded: list[Event | None] = [None] * slots
         self._used: list[Event | None] = [None] * slots
         self._neighbours: Neighbours[_Item] = Neighbours(frames)
@@ -253,16 +257,16 @@ class FramePipeline:
             step: What it is to the one before; what repeats it to the bit is none of its copies.
             is_equal: Whether it is the one before again, which had too many copies already.
         """
-        slot = self._pushed % len(self._uploaded)
+        slot, stage = self._pushed % len(self._uploaded), self._pushed % len(self._staged)
         self._pushed += 1
-        earlier = self._uploaded[slot]
+        earlier = self._staged[stage]
         if earlier is not None:
             earlier.synchronize()  # the pinned buffer may still be on its way
         if isinstance(frame, DeviceFrame):
             self._upload.wait_for_decoder()
         else:
-            self.form.pack(frame, self._host_ring[slot].numpy())
-        self._host_colors[slot] = torch.from_numpy(colors_of(frame, self._strength))
+            self.form.pack(frame, self._host_ring[stage].numpy())
+        self._host_colors[stage] = torch.from_numpy(colors_of(frame, self._strength))
         user = self._used[slot]
         if user is not None:
             self._upload.wait(user)  # a window that has not been read yet
@@ -272,11 +276,11 @@ class FramePipeline:
             if isinstance(frame, DeviceFrame):
                 self.form.place(frame, room.ring[slot])
             else:
-                room.ring[slot].copy_(self._host_ring[slot], non_blocking=True)
-            room.colors[slot].copy_(self._host_colors[slot], non_blocking=True)
+                room.ring[slot].copy_(self._host_ring[stage], non_blocking=True)
+            room.colors[slot].copy_(self._host_colors[stage], non_blocking=True)
 
         self._upload.run(upload)
-        self._uploaded[slot] = self._upload.record()
+        self._staged[stage] = self._uploaded[slot] = self._upload.record()
         restored: list[Restored] = []
         self._pictures += not is_equal
         item = _Item([frame], slot, self._pictures)
@@ -423,6 +427,7 @@ class PipedFrames:
         again: Restores the middle frame of a window in float32, where numbers came out that are
             not finite, or it has no neighbours.
         plain: Restores a stream without a pipeline, where the memory does not suffice for one.
+        fail: Called ahead of `plain` where the engine cannot run at all.
         is_copy: Whether a frame repeats the one before it.
         machine: The device; the engine's if None.
         is_live: Whether frames are wanted as soon as can be: then they share no batch.
@@ -437,6 +442,7 @@ class PipedFrames:
         finish: Callable[[Frame, tuple[Plane, ...]], Frame],
         again: Callable[[Sequence[Frame | None]], Frame],
         plain: Callable[[Iterable[Any]], Iterator[Any]],
+        fail: Callable[[], None],
         is_copy: Callable[[Frame, Frame], bool],
         machine: Machine | None = None,
         is_live: bool = False,
@@ -445,7 +451,7 @@ class PipedFrames:
         self._stays = stays
         self._engine, self._strength = engine, strength
         self._finish, self._again = finish, again
-        self._plain, self._is_copy = plain, is_copy
+        self._plain, self._fail, self._is_copy = plain, fail, is_copy
         self._machine = machine or CudaMachine(engine.kind.device)
         self._most = 1 if is_live else MAX_BATCH
         self.repeated = 0
@@ -515,8 +521,20 @@ class PipedFrames:
                     batch=batch,
                     stays=self._stays,
                 )
-            except torch.OutOfMemoryError:
-                self._engine.release()
+            except Exception as error:
+                said = str(error).strip().splitlines() or [type(error).__name__]
+                is_full = is_shortage(error)
+            # only now nothing holds what was made until then
+            self._engine.release()
+            if not is_full:
+                _log.warning(
+                    "the GPU's kernels fail for pictures of %dx%d (%s): PyTorch restores them",
+                    form.width,
+                    form.height,
+                    said[0],
+                )
+                self._fail()
+                return None
             if batch == 1:
                 _log.warning(
                     "the GPU's memory does not hold pictures of %dx%d: they are restored in tiles",

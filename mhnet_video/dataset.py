@@ -109,7 +109,9 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
         if runs:
             clips.append(runs)
     if not photos and not clips:
-        raise ReadError(f"no photos/ or clips/ to train on in {folder}: set MHNET_DATA or --data")
+        raise ReadError(
+            f"no photos/ or clips/ to train on in {folder}; --data names the folder of both."
+        )
     return Footage(photos=photos, clips=clips)
 
 

@@ -283,7 +283,7 @@ class _Plan:
 
     def _build(self, height: int, width: int) -> None:
         network = self.network
-        first, side = self._begin(height, width)
+        first, side = self._begin(height)
         encoded: list[Map] = []
         decoded: list[Map] = []
         low_means: list[Tensor] = []
@@ -380,7 +380,7 @@ class _Plan:
         )
         return out
 
-    def _begin(self, height: int, width: int) -> tuple[Map, Map]:
+    def _begin(self, height: int) -> tuple[Map, Map]:
         """Add the pictures' way to the encoder's first map, and to the other hierarchy's."""
         network, machine, config = self.network, self.machine, self.config
         tile, patch, group = self.tiles[0], config.patch, machine.group

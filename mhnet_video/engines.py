@@ -58,7 +58,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch, operation by operation."""
+    """PyTorch, operation by operation: none of this package's kernels, which may be what failed."""
 
     max_pixels = 2560 * 1600
 
@@ -81,13 +81,14 @@ class TorchEngine:
         """What is to be added to the middle frame, `[3, H, W]` float32."""
         window = stacked(frames).flatten(0, 1)[None]
         window = window.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with off(), torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.network.residual(window)[0].float()
 
     @torch.inference_mode()
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things."""
-        return align_frames(frames)
+        with off():
+            return align_frames(frames)
 
     def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32."""
@@ -145,6 +146,8 @@ def _on_gpu(network: MHNet, device: torch.device, setting: str) -> Choice:
     if setting == "torch":
         return Choice(TorchEngine(network), "torch", "asked for")
     found = triton_obstacle() or _maps_obstacle(network)
+    if not found and setting == "auto":
+        found = _gpu_obstacle(device)
     if found:
         if setting == "triton":
             raise ConfigError(f"the triton engine cannot run here: {found}")
@@ -157,6 +160,15 @@ def _on_gpu(network: MHNet, device: torch.device, setting: str) -> Choice:
         if found:
             return Choice(TorchEngine(network), "torch", f"the triton engine fails here: {found}")
     return Choice(engine, "triton", f"{str(engine.kind.kind).removeprefix('torch.')} on {device}")
+
+
+def _gpu_obstacle(device: torch.device) -> str:
+    """Why kernels that run on a GPU would be slow there; empty if they are not."""
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    if is_nvidia and torch.cuda.get_device_capability(device) < (8, 0):
+        # tl.dot becomes single multiplications, and the registers overflow
+        return "Triton has no matrix units for GPUs before compute capability 8.0"
+    return ""
 
 
 def failure(engine: Engine, network: MHNet) -> str:
@@ -179,12 +191,13 @@ def failure(engine: Engine, network: MHNet) -> str:
     try:
         found = engine.residual(frames)
         aligned = _aligned(engine, network.config, frames)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # a graph tells later what went wrong in it
     except Exception as error:
         return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
     plain = TorchEngine(network)
-    with off():
-        expected = plain.residual(frames)
-        wanted = _aligned(plain, network.config, frames)
+    expected = plain.residual(frames)
+    wanted = _aligned(plain, network.config, frames)
     error_power = (found - expected).square().mean()
     # bfloat16 leaves about a thousandth of the residual's own power
     if not bool(error_power <= 0.03 * expected.square().mean() + 1e-12):

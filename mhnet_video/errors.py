@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose.
+"""What this package raises about files, settings and weights.
 
 * MHNetVideoError
   * ConfigError    a setting is out of range (also a ValueError)
@@ -11,7 +11,8 @@
 class MHNetVideoError(Exception):
     """Base of the package's errors; the command line prints its message and exits with 1.
 
-    The message is one sentence for a person: which file, what is wrong, what to do.
+    With 2 after a `ConfigError`. The message is one sentence for a person: which file, what is
+    wrong, what to do.
     """
 
 

@@ -21,7 +21,10 @@ from mhnet_video.sink import check_destination, why_unwritable
 from mhnet_video.stage import Stage
 from mhnet_video.writer import VideoWriter
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+PICTURE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".heic", ".heif", ".avif"),
+}
 
 
 def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
@@ -145,6 +148,11 @@ def _is_a_files_name(name: str) -> bool:
     return picture_encoder(name) is not None
 
 
+def _written_name(path: Path) -> str:
+    """The name of a picture's output: its own, or that of a PNG where its kind is only read."""
+    return path.name if picture_encoder(path.name) else f"{path.stem}.png"
+
+
 def _count_others(folder: Path, pictures: list[Path]) -> int:
     """What else is in a folder, but for what is hidden."""
     seen = [path for path in folder.iterdir() if not path.name.startswith(".")]
@@ -214,11 +222,12 @@ class FolderWriter:
                 raise WriteError(f"{name} is a file's name, but {source} a folder; name a folder.")
         elif os.path.samefile(self._folder, source):
             raise WriteError(f"{name} is the input itself; name another output.")
+        names = Counter(_written_name(path) for path in self._reader.paths)
         for path in self._reader.paths:
-            place = self._folder / path.name
-            if picture_encoder(path.name) is None:
+            place = self._folder / _written_name(path)
+            if names[place.name] > 1:
                 raise WriteError(
-                    f"{path} is of a kind that is read and not written; convert it to PNG first."
+                    f"two pictures of {source} would both become {place.name}; rename one of them."
                 )
             if not overwrite and place.exists():
                 raise WriteError(
@@ -248,9 +257,12 @@ class FolderWriter:
         """
         path, reader = self._reader.opened.popleft()
         try:
-            with VideoWriter(self._folder / path.name, reader, **self._how) as writer:
+            name = _written_name(path)
+            with VideoWriter(self._folder / name, reader, **self._how) as writer:
                 writer.write(item)
                 writer.finish()
+            if name != path.name:
+                self._lost[f"{path.suffix.lstrip('.').upper()} is read only: written as PNG"] += 1
         finally:
             reader.close()
         self.frames += 1

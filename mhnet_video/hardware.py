@@ -302,7 +302,8 @@ def context_of(index: int) -> Iterator[None]:
 
     with torch.cuda.device(index):
         # the first call of the runtime in a thread makes it current, which a guard alone does not
-        torch.cuda.synchronize(index)
+        # (of its stream alone: another thread may be recording a graph)
+        torch.cuda.current_stream(index).synchronize()
         yield
 
 
@@ -368,11 +369,13 @@ class Surfaces:
 
         frame = cast(DeviceFrame, frame)
         kind = torch.uint16 if frame.bits_down else torch.uint8
-        picture = av.VideoFrame.from_dlpack(
-            (frame.luma.view(kind), frame.chroma.view(kind)),
-            format=self.host_format,
-            cuda_context=self._context,
-        )
+        # PyTorch exports memory of the current GPU alone, and threads begin with the first
+        with torch.cuda.device(self._index):
+            picture = av.VideoFrame.from_dlpack(
+                (frame.luma.view(kind), frame.chroma.view(kind)),
+                format=self.host_format,
+                cuda_context=self._context,
+            )
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             if name in frame.tags:
                 setattr(picture, name, frame.tags[name])

@@ -1,5 +1,6 @@
 """What picture files say about themselves, which encoders do not write."""
 
+import re
 import struct
 
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
@@ -11,6 +12,7 @@ _EXIF_TAGS = {0x010F, 0x0110, 0x8769, 0x8825}
 _PROFILE_TAG, _ORIENTATION_TAG = 0x8773, 0x0112
 # EXIF holds less; samples need not be copied
 _MAX_CHUNK_BYTES = 1 << 16
+_MOST_OF_A_HEAD = 1 << 16
 _ONE, _UNIT = 1 << 16, 1 << 30
 DISPLAY_MATRICES = {
     number: (a * _ONE, b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, _UNIT)
@@ -59,14 +61,26 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
 
 
 def descriptions_in(data: bytes) -> list[str]:
-    """What a JPEG, PNG, WebP or TIFF file has beside its samples, in a person's words."""
+    """What a JPEG, PNG, WebP, TIFF, HEIC or AVIF has beside its samples, in a person's words."""
     kinds = {kind for kind, _ in _chunks(data)}
     starts = {bytes(segment[4:9]) for _, segment in _segments(data)}
     tags = set(_tiff_tags(data))
     found = []
-    if kinds & {b"eXIf", b"EXIF"} or b"Exif\0" in starts or tags & _EXIF_TAGS:
+    # HEIC and AVIF name their items at the beginning
+    head = data[:_MOST_OF_A_HEAD] if data[4:8] == b"ftyp" else b""
+    if (
+        kinds & {b"eXIf", b"EXIF"}
+        or b"Exif\0" in starts
+        or tags & _EXIF_TAGS
+        or re.search(rb"infe.{8,10}Exif", head, re.DOTALL)
+    ):
         found.append("EXIF (camera, time and place)")
-    if kinds & {b"iCCP", b"ICCP"} or b"ICC_P" in starts or _PROFILE_TAG in tags:
+    if (
+        kinds & {b"iCCP", b"ICCP"}
+        or b"ICC_P" in starts
+        or _PROFILE_TAG in tags
+        or re.search(b"colr(prof|rICC)", head)
+    ):
         found.append("colour profile")
     return found
 

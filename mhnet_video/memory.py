@@ -15,6 +15,17 @@ def give_back() -> None:
         trim(0)
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether memory is what is missing.
+
+    PyTorch has an error of its own for that, but page-locked memory, graphs and kernels that do not
+    fit come as a `RuntimeError` of another kind.
+    """
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+
+
 @cache
 def _trim() -> Callable[[int], int] | None:
     """The call of glibc; None where there is another library."""

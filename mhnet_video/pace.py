@@ -5,6 +5,7 @@ restorer that they steer.
 """
 
 import atexit
+import logging
 import threading
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from mhnet_video.frame import Frame
 from mhnet_video.memory import give_back
 from mhnet_video.restorer import Restorer
 from mhnet_video.weights import list_models
+
+_log = logging.getLogger(__name__)
 
 SCALES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 """Working scales, the best first. Below the last a streak is a tenth of a pixel wide."""
@@ -159,6 +162,18 @@ class Governor:
     def level(self) -> Level:
         """The level at which the next frame is to be restored."""
         return self.levels[self.index]
+
+    def without(self, level: Level, used: Level) -> "Governor":
+        """One that begins anew at the level that is used, and never asks for another one again.
+
+        Args:
+            level: The other one.
+            used: The one in use.
+        """
+        levels = [each for each in self.levels if each != level]
+        if used not in levels:
+            return self
+        return Governor(levels, levels.index(used), self.budget_seconds, self._measured)
 
     def note(self, now: float, seconds: float) -> bool:
         """Take the time that a frame took.
@@ -357,10 +372,16 @@ class Pacer:
                 return
             restorer.restore_frame([_moved(frame, step) for step in range(3)], 1)
             self._ready[level] = restorer
-        except RuntimeError:
+        except Exception as error:
             # when the process ends, the engine's threads take nothing any more
             if not self._is_closed:
-                raise
+                _log.warning(
+                    "%s at %.0f %% of the size cannot run here (%s): it is left out",
+                    level.model,
+                    100 * level.scale,
+                    (str(error).strip().splitlines() or [type(error).__name__])[0],
+                )
+                self.governor = self.governor.without(level, self.level)
         finally:
             self._preparing = None
 
@@ -379,7 +400,17 @@ class Pacer:
             self._run(give_back)
 
     def _time(self, level: Level, frame: Frame) -> float:
-        """The least time of a frame, the first run not counted."""
+        """The least time of a frame, the first run not counted; infinite for want of memory."""
+        try:
+            return self._least_time(level, frame)
+        except (ConfigError, RuntimeError) as error:
+            is_last = level == self.governor.levels[-1]
+            if is_last or "memory" not in str(error):
+                raise
+            self._ready.pop(level, None)
+            return float("inf")
+
+    def _least_time(self, level: Level, frame: Frame) -> float:
         if level not in self._ready:
             self._ready[level] = self._new(level)
         restorer = self._ready[level]

@@ -27,6 +27,7 @@ _ANY = re.compile("")
 _MAX_FPS = 1000
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
+_TOP_FIRST, _BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
 # codecs of which MP4 cannot write anything before the first packet
 NEED_A_PACKET = ("ac3", "eac3")
 
@@ -147,5 +148,11 @@ def _color(frame: Frame, pixel_format: str, samples: tuple[str, bool] | None) ->
 
 def _field_order(reader: VideoReader, frame: Frame) -> int:
     """FFmpeg's number of the order of fields; 0 for frames that are not interlaced."""
+    if not frame.tags.get("interlaced"):
+        return 0
     context: Any = reader.stream.codec_context
-    return int(context.field_order) if frame.tags.get("interlaced") else 0
+    order = int(context.field_order)
+    if order > 1:
+        # what QuickTime tells apart by how the fields are stored; they are woven here
+        return {4: _TOP_FIRST, 5: _BOTTOM_FIRST}.get(order, order)
+    return _BOTTOM_FIRST if context.codec.name == "dvvideo" else _TOP_FIRST

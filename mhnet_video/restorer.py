@@ -27,6 +27,7 @@ from mhnet_video.errors import ConfigError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
 from mhnet_video.looks import agreed_residual
+from mhnet_video.memory import is_shortage
 from mhnet_video.neighbours import Neighbours, Step, places_of, with_steps
 from mhnet_video.network import MHNet
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
@@ -199,7 +200,8 @@ class Restorer:
             CPU for what makes 1080 rows of more than 1200.
 
     Raises:
-        ConfigError: There is no such device or engine, or the strength or scale is out of range.
+        ConfigError: There is no such device or engine, the strength or scale is out of range, or
+            there are weights for a network that has its own.
         WeightsError: The weights cannot be loaded.
     """
 
@@ -234,6 +236,8 @@ class Restorer:
         self.keep = keep
         self.passed_through = self.repeated = 0
         self.stays_on_gpu = False
+        if isinstance(model, MHNet) and weights is not None:
+            raise ConfigError("a network has its weights; name a model or a weights file, not both")
         if isinstance(model, MHNet):
             self.name, network = "custom", model.to(self.device).eval()
         else:
@@ -344,10 +348,16 @@ class Restorer:
             finish=self._finished,
             again=self._again,
             plain=self._plain,
+            fail=self._fall_back,
             is_copy=_looks_equal,
             # boxes are put back on the host
             stays=self.stays_on_gpu and not self.keep,
         )
+
+    def _fall_back(self) -> None:
+        """Let PyTorch run the network from now on."""
+        reason = "the triton engine failed"
+        self.engine = Choice(TorchEngine(self.network), "torch", reason)
 
     def _finished(self, frame: Frame, planes: tuple[Plane, ...]) -> Frame:
         """A frame with the planes that came from the GPU."""
@@ -625,8 +635,11 @@ class Restorer:
                 if pixels > engine.max_pixels:
                     return self._tiled(engine, engine.align(window) if aligns else window)
                 return (engine.aligned_residual if aligns else engine.residual)(window)
-            except torch.OutOfMemoryError as error:
-                self._shrink_tiles(engine, pixels, error)
+            except RuntimeError as error:
+                if not is_shortage(error):
+                    raise
+                failure = error.with_traceback(None)  # which would hold what was made until then
+            self._shrink_tiles(engine, pixels, failure)
 
     def _shrink_tiles(self, engine: Engine, pixels: int, error: Exception) -> None:
         """Halve the pictures that an engine is given.

@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from mhnet_video.boxes import lacks_index
 from mhnet_video.errors import ReadError
 
+_OPEN_SECONDS = 30.0
 _STANDARD_INPUT = "pipe:0"
 # lists of other files and addresses, and text that is drawn: a file that claims to be a video
 # must not make FFmpeg open what it names
@@ -38,10 +39,11 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
     # with decoder threads
     av.logging.set_level(None)
     name = url = os.fspath(source)
+    is_address = "://" in url and not os.path.exists(url)
     options = {"format_whitelist": _file_formats(), "pattern_type": "none"}
     if url == "-":
         url = _STANDARD_INPUT
-    elif "://" in url and not os.path.exists(url):
+    elif is_address:
         options = {}
     elif not os.path.exists(url):
         raise ReadError(f"{name} does not exist; check the path.")
@@ -59,12 +61,15 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
             container_options=options,
             metadata_errors="surrogateescape",
             hwaccel=hwaccel,
+            timeout=(_OPEN_SECONDS, None) if is_address else None,
         )
     except (FFmpegError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
             raise ReadError(f"{name} may not be read; check its permissions.") from error
         said = why_unreadable(url, name)
         otherwise = f"{name} is not a video, or is damaged from its beginning; name a video file."
+        if is_address:
+            otherwise = f"{name} cannot be reached, or holds no video; check the address."
         raise ReadError(said or otherwise) from error
 
 

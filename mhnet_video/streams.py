@@ -145,6 +145,8 @@ class Tracks:
         for track in self._tracks.values():
             try:
                 yield from track.flush()
+                if self._kind.is_mp4 and track.target.type == "subtitle":
+                    yield from track.closing_cue()
             except (FFmpegError, ValueError):
                 track.refused += 1
 

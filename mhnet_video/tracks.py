@@ -4,6 +4,7 @@ import io
 import wave
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -19,6 +20,7 @@ from mhnet_video.containers import Format
 from mhnet_video.decoding import Packet
 
 _NON_STRICT = 0x20000  # AVFMT_TS_NONSTRICT: two packets may have one time
+_MOST_UNDATED = 32
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 # AAC begins with a packet of its own; at lower rates that one lasts long
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
@@ -32,6 +34,8 @@ class Track:
         self.refused = 0
         """Packets that could not be converted."""
         self._last: int | None = None
+        self._end: int | None = None
+        self._undated: list[tuple[Packet, Fraction]] = []
         self._step = 0 if target.container.format.flags & _NON_STRICT else 1
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
@@ -40,11 +44,57 @@ class Track:
         Raises:
             FFmpegError: It is damaged.
         """
-        return [self._place(packet, origin)]
+        is_undated = packet.dts is None and packet.pts is not None and self._last is None
+        if is_undated and self.target.type == "video" and len(self._undated) < _MOST_UNDATED:
+            self._undated.append((packet, origin))
+            return ()
+        return [*self._dated(packet), self._place(packet, origin)]
 
     def flush(self) -> Iterable[Packet]:
         """The packets to write at the end."""
-        return ()
+        return self._dated(None)
+
+    def closing_cue(self) -> Iterable[Packet]:
+        """A cue that shows nothing, when the last one ends; none where there was none.
+
+        FFmpeg 8.1 puts one at the end of an MP4 itself, which lasts as long as the one before.
+        """
+        if self._end is None:
+            return ()
+        packet = Packet(b"\0\0")
+        packet.time_base = Fraction(self.target.time_base or Fraction(1, 1000))
+        packet.pts = packet.dts = self._end
+        packet.duration = 1
+        return [self._place(packet, Fraction(0))]
+
+    def _dated(self, following: Packet | None) -> list[Packet]:
+        """The packets that came without the time at which they are decoded, with one.
+
+        Matroska stores when pictures are shown alone, and FFmpeg finds the other times only from
+        where it has seen as many pictures as may be out of order.
+
+        Args:
+            following: The first one that has it; None if there is none.
+        """
+        waiting, self._undated = self._undated, []
+        if not waiting:
+            return []
+        seen = [packet for packet, _ in waiting] + ([] if following is None else [following])
+        shown = sorted(packet.pts for packet in seen if packet.pts is not None)
+        if following is not None and following.dts is not None:
+            steps = [after - before for before, after in pairwise(shown) if after > before]
+            step = waiting[0][0].duration or min(steps, default=1)
+            dates = [following.dts - step * (len(waiting) - index) for index in range(len(waiting))]
+        else:
+            dates = shown[: len(waiting)]
+        late = max(
+            date - (packet.pts or 0) for date, (packet, _) in zip(dates, waiting, strict=True)
+        )
+        placed = []
+        for date, (packet, origin) in zip(dates, waiting, strict=True):
+            packet.dts = date - max(0, late)
+            placed.append(self._place(packet, origin))
+        return placed
 
     def _place(self, packet: Packet, origin: Fraction) -> Packet:
         """Give a packet its time in the output, which must rise from packet to packet."""
@@ -67,6 +117,7 @@ class Track:
         packet.dts = dts
         packet.pts = max(pts, dts)
         packet.duration = round((packet.duration or 0) * scale)
+        self._end = max(self._end or 0, packet.pts + packet.duration)
         packet.time_base = ticks
         packet.stream = self.target
         return packet

@@ -1,6 +1,7 @@
 """Weights on disk: the shipped models, files of one's own, and the authors' checkpoints."""
 
 import json
+import logging
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from mhnet_video.errors import ConfigError, WeightsError
 from mhnet_video.network import UNUSED, MHNet, NetworkConfig
+
+_log = logging.getLogger(__name__)
 
 MODELS = Path(__file__).parent / "models"
 """Folder of the shipped weights; a model's name is its file's."""
@@ -74,7 +77,13 @@ def resolve_device(name: str) -> torch.device:
         ConfigError: There is no such device on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        device = torch.device("cuda", torch.cuda.current_device())
+        if said := _fault(device):
+            _log.warning("the GPU cannot be used (%s): the CPU restores", said)
+            return torch.device("cpu")
+        return device
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -87,7 +96,24 @@ def resolve_device(name: str) -> torch.device:
             f"device {name} is not on this machine, which has {found or 'no'} CUDA device"
             f"{'' if found == 1 else 's'} that PyTorch can use; take --device cpu or auto"
         )
+    if device.type == "cuda":
+        if said := _fault(device):
+            raise ConfigError(f"{name} cannot be used ({said}); take --device cpu")
+        if device.index is None:  # other threads may have another current one
+            device = torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def _fault(device: torch.device) -> str:
+    """What keeps a GPU that is there from computing; empty if nothing does.
+
+    A driver or a PyTorch that is too old for it, say, or another process that has it alone.
+    """
+    try:
+        torch.ones(8, device=device).double().sum().item()
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0].rstrip(".")
+    return ""
 
 
 def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> MHNet:

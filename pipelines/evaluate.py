@@ -98,7 +98,7 @@ def evaluate(
         model: The model that restores them; None, with no weights, for the pictures as they are.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        engine: What runs the network: `auto`, `torch` or `llvm`.
+        engine: What runs the network: `auto`, `torch`, `llvm` or `triton`.
         scale: Working scale of the network, above 0 to 1; None for what suits the picture's size.
         on_progress: Called after each row.
         sheet: PNG to save a contact sheet to: rainy, restored and clean, some of all pictures.
@@ -289,7 +289,7 @@ def _of_clip(
         rows.append(each.row)
     if not rows:
         raise ReadError(f"{rainy} has no frames")
-    return _Found(_mean(rainy.name, rows), str(index + 1), total, pictures)
+    return _Found(_mean(rainy.name, rows), str(index), total, pictures)
 
 
 def _mean(name: str, rows: Sequence[Row]) -> Row:

@@ -78,7 +78,11 @@ def _devices() -> dict[str, str]:
     cpu = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
     devices = {"cpu": f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"}
     for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
+        try:
+            properties = torch.cuda.get_device_properties(index)
+        except RuntimeError as error:
+            devices[f"cuda:{index}"] = f"cannot be used: {str(error).strip().splitlines()[0]}"
+            continue
         gigabytes = properties.total_memory / 2**30
         devices[f"cuda:{index}"] = f"{properties.name}, {gigabytes:.0f} GiB"
     return devices

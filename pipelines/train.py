@@ -232,8 +232,6 @@ def train(
         ReadError: There is no footage.
         ConfigError: The folder holds a run of other settings.
     """
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
     team = _Team(config.device)
     device, leads = team.device, team.rank == 0
     torch.manual_seed(config.seed)
@@ -248,6 +246,9 @@ def train(
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seen, spent = 0, 0, 0.0
 
+    footage = load_footage(Path(config.data), frames=network.config.frames)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
     places = ("minutes", "data", "device", "output")
     settings = {name: value for name, value in asdict(config).items() if name not in places}
@@ -289,7 +290,6 @@ def train(
     budget = config.minutes * 60
     frames, on_gpu = network.config.frames, device.type == "cuda"
     middle = 3 * (frames // 2)
-    footage = load_footage(Path(config.data), frames=frames)
     saved_at, is_stopped = spent, False
     log_path = output / "log.csv" if leads else Path(os.devnull)
     fresh = _cut_log(log_path, step) if leads else True
@@ -326,7 +326,7 @@ def train(
                     0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * share))
                 )
                 rate *= min(1.0, (step + 1) / WARM_UP_STEPS)
-                means.draw(seen, rainy)
+                means.draw(seen + team.rank * len(rainy), rainy)
                 with torch.autocast(device.type, torch.bfloat16):
                     residual = compute(rainy)
                 restored = rainy[:, middle : middle + 3] + residual.float()

@@ -137,14 +137,16 @@ def scaled(rainy: Tensor, clean: Tensor, decibels: float) -> Tensor:
     gain, strong = 1.0, rainy
     for _ in range(20):
         error = float(((strong - clean) * weights).sum(1).square().mean())
+        if error == 0:  # no rain at all
+            break
         gain *= 10 ** (-decibels / 20) / max(error, 1e-12) ** 0.5
         strong = (clean + gain * (rainy - clean)).clamp(0, 1)
     return strong
 
 
 def enlarged(frames: Tensor, factor: float) -> Tensor:
-    """Frames of so many times the sides, of even numbers of pixels, as encoders ask."""
-    height, width = (2 * round(side * factor / 2) for side in frames.shape[2:])
+    """Frames of so many times the sides, of multiples of 16 pixels, as compressing asks."""
+    height, width = (16 * max(1, round(side * factor / 16)) for side in frames.shape[2:])
     return F.interpolate(frames, (height, width), mode="bicubic").clamp(0, 1)
 
 

@@ -290,7 +290,15 @@ def same(a, b):
 
 
 def make_piped(
-    engine, machine, strength=1.0, again=None, plain=None, is_live=False, is_copy=same, stays=False
+    engine,
+    machine,
+    strength=1.0,
+    again=None,
+    plain=None,
+    fail=None,
+    is_live=False,
+    is_copy=same,
+    stays=False,
 ):
     return PipedFrames(
         engine,
@@ -298,6 +306,7 @@ def make_piped(
         finish=with_planes,
         again=again,
         plain=plain,
+        fail=fail,
         is_copy=is_copy,
         machine=machine,
         is_live=is_live,
@@ -335,6 +344,33 @@ def test_out_of_memory_for_one_frame_goes_on_without_the_pipeline(monkeypatch, c
     out = list(make_piped(engine, FakeMachine(), plain=plain).stream([*frames, "mark"]))
     assert out == seen == [*frames, "mark"]
     assert "tiles" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), False),
+        (ValueError("no such kernel\nin this version"), False),
+    ],
+)
+def test_kernels_that_fail_for_a_size_do_not_end_the_film(monkeypatch, caplog, error, is_full):
+    from mhnet_video import cuda_stream
+
+    engine = Quiet(monkeypatch, most=10**9)
+
+    def network_step(engine, form, room):
+        raise error
+
+    monkeypatch.setattr(cuda_stream, "network_step", network_step)
+    failed = []
+    frames = frames_of(16)
+    piped = make_piped(engine, FakeMachine(), plain=iter, fail=lambda: failed.append(True))
+    assert list(piped.stream(frames)) == frames
+    assert failed == ([] if is_full else [True])
+    said = caplog.records[-1].getMessage()
+    assert ("tiles" in said) is is_full and ("PyTorch" in said) is not is_full
+    assert "\n" not in said
 
 
 def test_frames_that_are_not_finite_are_done_again(monkeypatch):

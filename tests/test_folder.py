@@ -127,8 +127,21 @@ def test_folders_that_cannot_be_restored(frames: Path, tmp_path: Path) -> None:
     fails(ReadError, "empty is a folder without pictures")
     (folder / "a.png").write_bytes(b"no picture")
     fails(ReadError, "none of the pictures in .*empty can be read: .*a.png")
-    (folder / "b.ppm").write_bytes(b"P6 1 1 255 abc")
-    fails(WriteError, "b.ppm is of a kind that is read and not written")
+    (folder / "a.ppm").write_bytes(b"P6 1 1 255 abc")
+    fails(WriteError, "two pictures of .*empty would both become a.png")
+
+
+def test_pictures_of_kinds_that_are_only_read_become_png(tmp_path: Path) -> None:
+    folder, dry = tmp_path / "phone", tmp_path / "dry"
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
+    for name in ("a.ppm", "b.avif", "c.png"):
+        assert cv2.imwrite(str(folder / name), picture)
+    report = restore_video(folder, dry, restorer=StandIn())
+    assert sorted(path.name for path in dry.iterdir()) == ["a.png", "b.png", "c.png"]
+    np.testing.assert_array_equal(cv2.imread(str(dry / "a.png")), picture)
+    assert {"PPM is read only: written as PNG (1 picture)"} <= set(report.lost)
+    assert {"AVIF is read only: written as PNG (1 picture)"} <= set(report.lost)
 
 
 def test_a_stop_leaves_complete_pictures(frames: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The restorer on a GPU: its stream, float32 once more, and tiles where the memory is small."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from test_cuda_stream import FakeMachine
 from test_engine import make_network
 
 from mhnet_video import cuda_stream, engines
+from mhnet_video.align import align_frames
 from mhnet_video.config import Box
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.engines import Choice, TorchEngine, resolve_engine
@@ -128,7 +130,39 @@ def test_which_engine_a_gpu_gets(monkeypatch):
     monkeypatch.setattr(engines, "failure", lambda engine, network: "RuntimeError: no image")
     assert (resolve_engine(away).name, "no image" in resolve_engine(away).reason) == ("torch", True)
     assert resolve_engine(away, "torch").reason == "asked for"
+    old = network.to("cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    choice = engines._on_gpu(old, torch.device("cuda"), "auto")
+    assert choice.name == "torch" and "8.0" in choice.reason
+    away = network.to("meta")
     monkeypatch.setattr(dispatch, "_DISABLED", True)
     assert "MHNET_TRITON=0" in resolve_engine(away).reason
     with pytest.raises(ConfigError, match="MHNET_TRITON=0"):
         resolve_engine(away, "triton")
+
+
+def test_pytorch_needs_no_kernel(monkeypatch):
+    """It takes over where they fail, so it must not start one."""
+    network = make_network(width=4, frames=3, patch=2, **SMALL)
+    engine = engines.TorchEngine(network)
+    frames = [torch.rand(3, 32, 32) for _ in range(3)]
+    expected = engine.aligned_residual(frames)
+
+    def run(launch):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(dispatch.Launch, "run", run)
+    with dispatch.on_cpu():
+        torch.testing.assert_close(engine.aligned_residual(frames), expected)
+        with pytest.raises(RuntimeError, match="no compiler"):
+            align_frames(frames)
+
+
+def test_what_one_thread_turns_off_others_have():
+    seen = []
+    with dispatch.off():
+        thread = threading.Thread(target=lambda: seen.append(dispatch.has_kernels()))
+        thread.start()
+        thread.join()
+        assert not dispatch.has_kernels()
+    assert seen == [dispatch.has_kernels()] == [dispatch.HAS_TRITON]

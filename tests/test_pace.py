@@ -1,6 +1,5 @@
 """The choice of model and scale, with a clock of its own."""
 
-import contextlib
 import itertools
 import platform
 import subprocess
@@ -343,7 +342,8 @@ def test_the_end_of_the_process_waits_for_a_level():
     assert done.stdout == "ready\n" and not done.stderr
 
 
-def test_an_engine_that_the_end_of_the_process_stops_is_no_error():
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_an_engine_that_the_end_of_the_process_stops_says_nothing(is_closed, caplog):
     machine = Machine()
     chosen = pacer(machine)
 
@@ -353,7 +353,29 @@ def test_an_engine_that_the_end_of_the_process_stops_is_no_error():
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     chosen._make = lambda model: Stopped()
-    for is_closed in (False, True):
-        with contextlib.nullcontext() if is_closed else pytest.raises(RuntimeError):
-            chosen._prepare(chosen.level, FRAME)
-        assert not chosen._ready
+    chosen._prepare(chosen.level, FRAME)
+    assert not chosen._ready and bool(caplog.records) is not is_closed
+
+
+def test_a_level_that_cannot_run_is_left_out_and_told_once(caplog):
+    machine = Machine(full=0.001)
+    chosen = pacer(machine)
+    make, tries = chosen._make, []
+
+    def make_small(model):
+        if model == "large":
+            tries.append(model)
+            raise RuntimeError("CUDA error: out of memory\nand more")
+        return make(model)
+
+    chosen._make = make_small
+    chosen.measure(FRAME)
+    assert chosen.level == Level("small", 1.0) and len(tries) == 1
+    chosen.governor = Governor(LEVELS, 0, BUDGET)  # as when the load falls
+    for _ in range(20):
+        assert chosen.restore([FRAME] * 3, 1) is FRAME
+    assert len(tries) == 2 and chosen.governor.level == chosen.level
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "large at 100 % of the size cannot run here (CUDA error: out of memory): it is left out"
+    )

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -31,6 +32,7 @@ from mhnet_video.jpeg import descriptions_in, with_segments_of
 from mhnet_video.notes import Notes
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pixels import layout_of, side_data_of
+from mhnet_video.plan import _field_order
 from mhnet_video.reader import COVER, VideoReader
 from mhnet_video.sink import Sink, check_destination
 from mhnet_video.writer import VideoWriter, working_encoders
@@ -749,3 +751,29 @@ def test_no_encoder_makes_threads_real_time_ones():
     tasks = [int(task) for task in os.listdir("/proc/self/task")]
     assert len(tasks) > 1
     assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_OTHER}
+
+
+def test_fields_keep_their_order_and_are_marked(tmp_path):
+    """The decoder of DV says of its pictures that they are interlaced, and no order."""
+    video = Video(codec="dvvideo", width=720, height=576, times=every(40, 3))
+    clip = Clip(name="clip.avi", video=(video,)).make(tmp_path)
+    restore_video(clip, tmp_path / "out.mp4", restorer=StandIn())
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = list(container.decode(video=0))
+        assert len(frames) == 3 and all(frame.interlaced_frame for frame in frames)
+        assert container.streams.video[0].codec_context.field_order == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "codec", "expected"),
+    [
+        *((2, "h264", 2), (3, "h264", 3), (4, "prores", 2), (5, "dvvideo", 3)),
+        *((0, "dvvideo", 3), (0, "mpeg2video", 2), (1, "mpeg2video", 2)),
+    ],
+)
+def test_the_order_of_fields(said, codec, expected):
+    context = SimpleNamespace(field_order=said, codec=SimpleNamespace(name=codec))
+    reader = SimpleNamespace(stream=SimpleNamespace(codec_context=context))
+    for is_interlaced in (True, False):
+        frame = SimpleNamespace(tags={"interlaced": is_interlaced})
+        assert _field_order(reader, frame) == (expected if is_interlaced else 0)
