@@ -370,7 +370,7 @@ class Surfaces:
         frame = cast(DeviceFrame, frame)
         kind = torch.uint16 if frame.bits_down else torch.uint8
         # PyTorch exports memory of the current GPU alone, and threads begin with the first
-        with torch.cuda.device(self._index):
+        with torch.cuda.device_of(frame.luma):  # type: ignore[no-untyped-call]
             picture = av.VideoFrame.from_dlpack(
                 (frame.luma.view(kind), frame.chroma.view(kind)),
                 format=self.host_format,

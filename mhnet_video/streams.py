@@ -39,6 +39,13 @@ _STALE_FILE_TAGS = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "location-"),
     *("wm/encodingsettings", "isvbr", "devicecon", "software"),
 )
+# QuickTime numbers its languages, and FFmpeg knows them by one of the two codes of ISO 639-2
+_QUICKTIMES_LANGUAGES = {
+    "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq",
+    "fre": "fra", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may",
+    "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk", "sqi": "alb", "swe": "sve",
+    "zho": "chi",
+}  # fmt: skip
 # names that FFmpeg's own muxers give to tracks that have none
 _EMPTY_NAMES = ("VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "")
 
@@ -291,6 +298,8 @@ def dress(target: Stream, source: Stream, kind: Format, *, is_copied: bool = Tru
         # the title of a track has a place in MP4 that few programs read; this one many do
         if kind.is_mp4 and tags.get("handler_name", "") in _EMPTY_NAMES:
             tags["handler_name"] = title
+    if kind.name == "mov" and (language := tags.get("language")):
+        tags["language"] = _QUICKTIMES_LANGUAGES.get(language, language)
     target.metadata.update(tags)
     target.disposition = source.disposition
 

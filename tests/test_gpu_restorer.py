@@ -130,11 +130,10 @@ def test_which_engine_a_gpu_gets(monkeypatch):
     monkeypatch.setattr(engines, "failure", lambda engine, network: "RuntimeError: no image")
     assert (resolve_engine(away).name, "no image" in resolve_engine(away).reason) == ("torch", True)
     assert resolve_engine(away, "torch").reason == "asked for"
-    old = network.to("cpu")
+    old = make_network(width=4, heads=4, **SMALL)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     choice = engines._on_gpu(old, torch.device("cuda"), "auto")
     assert choice.name == "torch" and "8.0" in choice.reason
-    away = network.to("meta")
     monkeypatch.setattr(dispatch, "_DISABLED", True)
     assert "MHNET_TRITON=0" in resolve_engine(away).reason
     with pytest.raises(ConfigError, match="MHNET_TRITON=0"):

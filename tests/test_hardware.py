@@ -230,6 +230,20 @@ def device_frame(frame, bits_down=0, row=0):
     )
 
 
+@pytest.mark.parametrize(("name", "bits_down"), [("yuv420p", 0), ("yuv420p10le", 6)])
+@pytest.mark.parametrize("width", [854, 1080, 1366, 426])
+def test_rows_begin_where_nvenc_wants_them(name, bits_down, width):
+    """It reads results where they are, and ends the whole context where a row begins elsewhere."""
+    form = format_of(device_frame(make_frame(name, 12, width), bits_down))
+    results = torch.zeros(3, form.size, dtype=form.kind_of_samples)
+    for slot in results:
+        luma, chroma = form.planes_in(slot)
+        bytes_of_row = luma.stride(0) * luma.element_size()
+        assert bytes_of_row % 16 == 0 and chroma.stride(0) == luma.stride(0)
+        begin = luma.data_ptr() - results.data_ptr()
+        assert begin % 16 == 0 and chroma.data_ptr() - luma.data_ptr() == 12 * bytes_of_row
+
+
 def small_frames(name, count=4, height=12, width=16):
     frames = [make_frame(name, height, width, rotation=90) for _ in range(count)]
     return [

@@ -777,3 +777,13 @@ def test_the_order_of_fields(said, codec, expected):
     for is_interlaced in (True, False):
         frame = SimpleNamespace(tags={"interlaced": is_interlaced})
         assert _field_order(reader, frame) == (expected if is_interlaced else 0)
+
+
+@pytest.mark.parametrize(("said", "expected"), [("deu", "ger"), ("zho", "chi"), ("jpn", "jpn")])
+def test_languages_in_quicktime(tmp_path, said, expected):
+    """It numbers them; FFmpeg finds the number by one code of two."""
+    sound = Audio(codec="aac", seconds=0.3, metadata={"language": said})
+    clip = Clip(video=(Video(times=every(40, 3)),), audio=(sound,)).make(tmp_path)
+    restore_video(clip, tmp_path / "out.mov", restorer=StandIn())
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams.audio[0].metadata["language"] == expected
