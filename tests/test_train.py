@@ -116,7 +116,7 @@ def test_the_end_of_a_run_sees_more_dry_pictures(footage_dir):
         others = [window.is_dry for window in windows if len(window.clean) > 1]
         shares.append((len(alone) / 400, np.mean(alone), np.mean(others)))
     assert shares[0] == pytest.approx((0.43, 0.24, 0.2), abs=0.06)
-    assert shares[1] == pytest.approx((0.5, 0.37, 0.2), abs=0.06)
+    assert shares[1] == pytest.approx((0.5, 0.37, 0.28), abs=0.06)
 
 
 def test_what_is_bright_upright_and_narrow_is_like_rain():
@@ -235,9 +235,9 @@ def test_copied_frames_have_the_middle_ones_rain(frames, footage_dir, monkeypatc
 def test_at_a_clips_ends_frames_of_the_other_side_are_seen(frames, footage_dir):
     samples = CleanWindows(load_footage(footage_dir), frames=frames, crop=64, seed=2)
     half = frames // 2
-    windows = [w for w in windows_of(samples, 300) if len(w.clean) > 1]
+    windows = [w for w in windows_of(samples, 450) if len(w.clean) > 1]
     ends = [w for w in windows if len(w.clean) < frames or w.middle != half]
-    assert 8 <= len(ends) <= 60
+    assert 12 <= len(ends) <= 90
     assert {w.middle for w in ends if len(w.clean) == frames} == {*range(frames)} - {half}
     assert {len(w.clean) for w in ends} == set(range(2, frames + 1))
     unlike = 0
