@@ -320,13 +320,7 @@ class Forward:
         self._before, self._after = before, after
         self._graph: torch.cuda.CUDAGraph | None = None
         if plan.kind.device.type == "cuda":
-            try:
-                self._graph = self._captured()
-            except RuntimeError as error:
-                if is_shortage(error):
-                    raise
-                said = str(error).strip().splitlines()[0]
-                _log.warning("no CUDA graph (%s): kernels are started one by one", said)
+            self._graph = self._captured()
 
     def _run(self) -> None:
         if self._before is not None:
@@ -335,8 +329,8 @@ class Forward:
         if self._after is not None:
             self._after()
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
-        """Run once, which compiles the kernels, then record."""
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        """Run once, which compiles the kernels, then record; None where that alone fails."""
         device = self.plan.kind.device
         with torch.cuda.device(device):
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -353,6 +347,12 @@ class Forward:
                     torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
                 ):
                     self._run()
+            except RuntimeError as error:
+                if is_shortage(error):
+                    raise
+                said = str(error).strip().splitlines()[0]
+                _log.warning("no CUDA graph (%s): kernels are started one by one", said)
+                return None
             finally:
                 # which one that fails would leave as the thread's own
                 torch.cuda.set_stream(before)

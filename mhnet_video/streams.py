@@ -152,7 +152,7 @@ class Tracks:
         for track in self._tracks.values():
             try:
                 yield from track.flush()
-                if self._kind.is_mp4 and track.target.type == "subtitle":
+                if self._kind.is_mp4 and track.target.name == "mov_text":
                     yield from track.closing_cue()
             except (FFmpegError, ValueError):
                 track.refused += 1
