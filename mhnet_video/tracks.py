@@ -256,7 +256,10 @@ def add_audio(container: OutputContainer, codec: str, stream: Any) -> AudioTrack
     source = stream.codec_context
     rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
     rate = source.sample_rate if source.sample_rate in rates else 48000
-    layouts = [source.layout.name, {1: "mono", 2: "stereo"}.get(source.channels), "stereo"]
+    # 5.1(side), as DVDs and broadcasts have it, is 5.1 to encoders that know one of both
+    layout = source.layout.name
+    known = {1: "mono", 2: "stereo"}.get(source.channels)
+    layouts = [layout, layout.partition("(")[0], known, "stereo"]
     for layout in filter(None, layouts):
         if _opens_audio(codec, rate, layout):
             target: Any = container.add_stream(codec, rate=rate)

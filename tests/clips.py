@@ -38,6 +38,7 @@ class Audio:
     rate: int = 48000
     start: float = 0.0
     seconds: float = 0.8
+    layout: str = "mono"
     pause: float = 0.0
     """Seconds without a packet, half way."""
     metadata: dict[str, str] = field(default_factory=dict)
@@ -226,13 +227,13 @@ def _add_video(container: Any, video: Video) -> Callable[[], list[Any]]:
 
 
 def _add_audio(container: Any, audio: Audio) -> Callable[[], list[Any]]:
-    stream = container.add_stream(audio.codec, rate=audio.rate, layout="mono")
+    stream = container.add_stream(audio.codec, rate=audio.rate, layout=audio.layout)
     stream.metadata.update(audio.metadata)
     stream.disposition = audio.disposition
 
     def write() -> list[Any]:
         codec_format = stream.codec_context.format.name
-        resampler = av.AudioResampler(codec_format, "mono", audio.rate)
+        resampler = av.AudioResampler(codec_format, audio.layout, audio.rate)
         packets = []
         total = round(audio.seconds * audio.rate)
         step = stream.codec_context.frame_size or 1024

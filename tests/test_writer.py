@@ -787,3 +787,12 @@ def test_languages_in_quicktime(tmp_path, said, expected):
     restore_video(clip, tmp_path / "out.mov", restorer=StandIn())
     with av.open(str(tmp_path / "out.mov")) as container:
         assert container.streams.audio[0].metadata["language"] == expected
+
+
+def test_six_channels_stay_six_in_webm(tmp_path):
+    """Opus has 5.1 and no 5.1(side)."""
+    sound = Audio(codec="ac3", seconds=0.3, layout="5.1(side)")
+    clip = Clip(name="clip.mkv", video=(Video(times=every(40, 3)),), audio=(sound,)).make(tmp_path)
+    restore_video(clip, tmp_path / "out.webm", restorer=StandIn())
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert container.streams.audio[0].codec_context.layout.nb_channels == 6
