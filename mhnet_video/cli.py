@@ -151,7 +151,8 @@ def _summary(report: "Report") -> list[str]:
         lines.append(f"  damaged: {what} could not be decoded")
     if report.interrupted:
         what = "folder" if os.path.isdir(report.destination) else "file"
-        lines.append(f"  interrupted: the {what} is complete up to the last frame above")
+        done = f"the {what} is complete up to the last frame above"
+        lines.append(f"  interrupted: {done if report.frames else 'nothing was written'}")
     return lines
 
 

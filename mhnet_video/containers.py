@@ -135,9 +135,9 @@ def format_of(destination: str) -> Format:
     extension = Path(destination).suffix.lower().lstrip(".")
     if extension in _FORMATS:
         return _FORMATS[extension]
-    said = f"the extension .{extension}" if extension else "no extension"
+    said = f"the extension .{extension}, which is not written" if extension else "no extension"
     raise WriteError(
-        f"{destination} has {said}, which names no video format; "
+        f"{destination} has {said}; "
         "end it in .mp4, .mov, .mkv, .webm, .ts or .avi (a picture in .png or .jpg)."
     )
 

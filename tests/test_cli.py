@@ -281,14 +281,18 @@ def test_standard_output_stays_a_clip(calls, capsys, monkeypatch):
         assert "100" in err
 
 
-def test_an_interrupted_run_exits_with_130_and_says_so(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [(5, "the file is complete up to the last frame"), (0, "nothing was written")],
+)
+def test_an_interrupted_run_exits_with_130_and_says_so(capsys, monkeypatch, frames, said):
     monkeypatch.setattr(
         mhnet_video.pipelines.restore,
         "restore_video",
-        lambda *_, **__: Report(**{**REPORT.to_dict(), "interrupted": True}),
+        lambda *_, **__: Report(**{**REPORT.to_dict(), "interrupted": True, "frames": frames}),
     )
     assert main(["in.mp4", "out.mp4"]) == 130
-    assert "interrupted: the file is complete up to the last frame" in capsys.readouterr().out
+    assert f"interrupted: {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

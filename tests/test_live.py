@@ -295,7 +295,7 @@ def test_recordings_that_cannot_begin(tmp_path):
     for name, said in [
         ("there.mp4", "exists already"),
         ("out.avi", "has no times"),
-        ("out.xyz", "names no video format"),
+        ("out.xyz", "has the extension .xyz, which is not written"),
         ("nowhere/out.mp4", "does not exist"),
     ]:
         with pytest.raises(WriteError, match=said):
