@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mhnet_video.align import Window, align_frames, stacked
+from mhnet_video.errors import first_line
 from mhnet_video.kernels import map_ops
 from mhnet_video.map_weights import BlockMaps, Front, FusionMaps, MapType, NetworkMaps
 from mhnet_video.memory import is_shortage
@@ -350,8 +351,9 @@ class Forward:
             except RuntimeError as error:
                 if is_shortage(error):
                     raise
-                said = str(error).strip().splitlines()[0]
-                _log.warning("no CUDA graph (%s): kernels are started one by one", said)
+                _log.warning(
+                    "no CUDA graph (%s): kernels are started one by one", first_line(error)
+                )
                 return None
             finally:
                 # which one that fails would leave as the thread's own

@@ -19,6 +19,7 @@ from torch import Tensor
 from mhnet_video.align import align_maps, is_alone, window_of
 from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
+from mhnet_video.errors import first_line
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import with_planes
 from mhnet_video.memory import is_shortage
@@ -214,8 +215,7 @@ class FramePipeline:
         )
         self._results = machine.room(depth, batch, size, kind=samples)
         self._result_flags = machine.room(depth, batch, kind=torch.int32)
-        # what a GPU has decoded is there already
-        # frames stay there only until they are up
+        # frames stay there only until they are up; what a GPU has decoded is there already
         staging = min(slots, 2 * batch + 2)
         self._host_ring = machine.pinned(0 if form.is_semi_planar else staging, size, kind=samples)
         self._host_colors = machine.pinned(staging, NUM_COLORS, kind=torch.float32)
@@ -522,8 +522,7 @@ class PipedFrames:
                     stays=self._stays,
                 )
             except Exception as error:
-                said = str(error).strip().splitlines() or [type(error).__name__]
-                is_full = is_shortage(error)
+                said, is_full = first_line(error), is_shortage(error)
             # only now nothing holds what was made until then
             self._engine.release()
             if not is_full:
@@ -531,7 +530,7 @@ class PipedFrames:
                     "the GPU's kernels fail for pictures of %dx%d (%s): PyTorch restores them",
                     form.width,
                     form.height,
-                    said[0],
+                    said,
                 )
                 self._fail()
                 return None

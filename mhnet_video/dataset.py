@@ -457,12 +457,12 @@ def _rainy_window(
     scale = 1 if window.is_soft else window.scale
     rainy = clean if window.is_dry else rain_on(clean, generator, scale=scale)
     text = None if window.text is None else window.text.to(device)
-    if text is not None and window.text_is_soft:
-        clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))
+    if window.text_is_soft:
+        clean, rainy = _burnt_in([clean, rainy], text)
     if window.is_soft and window.scale > 1:
         clean, rainy = _enlarged([clean, rainy], window.scale, generator)
-    if text is not None and not window.text_is_soft:
-        clean, rainy = (torch.lerp(side, text[:3], text[3]) for side in (clean, rainy))
+    if not window.text_is_soft:
+        clean, rainy = _burnt_in([clean, rainy], text)
     order = [window.middle if i in window.copies else i for i in range(len(clean))]
     if window.is_recoded:
         rainy, clean = rainy[order], clean[order]
@@ -477,6 +477,11 @@ def _rainy_window(
         if aligns:
             rainy = align(rainy[None])[0]
     return rainy.flatten(0, 1), clean[window.middle]
+
+
+def _burnt_in(clips: list[Tensor], text: Tensor | None) -> list[Tensor]:
+    """The clips with the same text before each, if there is one."""
+    return clips if text is None else [torch.lerp(clip, text[:3], text[3]) for clip in clips]
 
 
 def _enlarged(clips: list[Tensor], scale: float, generator: torch.Generator) -> list[Tensor]:

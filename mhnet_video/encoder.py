@@ -58,7 +58,7 @@ _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
 # what sets the number of bits, and our defaults of quality, which would outrank it
 _RATES = ("b", "qp", "rc")
 _QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
-_BOTTOM_FIRST = 3  # AV_FIELD_BB
+TOP_FIRST, BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
 # pixel formats of few colours, and of floating-point numbers
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
 # the range of times that MPEG-4 part 2 and its kin can count in
@@ -101,7 +101,7 @@ class Encoding:
             setattr(context, name, value)
         if self.field_order > 1:
             context.field_order = self.field_order
-            if self.encoder == "libx264" and self.field_order == _BOTTOM_FIRST:
+            if self.encoder == "libx264" and self.field_order == BOTTOM_FIRST:
                 params = options.get("x264-params", "")
                 options["x264-params"] = f"bff=1:{params}".strip(":")
             context.flags |= Flags.interlaced_dct | Flags.interlaced_me

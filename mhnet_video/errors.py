@@ -30,3 +30,8 @@ class WriteError(MHNetVideoError):
 
 class WeightsError(MHNetVideoError):
     """A weights file is wrong, truncated or foreign."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of others says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

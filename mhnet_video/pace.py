@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from mhnet_video.errors import ConfigError
+from mhnet_video.errors import ConfigError, first_line
 from mhnet_video.frame import Frame
 from mhnet_video.memory import give_back
 from mhnet_video.restorer import Restorer
@@ -379,7 +379,7 @@ class Pacer:
                     "%s at %.0f %% of the size cannot run here (%s): it is left out",
                     level.model,
                     100 * level.scale,
-                    (str(error).strip().splitlines() or [type(error).__name__])[0],
+                    first_line(error),
                 )
                 self.governor = self.governor.without(level, self.level)
         finally:

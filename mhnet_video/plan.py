@@ -9,7 +9,14 @@ import av
 from av.stream import Discard
 
 from mhnet_video.containers import Format
-from mhnet_video.encoder import Encoding, clock_of, find_encoding, pixel_formats
+from mhnet_video.encoder import (
+    BOTTOM_FIRST,
+    TOP_FIRST,
+    Encoding,
+    clock_of,
+    find_encoding,
+    pixel_formats,
+)
 from mhnet_video.frame import Frame
 from mhnet_video.pixels import has_user_data, layout_of, planar_twin, rgb_matrix
 from mhnet_video.reader import COVER, VideoReader
@@ -27,7 +34,6 @@ _ANY = re.compile("")
 _MAX_FPS = 1000
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
-_TOP_FIRST, _BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
 # codecs of which MP4 cannot write anything before the first packet
 NEED_A_PACKET = ("ac3", "eac3")
 
@@ -154,5 +160,5 @@ def _field_order(reader: VideoReader, frame: Frame) -> int:
     order = int(context.field_order)
     if order > 1:
         # what QuickTime tells apart by how the fields are stored; they are woven here
-        return {4: _TOP_FIRST, 5: _BOTTOM_FIRST}.get(order, order)
-    return _BOTTOM_FIRST if context.codec.name == "dvvideo" else _TOP_FIRST
+        return {4: TOP_FIRST, 5: BOTTOM_FIRST}.get(order, order)
+    return BOTTOM_FIRST if context.codec.name == "dvvideo" else TOP_FIRST

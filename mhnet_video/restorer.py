@@ -236,9 +236,11 @@ class Restorer:
         self.keep = keep
         self.passed_through = self.repeated = 0
         self.stays_on_gpu = False
-        if isinstance(model, MHNet) and weights is not None:
-            raise ConfigError("a network has its weights; name a model or a weights file, not both")
         if isinstance(model, MHNet):
+            if weights is not None:
+                raise ConfigError(
+                    "a network has its weights; name a model or a weights file, not both"
+                )
             self.name, network = "custom", model.to(self.device).eval()
         else:
             if model == "auto":

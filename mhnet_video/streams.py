@@ -26,6 +26,7 @@ from mhnet_video.tracks import (
     Track,
     add_audio,
     add_copy,
+    empty_cue,
     has_adts,
 )
 
@@ -130,10 +131,8 @@ class Tracks:
             if isinstance(track, DolbyTrack) and index in self._late:
                 yield from track.silence(time)
             if track.target.type == "subtitle" and index not in self._first:
-                packet = Packet(b"\0\0")
-                packet.time_base = Fraction(track.target.time_base or Fraction(1, 1000))
-                packet.pts = packet.dts = round(time / packet.time_base)
-                packet.stream = track.target
+                packet = empty_cue(track.target)
+                packet.pts = packet.dts = round(time / Fraction(packet.time_base))
                 yield packet
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:

@@ -26,6 +26,14 @@ _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
 
 
+def empty_cue(target: Stream) -> Packet:
+    """A cue of an MP4 that shows nothing, whose time is still to be set in its track's ticks."""
+    packet = Packet(b"\0\0")
+    packet.time_base = Fraction(target.time_base or Fraction(1, 1000))
+    packet.stream = target
+    return packet
+
+
 class Track:
     """A stream that is copied, packet by packet."""
 
@@ -61,9 +69,8 @@ class Track:
         """
         if self._end is None:
             return ()
-        packet = Packet(b"\0\0")
-        packet.time_base = Fraction(self.target.time_base or Fraction(1, 1000))
-        packet.pts = packet.dts = self._end
+        packet = empty_cue(self.target)
+        packet.pts = self._end
         packet.duration = 1
         return [self._place(packet, Fraction(0))]
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mhnet_video.errors import ConfigError, WeightsError
+from mhnet_video.errors import ConfigError, WeightsError, first_line
 from mhnet_video.network import UNUSED, MHNet, NetworkConfig
 
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _fault(device: torch.device) -> str:
     try:
         torch.ones(8, device=device).double().sum().item()
     except RuntimeError as error:
-        return str(error).strip().splitlines()[0].rstrip(".")
+        return first_line(error).rstrip(".")
     return ""
 
 

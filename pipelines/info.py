@@ -12,6 +12,7 @@ import torch
 from mhnet_video import __version__
 from mhnet_video.encoder import working_encoders
 from mhnet_video.engines import llvm_machine, llvm_obstacle
+from mhnet_video.errors import first_line
 from mhnet_video.weights import list_models
 
 # distributions whose versions matter when a fault is reported
@@ -81,7 +82,7 @@ def _devices() -> dict[str, str]:
         try:
             properties = torch.cuda.get_device_properties(index)
         except RuntimeError as error:
-            devices[f"cuda:{index}"] = f"cannot be used: {str(error).strip().splitlines()[0]}"
+            devices[f"cuda:{index}"] = f"cannot be used: {first_line(error)}"
             continue
         gigabytes = properties.total_memory / 2**30
         devices[f"cuda:{index}"] = f"{properties.name}, {gigabytes:.0f} GiB"
