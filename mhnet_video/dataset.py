@@ -41,10 +41,11 @@ than in others: a network trained on pictures that are rainy all over takes a fr
 for dry, and leaves the rain in the other."""
 TURNED_SHARE = 0.2
 """Windows turned by a quarter."""
-TEXT_SHARE, PALE_SHARE = 0.12, 0.4
-"""Windows with letters that a recorder burnt in, and such of them that are watermarks, through
-which the scene is seen: they stand still before a scene that moves, are as thin and as bright as
-streaks, and are to stay."""
+TEXT_SHARE, ALONE_TEXT_SHARE, PALE_SHARE = 0.12, 0.25, 0.4
+"""Windows of several frames, and dry pictures without neighbours, with letters that a recorder
+burnt in; and such letters that are watermarks, through which the scene is seen. They are as thin
+and as bright as streaks, and are to stay; of a picture alone nothing else tells that they stand
+still before a scene that moves."""
 DRY_SHARE, LATE_DRY_SHARE = 0.2, 0.28
 DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.24, 0.37
 """Windows without rain, of those with several frames and of the others, early and late in a run: a
@@ -231,7 +232,7 @@ class _Windows:
             scale = math.exp(random.uniform(math.log(1.2), math.log(LARGEST)))
         is_soft = random.random() < SOFT_SHARE
         text, text_is_soft = None, is_soft and random.random() < 0.5
-        if random.random() < TEXT_SHARE:
+        if random.random() < (ALONE_TEXT_SHARE if is_alone and is_dry else TEXT_SHARE):
             text = self._text(random, 1 if text_is_soft else random.uniform(1, scale))
         return Window(
             clean.contiguous(),

@@ -80,6 +80,8 @@ class Encoding:
     sample_aspect_ratio: Fraction | None = None
     color: Mapping[str, int] = field(default_factory=dict)
     """`color_range`, `colorspace`, `color_primaries` and `color_trc`, as FFmpeg's numbers."""
+    chroma_location: str = ""
+    """Where chroma samples lie, as FFmpeg names it; empty for where each format has them."""
     field_order: int = 0
     """FFmpeg's number; 0 for unknown, 1 for progressive, more for interlaced."""
     samples: tuple[str, bool] | None = None
@@ -99,6 +101,8 @@ class Encoding:
             context.sample_aspect_ratio = self.sample_aspect_ratio
         for name, value in self.color.items():
             setattr(context, name, value)
+        if self.chroma_location:
+            options["chroma_sample_location"] = self.chroma_location
         if self.field_order > 1:
             context.field_order = self.field_order
             if self.encoder == "libx264" and self.field_order == BOTTOM_FIRST:

@@ -101,6 +101,7 @@ def plan_encoding(
             sample_aspect_ratio=aspect,
             color=_color(frame, pixel_format, samples),
             samples=samples,
+            chroma_location=_chroma_location(reader, frame, pixel_format),
             field_order=_field_order(reader, frame),
             tag="hvc1" if kind and kind.is_mp4 and _is_hevc(encoder) else None,
         )
@@ -150,6 +151,16 @@ def _color(frame: Frame, pixel_format: str, samples: tuple[str, bool] | None) ->
         color["colorspace"] = rgb_matrix(frame.height)
         color["color_range"] = _FULL_RANGE if "yuvj" in pixel_format else _LIMITED_RANGE
     return color
+
+
+def _chroma_location(reader: VideoReader, frame: Frame, pixel_format: str) -> str:
+    """Where the source's chroma samples lie, where that is not said by the output's format."""
+    twin = layout_of(planar_twin(pixel_format))
+    shifts = [each and (each.chroma_shift_x, each.chroma_shift_y) for each in (frame.layout, twin)]
+    if shifts != [(1, 1), (1, 1)] or frame.tags.get("is_quarter_turned"):
+        return ""
+    # what is taken for granted where nothing is said
+    return "" if reader.chroma_location == "left" else reader.chroma_location
 
 
 def _field_order(reader: VideoReader, frame: Frame) -> int:

@@ -5,6 +5,7 @@ opens and holds one picture can be read.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -14,6 +15,8 @@ from types import TracebackType
 from typing import Self
 
 import av
+import av.logging
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
@@ -31,6 +34,7 @@ _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # what other streams may have before the first frame; a file with more has no frame
 _MAX_LEAD_BYTES = 256 << 20
+_CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 # a decoded picture of more needs gigabytes
 _MAX_PIXELS = 1 << 28
 # recordings that begin later are shifted to zero: hours of nothing are of no use to a player
@@ -48,6 +52,19 @@ def size_in_bytes(item: object) -> int:
     if isinstance(item, Frame):
         return item.num_bytes
     return item.size if isinstance(item, av.Packet) else 0
+
+
+def _chroma_location(container: InputContainer, stream: VideoStream) -> str:
+    """What FFmpeg says of a stream, which PyAV has no name for: `..., yuv420p(tv, center), ...`."""
+    av.logging.set_level(av.logging.INFO)
+    av.logging.set_libav_level(av.logging.VERBOSE)
+    try:
+        told = container.dumps_format()
+    finally:
+        av.logging.set_level(None)
+    said = re.search(rf"Stream #0:{stream.index}\b.*?, {stream.pix_fmt}\(([^)]*)\)", told)
+    words = said[1].split(", ") if said else []
+    return next((word for word in words if word in _CHROMA_LOCATIONS), "")
 
 
 def decoded_ahead(items: Iterable[Item]) -> Stage[Item]:
@@ -95,6 +112,8 @@ class VideoReader:
         self.container = open_source(source)
         try:
             self.stream = self._choose_stream()
+            self.chroma_location = _chroma_location(self.container, self.stream)
+            """Where chroma samples lie, as FFmpeg names it: `center`, `topleft`; often empty."""
             self._prepare()
         except BaseException:
             self.container.close()

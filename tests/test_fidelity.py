@@ -1,5 +1,6 @@
 """Everything but the rain stays: a row for each promise, judged by an independent tool."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.logging
 import numpy as np
 import probe
 import pytest
@@ -445,6 +447,22 @@ def aspect_stays(case: Case) -> None:
 
 def color(case: Case) -> None:
     assert case.output.video.color == case.source.video.color
+
+
+def chroma(location: str) -> Check:
+    """Where the output's chroma samples lie, by what FFmpeg says of it."""
+
+    def check(case: Case) -> None:
+        av.logging.set_level(av.logging.INFO)
+        av.logging.set_libav_level(av.logging.VERBOSE)
+        try:
+            with av.open(str(case.output.path)) as container:
+                told = container.dumps_format()
+        finally:
+            av.logging.set_level(None)
+        assert re.search(rf"Video: .*[(, ]{location}\)", told), told
+
+    return check
 
 
 def size(case: Case) -> None:
@@ -1163,7 +1181,25 @@ TAGS = [
 FULL_709, LIMITED_601, HDR, P3 = (2, 1, 1, 1), (1, 6, 6, 6), (1, 9, 9, 16), (1, 1, 12, 1)
 FFV1 = Video(codec="ffv1", width=64, height=48)
 
+def sited(location: str) -> tuple[Video]:
+    return video(options=(("chroma_sample_location", location),))
+
+
 PICTURE = [
+    Promise("chroma at the top left", Clip(video=sited("topleft")), "out.mp4", (chroma("topleft"),)),
+    Promise("chroma at the left", Clip(video=sited("left")), "out.mp4", (chroma("left"),)),
+    Promise(
+        "chroma of a webcam's JPEGs",
+        Clip(name="clip.avi", video=video(codec="mjpeg", pixel_format="yuvj420p")),
+        "out.mkv",
+        (chroma("center"),),
+    ),
+    Promise(
+        "chroma of four columns",
+        Clip(name="clip.avi", video=video(codec="mjpeg", pixel_format="yuvj422p")),
+        "out.mp4",
+        (pixel_format,),
+    ),
     *(
         Promise(
             f"shown at {degrees} degrees{' and mirrored' if mirror else ''}, MP4",
