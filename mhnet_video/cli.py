@@ -125,7 +125,11 @@ def _restore(words: list[str]) -> int:
         from mhnet_video.contact import save_contact_sheet
 
         save_contact_sheet(
-            report.source, report.destination, options.sheet, start=config.start or 0.0
+            report.source,
+            report.destination,
+            options.sheet,
+            start=config.start or 0.0,
+            is_compared=config.compare,
         )
         if not (options.json or options.quiet):
             print(f"  before and after: {options.sheet}")

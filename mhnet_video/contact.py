@@ -92,6 +92,7 @@ def save_contact_sheet(
     *,
     start: float = 0.0,
     moments: int = 4,
+    is_compared: bool = False,
 ) -> None:
     """Save moments of two clips as rows of a PNG: both pictures, then where they differ most.
 
@@ -101,6 +102,7 @@ def save_contact_sheet(
         path: PNG to create; an existing one is replaced.
         start: Where in `before` the other begins, in seconds from the first frame.
         moments: Number of rows, spread over the clip.
+        is_compared: Whether the pictures of `after` hold both, side by side.
 
     Raises:
         ReadError: A clip cannot be opened or decoded.
@@ -114,7 +116,7 @@ def save_contact_sheet(
         pairs = [pair for pair in pairs if pair[0].exists()]
         for number in sorted({int(len(pairs) * (i + 0.5) / moments) for i in range(moments)}):
             old, new = (_picture_at(picture, 0)[1] for picture in pairs[number])
-            rows.append(_row(old, new, str(number + 1)))
+            rows.append(_row(old, _right(new, old) if is_compared else new, str(number + 1)))
         _save_png(Path(path), _stack(rows, axis=0))
         return
     duration = _duration(after)
@@ -122,6 +124,8 @@ def save_contact_sheet(
     for time in times:
         shown, picture_after = _picture_at(after, time)
         _, picture_before = _picture_at(before, start + shown)
+        if is_compared:
+            picture_after = _right(picture_after, picture_before)
         rows.append(_row(picture_before, picture_after, _clock(shown)))
     _save_png(Path(path), _stack(rows, axis=0))
 
@@ -138,6 +142,12 @@ def save_pictures(rows: Sequence[Sequence[tuple[str, Picture]]], path: str | Pat
     """
     cells = [[_labelled(_fit(picture), label) for label, picture in row] for row in rows]
     _save_png(Path(path), _stack([_stack(row, axis=1) for row in cells], axis=0))
+
+
+def _right(both: Picture, before: Picture) -> Picture:
+    """The right one of two pictures side by side; odd sizes were padded at the end of each."""
+    left = both.shape[1] // 2
+    return both[: before.shape[0], left : left + before.shape[1]]
 
 
 def _clock(seconds: float) -> str:

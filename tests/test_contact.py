@@ -104,3 +104,27 @@ def test_a_file_that_is_none_is_named(clip, tmp_path):
     with pytest.raises(WriteError, match=r"folder\.png"):
         save_contact_sheet(clip, clip, tmp_path / "folder.png")
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("width", [64, 63])
+def test_of_both_side_by_side_the_restored_one_is_shown(width, tmp_path):
+    video = Video(width=width, options=(("crf", "0"),), pixel_format="yuv444p")
+    clip = Clip(video=(video,)).make(tmp_path)
+    both = tmp_path / "both.mkv"
+    with av.open(clip) as source, av.open(both, "w") as target:
+        stream = target.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 2 * 64, 48, "gray"
+        for frame in source.decode(video=0):
+            grey = frame.to_ndarray(format="gray")
+            pair = [np.pad(half, ((0, 0), (0, 64 - width))) for half in (grey, 255 - grey)]
+            picture = av.VideoFrame.from_ndarray(np.concatenate(pair, 1), format="gray")
+            picture.pts, picture.time_base = frame.pts, frame.time_base
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    save_contact_sheet(clip, both, tmp_path / "sheet.png", moments=1, is_compared=True)
+    sheet = read(tmp_path / "sheet.png").astype(int)
+    shown = 10 * width
+    before, after = sheet[60:480, 6 : 6 + shown], sheet[60:480, 12 + shown : 12 + 2 * shown]
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < -0.9
+    # and where they differ most, which only pictures of one size have
+    assert sheet.shape[1] == 2 * (shown + 6) + 2 * 486 + 6
