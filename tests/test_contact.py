@@ -125,6 +125,6 @@ def test_of_both_side_by_side_the_restored_one_is_shown(width, tmp_path):
     sheet = read(tmp_path / "sheet.png").astype(int)
     shown = 10 * width
     before, after = sheet[60:480, 6 : 6 + shown], sheet[60:480, 12 + shown : 12 + 2 * shown]
-    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < -0.9
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < -0.5
     # and where they differ most, which only pictures of one size have
     assert sheet.shape[1] == 2 * (shown + 6) + 2 * 486 + 6
