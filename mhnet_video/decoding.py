@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -138,6 +138,8 @@ class Decoder:
         self.time_base = Fraction(stream.time_base or Fraction(1, 90000))
         self.damaged = 0
         """Packets and frames lost so far."""
+        self.is_at_end = self.is_stalled = False
+        """Whether all has been read that there is; and whether that is because none came."""
         self._expected = 0
         self._is_picture = container.format.name in ("image2", "jpeg_pipe")
         self._hardware: HardwareDecoder | None = None
@@ -180,10 +182,15 @@ class Decoder:
                 for packet in self.container.demux():
                     failures = 0
                     yield packet
+                self.is_at_end = True
                 return
+            except ExitError:
+                self.is_stalled = True
+                break
             except (FFmpegError, OSError):
                 failures += 1
                 self.damaged += 1
+        self.is_at_end = True
         # what was read before is decoded to its last frame
         flush = av.Packet()
         flush.stream = self.stream

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import av
@@ -59,6 +59,8 @@ _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
 _RATES = ("b", "qp", "rc")
 _QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
 TOP_FIRST, BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
+# encoders that open for interlaced frames and do not mark them
+_WHOLE_FRAMES = re.compile("265|hevc|av1|vpx|utvideo")
 # pixel formats of few colours, and of floating-point numbers
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
 # the range of times that MPEG-4 part 2 and its kin can count in
@@ -88,6 +90,11 @@ class Encoding:
     """Matrix and whether the range is full, where YUV must be so; None for as it is."""
     tag: str | None = None
     """Codec tag in the container; None for its usual one."""
+
+    @property
+    def marks_fields(self) -> bool:
+        """Whether frames are marked as interlaced."""
+        return self.field_order > 1 and not _WHOLE_FRAMES.search(self.encoder)
 
     def apply(self, context: VideoCodecContext) -> None:
         """Set up an encoder that is not open yet."""
@@ -262,8 +269,10 @@ def find_encoding(make: Callable[[str], Encoding], formats: list[str]) -> Encodi
     if not formats:
         raise ValueError("no pixel formats to choose from")
     first_error: Exception | None = None
-    for pixel_format in formats:
-        encoding = make(pixel_format)
+    encodings = [make(pixel_format) for pixel_format in formats]
+    # some encoders know whole frames only, and do not open for others
+    encodings += [replace(each, field_order=0) for each in encodings if each.field_order > 1]
+    for encoding in encodings:
         context = av.CodecContext.create(encoding.encoder, "w")
         if not isinstance(context, VideoCodecContext):
             break
@@ -275,8 +284,7 @@ def find_encoding(make: Callable[[str], Encoding], formats: list[str]) -> Encodi
             first_error = first_error or error
             continue
         return encoding
-    encoding = make(formats[0])
-    raise WriteError(_why_not_open(encoding)) from first_error
+    raise WriteError(_why_not_open(encodings[0])) from first_error
 
 
 def open_encoder(context: CodecContext) -> None:

@@ -13,6 +13,8 @@ _PROFILE_TAG, _ORIENTATION_TAG = 0x8773, 0x0112
 # EXIF holds less; samples need not be copied
 _MAX_CHUNK_BYTES = 1 << 16
 _MOST_OF_A_HEAD = 1 << 16
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ONE, _UNIT = 1 << 16, 1 << 30
 DISPLAY_MATRICES = {
     number: (a * _ONE, b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, _UNIT)
@@ -60,6 +62,32 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
     return encoded[:first] + b"".join(segment for _, segment in wanted) + encoded[first:]
 
 
+def with_texts_of(source: bytes, encoded: bytes) -> bytes:
+    """The encoded PNG with the texts (XMP among them) and the resolution of another.
+
+    Args:
+        source: The PNG file that it was made from.
+        encoded: The new one; it is returned as it is if either is no PNG.
+    """
+    if not source.startswith(_PNG) or not encoded.startswith(_PNG):
+        return encoded
+    wanted = []
+    for kind, start, size in _places(source):
+        contents = source[start : start + size]
+        # one that is turned has another resolution down than across
+        is_resolution = kind == b"pHYs" and contents[:4] == contents[4:8] and contents[8:] == b"\1"
+        if kind in _PNG_TEXTS or is_resolution:
+            wanted.append((kind, source[start - 8 : start + size + 4]))
+    new = {kind for kind, _ in wanted if kind not in _PNG_TEXTS}
+    chunks = [
+        (kind, encoded[start - 8 : start + size + 4])
+        for kind, start, size in _places(encoded)
+        if kind not in new
+    ]
+    # after the header, ahead of the samples
+    return _PNG + b"".join(chunk for _, chunk in [*chunks[:1], *wanted, *chunks[1:]])
+
+
 def descriptions_in(data: bytes) -> list[str]:
     """What a JPEG, PNG, WebP, TIFF, HEIC or AVIF has beside its samples, in a person's words."""
     kinds = {kind for kind, _ in _chunks(data)}
@@ -82,6 +110,8 @@ def descriptions_in(data: bytes) -> list[str]:
         or re.search(b"colr(prof|rICC)", head)
     ):
         found.append("colour profile")
+    if kinds & set(_PNG_TEXTS):
+        found.append("texts")
     return found
 
 
@@ -120,15 +150,23 @@ def _tiff_tags(data: bytes) -> dict[int, int]:
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     """Kind and contents of the chunks of a PNG or a WebP; empty for others."""
-    chunks = []
-    is_png, is_webp = data[:4] == b"\x89PNG", data[:4] + data[8:12] == b"RIFFWEBP"
+    return [
+        (kind, data[start : start + min(size, _MAX_CHUNK_BYTES)])
+        for kind, start, size in _places(data)
+    ]
+
+
+def _places(data: bytes) -> list[tuple[bytes, int, int]]:
+    """Kind of each chunk, where its contents begin, and their size."""
+    places = []
+    is_png, is_webp = data.startswith(_PNG), data[:4] + data[8:12] == b"RIFFWEBP"
     position = 8 if is_png else 12 if is_webp else len(data)
     while position + 8 <= len(data):
         head = data[position : position + 8]
         size, kind = struct.unpack(">I4s", head) if is_png else struct.unpack("<4sI", head)[::-1]
-        chunks.append((kind, data[position + 8 : position + 8 + min(size, _MAX_CHUNK_BYTES)]))
+        places.append((kind, position + 8, size))
         position += size + 12 if is_png else 8 + size + size % 2
-    return chunks
+    return places
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:

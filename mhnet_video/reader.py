@@ -12,11 +12,10 @@ from fractions import Fraction
 from itertools import chain
 from os import PathLike
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import av.logging
-from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
@@ -24,7 +23,13 @@ from av.video.stream import VideoStream
 from mhnet_video.decoding import Decoder, Item, Packet
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.source import is_animated_webp, open_source, why_unreadable
+from mhnet_video.source import (
+    SILENCE_SECONDS,
+    is_animated_webp,
+    is_cut_off,
+    open_source,
+    why_unreadable,
+)
 from mhnet_video.stage import Stage, codec_threads
 from mhnet_video.timeline import Timeline
 
@@ -54,7 +59,7 @@ def size_in_bytes(item: object) -> int:
     return item.size if isinstance(item, av.Packet) else 0
 
 
-def _chroma_location(container: InputContainer, stream: VideoStream) -> str:
+def _chroma_location(container: Any, stream: VideoStream) -> str:
     """What FFmpeg says of a stream, which PyAV has no name for: `..., yuv420p(tv, center), ...`."""
     av.logging.set_level(av.logging.INFO)
     av.logging.set_libav_level(av.logging.VERBOSE)
@@ -118,6 +123,7 @@ class VideoReader:
         except BaseException:
             self.container.close()
             raise
+        self._is_complete = False
         self._stage: Stage[Item] | None = None
 
     def _choose_stream(self) -> VideoStream:
@@ -206,6 +212,17 @@ class VideoReader:
         """How often the recording's clock jumped so far; what follows a jump follows at once."""
         return self._timeline.jumps if self._timeline is not None else 0
 
+    @property
+    def shortfall(self) -> str | None:
+        """What is missing at the end of the part that was asked for, for a person, if anything."""
+        if self._is_complete:
+            return None
+        if self._decoder.is_stalled:
+            return f"the end: nothing came from {self.name} for {SILENCE_SECONDS:.0f} s"
+        if self._decoder.is_at_end and is_cut_off(self.container.name):
+            return "the end: the source says that it is longer; copy it again"
+        return None
+
     def ahead(self) -> Stage[Item]:
         """The items, decoded ahead; the same stage each time it is asked for."""
         if self._stage is None:
@@ -264,6 +281,8 @@ class VideoReader:
             if isinstance(item, Frame):
                 if end is None or time is None or time < end:
                     yield item
+                else:
+                    self._is_complete = True
             elif self._is_in(item, self.origin, end):
                 yield item
             if end is not None and time is not None and time > end + _TRAIL_SECONDS:
@@ -349,6 +368,8 @@ class VideoReader:
     def _why_no_frame(self) -> str:
         if self.start and self.num_frames:
             return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
+        if self._decoder.is_stalled:
+            return f"nothing came from {self.name} for {SILENCE_SECONDS:.0f} s; try again later."
         if is_animated_webp(self.container.name):
             return f"{self.name} is an animated WebP, which FFmpeg cannot decode; convert it first."
         return why_unreadable(self.container.name, self.name) or (

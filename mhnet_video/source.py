@@ -15,7 +15,11 @@ from av.error import FFmpegError
 from mhnet_video.boxes import lacks_index
 from mhnet_video.errors import ReadError
 
-_OPEN_SECONDS = 30.0
+SILENCE_SECONDS = 30.0
+"""How long an address may say nothing, in seconds, before it is given up."""
+_EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
+_HEAD_BYTES = 4096
+_NO_RIFF_BYTES = 0x7FFFFFFF
 _STANDARD_INPUT = "pipe:0"
 # lists of other files and addresses, and text that is drawn: a file that claims to be a video
 # must not make FFmpeg open what it names
@@ -61,7 +65,7 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
             container_options=options,
             metadata_errors="surrogateescape",
             hwaccel=hwaccel,
-            timeout=(_OPEN_SECONDS, None) if is_address else None,
+            timeout=SILENCE_SECONDS if is_address else None,
         )
     except (FFmpegError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
@@ -103,6 +107,34 @@ def is_animated_webp(url: str) -> bool:
     with open(url, "rb") as file:
         head = file.read(21)
     return head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2)
+
+
+def is_cut_off(url: str) -> bool:
+    """Whether a file is a Matroska or an AVI that says itself that it is longer than it is."""
+    if not os.path.isfile(url):
+        return False
+    with open(url, "rb") as file:
+        head, end = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
+    if head[:4] == b"RIFF" and len(head) >= 12:
+        told = struct.unpack("<I", head[4:8])[0]
+        # recorders begin with a size that no file has, and complete it when they are stopped
+        return told < _NO_RIFF_BYTES and 8 + told > end
+    if head[:4] != _EBML:
+        return False
+    place = 4 + sum(_vint(head, 4))
+    told, length = _vint(head, place + 4)
+    is_known = told < (1 << 7 * length) - 1
+    return head[place : place + 4] == _SEGMENT and is_known and place + 4 + length + told > end
+
+
+def _vint(data: bytes, place: int) -> tuple[int, int]:
+    """A number of EBML and how many bytes it takes; (0, 0) where there is none.
+
+    Source: RFC 8794, section 4.
+    """
+    length = 9 - data[place].bit_length() if place < len(data) and data[place] else 0
+    number = int.from_bytes(data[place : place + length], "big")
+    return number & ((1 << 7 * length) - 1), length
 
 
 class _OneWay:

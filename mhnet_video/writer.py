@@ -23,7 +23,7 @@ from mhnet_video.encoder import Encoding, encoder_options, open_encoder, working
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
-from mhnet_video.jpeg import display_matrix_in, with_segments_of
+from mhnet_video.jpeg import display_matrix_in, with_segments_of, with_texts_of
 from mhnet_video.notes import Notes, counted
 from mhnet_video.pixels import Converter, upright
 from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
@@ -179,6 +179,8 @@ class VideoWriter:
         if self._reader.stream.metadata.get("alpha_mode") == "1" and not frame.layout.has_alpha:
             self.notes.lost.append("transparency: it is not decoded from this codec")
         self.notes.tell_rotation(frame, self._kind)
+        if frame.tags.get("interlaced") and not encoding.marks_fields:
+            self.notes.lost.append(f"fields: {self.encoder} does not mark frames as interlaced")
         if self._tracks is not None:
             time = frame.pts * frame.time_base - self._origin
             self._mux(self._tracks.begin(time))
@@ -345,6 +347,8 @@ class VideoWriter:
         encoded = bytes(packet)
         if self.encoder == "mjpeg":
             encoded = with_segments_of(self._source_bytes, encoded)
+        elif self.encoder == "png":
+            encoded = with_texts_of(self._source_bytes, encoded)
         self.notes.tell_descriptions(self._source_bytes, encoded)
         return encoded
 
@@ -426,6 +430,8 @@ class VideoWriter:
         shift = None if reader.start else self._origin
         notes.tell_times(self._kind, self._time_base, shift=shift, jumps=reader.jumps)
         notes.tell_counts(*self._size)
+        if reader.shortfall is not None:
+            notes.lost.append(reader.shortfall)
         notes.tell_hidden(reader.container.name)
         if self.partial is not None and self._container is not None:
             notes.tell_metadata(file_metadata(reader.container), self.partial)

@@ -3,16 +3,20 @@
 Never in a traceback, never in half a file under the output's name, never in leftovers beside it.
 """
 
+import http.server
 import io
 import json
 import os
 import re
 import resource
 import shutil
+import socketserver
 import stat
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -712,6 +716,70 @@ def test_any_name(
     assert left(tmp_path / "out") == sorted(["plain.mp4", name])
     shutil.copy(name, tmp_path / "copy.mp4")
     assert_plays(tmp_path / "copy.mp4", 10)
+
+
+@pytest.mark.parametrize("clip", [MKV, WEBM, AVI], ids=lambda clip: clip.name)
+def test_a_file_that_is_shorter_than_it_says_is_told(
+    clip: Clip, tmp_path: Path, restore: Restore
+) -> None:
+    source = clip.make(tmp_path)
+    whole = source.read_bytes()
+    for share, told in ((1, 0), (0.62, 1)):
+        source.write_bytes(whole[: int(len(whole) * share)])
+        outcome = restore(source, tmp_path / f"out{told}.mkv")
+        assert outcome.report is not None
+        assert sum("says that it is longer" in line for line in outcome.report["lost"]) == told
+    # what is left out is not missed
+    outcome = restore(source, tmp_path / "part.mkv", "--duration", "0.2")
+    assert outcome.report is not None
+    assert not any("longer" in line for line in outcome.report["lost"])
+
+
+class Stalling(http.server.BaseHTTPRequestHandler):
+    """A server that sends `content` and says that there is more to come."""
+
+    content = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content) + 1_000_000))
+        self.end_headers()
+        self.wfile.write(self.content)
+        self.wfile.flush()
+        time.sleep(4)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("share", "frames"), [(1, 20), (0.01, 0)], ids=["late", "at once"])
+def test_an_address_that_falls_silent_ends_the_run(
+    share: float,
+    frames: int,
+    tmp_path: Path,
+    restore: Restore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = MKV.make(tmp_path).read_bytes()
+    monkeypatch.setattr(Stalling, "content", content[: int(len(content) * share)])
+    for module in ("source", "reader"):
+        monkeypatch.setattr(f"mhnet_video.{module}.SILENCE_SECONDS", 1)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stalling) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/clip.mkv"
+        begin = time.monotonic()
+        outcome = restore(address, tmp_path / "out.mkv")
+        assert time.monotonic() - begin < 3.5
+        server.shutdown()
+    if not frames:
+        assert_one_sentence(outcome, address)
+        return
+    assert (outcome.status, outcome.message) == (0, "")
+    assert_plays(outcome.output, frames)
+    assert outcome.report is not None
+    assert any(line.startswith("the end: nothing came") for line in outcome.report["lost"])
 
 
 def test_a_picture_that_ends_early_is_told(tmp_path: Path, restore: Restore) -> None:

@@ -1181,12 +1181,15 @@ TAGS = [
 FULL_709, LIMITED_601, HDR, P3 = (2, 1, 1, 1), (1, 6, 6, 6), (1, 9, 9, 16), (1, 1, 12, 1)
 FFV1 = Video(codec="ffv1", width=64, height=48)
 
+
 def sited(location: str) -> tuple[Video]:
     return video(options=(("chroma_sample_location", location),))
 
 
 PICTURE = [
-    Promise("chroma at the top left", Clip(video=sited("topleft")), "out.mp4", (chroma("topleft"),)),
+    Promise(
+        "chroma at the top left", Clip(video=sited("topleft")), "out.mp4", (chroma("topleft"),)
+    ),
     Promise("chroma at the left", Clip(video=sited("left")), "out.mp4", (chroma("left"),)),
     Promise(
         "chroma of a webcam's JPEGs",

@@ -601,6 +601,30 @@ def test_a_png_may_have_a_colour_profile_with_a_name(tmp_path: Path) -> None:
     assert b"iCCP" in (tmp_path / "out.png").read_bytes()
 
 
+def test_a_png_keeps_its_texts_and_resolution(tmp_path: Path) -> None:
+    samples = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
+    plain = cv2.imencode(".png", samples)[1].tobytes()
+    resolution = struct.pack(">IIB", 11811, 11811, 1)
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x/>"
+    chunks = [(b"pHYs", resolution), (b"tEXt", b"Title\0rain"), (b"iTXt", xmp)]
+    png = plain
+    for kind, contents in chunks:
+        png = with_chunk(png, kind, contents)
+    (tmp_path / "in.png").write_bytes(png)
+    assert not copy(tmp_path / "in.png", tmp_path / "out.png").notes.lost
+    out = (tmp_path / "out.png").read_bytes()
+    for kind, contents in chunks:
+        assert out.count(kind) == 1
+        assert kind + contents + struct.pack(">I", zlib.crc32(kind + contents)) in out
+    assert np.array_equal(cv2.imread(str(tmp_path / "out.png")), samples)
+    # other kinds of pictures have no place for them
+    lost = copy(tmp_path / "in.png", tmp_path / "out.jpg").notes.lost
+    assert any(line.startswith("texts:") for line in lost)
+    (tmp_path / "plain.png").write_bytes(plain)
+    assert not copy(tmp_path / "plain.png", tmp_path / "out.png", overwrite=True).notes.lost
+    assert b"tEXt" not in (tmp_path / "out.png").read_bytes()
+
+
 def test_segments_come_from_jpegs_only() -> None:
     plain = picture("mjpeg")
     assert with_segments_of(b"GIF89a", plain) == plain
@@ -796,3 +820,29 @@ def test_six_channels_stay_six_in_webm(tmp_path):
     restore_video(clip, tmp_path / "out.webm", restorer=StandIn())
     with av.open(str(tmp_path / "out.webm")) as container:
         assert container.streams.audio[0].codec_context.layout.nb_channels == 6
+
+
+INTERLACED = Clip(
+    name="clip.mkv",
+    video=(Video(options=(("x264-params", "tff=1"), ("flags", "+ildct+ilme"))),),
+)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name", "are_marked"),
+    [
+        ("libx264", "out.mp4", True),
+        ("ffv1", "out.mkv", True),
+        ("libx265", "out.mp4", False),
+        ("libsvtav1", "out.mkv", False),
+        ("mjpeg", "out.avi", False),
+    ],
+)
+def test_fields_that_an_encoder_does_not_mark_are_told(encoder, name, are_marked, tmp_path):
+    source = INTERLACED.make(tmp_path)
+    config = RestoreConfig(encoder=encoder)
+    report = restore_video(source, tmp_path / name, config, restorer=StandIn())
+    with av.open(tmp_path / name) as container:
+        frames = list(container.decode(video=0))
+    assert frames and all(frame.interlaced_frame == are_marked for frame in frames)
+    assert any(line.startswith("fields:") for line in report.lost) != are_marked
