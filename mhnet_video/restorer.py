@@ -1,16 +1,15 @@
 """Run a network over frames: windows of neighbours in, restored planes out."""
 
-import importlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from operator import is_
 from os import PathLike
 from queue import SimpleQueue
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -30,6 +29,8 @@ from mhnet_video.looks import agreed_residual
 from mhnet_video.memory import is_shortage
 from mhnet_video.neighbours import Neighbours, Step, places_of, with_steps
 from mhnet_video.network import MHNet
+from mhnet_video.resize import enlarged, shrunk
+from mhnet_video.steady import FrameSteadier
 from mhnet_video.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
 
 if TYPE_CHECKING:
@@ -216,6 +217,8 @@ class Restorer:
     for them."""
     repeated: int
     """Frames of the latest stream that took no time: they were the ones before them again."""
+    steadies: bool
+    """Whether streams are steadied where nothing moves, see `mhnet_video/steady.py`; True."""
     stays_on_gpu: bool
     """Whether frames that a GPU has decoded come out of a stream in its memory, where they can."""
 
@@ -235,6 +238,7 @@ class Restorer:
         self.scale = scale
         self.keep = keep
         self.passed_through = self.repeated = 0
+        self.steadies = True
         self.stays_on_gpu = False
         if isinstance(model, MHNet):
             if weights is not None:
@@ -315,6 +319,46 @@ class Restorer:
             ConfigError: A picture is too large.
         """
         self.passed_through = self.repeated = 0
+        if not self.steadies:
+            yield from self._unsteadied(items)
+            return
+        waiting: deque[Frame] = deque()
+        steadier = FrameSteadier(self.device)
+        last: tuple[Frame, Frame] | None = None
+
+        def steadied(ahead: Frame | None) -> Frame:
+            before, after = cast("tuple[Frame, Frame]", last)
+            return steadier.push(before, after, ahead, share=self.strength, keep=self.keep)
+
+        def remembered() -> Iterator[Frame | T]:
+            for item in items:
+                if isinstance(item, Frame):
+                    waiting.append(item)
+                yield item
+
+        error: Exception | None = None
+        with closing(self._unsteadied(remembered())) as restored:
+            while True:
+                try:
+                    item = next(restored)
+                except StopIteration:
+                    break
+                except Exception as caught:  # what was there before it is still given
+                    error = caught
+                    break
+                if not isinstance(item, Frame):
+                    yield item
+                    continue
+                if last is not None:
+                    yield steadied(item)
+                last = waiting.popleft(), item
+        if last is not None:
+            yield steadied(None)
+        if error is not None:
+            raise error
+
+    def _unsteadied(self, items: Iterable[Frame | T]) -> Generator[Frame | T]:
+        """The items as the network restores them."""
         piped = self._piped()
         if piped is None:
             yield from self._plain(items)
@@ -524,7 +568,7 @@ class Restorer:
         height, width = rgb.shape[1:]
         height, width = _working_size(height, width, self.scale_at(height, width))
         if (height, width) != rgb.shape[1:]:
-            rgb = _shrunk(rgb, height, width)
+            rgb = shrunk(rgb, height, width)
         return self._padded(rgb).contiguous()
 
     def _padded(self, rgb: Tensor) -> Tensor:
@@ -624,7 +668,7 @@ class Restorer:
             residual = seen(window)
         residual = residual[:, :rows, :columns]
         if (rows, columns) != (height, width):
-            residual = _enlarged(residual, height, width)
+            residual = enlarged(residual, height, width)
         return residual
 
     def _seen_residual(self, engine: Engine, window: Window) -> Tensor:
@@ -748,36 +792,6 @@ def _working_size(height: int, width: int, scale: float) -> tuple[int, int]:
     if scale == 1:
         return height, width
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _shrunk(picture: Tensor, height: int, width: int) -> Tensor:
-    """`[3, H, W]` as the mean of what each of fewer pixels covers."""
-    return _resized(picture, height, width, "area", "INTER_AREA")
-
-
-def _enlarged(picture: Tensor, height: int, width: int) -> Tensor:
-    """`[3, H, W]` of more pixels, by cubic convolution."""
-    return _resized(picture, height, width, "bicubic", "INTER_CUBIC")
-
-
-def _resized(picture: Tensor, height: int, width: int, mode: str, flag: str) -> Tensor:
-    """As PyTorch does it in a mode, on a CPU by OpenCV in a sixth of the time."""
-    cv2 = _opencv() if picture.device.type == "cpu" else None
-    if cv2 is None:
-        return F.interpolate(picture[None], (height, width), mode=mode)[0]
-    resized, interpolation = torch.empty(3, height, width), getattr(cv2, flag)
-    for source, target in zip(picture, resized, strict=True):
-        cv2.resize(source.numpy(), (width, height), dst=target.numpy(), interpolation=interpolation)
-    return resized
-
-
-@cache
-def _opencv() -> ModuleType | None:
-    """OpenCV, which takes a while to load; None where libraries of the screen are missing."""
-    try:
-        return importlib.import_module("cv2")
-    except ImportError:
-        return None
 
 
 def _turned(picture: Tensor, degrees: int) -> Tensor:

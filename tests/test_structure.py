@@ -38,6 +38,8 @@ LAYERS = [
     [
         "weights",
         "growth",
+        "resize",
+        "steady",
         "looks",
         "dataset",
         "encoder",

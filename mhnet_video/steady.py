@@ -1,0 +1,279 @@
+"""Steady what stands still in the rain: there the frames before this one show the same scene.
+
+A network that looks at a few frames leaves something of every streak, and an encoder codes anew
+what a streak went by: both flicker where nothing moves. A running mean of the restored frames has
+neither. It is taken only where it is certain that nothing moves, neither the camera by a tenth of
+a pixel nor a thing by a shade, and given only around what was taken out: dry pictures stay as they
+are, to the bit.
+
+Source: the motion of a part of the picture is that of Lucas and Kanade (1981), of one step. The
+rest is this project's own; its limits were chosen on clips of `samples/pan.py` that stand still,
+and on such that creep by 0.25, 0.5 and 1 pixels a frame, which must not lose.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from operator import is_, is_not
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mhnet_video.color import keep_boxes
+from mhnet_video.config import Box
+from mhnet_video.frame import DeviceFrame, Frame
+from mhnet_video.resize import opencv
+
+Array = Any
+"""A tensor, or an array where OpenCV is there: on a CPU it does this in a quarter of the time."""
+MIN_SIDE = 64
+"""Smaller pictures are not steadied."""
+_MOST_FRAMES = 12.0
+"""The running mean is one of about so many frames."""
+_SQUARE, _PART = 4, 16
+"""Sides in pixels of the squares in which changes are judged, and of the parts in which motion is
+looked for."""
+_CHANGE = 3.0, 8.0
+"""Mean change of a square's surroundings, in levels of 8 bits, up to which it stands still, and
+from which it does not."""
+_PASSING = 8.0, 16.0
+"""The same where the next frame is as those before: a rest of a streak, or its glow."""
+_CHANGED_SHARE = 0.1, 0.4
+"""Share of what moves around a part, up to which and from which on the part moves, too."""
+_MOTION = 0.05, 0.15
+"""Motion of a part in pixels, likewise."""
+_FLAT = 20.0
+"""Squared slope, in levels, of what has too little texture to show motion."""
+_TAKEN_OUT = 0.05
+"""Mean change by the network around a part, in levels, from which on all of it is steadied."""
+
+
+class Steadier:
+    """A running mean of successive restored pictures, and where it may be shown."""
+
+    def __init__(self) -> None:
+        self._mean: Array = None
+        self._halves: Array = None
+        self._count: Array = None
+        self._ahead: Array = None
+
+    def push(self, before: Array, after: Array, ahead: Array = None, *, share: float = 1) -> Array:
+        """Take the next picture of a clip.
+
+        Args:
+            before: `[H, W]`, levels of 8 bits, as it was decoded; an array, or a tensor.
+            after: The same, restored.
+            ahead: The next one, restored; None where it is not known.
+            share: How much of the way to the mean is gone, 0 to 1.
+
+        Returns:
+            The steadied picture, `[H, W]` float32; None where there is nothing to steady.
+        """
+        if min(after.shape) < MIN_SIDE:
+            return None
+        halves = _shrunk(after, 2) if self._ahead is None else self._ahead
+        self._ahead = None if ahead is None else _shrunk(ahead, 2)
+        mean, old = self._mean, self._halves
+        if mean is None or mean.shape != after.shape:
+            self._begin(after, halves)
+            return None
+        change = halves - old
+        later = None
+        if self._ahead is not None and self._ahead.shape == old.shape:
+            later = self._ahead - old
+        still = _still(change, later)
+        rests = _ramp(_around(_shrunk(1 - still, _PART // _SQUARE), 5), *_CHANGED_SHARE)
+        if not rests.any():
+            self._begin(after, halves)
+            return None
+        rests = rests * _ramp(_motion(old, change), *_MOTION)
+        still = still * _enlarged(rests, still.shape)
+        self._count = (self._count * still).clip(0, _MOST_FRAMES - 1) + 1
+        weight = 1 / self._count
+        self._halves = old + change * _enlarged(weight, old.shape)
+        new = _floats(after)
+        self._mean = mean = mean + (new - mean) * _enlarged(weight, mean.shape)
+        # every other row tells enough of how much was taken out
+        taken = _shrunk(abs(_floats(before[::2]) - new[::2]), _PART // 2, _PART)
+        if not taken.any():
+            return None
+        shown = (_around(taken, 9) * (share / _TAKEN_OUT)).clip(0, share)
+        return new + (mean - new) * _enlarged(shown, mean.shape)
+
+    def _begin(self, picture: Array, halves: Array) -> None:
+        """Forget what was: a picture that shows something else."""
+        self._mean, self._halves = _floats(picture), halves
+        self._count = 1 + 0 * _shrunk(halves, _SQUARE // 2)
+
+
+class FrameSteadier:
+    """Steadies the frames of a stream: their luma, or the three planes of RGB.
+
+    Args:
+        device: Where to compute.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._steadiers: list[Steadier] = []
+        self._last: tuple[Frame, Frame] | None = None
+        self._ahead: dict[int, tuple[Frame, Tensor]] = {}
+
+    @torch.inference_mode()
+    def push(
+        self,
+        before: Frame,
+        after: Frame,
+        ahead: Frame | None = None,
+        *,
+        share: float = 1.0,
+        keep: Sequence[Box] = (),
+    ) -> Frame:
+        """Take the next frame of a stream.
+
+        Args:
+            before: The frame as it was decoded.
+            after: The same, restored. Of a `DeviceFrame` the samples are changed in place.
+            ahead: The next one, restored; None where it is not known.
+            share: How much of the way to the mean is gone, 0 to 1.
+            keep: Boxes left as they are; of frames on the host only.
+
+        Returns:
+            The steadied frame; `after` where there is nothing to steady.
+        """
+        if after is before or before.is_still:  # nothing was done, or nothing came before
+            self._steadiers, self._last = [], None
+            return after
+        if self._last is not None and _share_samples(after, self._last[0]):
+            # a copy of the one before
+            return (
+                after
+                if isinstance(after, DeviceFrame)
+                else replace(after, planes=self._last[1].planes)
+            )
+        planes = 3 if after.layout.kind == "rgb" else 1
+        while len(self._steadiers) < planes:
+            self._steadiers.append(Steadier())
+        steadied = list(after.planes)
+        for index, steadier in enumerate(self._steadiers[:planes]):
+            later = None if ahead is None else self._levels(ahead, index)
+            old, new = self._levels(before, index), self._levels(after, index)
+            levels = steadier.push(old, new, later, share=share)
+            if levels is None:
+                continue
+            samples = levels * 2.0 ** (after.layout.bits - 8) + 0.5
+            samples = samples.clip(0, 2.0**after.layout.bits - 1)
+            if isinstance(after, DeviceFrame):
+                after.luma.copy_(samples.int() << after.bits_down)
+            else:
+                host = samples.cpu().numpy() if isinstance(samples, Tensor) else samples
+                steadied[index] = host.astype(after.planes[index].dtype)
+        if self._device.type == "cuda":
+            # an encoder reads it next, and does not wait for PyTorch
+            torch.cuda.current_stream(self._device).synchronize()
+        out = after
+        if any(map(is_not, steadied, after.planes)):
+            keep_boxes(before, steadied[:planes], keep)
+            out = replace(after, planes=tuple(steadied))
+        self._last = after, out
+        return out
+
+    def _levels(self, frame: Frame, index: int) -> Array:
+        """A plane in levels of 8 bits, `[H, W]`; uint8 where it has no more bits."""
+        step = 2.0 ** (frame.layout.bits - 8)
+        if isinstance(frame, DeviceFrame):
+            samples = frame.luma.to(self._device)
+            if samples.element_size() == 1:
+                return samples
+            return ((samples.int() & 0xFFFF) >> frame.bits_down) / step
+        plane = np.ascontiguousarray(frame.planes[index])
+        if frame.layout.bits > 8:
+            plane = plane.astype(np.float32) / step
+        if self._device.type == "cpu" and opencv() is not None:
+            return plane
+        return torch.from_numpy(plane).to(self._device)
+
+
+def _share_samples(a: Frame, b: Frame) -> bool:
+    """Whether two frames hold the same arrays."""
+    if isinstance(a, DeviceFrame) or isinstance(b, DeviceFrame):
+        return isinstance(a, DeviceFrame) and isinstance(b, DeviceFrame) and a.luma is b.luma
+    return all(map(is_, a.planes, b.planes))
+
+
+def _still(change: Array, later: Array) -> Array:
+    """Where squares are as they were, 0 to 1.
+
+    Args:
+        change: Of a picture in half of its size, in levels.
+        later: The same of the next picture; None where it is not known.
+    """
+    first = _around(abs(_shrunk(change, _SQUARE // 2)), 3)
+    still = _ramp(first, *_CHANGE)
+    if later is None:
+        return still
+    second = _around(abs(_shrunk(later, _SQUARE // 2)), 3)
+    passing = _ramp(second, *_CHANGE) * _ramp(first, *_PASSING)
+    return still + (passing - still).clip(0)
+
+
+def _motion(picture: Array, change: Array) -> Array:
+    """How far each part has moved, in pixels.
+
+    Args:
+        picture: In half of its size.
+        change: What has been added to it since.
+    """
+    across, down, inside = 0 * picture, 0 * picture, slice(1, -1)
+    across[:, inside] = (picture[:, 2:] - picture[:, :-2]) / 2
+    down[inside] = (picture[2:] - picture[:-2]) / 2
+    products = across * across, across * down, down * down, across * change, down * change
+    a, b, c, p, q = (_around(_shrunk(each, _PART // 2), 5) for each in products)
+    a, c = a + _FLAT, c + _FLAT
+    x, y, determinant = c * p - b * q, a * q - b * p, a * c - b * b
+    return 2 * (x * x + y * y) ** 0.5 / determinant
+
+
+def _ramp(x: Array, low: float, high: float) -> Array:
+    """1 up to the lower limit, 0 from the higher one on."""
+    return ((high - x) / (high - low)).clip(0, 1)
+
+
+# what arrays and tensors do in different ways
+
+
+def _floats(x: Array) -> Array:
+    """As float32, a copy where it is of something else."""
+    return x.float() if isinstance(x, Tensor) else x.astype(np.float32, copy=False)
+
+
+def _shrunk(x: Array, rows: int, columns: int | None = None) -> Array:
+    """Means of rectangles; what is left over at the right and below is left out."""
+    columns = columns or rows
+    height, width = x.shape[0] // rows, x.shape[1] // columns
+    if isinstance(x, Tensor):
+        return F.avg_pool2d(x[None, None].float(), (rows, columns))[0, 0]
+    return _resized(x[: height * rows, : width * columns], width, height, "INTER_AREA")
+
+
+def _around(x: Array, side: int) -> Array:
+    """Means of the surroundings; the edge is repeated."""
+    if isinstance(x, Tensor):
+        padded = F.pad(x[None, None], [side // 2] * 4, mode="replicate")
+        return F.avg_pool2d(padded, side, stride=1)[0, 0]
+    cv2: Any = opencv()
+    return cv2.blur(x, (side, side), borderType=cv2.BORDER_REPLICATE)
+
+
+def _enlarged(x: Array, size: Sequence[int]) -> Array:
+    """A map as one of more places, interpolated."""
+    if isinstance(x, Tensor):
+        return F.interpolate(x[None, None], tuple(size), mode="bilinear")[0, 0]
+    return _resized(x, size[1], size[0], "INTER_LINEAR")
+
+
+def _resized(x: Array, width: int, height: int, how: str) -> Array:
+    cv2: Any = opencv()
+    return _floats(cv2.resize(x, (width, height), interpolation=getattr(cv2, how)))
