@@ -18,6 +18,7 @@ from mhnet_video.config import LiveConfig
 from mhnet_video.frame import Frame
 from mhnet_video.pace import Level, Pacer, models_at_hand
 from mhnet_video.restorer import Restorer
+from mhnet_video.steady import FrameSteadier
 from mhnet_video.view import Painter
 from mhnet_video.visitor import Visitors
 from mhnet_video.weights import list_models
@@ -224,6 +225,7 @@ class Live:
         self._is_closed = False
         self.strength = config.strength
         """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
+        self._steadier = FrameSteadier()
         self._wanted_models: list[str] | None = None
         self._size = (0, 0)
         self._frames = 0
@@ -291,6 +293,7 @@ class Live:
         # a camera's rate may change: in the dark, or when it comes back
         pacer.governor.budget_seconds = 1 / self._camera.fps
         after = pacer.restore(window.frames, window.index, self.strength)
+        after = self._steadier.push(frame, after, share=self.strength, keep=self.config.keep)
         self._frames += 1
         self._size = after.upright_size
         captured = window.captured

@@ -57,7 +57,7 @@ class Steadier:
         self._mean: Array = None
         self._halves: Array = None
         self._count: Array = None
-        self._ahead: Array = None
+        self._ahead: tuple[Array, Array] | None = None
 
     def push(self, before: Array, after: Array, ahead: Array = None, *, share: float = 1) -> Array:
         """Take the next picture of a clip.
@@ -73,16 +73,16 @@ class Steadier:
         """
         if min(after.shape) < MIN_SIDE:
             return None
-        halves = _shrunk(after, 2) if self._ahead is None else self._ahead
-        self._ahead = None if ahead is None else _shrunk(ahead, 2)
+        known, self._ahead = self._ahead, None if ahead is None else (ahead, _shrunk(ahead, 2))
+        halves = known[1] if known is not None and known[0] is after else _shrunk(after, 2)
         mean, old = self._mean, self._halves
         if mean is None or mean.shape != after.shape:
             self._begin(after, halves)
             return None
         change = halves - old
         later = None
-        if self._ahead is not None and self._ahead.shape == old.shape:
-            later = self._ahead - old
+        if self._ahead is not None and self._ahead[1].shape == old.shape:
+            later = self._ahead[1] - old
         still = _still(change, later)
         rests = _ramp(_around(_shrunk(1 - still, _PART // _SQUARE), 5), *_CHANGED_SHARE)
         if not rests.any():
@@ -112,14 +112,13 @@ class FrameSteadier:
     """Steadies the frames of a stream: their luma, or the three planes of RGB.
 
     Args:
-        device: Where to compute.
+        device: Where to compute; None for a CPU.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device or torch.device("cpu")
         self._steadiers: list[Steadier] = []
         self._last: tuple[Frame, Frame] | None = None
-        self._ahead: dict[int, tuple[Frame, Tensor]] = {}
 
     @torch.inference_mode()
     def push(
@@ -147,12 +146,9 @@ class FrameSteadier:
             self._steadiers, self._last = [], None
             return after
         if self._last is not None and _share_samples(after, self._last[0]):
-            # a copy of the one before
-            return (
-                after
-                if isinstance(after, DeviceFrame)
-                else replace(after, planes=self._last[1].planes)
-            )
+            # a copy of the one before; on a GPU it has that one's samples already
+            is_on_gpu = isinstance(after, DeviceFrame)
+            return after if is_on_gpu else replace(after, planes=self._last[1].planes)
         planes = 3 if after.layout.kind == "rgb" else 1
         while len(self._steadiers) < planes:
             self._steadiers.append(Steadier())
@@ -166,7 +162,7 @@ class FrameSteadier:
             samples = levels * 2.0 ** (after.layout.bits - 8) + 0.5
             samples = samples.clip(0, 2.0**after.layout.bits - 1)
             if isinstance(after, DeviceFrame):
-                after.luma.copy_(samples.int() << after.bits_down)
+                after.luma.copy_(torch.as_tensor(samples).int() << after.bits_down)
             else:
                 host = samples.cpu().numpy() if isinstance(samples, Tensor) else samples
                 steadied[index] = host.astype(after.planes[index].dtype)
@@ -182,18 +178,18 @@ class FrameSteadier:
 
     def _levels(self, frame: Frame, index: int) -> Array:
         """A plane in levels of 8 bits, `[H, W]`; uint8 where it has no more bits."""
-        step = 2.0 ** (frame.layout.bits - 8)
+        samples: Array
         if isinstance(frame, DeviceFrame):
             samples = frame.luma.to(self._device)
-            if samples.element_size() == 1:
-                return samples
-            return ((samples.int() & 0xFFFF) >> frame.bits_down) / step
-        plane = np.ascontiguousarray(frame.planes[index])
+            if samples.element_size() == 2:
+                samples = (samples.int() & 0xFFFF) >> frame.bits_down
+        else:
+            samples = np.ascontiguousarray(frame.planes[index])
         if frame.layout.bits > 8:
-            plane = plane.astype(np.float32) / step
+            samples = _floats(samples) / 2.0 ** (frame.layout.bits - 8)
         if self._device.type == "cpu" and opencv() is not None:
-            return plane
-        return torch.from_numpy(plane).to(self._device)
+            return samples.numpy() if isinstance(samples, Tensor) else samples
+        return torch.as_tensor(samples).to(self._device)
 
 
 def _share_samples(a: Frame, b: Frame) -> bool:

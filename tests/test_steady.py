@@ -1,0 +1,249 @@
+"""What stands still is steadied; what moves, however slowly, and what is dry stay as they are."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_hardware import device_frame
+
+import mhnet_video.steady
+from mhnet_video.config import Box
+from mhnet_video.frame import DeviceFrame, Frame, PixelLayout
+from mhnet_video.restorer import Restorer
+from mhnet_video.steady import FrameSteadier, Steadier
+
+SIZE = 160, 224
+COUNT = 12
+
+
+def scene(shift=0.0, seed=0, contrast=50):
+    """A texture that goes on beyond the picture, moved to the right by some pixels."""
+    rng = np.random.default_rng(seed)
+    wide = rng.normal(0, 1, (SIZE[0], SIZE[1] + 64)).astype(np.float32)
+    wide = cv2.GaussianBlur(wide, (0, 0), 1.5)
+    wide = 120 + contrast * wide / wide.std()
+    matrix = np.float32([[1, 0, shift - 32], [0, 1, 0]])
+    return cv2.warpAffine(wide, matrix, SIZE[::-1], flags=cv2.INTER_CUBIC)
+
+
+def clip(speed=0.0, noise=4.0, levels=6.0):
+    """Restored pictures with rests of streaks and noise, the rainy ones, and the clean ones."""
+    rng = np.random.default_rng(1)
+    clean = [scene(speed * index) for index in range(COUNT)]
+    after, before = [], []
+    for picture in clean:
+        rest = rng.normal(0, noise, SIZE)
+        for x, y in rng.integers(0, SIZE[::-1], (30, 2)):
+            rest[y : y + 20, x : x + 2] += levels
+        after.append(as_bytes(picture + rest))
+        before.append(as_bytes(after[-1] + 20.0 * (rest > levels)))
+    return before, after, [as_bytes(picture) for picture in clean]
+
+
+def as_bytes(picture):
+    return np.rint(picture).clip(0, 255).astype(np.uint8)
+
+
+def steadied(before, after, kind=np.asarray, share=1.0):
+    steadier, out = Steadier(), []
+    given = [kind(picture) for picture in after]
+    for old, new, ahead in zip(before, given, [*given[1:], None], strict=True):
+        found = steadier.push(kind(old), new, ahead, share=share)
+        out.append(np.asarray(new if found is None else found, np.float32))
+    return out
+
+
+def error(pictures, clean):
+    pairs = list(zip(pictures, clean, strict=True))[4:]
+    return np.mean([np.square(a.astype(np.float32) - b).mean() for a, b in pairs])
+
+
+def flicker(pictures):
+    changes = np.diff(np.asarray(pictures, np.float32)[4:], axis=0)
+    return np.abs(changes).mean()
+
+
+def test_what_stands_still_is_steadied():
+    before, after, clean = clip()
+    out = steadied(before, after)
+    assert error(out, clean) < error(after, clean) / 4
+    assert flicker(out) < flicker(after) / 4
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.5, 1, 3, 20])
+def test_a_scene_that_moves_is_left_as_it_is(speed):
+    before, after, clean = clip(speed)
+    out = steadied(before, after)
+    assert error(out, clean) < 1.02 * error(after, clean)
+
+
+def test_a_thing_that_moves_leaves_nothing_behind():
+    before, after, clean = clip()
+    for index, pictures in enumerate(zip(before, after, clean, strict=True)):
+        for picture in pictures:
+            picture[60:90, 20 + 9 * index : 50 + 9 * index] = 90
+    out = steadied(before, after)
+    # around it, and where it has been, nothing is worse than it was
+    for new, old, true in list(zip(out, after, clean, strict=True))[4:]:
+        worse = np.abs(new - true) - np.abs(old.astype(np.float32) - true)
+        assert cv2.blur(worse, (15, 15)).max() < 2
+
+
+def test_another_scene_begins_anew():
+    before, after, _ = clip()
+    other = as_bytes(scene(seed=5))
+    out = steadied([*before, other], [*after, other])
+    assert np.array_equal(out[-1], other)
+
+
+def test_a_dry_clip_stays_to_the_bit():
+    _, after, _ = clip()
+    steadier = Steadier()
+    assert all(steadier.push(picture, picture) is None for picture in after)
+
+
+def test_around_what_stays_dry_nothing_is_done():
+    before, after, _ = clip()
+    for old, new in zip(before, after, strict=True):
+        old[:, 16:] = new[:, 16:]
+    out = steadied(before, after)
+    # as far as the surroundings of what was taken out go
+    reach = 16 + 16 * 5 + 16
+    assert all(np.array_equal(a[:, reach:], b[:, reach:]) for a, b in zip(out, after, strict=True))
+    assert any(np.any(a[:, :16] != b[:, :16]) for a, b in zip(out, after, strict=True))
+
+
+def test_half_the_share_is_half_the_way():
+    before, after, _ = clip()
+    whole, half = steadied(before, after), steadied(before, after, share=0.5)
+    for full, part, none in zip(whole, half, after, strict=True):
+        np.testing.assert_allclose(part, (full + none) / 2, atol=0.01)
+
+
+def test_tensors_and_arrays_agree():
+    before, after, _ = clip()
+    arrays = steadied(before, after)
+    tensors = steadied(before, after, kind=lambda picture: torch.from_numpy(np.array(picture)))
+    # OpenCV rounds what it shrinks
+    for a, b in zip(arrays, tensors, strict=True):
+        assert np.abs(a - b).mean() < 0.1
+
+
+def frame(planes, kind="gray", bits=8, **values):
+    layout = PixelLayout("any", kind, bits, int(kind == "yuv"), int(kind == "yuv"))
+    return Frame(planes, layout, 0, Fraction(1, 25), **values)
+
+
+def through(frames, restored, **values):
+    steadier = FrameSteadier()
+    aheads = [*restored[1:], None]
+    return [steadier.push(*both, **values) for both in zip(frames, restored, aheads, strict=True)]
+
+
+def with_chroma(picture):
+    return picture, picture[::2, ::2].copy(), picture[::2, ::2].copy()
+
+
+@pytest.mark.parametrize("has_opencv", [True, False])
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_luma_of_any_depth(bits, has_opencv, monkeypatch):
+    before, after, _ = clip()
+    expected = steadied(before, after)
+    if not has_opencv:
+        monkeypatch.setattr(mhnet_video.steady, "opencv", lambda: None)
+    kind = np.uint8 if bits == 8 else np.uint16
+
+    def frames(pictures):
+        deep = [np.left_shift(picture, bits - 8, dtype=kind) for picture in pictures]
+        return [frame(with_chroma(picture), "yuv", bits) for picture in deep]
+
+    restored = frames(after)
+    out = through(frames(before), restored)
+    for found, given, wanted in zip(out, restored, expected, strict=True):
+        assert found.planes[0].dtype == kind
+        assert all(a is b for a, b in zip(found.planes[1:], given.planes[1:], strict=True))
+        difference = found.planes[0] / 2.0 ** (bits - 8) - wanted
+        assert np.abs(difference).mean() < 0.4
+
+
+def test_rgb_has_three_planes():
+    before, after, _ = clip()
+    sides = [[frame((p, p, p), "rgb") for p in pictures] for pictures in (before, after)]
+    for found, wanted in zip(through(*sides), steadied(before, after), strict=True):
+        for plane in found.planes:
+            assert np.abs(plane - wanted).max() <= 0.5 + 1e-3
+
+
+def test_boxes_and_copies():
+    before, after, _ = clip()
+    box = Box(40, 30, 50, 20)
+    sides = [[frame((picture,)) for picture in pictures] for pictures in (before, after)]
+    for side in sides:
+        side.insert(7, side[6])
+    for new, old in zip(sides[1], sides[0], strict=True):
+        new.planes[0][30:50, 40:90] = old.planes[0][30:50, 40:90]
+    out = through(*sides, keep=[box])
+    assert all(
+        np.array_equal(f.planes[0][30:50, 40:90], old.planes[0][30:50, 40:90])
+        for f, old in zip(out, sides[0], strict=True)
+    )
+    assert out[7].planes[0] is out[6].planes[0]
+    # what follows a copy is as if there were none
+    del sides[0][7], sides[1][7]
+    for found, wanted in zip([*out[:7], *out[8:]], through(*sides, keep=[box]), strict=True):
+        # but for the look ahead of the frame before it
+        assert np.abs(found.planes[0].astype(int) - wanted.planes[0]).mean() < 0.2
+
+
+def test_a_frame_that_was_not_restored_is_given_on():
+    before, after, _ = clip()
+    frames, restored = ([frame((p,)) for p in pictures] for pictures in (before, after))
+    restored[8] = frames[8]
+    restored[10] = replace(restored[10], planes=restored[10].planes)
+    stills = [replace(each, is_still=True) for each in frames]
+    assert through(frames, restored)[8] is frames[8]
+    assert all(a is b for a, b in zip(through(stills, restored), restored, strict=True))
+
+
+@pytest.mark.parametrize("bits_down", [0, 6])
+def test_frames_on_a_gpu_are_steadied_in_place(bits_down):
+    before, after, _ = clip()
+    shift = 2 if bits_down else 0
+    kind = np.uint16 if bits_down else np.uint8
+
+    def frames(pictures):
+        deep = [np.left_shift(picture, shift, dtype=kind) for picture in pictures]
+        return [frame(with_chroma(picture), "yuv", 8 + shift) for picture in deep]
+
+    hosts = frames(before), frames(after)
+    devices = [[device_frame(each, bits_down, row=6) for each in side] for side in hosts]
+    expected = through(*hosts)
+    for found, wanted in zip(through(*devices), expected, strict=True):
+        assert isinstance(found, DeviceFrame)
+        luma = found.luma.numpy().view(kind) >> bits_down
+        assert np.abs(luma.astype(int) - wanted.planes[0]).max() <= 1
+
+
+def test_streams_are_steadied(monkeypatch):
+    before, after, clean = clip()
+    restored = {id(old): new for old, new in zip(before, after, strict=True)}
+
+    def given(self, items):
+        for item in items:
+            yield (
+                item
+                if isinstance(item, str)
+                else replace(item, planes=(restored[id(item.planes[0])],))
+            )
+
+    monkeypatch.setattr(Restorer, "_unsteadied", given)
+    restorer = Restorer(device="cpu")
+    items = [*(frame((picture,)) for picture in before), "end"]
+    out = list(restorer.stream(items))
+    assert out.pop(-2) == "end"
+    assert error([f.planes[0] for f in out], clean) < error(after, clean) / 4
+    restorer.steadies = False
+    assert [f.planes[0] is new for f, new in zip(restorer.stream(items[:-1]), after, strict=True)]
