@@ -30,7 +30,7 @@ Array = Any
 """A tensor, or an array where OpenCV is there: on a CPU it does this in a quarter of the time."""
 MIN_SIDE = 64
 """Smaller pictures are not steadied."""
-_MOST_FRAMES = 12.0
+_MOST_FRAMES = 16.0
 """The running mean is one of about so many frames."""
 _SQUARE, _PART = 4, 16
 """Sides in pixels of the squares in which changes are judged, and of the parts in which motion is
@@ -44,6 +44,8 @@ _CHANGED_SHARE = 0.1, 0.4
 """Share of what moves around a part, up to which and from which on the part moves, too."""
 _MOTION = 0.05, 0.15
 """Motion of a part in pixels, likewise."""
+_DRIFT = 1.0, 2.0
+"""Mean change of a part, in levels, with its sign: light that goes on and off slowly, likewise."""
 _FLAT = 20.0
 """Squared slope, in levels, of what has too little texture to show motion."""
 _TAKEN_OUT = 0.05
@@ -89,22 +91,30 @@ class Steadier:
             self._begin(after, halves)
             return None
         rests = rests * _ramp(_motion(old, change), *_MOTION)
+        rests = rests * _ramp(abs(_around(_shrunk(change, _PART // 2), 5)), *_DRIFT)
         still = still * _enlarged(rests, still.shape)
         self._count = (self._count * still).clip(0, _MOST_FRAMES - 1) + 1
         weight = 1 / self._count
         self._halves = old + change * _enlarged(weight, old.shape)
         new = _floats(after)
-        self._mean = mean = mean + (new - mean) * _enlarged(weight, mean.shape)
+        # in place: of large pictures each more is tens of megabytes
+        step = new - mean
+        step *= _enlarged(weight, mean.shape)
+        mean += step
         # every other row tells enough of how much was taken out
         taken = _shrunk(abs(_floats(before[::2]) - new[::2]), _PART // 2, _PART)
         if not taken.any():
             return None
-        shown = (_around(taken, 9) * (share / _TAKEN_OUT)).clip(0, share)
-        return new + (mean - new) * _enlarged(shown, mean.shape)
+        # where it rains all over, what encoders coded anew is everywhere
+        shown = (_around(taken, 9) + (taken.mean() - _TAKEN_OUT / 2).clip(0)) / _TAKEN_OUT
+        step = mean - new
+        step *= _enlarged(shown.clip(0, 1) * share, mean.shape)
+        step += new
+        return step
 
     def _begin(self, picture: Array, halves: Array) -> None:
         """Forget what was: a picture that shows something else."""
-        self._mean, self._halves = _floats(picture), halves
+        self._mean, self._halves = _floats(picture) + 0, halves
         self._count = 1 + 0 * _shrunk(halves, _SQUARE // 2)
 
 
@@ -159,8 +169,9 @@ class FrameSteadier:
             levels = steadier.push(old, new, later, share=share)
             if levels is None:
                 continue
-            samples = levels * 2.0 ** (after.layout.bits - 8) + 0.5
-            samples = samples.clip(0, 2.0**after.layout.bits - 1)
+            levels *= 2.0 ** (after.layout.bits - 8)
+            levels += 0.5
+            samples = levels.clip(0, 2.0**after.layout.bits - 1)
             if isinstance(after, DeviceFrame):
                 after.luma.copy_(torch.as_tensor(samples).int() << after.bits_down)
             else:
