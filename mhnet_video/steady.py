@@ -30,14 +30,14 @@ Array = Any
 """A tensor, or an array where OpenCV is there: on a CPU it does this in a quarter of the time."""
 MIN_SIDE = 64
 """Smaller pictures are not steadied."""
-_MOST_FRAMES = 16.0
+_MOST_FRAMES = 8.0
 """The running mean is one of about so many frames."""
 _SQUARE, _PART = 4, 16
 """Sides in pixels of the squares in which changes are judged, and of the parts in which motion is
 looked for."""
-_CHANGE = 3.0, 8.0
-"""Mean change of a square's surroundings, in levels of 8 bits, up to which it stands still, and
-from which it does not."""
+_CHANGE = 2.0, 5.0
+"""Change of a square or one beside it, in levels of 8 bits and beyond what was taken out there, up
+to which it stands still, and from which it does not."""
 _PASSING = 8.0, 16.0
 """The same where the next frame is as those before: a rest of a streak, or its glow."""
 _CHANGED_SHARE = 0.1, 0.4
@@ -85,7 +85,10 @@ class Steadier:
         later = None
         if self._ahead is not None and self._ahead[1].shape == old.shape:
             later = self._ahead[1] - old
-        still = _still(change, later)
+        new = _floats(after)
+        # every other row tells enough of how much was taken out
+        taken = _shrunk(abs(_floats(before[::2]) - new[::2]), _SQUARE // 2, _SQUARE)
+        still = _still(change, later, taken)
         rests = _ramp(_around(_shrunk(1 - still, _PART // _SQUARE), 5), *_CHANGED_SHARE)
         if not rests.any():
             self._begin(after, halves)
@@ -96,15 +99,13 @@ class Steadier:
         self._count = (self._count * still).clip(0, _MOST_FRAMES - 1) + 1
         weight = 1 / self._count
         self._halves = old + change * _enlarged(weight, old.shape)
-        new = _floats(after)
         # in place: of large pictures each more is tens of megabytes
         step = new - mean
         step *= _enlarged(weight, mean.shape)
         mean += step
-        # every other row tells enough of how much was taken out
-        taken = _shrunk(abs(_floats(before[::2]) - new[::2]), _PART // 2, _PART)
         if not taken.any():
             return None
+        taken = _shrunk(taken, _PART // _SQUARE)
         # where it rains all over, what encoders coded anew is everywhere
         shown = (_around(taken, 9) + (taken.mean() - _TAKEN_OUT / 2).clip(0)) / _TAKEN_OUT
         step = mean - new
@@ -210,18 +211,20 @@ def _share_samples(a: Frame, b: Frame) -> bool:
     return all(map(is_, a.planes, b.planes))
 
 
-def _still(change: Array, later: Array) -> Array:
+def _still(change: Array, later: Array, taken: Array) -> Array:
     """Where squares are as they were, 0 to 1.
 
     Args:
         change: Of a picture in half of its size, in levels.
         later: The same of the next picture; None where it is not known.
+        taken: What was taken out of each square, whose rest may be as much.
     """
-    first = _around(abs(_shrunk(change, _SQUARE // 2)), 3)
+    allowed = _largest(taken, 3)
+    first = (_largest(abs(_shrunk(change, _SQUARE // 2)), 3) - allowed).clip(0)
     still = _ramp(first, *_CHANGE)
     if later is None:
         return still
-    second = _around(abs(_shrunk(later, _SQUARE // 2)), 3)
+    second = (_largest(abs(_shrunk(later, _SQUARE // 2)), 3) - allowed).clip(0)
     passing = _ramp(second, *_CHANGE) * _ramp(first, *_PASSING)
     return still + (passing - still).clip(0)
 
@@ -272,6 +275,14 @@ def _around(x: Array, side: int) -> Array:
         return F.avg_pool2d(padded, side, stride=1)[0, 0]
     cv2: Any = opencv()
     return cv2.blur(x, (side, side), borderType=cv2.BORDER_REPLICATE)
+
+
+def _largest(x: Array, side: int) -> Array:
+    """The largest of the surroundings."""
+    if isinstance(x, Tensor):
+        return F.max_pool2d(x[None, None], side, stride=1, padding=side // 2)[0, 0]
+    cv2: Any = opencv()
+    return cv2.dilate(x, np.ones((side, side), np.uint8))
 
 
 def _enlarged(x: Array, size: Sequence[int]) -> Array:
