@@ -301,10 +301,10 @@ def _steadiness(options: "Namespace") -> int:
     if options.json:
         print(_to_json([clip.to_dict() for clip in clips]))
         return 0
-    heads = ["input", "its median", "restored" if restorer is None else restorer.name]
+    heads = ["input", "cut at median", "median", "restored" if restorer is None else restorer.name]
     lines = [["flicker", *heads, "taken out", "at rest"]]
     for clip in clips:
-        levels = (clip.rainy, clip.median, clip.restored, clip.taken_out)
+        levels = (clip.rainy, clip.cut, clip.median, clip.restored, clip.taken_out)
         cells = ["-" if level is None else f"{level:.3f}" for level in levels]
         lines.append([clip.name, *cells, f"{clip.at_rest:.0%}"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

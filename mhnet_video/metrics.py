@@ -76,7 +76,7 @@ class Flicker:
     """How much a clip of a fixed camera changes from frame to frame where the scene is at rest.
 
     Rain is gone before a pixel's median over time changes, so that one tells where nothing moves,
-    and how little is possible.
+    and what rain is: brighter. A clip without that still has noise and ripples, the median has not.
 
     Args:
         versions: How many versions of the clip are compared; the first one tells what is at rest.
@@ -85,7 +85,7 @@ class Flicker:
     def __init__(self, versions: int) -> None:
         self._seen: deque[Sequence[Picture]] = deque(maxlen=_MEDIAN + 1)
         self._median: Picture | None = None
-        self._totals = np.zeros(versions + 1)
+        self._totals = np.zeros(versions + 2)
         self._pixels = self._at_rest = 0
 
     def push(self, lumas: Sequence[Picture]) -> None:
@@ -104,7 +104,10 @@ class Flicker:
         change = _change(before, self._median)
         is_at_rest = change < _REST
         pair = seen[_MEDIAN // 2], seen[_MEDIAN // 2 + 1]
-        changes = [_change(*each) for each in zip(*pair, strict=True)] + [change]
+        changes = [_change(*each) for each in zip(*pair, strict=True)]
+        # rain makes nothing darker
+        cut = np.minimum(pair[0][0], before), np.minimum(pair[1][0], self._median)
+        changes += [_change(*cut), change]
         self._totals += [each[is_at_rest].sum() for each in changes]
         self._pixels += change.size
         self._at_rest += int(is_at_rest.sum())
@@ -118,7 +121,8 @@ class Flicker:
     def levels(self) -> tuple[float, ...]:
         """Mean absolute change there, in levels of Y; NaN where nothing is at rest.
 
-        Of each version, and of the first one's median.
+        Of each version, of the first one without what is brighter than its median, and of that
+        median.
         """
         if not self._at_rest:
             return (math.nan,) * len(self._totals)

@@ -33,8 +33,11 @@ class Steadiness:
     """Part of the clip in which nothing moves, 0 to 1."""
     rainy: float | None
     """Mean absolute change from frame to frame where nothing moves; None where all does."""
+    cut: float | None
+    """The same of the rainy clip without what is brighter than the median of seven frames: with
+    the rain taken out, and all else there."""
     median: float | None
-    """The same of the median of seven rainy frames, which rain hardly changes."""
+    """The same of the median of seven rainy frames, in which neither rain nor noise is left."""
     restored: float | None
     """The same of the restored clip; None where nothing is restored."""
     taken_out: float | None
@@ -93,6 +96,7 @@ def steadiness(
                 name=path.name,
                 at_rest=flicker.share,
                 rainy=levels[0],
+                cut=levels[-2],
                 median=levels[-1],
                 restored=None if restorer is None else levels[1],
                 taken_out=None if restorer is None else float(np.mean(taken_out)),

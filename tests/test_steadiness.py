@@ -35,10 +35,20 @@ def test_rain_flickers_and_the_median_does_not():
     assert flicker.share == 0 and all(map(math.isnan, flicker.levels))
     for frame in wet:
         flicker.push((frame, dry))
-    rainy, restored, median = flicker.levels
+    rainy, restored, cut, median = flicker.levels
     # two streaks of 50 levels in a pair of frames, less where one meets another
     assert rainy == pytest.approx(2 * 50 / SIZE[1], rel=0.1)
-    assert restored == 0 and median < 0.1 and flicker.share > 0.97
+    assert restored == 0 and cut < 0.1 and median < 0.1 and flicker.share > 0.97
+
+
+def test_what_gets_darker_is_no_rain():
+    dry, _ = rain(1)
+    noise = np.random.default_rng(3).integers(-3, 4, (20, *SIZE))
+    flicker = Flicker(1)
+    for each in noise:
+        flicker.push(((dry + each).astype(np.uint8),))
+    noisy, cut, median = flicker.levels
+    assert noisy > 1.2 * cut and cut > 1.2 * median
 
 
 def test_what_moves_is_no_flicker():
@@ -48,7 +58,7 @@ def test_what_moves_is_no_flicker():
         frame = scene.copy()
         frame[:, 2 * step : 2 * step + 12] = 250
         flicker.push((frame,))
-    assert 0.9 < flicker.share < 0.96 and flicker.levels == (0, 0)
+    assert 0.9 < flicker.share < 0.96 and flicker.levels == (0, 0, 0)
 
 
 def test_eight_frames_of_one_size_make_a_figure():
@@ -100,7 +110,7 @@ def test_clips_of_a_folder_have_a_row_each(tmp_path, capsys):
     assert found[0]["rainy"] == wet_row.rainy and found[0]["restored"] is None
     assert main(["evaluate", str(tmp_path / "10.mkv")]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == (
-        ["10.mkv", "0.000", "0.000", "-", "-", "100%"]
+        ["10.mkv", "0.000", "0.000", "0.000", "-", "-", "100%"]
     )
 
 
@@ -108,8 +118,8 @@ def test_restored_by_a_model(tmp_path, capsys):
     clip = save(tmp_path / "a.mkv", rain(8)[1])
     assert main(["evaluate", str(clip), "--model", "realtime", "--device", "cpu"]) == 0
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["flicker", "input", "its", "median", "realtime", *WORDS]
-    assert float(row.split()[1]) > 0 and float(row.split()[4]) >= 0
+    assert head.split() == ["flicker", "input", "cut", "at", "median", "median", "realtime", *WORDS]
+    assert float(row.split()[1]) > 0 and float(row.split()[5]) >= 0
 
 
 def test_what_cannot_be_measured_is_named(tmp_path, capsys):
