@@ -261,6 +261,9 @@ def _evaluate(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.clean is None and options.sheet:
         parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
+    is_restored = options.model or options.weights
+    if not is_restored and (options.scale is not None or options.engine != "auto"):
+        parser.error("--scale and --engine need --model or --weights: nothing is restored else")
     if options.clean is None:
         return _steadiness(options)
     from mhnet_video.pipelines.evaluate import evaluate

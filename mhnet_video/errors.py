@@ -20,6 +20,10 @@ class ConfigError(MHNetVideoError, ValueError):
     """A setting is out of range."""
 
 
+class ShortageError(ConfigError):
+    """A device has too little memory."""
+
+
 class ReadError(MHNetVideoError):
     """The source cannot be opened or decoded."""
 

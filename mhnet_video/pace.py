@@ -16,9 +16,9 @@ from weakref import WeakSet
 
 import numpy as np
 
-from mhnet_video.errors import ConfigError, first_line
+from mhnet_video.errors import ConfigError, ShortageError, first_line
 from mhnet_video.frame import Frame
-from mhnet_video.memory import give_back
+from mhnet_video.memory import give_back, is_shortage
 from mhnet_video.restorer import Restorer
 from mhnet_video.weights import list_models
 
@@ -405,7 +405,7 @@ class Pacer:
             return self._least_time(level, frame)
         except (ConfigError, RuntimeError) as error:
             is_last = level == self.governor.levels[-1]
-            if is_last or "memory" not in str(error):
+            if is_last or not (isinstance(error, ShortageError) or is_shortage(error)):
                 raise
             self._ready.pop(level, None)
             return float("inf")

@@ -22,7 +22,7 @@ from mhnet_video.align import Window, is_alone, middle_of, window_of
 from mhnet_video.color import add_residual, keep_boxes, to_rgb
 from mhnet_video.config import Box, check_boxes, check_scale, check_strength
 from mhnet_video.engines import Choice, Engine, TorchEngine, resolve_engine
-from mhnet_video.errors import ConfigError
+from mhnet_video.errors import ConfigError, ShortageError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import on_host, with_planes
 from mhnet_video.looks import agreed_residual
@@ -691,11 +691,11 @@ class Restorer:
         """Halve the pictures that an engine is given.
 
         Raises:
-            ConfigError: They are small already.
+            ShortageError: They are small already.
         """
         engine.max_pixels = min(engine.max_pixels, pixels) // 2
         if engine.max_pixels < MIN_TILE_PIXELS:
-            raise ConfigError(
+            raise ShortageError(
                 f"{self.device} has too little memory left for this network; take --device cpu, a "
                 "smaller model, or end what else uses it"
             ) from error

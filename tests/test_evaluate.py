@@ -250,3 +250,10 @@ def test_the_known_figure_of_a_public_set(data_dir):
     assert evaluate(folder / "input", folder / "target").mean.rainy.psnr_y == pytest.approx(
         30.14, abs=0.005
     )
+
+
+def test_settings_of_a_restorer_need_a_model(tmp_path, capsys):
+    for words in (["--scale", "0.5"], ["--engine", "torch"]):
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(tmp_path), *words])
+        assert "need --model or --weights" in capsys.readouterr().err
