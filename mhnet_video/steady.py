@@ -13,7 +13,7 @@ and on such that creep by 0.25, 0.5 and 1 pixels a frame, which must not lose.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import is_, is_not
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,8 @@ class FrameSteadier:
         self._device = device or torch.device("cpu")
         self._steadiers: list[Steadier] = []
         self._last: tuple[Frame, Frame] | None = None
+        # what was made of the next frame's samples
+        self._known: dict[int, tuple[Any, Array]] = {}
 
     @torch.inference_mode()
     def push(
@@ -165,9 +167,13 @@ class FrameSteadier:
             self._steadiers.append(Steadier())
         steadied = list(after.planes)
         for index, steadier in enumerate(self._steadiers[:planes]):
-            later = None if ahead is None else self._levels(ahead, index)
-            old, new = self._levels(before, index), self._levels(after, index)
-            levels = steadier.push(old, new, later, share=share)
+            new = self._levels(after, index)
+            self._known.pop(index, None)
+            later = None
+            if ahead is not None:
+                later = self._levels(ahead, index)
+                self._known[index] = _samples_of(ahead, index), later
+            levels = steadier.push(self._levels(before, index), new, later, share=share)
             if levels is None:
                 continue
             levels *= 2.0 ** (after.layout.bits - 8)
@@ -176,8 +182,11 @@ class FrameSteadier:
             if isinstance(after, DeviceFrame):
                 after.luma.copy_(torch.as_tensor(samples).int() << after.bits_down)
             else:
-                host = samples.cpu().numpy() if isinstance(samples, Tensor) else samples
-                steadied[index] = host.astype(after.planes[index].dtype)
+                if isinstance(samples, Tensor):
+                    # as small as can be, for the way from a GPU
+                    kind = torch.uint8 if after.layout.bits == 8 else torch.int32
+                    samples = samples.to(kind).cpu().numpy()
+                steadied[index] = samples.astype(after.planes[index].dtype, copy=False)
         if self._device.type == "cuda":
             # an encoder reads it next, and does not wait for PyTorch
             torch.cuda.current_stream(self._device).synchronize()
@@ -190,6 +199,9 @@ class FrameSteadier:
 
     def _levels(self, frame: Frame, index: int) -> Array:
         """A plane in levels of 8 bits, `[H, W]`; uint8 where it has no more bits."""
+        known = self._known.get(index)
+        if known is not None and known[0] is _samples_of(frame, index):
+            return known[1]
         samples: Array
         if isinstance(frame, DeviceFrame):
             samples = frame.luma.to(self._device)
@@ -204,11 +216,16 @@ class FrameSteadier:
         return torch.as_tensor(samples).to(self._device)
 
 
+def _samples_of(frame: Frame, index: int) -> Any:
+    """The array or tensor of a plane."""
+    return frame.luma if isinstance(frame, DeviceFrame) else frame.planes[index]
+
+
 def _share_samples(a: Frame, b: Frame) -> bool:
     """Whether two frames hold the same arrays."""
-    if isinstance(a, DeviceFrame) or isinstance(b, DeviceFrame):
-        return isinstance(a, DeviceFrame) and isinstance(b, DeviceFrame) and a.luma is b.luma
-    return all(map(is_, a.planes, b.planes))
+    return all(
+        _samples_of(a, index) is _samples_of(b, index) for index in range(len(a.planes) or 1)
+    )
 
 
 def _still(change: Array, later: Array, taken: Array) -> Array:
