@@ -5,11 +5,13 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
+import test_steady
 import torch
 from clips import Clip, Video, every
 from test_cuda_engine import check_loss
 from test_cuda_frames import make_frame
 from test_engine import make_network
+from test_hardware import device_frame
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.cuda_engine import TritonEngine
@@ -130,3 +132,22 @@ def test_a_film_decoded_on_the_gpu_or_not(tmp_path, caplog, monkeypatch):
         # chroma is read from two planes or three, by the same arithmetic
         np.testing.assert_array_equal(a, b)
     assert len(caplog.records) <= 1, caplog.text
+
+
+@pytest.mark.parametrize("is_on_gpu", [False, True])
+def test_steadying_is_that_of_a_cpu(is_on_gpu):
+    before, after, _ = test_steady.clip()
+    host = [
+        [test_steady.frame(test_steady.with_chroma(p), "yuv") for p in pictures]
+        for pictures in (before, after)
+    ]
+    expected = test_steady.through(*host)
+    device = torch.device("cuda", torch.cuda.current_device())
+    given = host
+    if is_on_gpu:
+        given = [[device_frame(each, row=32) for each in side] for side in host]
+        given = [[replace(each, luma=each.luma.to(device)) for each in side] for side in given]
+    for found, wanted in zip(test_steady.through(*given, device=device), expected, strict=True):
+        luma = found.luma.cpu().numpy() if is_on_gpu else found.planes[0]
+        # OpenCV rounds what it shrinks
+        assert np.abs(luma.astype(int) - wanted.planes[0]).mean() < 0.1

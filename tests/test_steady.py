@@ -158,8 +158,8 @@ def frame(planes, kind="gray", bits=8, **values):
     return Frame(planes, layout, 0, Fraction(1, 25), **values)
 
 
-def through(frames, restored, **values):
-    steadier = FrameSteadier()
+def through(frames, restored, device=None, **values):
+    steadier = FrameSteadier(device)
     aheads = [*restored[1:], None]
     return [steadier.push(*both, **values) for both in zip(frames, restored, aheads, strict=True)]
 
