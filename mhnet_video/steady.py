@@ -176,7 +176,8 @@ class FrameSteadier:
             levels = steadier.push(self._levels(before, index), new, later, share=share)
             if levels is None:
                 continue
-            levels *= 2.0 ** (after.layout.bits - 8)
+            if after.layout.bits > 8:
+                levels *= 2.0 ** (after.layout.bits - 8)
             levels += 0.5
             samples = levels.clip(0, 2.0**after.layout.bits - 1)
             if isinstance(after, DeviceFrame):
