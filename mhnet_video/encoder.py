@@ -59,8 +59,8 @@ _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
 _RATES = ("b", "qp", "rc")
 _QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
 TOP_FIRST, BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
-# encoders that open for interlaced frames and do not mark them
-_WHOLE_FRAMES = re.compile("265|hevc|av1|vpx|utvideo")
+# encoders that mark interlaced frames; others open for them, and do not
+_MARKING = re.compile("264|ffv1|mpeg4|mpeg2video|prores|dvvideo|rawvideo|^png$")
 # pixel formats of few colours, and of floating-point numbers
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
 # the range of times that MPEG-4 part 2 and its kin can count in
@@ -94,7 +94,7 @@ class Encoding:
     @property
     def marks_fields(self) -> bool:
         """Whether frames are marked as interlaced."""
-        return self.field_order > 1 and not _WHOLE_FRAMES.search(self.encoder)
+        return self.field_order > 1 and bool(_MARKING.search(self.encoder))
 
     def apply(self, context: VideoCodecContext) -> None:
         """Set up an encoder that is not open yet."""
@@ -109,7 +109,7 @@ class Encoding:
         for name, value in self.color.items():
             setattr(context, name, value)
         if self.chroma_location:
-            options["chroma_sample_location"] = self.chroma_location
+            options.setdefault("chroma_sample_location", self.chroma_location)
         if self.field_order > 1:
             context.field_order = self.field_order
             if self.encoder == "libx264" and self.field_order == BOTTOM_FIRST:

@@ -4,6 +4,7 @@ Times are the source's own. What is damaged is skipped and counted, never an err
 opens and holds one picture can be read.
 """
 
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,10 +13,9 @@ from fractions import Fraction
 from itertools import chain
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import av
-import av.logging
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
@@ -39,7 +39,8 @@ _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # what other streams may have before the first frame; a file with more has no frame
 _MAX_LEAD_BYTES = 256 << 20
-_CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+# Matroska's numbers for where they are across and down: 1 beside the first luma sample, 2 between
+_CHROMA_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
 # a decoded picture of more needs gigabytes
 _MAX_PIXELS = 1 << 28
 # recordings that begin later are shifted to zero: hours of nothing are of no use to a player
@@ -59,17 +60,21 @@ def size_in_bytes(item: object) -> int:
     return item.size if isinstance(item, av.Packet) else 0
 
 
-def _chroma_location(container: Any, stream: VideoStream) -> str:
-    """What FFmpeg says of a stream, which PyAV has no name for: `..., yuv420p(tv, center), ...`."""
-    av.logging.set_level(av.logging.INFO)
-    av.logging.set_libav_level(av.logging.VERBOSE)
+def _chroma_location(stream: VideoStream) -> str:
+    """Where a stream's chroma samples lie, which PyAV has no name for, and Matroska's header has.
+
+    FFmpeg says it in its log, too, but that can deadlock, see `source.py`.
+    """
+    header = io.BytesIO()
     try:
-        told = container.dumps_format()
-    finally:
-        av.logging.set_level(None)
-    said = re.search(rf"Stream #0:{stream.index}\b.*?, {stream.pix_fmt}\(([^)]*)\)", told)
-    words = said[1].split(", ") if said else []
-    return next((word for word in words if word in _CHROMA_LOCATIONS), "")
+        with av.open(header, "w", format="matroska") as container:
+            container.add_stream_from_template(stream, opaque=True)
+            container.start_encoding()
+            written = header.getvalue()
+    except (FFmpegError, OSError, ValueError, RuntimeError, TypeError):
+        return ""
+    found = re.search(rb"\x55\xb7\x81([\1\2])\x55\xb8\x81([\1\2])", written)
+    return _CHROMA_LOCATIONS.get((found[1][0], found[2][0]), "") if found else ""
 
 
 def decoded_ahead(items: Iterable[Item]) -> Stage[Item]:
@@ -117,7 +122,7 @@ class VideoReader:
         self.container = open_source(source)
         try:
             self.stream = self._choose_stream()
-            self.chroma_location = _chroma_location(self.container, self.stream)
+            self.chroma_location = _chroma_location(self.stream)
             """Where chroma samples lie, as FFmpeg names it: `center`, `topleft`; often empty."""
             self._prepare()
         except BaseException:

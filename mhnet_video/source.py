@@ -117,8 +117,9 @@ def is_cut_off(url: str) -> bool:
         head, end = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
     if head[:4] == b"RIFF" and len(head) >= 12:
         told = struct.unpack("<I", head[4:8])[0]
-        # recorders begin with a size that no file has, and complete it when they are stopped
-        return told < _NO_RIFF_BYTES and 8 + told > end
+        # recorders begin with a size that no file has, and complete it when they are stopped; some
+        # count the eight bytes before it
+        return told < _NO_RIFF_BYTES and told > end
     if head[:4] != _EBML:
         return False
     place = 4 + sum(_vint(head, 4))

@@ -40,6 +40,9 @@ _CHANGE = 2.0, 5.0
 to which it stands still, and from which it does not."""
 _PASSING = 8.0, 16.0
 """The same where the next frame is as those before: a rest of a streak, or its glow."""
+_LASTING = 2.0, 4.0
+"""Change of a square and those around it that the next frame has, too, whatever was taken out:
+rests of streaks come and go, and a thing that differs little from the ground stays."""
 _CHANGED_SHARE = 0.1, 0.4
 """Share of what moves around a part, up to which and from which on the part moves, too."""
 _MOTION = 0.05, 0.15
@@ -75,6 +78,8 @@ class Steadier:
         """
         if min(after.shape) < MIN_SIDE:
             return None
+        if ahead is not None and ahead.shape != after.shape:
+            ahead = None
         known, self._ahead = self._ahead, None if ahead is None else (ahead, _shrunk(ahead, 2))
         halves = known[1] if known is not None and known[0] is after else _shrunk(after, 2)
         mean, old = self._mean, self._halves
@@ -82,12 +87,10 @@ class Steadier:
             self._begin(after, halves)
             return None
         change = halves - old
-        later = None
-        if self._ahead is not None and self._ahead[1].shape == old.shape:
-            later = self._ahead[1] - old
-        new = _floats(after)
+        later = None if self._ahead is None else self._ahead[1] - old
+        new, rows = _floats(after), slice(0, 2 * len(halves), 2)
         # every other row tells enough of how much was taken out
-        taken = _shrunk(abs(_floats(before[::2]) - new[::2]), _SQUARE // 2, _SQUARE)
+        taken = _shrunk(abs(_floats(before[rows]) - new[rows]), _SQUARE // 2, _SQUARE)
         still = _still(change, later, taken)
         rests = _ramp(_around(_shrunk(1 - still, _PART // _SQUARE), 5), *_CHANGED_SHARE)
         if not rests.any():
@@ -155,13 +158,17 @@ class FrameSteadier:
         Returns:
             The steadied frame; `after` where there is nothing to steady.
         """
+        if self._last is not None and not _are_alike(after, self._last[0]):
+            self._forget()
         if after is before or before.is_still:  # nothing was done, or nothing came before
-            self._steadiers, self._last = [], None
+            self._forget()
             return after
         if self._last is not None and _share_samples(after, self._last[0]):
             # a copy of the one before; on a GPU it has that one's samples already
             is_on_gpu = isinstance(after, DeviceFrame)
             return after if is_on_gpu else replace(after, planes=self._last[1].planes)
+        if ahead is not None and not _are_alike(after, ahead):
+            ahead = None
         planes = 3 if after.layout.kind == "rgb" else 1
         while len(self._steadiers) < planes:
             self._steadiers.append(Steadier())
@@ -198,6 +205,10 @@ class FrameSteadier:
         self._last = after, out
         return out
 
+    def _forget(self) -> None:
+        """Begin anew: another clip."""
+        self._steadiers, self._last, self._known = [], None, {}
+
     def _levels(self, frame: Frame, index: int) -> Array:
         """A plane in levels of 8 bits, `[H, W]`; uint8 where it has no more bits."""
         known = self._known.get(index)
@@ -215,6 +226,17 @@ class FrameSteadier:
         if self._device.type == "cpu" and opencv() is not None:
             return samples.numpy() if isinstance(samples, Tensor) else samples
         return torch.as_tensor(samples).to(self._device)
+
+
+def _are_alike(a: Frame, b: Frame) -> bool:
+    """Whether two frames are of one size and their samples mean the same."""
+    return (a.height, a.width, a.layout, a.matrix, a.full_range) == (
+        b.height,
+        b.width,
+        b.layout,
+        b.matrix,
+        b.full_range,
+    )
 
 
 def _samples_of(frame: Frame, index: int) -> Any:
@@ -237,14 +259,21 @@ def _still(change: Array, later: Array, taken: Array) -> Array:
         later: The same of the next picture; None where it is not known.
         taken: What was taken out of each square, whose rest may be as much.
     """
+    change = _shrunk(change, _SQUARE // 2)
+    later = None if later is None else _shrunk(later, _SQUARE // 2)
     allowed = _largest(taken, 3)
-    first = (_largest(abs(_shrunk(change, _SQUARE // 2)), 3) - allowed).clip(0)
+    first = (_largest(abs(change), 3) - allowed).clip(0)
     still = _ramp(first, *_CHANGE)
-    if later is None:
-        return still
-    second = (_largest(abs(_shrunk(later, _SQUARE // 2)), 3) - allowed).clip(0)
-    passing = _ramp(second, *_CHANGE) * _ramp(first, *_PASSING)
-    return still + (passing - still).clip(0)
+    around = _around(change, 3)
+    lasting = abs(around)
+    if later is not None:
+        second = (_largest(abs(later), 3) - allowed).clip(0)
+        passing = _ramp(second, *_CHANGE) * _ramp(first, *_PASSING)
+        still = still + (passing - still).clip(0)
+        # what is of one sign in both: half of what the sum has more than the difference
+        then = _around(later, 3)
+        lasting = ((abs(around + then) - abs(around - then)) / 2).clip(0)
+    return still * _ramp(_largest(lasting, 3), *_LASTING)
 
 
 def _motion(picture: Array, change: Array) -> Array:

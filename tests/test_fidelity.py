@@ -1182,6 +1182,9 @@ FULL_709, LIMITED_601, HDR, P3 = (2, 1, 1, 1), (1, 6, 6, 6), (1, 9, 9, 16), (1, 
 FFV1 = Video(codec="ffv1", width=64, height=48)
 
 
+SITED = (("chroma_sample_location", "topleft"),)
+
+
 def sited(location: str) -> tuple[Video]:
     return video(options=(("chroma_sample_location", location),))
 
@@ -1189,6 +1192,25 @@ def sited(location: str) -> tuple[Video]:
 PICTURE = [
     Promise(
         "chroma at the top left", Clip(video=sited("topleft")), "out.mp4", (chroma("topleft"),)
+    ),
+    Promise(
+        "chroma of AV1 at the top left",
+        Clip(name="clip.mkv", video=video(codec="libsvtav1", options=(*SITED, ("preset", "10")))),
+        "out.mp4",
+        (chroma("topleft"),),
+    ),
+    Promise(
+        "a title is no place of chroma",
+        Clip(name="clip.mkv", metadata={"title": "\x55\xb7\x81\1\x55\xb8\x81\1"}),
+        "out.mp4",
+        (chroma("left"),),
+    ),
+    Promise(
+        "chroma where a person wants it",
+        Clip(video=sited("topleft")),
+        "out.mp4",
+        (chroma("bottom"),),
+        {"encoder": "libx264", "encoder_options": (("chroma_sample_location", "bottom"),)},
     ),
     Promise("chroma at the left", Clip(video=sited("left")), "out.mp4", (chroma("left"),)),
     Promise(

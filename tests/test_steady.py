@@ -92,6 +92,31 @@ def test_a_thing_that_moves_leaves_nothing_behind():
         assert cv2.blur(worse, (15, 15)).max() < 2
 
 
+@pytest.mark.parametrize(("rain", "contrast"), [(1, 8), (3, 12), (5, 20), (20, 40)])
+def test_a_thing_in_heavy_rain_leaves_nothing_behind(rain, contrast):
+    rng = np.random.default_rng(2)
+    before, after, clean = [], [], []
+    for index in range(COUNT):
+        picture = scene(contrast=25)
+        picture[50:90, 40 + 3 * index : 64 + 3 * index] += contrast
+        clean.append(picture)
+        after.append(as_bytes(picture + rng.normal(0, 1.5, SIZE)))
+        before.append(as_bytes(after[-1] + 4.0 * rain * (rng.random(SIZE) < 0.25)))
+    for new, true in list(zip(steadied(before, after), clean, strict=True))[4:]:
+        assert np.abs(cv2.blur(new - true, (7, 7)))[30:110, 10:150].max() < 3.5
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lambda picture: torch.from_numpy(np.array(picture))])
+@pytest.mark.parametrize("height", range(64, 72))
+def test_any_size(height, kind):
+    before, after, clean = (
+        [picture[:height, : height + 31] for picture in pictures] for pictures in clip()
+    )
+    assert error(steadied(before, after, kind), clean) < error(after, clean) / 2
+    small = [picture[: height - 63] for picture in before]
+    assert len(steadied([*before, *small], [*after, *small], kind)) == 2 * COUNT
+
+
 def test_light_that_goes_on_slowly_is_followed():
     before, after, clean = clip()
     lit = [
@@ -217,6 +242,26 @@ def test_boxes_and_copies():
     for found, wanted in zip([*out[:7], *out[8:]], through(*sides, keep=[box]), strict=True):
         # but for the look ahead of the frame before it
         assert np.abs(found.planes[0].astype(int) - wanted.planes[0]).mean() < 0.2
+
+
+@pytest.mark.parametrize("kinds", [("rgb", "gray"), ("gray", "rgb"), ("yuv", "gray")])
+def test_another_format_begins_anew(kinds):
+    before, after, _ = clip()
+    made = {
+        "rgb": lambda p, bits: frame((p, p, p), "rgb", bits),
+        "gray": lambda p, bits: frame((p,), "gray", bits),
+        "yuv": lambda p, bits: frame(with_chroma(p), "yuv", bits),
+    }
+    first, second = (made[kind] for kind in kinds)
+    sides = [
+        [first(p, 8) for p in pictures] + [second(np.uint16(p) << 2, 10) for p in pictures]
+        for pictures in (before, after)
+    ]
+    out = through(*sides)
+    # as each of both parts on its own
+    for part in (slice(0, COUNT), slice(COUNT, None)):
+        for found, wanted in zip(out[part], through(*(side[part] for side in sides)), strict=True):
+            assert np.array_equal(found.planes[0], wanted.planes[0])
 
 
 def test_a_frame_that_was_not_restored_is_given_on():

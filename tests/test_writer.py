@@ -835,6 +835,7 @@ INTERLACED = Clip(
         ("ffv1", "out.mkv", True),
         ("libx265", "out.mp4", False),
         ("libsvtav1", "out.mkv", False),
+        ("jpeg2000", "out.mkv", False),
         ("mjpeg", "out.avi", False),
     ],
 )
