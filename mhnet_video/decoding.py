@@ -184,7 +184,7 @@ class Decoder:
                     yield packet
                 self.is_at_end = True
                 return
-            except ExitError:
+            except (ExitError, TimeoutError):
                 self.is_stalled = True
                 break
             except (FFmpegError, OSError):

@@ -226,6 +226,8 @@ class Live:
         self.strength = config.strength
         """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
         self._steadier = FrameSteadier()
+        self._steady_seconds = 0.0
+        """What steadying takes of a frame's time, a running mean."""
         self._wanted_models: list[str] | None = None
         self._size = (0, 0)
         self._frames = 0
@@ -291,9 +293,13 @@ class Live:
             self._models, self._wanted_models = self._wanted_models, None
             pacer.use(self._models, frame)
         # a camera's rate may change: in the dark, or when it comes back
-        pacer.governor.budget_seconds = 1 / self._camera.fps
+        interval = 1 / self._camera.fps
+        pacer.governor.budget_seconds = max(interval - self._steady_seconds, interval / 4)
         after = pacer.restore(window.frames, window.index, self.strength)
+        begin = time.monotonic()
         after = self._steadier.push(frame, after, share=self.strength, keep=self.config.keep)
+        if self._frames:  # the first one loads OpenCV
+            self._steady_seconds += (time.monotonic() - begin - self._steady_seconds) / 10
         self._frames += 1
         self._size = after.upright_size
         captured = window.captured

@@ -338,6 +338,8 @@ class VideoReader:
                 break
             items = self._straightened()
             lead = _up_to_first_frame(items)
+            if self._decoder.is_stalled:
+                return
             time = _time_of(lead[-1]) if lead and isinstance(lead[-1], Frame) else None
             if time is not None and time <= target + tolerance:
                 yield from self._after(target, chain(lead, items))
@@ -371,10 +373,10 @@ class VideoReader:
         return False
 
     def _why_no_frame(self) -> str:
-        if self.start and self.num_frames:
-            return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
         if self._decoder.is_stalled:
             return f"nothing came from {self.name} for {SILENCE_SECONDS:.0f} s; try again later."
+        if self.start and self.num_frames:
+            return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
         if is_animated_webp(self.container.name):
             return f"{self.name} is an animated WebP, which FFmpeg cannot decode; convert it first."
         return why_unreadable(self.container.name, self.name) or (

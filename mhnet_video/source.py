@@ -20,6 +20,7 @@ SILENCE_SECONDS = 30.0
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 _HEAD_BYTES = 4096
 _NO_RIFF_BYTES = 0x7FFFFFFF
+_TIMED = ("http", "https", "tcp", "tls", "rtmp")
 _STANDARD_INPUT = "pipe:0"
 # lists of other files and addresses, and text that is drawn: a file that claims to be a video
 # must not make FFmpeg open what it names
@@ -48,7 +49,9 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
     if url == "-":
         url = _STANDARD_INPUT
     elif is_address:
-        options = {}
+        # PyAV's limit is for opening and reading, this one for searching, too
+        is_timed = url.partition("://")[0] in _TIMED
+        options = {"rw_timeout": str(round(SILENCE_SECONDS * 1e6))} if is_timed else {}
     elif not os.path.exists(url):
         raise ReadError(f"{name} does not exist; check the path.")
     elif os.path.isdir(url):

@@ -24,6 +24,7 @@ from torch import Tensor
 from mhnet_video.color import keep_boxes
 from mhnet_video.config import Box
 from mhnet_video.frame import DeviceFrame, Frame
+from mhnet_video.memory import is_shortage
 from mhnet_video.resize import opencv
 
 Array = Any
@@ -169,6 +170,20 @@ class FrameSteadier:
             return after if is_on_gpu else replace(after, planes=self._last[1].planes)
         if ahead is not None and not _are_alike(after, ahead):
             ahead = None
+        try:
+            out = self._steadied(before, after, ahead, share, keep)
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
+            # a network that fits in tiles may leave no memory for this
+            self._forget()
+            return after
+        self._last = after, out
+        return out
+
+    def _steadied(
+        self, before: Frame, after: Frame, ahead: Frame | None, share: float, keep: Sequence[Box]
+    ) -> Frame:
         planes = 3 if after.layout.kind == "rgb" else 1
         while len(self._steadiers) < planes:
             self._steadiers.append(Steadier())
@@ -198,12 +213,10 @@ class FrameSteadier:
         if self._device.type == "cuda":
             # an encoder reads it next, and does not wait for PyTorch
             torch.cuda.current_stream(self._device).synchronize()
-        out = after
-        if any(map(is_not, steadied, after.planes)):
-            keep_boxes(before, steadied[:planes], keep)
-            out = replace(after, planes=tuple(steadied))
-        self._last = after, out
-        return out
+        if not any(map(is_not, steadied, after.planes)):
+            return after
+        keep_boxes(before, steadied[:planes], keep)
+        return replace(after, planes=tuple(steadied))
 
     def _forget(self) -> None:
         """Begin anew: another clip."""

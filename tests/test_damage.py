@@ -777,6 +777,9 @@ def test_an_address_that_falls_silent_ends_the_run(
         begin = time.monotonic()
         outcome = restore(address, tmp_path / "out.mkv")
         assert time.monotonic() - begin < 3.5
+        # a search has the same limit, at each of several places
+        part = restore(address, tmp_path / "part.mkv", "--start", "500")
+        assert_one_sentence(part, address)
         server.shutdown()
     if not frames:
         assert_one_sentence(outcome, address)

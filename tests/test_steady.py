@@ -274,6 +274,20 @@ def test_a_frame_that_was_not_restored_is_given_on():
     assert all(a is b for a, b in zip(through(stills, restored), restored, strict=True))
 
 
+def test_want_of_memory_ends_nothing(monkeypatch):
+    before, after, _ = clip()
+    frames, restored = ([frame((p,)) for p in pictures] for pictures in (before, after))
+
+    def full(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(Steadier, "push", full)
+    assert all(a is b for a, b in zip(through(frames, restored), restored, strict=True))
+    monkeypatch.setattr(Steadier, "push", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        through(frames, restored)
+
+
 @pytest.mark.parametrize("bits_down", [0, 6])
 def test_frames_on_a_gpu_are_steadied_in_place(bits_down):
     before, after, _ = clip()
