@@ -2,13 +2,14 @@
 
 A network that looks at a few frames leaves something of every streak, and an encoder codes anew
 what a streak went by: both flicker where nothing moves. A running mean of the restored frames has
-neither. It is taken only where it is certain that nothing moves, neither the camera by a tenth of
-a pixel nor a thing by a shade, and given only around what was taken out: dry pictures stay as they
-are, to the bit.
+neither. It is taken only where nothing moves, neither the camera by a tenth of a pixel nor a thing
+by a shade, and shown only around what was taken out, or all over where it rains all over: dry
+pictures stay as they are, to the bit.
 
 Source: the motion of a part of the picture is that of Lucas and Kanade (1981), of one step. The
-rest is this project's own; its limits were chosen on clips of `samples/pan.py` that stand still,
-and on such that creep by 0.25, 0.5 and 1 pixels a frame, which must not lose.
+rest is this project's own. Its limits were chosen on clips of `samples/pan.py` that stand still or
+creep by 0.25, 0.5 and 1 pixels a frame, and on footage of roads, crowds and hands in drawn rain:
+`docs/training.md` has what was tried.
 """
 
 from collections.abc import Sequence
