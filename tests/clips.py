@@ -15,6 +15,8 @@ import av
 import numpy as np
 from av.subtitles.subtitle import SubtitleSet
 
+from mhnet_video.encoder import open_encoder
+
 ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n"
     b"Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour,"
@@ -188,6 +190,8 @@ def _add_video(container: Any, video: Video) -> Callable[[], list[Any]]:
         context.sample_aspect_ratio = video.aspect
     if video.matrix:
         stream.set_display_matrix(list(video.matrix))
+    if video.codec == "libsvtav1":
+        open_encoder(context)  # which would make the tests real-time threads
     if video.durations:
         context.flags |= av.codec.context.Flags.frame_duration
     stream.metadata.update(video.metadata)

@@ -282,7 +282,7 @@ def test_letters_of_large_pictures_are_enlarged_with_the_scene_or_not(footage_di
         _, clean = rainy_pair((window,), frames=3, device="cpu")
         is_dark, widths = torch.unique_consecutive(clean[0, 0] < 0.5, return_counts=True)
         expected = window.scale if window.text_is_soft else 1
-        assert int(widths[is_dark].max()) == pytest.approx(expected, abs=0.9)
+        assert int(widths[is_dark].max()) == pytest.approx(expected, abs=1.4)
 
 
 def test_windows_are_aligned_as_the_network_will_see_them(footage_dir):
