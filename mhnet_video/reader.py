@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain
 from os import PathLike
 from types import TracebackType
@@ -122,8 +123,6 @@ class VideoReader:
         self.container = open_source(source)
         try:
             self.stream = self._choose_stream()
-            self.chroma_location = _chroma_location(self.stream)
-            """Where chroma samples lie, as FFmpeg names it: `center`, `topleft`; often empty."""
             self._prepare()
         except BaseException:
             self.container.close()
@@ -216,6 +215,11 @@ class VideoReader:
     def jumps(self) -> int:
         """How often the recording's clock jumped so far; what follows a jump follows at once."""
         return self._timeline.jumps if self._timeline is not None else 0
+
+    @cached_property
+    def chroma_location(self) -> str:
+        """Where chroma samples lie, as FFmpeg names it: `center`, `topleft`; often empty."""
+        return _chroma_location(self.stream)
 
     @property
     def shortfall(self) -> str | None:

@@ -99,6 +99,23 @@ def _ready(windows: list[list[_Seen[T]]]) -> list[tuple[T, Window]]:
     return [(seen[len(seen) // 2].item, window_of([each.rgb for each in seen])) for seen in windows]
 
 
+class _UpToAnError(Iterator[T]):
+    """Items up to the end or an error, which waits until what was there before it is given."""
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
+        self.error: Exception | None = None
+
+    def __next__(self) -> T:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopIteration from None
+
+
 class _Lanes:
     """Frames of a stream on their way through the lanes of an engine, in order.
 
@@ -336,16 +353,9 @@ class Restorer:
                     waiting.append(item)
                 yield item
 
-        error: Exception | None = None
-        with closing(self._unsteadied(remembered())) as restored:
-            while True:
-                try:
-                    item = next(restored)
-                except StopIteration:
-                    break
-                except Exception as caught:  # what was there before it is still given
-                    error = caught
-                    break
+        with closing(self._unsteadied(remembered())) as unsteadied:
+            restored = _UpToAnError(unsteadied)
+            for item in restored:
                 if not isinstance(item, Frame):
                     yield item
                     continue
@@ -354,8 +364,8 @@ class Restorer:
                 last = waiting.popleft(), item
         if last is not None:
             yield steadied(None)
-        if error is not None:
-            raise error
+        if restored.error is not None:
+            raise restored.error
 
     def _unsteadied(self, items: Iterable[Frame | T]) -> Generator[Frame | T]:
         """The items as the network restores them."""
@@ -432,15 +442,8 @@ class Restorer:
     def _through(self, lanes: _Lanes, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         windows: _Windows[tuple[Frame, float]] = _Windows(self.network.config.frames)
         last: tuple[Frame, float, Tensor] | None = None
-        iterator, error = with_steps(items), None
-        while True:
-            try:
-                item, step = next(iterator)
-            except StopIteration:
-                break
-            except Exception as caught:  # what was there before it is still given
-                error = caught
-                break
+        given = _UpToAnError(with_steps(items))
+        for item, step in given:
             if not isinstance(item, Frame):
                 yield item
                 continue
@@ -460,12 +463,12 @@ class Restorer:
             size = (*item.upright_size, scale)
             for (frame, then), window in windows.push((item, scale), rgb, size, step):
                 yield from lanes.put(frame, window, then)
-        if error is None:
+        if given.error is None:
             for (frame, then), window in windows.flush():
                 yield from lanes.put(frame, window, then)
         yield from lanes.rest()
-        if error is not None:
-            raise error
+        if given.error is not None:
+            raise given.error
 
     def restore_frame(self, frames: Sequence[Frame], index: int) -> Frame:
         """Restore one of some successive frames, where not every frame of a stream is wanted.
