@@ -15,7 +15,7 @@ from mhnet_video.containers import format_of, picture_encoder
 from mhnet_video.decoding import Item
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
-from mhnet_video.notes import Notes, counted
+from mhnet_video.notes import Loss, Notes, counted
 from mhnet_video.reader import VideoReader, decoded_ahead
 from mhnet_video.sink import check_destination, why_unwritable
 from mhnet_video.stage import Stage
@@ -84,11 +84,11 @@ class FolderReader:
             raise ReadError(
                 f"{self.name} is a folder without pictures; name a video or a folder of frames."
             ) from None
-        self.lost: list[str] = []
-        """What of the folder is not restored, a line each."""
+        self.losses: list[Loss] = []
+        """What of the folder is not restored."""
         if others := _count_others(Path(folder), self.paths):
             what = counted(others, "file or folder", "files and folders")
-            self.lost.append(f"{what} beside the pictures")
+            self.losses.append(Loss(kind="file", what=f"{what} beside the pictures"))
         self.damaged = 0
         """Pictures that could not be read so far."""
         self.size = (0, 0)
@@ -96,6 +96,9 @@ class FolderReader:
         self.opened: deque[tuple[Path, VideoReader]] = deque()
         """The files of the frames that were given, in their order; whoever takes one closes it."""
         self._stage: Stage[Item] | None = None
+
+    def _lose(self, path: Path, why: str) -> None:
+        self.losses.append(Loss(kind="damage", what=path.name, why=why, where=path.name))
 
     @property
     def num_frames(self) -> int:
@@ -121,12 +124,12 @@ class FolderReader:
             except ReadError as error:
                 why = why or str(error)
                 self.damaged += 1
-                self.lost.append(f"{path.name}: it cannot be read")
+                self._lose(path, "it cannot be read")
                 continue
             if self.size == (0, 0):
                 self.size = frame.upright_size
             if reader.damaged:
-                self.lost.append(f"{path.name}: a part of it cannot be read")
+                self._lose(path, "a part of it cannot be read")
             self.opened.append((path, reader))
             yield frame
         if self.damaged == len(self.paths):
@@ -199,7 +202,7 @@ class FolderWriter:
         self.notes = Notes()
         """What to tell a person, complete at the end."""
         self._kept: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
+        self._lost: Counter[Loss] = Counter()
         self._encoders: Counter[str] = Counter()
         self._pixel_formats: Counter[str] = Counter()
         self._check(overwrite)
@@ -262,12 +265,13 @@ class FolderWriter:
                 writer.write(item)
                 writer.finish()
             if name != path.name:
-                self._lost[f"{path.suffix.lstrip('.').upper()} is read only: written as PNG"] += 1
+                what = path.suffix.lstrip(".").upper()
+                self._lost[Loss(kind="format", what=what, why="read only, written as PNG")] += 1
         finally:
             reader.close()
         self.frames += 1
         self._kept.update(writer.notes.kept)
-        self._lost.update(writer.notes.lost)
+        self._lost.update(writer.notes.losses)
         self._encoders[writer.encoder] += 1
         self._pixel_formats[writer.pixel_format] += 1
 
@@ -279,14 +283,13 @@ class FolderWriter:
         """
         if not self.frames:
             raise WriteError(f"there is no picture to write to {self._folder}.")
-        self.notes.kept += self._told(self._kept)
-        self.notes.lost += self._told(self._lost) + self._reader.lost
+        self.notes.kept += [line + self._share(count) for line, count in self._kept.items()]
+        for loss, count in self._lost.items():
+            self.notes.losses.append(replace(loss, what=loss.what + self._share(count)))
+        self.notes.losses += self._reader.losses
 
-    def _told(self, lines: Counter[str]) -> list[str]:
-        return [
-            line if number == self.frames else f"{line} ({counted(number, 'picture')})"
-            for line, number in lines.items()
-        ]
+    def _share(self, count: int) -> str:
+        return "" if count == self.frames else f" ({counted(count, 'picture')})"
 
     def abandon(self, *, is_quick: bool = False) -> Path | None:
         """End without finishing; the pictures that are complete stay.

@@ -1,6 +1,7 @@
 """What a person is told about an output: what it kept of the source, and what it could not."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,6 +17,8 @@ from mhnet_video.frame import Frame
 from mhnet_video.jpeg import descriptions_in
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, side_data_of
 
+# how many things of one kind are named to a person
+_MOST_SHOWN = 6
 # what encoders read from nowhere, while captions and field order come with FFmpeg's frames
 _HDR = {SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS}
 
@@ -31,13 +34,49 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """One thing of the source that is not in the output, or not as it was."""
+
+    kind: str
+    """Its kind in a word or two: `stream`, `box`, `tag`, `side data`, `times`, `pixels`, ..."""
+    what: str
+    """The thing itself, such as `sound in stream 1 (aac, eng)`."""
+    why: str = ""
+    """Why it is lost, or what became of it; empty where nothing is known."""
+    where: str = ""
+    """Where it is in the source, such as `moov/udta`, `stream 1`; empty for the file as a whole."""
+    bytes: int | None = None
+    """Its size; None where that means nothing or is not known."""
+
+
+def lines_of(losses: Iterable[Loss]) -> list[str]:
+    """What a person is told of losses: one line for those of one kind and reason, sizes shown.
+
+    Args:
+        losses: In the order in which they are told.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for loss in losses:
+        size = "" if loss.bytes is None else f" ({counted(loss.bytes, 'byte')})"
+        shown = groups.setdefault((loss.kind, loss.why), [])
+        if f"{loss.what}{size}" not in shown:
+            shown.append(f"{loss.what}{size}")
+    lines = []
+    for (_, why), shown in groups.items():
+        if (more := len(shown) - _MOST_SHOWN) > 1:
+            shown[_MOST_SHOWN:] = [f"and {more} more"]
+        lines.append(", ".join(shown) + (f": {why}" if why else ""))
+    return lines
+
+
 @dataclass
 class Notes:
-    """Lines for the report, and the counts that some of them are made of."""
+    """What is told of an output, and the counts that some of it is made of."""
 
     kept: list[str] = field(default_factory=list)
-    """What else of the source is in the output."""
-    lost: list[str] = field(default_factory=list)
+    """What else of the source is in the output, a line each."""
+    losses: list[Loss] = field(default_factory=list)
     """What of the source is not in the output, or not as it was."""
     moved: int = 0
     """Frames that were not later than the one before."""
@@ -47,6 +86,17 @@ class Notes:
     """Frames of another size than the first."""
     refused: int = 0
     """Packets of other streams that could not be written."""
+
+    @property
+    def lost(self) -> list[str]:
+        """The losses in a person's words, a line for those of one kind and reason."""
+        return lines_of(self.losses)
+
+    def lose(
+        self, kind: str, what: str, why: str = "", *, where: str = "", bytes: int | None = None
+    ) -> None:
+        """Note a loss; the arguments are the fields of `Loss`."""
+        self.losses.append(Loss(kind=kind, what=what, why=why, where=where, bytes=bytes))
 
     def tell_pixels(self, frame: Frame, pixel_format: str, encoder: str) -> None:
         """Say where the output's pixels cannot be what the source's were."""
@@ -67,27 +117,29 @@ class Notes:
             losses.append("transparency is gone")
         shown = f"pixels: {source.name} is stored as {pixel_format}"
         if losses:
-            self.lost.append(f"{shown} by {encoder} ({', '.join(losses)})")
+            self.lose("pixels", f"{shown} by {encoder} ({', '.join(losses)})")
         elif target.name != source.name:
             self.kept.append(f"{shown}, as {encoder} takes it")
         found = _side_data(frame)
         if found & _HDR:
-            self.lost.append("HDR mastering data: the encoder has no way to take it")
+            self.lose("side data", "HDR mastering data", "the encoder has no way to take it")
         if SideDataType.SPHERICAL in found:
-            self.lost.append("360 degree projection: FFmpeg's encoders have no way to take it")
+            self.lose(
+                "side data", "360 degree projection", "FFmpeg's encoders have no way to take it"
+            )
 
     def tell_rotation(self, frame: Frame, kind: Format | None) -> None:
         """Say where the output cannot hold which way up it is."""
         is_turned = frame.tags.get("display_matrix") is not None
         if is_turned and kind is not None and not kind.has_rotation:
-            self.lost.append(f"rotation: {kind.label} has no place for it")
+            self.lose("rotation", "rotation", f"{kind.label} has no place for it")
 
     def tell_descriptions(self, source: bytes, encoded: bytes) -> None:
         """Say what a picture's file said about it and the output's does not."""
         written = descriptions_in(encoded)
         for what in descriptions_in(source):
             if what not in written:
-                self.lost.append(f"{what}: not written into this kind of picture")
+                self.lose("metadata", what, "not written into this kind of picture")
 
     def tell_times(
         self, kind: Format | None, time_base: Fraction, *, shift: Fraction | None, jumps: int
@@ -101,18 +153,20 @@ class Notes:
             jumps: How often the source's clock jumped.
         """
         if shift:
-            self.lost.append(f"times: the source starts at {float(shift):.3f} s, the output at 0")
+            self.lose("times", f"times: the source starts at {float(shift):.3f} s, the output at 0")
         if jumps:
-            self.lost.append(
+            self.lose(
+                "times",
                 f"times: the recording's clock jumped ({counted(jumps, 'time')}); "
-                "in the output the parts follow each other"
+                "in the output the parts follow each other",
             )
         if kind is not None and kind.is_constant_rate and self.uneven:
-            self.lost.append(f"times: {kind.label} knows one frame rate only")
+            self.lose("times", f"times: {kind.label} knows one frame rate only")
         elif self.moved:
-            self.lost.append(
+            self.lose(
+                "times",
                 f"times: {counted(self.moved, 'frame')}, not later than the one before, "
-                f"{'was' if self.moved == 1 else 'were'} moved by {time_base} s or more"
+                f"{'was' if self.moved == 1 else 'were'} moved by {time_base} s or more",
             )
 
     def tell_counts(self, width: int, height: int) -> None:
@@ -121,17 +175,18 @@ class Notes:
             frames = counted(
                 self.scaled, "frame of another size was", "frames of another size were"
             )
-            self.lost.append(f"size: {frames} scaled to {width}x{height}")
+            self.lose("size", f"size: {frames} scaled to {width}x{height}")
         if self.refused:
             of_streams = ("packet of another stream was", "packets of other streams were")
-            self.lost.append(f"{counted(self.refused, *of_streams)} damaged")
+            self.lose("damage", f"{counted(self.refused, *of_streams)} damaged")
 
     def tell_hidden(self, source: str) -> None:
         """Say what a camera wrote into its file past FFmpeg."""
         if os.path.isfile(source):
             # a note is no reason to lose what has been written
             with suppress(OSError, ValueError, OverflowError):
-                self.lost += [f"{what}: FFmpeg does not show it" for what in hidden_data(source)]
+                for what in hidden_data(source):
+                    self.lose("box", what, "FFmpeg does not show it")
 
     def tell_metadata(self, wanted: dict[str, str], result: Path) -> None:
         """Compare what a finished file says about itself with what it was to say."""
@@ -148,7 +203,7 @@ class Notes:
             self.kept.append(f"{lines} of information about the file")
         if gone:
             names = ", ".join(printable(key) for key in gone)
-            self.lost.append(f"information about the file: {names}")
+            self.lose("tag", f"information about the file: {names}")
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,6 @@
 """The streams beside the restored one: copied where the container takes them, else converted.
 
-Each stream of the source becomes a track here, or a line in `lost`.
+Each stream of the source becomes a track here, or a loss.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from av.stream import AttachmentStream, Discard, Stream
 
 from mhnet_video.containers import Format
 from mhnet_video.decoding import Packet
-from mhnet_video.notes import printable
+from mhnet_video.notes import Loss, printable
 from mhnet_video.plan import NEED_A_PACKET
 from mhnet_video.reader import COVER
 from mhnet_video.tracks import (
@@ -80,7 +80,7 @@ class Tracks:
         # sound that the source hides, until there is some that it does not hide
         self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
-        self.lost: list[str] = []
+        self.losses: list[Loss] = []
         self.late_covers: list[bytes] = []
         """Cover pictures to put into the finished file."""
 
@@ -96,7 +96,7 @@ class Tracks:
         elif stream.type == "data":
             self._add_data(stream, name)
         elif stream.codec_context is None:
-            self.lost.append(f"{name}: of a kind that this FFmpeg does not know")
+            self._lose(stream, "of a kind that this FFmpeg does not know")
         elif stream.type == "audio" and not self._copies(stream):
             self._add_audio(stream, name)
         elif stream.type == "subtitle" and not self._copies(stream):
@@ -105,7 +105,11 @@ class Tracks:
             self._put(stream, self._copy(stream))
             self.kept.append(f"{name}: copied")
         else:
-            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            self._lose(stream, f"{self._kind.label} has no place for it")
+
+    def _lose(self, stream: Stream, why: str) -> None:
+        where = f"stream {stream.index}"
+        self.losses.append(Loss(kind="stream", what=describe(stream), why=why, where=where))
 
     def _ready(self, track: Track, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         index = packet.stream_index
@@ -208,18 +212,17 @@ class Tracks:
         codec = self._kind.audio
         track = add_audio(self._container, codec, stream)
         if track is None:
-            self.lost.append(f"{name}: cannot be decoded and encoded again")
+            self._lose(stream, "cannot be decoded and encoded again")
             return
         self._put(stream, track)
         new = {"libopus": "Opus", "aac": "AAC", "mp3": "MP3"}[codec]
-        self.lost.append(
-            f"{name}: re-encoded to {new}, as {self._kind.label} does not hold it as it is"
-        )
+        why = f"re-encoded to {new}, as {self._kind.label} does not hold it as it is"
+        self._lose(stream, why)
 
     def _add_subtitle(self, stream: Any, name: str) -> None:
         codec = self._kind.subtitle
         if codec is None or stream.codec_context.codec.name not in _TEXT_SUBTITLES:
-            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            self._lose(stream, f"{self._kind.label} has no place for it")
             return
         try:
             stream.codec_context.open(strict=False)
@@ -227,7 +230,7 @@ class Tracks:
             target.codec_context.subtitle_header = stream.codec_context.subtitle_header
             target.codec_context.open()
         except (FFmpegError, ValueError) as error:
-            self.lost.append(f"{name}: cannot be converted ({error})")
+            self._lose(stream, f"cannot be converted ({error})")
             return
         self._put(stream, SubtitleTrack(target, stream))
         self.kept.append(f"{name}: converted to {codec}")
@@ -240,14 +243,14 @@ class Tracks:
         codecs = self._kind.data_codecs
         is_known = getattr(stream, "name", None) in codecs if codecs else True
         if not is_known or not self._is_accepted(stream):
-            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            self._lose(stream, f"{self._kind.label} has no place for it")
             return
         self._put(stream, Track(self._container.add_stream_from_template(stream)))
         self.kept.append(f"{name}: copied")
 
     def _add_attachment(self, stream: AttachmentStream, name: str) -> None:
         if not self._kind.has_attachments:
-            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            self._lose(stream, f"{self._kind.label} has no place for it")
             return
         target = self._container.add_attachment(
             stream.name or f"attachment-{stream.index}",
@@ -260,7 +263,7 @@ class Tracks:
     def _add_cover(self, stream: Stream, name: str) -> None:
         picture = self._first.get(stream.index)
         if picture is None:
-            self.lost.append(f"{name}: it is not in the file")
+            self._lose(stream, "it is not in the file")
         elif self._kind.has_attachments:
             kind = "png" if picture[:4] == b"\x89PNG" else "jpeg"
             mimetype = stream.metadata.get("mimetype", f"image/{kind}")
@@ -271,7 +274,7 @@ class Tracks:
             self.late_covers.append(picture)
             self.kept.append(f"{name}: copied")
         else:
-            self.lost.append(f"{name}: {self._kind.label} has no place for it")
+            self._lose(stream, f"{self._kind.label} has no place for it")
 
 
 def describe(stream: Stream) -> str:

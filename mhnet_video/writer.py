@@ -177,10 +177,11 @@ class VideoWriter:
             raise self._error(error) from error
         self.notes.tell_pixels(frame, self.pixel_format, self.encoder)
         if self._reader.stream.metadata.get("alpha_mode") == "1" and not frame.layout.has_alpha:
-            self.notes.lost.append("transparency: it is not decoded from this codec")
+            self.notes.lose("pixels", "transparency", "it is not decoded from this codec")
         self.notes.tell_rotation(frame, self._kind)
         if frame.tags.get("interlaced") and not encoding.marks_fields:
-            self.notes.lost.append(f"fields: {self.encoder} does not mark frames as interlaced")
+            why = f"{self.encoder} does not mark frames as interlaced"
+            self.notes.lose("fields", "fields", why)
         if self._tracks is not None:
             time = frame.pts * frame.time_base - self._origin
             self._mux(self._tracks.begin(time))
@@ -280,7 +281,7 @@ class VideoWriter:
             self.notes.kept.append(counted(len(chapters), "chapter"))
         else:
             what = counted(len(chapters), "chapter")
-            self.notes.lost.append(f"{what}: {kind.label} has no place for chapters")
+            self.notes.lose("chapters", what, f"{kind.label} has no place for chapters")
 
     # one item after the other
 
@@ -425,13 +426,13 @@ class VideoWriter:
         notes, reader, tracks = self.notes, self._reader, self._tracks
         if tracks is not None:
             notes.kept += tracks.kept
-            notes.lost += tracks.lost
+            notes.losses += tracks.losses
             notes.refused += tracks.refused
         shift = None if reader.start else self._origin
         notes.tell_times(self._kind, self._time_base, shift=shift, jumps=reader.jumps)
         notes.tell_counts(*self._size)
         if reader.shortfall is not None:
-            notes.lost.append(reader.shortfall)
+            notes.lose("damage", reader.shortfall)
         notes.tell_hidden(reader.container.name)
         if self.partial is not None and self._container is not None:
             notes.tell_metadata(file_metadata(reader.container), self.partial)

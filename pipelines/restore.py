@@ -18,7 +18,7 @@ from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.folder import FolderReader, FolderWriter
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import takes_surfaces
-from mhnet_video.notes import counted
+from mhnet_video.notes import Loss, counted, lines_of
 from mhnet_video.pixels import beside
 from mhnet_video.reader import VideoReader, size_in_bytes
 from mhnet_video.sink import check_destination
@@ -79,16 +79,21 @@ class Report:
     """Of the output, as FFmpeg names it."""
     kept: tuple[str, ...]
     """What else of the source is in the output, a line each."""
-    lost: tuple[str, ...]
-    """What of the source is not in the output, or not as it was, a line each."""
+    losses: tuple[Loss, ...]
+    """What of the source is not in the output, or not as it was."""
     damaged: int
     """Packets and frames that could not be decoded."""
     interrupted: bool
     """Whether the run was ended before the end of the source."""
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The losses in a person's words, a line for those of one kind and reason."""
+        return tuple(lines_of(self.losses))
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
+        """The fields as plain values, and `lost`."""
+        return asdict(self) | {"lost": self.lost}
 
 
 def restore_video(
@@ -313,15 +318,16 @@ class _Run:
             writer.finish()
 
     def _report(self, reader: _Reader, restorer: "Restorer", writer: _Writer) -> Report:
-        lost = list(writer.notes.lost)
+        losses = list(writer.notes.losses)
         if passed := getattr(restorer, "passed_through", 0):
             frames = counted(passed, "frame is as it was", "frames are as they were")
-            lost.append(f"{frames}: the network gave no numbers")
+            losses.append(Loss(kind="frames", what=frames, why="the network gave no numbers"))
         size = reader.size
         for box in self._config.keep:
             if box[0] >= size[0] or box[1] >= size[1]:
                 shown = ",".join(map(str, box))
-                lost.append(f"the box {shown}: it lies outside the picture of {size[0]}x{size[1]}")
+                why = f"it lies outside the picture of {size[0]}x{size[1]}"
+                losses.append(Loss(kind="setting", what=f"the box {shown}", why=why))
         return Report(
             source=self._source,
             destination=self._destination,
@@ -333,7 +339,7 @@ class _Run:
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,
             kept=tuple(writer.notes.kept),
-            lost=tuple(lost),
+            losses=tuple(losses),
             damaged=reader.damaged,
             interrupted=self._is_interrupted,
         )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import processes
@@ -18,7 +19,7 @@ from mhnet_video.arguments import parse_time, restore_parser
 from mhnet_video.cli import main
 from mhnet_video.config import Box, LiveConfig, LiveOutputs, RestoreConfig
 from mhnet_video.errors import ConfigError
-from mhnet_video.notes import counted
+from mhnet_video.notes import Loss, counted
 from mhnet_video.pipelines.restore import Progress, Report
 from mhnet_video.terminal import progress_bar, stop_on_signals
 
@@ -33,7 +34,7 @@ REPORT = Report(
     encoder="libx264",
     pixel_format="yuv420p",
     kept=("audio 1 (aac)", "3 chapters"),
-    lost=("telemetry: MP4 has no place for it",),
+    losses=(Loss(kind="stream", what="telemetry", why="MP4 has no place for it"),),
     damaged=2,
     interrupted=False,
 )
@@ -99,7 +100,7 @@ def test_a_working_scale_is_told(calls, monkeypatch, capsys):
     monkeypatch.setattr(
         mhnet_video.pipelines.restore,
         "restore_video",
-        lambda *_, **__: Report(**{**REPORT.to_dict(), "scale": 0.503}),
+        lambda *_, **__: replace(REPORT, scale=0.503),
     )
     assert main(["in.mp4", "out.mp4"]) == 0
     assert "model realtime on cpu at 50% scale, libx264" in capsys.readouterr().out
@@ -272,7 +273,7 @@ def test_standard_output_stays_a_clip(calls, capsys, monkeypatch):
     monkeypatch.setattr(
         mhnet_video.pipelines.restore,
         "restore_video",
-        lambda *_, **__: Report(**{**REPORT.to_dict(), "destination": "-"}),
+        lambda *_, **__: replace(REPORT, destination="-"),
     )
     for words in (["in.mp4", "-"], ["in.mp4", "-", "--json"]):
         assert main(words) == 0
@@ -289,7 +290,7 @@ def test_an_interrupted_run_exits_with_130_and_says_so(capsys, monkeypatch, fram
     monkeypatch.setattr(
         mhnet_video.pipelines.restore,
         "restore_video",
-        lambda *_, **__: Report(**{**REPORT.to_dict(), "interrupted": True, "frames": frames}),
+        lambda *_, **__: replace(REPORT, interrupted=True, frames=frames),
     )
     assert main(["in.mp4", "out.mp4"]) == 130
     assert f"interrupted: {said}" in capsys.readouterr().out

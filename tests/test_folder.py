@@ -140,8 +140,8 @@ def test_pictures_of_kinds_that_are_only_read_become_png(tmp_path: Path) -> None
     report = restore_video(folder, dry, restorer=StandIn())
     assert sorted(path.name for path in dry.iterdir()) == ["a.png", "b.png", "c.png"]
     np.testing.assert_array_equal(cv2.imread(str(dry / "a.png")), picture)
-    assert {"PPM is read only: written as PNG (1 picture)"} <= set(report.lost)
-    assert {"AVIF is read only: written as PNG (1 picture)"} <= set(report.lost)
+    (line,) = [line for line in report.lost if "read only" in line]
+    assert "PPM (1 picture)" in line and "AVIF (1 picture)" in line
 
 
 def test_a_stop_leaves_complete_pictures(frames: Path, tmp_path: Path) -> None:

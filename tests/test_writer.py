@@ -743,7 +743,8 @@ def test_what_ffmpeg_does_not_show_is_told(tmp_path: Path) -> None:
     at = data.index(b"udta")
     data[at : at + 4] = b"gps "
     path.write_bytes(data)
-    assert "positions (GPS): FFmpeg does not show it" in copy(path, tmp_path / "c.mp4").notes.lost
+    (line,) = copy(path, tmp_path / "c.mp4").notes.lost
+    assert "positions (GPS)" in line
 
 
 def test_transparency_that_is_not_decoded_is_told(tmp_path: Path) -> None:
