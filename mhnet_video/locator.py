@@ -170,14 +170,15 @@ def _remember(text: str, name: str) -> None:
         if user or password:
             _say(body[: place + 1], f"{HIDDEN}@")
     parts = locate(text)
-    if parts is not None:
-        if parts.scheme.startswith("rtmp"):
-            application = _APPLICATION.match(parts.rest)
-            key = parts.rest[application.end() if application else 0 :].lstrip("/")
-            secrets |= {key, re.split(r"[?#\s]", key)[0]}
+    if parts is not None and parts.scheme.startswith("rtmp"):
+        application = _APPLICATION.match(parts.rest)
+        key = parts.rest[application.end() if application else 0 :].lstrip("/")
+        secrets |= {key, re.split(r"[?#\s]", key)[0]}
     for secret in secrets:
         if len(secret) >= _MIN_LENGTH:
             _say(secret, HIDDEN)
+    # a path loses one of its slashes
+    _say(body, name.partition("://")[2] or HIDDEN)
     _say(text, name)
 
 
