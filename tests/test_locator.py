@@ -15,6 +15,7 @@ import traceback
 import urllib.error
 import urllib.request
 from pathlib import Path
+from random import Random
 from urllib.parse import quote, unquote
 
 import pytest
@@ -432,3 +433,40 @@ def test_no_command_line_holds_where_frames_are_sent(host, monkeypatch):
     assert forwarder.trouble == (f"tcp://{host} takes nothing (connection refused); trying again.")
     assert begun and begun[0][0] == sys.executable
     assert_hidden(["heim", "streamkey", "pass=word"], str(begun), forwarder.trouble)
+
+
+def test_whatever_a_password_holds():
+    """It is understood as it is meant, or refused, and never shown."""
+    asked = []
+
+    class Asking(Guarded):
+        def do_GET(self):
+            asked.append(self.headers.get("Authorization"))
+            super().do_GET()
+
+    random = Random(3)
+    taken = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Asking) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        for _ in range(150):
+            odd = "".join(random.choices("@/#?:[]%&=;+ '\"\\é\n,|._-1", k=random.randint(1, 6)))
+            password = f"GEHEIM{odd}WORT"
+            for written in (password, quote(password, safe="")):
+                url = f"http://admin:{written}@127.0.0.1:{server.server_port}/x"
+                asked.clear()
+                try:
+                    address = resolve_address(url)
+                except ConfigError as error:
+                    assert written == password and set(odd) & set("/?#\n")
+                    assert_hidden(["GEHEIM", "WORT"], str(error), shown(url))
+                    continue
+                with pytest.raises(ReadError) as caught:
+                    open_source(url)
+                taken += 1
+                assert_hidden(["GEHEIM", "WORT"], str(caught.value), repr(address), shown(url))
+                told = [base64.b64decode(each.split()[1]) for each in asked if each]
+                assert told == [f"admin:{password}".encode()]
+        server.shutdown()
+        thread.join()
+    assert 150 < taken < 300
