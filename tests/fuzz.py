@@ -35,6 +35,8 @@ SECONDS = 10
 """How long a run may take."""
 # what a decoder may need to read on across damage, one error after the other
 _MAX_READ_ERRORS = 64
+# characters of what a process said of its end
+_MAX_TOLD = 4000
 
 FRAMES = every(40, 24)
 H264 = Video(times=FRAMES, b_frames=2)
@@ -67,12 +69,12 @@ CLIPS = (
         chapters=((0.0, 0.4, "One"), (0.4, 0.9, "Two")),
     ),
     Clip(name="hevc.mkv", video=(HEVC,), audio=(Audio(codec="flac"),)),
-    Clip(name="mpeg4.mkv", video=(MPEG4,)),
+    Clip(name="mpeg4.mkv", video=(MPEG4,), audio=(Audio(codec="pcm_s16le"),)),
     Clip(name="h264.ts", video=(H264,), audio=(Audio(),)),
     Clip(name="hevc.ts", video=(HEVC,), audio=(Audio(codec="ac3"),)),
     Clip(name="mpeg2.ts", video=(MPEG2,)),
     Clip(name="mpeg4.avi", video=(MPEG4,), audio=(Audio(codec="libmp3lame"),)),
-    Clip(name="mjpeg.avi", video=(MJPEG,), audio=(Audio(codec="pcm_s16le"),)),
+    Clip(name="mjpeg.avi", video=(MJPEG,), audio=(Audio(codec="pcm_mulaw", rate=8000),)),
     Clip(name="h264.flv", video=(H264,), audio=(Audio(rate=44100),)),
     Clip(name="sorenson.flv", video=(Video(codec="flv", times=FRAMES),)),
     Clip(name="mpeg2.vob", video=(MPEG2,), audio=(Audio(codec="mp2"),)),
@@ -522,9 +524,10 @@ def main(words: list[str] | None = None) -> int:
         else:
             # not wrong, and worth a look
             kind = f"{kind}, {ending.expected} frames"
-        print(f"{kind}: seed {seed}, {case.source}: {case.what}: {more}", flush=True)
-    told = ", ".join(f"{number} {kind}" for kind, number in sorted(outcomes.items()))
-    print(f"{options.count} inputs: {told}")
+        told = more.partition("Extension modules:")[0].strip()[:_MAX_TOLD]
+        print(f"{kind}: seed {seed}, {case.source}: {case.what}: {told}", flush=True)
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(outcomes.items()))
+    print(f"{options.count} inputs: {counts}")
     return 0 if outcomes.keys() <= GOOD else 1
 
 
