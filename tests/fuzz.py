@@ -28,6 +28,7 @@ import numpy as np
 from clips import MUXERS, Audio, Clip, Subtitles, Video, every
 from standin import StandIn
 
+import mhnet_video.pipelines.restore  # so that not every process does it anew
 import mhnet_video.restorer
 from mhnet_video.cli import main as command_line
 
@@ -384,9 +385,9 @@ class Ending:
     """What was written to the terminal as messages."""
     report: dict[str, Any]
     expected: int | None
-    """Frames that FFmpeg's own decoder makes of the input; None where that fails."""
+    """Frames that FFmpeg's own decoder makes of the input; None where it hangs or crashes."""
     played: int | None
-    """Likewise of the output."""
+    """Likewise of the output; None where there is none, too."""
     left: dict[str, int | None]
     """Other files that were left, and the frames in each."""
     is_untouched: bool
@@ -421,7 +422,10 @@ class Ending:
             return "left", f"{', '.join(self.left)} beside the output"
         if self.played != frames:
             return "plays not", f"{self.played} frames in the output; {shown}"
-        if self.expected is not None and frames < self.expected - (damaged > 0):
+        if self.expected is None:
+            return "uncounted", shown
+        # beside a damaged packet, one is a matter of taste
+        if frames < self.expected - (damaged > 0):
             return "fewer frames", shown
         return "file", shown
 
@@ -455,13 +459,12 @@ def _frames_of(source: Path, outputs: list[Path], folder: Path) -> dict[str, int
             try:
                 print(count_frames(path, container_format), flush=True)
             except (av.error.FFmpegError, OSError, ValueError, StopIteration):
-                print(-1, flush=True)
+                print(0, flush=True)
         return 0
 
-    found = [int(line) for line in _apart(count, folder)[1].split()]
-    found += [-1] * (len(paths) - len(found))
-    counts = zip(paths, found, strict=True)
-    return {path.name: None if number < 0 else number for (path, _), number in counts}
+    found: list[int | None] = [int(line) for line in _apart(count, folder)[1].split()]
+    found += [None] * (len(paths) - len(found))
+    return {path.name: number for (path, _), number in zip(paths, found, strict=True)}
 
 
 def _apart(work: Callable[[], int], folder: Path) -> tuple[int, str, str]:
