@@ -14,23 +14,30 @@ from typing import Any, Self
 import av
 from av.container import OutputContainer
 from av.error import FFmpegError
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from mhnet_video.boxes import add_cover
 from mhnet_video.containers import Format, format_of, muxer_options, picture_encoder
 from mhnet_video.decoding import Item, Packet
-from mhnet_video.encoder import Encoding, encoder_options, open_encoder, working_encoders
+from mhnet_video.encoder import (
+    Encoding,
+    encoder_options,
+    open_encoder,
+    option_names,
+    working_encoders,
+)
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
 from mhnet_video.jpeg import display_matrix_in, with_segments_of, with_texts_of
-from mhnet_video.notes import Notes, counted
+from mhnet_video.notes import Notes, carried_by, counted
 from mhnet_video.pixels import Converter, upright
 from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
 from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
-from mhnet_video.streams import Tracks, dress, file_metadata
+from mhnet_video.streams import Tracks, describe, dress, file_metadata
 from mhnet_video.tracks import has_adts
 
 __all__ = ["VideoWriter", "working_encoders"]
@@ -105,6 +112,7 @@ class VideoWriter:
         self._context: Any = None
         self._stream: VideoStream | None = None
         self._tracks: Tracks | None = None
+        self._titles: list[str] = []
         self._is_finished = False
         self._origin = Fraction(0)
         self._last_pts: int | None = None
@@ -278,6 +286,7 @@ class VideoWriter:
             return
         if kind.has_chapters:
             container.set_chapters(chapters)
+            self._titles = [each["metadata"].get("title", "") for each in chapters]
             self.notes.kept.append(counted(len(chapters), "chapter"))
         else:
             what = counted(len(chapters), "chapter")
@@ -297,6 +306,7 @@ class VideoWriter:
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
         self._mux(packets)
+        self.notes.see(frame)
         self.frames += 1
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
@@ -433,9 +443,22 @@ class VideoWriter:
         notes.tell_counts(*self._size)
         if reader.shortfall is not None:
             notes.lose("damage", reader.shortfall)
-        notes.tell_hidden(reader.container.name)
-        if self.partial is not None and self._container is not None:
-            notes.tell_metadata(file_metadata(reader.container), self.partial)
+        carried: set[str] = set()
+        if self.partial is not None and self._stream is not None:
+            carried = carried_by(self.partial, self._stream.index)
+        notes.tell_side_data(self.encoder, carried, option_names(self.encoder))
+        if self._kind is not None:
+            notes.tell_units(reader.passed_over)
+            notes.tell_hidden(reader.container, reader.stream)
+        if self.partial is not None and tracks is not None and self._stream is not None:
+            targets: dict[int, Stream] = {reader.stream.index: self._stream, **tracks.targets}
+            streams = [
+                (describe(source), target, source.disposition)
+                for source in reader.container.streams
+                if (target := targets.get(source.index)) is not None
+            ]
+            metadata = file_metadata(reader.container)
+            notes.tell_metadata(metadata, self.partial, streams, self._titles)
 
     def _error(self, error: Exception) -> WriteError:
         """What went wrong, for a person."""
