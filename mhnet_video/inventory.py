@@ -473,6 +473,9 @@ _LISTS = _kinds("hdrl strl odml INFO ncdt")
 _CHUNKS = _LISTS | _kinds(
     "avih strh strf strn vprp indx dmlh idx1 movi IDIT JUNK nctg LIST RIFF PAD"
 )
+# room that FFmpeg takes for the index of a long film
+_RESERVED = re.compile(rb"odml|\x04\x00{7}\d\d")
+_RESERVED_BYTES = 10
 
 
 class _Avi(_Inventory):
@@ -504,7 +507,8 @@ class _Avi(_Inventory):
 
     def _look(self, kind: bytes, first: int, last: int, where: str) -> None:
         if kind == b"JUNK":
-            self.add_data(first, last, f"{where}/JUNK")
+            if not _RESERVED.match(self.at(first, _RESERVED_BYTES)):
+                self.add_data(first, last, f"{where}/JUNK")
         elif kind == b"strd":
             # FFmpeg takes what is EXIF in it for tags
             if self.at(first, 4) != b"AVIF" and last > first:

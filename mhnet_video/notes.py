@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition, Stream
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from mhnet_video.containers import Format
@@ -53,7 +53,7 @@ _NEW_SIDE_DATA = {28: "LCEVC enhancement", 29: "number of the view", 30: "3D dis
 _OPTIONS = {SideDataType.A53_CC: "a53cc", SideDataType.SEI_UNREGISTERED: "udu_sei"}
 # names that muxers give to their tracks and what they count, true of one file only; and what is
 # told apart from the tags
-_NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "timecode", "duration")
+_NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
 # of a time: to the second, as MP4 has it
 _TIME_LETTERS = 19
 # a value as short as this may stand in another tag by chance
@@ -109,6 +109,18 @@ def lines_of(losses: Iterable[Loss]) -> list[str]:
             shown[_MOST_SHOWN:] = [f"and {more} more"]
         lines.append(", ".join(shown) + (f": {why}" if why else ""))
     return lines
+
+
+class Written(NamedTuple):
+    """A stream of the output, as it was set up."""
+
+    name: str
+    """The source's, in a few words."""
+    type: str
+    number: int
+    """Which one of its type; formats number streams in orders of their own."""
+    tags: dict[str, str]
+    disposition: int
 
 
 @dataclass
@@ -247,7 +259,8 @@ class Notes:
                 self.lose("box", "what cameras hide from FFmpeg", why)
             return
         streams = list(container.streams)
-        tags = {key.lower() for each in (container, *streams) for key in each.metadata}
+        tags = {key.lower() for each in streams for key in each.metadata}
+        tags |= {key.lower() for key in container.metadata}
         used = 0
         for each in streams:
             entries = each.index_entries
@@ -271,7 +284,7 @@ class Notes:
         self,
         wanted: dict[str, str],
         result: Path,
-        streams: Sequence[tuple[str, Stream, int]],
+        streams: Iterable[Written],
         titles: Sequence[str],
     ) -> None:
         """Compare what a finished file says about itself with what it was to say.
@@ -279,17 +292,16 @@ class Notes:
         Args:
             wanted: Tags of the file as a whole.
             result: The file.
-            streams: What each of its streams is called, the stream as it was set up, and the
-                disposition of the source's.
+            streams: Its streams.
             titles: Those of its chapters.
         """
         try:
             with av.open(str(result), metadata_errors="surrogateescape") as container:
                 found = dict(container.metadata)
                 found_streams: dict[str, list[tuple[dict[str, str], int]]] = {}
-                for each in container.streams:
-                    described = dict(each.metadata), int(each.disposition)
-                    found_streams.setdefault(each.type, []).append(described)
+                for stream in container.streams:
+                    described = dict(stream.metadata), int(stream.disposition)
+                    found_streams.setdefault(stream.type, []).append(described)
                 became = [c["metadata"].get("title", "") for c in container.chapters()]
         except (FFmpegError, OSError, ValueError):
             return
@@ -299,29 +311,26 @@ class Notes:
             self.kept.append(f"{lines} of information about the file")
         if gone:
             self.lose("tag", f"information about the file: {', '.join(gone)}")
-        for name, target, disposition in streams:
-            # not by its number: some formats number streams as they come
-            before = list(target.container.streams)[: target.index]
-            number = sum(each.type == target.type for each in before)
-            same = found_streams.get(target.type, [])[number:]
+        for each in streams:
+            same = found_streams.get(each.type, [])[each.number :]
             tags, flags = same[0] if same else ({}, 0)
-            wanted_tags = {k: v for k, v in target.metadata.items() if k.lower() not in _NO_TAGS}
+            wanted_tags = {k: v for k, v in each.tags.items() if k.lower() not in _NO_TAGS}
             gone = _gone(wanted_tags, tags)
-            lacking = Disposition(disposition & ~flags & ~Disposition.default)
+            lacking = Disposition(each.disposition & ~flags & ~Disposition.default)
             gone += [flag.name for flag in Disposition if flag & lacking and flag.name]
             if gone:
-                self.lose("tag", f"information about {name}: {', '.join(gone)}")
+                self.lose("tag", f"information about {each.name}: {', '.join(gone)}")
         changed = [title for title, new in zip(titles, became, strict=False) if title != new]
         if changed:
             shown = ", ".join(printable(title[:_MOST_LETTERS]) for title in changed[:_MOST_SHOWN])
             self.lose("chapters", f"whole titles of chapters: {shown}")
 
 
-def carried_by(result: Path, stream: int) -> set[str]:
-    """What the first frame of a stream in a finished file carries beside its samples."""
+def carried_by(result: Path, number: int) -> set[str]:
+    """What the first frame of a video stream in a finished file carries beside its samples."""
     try:
         with av.open(str(result)) as container:
-            video: Any = container.streams[stream]
+            video: Any = container.streams.video[number]
             picture: Any = next(container.decode(video))
             return set(_contents(picture, video.codec_context.codec.name))
     except (FFmpegError, OSError, ValueError, StopIteration, IndexError):
@@ -346,7 +355,9 @@ def _is_same(key: str, value: str, became: str | None, found: Mapping[str, str])
     if not value.strip() or (key == "language" and value in ("und", "XXX")):
         return True
     if became is None:
-        return len(value) > _SHORT_LETTERS and value in found.values()
+        # MP4 has a track's title in another place
+        is_name = key == "title" and value == found.get("name")
+        return is_name or (len(value) > _SHORT_LETTERS and value in found.values())
     if key == "language":
         # the same language has two codes
         return len(value) == len(became)

@@ -16,6 +16,7 @@ _DOLBY = {("hevc", 62): "Dolby Vision", ("hevc", 63): "Dolby Vision"}
 _DOLBY |= {("h264", 28): "Dolby Vision", ("h264", 30): "Dolby Vision"}
 _FIRST_UNSPECIFIED = {"h264": 24, "hevc": 48}
 _MOST_UNITS = 4096
+_MARK = bytes((0, 0, 0, 1))
 
 
 class Units:
@@ -42,7 +43,9 @@ class Units:
         if self._codec not in _FIRST_UNSPECIFIED:
             return
         data = memoryview(packet)
-        units = _sized(data, self._width) if self._width else _marked(bytes(data))
+        # some files have marks where they say that there are sizes; decoders take both
+        has_sizes = self._width and data[:4] != _MARK
+        units = _sized(data, self._width) if has_sizes else _marked(bytes(data))
         for number, unit in enumerate(units):
             if number > _MOST_UNITS:
                 return

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -14,7 +15,6 @@ from typing import Any, Self
 import av
 from av.container import OutputContainer
 from av.error import FFmpegError
-from av.stream import Stream
 from av.video.stream import VideoStream
 
 from mhnet_video.boxes import add_cover
@@ -31,7 +31,7 @@ from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
 from mhnet_video.jpeg import display_matrix_in, with_segments_of, with_texts_of
-from mhnet_video.notes import Notes, carried_by, counted
+from mhnet_video.notes import Notes, Written, carried_by, counted
 from mhnet_video.pixels import Converter, upright
 from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
 from mhnet_video.reader import VideoReader
@@ -113,6 +113,7 @@ class VideoWriter:
         self._stream: VideoStream | None = None
         self._tracks: Tracks | None = None
         self._titles: list[str] = []
+        self._written: dict[int, Written] = {}
         self._is_finished = False
         self._origin = Fraction(0)
         self._last_pts: int | None = None
@@ -232,7 +233,24 @@ class VideoWriter:
             else:
                 self._tracks.add(stream)
         self._add_chapters(container, kind)
+        self._written = self._describe(self._tracks)
         container.start_encoding()
+
+    def _describe(self, tracks: Tracks) -> dict[int, Written]:
+        """The output's streams as they are set up, by the source's numbers of theirs."""
+        targets: dict[int, Any] = {self._reader.stream.index: self._stream, **tracks.targets}
+        sources = self._reader.container.streams
+        written, counts = {}, Counter[str]()
+        for index, target in sorted(targets.items(), key=lambda item: item[1].index):
+            written[index] = Written(
+                name=describe(sources[index]),
+                type=target.type,
+                number=counts[target.type],
+                tags=dict(target.metadata),
+                disposition=int(sources[index].disposition),
+            )
+            counts[target.type] += 1
+        return written
 
     def _first_packets(self) -> dict[int, bytes]:
         first: dict[int, bytes] = {}
@@ -443,22 +461,17 @@ class VideoWriter:
         notes.tell_counts(*self._size)
         if reader.shortfall is not None:
             notes.lose("damage", reader.shortfall)
-        carried: set[str] = set()
-        if self.partial is not None and self._stream is not None:
-            carried = carried_by(self.partial, self._stream.index)
+        # what is told of a picture's file in full
+        carried = set() if self._kind is not None else {"EXIF", "colour profile"}
+        if self.partial is not None and self._written:
+            carried = carried_by(self.partial, self._written[reader.stream.index].number)
         notes.tell_side_data(self.encoder, carried, option_names(self.encoder))
         if self._kind is not None:
             notes.tell_units(reader.passed_over)
             notes.tell_hidden(reader.container, reader.stream)
-        if self.partial is not None and tracks is not None and self._stream is not None:
-            targets: dict[int, Stream] = {reader.stream.index: self._stream, **tracks.targets}
-            streams = [
-                (describe(source), target, source.disposition)
-                for source in reader.container.streams
-                if (target := targets.get(source.index)) is not None
-            ]
+        if self.partial is not None and self._written:
             metadata = file_metadata(reader.container)
-            notes.tell_metadata(metadata, self.partial, streams, self._titles)
+            notes.tell_metadata(metadata, self.partial, self._written.values(), self._titles)
 
     def _error(self, error: Exception) -> WriteError:
         """What went wrong, for a person."""
