@@ -114,6 +114,8 @@ def lines_of(losses: Iterable[Loss]) -> list[str]:
 class Written(NamedTuple):
     """A stream of the output, as it was set up."""
 
+    stream: int
+    """The source's number of it."""
     name: str
     """The source's, in a few words."""
     type: str
@@ -235,20 +237,23 @@ class Notes:
             if what in self._seen or is_first or what != _TIMECODE:
                 self._seen[what] = self._seen.get(what, 0) + size
 
-    def tell_side_data(self, encoder: str, result: set[str], options: Collection[str]) -> None:
+    def tell_side_data(
+        self, encoder: str, result: set[str], options: Collection[str], where: str
+    ) -> None:
         """Say what frames carried beside their samples and the output's do not.
 
         Args:
             encoder: FFmpeg's name of the encoder.
             result: What the output's first frame carries, as `carried_by` tells.
             options: The names of the encoder's options.
+            where: As in `Loss`.
         """
         written = {_SIDE_DATA[kind] for kind, name in _OPTIONS.items() if name in options}
         asked = {_SIDE_DATA[kind] for kind in _OPTIONS}
         for what, size in self._seen.items():
             if what not in written | (result - asked):
                 why = f"{encoder} does not write it"
-                self.lose("side data", what, why, bytes=size or None)
+                self.lose("side data", what, why, where=where, bytes=size or None)
 
     def tell_hidden(self, container: InputContainer, stream: VideoStream) -> None:
         """Say what a camera wrote into its file past FFmpeg, and how players would crop it."""
@@ -275,10 +280,10 @@ class Notes:
                     what, why = f"cropping ({what})", "the output has the whole picture"
                 self.lose(found.kind, what, why, where=found.where, bytes=found.bytes)
 
-    def tell_units(self, found: Mapping[str, int]) -> None:
+    def tell_units(self, found: Mapping[str, int], where: str) -> None:
         """Say what of a stream its decoder has passed over, and how many bytes of it."""
         for what, size in found.items():
-            self.lose("side data", what, "FFmpeg does not decode it", bytes=size)
+            self.lose("side data", what, "FFmpeg does not decode it", where=where, bytes=size)
 
     def tell_metadata(
         self,
@@ -319,7 +324,8 @@ class Notes:
             lacking = Disposition(each.disposition & ~flags & ~Disposition.default)
             gone += [flag.name for flag in Disposition if flag & lacking and flag.name]
             if gone:
-                self.lose("tag", f"information about {each.name}: {', '.join(gone)}")
+                what = f"information about {each.name}: {', '.join(gone)}"
+                self.lose("tag", what, where=f"stream {each.stream}")
         changed = [title for title, new in zip(titles, became, strict=False) if title != new]
         if changed:
             shown = ", ".join(printable(title[:_MOST_LETTERS]) for title in changed[:_MOST_SHOWN])

@@ -243,6 +243,7 @@ class VideoWriter:
         written, counts = {}, Counter[str]()
         for index, target in sorted(targets.items(), key=lambda item: item[1].index):
             written[index] = Written(
+                stream=index,
                 name=describe(sources[index]),
                 type=target.type,
                 number=counts[target.type],
@@ -465,9 +466,10 @@ class VideoWriter:
         carried = set() if self._kind is not None else {"EXIF", "colour profile"}
         if self.partial is not None and self._written:
             carried = carried_by(self.partial, self._written[reader.stream.index].number)
-        notes.tell_side_data(self.encoder, carried, option_names(self.encoder))
+        where = f"stream {reader.stream.index}"
+        notes.tell_side_data(self.encoder, carried, option_names(self.encoder), where)
         if self._kind is not None:
-            notes.tell_units(reader.passed_over)
+            notes.tell_units(reader.passed_over, where)
             notes.tell_hidden(reader.container, reader.stream)
         if self.partial is not None and self._written:
             metadata = file_metadata(reader.container)

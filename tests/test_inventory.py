@@ -170,8 +170,8 @@ def test_standard_input_is_read_once(tmp_path):
     source = Clip(name="clip.mkv", video=(Video(times=every(40, 3)),)).make(tmp_path)
     command = ["mhnet_video", "-", str(tmp_path / "out.mkv")]
     with source.open("rb") as file:
-        done = run([sys.executable, "-m", *command], stdin=file, stderr=subprocess.PIPE, text=True)
-    assert "what cameras hide from FFmpeg: not looked for" in done.stderr
+        done = run([sys.executable, "-m", *command], stdin=file, stdout=subprocess.PIPE, text=True)
+    assert "what cameras hide from FFmpeg: not looked for" in done.stdout
 
 
 # Matroska
