@@ -203,8 +203,10 @@ _READ_TAGS = _kinds(
     "\xa9mak \xa9mod \xa9nam \xa9ope \xa9prd \xa9prf \xa9req \xa9src \xa9st3 \xa9swr \xa9too "
     "\xa9trk \xa9url \xa9wrn \xa9wrt \xa9xyz"
 )
-# of user data besides: a track's name, roles, hints for servers
-_OF_USER_DATA = _READ_TAGS | _kinds("meta name tagc kind tsel strk hnti hinf hinv free skip")
+# of user data besides: a track's name, roles, hints for servers, how Google has sent it
+_OF_USER_DATA = _READ_TAGS | _kinds(
+    "meta name tagc kind tsel strk hnti hinf hinv free skip gsst gstd gssd gspu gspm gshh"
+)
 _OF_META = _kinds("hdlr keys ilst ctry lang free skip dinf iinf iloc idat pitm iref iprp grpl")
 _XMP = "be7acfcb97a942e89c71999491e3afac"
 # spherical video, which frames carry, and times of fragments (Smooth Streaming)

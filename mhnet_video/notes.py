@@ -25,7 +25,7 @@ from mhnet_video.pixels import Decoded, is_user_data, layout_of, planar_twin, si
 
 # how many things of one kind are named to a person
 _MOST_SHOWN = 6
-_TIMECODE = "timecode in the stream"
+TIMECODE = "timecode in the stream"
 # MPEG-2 must have one; most begin at nothing, which is this bit alone
 _TIMECODE_MARK = 1 << 12
 # what pictures carry beside their samples, and is no matter of decoding alone
@@ -40,8 +40,8 @@ _SIDE_DATA = {
     SideDataType.DYNAMIC_HDR_VIVID: "HDR Vivid",
     SideDataType.AMBIENT_VIEWING_ENVIRONMENT: "ambient light",
     SideDataType.SPHERICAL: "360 degree projection",
-    SideDataType.GOP_TIMECODE: _TIMECODE,
-    SideDataType.S12M_TIMECODE: _TIMECODE,
+    SideDataType.GOP_TIMECODE: TIMECODE,
+    SideDataType.S12M_TIMECODE: TIMECODE,
     SideDataType.DOVI_RPU_BUFFER: "Dolby Vision",
     SideDataType.DOVI_METADATA: "Dolby Vision",
     SideDataType.FILM_GRAIN_PARAMS: "film grain",
@@ -234,7 +234,7 @@ class Notes:
         """Take note of what a frame carries beside its samples, to be told at the end."""
         is_first, self._is_first = self._is_first, False
         for what, size in _side_data(frame).items():
-            if what in self._seen or is_first or what != _TIMECODE:
+            if what in self._seen or is_first or what != TIMECODE:
                 self._seen[what] = self._seen.get(what, 0) + size
 
     def tell_side_data(
@@ -319,7 +319,9 @@ class Notes:
         for each in streams:
             same = found_streams.get(each.type, [])[each.number :]
             tags, flags = same[0] if same else ({}, 0)
-            wanted_tags = {k: v for k, v in each.tags.items() if k.lower() not in _NO_TAGS}
+            # a camera's time code belongs to all streams, and is the video's in the output
+            left_out = _NO_TAGS if each.type == "video" else (*_NO_TAGS, "timecode")
+            wanted_tags = {k: v for k, v in each.tags.items() if k.lower() not in left_out}
             gone = _gone(wanted_tags, tags)
             lacking = Disposition(each.disposition & ~flags & ~Disposition.default)
             gone += [flag.name for flag in Disposition if flag & lacking and flag.name]

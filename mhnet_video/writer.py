@@ -31,7 +31,7 @@ from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
 from mhnet_video.jpeg import display_matrix_in, with_segments_of, with_texts_of
-from mhnet_video.notes import Notes, Written, carried_by, counted
+from mhnet_video.notes import TIMECODE, Notes, Written, carried_by, counted
 from mhnet_video.pixels import Converter, upright
 from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
 from mhnet_video.reader import VideoReader
@@ -466,6 +466,8 @@ class VideoWriter:
         carried = set() if self._kind is not None else {"EXIF", "colour profile"}
         if self.partial is not None and self._written:
             carried = carried_by(self.partial, self._written[reader.stream.index].number)
+        if "timecode" in reader.stream.metadata:
+            carried.add(TIMECODE)  # told as a tag where it is not kept as one
         where = f"stream {reader.stream.index}"
         notes.tell_side_data(self.encoder, carried, option_names(self.encoder), where)
         if self._kind is not None:

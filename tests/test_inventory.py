@@ -1,7 +1,6 @@
 """What of a source is not in the output is said: boxes, elements, chunks, tags and side data."""
 
 import struct
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.inventory import unseen_in
 from mhnet_video.notes import Loss
 from mhnet_video.pipelines.restore import restore_video
+from mhnet_video.pixels import side_data_of
 from mhnet_video.units import Units
 
 SHORT = Clip(video=(Video(times=every(40, 3)),))
@@ -170,7 +170,7 @@ def test_standard_input_is_read_once(tmp_path):
     source = Clip(name="clip.mkv", video=(Video(times=every(40, 3)),)).make(tmp_path)
     command = ["mhnet_video", "-", str(tmp_path / "out.mkv")]
     with source.open("rb") as file:
-        done = run([sys.executable, "-m", *command], stdin=file, stdout=subprocess.PIPE, text=True)
+        done = run([sys.executable, "-m", *command], stdin=file)
     assert "what cameras hide from FFmpeg: not looked for" in done.stdout
 
 
@@ -476,6 +476,20 @@ def test_captions_in_supplemental_information_are_no_unknown_data():
     units = Units("h264", None)
     units.look(b"\0\0\1\6" + bytes((4, 6)) + bytes.fromhex("b5003147413934") + b"\x80")
     assert units.found == {}
+
+
+CAPTIONS = bytes.fromhex("b50031474139340341fffc942cff")
+
+
+@pytest.mark.parametrize(("encoder", "is_kept"), [("libx264", True), ("ffv1", False)])
+def test_captions_are_kept_or_told(encoder, is_kept, tmp_path):
+    unit = bytes((6, 4, len(CAPTIONS))) + CAPTIONS + b"\x80"
+    source = unit_packets(tmp_path, "h264", unit, "camera.mp4")
+    losses = lost(source, "out.mkv", encoder=encoder)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        found = {each.type.name for each in side_data_of(next(container.decode(video=0)))}
+    assert ("A53_CC" in found) is is_kept
+    assert [each.what for each in losses] == ["captions"] * (not is_kept)
 
 
 def test_light_levels_alone_are_told(tmp_path):
