@@ -12,13 +12,6 @@ from typing import IO, NamedTuple
 
 # "well-known types" of iTunes metadata values
 _JPEG, _PNG, _BMP = 13, 14, 27
-_HIDDEN = {
-    b"gps ": "positions (GPS)",
-    b"GPMF": "telemetry (GoPro)",
-    b"SMTA": "telemetry (Samsung)",
-    b"CAME": "camera's number (GoPro)",
-}
-_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 # an index larger than this is not worth holding in memory for a cover
 _MAX_INDEX_BYTES = 1 << 30
 
@@ -60,25 +53,6 @@ def lacks_index(path: str | os.PathLike[str]) -> bool:
     kinds = [box.kind for box in boxes if box.kind != b"moov" or box.start + box.size <= end]
     is_mp4 = bool(kinds) and kinds[0] in (b"ftyp", b"mdat", b"wide", b"skip", b"free")
     return is_mp4 and (b"ftyp" in kinds or b"mdat" in kinds) and b"moov" not in kinds
-
-
-def hidden_data(path: str | os.PathLike[str]) -> list[str]:
-    """What cameras write into an MP4 beside its tracks, in a person's words."""
-    with open(path, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        if file.read(8)[4:] not in (b"ftyp", b"mdat", b"wide", b"skip", b"free", b"moov"):
-            return []
-        boxes = list(boxes_of(file, 0, end))
-        for parent in (b"moov", b"udta"):
-            for box in [box for box in boxes if box.kind == parent]:
-                inside = box.start + box.header, min(end, box.start + box.size)
-                boxes += boxes_of(file, *inside)
-        found = {_HIDDEN[box.kind] for box in boxes if box.kind in _HIDDEN}
-        for box in boxes:
-            if box.kind == b"uuid":
-                file.seek(box.start + box.header)
-                found |= {"XMP"} if file.read(16) == _XMP else set()
-    return sorted(found)
 
 
 def add_cover(path: Path, covers: list[bytes]) -> bool:

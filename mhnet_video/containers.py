@@ -188,7 +188,9 @@ def muxer_options(
     else:
         # ... and otherwise knows when each track begins
         flags += "+delay_moov"
-    if set(map(str.lower, metadata)) - _ITUNES_KEYS:
+    is_long = any(len(value.encode("utf-8", "replace")) >= 1 << 16 for value in metadata.values())
+    # what QuickTime has places for may be no longer
+    if set(map(str.lower, metadata)) - _ITUNES_KEYS or (is_long and kind.name == "mov"):
         flags += "+use_metadata_tags"
     if has_cues:
         # FFmpeg 8.1 ends cues while it cuts by time, and then dates sound wrongly: it must

@@ -19,6 +19,7 @@ from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.hardware import HardwareDecoder, is_exportable, open_decoder, samples_of, twin_of
 from mhnet_video.jpeg import DISPLAY_MATRICES, is_cut_short
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, side_data_of, to_planar
+from mhnet_video.units import Units
 
 if TYPE_CHECKING:
     Packet = av.Packet[Any]
@@ -144,6 +145,8 @@ class Decoder:
         self._is_picture = container.format.name in ("image2", "jpeg_pipe")
         self._hardware: HardwareDecoder | None = None
         self._maker = self._new_maker()
+        self.units = Units(stream.codec.name, stream.codec_context.extradata)
+        """What is in the stream and decoders pass over."""
         self._read_packets = 0
         self._read_bytes = 0
 
@@ -248,6 +251,7 @@ class Decoder:
             # the packets that flush decoders at the end carry the number of no stream
             if packet.stream.index == self.stream.index:
                 if packet.size:
+                    self.units.look(memoryview(packet))
                     self._read_packets += 1
                     self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
                 for picture in self._decode(packet):

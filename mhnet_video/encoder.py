@@ -142,7 +142,7 @@ def encoder_options(
     """
     _check_encoder(encoder)
     merged = dict(_DEFAULTS.get(encoder, {}))
-    known = _option_names(encoder)
+    known = option_names(encoder)
     if crf is not None:
         quality = next((q for kind, q in _QUALITY.items() if encoder.endswith(kind)), "crf")
         if quality not in known:
@@ -186,7 +186,8 @@ def _choices() -> str:
     return "these work here: " + ", ".join(working_encoders())
 
 
-def _option_names(encoder: str) -> set[str]:
+def option_names(encoder: str) -> set[str]:
+    """The names of an encoder's options."""
     options = av.CodecContext.create(encoder, "w").supported_options
     return {option.name for option in (*options.generic, *options.private)}
 

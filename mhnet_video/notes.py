@@ -1,26 +1,67 @@
 """What a person is told about an output: what it kept of the source, and what it could not."""
 
 import os
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
-from mhnet_video.boxes import hidden_data
 from mhnet_video.containers import Format
 from mhnet_video.frame import Frame
+from mhnet_video.inventory import unseen_in
 from mhnet_video.jpeg import descriptions_in
-from mhnet_video.pixels import Decoded, layout_of, planar_twin, side_data_of
+from mhnet_video.pixels import Decoded, is_user_data, layout_of, planar_twin, side_data_of
 
 # how many things of one kind are named to a person
 _MOST_SHOWN = 6
-# what encoders read from nowhere, while captions and field order come with FFmpeg's frames
-_HDR = {SideDataType.MASTERING_DISPLAY_METADATA, SideDataType.DYNAMIC_HDR_PLUS}
+TIMECODE = "timecode in the stream"
+# MPEG-2 must have one; most begin at nothing, which is this bit alone
+_TIMECODE_MARK = 1 << 12
+# what pictures carry beside their samples, and is no matter of decoding alone
+_SIDE_DATA = {
+    SideDataType.A53_CC: "captions",
+    SideDataType.SEI_UNREGISTERED: "a camera's data in the stream",
+    SideDataType.STEREO3D: "stereoscopic layout",
+    SideDataType.AFD: "active format",
+    SideDataType.MASTERING_DISPLAY_METADATA: "HDR mastering data",
+    SideDataType.CONTENT_LIGHT_LEVEL: "HDR light levels",
+    SideDataType.DYNAMIC_HDR_PLUS: "HDR10+",
+    SideDataType.DYNAMIC_HDR_VIVID: "HDR Vivid",
+    SideDataType.AMBIENT_VIEWING_ENVIRONMENT: "ambient light",
+    SideDataType.SPHERICAL: "360 degree projection",
+    SideDataType.GOP_TIMECODE: TIMECODE,
+    SideDataType.S12M_TIMECODE: TIMECODE,
+    SideDataType.DOVI_RPU_BUFFER: "Dolby Vision",
+    SideDataType.DOVI_METADATA: "Dolby Vision",
+    SideDataType.FILM_GRAIN_PARAMS: "film grain",
+    SideDataType.ICC_PROFILE: "colour profile",
+}
+# what FFmpeg 8.1 has and PyAV 18 does not know, by FFmpeg's numbers
+_NEW_SIDE_DATA = {28: "LCEVC enhancement", 29: "number of the view", 30: "3D displays", 31: "EXIF"}
+# an encoder that has this option writes it
+_OPTIONS = {SideDataType.A53_CC: "a53cc", SideDataType.SEI_UNREGISTERED: "udu_sei"}
+# names that muxers give to their tracks and what they count, true of one file only; and what is
+# told apart from the tags
+_NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
+# of a time: to the second, as MP4 has it
+_TIME_LETTERS = 19
+# a value as short as this may stand in another tag by chance
+_SHORT_LETTERS = 3
+# of a chapter's title, to a person
+_MOST_LETTERS = 40
+# formats that are looked into, by FFmpeg's names
+_LOOKED_INTO = ("mov", "matroska", "avi")
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -70,6 +111,20 @@ def lines_of(losses: Iterable[Loss]) -> list[str]:
     return lines
 
 
+class Written(NamedTuple):
+    """A stream of the output, as it was set up."""
+
+    stream: int
+    """The source's number of it."""
+    name: str
+    """The source's, in a few words."""
+    type: str
+    number: int
+    """Which one of its type; formats number streams in orders of their own."""
+    tags: dict[str, str]
+    disposition: int
+
+
 @dataclass
 class Notes:
     """What is told of an output, and the counts that some of it is made of."""
@@ -86,6 +141,8 @@ class Notes:
     """Frames of another size than the first."""
     refused: int = 0
     """Packets of other streams that could not be written."""
+    _seen: dict[str, int] = field(default_factory=dict)
+    _is_first: bool = True
 
     @property
     def lost(self) -> list[str]:
@@ -120,13 +177,6 @@ class Notes:
             self.lose("pixels", f"{shown} by {encoder} ({', '.join(losses)})")
         elif target.name != source.name:
             self.kept.append(f"{shown}, as {encoder} takes it")
-        found = _side_data(frame)
-        if found & _HDR:
-            self.lose("side data", "HDR mastering data", "the encoder has no way to take it")
-        if SideDataType.SPHERICAL in found:
-            self.lose(
-                "side data", "360 degree projection", "FFmpeg's encoders have no way to take it"
-            )
 
     def tell_rotation(self, frame: Frame, kind: Format | None) -> None:
         """Say where the output cannot hold which way up it is."""
@@ -180,30 +230,148 @@ class Notes:
             of_streams = ("packet of another stream was", "packets of other streams were")
             self.lose("damage", f"{counted(self.refused, *of_streams)} damaged")
 
-    def tell_hidden(self, source: str) -> None:
-        """Say what a camera wrote into its file past FFmpeg."""
-        if os.path.isfile(source):
-            # a note is no reason to lose what has been written
-            with suppress(OSError, ValueError, OverflowError):
-                for what in hidden_data(source):
-                    self.lose("box", what, "FFmpeg does not show it")
+    def see(self, frame: Frame) -> None:
+        """Take note of what a frame carries beside its samples, to be told at the end."""
+        is_first, self._is_first = self._is_first, False
+        for what, size in _side_data(frame).items():
+            if what in self._seen or is_first or what != TIMECODE:
+                self._seen[what] = self._seen.get(what, 0) + size
 
-    def tell_metadata(self, wanted: dict[str, str], result: Path) -> None:
-        """Compare what a finished file says about itself with what it was to say."""
-        if not wanted:
+    def tell_side_data(
+        self, encoder: str, result: set[str], options: Collection[str], where: str
+    ) -> None:
+        """Say what frames carried beside their samples and the output's do not.
+
+        Args:
+            encoder: FFmpeg's name of the encoder.
+            result: What the output's first frame carries, as `carried_by` tells.
+            options: The names of the encoder's options.
+            where: As in `Loss`.
+        """
+        written = {_SIDE_DATA[kind] for kind, name in _OPTIONS.items() if name in options}
+        asked = {_SIDE_DATA[kind] for kind in _OPTIONS}
+        for what, size in self._seen.items():
+            if what not in written | (result - asked):
+                why = f"{encoder} does not write it"
+                self.lose("side data", what, why, where=where, bytes=size or None)
+
+    def tell_hidden(self, container: InputContainer, stream: VideoStream) -> None:
+        """Say what a camera wrote into its file past FFmpeg, and how players would crop it."""
+        name = container.name
+        if not os.path.isfile(name):
+            if container.format.name.split(",")[0] in _LOOKED_INTO:
+                why = "not looked for, as the source can be read once only; name a file"
+                self.lose("box", "what cameras hide from FFmpeg", why)
             return
+        streams = list(container.streams)
+        tags = {key.lower() for each in streams for key in each.metadata}
+        tags |= {key.lower() for key in container.metadata}
+        used = 0
+        for each in streams:
+            entries = each.index_entries
+            used = max(used, entries[-1].pos + entries[-1].size if len(entries) else 0)
+        # a note is no reason to lose what has been written
+        with suppress(OSError):
+            for found in unseen_in(name, stream=stream.index, tags=tags, used=used):
+                what, why = found.what, "FFmpeg does not show it"
+                if found.kind == "cropping":
+                    if what == f"{stream.width}x{stream.height}":
+                        continue
+                    what, why = f"cropping ({what})", "the output has the whole picture"
+                self.lose(found.kind, what, why, where=found.where, bytes=found.bytes)
+
+    def tell_units(self, found: Mapping[str, int], where: str) -> None:
+        """Say what of a stream its decoder has passed over, and how many bytes of it."""
+        for what, size in found.items():
+            self.lose("side data", what, "FFmpeg does not decode it", where=where, bytes=size)
+
+    def tell_metadata(
+        self,
+        wanted: dict[str, str],
+        result: Path,
+        streams: Iterable[Written],
+        titles: Sequence[str],
+    ) -> None:
+        """Compare what a finished file says about itself with what it was to say.
+
+        Args:
+            wanted: Tags of the file as a whole.
+            result: The file.
+            streams: Its streams.
+            titles: Those of its chapters.
+        """
         try:
             with av.open(str(result), metadata_errors="surrogateescape") as container:
-                found = {key.lower() for key in container.metadata}
+                found = dict(container.metadata)
+                found_streams: dict[str, list[tuple[dict[str, str], int]]] = {}
+                for stream in container.streams:
+                    described = dict(stream.metadata), int(stream.disposition)
+                    found_streams.setdefault(stream.type, []).append(described)
+                became = [c["metadata"].get("title", "") for c in container.chapters()]
         except (FFmpegError, OSError, ValueError):
             return
-        gone = [key for key in wanted if key.lower() not in found]
+        gone = _gone(wanted, found)
         if len(gone) < len(wanted):
             lines = counted(len(wanted) - len(gone), "line")
             self.kept.append(f"{lines} of information about the file")
         if gone:
-            names = ", ".join(printable(key) for key in gone)
-            self.lose("tag", f"information about the file: {names}")
+            self.lose("tag", f"information about the file: {', '.join(gone)}")
+        for each in streams:
+            same = found_streams.get(each.type, [])[each.number :]
+            tags, flags = same[0] if same else ({}, 0)
+            # a camera's time code belongs to all streams, and is the video's in the output
+            left_out = _NO_TAGS if each.type == "video" else (*_NO_TAGS, "timecode")
+            wanted_tags = {k: v for k, v in each.tags.items() if k.lower() not in left_out}
+            gone = _gone(wanted_tags, tags)
+            lacking = Disposition(each.disposition & ~flags & ~Disposition.default)
+            gone += [flag.name for flag in Disposition if flag & lacking and flag.name]
+            if gone:
+                what = f"information about {each.name}: {', '.join(gone)}"
+                self.lose("tag", what, where=f"stream {each.stream}")
+        changed = [title for title, new in zip(titles, became, strict=False) if title != new]
+        if changed:
+            shown = ", ".join(printable(title[:_MOST_LETTERS]) for title in changed[:_MOST_SHOWN])
+            self.lose("chapters", f"whole titles of chapters: {shown}")
+
+
+def carried_by(result: Path, number: int) -> set[str]:
+    """What the first frame of a video stream in a finished file carries beside its samples."""
+    try:
+        with av.open(str(result)) as container:
+            video: Any = container.streams.video[number]
+            picture: Any = next(container.decode(video))
+            return set(_contents(picture, video.codec_context.codec.name))
+    except (FFmpegError, OSError, ValueError, StopIteration, IndexError):
+        return set()
+
+
+def _gone(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """The tags that are not in a file, or not with their whole value, in a person's words."""
+    has = {key.lower(): value for key, value in found.items()}
+    gone = []
+    for key, value in wanted.items():
+        became = has.get(key.lower())
+        if became == value or _is_same(key.lower(), value, became, found):
+            continue
+        cut = "" if became is None else f" (changed, {len(became)} of {len(value)} letters)"
+        gone.append(printable(key) + cut)
+    return gone
+
+
+def _is_same(key: str, value: str, became: str | None, found: Mapping[str, str]) -> bool:
+    """Whether a value of a tag stands in a file in another form, or under another name."""
+    if not value.strip() or (key == "language" and value in ("und", "XXX")):
+        return True
+    if became is None:
+        # MP4 has a track's title in another place
+        is_name = key == "title" and value == found.get("name")
+        return is_name or (len(value) > _SHORT_LETTERS and value in found.values())
+    if key == "language":
+        # the same language has two codes
+        return len(value) == len(became)
+    if key == "creation_time":
+        return became[:_TIME_LETTERS] == value[:_TIME_LETTERS]
+    return became.strip() == value.strip()
 
 
 def printable(text: str) -> str:
@@ -216,12 +384,32 @@ def _is_transparent(frame: Frame) -> bool:
     return bool((frame.planes[-1] != (1 << frame.layout.bits) - 1).any())
 
 
-def _side_data(frame: Frame) -> set[SideDataType]:
-    """The kinds of what a frame carries beside its samples, as far as PyAV can tell."""
+def _side_data(frame: Frame) -> dict[str, int]:
+    """What a frame carries beside its samples, as far as PyAV can tell, and how many bytes."""
     decoded = frame.tags.get("decoded")
     if not isinstance(decoded, Decoded):
-        return set()
+        return {}
+    return _contents(decoded.picture, decoded.codec)
+
+
+def _contents(picture: av.VideoFrame, codec: str) -> dict[str, int]:
+    found: dict[str, int] = {}
     try:
-        return {data.type for data in side_data_of(decoded.picture, decoded.codec)}
-    except ValueError:
-        return set()  # PyAV 18 stumbles over side data that it does not know
+        for data in side_data_of(picture, codec):
+            what = _SIDE_DATA.get(data.type)
+            if what is not None and _says_something(data):
+                found[what] = found.get(what, 0) + data.buffer_size
+    except ValueError as error:
+        # PyAV 18 stumbles over side data that it does not know
+        number = re.match(r"(\d+) is not", str(error))
+        if number and (what := _NEW_SIDE_DATA.get(int(number[1]))):
+            found[what] = 0
+    return found
+
+
+def _says_something(data: Any) -> bool:
+    if data.type == SideDataType.SEI_UNREGISTERED:
+        return is_user_data(bytes(data))
+    if data.type == SideDataType.GOP_TIMECODE:
+        return bool(int.from_bytes(bytes(data)[:8], sys.byteorder) & ~_TIMECODE_MARK)
+    return True

@@ -193,8 +193,14 @@ def has_user_data(frame: Frame) -> bool:
         found = list(side_data_of(decoded.picture, decoded.codec))
     except ValueError:
         return False
-    user = [bytes(data)[:16] for data in found if data.type == SideDataType.SEI_UNREGISTERED]
-    return any(number not in _ENCODERS_DATA for number in user)
+    return any(
+        data.type == SideDataType.SEI_UNREGISTERED and is_user_data(bytes(data)) for data in found
+    )
+
+
+def is_user_data(message: bytes) -> bool:
+    """Whether user data in a stream is not an encoder's note about itself."""
+    return message[:16] not in _ENCODERS_DATA
 
 
 def to_planar(picture: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:

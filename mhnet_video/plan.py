@@ -15,6 +15,7 @@ from mhnet_video.encoder import (
     Encoding,
     clock_of,
     find_encoding,
+    option_names,
     pixel_formats,
 )
 from mhnet_video.frame import Frame
@@ -77,7 +78,7 @@ def plan_encoding(
     merged = dict(options)
     if kind is not None and has_cues(kind, reader):
         merged.setdefault("g", str(max(1, round(fps))))
-    if encoder in ("libx264", "libx265") and has_user_data(frame):
+    if has_user_data(frame) and "udu_sei" in option_names(encoder):
         merged.setdefault("udu_sei", "1")
     source = str(frame.tags.get("pixel_format", frame.layout.name))
     formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)

@@ -213,6 +213,11 @@ class VideoReader:
         return self._decoder.damaged
 
     @property
+    def passed_over(self) -> dict[str, int]:
+        """What of the stream its decoder has passed over so far, and how many bytes of it."""
+        return self._decoder.units.found
+
+    @property
     def jumps(self) -> int:
         """How often the recording's clock jumped so far; what follows a jump follows at once."""
         return self._timeline.jumps if self._timeline is not None else 0

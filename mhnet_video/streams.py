@@ -3,6 +3,7 @@
 Each stream of the source becomes a track here, or a loss.
 """
 
+import re
 from collections import deque
 from collections.abc import Collection, Iterable
 from fractions import Fraction
@@ -47,6 +48,15 @@ _QUICKTIMES_LANGUAGES = {
     "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk", "sqi": "alb", "swe": "sve",
     "zho": "chi",
 }  # fmt: skip
+# how files of pictures begin, and which of them the covers of an MP4 may be
+_PICTURES = {
+    rb"\xff\xd8": "jpeg",
+    rb"\x89PNG": "png",
+    rb"BM": "bmp",
+    rb"GIF8": "gif",
+    rb"RIFF....WEBP": "webp",
+}
+_MP4S_PICTURES = ("jpeg", "png", "bmp")
 # names that FFmpeg's own muxers give to tracks that have none
 _EMPTY_NAMES = ("VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "")
 
@@ -165,6 +175,11 @@ class Tracks:
         """Packets that could not be converted."""
         return sum(track.refused for track in self._tracks.values())
 
+    @property
+    def targets(self) -> dict[int, Stream]:
+        """The output's streams, by the source's numbers of theirs."""
+        return {index: track.target for index, track in self._tracks.items()}
+
     def _put(self, stream: Stream, track: Track) -> None:
         self._tracks[stream.index] = track
         dress(track.target, stream, self._kind)
@@ -264,13 +279,15 @@ class Tracks:
         picture = self._first.get(stream.index)
         if picture is None:
             self._lose(stream, "it is not in the file")
-        elif self._kind.has_attachments:
-            kind = "png" if picture[:4] == b"\x89PNG" else "jpeg"
-            mimetype = stream.metadata.get("mimetype", f"image/{kind}")
-            filename = stream.metadata.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
+            return
+        kind = next((k for mark, k in _PICTURES.items() if re.match(mark, picture, re.DOTALL)), "")
+        if self._kind.has_attachments:
+            mimetype = stream.metadata.get("mimetype", f"image/{kind or 'jpeg'}")
+            ending = kind.replace("jpeg", "jpg")
+            filename = stream.metadata.get("filename", f"cover.{ending or 'jpg'}")
             self._container.add_attachment(filename, mimetype, picture)
             self.kept.append(f"{name}: copied")
-        elif self._kind.is_mp4:
+        elif self._kind.is_mp4 and kind in _MP4S_PICTURES:
             self.late_covers.append(picture)
             self.kept.append(f"{name}: copied")
         else:

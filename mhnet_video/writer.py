@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -19,18 +20,24 @@ from av.video.stream import VideoStream
 from mhnet_video.boxes import add_cover
 from mhnet_video.containers import Format, format_of, muxer_options, picture_encoder
 from mhnet_video.decoding import Item, Packet
-from mhnet_video.encoder import Encoding, encoder_options, open_encoder, working_encoders
+from mhnet_video.encoder import (
+    Encoding,
+    encoder_options,
+    open_encoder,
+    option_names,
+    working_encoders,
+)
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
 from mhnet_video.jpeg import display_matrix_in, with_segments_of, with_texts_of
-from mhnet_video.notes import Notes, counted
+from mhnet_video.notes import TIMECODE, Notes, Written, carried_by, counted
 from mhnet_video.pixels import Converter, upright
 from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
 from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
-from mhnet_video.streams import Tracks, dress, file_metadata
+from mhnet_video.streams import Tracks, describe, dress, file_metadata
 from mhnet_video.tracks import has_adts
 
 __all__ = ["VideoWriter", "working_encoders"]
@@ -105,6 +112,8 @@ class VideoWriter:
         self._context: Any = None
         self._stream: VideoStream | None = None
         self._tracks: Tracks | None = None
+        self._titles: list[str] = []
+        self._written: dict[int, Written] = {}
         self._is_finished = False
         self._origin = Fraction(0)
         self._last_pts: int | None = None
@@ -224,7 +233,25 @@ class VideoWriter:
             else:
                 self._tracks.add(stream)
         self._add_chapters(container, kind)
+        self._written = self._describe(self._tracks)
         container.start_encoding()
+
+    def _describe(self, tracks: Tracks) -> dict[int, Written]:
+        """The output's streams as they are set up, by the source's numbers of theirs."""
+        targets: dict[int, Any] = {self._reader.stream.index: self._stream, **tracks.targets}
+        sources = self._reader.container.streams
+        written, counts = {}, Counter[str]()
+        for index, target in sorted(targets.items(), key=lambda item: item[1].index):
+            written[index] = Written(
+                stream=index,
+                name=describe(sources[index]),
+                type=target.type,
+                number=counts[target.type],
+                tags=dict(target.metadata),
+                disposition=int(sources[index].disposition),
+            )
+            counts[target.type] += 1
+        return written
 
     def _first_packets(self) -> dict[int, bytes]:
         first: dict[int, bytes] = {}
@@ -278,6 +305,7 @@ class VideoWriter:
             return
         if kind.has_chapters:
             container.set_chapters(chapters)
+            self._titles = [each["metadata"].get("title", "") for each in chapters]
             self.notes.kept.append(counted(len(chapters), "chapter"))
         else:
             what = counted(len(chapters), "chapter")
@@ -297,6 +325,7 @@ class VideoWriter:
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
         self._mux(packets)
+        self.notes.see(frame)
         self.frames += 1
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
@@ -433,9 +462,20 @@ class VideoWriter:
         notes.tell_counts(*self._size)
         if reader.shortfall is not None:
             notes.lose("damage", reader.shortfall)
-        notes.tell_hidden(reader.container.name)
-        if self.partial is not None and self._container is not None:
-            notes.tell_metadata(file_metadata(reader.container), self.partial)
+        # what is told of a picture's file in full
+        carried = set() if self._kind is not None else {"EXIF", "colour profile"}
+        if self.partial is not None and self._written:
+            carried = carried_by(self.partial, self._written[reader.stream.index].number)
+        if "timecode" in reader.stream.metadata:
+            carried.add(TIMECODE)  # told as a tag where it is not kept as one
+        where = f"stream {reader.stream.index}"
+        notes.tell_side_data(self.encoder, carried, option_names(self.encoder), where)
+        if self._kind is not None:
+            notes.tell_units(reader.passed_over, where)
+            notes.tell_hidden(reader.container, reader.stream)
+        if self.partial is not None and self._written:
+            metadata = file_metadata(reader.container)
+            notes.tell_metadata(metadata, self.partial, self._written.values(), self._titles)
 
     def _error(self, error: Exception) -> WriteError:
         """What went wrong, for a person."""

@@ -30,6 +30,8 @@ LAYERS = [
         "rain",
         "metrics",
         "boxes",
+        "inventory",
+        "units",
         "jpeg",
         "pixels",
         "yuv",

@@ -743,22 +743,6 @@ def test_a_cameras_own_data_stays_in_the_stream(tmp_path: Path) -> None:
         assert sum(b"x264" in each for each in found) == 1 + is_there
 
 
-def test_what_ffmpeg_does_not_show_is_told(tmp_path: Path) -> None:
-    path = Clip().make(tmp_path)
-    assert not copy(path, tmp_path / "a.mp4").notes.lost
-    xmp = bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + b"<x/>"
-    with path.open("ab") as file:
-        for kind, contents in ((b"uuid", xmp), (b"uuid", bytes(20)), (b"free", b"GPS ")):
-            file.write(struct.pack(">I4s", len(contents) + 8, kind) + contents)
-    assert copy(path, tmp_path / "b.mp4").notes.lost == ["XMP: FFmpeg does not show it"]
-    data = bytearray(path.read_bytes())
-    at = data.index(b"udta")
-    data[at : at + 4] = b"gps "
-    path.write_bytes(data)
-    (line,) = copy(path, tmp_path / "c.mp4").notes.lost
-    assert "positions (GPS)" in line
-
-
 def test_transparency_that_is_not_decoded_is_told(tmp_path: Path) -> None:
     video = Video(codec="libvpx-vp9", pixel_format="yuva420p")
     path = Clip(name="clip.webm", video=(video,)).make(tmp_path)
