@@ -81,7 +81,9 @@ class Notes:
     moved: int = 0
     """Frames that were not later than the one before."""
     uneven: int = 0
-    """Frames whose time a format of one frame rate cannot hold."""
+    """Frames whose time a format or an encoder of one frame rate cannot hold."""
+    shown_again: int = 0
+    """Frames that were added because the format knows no pause as long as the source's."""
     scaled: int = 0
     """Frames of another size than the first."""
     refused: int = 0
@@ -142,13 +144,13 @@ class Notes:
                 self.lose("metadata", what, "not written into this kind of picture")
 
     def tell_times(
-        self, kind: Format | None, time_base: Fraction, *, shift: Fraction | None, jumps: int
+        self, holder: str, time_base: Fraction, *, shift: Fraction | None, jumps: int
     ) -> None:
         """Say where times are not the source's.
 
         Args:
-            kind: The output's format; None for a picture.
-            time_base: Its unit of time.
+            holder: The format or the encoder that has its own idea of times.
+            time_base: The output's unit of time.
             shift: Where the source starts, if the output starts at zero instead.
             jumps: How often the source's clock jumped.
         """
@@ -160,8 +162,13 @@ class Notes:
                 f"times: the recording's clock jumped ({counted(jumps, 'time')}); "
                 "in the output the parts follow each other",
             )
-        if kind is not None and kind.is_constant_rate and self.uneven:
-            self.lose("times", f"times: {kind.label} knows one frame rate only")
+        if self.shown_again:
+            frames = counted(self.shown_again, "frame was", "frames were")
+            self.lose(
+                "times", f"times: {frames} shown once more, as {holder} knows no pause so long"
+            )
+        if self.uneven:
+            self.lose("times", f"times: {holder} knows one frame rate only")
         elif self.moved:
             self.lose(
                 "times",

@@ -84,8 +84,21 @@ class Tracks:
         self.late_covers: list[bytes] = []
         """Cover pictures to put into the finished file."""
 
-    def add(self, stream: Stream) -> None:
-        """Make a track for a stream of the source."""
+    def add(self, stream: Stream, *, pause_seconds: Fraction = Fraction(0)) -> None:
+        """Make a track for a stream of the source.
+
+        Args:
+            stream: The source's.
+            pause_seconds: The longest that may pass from one of its packets to the next.
+        """
+        self._add(stream)
+        track = self._tracks.get(stream.index)
+        if track is not None and track.target.type != "audio" and stream.time_base:
+            # sound is counted in its samples
+            wished = Fraction(track.target.time_base or stream.time_base)
+            track.target.time_base = self._kind.clock(wished, pause_seconds)
+
+    def _add(self, stream: Stream) -> None:
         if stream.discard == Discard.all:
             return  # the titles of chapters, which are kept as chapters
         name = describe(stream)

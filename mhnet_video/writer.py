@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +109,8 @@ class VideoWriter:
         self._is_finished = False
         self._origin = Fraction(0)
         self._last_pts: int | None = None
+        self._last_picture: av.VideoFrame | None = None
+        self._longest_step: int | None = None
         self._end = -(1 << 62)
 
     @property
@@ -183,8 +186,7 @@ class VideoWriter:
             why = f"{self.encoder} does not mark frames as interlaced"
             self.notes.lose("fields", "fields", why)
         if self._tracks is not None:
-            time = frame.pts * frame.time_base - self._origin
-            self._mux(self._tracks.begin(time))
+            self._mux(self._tracks.begin(self._time(frame)))
         held, self._held = self._held, []
         for item in held:
             self.write(item)
@@ -194,6 +196,8 @@ class VideoWriter:
         metadata = file_metadata(source)
         time_bases = [encoding.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
+        chapters = self._chapters()
+        edges = sorted(edge for chapter in chapters for edge in _edges(chapter))
         container = av.open(
             self._sink,
             mode="w",
@@ -205,6 +209,7 @@ class VideoWriter:
                 has_cues=has_cues(kind, self._reader),
                 has_late_track=has_late_track(self._reader),
                 is_seekable=self._sink.is_seekable,
+                chapter_seconds=max((b - a for a, b in pairwise(edges)), default=Fraction(0)),
             ),
             metadata_errors="surrogateescape",
             buffer_size=_BUFFER_BYTES,
@@ -222,9 +227,13 @@ class VideoWriter:
             if stream.index == self._reader.stream.index:
                 self._add_video(container, encoding, frame)
             else:
-                self._tracks.add(stream)
-        self._add_chapters(container, kind)
+                self._tracks.add(stream, pause_seconds=self._reader.longest_pause(stream))
+        self._add_chapters(container, kind, chapters)
         container.start_encoding()
+        if kind.longest_step is not None and self._stream is not None:
+            # the muxer may count in smaller ticks
+            step = kind.longest_step * Fraction(self._stream.time_base or 0)
+            self._longest_step = int(step / self._time_base)
 
     def _first_packets(self) -> dict[int, bytes]:
         first: dict[int, bytes] = {}
@@ -259,7 +268,8 @@ class VideoWriter:
         if self._kind is not None:
             dress(stream, self._reader.stream, self._kind, is_copied=False)
 
-    def _add_chapters(self, container: OutputContainer, kind: Format) -> None:
+    def _chapters(self) -> list[Any]:
+        """The source's chapters at their times in the output."""
         reader = self._reader
         origin = self._origin
         chapters: list[Any] = []
@@ -273,7 +283,12 @@ class VideoWriter:
                 begin = max(begin, Fraction(0))
             if end > begin:
                 moved = {"start": round(begin / unit), "end": round(end / unit)}
-                chapters.append(chapter | moved)
+                chapters.append(chapter | {"time_base": unit} | moved)
+        return chapters
+
+    def _add_chapters(
+        self, container: OutputContainer, kind: Format, chapters: list[Any]
+    ) -> None:
         if not chapters:
             return
         if kind.has_chapters:
@@ -293,17 +308,35 @@ class VideoWriter:
             if early is not None and early[0] is frame:
                 packets = early[1]
             else:
-                packets = self._encoded(self._picture(frame))
+                packets = self._shown_until(self._time(frame))
+                packets += self._encoded(self._picture(frame))
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
         self._mux(packets)
         self.frames += 1
 
+    def _time(self, frame: Frame) -> Fraction:
+        """When a frame is shown in the output, in seconds."""
+        return frame.pts * frame.time_base - self._origin
+
+    def _shown_until(self, time: Fraction) -> list[Packet]:
+        """The last picture, shown again where the format knows no pause as long as this one."""
+        packets: list[Packet] = []
+        last, step = self._last_picture, self._longest_step
+        while last is not None and step is not None and self._last_pts is not None:
+            if round(time / self._time_base) - self._last_pts <= step:
+                break
+            self._last_pts = last.pts = self._last_pts + step
+            last.duration = min(last.duration, step)
+            packets += self._encoded(last)
+            self.notes.shown_again += 1
+        return packets
+
     def _picture(self, frame: Frame) -> av.VideoFrame:
         """What the encoder is given for a frame."""
         if (frame.width, frame.height) != self._size:
             self.notes.scaled += 1
-        time = frame.pts * frame.time_base - self._origin
+        time = self._time(frame)
         pts = round(time / self._time_base)
         self.notes.uneven += abs(pts * self._time_base - time) > _VISIBLE_SECONDS
         if self._last_pts is not None and pts <= self._last_pts:
@@ -318,6 +351,9 @@ class VideoWriter:
         picture.time_base = self._time_base
         duration = frame.duration * frame.time_base or 1 / self._reader.fps
         picture.duration = max(1, round(duration / self._time_base))
+        if self._longest_step is not None:
+            picture.duration = min(picture.duration, self._longest_step)
+        self._last_picture = picture
         self._end = max(self._end, pts + picture.duration)
         picture.pict_type = 0
         return picture
@@ -429,7 +465,10 @@ class VideoWriter:
             notes.losses += tracks.losses
             notes.refused += tracks.refused
         shift = None if reader.start else self._origin
-        notes.tell_times(self._kind, self._time_base, shift=shift, jumps=reader.jumps)
+        kind = self._kind
+        is_holder = kind is not None and (kind.is_constant_rate or notes.shown_again)
+        holder = kind.label if kind is not None and is_holder else self.encoder
+        notes.tell_times(holder, self._time_base, shift=shift, jumps=reader.jumps)
         notes.tell_counts(*self._size)
         if reader.shortfall is not None:
             notes.lose("damage", reader.shortfall)
@@ -488,6 +527,11 @@ class VideoWriter:
     ) -> None:
         """Abandon the file unless it was finished."""
         self.abandon()
+
+
+def _edges(chapter: Any) -> tuple[Fraction, Fraction]:
+    """When a chapter begins and ends, in seconds."""
+    return chapter["start"] * chapter["time_base"], chapter["end"] * chapter["time_base"]
 
 
 def _is_no_picture(name: str, reader: VideoReader) -> str:
