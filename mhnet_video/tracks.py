@@ -24,6 +24,12 @@ _MOST_UNDATED = 32
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 # AAC begins with a packet of its own; at lower rates that one lasts long
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
+# a longer pause in sound that is encoded again stays one; a shorter one is filled with silence
+_LONGEST_SILENCE_SECONDS = 10
+# where samples are only counted: what is not worth a packet, and more than a pause is worth
+_SLACK_SECONDS = Fraction(1, 10)
+_MAX_SILENCE_BYTES = 64 << 20
+_SILENT_BYTES = {"pcm_u8": 0x80, "pcm_alaw": 0xD5, "pcm_mulaw": 0xFF}
 
 
 def empty_cue(target: Stream) -> Packet:
@@ -188,6 +194,7 @@ class AudioTrack(Track):
         self._encoder = target.codec_context
         self._resampler: AudioResampler | None = None
         self._next: int | None = None
+        self._end_time: Fraction | None = None
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """Encoded packets that the packet completes."""
@@ -196,7 +203,26 @@ class AudioTrack(Track):
         for frame in frames:
             if frame.pts is not None and frame.time_base:
                 frame.pts -= round(origin / frame.time_base)
+                ready += self._pause(frame, frame.pts * Fraction(frame.time_base))
             ready += self._encode(frame)
+        return ready
+
+    def _pause(self, frame: av.AudioFrame, time: Fraction) -> list[Packet]:
+        """End what is before a long pause, and let what is behind it begin at its own time."""
+        end, self._end_time = self._end_time, time + Fraction(frame.samples, frame.sample_rate)
+        if end is None or time - end <= _LONGEST_SILENCE_SECONDS or self._resampler is None:
+            return []
+        # the encoder wants whole frames: silence completes the last one
+        missing = self._encoder.frame_size or 1
+        samples = -(-missing * frame.sample_rate // self._encoder.sample_rate)
+        silence = av.AudioFrame(frame.format.name, frame.layout.name, samples)
+        for plane in silence.planes:
+            plane.update(bytes([0x80 * frame.format.name.startswith("u8")]) * plane.buffer_size)
+        silence.sample_rate = frame.sample_rate
+        silence.time_base = frame.time_base
+        silence.pts = round(end / Fraction(frame.time_base))
+        ready = self._encode(silence)
+        self._resampler = self._next = None
         return ready
 
     def flush(self) -> Iterable[Packet]:
