@@ -237,7 +237,10 @@ def muxer_options(
         flags += "+frag_keyframe"
     else:
         options["frag_duration"] = str(_FRAGMENT_MS * 1000)
-    return options | {"movflags": flags, "movie_timescale": str(_timescale(kind, time_bases, chapter_seconds))}
+    return options | {
+        "movflags": flags,
+        "movie_timescale": str(_timescale(kind, time_bases, chapter_seconds)),
+    }
 
 
 def _timescale(kind: Format, time_bases: list[Fraction], chapter_seconds: Fraction) -> int:

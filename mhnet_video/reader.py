@@ -202,10 +202,11 @@ class VideoReader:
         guessed = self.stream.guessed_rate
         if "mov" in self.container.format.name.split(","):
             # its index names every frame
-            steps = sorted(_index_steps(self.stream))
-            usual = steps[len(steps) // 2] if steps else 0
-            is_paused = steps and steps[-1] > max(_PAUSE_STEPS * usual, _PAUSE_SECONDS / self.time_base)
-            return 1 / (usual * self.time_base) if usual and is_paused else average
+            steps = sorted(_index_steps(self.stream)) or [0]
+            usual, longest = steps[len(steps) // 2], steps[-1]
+            is_long = longest * self.time_base > _PAUSE_SECONDS
+            is_paused = usual > 0 and longest > _PAUSE_STEPS * usual and is_long
+            return 1 / (usual * self.time_base) if is_paused else average
         return Fraction(guessed) if guessed and average < 1 else average
 
     def longest_pause(self, stream: Stream) -> Fraction:
@@ -229,7 +230,7 @@ class VideoReader:
             rest = max(whole - listed, stream.duration * unit - listed if stream.duration else 0)
         else:
             rest = _UNKNOWN_PAUSE_SECONDS
-        return max(max(steps, default=0) * unit, rest)
+        return max(max(steps, default=0) * unit, Fraction(rest))
 
     @property
     def num_frames(self) -> int | None:

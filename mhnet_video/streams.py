@@ -22,6 +22,7 @@ from mhnet_video.tracks import (
     AdtsTrack,
     AudioTrack,
     DolbyTrack,
+    Pauses,
     SubtitleTrack,
     Track,
     add_audio,
@@ -77,6 +78,7 @@ class Tracks:
         self._kind = kind
         self._first = first
         self._tracks: dict[int, Track] = {}
+        self._pauses: dict[int, Pauses] = {}
         # sound that the source hides, until there is some that it does not hide
         self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
@@ -93,10 +95,16 @@ class Tracks:
         """
         self._add(stream)
         track = self._tracks.get(stream.index)
-        if track is not None and track.target.type != "audio" and stream.time_base:
-            # sound is counted in its samples
+        if track is None or not stream.time_base:
+            return
+        if track.target.type != "audio":
             wished = Fraction(track.target.time_base or stream.time_base)
             track.target.time_base = self._kind.clock(wished, pause_seconds)
+        elif self._kind.longest_step is not None:
+            # the muxer counts sound in its samples; it has no times for those of PCM
+            is_counted = self._kind.is_constant_rate or "pcm_" in (track.target.name or "")
+            step = 0 if is_counted else self._kind.longest_step
+            self._pauses[stream.index] = Pauses(track.target, step)
 
     def _add(self, stream: Stream) -> None:
         if stream.discard == Discard.all:
@@ -158,20 +166,41 @@ class Tracks:
         if track is None:
             return ()
         try:
-            return self._ready(track, packet, origin)
+            index = packet.stream_index
+            return self._bridged(index, self._ready(track, packet, origin))
         except (FFmpegError, ValueError):
             track.refused += 1
             return ()
 
     def flush(self) -> Iterable[Packet]:
         """The packets to write at the end."""
-        for track in self._tracks.values():
+        for index, track in self._tracks.items():
             try:
-                yield from track.flush()
+                yield from self._bridged(index, track.flush())
                 if self._kind.is_mp4 and track.target.name == "mov_text":
                     yield from track.closing_cue()
             except (FFmpegError, ValueError):
                 track.refused += 1
+        self._tell_pauses()
+
+    def _bridged(self, index: int, packets: Iterable[Packet]) -> Iterable[Packet]:
+        """Packets of a stream of the source, and what the format needs in its pauses."""
+        pauses = self._pauses.get(index)
+        if pauses is None:
+            return packets
+        return [each for packet in packets for each in pauses.bridged(packet)]
+
+    def _tell_pauses(self) -> None:
+        label = self._kind.label
+        for index, pauses in self._pauses.items():
+            what, where = f"pauses of sound in stream {index}", f"stream {index}"
+            if pauses.early_seconds:
+                early = f"{float(pauses.early_seconds):.1f} s too early"
+                why = f"{label} has none, so that what follows them comes {early}"
+                self.losses.append(Loss(kind="times", what=what, why=why, where=where))
+            if pauses.repeated:
+                why = f"{label} knows none so long, and has a piece of sound in the midst of them"
+                self.losses.append(Loss(kind="times", what=what, why=why, where=where))
 
     @property
     def refused(self) -> int:

@@ -20,7 +20,13 @@ from av.video.stream import VideoStream
 from mhnet_video.boxes import add_cover
 from mhnet_video.containers import Format, format_of, muxer_options, picture_encoder
 from mhnet_video.decoding import Item, Packet
-from mhnet_video.encoder import Encoding, encoder_options, open_encoder, working_encoders
+from mhnet_video.encoder import (
+    Encoding,
+    encoder_options,
+    longest_step,
+    open_encoder,
+    working_encoders,
+)
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.hardware import Surfaces, on_host, open_surfaces
@@ -229,11 +235,15 @@ class VideoWriter:
             else:
                 self._tracks.add(stream, pause_seconds=self._reader.longest_pause(stream))
         self._add_chapters(container, kind, chapters)
-        container.start_encoding()
-        if kind.longest_step is not None and self._stream is not None:
-            # the muxer may count in smaller ticks
-            step = kind.longest_step * Fraction(self._stream.time_base or 0)
-            self._longest_step = int(step / self._time_base)
+        try:
+            container.start_encoding()
+        except (FFmpegError, OSError, ValueError) as error:
+            raise self._refusal(error) from error
+        # the muxer may count in smaller ticks
+        ticks = Fraction(getattr(self._stream, "time_base", None) or self._time_base)
+        step = kind.longest_step and int(kind.longest_step * ticks / self._time_base)
+        steps = [step, longest_step(self.encoder, self._time_base)]
+        self._longest_step = min((each for each in steps if each is not None), default=None)
 
     def _first_packets(self) -> dict[int, bytes]:
         first: dict[int, bytes] = {}
@@ -286,9 +296,7 @@ class VideoWriter:
                 chapters.append(chapter | {"time_base": unit} | moved)
         return chapters
 
-    def _add_chapters(
-        self, container: OutputContainer, kind: Format, chapters: list[Any]
-    ) -> None:
+    def _add_chapters(self, container: OutputContainer, kind: Format, chapters: list[Any]) -> None:
         if not chapters:
             return
         if kind.has_chapters:
@@ -375,7 +383,7 @@ class VideoWriter:
             except (FFmpegError, OSError, ValueError) as error:
                 is_video = packet.stream_index == getattr(self._stream, "index", 0)
                 if self._sink.error is not None or is_video:
-                    raise self._error(error) from error
+                    raise self._refusal(error) from error
                 # a damaged packet of another stream is no reason to end
                 self.notes.refused += 1
 
@@ -453,7 +461,7 @@ class VideoWriter:
             if self._container is not None:
                 self._container.close()
         except (FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from error
+            raise self._refusal(error) from error
         if self._sink.error is not None:
             raise self._error(self._sink.error)
 
@@ -487,6 +495,18 @@ class VideoWriter:
         return WriteError(
             f"{name} cannot be written with the encoder {self.encoder} ({reason}); "
             "try another one, or another format."
+        )
+
+    def _refusal(self, error: Exception) -> WriteError:
+        """What the container did not take, for a person."""
+        if self._sink.error is not None or self._kind is None or isinstance(error, MHNetVideoError):
+            return self._error(error)
+        reason = getattr(error, "strerror", None) or str(error)
+        label = self._kind.label
+        way = "choose another encoder" if label == "Matroska" else "end the output in .mkv"
+        return WriteError(
+            f"{self._sink.name} cannot be written, as {label} does not take what comes from the "
+            f"encoder {self.encoder} ({reason}); {way}."
         )
 
     def abandon(self, *, is_quick: bool = False) -> Path | None:
