@@ -67,7 +67,7 @@ _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|3
 _MAX_SHORT_CLOCK = 65535
 _SHORT_CLOCKS = ("mpeg4", "msmpeg4", "h263", "h263p", "flv", "libxvid")
 # MPEG-4 part 2 counts the seconds of a pause up to a day
-_LONGEST_SECONDS = {"mpeg4": 86_000, "libxvid": 86_000}
+_LONGEST_SECONDS = {"mpeg4": 86_400, "libxvid": 86_400}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,11 +162,6 @@ class Notes:
                 f"times: the recording's clock jumped ({counted(jumps, 'time')}); "
                 "in the output the parts follow each other",
             )
-        if self.shown_again:
-            frames = counted(self.shown_again, "frame was", "frames were")
-            self.lose(
-                "times", f"times: {frames} shown once more, as {holder} knows no pause so long"
-            )
         if self.uneven:
             self.lose("times", f"times: {holder} knows one frame rate only")
         elif self.moved:
@@ -175,6 +170,13 @@ class Notes:
                 f"times: {counted(self.moved, 'frame')}, not later than the one before, "
                 f"{'was' if self.moved == 1 else 'were'} moved by {time_base} s or more",
             )
+
+    def tell_pauses(self, holder: str) -> None:
+        """Say that pauses are longer than the format or the encoder knows, its name given."""
+        if self.shown_again:
+            frames = counted(self.shown_again, "frame was", "frames were")
+            why = f"{holder} knows no pause so long"
+            self.lose("times", f"times: {frames} added in pauses, the same as before", why)
 
     def tell_counts(self, width: int, height: int) -> None:
         """Say how much was not as it should have been."""

@@ -117,6 +117,7 @@ class VideoWriter:
         self._last_pts: int | None = None
         self._last_picture: av.VideoFrame | None = None
         self._longest_step: int | None = None
+        self._longest_of = ""
         self._end = -(1 << 62)
 
     @property
@@ -241,9 +242,12 @@ class VideoWriter:
             raise self._refusal(error) from error
         # the muxer may count in smaller ticks
         ticks = Fraction(getattr(self._stream, "time_base", None) or self._time_base)
-        step = kind.longest_step and int(kind.longest_step * ticks / self._time_base)
-        steps = [step, longest_step(self.encoder, self._time_base)]
-        self._longest_step = min((each for each in steps if each is not None), default=None)
+        if kind.longest_step is not None:
+            self._longest_step = int(kind.longest_step * ticks / self._time_base)
+            self._longest_of = kind.label
+        step = longest_step(self.encoder, self._time_base)
+        if step is not None and step < (self._longest_step or step + 1):
+            self._longest_step, self._longest_of = step, self.encoder
 
     def _first_packets(self) -> dict[int, bytes]:
         first: dict[int, bytes] = {}
@@ -473,9 +477,9 @@ class VideoWriter:
             notes.losses += tracks.losses
             notes.refused += tracks.refused
         shift = None if reader.start else self._origin
-        kind = self._kind
-        is_holder = kind is not None and (kind.is_constant_rate or notes.shown_again)
-        holder = kind.label if kind is not None and is_holder else self.encoder
+        notes.tell_pauses(self._longest_of)
+        is_even = self._kind is not None and self._kind.is_constant_rate
+        holder = self._kind.label if self._kind is not None and is_even else self.encoder
         notes.tell_times(holder, self._time_base, shift=shift, jumps=reader.jumps)
         notes.tell_counts(*self._size)
         if reader.shortfall is not None:
