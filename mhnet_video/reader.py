@@ -325,6 +325,11 @@ class VideoReader:
                 if self.duration is not None:
                     begin = self._first_time() if self.start else item.pts * item.time_base
                     self.end = end = begin + self.start + self.duration
+                    if item.pts * item.time_base >= end:
+                        raise ReadError(
+                            f"{self.name} has no picture that begins in the part that was asked "
+                            "for, but a pause; choose a longer part, or another one."
+                        )
                 yield from (p for p in waiting if self._is_in(p, self.origin, end))
                 waiting.clear()
             time = _time_of(item)

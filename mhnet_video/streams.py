@@ -34,6 +34,8 @@ from mhnet_video.tracks import (
 # what AAC's decoders need before the first sound
 _PRIMING_PACKETS = 2
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
+# FFmpeg's for subtitles that it converts
+_TEXT_CLOCK = Fraction(1, 1_000_000)
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
 _STALE_VIDEO_TAGS = ("alpha_mode",)
@@ -98,8 +100,9 @@ class Tracks:
         if track is None or not stream.time_base:
             return
         if track.target.type != "audio":
-            wished = Fraction(track.target.time_base or stream.time_base)
-            track.target.time_base = self._kind.clock(wished, pause_seconds)
+            target: Any = track.target
+            wished = Fraction(target.time_base or _TEXT_CLOCK)
+            target.time_base = self._kind.clock(wished, pause_seconds)
         elif self._kind.longest_step is not None:
             # the muxer counts sound in its samples; it has no times for those of PCM
             is_counted = self._kind.is_constant_rate or "pcm_" in (track.target.name or "")

@@ -362,6 +362,10 @@ class VideoWriter:
         picture.pts = pts
         picture.time_base = self._time_base
         duration = frame.duration * frame.time_base or 1 / self._reader.fps
+        if self._reader.end is not None:
+            # one that is shown through a pause may be longer than the part that was asked for
+            left = self._reader.end - self._origin - time
+            duration = min(duration, max(left, 1 / self._reader.fps))
         picture.duration = max(1, round(duration / self._time_base))
         if self._longest_step is not None:
             picture.duration = min(picture.duration, self._longest_step)
