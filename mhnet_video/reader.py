@@ -48,8 +48,11 @@ _MAX_PIXELS = 1 << 28
 _LATEST_START_SECONDS = 10
 # formats whose clock may jump
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
-# the longest pause of a source that does not say how long it is
+# the longest pause of a source that does not say how long it is: as long as the usual clocks last
+# in an MP4, so that they stay, and a day with finer ones
 _UNKNOWN_PAUSE_SECONDS = Fraction(6 * 3600)
+_UNKNOWN_FINE_PAUSE_SECONDS = Fraction(24 * 3600)
+_USUAL_CLOCK = 90_000
 # steps between frames that are a pause, in seconds and in usual steps
 _PAUSE_SECONDS = 1
 _PAUSE_STEPS = 10
@@ -228,6 +231,8 @@ class VideoReader:
         whole = Fraction(max(self.container.duration or 0, 0), av.time_base)
         if self.container.duration:
             rest = max(whole - listed, stream.duration * unit - listed if stream.duration else 0)
+        elif unit.denominator > _USUAL_CLOCK:
+            rest = _UNKNOWN_FINE_PAUSE_SECONDS
         else:
             rest = _UNKNOWN_PAUSE_SECONDS
         return max(max(steps, default=0) * unit, Fraction(rest))
