@@ -64,8 +64,8 @@ class Format:
             wished: The source's, in seconds.
             pause_seconds: The longest that may pass from a packet of the stream to the next.
         """
-        if self.time_base is not None:
-            return self.time_base
+        if self.time_base is not None or self.is_constant_rate:
+            return self.time_base or wished
         most = _MAX_CLOCK
         if self.longest_step is not None and pause_seconds:
             most = min(most, int(self.longest_step / pause_seconds))

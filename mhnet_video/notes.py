@@ -80,6 +80,8 @@ class Notes:
     """What of the source is not in the output, or not as it was."""
     moved: int = 0
     """Frames that were not later than the one before."""
+    astray: int = 0
+    """Frames whose time is damaged: months later than the one before."""
     uneven: int = 0
     """Frames whose time a format or an encoder of one frame rate cannot hold."""
     shown_again: int = 0
@@ -177,6 +179,9 @@ class Notes:
             frames = counted(self.shown_again, "frame was", "frames were")
             why = f"{holder} knows no pause so long"
             self.lose("times", f"times: {frames} added in pauses, the same as before", why)
+        if self.astray:
+            frames = counted(self.astray, "frame", "frames")
+            self.lose("times", f"times: {frames}, months later than the one before, moved to it")
 
     def tell_counts(self, width: int, height: int) -> None:
         """Say how much was not as it should have been."""

@@ -100,9 +100,10 @@ class Tracks:
         if track is None or not stream.time_base:
             return
         if track.target.type != "audio":
-            target: Any = track.target
-            wished = Fraction(target.time_base or _TEXT_CLOCK)
-            target.time_base = self._kind.clock(wished, pause_seconds)
+            if self._kind.is_mp4:
+                target: Any = track.target
+                wished = Fraction(target.time_base or _TEXT_CLOCK)
+                target.time_base = self._kind.clock(wished, pause_seconds)
         elif self._kind.longest_step is not None:
             # the muxer counts sound in its samples; it has no times for those of PCM
             is_counted = self._kind.is_constant_rate or "pcm_" in (track.target.name or "")

@@ -4,6 +4,7 @@ import io
 import re
 import wave
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -30,6 +31,8 @@ _LONGEST_SILENCE_SECONDS = 10
 # where samples are counted and have no times: a gap that is none, and silence that is too much
 _SLACK_SECONDS = Fraction(1, 10)
 _MAX_SILENCE_BYTES = 64 << 20
+# what is added in a pause at the most; one that wants more is a damaged number
+MAX_ADDED = 200
 _SAMPLE_BITS = {"64": 64, "32": 32, "24": 24, "16": 16, "8": 8, "law": 8}
 _SILENT_BYTES = {"pcm_u8": 0x80, "pcm_alaw": 0xD5, "pcm_mulaw": 0xFF}
 
@@ -215,15 +218,18 @@ class AudioTrack(Track):
         end, self._end_time = self._end_time, time + Fraction(frame.samples, frame.sample_rate)
         if end is None or time - end <= _LONGEST_SILENCE_SECONDS or self._resampler is None:
             return []
-        # the encoder wants whole frames: silence completes the last one
-        missing = self._encoder.frame_size or 1
-        samples = -(-missing * frame.sample_rate // self._encoder.sample_rate)
-        silence = av.AudioFrame(frame.format.name, frame.layout.name, samples)
-        for plane in silence.planes:
-            plane.update(bytes([0x80 * frame.format.name.startswith("u8")]) * plane.buffer_size)
-        silence.sample_rate = frame.sample_rate
-        silence.time_base, silence.pts = ticks, round(end / ticks)
-        ready = self._encode(silence)
+        ready: list[Packet] = []
+        with suppress(ValueError):  # of a layout that has no name
+            # the encoder wants whole frames: silence completes the last one
+            missing = self._encoder.frame_size or 1
+            samples = -(-missing * frame.sample_rate // self._encoder.sample_rate)
+            silence = av.AudioFrame(frame.format.name, frame.layout.name, samples)
+            byte = 0x80 if frame.format.name.startswith("u8") else 0
+            for plane in silence.planes:
+                plane.update(bytes([byte]) * plane.buffer_size)
+            silence.sample_rate = frame.sample_rate
+            silence.time_base, silence.pts = ticks, round(end / ticks)
+            ready = self._encode(silence)
         self._resampler = self._next = None
         return ready
 
@@ -311,7 +317,11 @@ class Pauses:
         return self._early * Fraction(self._target.time_base or 0)
 
     def bridged(self, packet: Packet) -> Iterable[Packet]:
-        """The packet, which has its time, and what is needed in the pause before it."""
+        """The packet, which has its time, and what is needed in the pause before it.
+
+        Raises:
+            ValueError: Its time is damaged: no pause is so long.
+        """
         ticks = Fraction(self._target.time_base or packet.time_base)
         scale = Fraction(packet.time_base) / ticks
         packet.dts = round((packet.dts or 0) * scale) - self._early
@@ -320,6 +330,8 @@ class Pauses:
         packet.time_base = ticks
         end = packet.dts if self._end is None else self._end
         if self._longest_step:
+            if packet.dts - end > MAX_ADDED * self._longest_step:
+                raise ValueError("a pause of months")
             while packet.dts - end > self._longest_step:
                 end += self._longest_step
                 self.repeated += 1

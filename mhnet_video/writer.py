@@ -38,7 +38,7 @@ from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
 from mhnet_video.streams import Tracks, dress, file_metadata
-from mhnet_video.tracks import has_adts
+from mhnet_video.tracks import MAX_ADDED, has_adts
 
 __all__ = ["VideoWriter", "working_encoders"]
 
@@ -335,9 +335,12 @@ class VideoWriter:
         """The last picture, shown again where the format knows no pause as long as this one."""
         packets: list[Packet] = []
         last, step = self._last_picture, self._longest_step
-        while last is not None and step is not None and self._last_pts is not None:
-            if round(time / self._time_base) - self._last_pts <= step:
-                break
+        if last is None or step is None or self._last_pts is None:
+            return packets
+        pts = round(time / self._time_base)
+        if pts - self._last_pts > MAX_ADDED * step:
+            return packets  # of months: a damaged number, which is moved
+        while pts - self._last_pts > step:
             self._last_pts = last.pts = self._last_pts + step
             last.duration = min(last.duration, step)
             packets += self._encoded(last)
@@ -354,6 +357,10 @@ class VideoWriter:
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1
             self.notes.moved += 1
+        if self._last_pts is not None and self._longest_step is not None:
+            farthest = self._last_pts + self._longest_step
+            self.notes.astray += pts > farthest
+            pts = min(pts, farthest)
         self._last_pts = pts
         if self._surfaces is not None and self._surfaces.takes(frame):
             picture = self._surfaces.picture(frame)

@@ -266,6 +266,17 @@ def test_what_a_container_refuses_is_not_the_encoders_fault(tmp_path):
         write(clip, tmp_path / "out.mov", encoder="libvpx-vp9")
 
 
+@pytest.mark.parametrize("extension", ["mp4", "avi"])
+def test_a_damaged_time_is_no_pause_of_years(extension, tmp_path):
+    ticks = (0, 40, 80, 10**14, 10**14 + 40)
+    clip = Clip(name="clip.nut", video=(Video(times=ticks),)).make(tmp_path)
+    result = tmp_path / f"out.{extension}"
+    notes = write(clip, result)
+    assert len(times(result)) == len(ticks)
+    assert notes.astray and any("months later" in line for line in notes.lost)
+    assert result.stat().st_size < 10 << 20
+
+
 # parts
 
 
