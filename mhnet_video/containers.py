@@ -10,6 +10,10 @@ from mhnet_video.errors import WriteError
 # how much of a film may be in memory only, in milliseconds
 _FRAGMENT_MS = 500
 _MAX_TIMESCALE = 10_000_000
+# the finest clocks are tried first: of every microsecond and every tick of 1/90000 s, the usual one
+# of video, one for 29.97 frames a second, and one in which an MP4 can count 24 hours at once
+_CLOCKS = (9_000_000, 90_000, 30_000, 24_000)
+_MAX_CLOCK = 10**9  # of libvpx, and half of x264's
 # keys of global metadata that iTunes-style MP4 metadata has a place for
 _ITUNES_KEYS = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
@@ -48,16 +52,37 @@ class Format:
     has_attachments: bool = False
     is_constant_rate: bool = False
     """Whether all frames must last equally long."""
+    longest_step: int | None = None
+    """The most ticks from a packet to the next of its stream; None for any number."""
     options: dict[str, str] = field(default_factory=dict)
     """Muxer options."""
 
+    def clock(self, wished: Fraction, pause_seconds: Fraction) -> Fraction:
+        """The unit of time of a stream: as near to the wished one as it can count a pause in.
 
+        Args:
+            wished: The source's, in seconds.
+            pause_seconds: The longest that may pass from a packet of the stream to the next.
+        """
+        if self.time_base is not None or self.is_constant_rate:
+            return self.time_base or wished
+        most = _MAX_CLOCK
+        if self.longest_step is not None and pause_seconds:
+            most = min(most, int(self.longest_step / pause_seconds))
+        if wished.denominator <= most:
+            return wished
+        coarser = [clock for clock in _CLOCKS if clock < wished.denominator] or [wished.denominator]
+        return Fraction(1, next((clock for clock in coarser if clock <= most), coarser[-1]))
+
+
+_LONGEST_MP4_STEP = (1 << 31) - 2
 _MP4 = Format(
     name="mp4",
     label="MP4",
     subtitle="mov_text",
     refused_audio=("pcm_",),
     is_mp4=True,
+    longest_step=_LONGEST_MP4_STEP,
     has_rotation=True,
     has_chapters=True,
 )
@@ -91,10 +116,17 @@ _FORMATS = {
         label="MOV",
         subtitle="mov_text",
         is_mp4=True,
+        longest_step=_LONGEST_MP4_STEP,
         has_rotation=True,
         has_chapters=True,
     ),
-    "3gp": Format(name="3gp", label="3GP", is_mp4=True, has_rotation=True),
+    "3gp": Format(
+        name="3gp",
+        label="3GP",
+        is_mp4=True,
+        longest_step=_LONGEST_MP4_STEP,
+        has_rotation=True,
+    ),
     "mkv": _MKV,
     "webm": Format(
         name="webm",
@@ -109,7 +141,14 @@ _FORMATS = {
     ),
     "ts": _TS,
     "m2ts": Format(**(_TS.__dict__ | {"options": _TS.options | {"mpegts_m2ts_mode": "1"}})),
-    "avi": Format(name="avi", label="AVI", audio="mp3", is_constant_rate=True),
+    # FFmpeg fills pauses with empty frames, but no more of them at once
+    "avi": Format(
+        name="avi",
+        label="AVI",
+        audio="mp3",
+        is_constant_rate=True,
+        longest_step=60_000,
+    ),
     "flv": Format(name="flv", label="FLV", time_base=Fraction(1, 1000)),
 }
 _FORMATS |= {"qt": _FORMATS["mov"], "mts": _FORMATS["m2ts"], "mpegts": _TS}
@@ -155,6 +194,7 @@ def muxer_options(
     has_cues: bool,
     has_late_track: bool,
     is_seekable: bool,
+    chapter_seconds: Fraction = Fraction(0),
 ) -> dict[str, str]:
     """Options with which times stay exact and a killed run leaves a file that plays.
 
@@ -165,6 +205,7 @@ def muxer_options(
         has_cues: Whether there will be subtitles.
         has_late_track: Whether a track has nothing for a while, or for ever.
         is_seekable: Whether the muxer can go back, and make an ordinary MP4 of fragments.
+        chapter_seconds: The longest time from one edge of a chapter to the next.
     """
     options = {
         "flush_packets": "1",
@@ -198,15 +239,22 @@ def muxer_options(
         flags += "+frag_keyframe"
     else:
         options["frag_duration"] = str(_FRAGMENT_MS * 1000)
-    return options | {"movflags": flags, "movie_timescale": str(_timescale(time_bases))}
+    return options | {
+        "movflags": flags,
+        "movie_timescale": str(_timescale(kind, time_bases, chapter_seconds)),
+    }
 
 
-def _timescale(time_bases: list[Fraction]) -> int:
-    """A clock for the whole file in which the beginning of each stream is exact."""
+def _timescale(kind: Format, time_bases: list[Fraction], chapter_seconds: Fraction) -> int:
+    """A clock for the whole file in which the beginning of each stream is exact.
+
+    Chapters are counted in it, too.
+    """
     scale = time_bases[0].denominator
     while scale < 1000:
         scale *= 2
+    most = kind.clock(Fraction(1, _MAX_TIMESCALE), chapter_seconds).denominator
     for time_base in time_bases[1:]:
         finer = lcm(scale, time_base.denominator)
-        scale = finer if finer <= _MAX_TIMESCALE else scale
-    return min(scale, _MAX_TIMESCALE)
+        scale = finer if finer <= most else scale
+    return min(scale, most)

@@ -66,6 +66,8 @@ _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|3
 # the range of times that MPEG-4 part 2 and its kin can count in
 _MAX_SHORT_CLOCK = 65535
 _SHORT_CLOCKS = ("mpeg4", "msmpeg4", "h263", "h263p", "flv", "libxvid")
+# MPEG-4 part 2 counts the seconds of a pause up to a day
+_LONGEST_SECONDS = {"mpeg4": 86_400, "libxvid": 86_400}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +201,12 @@ def clock_of(encoder: str, time_base: Fraction, fps: Fraction) -> Fraction:
     if encoder in _SHORT_CLOCKS and time_base.denominator > _MAX_SHORT_CLOCK:
         return Fraction(1, 1000)
     return time_base
+
+
+def longest_step(encoder: str, clock: Fraction) -> int | None:
+    """The most ticks from a frame to the next that an encoder can count; None for any number."""
+    seconds = _LONGEST_SECONDS.get(encoder)
+    return None if seconds is None else int(seconds / clock)
 
 
 def pixel_formats(encoder: str, layout: PixelLayout, source: str, *, is_full: bool) -> list[str]:

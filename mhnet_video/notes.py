@@ -135,8 +135,12 @@ class Notes:
     """What of the source is not in the output, or not as it was."""
     moved: int = 0
     """Frames that were not later than the one before."""
+    astray: int = 0
+    """Frames whose time is damaged: months later than the one before."""
     uneven: int = 0
-    """Frames whose time a format of one frame rate cannot hold."""
+    """Frames whose time a format or an encoder of one frame rate cannot hold."""
+    shown_again: int = 0
+    """Frames that were added because the format knows no pause as long as the source's."""
     scaled: int = 0
     """Frames of another size than the first."""
     refused: int = 0
@@ -192,13 +196,13 @@ class Notes:
                 self.lose("metadata", what, "not written into this kind of picture")
 
     def tell_times(
-        self, kind: Format | None, time_base: Fraction, *, shift: Fraction | None, jumps: int
+        self, holder: str, time_base: Fraction, *, shift: Fraction | None, jumps: int
     ) -> None:
         """Say where times are not the source's.
 
         Args:
-            kind: The output's format; None for a picture.
-            time_base: Its unit of time.
+            holder: The format or the encoder that has its own idea of times.
+            time_base: The output's unit of time.
             shift: Where the source starts, if the output starts at zero instead.
             jumps: How often the source's clock jumped.
         """
@@ -210,14 +214,24 @@ class Notes:
                 f"times: the recording's clock jumped ({counted(jumps, 'time')}); "
                 "in the output the parts follow each other",
             )
-        if kind is not None and kind.is_constant_rate and self.uneven:
-            self.lose("times", f"times: {kind.label} knows one frame rate only")
+        if self.uneven:
+            self.lose("times", f"times: {holder} knows one frame rate only")
         elif self.moved:
             self.lose(
                 "times",
                 f"times: {counted(self.moved, 'frame')}, not later than the one before, "
                 f"{'was' if self.moved == 1 else 'were'} moved by {time_base} s or more",
             )
+
+    def tell_pauses(self, holder: str) -> None:
+        """Say that pauses are longer than the format or the encoder knows, its name given."""
+        if self.shown_again:
+            frames = counted(self.shown_again, "frame was", "frames were")
+            why = f"{holder} knows no pause so long"
+            self.lose("times", f"times: {frames} added in pauses, the same as before", why)
+        if self.astray:
+            frames = counted(self.astray, "frame", "frames")
+            self.lose("times", f"times: {frames}, months later than the one before, moved to it")
 
     def tell_counts(self, width: int, height: int) -> None:
         """Say how much was not as it should have been."""

@@ -71,10 +71,8 @@ def plan_encoding(
     time_base = frame.time_base
     if kind is not None and kind.is_constant_rate:
         time_base = 1 / fps
-    elif kind is not None and kind.time_base is not None:
-        time_base = kind.time_base
-    elif time_base.denominator > 1 << 30:
-        time_base = Fraction(1, 90000)
+    elif kind is not None:
+        time_base = kind.clock(time_base, reader.longest_pause(reader.stream))
     merged = dict(options)
     if kind is not None and has_cues(kind, reader):
         merged.setdefault("g", str(max(1, round(fps))))

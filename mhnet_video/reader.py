@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from os import PathLike
 from types import TracebackType
 from typing import Self
 
 import av
 from av.error import FFmpegError
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from mhnet_video.decoding import Decoder, Item, Packet
@@ -33,7 +33,7 @@ from mhnet_video.source import (
     why_unreadable,
 )
 from mhnet_video.stage import Stage, codec_threads
-from mhnet_video.timeline import Timeline
+from mhnet_video.timeline import FORWARD_SECONDS, Timeline
 
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -49,6 +49,15 @@ _MAX_PIXELS = 1 << 28
 _LATEST_START_SECONDS = 10
 # formats whose clock may jump
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
+# the longest pause of a source that does not say how long it is: as long as the usual clocks last
+# in an MP4, so that they stay, and a day with finer ones
+_UNKNOWN_PAUSE_SECONDS = Fraction(6 * 3600)
+_UNKNOWN_FINE_PAUSE_SECONDS = Fraction(24 * 3600)
+_USUAL_CLOCK = 90_000
+# steps between frames that are a pause, in seconds and in usual steps
+_PAUSE_SECONDS = 1
+_PAUSE_STEPS = 10
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 # after the last frame wanted, how far the other streams are followed
 _TRAIL_SECONDS = 2
 # how much earlier a search begins again when it ended behind the frame it was for, in seconds
@@ -170,9 +179,9 @@ class VideoReader:
         is_one = name == "image2" or name.endswith("_pipe")
         self.is_picture = is_one or self.stream.frames == 1
         self._told_frames = self._estimate()
-        self._timeline: Timeline[Item] | None = None
-        if any(part in _JUMPING_FORMATS for part in name.split(",")):
-            self._timeline = Timeline()
+        self.fps = self._rate_between_pauses(self.fps)
+        self._is_jumping = any(part in _JUMPING_FORMATS for part in name.split(","))
+        self._timeline: Timeline[Item] | None = Timeline() if self._is_jumping else None
         self._decoder = Decoder(self.container, self.stream, name=self.name, fps=self.fps)
 
     def _estimate(self) -> int | None:
@@ -191,6 +200,43 @@ class VideoReader:
         if self.duration is not None:
             left = min(left, self.duration)
         return max(1, round(count * left / whole))
+
+    def _rate_between_pauses(self, average: Fraction) -> Fraction:
+        """The usual frame rate, where pauses make it differ from the average."""
+        guessed = self.stream.guessed_rate
+        if "mov" in self.container.format.name.split(","):
+            # its index names every frame
+            steps = sorted(_index_steps(self.stream)) or [0]
+            usual, longest = steps[len(steps) // 2], steps[-1]
+            is_long = longest * self.time_base > _PAUSE_SECONDS
+            is_paused = usual > 0 and longest > _PAUSE_STEPS * usual and is_long
+            return 1 / (usual * self.time_base) if is_paused else average
+        return Fraction(guessed) if guessed and average < 1 else average
+
+    def longest_pause(self, stream: Stream) -> Fraction:
+        """The longest time that may pass from a packet of a stream to the next one.
+
+        Args:
+            stream: One of the container's.
+
+        Returns:
+            Seconds, by the file's index; how long the whole file is where it has none.
+        """
+        if self.container.format.flags & _NO_TIMESTAMPS:
+            return Fraction(0)
+        if self._is_jumping:
+            return FORWARD_SECONDS  # what is longer is a jump of its clock
+        unit = Fraction(stream.time_base or 0)
+        steps = _index_steps(stream)
+        listed = Fraction(sum(steps)) * unit
+        whole = Fraction(max(self.container.duration or 0, 0), av.time_base)
+        if self.container.duration:
+            rest = max(whole - listed, stream.duration * unit - listed if stream.duration else 0)
+        elif unit.denominator > _USUAL_CLOCK:
+            rest = _UNKNOWN_FINE_PAUSE_SECONDS
+        else:
+            rest = _UNKNOWN_PAUSE_SECONDS
+        return max(max(steps, default=0) * unit, Fraction(rest))
 
     @property
     def num_frames(self) -> int | None:
@@ -290,6 +336,11 @@ class VideoReader:
                 if self.duration is not None:
                     begin = self._first_time() if self.start else item.pts * item.time_base
                     self.end = end = begin + self.start + self.duration
+                    if item.pts * item.time_base >= end:
+                        raise ReadError(
+                            f"{self.name} has no picture that begins in the part that was asked "
+                            "for, but a pause; choose a longer part, or another one."
+                        )
                 yield from (p for p in waiting if self._is_in(p, self.origin, end))
                 waiting.clear()
             time = _time_of(item)
@@ -445,6 +496,12 @@ def _moved(item: Item, shift: Fraction) -> Item:
     if item.dts is not None:
         item.dts -= ticks
     return item
+
+
+def _index_steps(stream: Stream) -> list[int]:
+    """Ticks from one entry of a stream's index to the next; no frame lies between in MP4's."""
+    times = sorted(entry.timestamp for entry in stream.index_entries)
+    return [after - before for before, after in pairwise(times)]
 
 
 def _up_to_first_frame(items: Iterator[Item]) -> list[Item]:

@@ -23,6 +23,7 @@ from mhnet_video.tracks import (
     AdtsTrack,
     AudioTrack,
     DolbyTrack,
+    Pauses,
     SubtitleTrack,
     Track,
     add_audio,
@@ -34,6 +35,8 @@ from mhnet_video.tracks import (
 # what AAC's decoders need before the first sound
 _PRIMING_PACKETS = 2
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
+# FFmpeg's for subtitles that it converts
+_TEXT_CLOCK = Fraction(1, 1_000_000)
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
 _STALE_VIDEO_TAGS = ("alpha_mode",)
@@ -87,6 +90,7 @@ class Tracks:
         self._kind = kind
         self._first = first
         self._tracks: dict[int, Track] = {}
+        self._pauses: dict[int, Pauses] = {}
         # sound that the source hides, until there is some that it does not hide
         self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
@@ -94,8 +98,29 @@ class Tracks:
         self.late_covers: list[bytes] = []
         """Cover pictures to put into the finished file."""
 
-    def add(self, stream: Stream) -> None:
-        """Make a track for a stream of the source."""
+    def add(self, stream: Stream, *, pause_seconds: Fraction = Fraction(0)) -> None:
+        """Make a track for a stream of the source.
+
+        Args:
+            stream: The source's.
+            pause_seconds: The longest that may pass from one of its packets to the next.
+        """
+        self._add(stream)
+        track = self._tracks.get(stream.index)
+        if track is None or not stream.time_base:
+            return
+        if track.target.type != "audio":
+            if self._kind.is_mp4:
+                target: Any = track.target
+                wished = Fraction(target.time_base or _TEXT_CLOCK)
+                target.time_base = self._kind.clock(wished, pause_seconds)
+        elif self._kind.longest_step is not None:
+            # the muxer counts sound in its samples; it has no times for those of PCM
+            is_counted = self._kind.is_constant_rate or "pcm_" in (track.target.name or "")
+            step = 0 if is_counted else self._kind.longest_step
+            self._pauses[stream.index] = Pauses(track.target, step)
+
+    def _add(self, stream: Stream) -> None:
         if stream.discard == Discard.all:
             return  # the titles of chapters, which are kept as chapters
         name = describe(stream)
@@ -155,20 +180,41 @@ class Tracks:
         if track is None:
             return ()
         try:
-            return self._ready(track, packet, origin)
+            index = packet.stream_index
+            return self._bridged(index, self._ready(track, packet, origin))
         except (FFmpegError, ValueError):
             track.refused += 1
             return ()
 
     def flush(self) -> Iterable[Packet]:
         """The packets to write at the end."""
-        for track in self._tracks.values():
+        for index, track in self._tracks.items():
             try:
-                yield from track.flush()
+                yield from self._bridged(index, track.flush())
                 if self._kind.is_mp4 and track.target.name == "mov_text":
                     yield from track.closing_cue()
             except (FFmpegError, ValueError):
                 track.refused += 1
+        self._tell_pauses()
+
+    def _bridged(self, index: int, packets: Iterable[Packet]) -> Iterable[Packet]:
+        """Packets of a stream of the source, and what the format needs in its pauses."""
+        pauses = self._pauses.get(index)
+        if pauses is None:
+            return packets
+        return [each for packet in packets for each in pauses.bridged(packet)]
+
+    def _tell_pauses(self) -> None:
+        label = self._kind.label
+        for index, pauses in self._pauses.items():
+            what, where = f"pauses of sound in stream {index}", f"stream {index}"
+            if pauses.early_seconds:
+                early = f"{float(pauses.early_seconds):.1f} s too early"
+                why = f"{label} has none, so that what follows them comes {early}"
+                self.losses.append(Loss(kind="times", what=what, why=why, where=where))
+            if pauses.repeated:
+                why = f"{label} knows none so long, and has a piece of sound in the midst of them"
+                self.losses.append(Loss(kind="times", what=what, why=why, where=where))
 
     @property
     def refused(self) -> int:

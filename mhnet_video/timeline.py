@@ -9,7 +9,7 @@ T = TypeVar("T")
 _BACKWARD_SECONDS = Fraction(1, 10)
 # a step forward by more is a pause, a damaged number, or (far more) a clock set anew
 _PAUSE_SECONDS = Fraction(10)
-_FORWARD_SECONDS = Fraction(3600)
+FORWARD_SECONDS = Fraction(3600)
 # streams of one recording jump together: how far apart they may do so
 _TOGETHER_SECONDS = Fraction(10)
 
@@ -70,7 +70,7 @@ class Timeline(Generic[T]):
         """Tell a pause from a damaged number, by what follows it."""
         if abs(following - held.time) > _TOGETHER_SECONDS:
             return self._slipped(stream, held)
-        if held.time - self._shift[stream] - self._end[stream] > _FORWARD_SECONDS:
+        if held.time - self._shift[stream] - self._end[stream] > FORWARD_SECONDS:
             self._turn(stream, held.time)
         return self._place(stream, held)
 

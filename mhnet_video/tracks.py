@@ -1,8 +1,10 @@
 """One stream beside the restored one: copied packet by packet, or converted."""
 
 import io
+import re
 import wave
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -24,6 +26,15 @@ _MOST_UNDATED = 32
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 # AAC begins with a packet of its own; at lower rates that one lasts long
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
+# a longer pause in sound that is encoded again stays one; a shorter one is filled with silence
+_LONGEST_SILENCE_SECONDS = 10
+# where samples are counted and have no times: a gap that is none, and silence that is too much
+_SLACK_SECONDS = Fraction(1, 10)
+_MAX_SILENCE_BYTES = 64 << 20
+# what is added in a pause at the most; one that wants more is a damaged number
+MAX_ADDED = 200
+_SAMPLE_BITS = {"64": 64, "32": 32, "24": 24, "16": 16, "8": 8, "law": 8}
+_SILENT_BYTES = {"pcm_u8": 0x80, "pcm_alaw": 0xD5, "pcm_mulaw": 0xFF}
 
 
 def empty_cue(target: Stream) -> Packet:
@@ -188,6 +199,7 @@ class AudioTrack(Track):
         self._encoder = target.codec_context
         self._resampler: AudioResampler | None = None
         self._next: int | None = None
+        self._end_time: Fraction | None = None
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """Encoded packets that the packet completes."""
@@ -196,7 +208,29 @@ class AudioTrack(Track):
         for frame in frames:
             if frame.pts is not None and frame.time_base:
                 frame.pts -= round(origin / frame.time_base)
+                ready += self._pause(frame, frame.pts, Fraction(frame.time_base))
             ready += self._encode(frame)
+        return ready
+
+    def _pause(self, frame: av.AudioFrame, pts: int, ticks: Fraction) -> list[Packet]:
+        """End what is before a long pause, and let what is behind it begin at its own time."""
+        time = pts * ticks
+        end, self._end_time = self._end_time, time + Fraction(frame.samples, frame.sample_rate)
+        if end is None or time - end <= _LONGEST_SILENCE_SECONDS or self._resampler is None:
+            return []
+        ready: list[Packet] = []
+        with suppress(ValueError):  # of a layout that has no name
+            # the encoder wants whole frames: silence completes the last one
+            missing = self._encoder.frame_size or 1
+            samples = -(-missing * frame.sample_rate // self._encoder.sample_rate)
+            silence = av.AudioFrame(frame.format.name, frame.layout.name, samples)
+            byte = 0x80 if frame.format.name.startswith("u8") else 0
+            for plane in silence.planes:
+                plane.update(bytes([byte]) * plane.buffer_size)
+            silence.sample_rate = frame.sample_rate
+            silence.time_base, silence.pts = ticks, round(end / ticks)
+            ready = self._encode(silence)
+        self._resampler = self._next = None
         return ready
 
     def flush(self) -> Iterable[Packet]:
@@ -256,6 +290,93 @@ class SubtitleTrack(Track):
         encoded.duration = packet.duration
         encoded.time_base = packet.time_base
         return [self._place(encoded, origin)]
+
+
+class Pauses:
+    """Pauses in sound, in a format that does not have them, or none so long.
+
+    Args:
+        target: The track, its header not yet written.
+        longest_step: The most ticks from packet to packet; 0 for a format that counts samples
+            only, so that whatever follows a pause would follow at once.
+    """
+
+    def __init__(self, target: Stream, longest_step: int) -> None:
+        self._target = target
+        self._longest_step = longest_step
+        self._end: int | None = None
+        self._before = b""
+        self._silence_bytes = 0
+        self._early = 0
+        self.repeated = 0
+        """Packets that were written once more."""
+
+    @property
+    def early_seconds(self) -> Fraction:
+        """How much too early sound comes in the end, in seconds."""
+        return self._early * Fraction(self._target.time_base or 0)
+
+    def bridged(self, packet: Packet) -> Iterable[Packet]:
+        """The packet, which has its time, and what is needed in the pause before it.
+
+        Raises:
+            ValueError: Its time is damaged: no pause is so long.
+        """
+        ticks = Fraction(self._target.time_base or packet.time_base)
+        scale = Fraction(packet.time_base) / ticks
+        packet.dts = round((packet.dts or 0) * scale) - self._early
+        packet.pts = round((packet.pts or 0) * scale) - self._early
+        packet.duration = round((packet.duration or 0) * scale)
+        packet.time_base = ticks
+        end = packet.dts if self._end is None else self._end
+        if self._longest_step:
+            if packet.dts - end > MAX_ADDED * self._longest_step:
+                raise ValueError("a pause of months")
+            while packet.dts - end > self._longest_step:
+                end += self._longest_step
+                self.repeated += 1
+                yield self._made(self._before, end, packet.duration)
+            self._before = bytes(packet)
+            self._end = packet.dts
+        else:
+            gap = packet.dts - end
+            if gap * ticks > _SLACK_SECONDS:
+                missing = yield from self._silence(end, gap)
+                self._early += missing
+                packet.dts -= missing
+                packet.pts -= missing
+            # one that does not say how long it is tells nothing of a gap behind it
+            self._end = packet.dts + packet.duration if packet.duration else None
+        yield packet
+
+    def _silence(self, begin: int, ticks: int) -> Generator[Packet, None, int]:
+        """Silence of PCM; gives the ticks that remain without it."""
+        context: Any = self._target.codec_context
+        name, rate = context.codec.name, context.sample_rate
+        bits = re.search("|".join(_SAMPLE_BITS), name) if name.startswith("pcm_") else None
+        if bits is None or not rate:
+            return ticks
+        size = _SAMPLE_BITS[bits[0]] // 8 * context.channels
+        total = round(ticks * Fraction(self._target.time_base or 0) * rate)
+        self._silence_bytes += total * size
+        if self._silence_bytes > _MAX_SILENCE_BYTES:
+            return ticks
+        byte = bytes([_SILENT_BYTES.get(name, 0)])
+        for first in range(0, total, rate):
+            samples = min(rate, total - first)
+            unit = Fraction(1, rate) / Fraction(self._target.time_base or 1)
+            time, length = round(first * unit), round(samples * unit)
+            yield self._made(byte * (samples * size), begin + time, length)
+        return 0
+
+    def _made(self, content: bytes, time: int, duration: int) -> Packet:
+        packet = Packet(content)
+        packet.time_base = Fraction(self._target.time_base or 1)
+        packet.pts = packet.dts = time
+        packet.duration = duration
+        packet.is_keyframe = True
+        packet.stream = self._target
+        return packet
 
 
 def add_audio(container: OutputContainer, codec: str, stream: Any) -> AudioTrack | None:

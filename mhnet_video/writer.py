@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from mhnet_video.decoding import Item, Packet
 from mhnet_video.encoder import (
     Encoding,
     encoder_options,
+    longest_step,
     open_encoder,
     option_names,
     working_encoders,
@@ -38,7 +40,7 @@ from mhnet_video.reader import VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
 from mhnet_video.streams import Tracks, describe, dress, file_metadata
-from mhnet_video.tracks import has_adts
+from mhnet_video.tracks import MAX_ADDED, has_adts
 
 __all__ = ["VideoWriter", "working_encoders"]
 
@@ -117,6 +119,9 @@ class VideoWriter:
         self._is_finished = False
         self._origin = Fraction(0)
         self._last_pts: int | None = None
+        self._last_picture: av.VideoFrame | None = None
+        self._longest_step: int | None = None
+        self._longest_of = ""
         self._end = -(1 << 62)
 
     @property
@@ -192,8 +197,7 @@ class VideoWriter:
             why = f"{self.encoder} does not mark frames as interlaced"
             self.notes.lose("fields", "fields", why)
         if self._tracks is not None:
-            time = frame.pts * frame.time_base - self._origin
-            self._mux(self._tracks.begin(time))
+            self._mux(self._tracks.begin(self._time(frame)))
         held, self._held = self._held, []
         for item in held:
             self.write(item)
@@ -203,6 +207,8 @@ class VideoWriter:
         metadata = file_metadata(source)
         time_bases = [encoding.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
+        chapters = self._chapters()
+        edges = sorted(edge for chapter in chapters for edge in _edges(chapter))
         container = av.open(
             self._sink,
             mode="w",
@@ -214,6 +220,7 @@ class VideoWriter:
                 has_cues=has_cues(kind, self._reader),
                 has_late_track=has_late_track(self._reader),
                 is_seekable=self._sink.is_seekable,
+                chapter_seconds=max((b - a for a, b in pairwise(edges)), default=Fraction(0)),
             ),
             metadata_errors="surrogateescape",
             buffer_size=_BUFFER_BYTES,
@@ -231,10 +238,21 @@ class VideoWriter:
             if stream.index == self._reader.stream.index:
                 self._add_video(container, encoding, frame)
             else:
-                self._tracks.add(stream)
-        self._add_chapters(container, kind)
+                self._tracks.add(stream, pause_seconds=self._reader.longest_pause(stream))
+        self._add_chapters(container, kind, chapters)
         self._written = self._describe(self._tracks)
-        container.start_encoding()
+        try:
+            container.start_encoding()
+        except (FFmpegError, OSError, ValueError) as error:
+            raise self._refusal(error) from error
+        # the muxer may count in smaller ticks
+        ticks = Fraction(getattr(self._stream, "time_base", None) or self._time_base)
+        if kind.longest_step is not None:
+            self._longest_step = int(kind.longest_step * ticks / self._time_base)
+            self._longest_of = kind.label
+        step = longest_step(self.encoder, self._time_base)
+        if step is not None and step < (self._longest_step or step + 1):
+            self._longest_step, self._longest_of = step, self.encoder
 
     def _describe(self, tracks: Tracks) -> dict[int, Written]:
         """The output's streams as they are set up, by the source's numbers of theirs."""
@@ -286,7 +304,8 @@ class VideoWriter:
         if self._kind is not None:
             dress(stream, self._reader.stream, self._kind, is_copied=False)
 
-    def _add_chapters(self, container: OutputContainer, kind: Format) -> None:
+    def _chapters(self) -> list[Any]:
+        """The source's chapters at their times in the output."""
         reader = self._reader
         origin = self._origin
         chapters: list[Any] = []
@@ -300,7 +319,10 @@ class VideoWriter:
                 begin = max(begin, Fraction(0))
             if end > begin:
                 moved = {"start": round(begin / unit), "end": round(end / unit)}
-                chapters.append(chapter | moved)
+                chapters.append(chapter | {"time_base": unit} | moved)
+        return chapters
+
+    def _add_chapters(self, container: OutputContainer, kind: Format, chapters: list[Any]) -> None:
         if not chapters:
             return
         if kind.has_chapters:
@@ -321,23 +343,48 @@ class VideoWriter:
             if early is not None and early[0] is frame:
                 packets = early[1]
             else:
-                packets = self._encoded(self._picture(frame))
+                packets = self._shown_until(self._time(frame))
+                packets += self._encoded(self._picture(frame))
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
         self._mux(packets)
         self.notes.see(frame)
         self.frames += 1
 
+    def _time(self, frame: Frame) -> Fraction:
+        """When a frame is shown in the output, in seconds."""
+        return frame.pts * frame.time_base - self._origin
+
+    def _shown_until(self, time: Fraction) -> list[Packet]:
+        """The last picture, shown again where the format knows no pause as long as this one."""
+        packets: list[Packet] = []
+        last, step = self._last_picture, self._longest_step
+        if last is None or step is None or self._last_pts is None:
+            return packets
+        pts = round(time / self._time_base)
+        if pts - self._last_pts > MAX_ADDED * step:
+            return packets  # of months: a damaged number, which is moved
+        while pts - self._last_pts > step:
+            self._last_pts = last.pts = self._last_pts + step
+            last.duration = min(last.duration, step)
+            packets += self._encoded(last)
+            self.notes.shown_again += 1
+        return packets
+
     def _picture(self, frame: Frame) -> av.VideoFrame:
         """What the encoder is given for a frame."""
         if (frame.width, frame.height) != self._size:
             self.notes.scaled += 1
-        time = frame.pts * frame.time_base - self._origin
+        time = self._time(frame)
         pts = round(time / self._time_base)
         self.notes.uneven += abs(pts * self._time_base - time) > _VISIBLE_SECONDS
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1
             self.notes.moved += 1
+        if self._last_pts is not None and self._longest_step is not None:
+            farthest = self._last_pts + self._longest_step
+            self.notes.astray += pts > farthest
+            pts = min(pts, farthest)
         self._last_pts = pts
         if self._surfaces is not None and self._surfaces.takes(frame):
             picture = self._surfaces.picture(frame)
@@ -346,7 +393,14 @@ class VideoWriter:
         picture.pts = pts
         picture.time_base = self._time_base
         duration = frame.duration * frame.time_base or 1 / self._reader.fps
+        if self._reader.end is not None:
+            # one that is shown through a pause may be longer than the part that was asked for
+            left = self._reader.end - self._origin - time
+            duration = min(duration, max(left, 1 / self._reader.fps))
         picture.duration = max(1, round(duration / self._time_base))
+        if self._longest_step is not None:
+            picture.duration = min(picture.duration, self._longest_step)
+        self._last_picture = picture
         self._end = max(self._end, pts + picture.duration)
         picture.pict_type = 0
         return picture
@@ -368,7 +422,7 @@ class VideoWriter:
             except (FFmpegError, OSError, ValueError) as error:
                 is_video = packet.stream_index == getattr(self._stream, "index", 0)
                 if self._sink.error is not None or is_video:
-                    raise self._error(error) from error
+                    raise self._refusal(error) from error
                 # a damaged packet of another stream is no reason to end
                 self.notes.refused += 1
 
@@ -446,7 +500,7 @@ class VideoWriter:
             if self._container is not None:
                 self._container.close()
         except (FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from error
+            raise self._refusal(error) from error
         if self._sink.error is not None:
             raise self._error(self._sink.error)
 
@@ -458,7 +512,10 @@ class VideoWriter:
             notes.losses += tracks.losses
             notes.refused += tracks.refused
         shift = None if reader.start else self._origin
-        notes.tell_times(self._kind, self._time_base, shift=shift, jumps=reader.jumps)
+        notes.tell_pauses(self._longest_of)
+        is_even = self._kind is not None and self._kind.is_constant_rate
+        holder = self._kind.label if self._kind is not None and is_even else self.encoder
+        notes.tell_times(holder, self._time_base, shift=shift, jumps=reader.jumps)
         notes.tell_counts(*self._size)
         if reader.shortfall is not None:
             notes.lose("damage", reader.shortfall)
@@ -488,6 +545,18 @@ class VideoWriter:
         return WriteError(
             f"{name} cannot be written with the encoder {self.encoder} ({reason}); "
             "try another one, or another format."
+        )
+
+    def _refusal(self, error: Exception) -> WriteError:
+        """What the container did not take, for a person."""
+        if self._sink.error is not None or self._kind is None or isinstance(error, MHNetVideoError):
+            return self._error(error)
+        reason = getattr(error, "strerror", None) or str(error)
+        label = self._kind.label
+        way = "choose another encoder" if label == "Matroska" else "end the output in .mkv"
+        return WriteError(
+            f"{self._sink.name} cannot be written, as {label} does not take what comes from the "
+            f"encoder {self.encoder} ({reason}); {way}."
         )
 
     def abandon(self, *, is_quick: bool = False) -> Path | None:
@@ -528,6 +597,11 @@ class VideoWriter:
     ) -> None:
         """Abandon the file unless it was finished."""
         self.abandon()
+
+
+def _edges(chapter: Any) -> tuple[Fraction, Fraction]:
+    """When a chapter begins and ends, in seconds."""
+    return chapter["start"] * chapter["time_base"], chapter["end"] * chapter["time_base"]
 
 
 def _is_no_picture(name: str, reader: VideoReader) -> str:
