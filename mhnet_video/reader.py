@@ -46,8 +46,10 @@ _CHROMA_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "
 _MAX_PIXELS = 1 << 28
 # recordings that begin later are shifted to zero: hours of nothing are of no use to a player
 _LATEST_START_SECONDS = 10
-# formats whose clock may jump
+# formats whose clock may also jump forward, where it counts in a circle
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
+# what has its times in order, which subtitles need not
+_TIMED = ("video", "audio")
 # after the last frame wanted, how far the other streams are followed
 _TRAIL_SECONDS = 2
 # how much earlier a search begins again when it ended behind the frame it was for, in seconds
@@ -169,9 +171,8 @@ class VideoReader:
         is_one = name == "image2" or name.endswith("_pipe")
         self.is_picture = is_one or self.stream.frames == 1
         self._told_frames = self._estimate()
-        self._timeline: Timeline[Item] | None = None
-        if any(part in _JUMPING_FORMATS for part in name.split(",")):
-            self._timeline = Timeline()
+        self._leaps = any(part in _JUMPING_FORMATS for part in name.split(","))
+        self._timeline: Timeline[Item] = Timeline(leaps=self._leaps)
         self._decoder = Decoder(self.container, self.stream, name=self.name, fps=self.fps)
 
     def _estimate(self) -> int | None:
@@ -214,7 +215,7 @@ class VideoReader:
     @property
     def jumps(self) -> int:
         """How often the recording's clock jumped so far; what follows a jump follows at once."""
-        return self._timeline.jumps if self._timeline is not None else 0
+        return self._timeline.jumps
 
     @cached_property
     def chroma_location(self) -> str:
@@ -246,9 +247,6 @@ class VideoReader:
 
     def _straightened(self) -> Iterator[Item]:
         """The items, without the jumps of a clock that jumps."""
-        if self._timeline is None:
-            yield from self._decoder.items()
-            return
         for item in self._decoder.items():
             time = _time_of(item)
             if not isinstance(item, Frame) and item.dts is not None:
@@ -256,6 +254,9 @@ class VideoReader:
                 time = item.dts * Fraction(item.time_base)
             if time is None:
                 yield item
+                continue
+            if not isinstance(item, Frame) and not self._leaps and item.stream.type not in _TIMED:
+                yield _moved(item, self._timeline.follow(time))
                 continue
             stream = self.stream.index if isinstance(item, Frame) else item.stream_index
             duration = Fraction(item.duration or 0) * Fraction(item.time_base)
@@ -364,8 +365,8 @@ class VideoReader:
 
     def _seek(self, time: Fraction | None) -> bool:
         """Go to the key frame before a time, or to the beginning; False where that fails."""
-        if self._timeline is not None:
-            self._timeline = Timeline()
+        self._decoder.is_searched = True
+        self._timeline = Timeline(leaps=self._leaps)
         # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
         first = self._first_time() - 1
         for target in [first, self._first_time()] if time is None else [time]:

@@ -1,4 +1,4 @@
-"""Times of a transport stream whose clock jumps, as joined, cut and damaged recordings have it."""
+"""Times of a recording whose clock jumps, as joined, cut and damaged ones have it."""
 
 from fractions import Fraction
 from typing import Generic, NamedTuple, TypeVar
@@ -21,9 +21,14 @@ class _Held(NamedTuple, Generic[T]):
 
 
 class Timeline(Generic[T]):
-    """Bridges jumps of a recording's clock, by the same amount for all of its streams."""
+    """Bridges jumps of a recording's clock, by the same amount for all of its streams.
 
-    def __init__(self) -> None:
+    Args:
+        leaps: Whether a step forward by more than any pause is a jump, too.
+    """
+
+    def __init__(self, *, leaps: bool = True) -> None:
+        self._leaps = leaps
         self._shifts = [Fraction(0)]
         self._shift: dict[int, Fraction] = {}
         self._end: dict[int, Fraction] = {}
@@ -53,12 +58,15 @@ class Timeline(Generic[T]):
         if held is not None:
             placed.append(self._settle(stream, held, time))
         step = time - self._shift[stream] - self._end[stream]
-        if step > _PAUSE_SECONDS:
+        if step < -_BACKWARD_SECONDS or (self._leaps and step > _PAUSE_SECONDS):
             self._held[stream] = _Held(item, time, duration)
             return placed
-        if step < -_BACKWARD_SECONDS:
-            self._turn(stream, time)
         return [*placed, self._place(stream, _Held(item, time, duration))]
+
+    def follow(self, time: Fraction) -> Fraction:
+        """The seconds to subtract from a time of a stream whose own go back and forth."""
+        now = max(self._end.values(), default=time)
+        return min(self._shifts, key=lambda shift: abs(time - shift - now))
 
     def flush(self) -> list[tuple[T, Fraction]]:
         """What is left at the end of the file."""
@@ -67,7 +75,13 @@ class Timeline(Generic[T]):
         return rest
 
     def _settle(self, stream: int, held: _Held[T], following: Fraction) -> tuple[T, Fraction]:
-        """Tell a pause from a damaged number, by what follows it."""
+        """Tell a jump or a pause from a damaged number, by what follows it."""
+        shift, end = self._shift[stream], self._end[stream]
+        if held.time - shift < end:
+            if following - shift >= end - _BACKWARD_SECONDS:
+                return held.item, shift
+            self._turn(stream, held.time)
+            return self._place(stream, held)
         if abs(following - held.time) > _TOGETHER_SECONDS:
             return self._slipped(stream, held)
         if held.time - self._shift[stream] - self._end[stream] > _FORWARD_SECONDS:
