@@ -590,13 +590,11 @@ class _Connection:
 
     def _decode(self, stream: VideoStream, packet: Packet | None) -> list[av.VideoFrame]:
         """The pictures that a packet, or None for the end, brings forth; failures are counted."""
+        pictures: list[av.VideoFrame] = []
         try:
             pictures = stream.decode(packet)
-            self._failures = 0 if pictures else self._failures
-            self._watch_silence(stream, packet, pictures)
-            return pictures
         except EOFError:
-            return []
+            pass
         except (FFmpegError, ValueError):
             self._camera.damaged += 1
             self._failures += 1
@@ -609,16 +607,16 @@ class _Connection:
                 # which only opening anew finds out
                 raise
             return []
-
-    def _watch_silence(
-        self, stream: VideoStream, packet: Packet | None, pictures: list[av.VideoFrame]
-    ) -> None:
-        """Begin anew with a decoder that takes packets, gave pictures, and gives none any more."""
-        self._silent = 0 if pictures or packet is None else self._silent + 1
+        if pictures or packet is None:
+            self._failures = self._silent = 0
+            return pictures
+        self._silent += 1
         if self.pictures and self._silent >= _MAX_SILENT_PACKETS:
+            # it gave pictures, takes packets, and gives nothing any more: it begins anew
             self._camera.damaged += self._silent
             self._silent = 0
             stream.codec_context.flush_buffers()
+        return []
 
     def _hand_in(self, picture: av.VideoFrame, arrival: float) -> None:
         if self._size is not None:
