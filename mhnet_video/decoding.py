@@ -73,8 +73,12 @@ class FrameMaker:
         self._next_pts = 0
         self._reformatter = VideoReformatter()
 
-    def frame(self, picture: av.VideoFrame) -> Frame:
+    def frame(self, picture: av.VideoFrame, aspect: Fraction | None = None) -> Frame:
         """The frame of a picture; its samples are views of the decoder's memory.
+
+        Args:
+            picture: What was decoded.
+            aspect: Width of one of its samples over its height; None for unknown.
 
         Raises:
             ValueError: Its pixels are of a kind that has no planes.
@@ -97,9 +101,11 @@ class FrameMaker:
         if pts is None:
             pts = self._next_pts
         self._next_pts = pts + (picture.duration or self._step)
-        is_full = picture.color_range == _FULL_RANGE or "yuvj" in name
-        # FFmpeg does not say so of JPEGs in grey
-        is_full |= self._codec == "mjpeg" and not picture.color_range
+        is_full = picture.color_range == _FULL_RANGE
+        if not picture.color_range:
+            # FFmpeg does not say so of JPEGs in grey; and where the range becomes a limited one
+            # in the middle, the name of the pixels stays
+            is_full = "yuvj" in name or self._codec == "mjpeg"
         display_matrix = _display_matrix(picture, self._codec)
         frame = Frame(
             planes=planes,
@@ -119,6 +125,7 @@ class FrameMaker:
                 "color_trc": picture.color_trc,
                 "interlaced": picture.interlaced_frame,
                 "display_matrix": display_matrix,
+                "sample_aspect_ratio": aspect,
             },
         )
         if not is_on_gpu:
@@ -335,7 +342,8 @@ class Decoder:
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
         try:
-            return self._maker.frame(picture)
+            # what the decoder says: the container's is that of the first picture
+            return self._maker.frame(picture, self.stream.codec_context.sample_aspect_ratio)
         except ValueError as error:
             raise ReadError(
                 f"{self.name} cannot be read, as {error}; convert it to yuv420p first."
