@@ -2,6 +2,7 @@
 
 import os
 import struct
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -21,6 +22,7 @@ from mhnet_video.jpeg import DISPLAY_MATRICES, is_cut_short
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, side_data_of, to_planar
 from mhnet_video.source import Packet as Packet
 from mhnet_video.source import is_end_mark
+from mhnet_video.walk import broken_places
 
 Item = Frame | Packet
 
@@ -227,7 +229,9 @@ class Decoder:
         """Whether it does not begin where the file does."""
         self.is_at_end = self.is_stalled = False
         """Whether all has been read that there is; and whether that is because none came."""
-        self._damaged = self._expected = 0
+        self._damaged = self._expected = self._never_read = 0
+        # where each packet stands in the file, and when it is shown
+        self._stands: list[tuple[int, int]] = []
         self._answers = _Answers(stream.codec)
         self._has_picture = False
         self._is_picture = container.format.name in ("image2", "jpeg_pipe")
@@ -266,7 +270,7 @@ class Decoder:
     def damaged(self) -> int:
         """Packets and frames lost so far."""
         # what fails gives no picture either, so the two are not added up
-        return max(self._damaged, self._answers.missing)
+        return max(self._damaged, self._answers.missing) + self._never_read
 
     def _packets(self) -> Iterator[Packet | None]:
         """Packets to the end of the file, across what cannot be read, and None for the end."""
@@ -286,8 +290,24 @@ class Decoder:
                 failures += 1
                 self._damaged += 1
         self.is_at_end = True
+        if not self.is_searched and not self.is_stalled:
+            self._never_read = self._between()
         # what was read before is decoded to its last frame
         yield None
+
+    def _between(self) -> int:
+        """Packets that are missing where the file's structure is broken, at least one at each."""
+        places = broken_places(self.container.name, self.container.format.name)
+        if not places:
+            return 0
+        self._stands.sort()
+        shown = [pts for _, pts in self._stands]
+        missing = 0
+        for cut in {bisect_left(self._stands, (place, 0)) for place in places}:
+            gap = min(shown[cut:], default=0) - max(shown[:cut], default=0)
+            is_inside = 0 < cut < len(shown)
+            missing += max(1, round(gap * self.time_base * self.fps) - 1) if is_inside else 1
+        return missing
 
     def _beyond_end(self) -> int:
         """Frames that the file's index names and that the file, cut short, does not hold."""
@@ -322,6 +342,8 @@ class Decoder:
         """What is known of a packet before it is decoded."""
         self._read_packets += 1
         self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
+        if packet.pos is not None and packet.pts is not None:
+            self._stands.append((packet.pos, packet.pts))
         is_waiting = self.is_searched and not self._has_picture
         self._answers.send(packet, is_searched=is_waiting)
         # a picture that ends early is decoded without a complaint, grey where nothing is left

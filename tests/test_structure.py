@@ -30,6 +30,7 @@ LAYERS = [
         "rain",
         "metrics",
         "boxes",
+        "walk",
         "jpeg",
         "pixels",
         "yuv",
