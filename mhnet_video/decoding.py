@@ -2,13 +2,14 @@
 
 import os
 import struct
-from bisect import bisect_left
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from fractions import Fraction
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
@@ -21,7 +22,7 @@ from mhnet_video.hardware import HardwareDecoder, is_exportable, open_decoder, s
 from mhnet_video.jpeg import DISPLAY_MATRICES, is_cut_short
 from mhnet_video.pixels import Decoded, layout_of, planar_twin, planes_of, side_data_of, to_planar
 from mhnet_video.source import Packet as Packet
-from mhnet_video.source import is_end_mark
+from mhnet_video.source import is_end_mark, packets_of
 from mhnet_video.walk import broken_places
 
 Item = Frame | Packet
@@ -230,8 +231,9 @@ class Decoder:
         self.is_at_end = self.is_stalled = False
         """Whether all has been read that there is; and whether that is because none came."""
         self._damaged = self._expected = self._never_read = 0
-        # where each packet stands in the file, and when it is shown
-        self._stands: list[tuple[int, int]] = []
+        # where packets stand in the file, when they are shown, and when the last one ends
+        self._positions, self._times = array("q"), array("q")
+        self._last_end = 0
         self._answers = _Answers(stream.codec)
         self._has_picture = False
         self._is_picture = container.format.name in ("image2", "jpeg_pipe")
@@ -278,7 +280,7 @@ class Decoder:
         failures = 0
         while failures < _MAX_READ_ERRORS:
             try:
-                for packet in self.container.demux():
+                for packet in packets_of(self.container):
                     failures = 0
                     if not is_end_mark(packet):
                         yield packet
@@ -291,7 +293,7 @@ class Decoder:
                 self._damaged += 1
         self.is_at_end = True
         if not self.is_searched and not self.is_stalled:
-            self._never_read = self._between()
+            self._never_read = self._between() + self._behind()
         # what was read before is decoded to its last frame
         yield None
 
@@ -300,14 +302,28 @@ class Decoder:
         places = broken_places(self.container.name, self.container.format.name)
         if not places:
             return 0
-        self._stands.sort()
-        shown = [pts for _, pts in self._stands]
+        order = np.argsort(self._positions)
+        shown = np.array(self._times)[order]
         missing = 0
-        for cut in {bisect_left(self._stands, (place, 0)) for place in places}:
-            gap = min(shown[cut:], default=0) - max(shown[:cut], default=0)
+        for cut in np.unique(np.searchsorted(np.array(self._positions)[order], places)):
             is_inside = 0 < cut < len(shown)
-            missing += max(1, round(gap * self.time_base * self.fps) - 1) if is_inside else 1
+            gap = shown[cut:].min() - shown[:cut].max() if is_inside else 0
+            missing += max(1, round(gap / self._usual_step()) - 1)
         return missing
+
+    def _usual_step(self) -> int:
+        """How far pictures are from one another, in ticks: the middle one of all steps."""
+        steps = np.diff(np.sort(self._times))
+        return max(1, int(np.sort(steps)[len(steps) // 2])) if len(steps) else 1
+
+    def _behind(self) -> int:
+        """Packets that an MP4 tells of behind the last one that came."""
+        stream = self.stream
+        is_told = "mp4" in self.container.format.name.split(",") and stream.duration
+        if not is_told or not self._times or 0 < stream.frames <= self._read_packets:
+            return 0
+        told = (stream.start_time or 0) + (stream.duration or 0)
+        return max(0, round((told - self._last_end) / self._usual_step() - 0.6))
 
     def _beyond_end(self) -> int:
         """Frames that the file's index names and that the file, cut short, does not hold."""
@@ -343,7 +359,9 @@ class Decoder:
         self._read_packets += 1
         self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
         if packet.pos is not None and packet.pts is not None:
-            self._stands.append((packet.pos, packet.pts))
+            self._positions.append(packet.pos)
+            self._times.append(packet.pts)
+            self._last_end = max(self._last_end, packet.pts + (packet.duration or 0))
         is_waiting = self.is_searched and not self._has_picture
         self._answers.send(packet, is_searched=is_waiting)
         # a picture that ends early is decoded without a complaint, grey where nothing is left

@@ -4,6 +4,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -193,6 +194,12 @@ def is_end_mark(packet: Packet) -> bool:
     return not packet.size and packet.pts is packet.dts is packet.pos is None
 
 
+def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
+    """The packets of streams, or of all that there are by now."""
+    with suppress(IndexError):  # of PyAV, at the end, where streams came into being in the middle
+        yield from container.demux(streams or list(container.streams))
+
+
 def filled_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """Packets that hold something, and an empty one for the end.
 
@@ -200,7 +207,7 @@ def filled_packets(container: InputContainer, stream: VideoStream) -> Iterator[P
     in their middle, too.
     """
     end: Packet = Packet()
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         if packet.size:
             yield packet
         else:

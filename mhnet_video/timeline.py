@@ -10,6 +10,9 @@ _BACKWARD_SECONDS = Fraction(1, 10)
 # a step forward by more is a pause, a damaged number, or (far more) a clock set anew
 _PAUSE_SECONDS = Fraction(10)
 _FORWARD_SECONDS = Fraction(3600)
+# a clock that counts in no circle steps so far only where its number is damaged: cameras that are
+# set off by motion pause for up to a day
+_DAY_SECONDS = Fraction(25 * 3600)
 # streams of one recording jump together: how far apart they may do so
 _TOGETHER_SECONDS = Fraction(10)
 
@@ -24,11 +27,12 @@ class Timeline(Generic[T]):
     """Bridges jumps of a recording's clock, by the same amount for all of its streams.
 
     Args:
-        leaps: Whether a step forward by more than any pause is a jump, too.
+        leaps: Whether the clock may be set to a later time, too.
     """
 
     def __init__(self, *, leaps: bool = True) -> None:
-        self._leaps = leaps
+        self._pause = _PAUSE_SECONDS if leaps else _DAY_SECONDS
+        self._forward = _FORWARD_SECONDS if leaps else _DAY_SECONDS
         self._shifts = [Fraction(0)]
         self._shift: dict[int, Fraction] = {}
         self._end: dict[int, Fraction] = {}
@@ -58,7 +62,7 @@ class Timeline(Generic[T]):
         if held is not None:
             placed.append(self._settle(stream, held, time))
         step = time - self._shift[stream] - self._end[stream]
-        if step < -_BACKWARD_SECONDS or (self._leaps and step > _PAUSE_SECONDS):
+        if step < -_BACKWARD_SECONDS or step > self._pause:
             self._held[stream] = _Held(item, time, duration)
             return placed
         return [*placed, self._place(stream, _Held(item, time, duration))]
@@ -84,7 +88,7 @@ class Timeline(Generic[T]):
             return self._place(stream, held)
         if abs(following - held.time) > _TOGETHER_SECONDS:
             return self._slipped(stream, held)
-        if held.time - self._shift[stream] - self._end[stream] > _FORWARD_SECONDS:
+        if held.time - self._shift[stream] - self._end[stream] > self._forward:
             self._turn(stream, held.time)
         return self._place(stream, held)
 

@@ -9,8 +9,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 # Matroska's levels and elements. Source: RFC 9559, section 5.1
 _SEGMENT, _CLUSTER = bytes.fromhex("18538067"), bytes.fromhex("1f43b675")
+_TRACKS, _TRACK, _TRACK_NUMBER = bytes.fromhex("1654ae6b"), b"\xae", b"\xd7"
+_SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK = b"\xa3", b"\xa0", b"\xa1"
 _SEGMENT_PARTS = {
     bytes.fromhex(number)
     for number in (
@@ -28,6 +32,10 @@ _HOLDING_LISTS = (b"movi", b"rec ")
 # kinds of an FLV's tags
 _TAG = re.compile(rb"[\x08\x09\x12]")
 _BOX = re.compile(rb"[\x20-\x7e\xa9]{4}")
+# bytes of a transport stream's packets, and where in them their first one, always the same, is
+_STRIDES, _SYNC = {188: 0, 192: 4, 204: 0}, 0x47
+# how many must be in a row to be believed, and how many are looked at together
+_MIN_PACKETS, _PACKETS = 5, 1 << 16
 # how far the next whole piece is looked for, in bytes
 _MAX_SEARCH = 16 << 20
 # what is broken so often is not read to its end
@@ -41,8 +49,7 @@ def broken_places(path: str, format_name: str) -> list[int]:
 
     Args:
         path: The file.
-        format_name: FFmpeg's name of its format. Of those that say nothing here, transport streams
-            number their packets, which FFmpeg looks at.
+        format_name: FFmpeg's name of its format.
     """
     walks = [walk for name, walk in _WALKS.items() if name in format_name.split(",")]
     if not walks or not os.path.isfile(path) or not os.path.getsize(path):
@@ -59,6 +66,7 @@ def broken_places(path: str, format_name: str) -> list[int]:
 def _matroska(data: _File) -> Iterator[int]:
     place, end = 0, None
     parts = _SEGMENT_PARTS
+    tracks: set[int] = set()
     while place < len(data):
         if end is not None and place >= end:
             parts, end = _SEGMENT_PARTS, None
@@ -67,13 +75,18 @@ def _matroska(data: _File) -> Iterator[int]:
             parts = _SEGMENT_PARTS  # a cluster of unknown size ends where the next part begins
         is_known = number in parts
         after = start + (size or 0)
+        if number == _TRACKS and size is not None:
+            tracks = set(_track_numbers(data, start, after))
+        is_block = parts is _CLUSTER_PARTS and number in (_SIMPLE_BLOCK, _BLOCK_GROUP)
+        if is_block and not _is_block_of(data, number, start, tracks):
+            yield place
         if is_known and number in (_SEGMENT, _CLUSTER):
             if number == _CLUSTER:
                 parts, end = _CLUSTER_PARTS, None if size is None else after
             place = start
         elif is_known and size is not None and after <= (end or len(data)):
             place = after
-        elif number and size is not None and _follows(data, after, end, parts):
+        elif end is None and number and size is not None and _follows(data, after, parts):
             place = after  # somebody's own
         elif is_known and size is not None and end is None:
             return  # the end is missing, which is told otherwise
@@ -99,19 +112,44 @@ def _element(data: _File, place: int) -> tuple[bytes, int | None, int]:
     return data[place:sized], None if is_unknown else size, sized + width
 
 
-def _follows(data: _File, place: int, end: int | None, parts: set[bytes]) -> bool:
-    """Whether a known element, or the end of what holds it, is at a place."""
-    if place == (len(data) if end is None else end):
-        return True
-    return place < (end or len(data)) and _element(data, place)[0] in parts
+def _inside(data: _File, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Number, start and end of each element of one that holds others."""
+    while start < min(end, len(data)):
+        number, size, start = _element(data, start)
+        if not number or size is None:
+            return
+        yield number, start, start + size
+        start += size
+
+
+def _track_numbers(data: _File, start: int, end: int) -> Iterator[int]:
+    for number, first, last in _inside(data, start, end):
+        if number == _TRACK:
+            for part, begin, after in _inside(data, first, last):
+                if part == _TRACK_NUMBER:
+                    yield int.from_bytes(data[begin:after], "big")
+
+
+def _is_block_of(data: _File, number: bytes, start: int, tracks: set[int]) -> bool:
+    """Whether a block is of one of the tracks; those of others are passed over."""
+    if number == _BLOCK_GROUP:
+        part, _, start = _element(data, start) if start < len(data) else (b"", None, start)
+        if part != _BLOCK:
+            return True  # it stands behind something else
+    first = data[start] if start < len(data) else 0
+    # numbers from 127 on take more bytes
+    return not tracks or first < 0x80 or first & 0x7F in tracks
+
+
+def _follows(data: _File, place: int, parts: set[bytes]) -> bool:
+    """Whether a known element, or the end of the file, is at a place."""
+    return place == len(data) or (place < len(data) and _element(data, place)[0] in parts)
 
 
 def _avi(data: _File) -> Iterator[int]:
     place, is_media = 0, False
     while place + 8 <= len(data):
         kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        if not any(kind):
-            return  # room that the recorder took and never used
         if kind in (b"RIFF", b"LIST"):
             holds = kind == b"RIFF" or data[place + 8 : place + 12] in _HOLDING_LISTS
             is_media |= holds and kind == b"LIST"
@@ -122,8 +160,11 @@ def _avi(data: _File) -> Iterator[int]:
             is_even = size % 2 == 0 or not data[place : place + 1].strip(b"\0")
             place += 0 if is_even and size % 2 == 0 else int(is_even)
         else:
-            yield place
-            place = _searched(data, _MEDIA_CHUNK, place + 1)
+            following = _searched(data, _MEDIA_CHUNK, place + 1)
+            # behind the last one is room that the recorder took and never used
+            if any(kind) or following < len(data):
+                yield place
+            place = following
 
 
 def _flv(data: _File) -> Iterator[int]:
@@ -164,6 +205,29 @@ def _program_stream(data: _File) -> Iterator[int]:
             place += 14 + (data[place + 13] & 7) if is_second else 12
         else:
             place += 6 + int.from_bytes(data[place + 4 : place + 6], "big")
+
+
+def _transport_stream(data: _File) -> Iterator[int]:
+    strides = [each for each in _STRIDES if _are_packets(data, 0, each)]
+    if not strides:
+        return
+    stride, first = strides[0], _STRIDES[strides[0]]
+    place = first
+    while place < len(data):
+        chunk = np.frombuffer(data[place : place + stride * _PACKETS], np.uint8)[::stride]
+        wrong = np.flatnonzero(chunk != _SYNC)
+        if not wrong.size:
+            place += stride * chunk.size
+            continue
+        place += stride * int(wrong[0])
+        yield place
+        wanted = re.compile(rb"G(?=.{%d}G.{%d}G)" % (stride - 1, stride - 1), re.DOTALL)
+        place = _searched(data, wanted, place + 1)
+
+
+def _are_packets(data: _File, place: int, stride: int) -> bool:
+    syncs = data[place + _STRIDES[stride] : place + _MIN_PACKETS * stride : stride]
+    return len(syncs) > 1 and not syncs.strip(b"G")
 
 
 def _fragments(data: _File) -> Iterator[int]:
@@ -207,6 +271,7 @@ _WALKS: dict[str, Callable[[_File], Iterator[int]]] = {
     "matroska": _matroska,
     "avi": _avi,
     "flv": _flv,
+    "mpegts": _transport_stream,
     "mpeg": _program_stream,
     "mp4": _fragments,
 }
