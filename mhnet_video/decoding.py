@@ -47,6 +47,8 @@ _MIN_SILENT, _MIN_SILENT_UNTIMED = 2, 3
 # codecs that say in a packet as small as this that there is no picture
 _SAYING_NOTHING = ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "h263p", "flv1")
 _NOTHING_BYTES = 19
+# where the end of a track is told, it need not be that of its last packet to the tick
+_MIN_STEPS_BEHIND = 1.1
 # packets among which the one of a picture is looked for: more than decoders hold back
 _MAX_OWED = 256
 
@@ -323,7 +325,8 @@ class Decoder:
         if not is_told or not self._times or 0 < stream.frames <= self._read_packets:
             return 0
         told = (stream.start_time or 0) + (stream.duration or 0)
-        return max(0, round((told - self._last_end) / self._usual_step() - 0.6))
+        steps = (told - self._last_end) / self._usual_step()
+        return round(steps) if steps > _MIN_STEPS_BEHIND else 0
 
     def _beyond_end(self) -> int:
         """Frames that the file's index names and that the file, cut short, does not hold."""

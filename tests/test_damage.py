@@ -21,6 +21,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,11 @@ from standin import StandIn
 
 from mhnet_video.cli import main
 from mhnet_video.decoding import Decoder
+from mhnet_video.errors import ReadError
+from mhnet_video.frame import Frame
+from mhnet_video.reader import VideoReader
 from mhnet_video.source import is_cut_off
+from mhnet_video.walk import broken_places
 
 VIDEO = Video(times=every(40, 20), gop=5)
 FASTSTART = (("movflags", "faststart"),)
@@ -885,6 +890,68 @@ def test_nothing_is_told_of_what_is_whole(clip: Clip, tmp_path: Path, restore: R
     assert outcome.report is not None
     assert outcome.report["frames"] == len(clip.video[0].times)
     assert outcome.report["damaged"] == 0
+
+
+def as_frames(name: str, codec: str, audio: str | None = "aac", **values: Any) -> Clip:
+    sound = () if audio is None else (Audio(codec=audio, seconds=2),)
+    return Clip(name=name, video=(Video(codec=codec, gop=12, **values),), audio=sound)
+
+
+FIFTY = {"times": every(40, 50)}
+SLOW = {"times": tuple(range(50)), "time_base": Fraction(1, 25)}
+JPEGS = {"pixel_format": "yuvj420p"}
+WHOLE = [
+    as_frames("clip.mkv", "libx264", b_frames=2, **FIFTY),
+    as_frames("clip.mkv", "mjpeg", **FIFTY, **JPEGS),
+    as_frames("clip.avi", "mjpeg", "ac3", **SLOW, **JPEGS),
+    as_frames("clip.flv", "libx264", **FIFTY),
+    as_frames("clip.ts", "libx264", **FIFTY),
+    as_frames("clip.mpg", "mpeg2video", "ac3", **SLOW),
+    as_frames("clip.ogv", "libvpx", "libopus", **FIFTY),
+    replace(as_frames("clip.mp4", "libx264", **FIFTY), options=FRAGMENTS),
+]
+
+
+@pytest.mark.parametrize("clip", WHOLE, ids=lambda clip: f"{clip.name} {clip.video[0].codec}")
+def test_frames_that_damage_took_are_told(clip: Clip, tmp_path: Path) -> None:
+    """Bytes inserted, missing, and zeroed, most of which FFmpeg passes over without a word."""
+
+    def frames_and_damage() -> tuple[int, int]:
+        with VideoReader(path) as reader:
+            return sum(isinstance(item, Frame) for item in reader), reader.damaged
+
+    path = clip.make(tmp_path)
+    whole = path.read_bytes()
+    assert broken_places(str(path), av.open(str(path)).format.name) == []
+    assert frames_and_damage() == (50, 0)
+    noise = np.random.default_rng(4)
+    fewer = 0
+    for place in noise.integers(len(whole) // 4, len(whole) * 3 // 4, 6):
+        for size in (3, 700):
+            for between, after in ((noise.bytes(size), 0), (b"", size), (bytes(size), size)):
+                path.write_bytes(whole[:place] + between + whole[place + after :])
+                try:
+                    frames, damaged = frames_and_damage()
+                except ReadError:
+                    continue
+                assert frames == 50 or damaged, (place, size, len(between), after)
+                fewer += frames < 50
+    assert fewer > 1
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+def test_an_index_that_tells_of_more_is_told(codec: str, tmp_path: Path) -> None:
+    """Chunks of an MP4's pictures that its index has lost."""
+    values = JPEGS if codec == "mjpeg" else {}
+    clip = as_frames("clip.mp4", codec, None, **FIFTY, **values)
+    path = clip.make(tmp_path)
+    content = path.read_bytes()
+    # one chunk of all samples becomes one of twenty
+    place = content.index(b"stsc") + 16
+    path.write_bytes(content[:place] + struct.pack(">I", 20) + content[place + 4 :])
+    with VideoReader(path) as reader:
+        assert sum(isinstance(item, Frame) for item in reader) == 20
+        assert reader.damaged == 30
 
 
 def test_a_picture_that_ends_early_is_told(tmp_path: Path, restore: Restore) -> None:
