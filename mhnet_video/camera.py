@@ -31,6 +31,7 @@ from mhnet_video.decoding import FrameMaker
 from mhnet_video.errors import MHNetVideoError, ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import clean
+from mhnet_video.source import Packet, is_end_mark
 from mhnet_video.visitor import KEY_TAG, Visitors
 
 TIME_BASE = Fraction(1, 1_000_000)
@@ -50,6 +51,8 @@ _SILENT_FRAMES = 8
 # packets in a row that cannot be decoded, and for how long: no loss, but another codec
 _MIN_FAILURES = 8
 _FAILING_SECONDS = 0.75
+# more than a decoder holds back, or waits for what it can begin with
+_MAX_SILENT_PACKETS = 64
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 1.0, 30.0
 _PAUSE_SHARE = 1 / 8
 _LOOK_SECONDS = 0.25
@@ -452,6 +455,7 @@ class _Connection:
         """Whether it was a file somewhere else, all of which was shown."""
         self._failures = 0
         self._failing_since = 0.0
+        self._silent = 0
         self._alive_at = time.monotonic()
         self._longest = 0.0
         self._size, self._max_fps, self._loop = camera.limits
@@ -548,11 +552,11 @@ class _Connection:
                 if not self.is_wanted:
                     return
                 arrival = time.monotonic()
-                pictures = self._decode(stream, packet)
-                if pictures:
-                    self._failures = 0
-                for picture in pictures:
-                    self._hand_in(picture, arrival)
+                if packet.size:
+                    self._take(self._decode(stream, packet), arrival)
+                elif not is_end_mark(packet):
+                    self._camera.damaged += 1
+            self._take(self._decode(stream, None), time.monotonic())
             if self._pace is not None:
                 # the last picture is shown for its time as well
                 self._sleep_until(time.monotonic() + 1 / float(fps))
@@ -575,17 +579,24 @@ class _Connection:
                 key, self._is_seam = sent.key, True
                 self._tags = {KEY_TAG: key}
             try:
-                for picture in decoder.decode(av.Packet(sent.jpeg)):
+                # an empty packet would be the end
+                for picture in decoder.decode(av.Packet(sent.jpeg)) if sent.jpeg else []:
                     picture.pts = None
                     self._hand_in(picture, sent.arrival)
             except (FFmpegError, ValueError):
                 self._camera.damaged += 1
 
-    def _decode(self, stream: VideoStream, packet: Any) -> list[av.VideoFrame]:
+    def _take(self, pictures: list[av.VideoFrame], arrival: float) -> None:
+        for picture in pictures:
+            self._hand_in(picture, arrival)
+
+    def _decode(self, stream: VideoStream, packet: Packet | None) -> list[av.VideoFrame]:
+        """The pictures that a packet, or None for the end, brings forth; failures are counted."""
+        pictures: list[av.VideoFrame] = []
         try:
-            return stream.decode(packet if packet.size else None)
+            pictures = stream.decode(packet)
         except EOFError:
-            return []
+            pass
         except (FFmpegError, ValueError):
             self._camera.damaged += 1
             self._failures += 1
@@ -598,6 +609,16 @@ class _Connection:
                 # which only opening anew finds out
                 raise
             return []
+        if pictures or packet is None:
+            self._failures = self._silent = 0
+            return pictures
+        self._silent += 1
+        if self.pictures and self._silent >= _MAX_SILENT_PACKETS:
+            # it gave pictures, takes packets, and gives nothing any more: it begins anew
+            self._camera.damaged += self._silent
+            self._silent = 0
+            stream.codec_context.flush_buffers()
+        return []
 
     def _hand_in(self, picture: av.VideoFrame, arrival: float) -> None:
         if self._size is not None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.folder import PICTURE_SUFFIXES, files_in
 from mhnet_video.sink import check_destination
-from mhnet_video.source import open_source
+from mhnet_video.source import filled_packets, open_source
 
 Picture = NDArray[np.uint8]
 """`[H, W, 3]`, RGB."""
@@ -210,9 +210,9 @@ def _picture_at(path: str | PathLike[str], seconds: float) -> tuple[float, Pictu
 
 def _frames(container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     with suppress(FFmpegError):  # the file may be cut: what came before is enough
-        for packet in container.demux(stream):
+        for packet in filled_packets(container, stream):
             with suppress(FFmpegError):
-                yield from packet.decode()
+                yield from stream.decode(packet)
 
 
 def _main_video(container: av.container.InputContainer, path: str | PathLike[str]) -> VideoStream:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +86,8 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
     """
     import av
 
+    from mhnet_video.source import filled_packets
+
     photos = []
     for path in sorted((folder / "photos").glob("*")):
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -98,8 +101,10 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
         run: list[Picture] = []
         try:
             with av.open(str(path)) as container:
-                container.streams.video[0].thread_type = "AUTO"
-                for index, frame in enumerate(container.decode(video=0)):
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                pictures = (stream.decode(each) for each in filled_packets(container, stream))
+                for index, frame in enumerate(chain.from_iterable(pictures)):
                     if index % every < frames + 2:
                         run.append(frame.to_ndarray(format="rgb24"))
                         if len(run) == frames + 2:

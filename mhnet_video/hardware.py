@@ -12,7 +12,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, cast
+from itertools import chain
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -28,12 +29,7 @@ from mhnet_video.encoder import Encoding
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.pixels import Decoded, planes_of, side_data_of, to_planar
-from mhnet_video.source import open_source
-
-if TYPE_CHECKING:
-    Packet = av.Packet[Any]
-else:
-    Packet = av.Packet
+from mhnet_video.source import Packet, filled_packets, open_source
 
 _log = logging.getLogger(__name__)
 
@@ -308,8 +304,8 @@ def context_of(index: int) -> Iterator[None]:
 
 
 def _first_picture(container: Any, stream: Any) -> av.VideoFrame:
-    for count, packet in enumerate(container.demux(stream)):
-        pictures = stream.codec_context.decode(packet if packet.size else None)
+    for count, packet in enumerate(filled_packets(container, stream)):
+        pictures = stream.codec_context.decode(packet)
         if pictures:
             return pictures[0]
         if count == _MAX_PROBE_PACKETS:
@@ -322,7 +318,9 @@ def _why_differs(found: av.VideoFrame, name: str, index: int) -> str:
     if not is_exportable(found):
         return f"the GPU's driver gave {twin_of(found) or found.format.name} pictures"
     with open_source(name) as container:
-        expected: Any = next(container.decode(container.streams[index]), None)
+        source: Any = container.streams[index]
+        decoded = (source.decode(packet) for packet in filled_packets(container, source))
+        expected: Any = next(chain.from_iterable(decoded), None)
         if expected is None:
             return "the CPU cannot decode it"
         if has_extras(expected) or has_extras(found):

@@ -3,9 +3,11 @@
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
+from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
 
 from mhnet_video.containers import Format
@@ -62,6 +65,11 @@ _SHORT_LETTERS = 3
 _MOST_LETTERS = 40
 # formats that are looked into, by FFmpeg's names
 _LOOKED_INTO = ("mov", "matroska", "avi")
+_UNSPECIFIED = 2  # AVCOL_PRI_UNSPECIFIED, AVCOL_TRC_UNSPECIFIED
+_COLORS: tuple[tuple[str, str, type[IntEnum]], ...] = (
+    ("color_primaries", "primaries", ColorPrimaries),
+    ("color_trc", "the transfer", ColorTrc),
+)
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -143,6 +151,9 @@ class Notes:
     """Frames that were added because the format knows no pause as long as the source's."""
     scaled: int = 0
     """Frames of another size than the first."""
+    changed: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Frames that were otherwise than the first in what an output has once: kind, how, and what
+    became of it."""
     refused: int = 0
     """Packets of other streams that could not be written."""
     _seen: dict[str, int] = field(default_factory=dict)
@@ -181,6 +192,43 @@ class Notes:
             self.lose("pixels", f"{shown} by {encoder} ({', '.join(losses)})")
         elif target.name != source.name:
             self.kept.append(f"{shown}, as {encoder} takes it")
+
+    def tell_change(self, first: Frame, frame: Frame, encoder: str, *, marks_fields: bool) -> None:
+        """Count a frame that is otherwise than the first in what the output has but once.
+
+        Args:
+            first: What the output was opened for.
+            frame: A later one.
+            encoder: FFmpeg's name of it.
+            marks_fields: Whether each frame is marked as interlaced, or not, by itself.
+        """
+        one = "the output has one for all frames, that of the first"
+        aspects = [each.tags.get("sample_aspect_ratio") for each in (first, frame)]
+        if all(aspects) and aspects[0] != aspects[1]:
+            shown = [str(aspect).replace("/", ":") for aspect in aspects]
+            what = f"with samples of the shape {shown[1]}"
+            self.changed["aspect", what, f"{one}, {shown[0]}"] += 1
+        if frame.tags.get("display_matrix") != first.tags.get("display_matrix"):
+            self.changed["rotation", "turned otherwise than the first", one] += 1
+        was, is_now = (bool(each.tags.get("interlaced")) for each in (first, frame))
+        if was != is_now and not marks_fields:
+            what = "with fields" if is_now else "without fields"
+            why = f"{encoder} marks fields in all frames or in none, as in the first"
+            self.changed["fields", what, why] += 1
+        if frame.layout.name != first.layout.name:
+            why = f"stored as those of {first.layout.name} that come first"
+            self.changed["pixels", f"of {frame.layout.name}", why] += 1
+        if frame.full_range != first.full_range:
+            ranges = [_range(each) for each in (first, frame)]
+            self.changed["colour", f"of {ranges[1]} range", f"converted to {ranges[0]} range"] += 1
+        if "yuv" == frame.layout.kind == first.layout.kind and frame.matrix != first.matrix:
+            why = f"converted to {first.matrix}"
+            self.changed["colour", f"with the matrix of {frame.matrix}", why] += 1
+        for tag, what, names in _COLORS:
+            numbers = [each.tags.get(tag, _UNSPECIFIED) for each in (first, frame)]
+            if numbers[0] != numbers[1] and not set(numbers) & {0, _UNSPECIFIED}:
+                named = [_name_of(names, number) for number in numbers]
+                self.changed["colour", f"with {what} {named[1]}", f"{one}, {named[0]}"] += 1
 
     def tell_rotation(self, frame: Frame, kind: Format | None) -> None:
         """Say where the output cannot hold which way up it is."""
@@ -240,6 +288,8 @@ class Notes:
                 self.scaled, "frame of another size was", "frames of another size were"
             )
             self.lose("size", f"size: {frames} scaled to {width}x{height}")
+        for (kind, what, why), number in self.changed.items():
+            self.lose(kind, f"{counted(number, 'frame')} {what}", why)
         if self.refused:
             of_streams = ("packet of another stream was", "packets of other streams were")
             self.lose("damage", f"{counted(self.refused, *of_streams)} damaged")
@@ -391,6 +441,14 @@ def _is_same(key: str, value: str, became: str | None, found: Mapping[str, str])
 def printable(text: str) -> str:
     """A text from a file as a terminal can show it."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _range(frame: Frame) -> str:
+    return "full" if frame.full_range else "limited"
+
+
+def _name_of(names: type[IntEnum], number: int) -> str:
+    return names(number).name.lower() if number in set(names) else str(number)
 
 
 def _is_transparent(frame: Frame) -> bool:

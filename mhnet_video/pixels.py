@@ -327,6 +327,10 @@ class Converter:
 
     def _scaled(self, frame: Frame) -> av.VideoFrame:
         picture = picture_of(frame)
+        if "yuvj" in picture.format.name and not frame.full_range:
+            # the range changed in the middle; swscale goes by the name, whatever it is told
+            plain = av.VideoFrame(frame.width, frame.height, frame.layout.name)
+            picture = _replaced(plain, frame.planes, range(len(frame.planes)))
         is_rgb = av.VideoFormat(self._format, 16, 16).is_rgb
         matrix = _SWS_MATRICES.get(frame.matrix, Colorspace.ITU601)
         source = {"src_color_range": _FULL if frame.full_range else _LIMITED}

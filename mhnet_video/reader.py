@@ -47,7 +47,7 @@ _CHROMA_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "
 _MAX_PIXELS = 1 << 28
 # recordings that begin later are shifted to zero: hours of nothing are of no use to a player
 _LATEST_START_SECONDS = 10
-# formats whose clock may jump
+# formats whose clock may also jump forward, where it counts in a circle
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
 # the longest pause of a source that does not say how long it is: as long as the usual clocks last
 # in an MP4, so that they stay, and a day with finer ones
@@ -58,6 +58,8 @@ _USUAL_CLOCK = 90_000
 _PAUSE_SECONDS = 1
 _PAUSE_STEPS = 10
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+# what has its times in order, which subtitles need not
+_TIMED = ("video", "audio")
 # after the last frame wanted, how far the other streams are followed
 _TRAIL_SECONDS = 2
 # how much earlier a search begins again when it ended behind the frame it was for, in seconds
@@ -180,8 +182,8 @@ class VideoReader:
         self.is_picture = is_one or self.stream.frames == 1
         self._told_frames = self._estimate()
         self.fps = self._rate_between_pauses(self.fps)
-        self._is_jumping = any(part in _JUMPING_FORMATS for part in name.split(","))
-        self._timeline: Timeline[Item] | None = Timeline() if self._is_jumping else None
+        self._leaps = any(part in _JUMPING_FORMATS for part in name.split(","))
+        self._timeline: Timeline[Item] = Timeline(leaps=self._leaps)
         self._decoder = Decoder(self.container, self.stream, name=self.name, fps=self.fps)
 
     def _estimate(self) -> int | None:
@@ -224,7 +226,7 @@ class VideoReader:
         """
         if self.container.format.flags & _NO_TIMESTAMPS:
             return Fraction(0)
-        if self._is_jumping:
+        if self._leaps:
             return FORWARD_SECONDS  # what is longer is a jump of its clock
         unit = Fraction(stream.time_base or 0)
         steps = _index_steps(stream)
@@ -266,7 +268,7 @@ class VideoReader:
     @property
     def jumps(self) -> int:
         """How often the recording's clock jumped so far; what follows a jump follows at once."""
-        return self._timeline.jumps if self._timeline is not None else 0
+        return self._timeline.jumps
 
     @cached_property
     def chroma_location(self) -> str:
@@ -298,9 +300,6 @@ class VideoReader:
 
     def _straightened(self) -> Iterator[Item]:
         """The items, without the jumps of a clock that jumps."""
-        if self._timeline is None:
-            yield from self._decoder.items()
-            return
         for item in self._decoder.items():
             time = _time_of(item)
             if not isinstance(item, Frame) and item.dts is not None:
@@ -308,6 +307,9 @@ class VideoReader:
                 time = item.dts * Fraction(item.time_base)
             if time is None:
                 yield item
+                continue
+            if not isinstance(item, Frame) and not self._leaps and item.stream.type not in _TIMED:
+                yield _moved(item, self._timeline.follow(time))
                 continue
             stream = self.stream.index if isinstance(item, Frame) else item.stream_index
             duration = Fraction(item.duration or 0) * Fraction(item.time_base)
@@ -421,8 +423,8 @@ class VideoReader:
 
     def _seek(self, time: Fraction | None) -> bool:
         """Go to the key frame before a time, or to the beginning; False where that fails."""
-        if self._timeline is not None:
-            self._timeline = Timeline()
+        self._decoder.is_searched = True
+        self._timeline = Timeline(leaps=self._leaps)
         # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
         first = self._first_time() - 1
         for target in [first, self._first_time()] if time is None else [time]:

@@ -3,19 +3,28 @@
 import errno
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.logging
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from mhnet_video.address import url_of
 from mhnet_video.boxes import lacks_index
 from mhnet_video.errors import ReadError
 from mhnet_video.locator import clean, is_address, shown
+
+if TYPE_CHECKING:
+    Packet = av.Packet[Any]
+else:
+    Packet = av.Packet
 
 SILENCE_SECONDS = 30.0
 """How long an address may say nothing, in seconds, before it is given up."""
@@ -185,10 +194,37 @@ def _file_formats() -> str:
     return ",".join(sorted(av.formats_available - _FOREIGN_FORMATS))
 
 
+def is_end_mark(packet: Packet) -> bool:
+    """Whether an empty packet is of PyAV's making, behind the last one, and not of the file's."""
+    return not packet.size and packet.pts is packet.dts is packet.pos is None
+
+
+def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
+    """The packets of streams, or of all that there are by now."""
+    with suppress(IndexError):  # of PyAV, at the end, where streams came into being in the middle
+        yield from container.demux(streams or list(container.streams))
+
+
+def filled_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """Packets that hold something, and an empty one for the end.
+
+    That is how PyAV marks it, and upon which a decoder takes nothing more. Files have empty ones
+    in their middle, too.
+    """
+    end: Packet = Packet()
+    for packet in packets_of(container, stream):
+        if packet.size:
+            yield packet
+        else:
+            end = packet
+    yield end
+
+
 def plays(path: str | PathLike[str]) -> bool:
     """Whether a file holds a picture that can be decoded."""
     try:
         with av.open(str(path)) as container:
-            return next(container.decode(video=0), None) is not None
+            stream = container.streams.video[0]
+            return any(stream.decode(packet) for packet in filled_packets(container, stream))
     except (FFmpegError, OSError, ValueError, IndexError):
         return False

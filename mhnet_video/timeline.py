@@ -1,4 +1,4 @@
-"""Times of a transport stream whose clock jumps, as joined, cut and damaged recordings have it."""
+"""Times of a recording whose clock jumps, as joined, cut and damaged ones have it."""
 
 from fractions import Fraction
 from typing import Generic, NamedTuple, TypeVar
@@ -10,6 +10,9 @@ _BACKWARD_SECONDS = Fraction(1, 10)
 # a step forward by more is a pause, a damaged number, or (far more) a clock set anew
 _PAUSE_SECONDS = Fraction(10)
 FORWARD_SECONDS = Fraction(3600)
+# a clock that counts in no circle steps so far only where its number is damaged: cameras that are
+# set off by motion pause for up to a day
+_DAY_SECONDS = Fraction(25 * 3600)
 # streams of one recording jump together: how far apart they may do so
 _TOGETHER_SECONDS = Fraction(10)
 
@@ -21,9 +24,15 @@ class _Held(NamedTuple, Generic[T]):
 
 
 class Timeline(Generic[T]):
-    """Bridges jumps of a recording's clock, by the same amount for all of its streams."""
+    """Bridges jumps of a recording's clock, by the same amount for all of its streams.
 
-    def __init__(self) -> None:
+    Args:
+        leaps: Whether the clock may be set to a later time, too.
+    """
+
+    def __init__(self, *, leaps: bool = True) -> None:
+        self._pause = _PAUSE_SECONDS if leaps else _DAY_SECONDS
+        self._forward = FORWARD_SECONDS if leaps else _DAY_SECONDS
         self._shifts = [Fraction(0)]
         self._shift: dict[int, Fraction] = {}
         self._end: dict[int, Fraction] = {}
@@ -53,12 +62,15 @@ class Timeline(Generic[T]):
         if held is not None:
             placed.append(self._settle(stream, held, time))
         step = time - self._shift[stream] - self._end[stream]
-        if step > _PAUSE_SECONDS:
+        if step < -_BACKWARD_SECONDS or step > self._pause:
             self._held[stream] = _Held(item, time, duration)
             return placed
-        if step < -_BACKWARD_SECONDS:
-            self._turn(stream, time)
         return [*placed, self._place(stream, _Held(item, time, duration))]
+
+    def follow(self, time: Fraction) -> Fraction:
+        """The seconds to subtract from a time of a stream whose own go back and forth."""
+        now = max(self._end.values(), default=time)
+        return min(self._shifts, key=lambda shift: abs(time - shift - now))
 
     def flush(self) -> list[tuple[T, Fraction]]:
         """What is left at the end of the file."""
@@ -67,10 +79,16 @@ class Timeline(Generic[T]):
         return rest
 
     def _settle(self, stream: int, held: _Held[T], following: Fraction) -> tuple[T, Fraction]:
-        """Tell a pause from a damaged number, by what follows it."""
+        """Tell a jump or a pause from a damaged number, by what follows it."""
+        shift, end = self._shift[stream], self._end[stream]
+        if held.time - shift < end:
+            if following - shift >= end - _BACKWARD_SECONDS:
+                return held.item, shift
+            self._turn(stream, held.time)
+            return self._place(stream, held)
         if abs(following - held.time) > _TOGETHER_SECONDS:
             return self._slipped(stream, held)
-        if held.time - self._shift[stream] - self._end[stream] > FORWARD_SECONDS:
+        if held.time - self._shift[stream] - self._end[stream] > self._forward:
             self._turn(stream, held.time)
         return self._place(stream, held)
 

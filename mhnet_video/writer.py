@@ -174,7 +174,13 @@ class VideoWriter:
             self._surfaces = open_surfaces(frame, encoding)
         wanted = self._surfaces.host_format if self._surfaces else encoding.pixel_format
         size = encoding.width, encoding.height
-        self._converter = Converter(wanted, *size, samples=encoding.samples)
+        # frames whose matrix or range changes later are brought to what the header says
+        is_rgb = frame.layout.kind == "rgb"
+        self._samples = encoding.samples or (None if is_rgb else (frame.matrix, frame.full_range))
+        self._converter = Converter(wanted, *size, samples=self._samples)
+        self._first = replace(frame, planes=()) if type(frame) is Frame else frame
+        # each frame says what it is to x264, which writes it down where it was opened for fields
+        self._marks_each = encoding.marks_fields and self.encoder == "libx264"
         self._size = (frame.width, frame.height)
         self._time_base = encoding.time_base
         self._origin = self._reader.origin or Fraction(0)
@@ -375,6 +381,7 @@ class VideoWriter:
         """What the encoder is given for a frame."""
         if (frame.width, frame.height) != self._size:
             self.notes.scaled += 1
+        self.notes.tell_change(self._first, frame, self.encoder, marks_fields=self._marks_each)
         time = self._time(frame)
         pts = round(time / self._time_base)
         self.notes.uneven += abs(pts * self._time_base - time) > _VISIBLE_SECONDS
@@ -386,10 +393,15 @@ class VideoWriter:
             self.notes.astray += pts > farthest
             pts = min(pts, farthest)
         self._last_pts = pts
-        if self._surfaces is not None and self._surfaces.takes(frame):
+        is_as_first = self._samples in (None, (frame.matrix, frame.full_range))
+        if self._surfaces is not None and is_as_first and self._surfaces.takes(frame):
             picture = self._surfaces.picture(frame)
         else:
             picture = self._converter.convert(on_host(frame))
+        if not is_as_first:
+            # some encoders write down what each picture says of itself
+            picture.colorspace = self._first.tags.get("colorspace", 0)
+            picture.color_range = self._first.tags.get("color_range", 0)
         picture.pts = pts
         picture.time_base = self._time_base
         duration = frame.duration * frame.time_base or 1 / self._reader.fps

@@ -29,6 +29,7 @@ ASS_HEADER = (
 MILLISECONDS = Fraction(1, 1000)
 
 MUXERS = {"mkv": "matroska", "ts": "mpegts", "m2ts": "mpegts", "h264": "h264"}
+MUXERS |= {"mpg": "mpeg", "ogv": "ogg"}
 """FFmpeg's name of a container where it is not the file's extension."""
 
 

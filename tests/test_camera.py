@@ -525,6 +525,55 @@ class Fragments(Files):
         self.close_connection = True
 
 
+class Parts(Files):
+    """A camera that sends JPEGs, some of them empty."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=frame")
+        self.end_headers()
+        shown = picture()
+        with contextlib.suppress(OSError):
+            for index in range(200):
+                jpeg = b"" if index % 5 == 0 else shown
+                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+                self.wfile.write(b"Content-Length: %d\r\n\r\n%b\r\n" % (len(jpeg), jpeg))
+                self.wfile.flush()
+                time.sleep(0.03)
+
+
+def test_an_empty_part_is_not_the_end_of_a_camera():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Parts) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/")) as camera:
+            got = frames_for(camera, 10, wanted=20)
+            told = camera.reconnects, camera.trouble, camera.damaged >= 4
+        server.shutdown()
+        thread.join()
+    assert len(got) == 20
+    assert told == (0, "", True)
+
+
+def test_a_decoder_that_falls_silent_begins_anew(tmp_path, monkeypatch):
+    """As one does that was told that the end has come."""
+    path = Clip(video=(Video(codec="mpeg4", times=every(2, 200), gop=10),)).make(tmp_path)
+    monkeypatch.setattr(mhnet_video.camera, "_MAX_SILENT_PACKETS", 20)
+    decode = mhnet_video.camera._Connection._decode
+    sent = itertools.count(1)
+
+    def ended_once(self, stream, packet):
+        if next(sent) == 30:
+            stream.decode(None)
+        return decode(self, stream, packet)
+
+    monkeypatch.setattr(mhnet_video.camera._Connection, "_decode", ended_once)
+    with file_camera(path) as camera:
+        frames_for(camera, 5)
+        assert camera.captured >= 150
+        assert camera.damaged >= 20
+
+
 @pytest.mark.slow
 def test_a_camera_that_sends_fragments_is_no_file():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fragments) as server:

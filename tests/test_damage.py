@@ -5,6 +5,7 @@ Never in a traceback, never in half a file under the output's name, never in lef
 
 import http.server
 import io
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,8 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,16 @@ import numpy as np
 import probe
 import processes
 import pytest
-from clips import Audio, Clip, Video, boxes, every, join, picture
+from clips import Audio, Clip, Video, boxes, every, join, picture, uneven
 from standin import StandIn
 
 from mhnet_video.cli import main
+from mhnet_video.decoding import Decoder
+from mhnet_video.errors import ReadError
+from mhnet_video.frame import Frame
+from mhnet_video.reader import VideoReader
 from mhnet_video.source import is_cut_off
+from mhnet_video.walk import broken_places
 
 VIDEO = Video(times=every(40, 20), gop=5)
 FASTSTART = (("movflags", "faststart"),)
@@ -788,6 +795,163 @@ def test_an_address_that_falls_silent_ends_the_run(
     assert_plays(outcome.output, frames)
     assert outcome.report is not None
     assert any(line.startswith("the end: nothing came") for line in outcome.report["lost"])
+
+
+def with_empty_samples(*numbers: int) -> Callable[[bytes], bytes]:
+    """Samples of an MP4's or a MOV's first track that hold nothing."""
+
+    def change(content: bytes) -> bytes:
+        first = content.index(b"stsz") + 16
+        emptied = bytearray(content)
+        for number in numbers:
+            emptied[first + 4 * number : first + 4 * number + 4] = bytes(4)
+        return bytes(emptied)
+
+    return change
+
+
+def test_an_empty_packet_is_not_the_end(tmp_path: Path, restore: Restore) -> None:
+    video = Video(codec="mjpeg", pixel_format="yuvj420p", times=every(40, 20))
+    emptied = with_empty_samples(5, 6, 11)
+    source = Clip(name="clip.mov", video=(video,), finish=emptied).make(tmp_path)
+    outcome = restore(source, tmp_path / "out.mp4")
+    assert outcome.report is not None and outcome.report["damaged"] == 3
+    shown = [round(25 * float(time)) for time in probe.probe(outcome.output).video.times]
+    assert shown == [number for number in range(20) if number not in (5, 6, 11)]
+
+
+@pytest.mark.skipif(not probe.HAS_FFMPEG, reason="no ffmpeg, which has an encoder for Theora")
+def test_an_empty_packet_of_theora_repeats_its_picture(tmp_path: Path, restore: Restore) -> None:
+    """It is shown for longer, which is no damage."""
+    source = tmp_path / "clip.ogv"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=s=64x48:r=5:d=2"]
+    processes.run([*command, "-r", "25", "-c:v", "libtheora", str(source)])
+    with av.open(str(source)) as container:
+        sizes = [packet.size for packet in container.demux() if packet.pts is not None]
+    assert len(sizes) == 50 and sizes.count(0) > 5
+    outcome = restore(source, tmp_path / "out.mkv")
+    assert outcome.report is not None and outcome.report["damaged"] == 0
+    shown = [round(25 * float(time)) for time in probe.probe(outcome.output).video.times]
+    assert shown == [number for number, size in enumerate(sizes) if size]
+
+
+def test_a_decoder_that_falls_silent_is_told(
+    tmp_path: Path, restore: Restore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: here it was told that the end has come."""
+    on_cpu = Decoder._on_cpu
+    sent = itertools.count()
+
+    def ended_early(self: Decoder, packet: Any) -> Any:
+        if next(sent) == 12:
+            return on_cpu(self, None)
+        return on_cpu(self, packet)
+
+    monkeypatch.setattr(Decoder, "_on_cpu", ended_early)
+    outcome = restore(Clip(video=(VIDEO,)).make(tmp_path), tmp_path / "out.mp4")
+    assert outcome.report is not None
+    assert outcome.report["frames"] == 12
+    assert outcome.report["damaged"] == 8
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(
+            video=(
+                Video(times=every(40, 60), b_frames=3, options=(("x264-params", "open-gop=1"),)),
+            )
+        ),
+        Clip(name="clip.webm", video=(replace(WEBM.video[0], options=()),)),
+        Clip(
+            name="clip.webm",
+            video=(
+                Video(
+                    codec="libvpx",
+                    times=every(40, 60),
+                    options=(("auto-alt-ref", "1"), ("lag-in-frames", "12")),
+                ),
+            ),
+        ),
+        Clip(name="clip.avi", video=(Video(codec="mpeg4", times=every(40, 60), period=1),)),
+        Clip(name="clip.h264", video=(Video(times=every(40, 60), b_frames=3),)),
+        Clip(name="clip.ts", video=(Video(times=every(40, 60), b_frames=3),)),
+        Clip(name="clip.ts", video=(Video(codec="libx265", times=every(40, 60), b_frames=3),)),
+        Clip(name="clip.mkv", video=(Video(codec="libx265", times=uneven(60), b_frames=3),)),
+        Clip(
+            name="clip.flv", video=(Video(times=(0, 40, 80, 5000, 5040, 65000, 65040), b_frames=2),)
+        ),
+    ],
+    ids=lambda clip: f"{clip.name} {clip.video[0].codec}",
+)
+def test_nothing_is_told_of_what_is_whole(clip: Clip, tmp_path: Path, restore: Restore) -> None:
+    """Hidden pictures, ones that are held back, pauses: none of them is damage."""
+    outcome = restore(clip.make(tmp_path), tmp_path / "out.mkv")
+    assert outcome.report is not None
+    assert outcome.report["frames"] == len(clip.video[0].times)
+    assert outcome.report["damaged"] == 0
+
+
+def as_frames(name: str, codec: str, audio: str | None = "aac", **values: Any) -> Clip:
+    sound = () if audio is None else (Audio(codec=audio, seconds=2),)
+    return Clip(name=name, video=(Video(codec=codec, gop=12, **values),), audio=sound)
+
+
+FIFTY = {"times": every(40, 50)}
+SLOW = {"times": tuple(range(50)), "time_base": Fraction(1, 25)}
+JPEGS = {"pixel_format": "yuvj420p"}
+WHOLE = [
+    as_frames("clip.mkv", "libx264", b_frames=2, **FIFTY),
+    as_frames("clip.mkv", "mjpeg", **FIFTY, **JPEGS),
+    as_frames("clip.avi", "mjpeg", "ac3", **SLOW, **JPEGS),
+    as_frames("clip.flv", "libx264", **FIFTY),
+    as_frames("clip.ts", "libx264", **FIFTY),
+    as_frames("clip.mpg", "mpeg2video", "ac3", **SLOW),
+    as_frames("clip.ogv", "libvpx", "libopus", **FIFTY),
+    replace(as_frames("clip.mp4", "libx264", **FIFTY), options=FRAGMENTS),
+]
+
+
+@pytest.mark.parametrize("clip", WHOLE, ids=lambda clip: f"{clip.name} {clip.video[0].codec}")
+def test_frames_that_damage_took_are_told(clip: Clip, tmp_path: Path) -> None:
+    """Bytes inserted, missing, and zeroed, most of which FFmpeg passes over without a word."""
+
+    def frames_and_damage() -> tuple[int, int]:
+        with VideoReader(path) as reader:
+            return sum(isinstance(item, Frame) for item in reader), reader.damaged
+
+    path = clip.make(tmp_path)
+    whole = path.read_bytes()
+    assert broken_places(str(path), av.open(str(path)).format.name) == []
+    assert frames_and_damage() == (50, 0)
+    noise = np.random.default_rng(4)
+    fewer = 0
+    for place in noise.integers(len(whole) // 4, len(whole) * 3 // 4, 6):
+        for size in (3, 700):
+            for between, after in ((noise.bytes(size), 0), (b"", size), (bytes(size), size)):
+                path.write_bytes(whole[:place] + between + whole[place + after :])
+                try:
+                    frames, damaged = frames_and_damage()
+                except ReadError:
+                    continue
+                assert frames == 50 or damaged, (place, size, len(between), after)
+                fewer += frames < 50
+    assert fewer > 1
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+def test_an_index_that_tells_of_more_is_told(codec: str, tmp_path: Path) -> None:
+    """Chunks of an MP4's pictures that its index has lost."""
+    values = JPEGS if codec == "mjpeg" else {}
+    clip = as_frames("clip.mp4", codec, None, **FIFTY, **values)
+    path = clip.make(tmp_path)
+    content = path.read_bytes()
+    # one chunk of all samples becomes one of twenty
+    place = content.index(b"stsc") + 16
+    path.write_bytes(content[:place] + struct.pack(">I", 20) + content[place + 4 :])
+    with VideoReader(path) as reader:
+        assert sum(isinstance(item, Frame) for item in reader) == 20
+        assert reader.damaged == 30
 
 
 def test_a_picture_that_ends_early_is_told(tmp_path: Path, restore: Restore) -> None:

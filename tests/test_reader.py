@@ -3,6 +3,7 @@
 import gc
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -301,8 +302,10 @@ def test_before_is_on_the_left_as_shown(turned: int, first: str) -> None:
 # a clock that jumps
 
 
-def place(times: list[int], duration: int = 1, stream: int = 0) -> list[Fraction]:
-    timeline: Timeline[int] = Timeline()
+def place(
+    times: list[int], duration: int = 1, stream: int = 0, *, leaps: bool = True
+) -> list[Fraction]:
+    timeline: Timeline[int] = Timeline(leaps=leaps)
     placed = []
     for time_seconds in times:
         placed += timeline.push(stream, Fraction(time_seconds), Fraction(duration), time_seconds)
@@ -327,6 +330,56 @@ def place(times: list[int], duration: int = 1, stream: int = 0) -> list[Fraction
 )
 def test_the_clock_may_jump(times: list[int], expected: list[int]) -> None:
     assert place(times) == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        # a pause of a day, and one picture an hour
+        ([0, 1, 86400, 86401], [0, 1, 86400, 86401]),
+        ([0, 3600, 7200, 10800], [0, 3600, 7200, 10800]),
+        # one recording after the other, the second one of a single picture
+        ([100, 101, 0, 1, 2], [100, 101, 102, 103, 104]),
+        ([100, 101, 0], [100, 101, 102]),
+        # a time out of order, which is the writer's to tell
+        ([0, 1, 2, 0, 4, 5], [0, 1, 2, 0, 4, 5]),
+    ],
+)
+def test_a_clock_that_does_not_count_in_a_circle_may_only_begin_again(
+    times: list[int], expected: list[int]
+) -> None:
+    assert place(times, leaps=False) == expected
+
+
+def appended(name: str, parts: list[Path]) -> Path:
+    """One recording after the other, as `cat` makes it and as cameras append to a file."""
+    path = parts[0].parent / name
+    # the second header of an FLV is none of its tags
+    rest = [part.read_bytes()[13 if name.endswith("flv") else 0 :] for part in parts[1:]]
+    path.write_bytes(parts[0].read_bytes() + b"".join(rest))
+    return path
+
+
+@pytest.mark.parametrize("extension", ["flv", "mkv", "ts"])
+def test_a_clock_that_begins_again_follows_on(extension: str, tmp_path: Path) -> None:
+    audio, videos = Audio(seconds=1.2), [Video(times=every(40, 30), gop=5, seed=s) for s in (0, 1)]
+    if extension == "flv":
+        videos = [replace(video, b_frames=2) for video in videos]
+    parts = [
+        Clip(name=f"part{number}.{extension}", video=(video,), audio=(audio,)).make(tmp_path)
+        for number, video in enumerate(videos)
+    ]
+    frames = frames_of(appended(f"clip.{extension}", parts))
+    times = times_of(frames)
+    steps = [round(two - one, 3) for one, two in pairwise(times)]
+    assert len(frames) == 60
+    assert {*steps[:29], *steps[30:]} == {0.04}
+    assert 0.03 < steps[29] < 0.2  # the sound of the first part is as long as it is
+    with VideoReader(tmp_path / f"clip.{extension}") as reader:
+        sound = [float(p.dts * p.time_base) for p in reader if not isinstance(p, Frame)]
+        assert reader.jumps == 1
+    assert all(0 < two - one < 0.1 for one, two in pairwise(sound))
+    assert abs(sound[-1] - times[-1]) < 0.2
 
 
 def test_streams_jump_together() -> None:

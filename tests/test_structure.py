@@ -32,6 +32,7 @@ LAYERS = [
         "boxes",
         "inventory",
         "units",
+        "walk",
         "jpeg",
         "pixels",
         "yuv",

@@ -12,26 +12,28 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
-from clips import Audio, Clip, Subtitles, Video, every, picture
+from clips import Audio, Clip, Subtitles, Video, every, join, picture
 from standin import StandIn
 
 from mhnet_video import writer as writer_module
 from mhnet_video.boxes import add_cover, lacks_index
 from mhnet_video.config import Box, RestoreConfig
 from mhnet_video.containers import format_of
+from mhnet_video.decoding import FrameMaker
 from mhnet_video.encoder import clock_of, encoder_options, open_encoder, pixel_formats
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.jpeg import descriptions_in, with_segments_of
 from mhnet_video.notes import Notes
 from mhnet_video.pipelines.restore import restore_video
-from mhnet_video.pixels import layout_of, side_data_of
+from mhnet_video.pixels import Converter, layout_of, side_data_of
 from mhnet_video.plan import _field_order
 from mhnet_video.reader import COVER, VideoReader
 from mhnet_video.sink import Sink, check_destination
@@ -685,6 +687,90 @@ def test_one_of_a_kind_is_told_as_one() -> None:
         notes = Notes(scaled=number)
         notes.tell_counts(6, 4)
         assert notes.lost == [f"size: {ends}"]
+
+
+def changing(folder: Path, first: dict[str, Any], second: dict[str, Any]) -> Path:
+    """A transport stream of ten frames and ten more of another kind."""
+    parts = []
+    for number, values in enumerate((first, second)):
+        video = Video(times=every(40, 10, 400 * number), gop=5, seed=number, **values)
+        parts.append(Clip(name=f"part{number}.ts", video=(video,)).make(folder))
+    return join(folder / "clip.ts", parts)
+
+
+FULL, LIMITED = {"color": (2, 1, 1, 1)}, {"color": (1, 1, 1, 1)}
+FIELDS = {"options": (("x264-params", "tff=1"),)}
+ONE = "the output has one for all frames, that of the first"
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
+    ({}, {}, []),
+    (LIMITED, FULL, ["10 frames of full range: converted to limited range"]),
+    (FULL, LIMITED, ["10 frames of limited range: converted to full range"]),
+    (
+        LIMITED,
+        {"color": (1, 9, 9, 16)},
+        [
+            "10 frames with the matrix of bt2020: converted to bt709",
+            f"10 frames with primaries bt2020: {ONE}, bt709",
+            f"10 frames with the transfer smpte2084: {ONE}, bt709",
+        ],
+    ),
+    (
+        {},
+        {"pixel_format": "yuv420p10le"},
+        ["10 frames of yuv420p10le: stored as those of yuv420p that come first"],
+    ),
+    (
+        {"aspect": Fraction(1)},
+        {"aspect": Fraction(4, 3)},
+        [f"10 frames with samples of the shape 4:3: {ONE}, 1"],
+    ),
+    (
+        {},
+        FIELDS,
+        ["10 frames with fields: libx264 marks fields in all frames or in none, as in the first"],
+    ),
+    (FIELDS, {}, []),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "said"), CHANGES, ids=range(len(CHANGES)))
+def test_what_changes_after_the_first_picture_is_told(
+    first: dict[str, Any], second: dict[str, Any], said: list[str], tmp_path: Path
+) -> None:
+    writer = copy(changing(tmp_path, first, second), tmp_path / "out.mkv")
+    losses = [loss for loss in writer.notes.losses if loss.kind not in ("times", "damage")]
+    assert [f"{loss.what}: {loss.why}" for loss in losses] == said
+
+
+@pytest.mark.parametrize(
+    "values", [(LIMITED, FULL), (FULL, LIMITED)], ids=["to full", "to limited"]
+)
+def test_another_range_looks_the_same(values: tuple[dict[str, Any], ...], tmp_path: Path) -> None:
+    """Where a player goes by what the output says of all its frames."""
+    source = changing(tmp_path, *values)
+    copy(source, tmp_path / "out.mkv", crf=0)
+    seen = []
+    for path in (source, tmp_path / "out.mkv"):
+        with VideoReader(path) as reader:
+            frames = [item for item in reader if isinstance(item, Frame)]
+        assert len(frames) == 20
+        planes = [frame.planes[0].astype(float) for frame in frames]
+        ends = [(0, 255) if frame.full_range else (16, 235) for frame in frames]
+        shown = [(y - low) / (high - low) for y, (low, high) in zip(planes, ends, strict=True)]
+        seen.append(np.clip(shown, 0, 1))
+    assert np.abs(seen[0] - seen[1]).max() < 2 / 255
+
+
+def test_a_name_of_pixels_is_no_range() -> None:
+    """FFmpeg goes on to call them full where a stream's range becomes limited."""
+    picture = av.VideoFrame(64, 48, "yuvj420p")
+    for plane in picture.planes:
+        np.frombuffer(memoryview(plane), np.uint8)[:] = 180
+    picture.color_range, picture.colorspace = 1, 1
+    frame = FrameMaker(Fraction(1, 25), Fraction(25)).frame(picture)
+    assert not frame.full_range
+    converted = Converter("yuvj420p", 64, 48, samples=("bt709", True)).convert(frame)
+    assert converted.to_ndarray()[0, 0] == round((180 - 16) * 255 / 219)
 
 
 # what hides
