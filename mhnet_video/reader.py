@@ -48,8 +48,8 @@ _MAX_PIXELS = 1 << 28
 _LATEST_START_SECONDS = 10
 # formats whose clock may also jump forward, where it counts in a circle
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
-# what has its times in order, which subtitles need not
-_TIMED = ("video", "audio")
+# what has its times in order, which subtitles, and pictures as they are stored, need not
+_TIMED = "audio"
 # after the last frame wanted, how far the other streams are followed
 _TRAIL_SECONDS = 2
 # how much earlier a search begins again when it ended behind the frame it was for, in seconds
@@ -255,7 +255,7 @@ class VideoReader:
             if time is None:
                 yield item
                 continue
-            if not isinstance(item, Frame) and not self._leaps and item.stream.type not in _TIMED:
+            if not isinstance(item, Frame) and not self._leaps and item.stream.type != _TIMED:
                 yield _moved(item, self._timeline.follow(time))
                 continue
             stream = self.stream.index if isinstance(item, Frame) else item.stream_index
