@@ -205,7 +205,7 @@ class Notes:
         one = "the output has one for all frames, that of the first"
         aspects = [each.tags.get("sample_aspect_ratio") for each in (first, frame)]
         if all(aspects) and aspects[0] != aspects[1]:
-            shown = [str(aspect).replace("/", ":") for aspect in aspects]
+            shown = [f"{aspect.numerator}:{aspect.denominator}" for aspect in aspects if aspect]
             what = f"with samples of the shape {shown[1]}"
             self.changed["aspect", what, f"{one}, {shown[0]}"] += 1
         if frame.tags.get("display_matrix") != first.tags.get("display_matrix"):

@@ -58,8 +58,8 @@ _USUAL_CLOCK = 90_000
 _PAUSE_SECONDS = 1
 _PAUSE_STEPS = 10
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
-# what has its times in order, which subtitles need not
-_TIMED = ("video", "audio")
+# what has its times in order, which subtitles, and pictures as they are stored, need not
+_TIMED = "audio"
 # after the last frame wanted, how far the other streams are followed
 _TRAIL_SECONDS = 2
 # how much earlier a search begins again when it ended behind the frame it was for, in seconds
@@ -172,7 +172,8 @@ class VideoReader:
                 f"{self.name} has {width}x{height} pixels, more than fit into memory; "
                 "scale it down or cut it into parts first."
             )
-        self.stream.thread_type = "AUTO"
+        # of threads over frames, PyAV drops what came with a frame that is damaged
+        self.stream.thread_type = "SLICE"
         self.stream.codec_context.thread_count = codec_threads()
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 90000))
         rate = self.stream.average_rate or self.stream.guessed_rate
@@ -308,7 +309,7 @@ class VideoReader:
             if time is None:
                 yield item
                 continue
-            if not isinstance(item, Frame) and not self._leaps and item.stream.type not in _TIMED:
+            if not isinstance(item, Frame) and not self._leaps and item.stream.type != _TIMED:
                 yield _moved(item, self._timeline.follow(time))
                 continue
             stream = self.stream.index if isinstance(item, Frame) else item.stream_index

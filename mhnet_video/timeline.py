@@ -35,6 +35,8 @@ class Timeline(Generic[T]):
         self._forward = FORWARD_SECONDS if leaps else _DAY_SECONDS
         self._shifts = [Fraction(0)]
         self._shift: dict[int, Fraction] = {}
+        # where the last item of each stream begins, and where it ends as far as it says itself
+        self._last: dict[int, Fraction] = {}
         self._end: dict[int, Fraction] = {}
         self._held: dict[int, _Held[T]] = {}
 
@@ -56,13 +58,14 @@ class Timeline(Generic[T]):
         """
         if stream not in self._end:
             self._shift[stream] = self._shifts[-1]
-            self._end[stream] = time - self._shifts[-1]
+            self._last[stream] = self._end[stream] = time - self._shifts[-1]
         placed = []
         held = self._held.pop(stream, None)
         if held is not None:
             placed.append(self._settle(stream, held, time))
-        step = time - self._shift[stream] - self._end[stream]
-        if step < -_BACKWARD_SECONDS or step > self._pause:
+        placed_time = time - self._shift[stream]
+        is_back = placed_time < self._last[stream] - _BACKWARD_SECONDS
+        if is_back or placed_time - self._end[stream] > self._pause:
             self._held[stream] = _Held(item, time, duration)
             return placed
         return [*placed, self._place(stream, _Held(item, time, duration))]
@@ -80,9 +83,9 @@ class Timeline(Generic[T]):
 
     def _settle(self, stream: int, held: _Held[T], following: Fraction) -> tuple[T, Fraction]:
         """Tell a jump or a pause from a damaged number, by what follows it."""
-        shift, end = self._shift[stream], self._end[stream]
-        if held.time - shift < end:
-            if following - shift >= end - _BACKWARD_SECONDS:
+        shift, last = self._shift[stream], self._last[stream]
+        if held.time - shift < last:
+            if following - shift >= last - _BACKWARD_SECONDS:
                 return held.item, shift
             self._turn(stream, held.time)
             return self._place(stream, held)
@@ -94,6 +97,7 @@ class Timeline(Generic[T]):
 
     def _slipped(self, stream: int, held: _Held[T]) -> tuple[T, Fraction]:
         """Put an item whose own time is damaged where the one before it ends."""
+        self._last[stream] = self._end[stream]
         shift = held.time - self._end[stream]
         self._end[stream] += held.duration
         return held.item, shift
@@ -110,5 +114,6 @@ class Timeline(Generic[T]):
 
     def _place(self, stream: int, held: _Held[T]) -> tuple[T, Fraction]:
         shift = self._shift[stream]
+        self._last[stream] = held.time - shift
         self._end[stream] = held.time - shift + held.duration
         return held.item, shift

@@ -382,6 +382,12 @@ def test_a_clock_that_begins_again_follows_on(extension: str, tmp_path: Path) ->
     assert abs(sound[-1] - times[-1]) < 0.2
 
 
+def test_what_says_that_it_lasts_longer_is_no_jump() -> None:
+    """As FFmpeg says of MP4's last stored picture where B-frames are shown after it."""
+    assert place([0, 1, 2, 3, 4], duration=5, leaps=False) == [0, 1, 2, 3, 4]
+    assert place([0, 1, 2, 3, 4], duration=5) == [0, 1, 2, 3, 4]
+
+
 def test_streams_jump_together() -> None:
     timeline: Timeline[str] = Timeline()
     shifts = {}

@@ -722,7 +722,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"aspect": Fraction(1)},
         {"aspect": Fraction(4, 3)},
-        [f"10 frames with samples of the shape 4:3: {ONE}, 1"],
+        [f"10 frames with samples of the shape 4:3: {ONE}, 1:1"],
     ),
     (
         {},
