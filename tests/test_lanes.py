@@ -13,7 +13,7 @@ from test_restorer import LAYOUT, Spy, gray_frame, levels
 
 from mhnet_video.engines import Choice, TorchEngine
 from mhnet_video.frame import Frame
-from mhnet_video.neighbours import places_of
+from mhnet_video.frame_window import places_of
 from mhnet_video.restorer import Restorer
 
 

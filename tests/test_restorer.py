@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_engine import make_network
-from test_looks import looked_at, wanted_of
+from test_self_ensemble import looked_at, wanted_of
 
 import mhnet_video.resize
 import mhnet_video.restorer
@@ -16,9 +16,9 @@ from mhnet_video.config import Box
 from mhnet_video.engines import Choice, TorchEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.looks import LOOKS
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.restorer import Restorer
+from mhnet_video.self_ensemble import LOOKS
 from mhnet_video.weights import load_model
 
 LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)

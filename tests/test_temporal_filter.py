@@ -9,11 +9,11 @@ import pytest
 import torch
 from test_hardware import device_frame
 
-import mhnet_video.steady
+import mhnet_video.temporal_filter
 from mhnet_video.config import Box
 from mhnet_video.frame import DeviceFrame, Frame, PixelLayout
 from mhnet_video.restorer import Restorer
-from mhnet_video.steady import FrameSteadier, Steadier
+from mhnet_video.temporal_filter import FrameAverage, PlaneAverage
 
 SIZE = 160, 224
 COUNT = 12
@@ -48,7 +48,7 @@ def as_bytes(picture):
 
 
 def steadied(before, after, kind=np.asarray, share=1.0):
-    steadier, out = Steadier(), []
+    steadier, out = PlaneAverage(), []
     given = [kind(picture) for picture in after]
     for old, new, ahead in zip(before, given, [*given[1:], None], strict=True):
         found = steadier.push(kind(old), new, ahead, share=share)
@@ -137,7 +137,7 @@ def test_another_scene_begins_anew():
 
 def test_a_dry_clip_stays_to_the_bit():
     _, after, _ = clip()
-    steadier = Steadier()
+    steadier = PlaneAverage()
     assert all(steadier.push(picture, picture) is None for picture in after)
 
 
@@ -184,7 +184,7 @@ def frame(planes, kind="gray", bits=8, **values):
 
 
 def through(frames, restored, device=None, **values):
-    steadier = FrameSteadier(device)
+    steadier = FrameAverage(device)
     aheads = [*restored[1:], None]
     return [steadier.push(*both, **values) for both in zip(frames, restored, aheads, strict=True)]
 
@@ -199,7 +199,7 @@ def test_luma_of_any_depth(bits, has_opencv, monkeypatch):
     before, after, _ = clip()
     expected = steadied(before, after)
     if not has_opencv:
-        monkeypatch.setattr(mhnet_video.steady, "opencv", lambda: None)
+        monkeypatch.setattr(mhnet_video.temporal_filter, "opencv", lambda: None)
     kind = np.uint8 if bits == 8 else np.uint16
 
     def frames(pictures):
@@ -281,9 +281,9 @@ def test_want_of_memory_ends_nothing(monkeypatch):
     def full(*_, **__):
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(Steadier, "push", full)
+    monkeypatch.setattr(PlaneAverage, "push", full)
     assert all(a is b for a, b in zip(through(frames, restored), restored, strict=True))
-    monkeypatch.setattr(Steadier, "push", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(PlaneAverage, "push", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         through(frames, restored)
 

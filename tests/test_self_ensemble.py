@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from mhnet_video import looks
-from mhnet_video.looks import LOOKS, NOISE, agreed_residual
+from mhnet_video.self_ensemble import LOOKS, NOISE, agreed_residual
 
 
 def size_of(picture, scale, multiple):
