@@ -17,10 +17,11 @@ from torch import Tensor
 
 from mhnet_video.align import align_maps
 from mhnet_video.color import keep_boxes
+from mhnet_video.config import Settings
 from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.errors import first_line
-from mhnet_video.executors import Counts, EnginePool, LaneExecutor, Settings
+from mhnet_video.executors import Counts, EnginePool, LaneExecutor
 from mhnet_video.frame import DeviceFrame, Frame, Pair, Plane
 from mhnet_video.frame_window import is_alone
 from mhnet_video.hardware import on_host, with_planes
@@ -34,7 +35,6 @@ _log = logging.getLogger(__name__)
 DEPTH = 3
 """Batches under way: one going up or down, one in work, one being packed or unpacked."""
 MAX_BATCH = 8
-_AS_IT_IS = Settings()
 _FULL_PIXELS = 400_000
 """Pixels at the network's resolution that keep a large GPU busy; less of them share a batch."""
 
@@ -131,8 +131,7 @@ class Restored:
     slots: list[int]
     """Where its pictures are in the ring; `MISSING` where there is none."""
     frames: list[Frame]
-    """Its frame, and those behind it whose windows show the same."""
-    settings: Settings
+    """Its frame, and those behind it that are restored as it is."""
     is_done: bool = False
     """Whether the device is done with it."""
     planes: tuple[Plane, ...] | None = None
@@ -233,38 +232,32 @@ class FramePipeline:
         self._last: Restored | None = None
         self._step = make_step(self._room)
 
-    def repeat(self, frame: Frame, window: FrameWindow, settings: Settings) -> Restored | None:
-        """Let a frame share the result of the window before.
-
-        Args:
-            frame: The frame.
-            window: Its window.
-            settings: How it is to be restored.
+    def repeat(self, window: FrameWindow) -> Restored | None:
+        """Let a frame share the result of the one before.
 
         Returns:
-            What the frame shares: it comes out with that, or is to be taken from it where it is
-            done; None where the windows differ.
+            What the window's frame shares: it comes out with that, or is to be taken from it where
+            it is done; None where the windows differ.
         """
         last = self._last
-        if last is None or last.settings != settings or not window.shows_the_same_as(last.window):
+        if last is None or not window.is_restored_as(last.window):
             return None
         if not last.is_done:
-            last.frames.append(frame)
+            last.frames.append(window.frame)
         return last
 
-    def push(self, window: FrameWindow, settings: Settings = _AS_IT_IS) -> list[Restored]:
+    def push(self, window: FrameWindow) -> list[Restored]:
         """Take the next window; what is done by now, in order.
 
         Args:
-            window: Its pictures are all of this format.
-            settings: How its frame is to be restored; the strength goes up with the samples.
+            window: Its pictures are all of this format. Its strength goes up with the samples.
         """
         restored: list[Restored] = []
         slots: list[int] = []
         for picture in window.pictures:
             slot = MISSING
             if picture is not None:
-                key = picture, settings.strength
+                key = picture, window.settings.strength
                 known = self._slots.get(key)
                 slot = self._free_slot(slots) if known is None else known
                 if known is None:
@@ -272,7 +265,7 @@ class FramePipeline:
                         restored += self._submit()  # it is still to be read
                     self._put(slot, key)
             slots.append(slot)
-        self._last = Restored(window, slots, [window.frame], settings)
+        self._last = Restored(window, slots, [window.frame])
         self._waiting.append(self._last)
         if len(self._waiting) == self.batch:
             restored += self._submit()
@@ -470,23 +463,23 @@ class GpuExecutor:
         self._is_given_up = False
         self._one_by_one = LaneExecutor(network, EnginePool(engine), self.counts)
 
-    def push(self, window: FrameWindow, settings: Settings) -> Iterator[Pair]:
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
         """Take the next window; give the pairs that are done."""
         pipeline = None
         if not self._is_given_up and _is_uniform(window):
-            form, stays = format_of(window.frame), self._stays and not settings.keep
+            form, stays = format_of(window.frame), self._stays and not window.settings.keep
             pipeline = self._pipeline
             if pipeline is None or (pipeline.form, pipeline.stays) != (form, stays):
                 yield from self._end_pipeline()
                 pipeline = self._pipeline = self._new_pipeline(form, stays)
         if pipeline is None:
             yield from self._end_pipeline()
-            yield from self._one_by_one.push(window, settings)
+            yield from self._one_by_one.push(window)
             yield from self._one_by_one.flush()
             return
-        shared = pipeline.repeat(window.frame, window, settings)
+        shared = pipeline.repeat(window)
         if shared is None:
-            yield from self._pairs(pipeline.push(window, settings))
+            yield from self._pairs(pipeline.push(window))
         elif shared.is_done:
             self.counts.repeated += 1
             yield from self._pairs_of(shared, [window.frame])
@@ -528,19 +521,12 @@ class GpuExecutor:
                 self.counts.passed_through += 1
                 yield Pair(frame, frame)
             else:
-                yield Pair(frame, _finished(frame, result.planes, result.settings))
+                yield Pair(frame, _finished(frame, result.planes, result.window.settings))
 
     def _exact_planes(self, result: Restored) -> tuple[Plane, ...] | None:
         """The planes of a frame in float32, by the self-ensemble where it has no neighbours."""
-        window, settings = result.window, result.settings
-        return self._network.planes(
-            self._network.exact_engine(),
-            on_host(window.frame),
-            self._network.prepare(window),
-            1.0,
-            strength=settings.strength,
-            keep=settings.keep,
-        )
+        seen = self._network.prepare(result.window)
+        return self._network.planes(self._network.exact_engine(), result.window, seen)
 
     def _new_pipeline(self, form: FrameFormat, stays: bool) -> FramePipeline | None:
         """A pipeline as large as the memory allows; None if there is too little for any."""

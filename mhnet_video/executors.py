@@ -9,27 +9,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from mhnet_video.config import Box
 from mhnet_video.engines import Engine
 from mhnet_video.frame import Frame, Pair, Plane
+from mhnet_video.frame_window import middle_of
 from mhnet_video.hardware import on_host
 from mhnet_video.temporal_window import FrameWindow
 from mhnet_video.window_network import WindowNetwork
 
 Planes = tuple[Plane, ...] | None
-
-
-class Settings(NamedTuple):
-    """How frames are restored; may change from frame to frame."""
-
-    strength: float = 1.0
-    """Share of the restoration that is applied, 0 to 1."""
-    keep: tuple[Box, ...] = ()
-    """Boxes left as they are."""
-    scale: float | None = None
-    """Working scale of the network, above 0 to 1; None for what suits each picture's size."""
 
 
 @dataclass
@@ -49,7 +38,7 @@ class Executor(Protocol):
     has_failed: bool
     """Whether its engine cannot run here, so that PyTorch runs the network instead."""
 
-    def push(self, window: FrameWindow, settings: Settings) -> Iterator[Pair]:
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
         """Take the next window.
 
         Yields:
@@ -80,30 +69,22 @@ class InlineExecutor:
         self.counts = Counts()
         self._network = network
         self._engine = engine
-        self._last: tuple[FrameWindow, Settings, Planes] | None = None
+        self._last: tuple[FrameWindow, Planes] | None = None
 
-    def push(self, window: FrameWindow, settings: Settings) -> Iterator[Pair]:
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
         """Restore the frame of a window."""
         last, self._last = self._last, None
-        frame = on_host(window.frame)
-        if last is not None and last[1] == settings and window.shows_the_same_as(last[0]):
-            planes = last[2]
+        if last is not None and window.is_restored_as(last[0]):
+            planes = last[1]
             self.counts.repeated += planes is not None
         else:
-            planes = self._network.planes(
-                self._engine,
-                frame,
-                self._network.prepare(window),
-                window.middle.scale,
-                strength=settings.strength,
-                keep=settings.keep,
-            )
-        self._last = window, settings, planes
+            planes = self._network.planes(self._engine, window, self._network.prepare(window))
+        self._last = window, planes
         if planes is None:
             self.counts.passed_through += 1
             yield Pair(window.frame, window.frame)
         else:
-            yield Pair(window.frame, replace(frame, planes=planes))
+            yield Pair(window.frame, replace(on_host(window.frame), planes=planes))
 
     def flush(self) -> Iterator[Pair]:
         """Nothing: all was given at once."""
@@ -157,18 +138,17 @@ class LaneExecutor:
         self._pool = pool
         self._threads: ThreadPoolExecutor | None = None
         self._lanes = 1
-        self._last: tuple[FrameWindow, Settings, Future[Planes]] | None = None
+        self._last: tuple[FrameWindow, Future[Planes]] | None = None
         # each frame, what becomes of it, and whether that was made for the one before
-        self._waiting: deque[tuple[Frame, Frame, Future[Planes], bool]] = deque()
+        self._waiting: deque[tuple[Frame, Future[Planes], bool]] = deque()
 
-    def push(self, window: FrameWindow, settings: Settings) -> Iterator[Pair]:
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
         """Take the next window; give the pairs for which there is no room any more."""
         last = self._last
-        frame = on_host(window.frame)
-        is_known = last is not None and last[1] == settings and window.shows_the_same_as(last[0])
+        is_known = last is not None and window.is_restored_as(last[0])
         if last is None or not is_known:
-            self._last = last = window, settings, self._submit(window, frame, settings)
-        self._waiting.append((window.frame, frame, last[2], is_known))
+            self._last = last = window, self._submit(window)
+        self._waiting.append((window.frame, last[1], is_known))
         # one more than there are lanes, so that none is without work while a frame is written
         most = self._lanes + 1 if self._lanes > 1 else 0
         while len(self._waiting) > most:
@@ -184,18 +164,14 @@ class LaneExecutor:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
-    def _submit(self, window: FrameWindow, frame: Frame, settings: Settings) -> "Future[Planes]":
-        seen, scale = self._network.prepare(window), window.middle.scale
-        rgb = window.middle.rgb
-        pixels = 0 if rgb is None else rgb[0].numel()
-        self._lanes, idle = self._pool.prepare(pixels)
+    def _submit(self, window: FrameWindow) -> "Future[Planes]":
+        seen = self._network.prepare(window)
+        self._lanes, idle = self._pool.prepare(middle_of(seen)[0].numel())
 
         def work() -> Planes:
             engine = idle.get()
             try:
-                return self._network.planes(
-                    engine, frame, seen, scale, strength=settings.strength, keep=settings.keep
-                )
+                return self._network.planes(engine, window, seen)
             finally:
                 idle.put(engine)
 
@@ -209,10 +185,10 @@ class LaneExecutor:
         return self._threads.submit(work)
 
     def _take(self) -> Pair:
-        source, frame, future, is_known = self._waiting.popleft()
+        source, future, is_known = self._waiting.popleft()
         planes = future.result()
         if planes is None:
             self.counts.passed_through += 1
             return Pair(source, source)
         self.counts.repeated += is_known
-        return Pair(source, replace(frame, planes=planes))
+        return Pair(source, replace(on_host(source), planes=planes))

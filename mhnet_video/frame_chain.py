@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
-from mhnet_video.executors import Counts, Executor, Settings
+from mhnet_video.config import Settings
+from mhnet_video.executors import Counts, Executor
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.scene_changes import Step, StepFinder
 from mhnet_video.temporal_filter import TemporalFilter
@@ -42,6 +43,10 @@ class FrameChain:
     def push(self, frame: Frame, settings: Settings) -> Iterator[Pair]:
         """Take the next frame.
 
+        Args:
+            frame: The frame.
+            settings: How it is to be restored.
+
         Yields:
             The pairs that are ready, in order.
 
@@ -50,14 +55,14 @@ class FrameChain:
             ShortageError: The device has too little memory even for small tiles.
         """
         check_size(frame.height, frame.width)
-        for known, step in self._steps.push(frame):
-            yield from self._filtered(self._restored(known, step, settings), settings)
+        for known in self._steps.push(frame, settings):
+            yield from self._filtered(self._restored(*known), settings)
 
     def flush(self, settings: Settings) -> Iterator[Pair]:
         """End the clip; the pairs that are missing."""
-        for known, step in self._steps.flush():
-            yield from self._filtered(self._restored(known, step, settings), settings)
-        yield from self._filtered(self._drained(settings), settings)
+        for known in self._steps.flush():
+            yield from self._filtered(self._restored(*known), settings)
+        yield from self._filtered(self._drained(), settings)
         yield from self.release(settings)
 
     def release(self, settings: Settings) -> Iterator[Pair]:
@@ -69,18 +74,18 @@ class FrameChain:
         """Wait for what is being worked on, and drop the rest."""
         self._executor.close()
 
-    def _restored(self, frame: Frame, step: Step, settings: Settings) -> Iterator[Pair]:
+    def _restored(self, frame: Frame, settings: Settings, step: Step) -> Iterator[Pair]:
         if settings.strength == 0:
-            yield from self._drained(settings)
+            yield from self._drained()
             yield Pair(frame, frame)
             return
         scale = working_scale(settings.scale, frame.height, frame.width, self._device)
-        for window in self._windows.push(frame, step, scale):
-            yield from self._executor.push(window, settings)
+        for window in self._windows.push(frame, settings, step, scale):
+            yield from self._executor.push(window)
 
-    def _drained(self, settings: Settings) -> Iterator[Pair]:
+    def _drained(self) -> Iterator[Pair]:
         for window in self._windows.flush():
-            yield from self._executor.push(window, settings)
+            yield from self._executor.push(window)
         yield from self._executor.flush()
 
     def _filtered(self, pairs: Iterator[Pair], settings: Settings) -> Iterator[Pair]:

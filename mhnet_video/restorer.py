@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.config import Box, check_boxes, check_scale, check_strength
+from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
 from mhnet_video.engines import Choice, TorchEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.executors import (
@@ -19,7 +19,6 @@ from mhnet_video.executors import (
     Executor,
     InlineExecutor,
     LaneExecutor,
-    Settings,
 )
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.frame_chain import FrameChain
@@ -276,10 +275,11 @@ class Restorer:
         if self.strength == 0:
             return frame
         check_size(frame.height, frame.width)
-        window = self._picker.window(frames, index, self.scale_at(frame.height, frame.width))
+        scale = self.scale_at(frame.height, frame.width)
+        window = self._picker.window(frames, index, self._settings, scale)
         executor = self._whole()
         self._counts = executor.counts
-        (pair,) = executor.push(window, self._settings)
+        (pair,) = executor.push(window)
         return pair.restored
 
     def _new_chain(self, executor: Executor) -> FrameChain:

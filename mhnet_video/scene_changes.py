@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
 
 MAX_RUN = 3
@@ -58,10 +59,14 @@ class StepFinder:
 
     def __init__(self) -> None:
         self._changes = _Changes()
-        self._held: deque[tuple[Frame, bool]] = deque()
+        self._held: deque[tuple[Frame, Settings, bool]] = deque()
 
-    def push(self, frame: Frame) -> Iterator[tuple[Frame, Step]]:
+    def push(self, frame: Frame, settings: Settings) -> Iterator[tuple[Frame, Settings, Step]]:
         """Take the next frame.
+
+        Args:
+            frame: The frame.
+            settings: How it is to be restored; comes out with it.
 
         Yields:
             The frames of which it is known now what they are to the one before, in order.
@@ -69,17 +74,18 @@ class StepFinder:
         sample = _some_luma(frame)
         if not self._changes.fits(sample):
             yield from self.flush()
-        self._held.append((frame, self._changes.push(sample, is_still=frame.is_still)))
+        is_cut = self._changes.push(sample, is_still=frame.is_still)
+        self._held.append((frame, settings, is_cut))
         waits = not isinstance(frame, DeviceFrame) and not self._changes.are_enough
-        if not waits or sum(_bytes(held) for held, _ in self._held) > _MOST_HELD:
+        if not waits or sum(_bytes(held) for held, _, _ in self._held) > _MOST_HELD:
             yield from self.flush()
 
-    def flush(self) -> Iterator[tuple[Frame, Step]]:
+    def flush(self) -> Iterator[tuple[Frame, Settings, Step]]:
         """The frames that still wait, by what is known."""
         while self._held:
-            frame, is_cut = self._held.popleft()
+            frame, settings, is_cut = self._held.popleft()
             is_copy = not is_cut and self._changes.is_copy(len(self._held))
-            yield frame, Step.CUT if is_cut else Step.COPY if is_copy else Step.NEXT
+            yield frame, settings, Step.CUT if is_cut else Step.COPY if is_copy else Step.NEXT
 
 
 class _Changes:

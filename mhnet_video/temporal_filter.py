@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video.color import keep_boxes
-from mhnet_video.config import Box
-from mhnet_video.executors import Settings
+from mhnet_video.config import Box, Settings
 from mhnet_video.frame import DeviceFrame, Frame, Pair
 from mhnet_video.memory import is_shortage
 from mhnet_video.resize import opencv

@@ -3,12 +3,14 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from operator import is_
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.frame_window import places_of, window_of
 from mhnet_video.scene_changes import Step
@@ -36,6 +38,8 @@ class FrameWindow:
     """A frame to restore, and what the network sees for it."""
 
     frame: Frame
+    settings: Settings
+    """How it is to be restored."""
     pictures: list[Picture | None]
     """T of them, that of `frame` in the middle; None where there is no neighbour at all."""
 
@@ -47,11 +51,9 @@ class FrameWindow:
             raise ValueError("expected a frame in the middle")
         return middle
 
-    def shows_the_same_as(self, other: "FrameWindow | None") -> bool:
-        """Whether both hold the very same pictures, so that the network answers the same."""
-        return other is not None and all(
-            a is b for a, b in zip(self.pictures, other.pictures, strict=True)
-        )
+    def is_restored_as(self, other: "FrameWindow") -> bool:
+        """Whether both hold the very same pictures, restored in the same way."""
+        return self.settings == other.settings and all(map(is_, self.pictures, other.pictures))
 
 
 class Neighbours(Generic[T]):
@@ -127,18 +129,21 @@ class WindowAssembler:
     """
 
     def __init__(self, frames: int) -> None:
-        self._neighbours: Neighbours[tuple[Frame, Picture]] = Neighbours(frames)
+        self._neighbours: Neighbours[_Item] = Neighbours(frames)
         self._last: Picture | None = None
 
-    def push(self, frame: Frame, step: Step, scale: float) -> Iterator[FrameWindow]:
+    def push(
+        self, frame: Frame, settings: Settings, step: Step, scale: float
+    ) -> Iterator[FrameWindow]:
         """Take the next frame.
 
         A frame whose samples are those of the one before is a copy, whatever `step` says.
 
         Args:
-            frame: The frame; where size, rotation or scale change, another run begins.
+            frame: The frame; where its size as it is shown changes, another run begins.
+            settings: How it is to be restored.
             step: What it is to the one before.
-            scale: Working scale for it, above 0 to 1.
+            scale: Working scale for it, above 0 to 1; where it changes, another run begins.
 
         Yields:
             The windows that are complete now, in the order of their frames.
@@ -155,7 +160,7 @@ class WindowAssembler:
         else:
             picture = Picture(frame, scale)
         self._last = picture
-        yield from map(_window, self._neighbours.push((frame, picture), step))
+        yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), step))
 
     def flush(self) -> Iterator[FrameWindow]:
         """End the run; the windows that are missing."""
@@ -173,12 +178,15 @@ class WindowPicker:
         self._frames = frames
         self._seen: list[tuple[Frame, Picture]] = []
 
-    def window(self, frames: Sequence[Frame], index: int, scale: float) -> FrameWindow:
+    def window(
+        self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
+    ) -> FrameWindow:
         """The window of one of some successive frames of one size.
 
         Args:
             frames: The frames.
             index: Which of them to restore.
+            settings: How.
             scale: Working scale, above 0 to 1.
         """
         places = places_of(index, len(frames), self._frames)
@@ -192,12 +200,19 @@ class WindowPicker:
             seen.append((frame, picture or Picture(frame, scale)))
         self._seen = seen
         pictures = window_of([seen[place - first][1] for place in places])
-        return FrameWindow(frames[index], pictures)
+        return FrameWindow(frames[index], settings, pictures)
 
 
-def _window(items: list[tuple[Frame, Picture]]) -> FrameWindow:
-    frame, _ = items[len(items) // 2]
-    return FrameWindow(frame, window_of([picture for _, picture in items]))
+class _Item(NamedTuple):
+    frame: Frame
+    settings: Settings
+    picture: Picture
+
+
+def _window(items: list[_Item]) -> FrameWindow:
+    middle = items[len(items) // 2]
+    pictures = window_of([item.picture for item in items])
+    return FrameWindow(middle.frame, middle.settings, pictures)
 
 
 def have_equal_samples(a: Frame, b: Frame) -> bool:

@@ -1,6 +1,5 @@
 """A network on a device, applied to one window: scale, self-ensemble, tiles, and float32 again."""
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -8,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video.color import add_residual, to_rgb
-from mhnet_video.config import Box
 from mhnet_video.engines import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
-from mhnet_video.frame import Frame, Plane
+from mhnet_video.frame import Plane
 from mhnet_video.frame_window import Window, is_alone, middle_of
 from mhnet_video.hardware import on_host
 from mhnet_video.memory import is_shortage
@@ -101,22 +99,15 @@ class WindowNetwork:
     def planes(
         self,
         engine: Engine,
-        frame: Frame,
+        window: FrameWindow,
         seen: Window,
-        scale: float,
-        *,
-        strength: float,
-        keep: Sequence[Box],
     ) -> tuple[Plane, ...] | None:
-        """A frame's new planes.
+        """The new planes of a window's frame.
 
         Args:
             engine: What runs the network.
-            frame: The frame to restore, on the host.
-            seen: What `prepare` gave for its window.
-            scale: Working scale of the window, above 0 to 1.
-            strength: Share of the restoration that is applied, 0 to 1.
-            keep: Boxes left as they are.
+            window: The window.
+            seen: What `prepare` gave for it.
 
         Returns:
             The planes; None where the network gives no finite numbers.
@@ -124,6 +115,7 @@ class WindowNetwork:
         Raises:
             ShortageError: The device has too little memory even for small tiles.
         """
+        frame, settings, scale = on_host(window.frame), window.settings, window.middle.scale
         width, height = frame.upright_size
         residual = self._residual(engine, seen, height, width, scale)
         if not _is_finite(residual):
@@ -132,7 +124,8 @@ class WindowNetwork:
             residual = self._residual(self.exact_engine(), seen, height, width, scale)
         if not _is_finite(residual):
             return None
-        return add_residual(frame, _turned(residual, frame.rotation), strength=strength, keep=keep)
+        residual = _turned(residual, frame.rotation)
+        return add_residual(frame, residual, strength=settings.strength, keep=settings.keep)
 
     def exact_engine(self) -> Engine:
         """An engine that runs the network in float32."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mhnet_video.config import RestoreConfig
+from mhnet_video.config import RestoreConfig, Settings
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import format_of
 from mhnet_video.cuda_stream import CudaMachine, FramePipeline, batch_of, network_step
@@ -139,7 +139,7 @@ def _windows(frames: Iterable[Frame], width: int) -> Iterator[FrameWindow]:
     neighbours: Neighbours[Picture] = Neighbours(width)
     for frame in frames:
         for pictures in neighbours.push(Picture(frame, 1.0)):
-            yield FrameWindow(pictures[width // 2].frame, list(pictures))
+            yield FrameWindow(pictures[width // 2].frame, Settings(), list(pictures))
 
 
 def _latency(

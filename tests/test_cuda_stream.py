@@ -16,10 +16,10 @@ from test_self_ensemble import looked_at, wanted_of
 
 from mhnet_video import cuda_stream
 from mhnet_video.color import add_residual, to_rgb
+from mhnet_video.config import Settings
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import MISSING, format_of
 from mhnet_video.cuda_stream import FramePipeline, GpuExecutor, batch_of
-from mhnet_video.executors import Settings
 from mhnet_video.frame import Pair
 from mhnet_video.frame_chain import FrameChain
 from mhnet_video.frame_window import places_of
@@ -151,7 +151,7 @@ def windows_of(frames, width, step_of=lambda index: Step.NEXT):
     """The windows of a clip, to its end."""
     assembler = WindowAssembler(width)
     for index, frame in enumerate(frames):
-        yield from assembler.push(frame, step_of(index), 1.0)
+        yield from assembler.push(frame, Settings(), step_of(index), 1.0)
     yield from assembler.flush()
 
 
@@ -308,9 +308,9 @@ class Plain(WindowNetwork):
                 each.rgb = torch.zeros(3, *each.frame.planes[0].shape)
         return [None if each is None else each.rgb for each in window.pictures]
 
-    def planes(self, engine, frame, seen, scale, *, strength, keep):
+    def planes(self, engine, window, seen):
         self.engine = engine
-        return tuple(plane // 2 for plane in frame.planes)
+        return tuple(plane // 2 for plane in window.frame.planes)
 
 
 class Piped:

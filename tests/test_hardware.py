@@ -16,7 +16,7 @@ from test_cuda_stream import FakeMachine, Piped, frames_of, mixed, restored
 from test_engine import make_network
 
 from mhnet_video import cuda_stream, hardware
-from mhnet_video.config import Box, RestoreConfig
+from mhnet_video.config import Box, RestoreConfig, Settings
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import FrameFormat, format_of
 from mhnet_video.cuda_stream import FramePipeline
@@ -301,9 +301,9 @@ def test_samples_are_read_when_the_decoder_has_written_them(seed):
         made.append((frame, samples))
         assert format_of(frame).is_semi_planar
         for items in neighbours.push(Picture(frame, 1.0)):
-            results += pipeline.push(FrameWindow(items[1].frame, items))
+            results += pipeline.push(FrameWindow(items[1].frame, Settings(), items))
     for items in neighbours.flush():
-        results += pipeline.push(FrameWindow(items[1].frame, items))
+        results += pipeline.push(FrameWindow(items[1].frame, Settings(), items))
     results += pipeline.flush()
     assert len(results) == 12
     for index, result in enumerate(results):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from mhnet_video import scene_changes
+from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.scene_changes import Step, StepFinder
 
 GRAY = PixelLayout("gray", "gray", 8)
+SETTINGS = Settings()
 
 
 def frame(picture, index=0):
@@ -22,8 +24,11 @@ def with_steps(frames):
     """Frames as it is known what they are to the one before."""
     finder = StepFinder()
     for each in frames:
-        yield from finder.push(each)
-    yield from finder.flush()
+        for found, _, step in finder.push(each, SETTINGS):
+            yield found, step
+    for found, settings, step in finder.flush():
+        assert settings is SETTINGS
+        yield found, step
 
 
 def steps_in(pictures):
@@ -88,7 +93,7 @@ def test_other_sizes_begin_anew():
 def test_a_dozen_frames_wait_and_then_none():
     finder = StepFinder()
     pictures = clip(20, 2, change=4, noise=0.5)
-    counts = [len(list(finder.push(frame(each, i)))) for i, each in enumerate(pictures)]
+    counts = [len(list(finder.push(frame(each, i), SETTINGS))) for i, each in enumerate(pictures)]
     assert counts == [0] * 12 + [13] + [1] * 27
     assert list(finder.flush()) == []
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from test_restorer import gray_frame
 
+from mhnet_video.config import Settings
 from mhnet_video.frame_window import places_of
 from mhnet_video.scene_changes import Step
 from mhnet_video.temporal_window import MAX_COPIES, Neighbours, WindowAssembler, WindowPicker
@@ -85,7 +86,7 @@ def assembled(frames, scales=None, width=3):
     assembler = WindowAssembler(width)
     found = []
     for index, frame in enumerate(frames):
-        found += assembler.push(frame, Step.NEXT, scales[index] if scales else 1.0)
+        found += assembler.push(frame, Settings(), Step.NEXT, scales[index] if scales else 1.0)
     return [*found, *assembler.flush()]
 
 
@@ -93,9 +94,9 @@ def test_frames_with_equal_samples_share_a_picture():
     windows = assembled([gray_frame(level, i) for i, level in enumerate([5, 7, 7, 9])])
     assert [window.frame.pts for window in windows] == [0, 1, 2, 3]
     assert levels_of(windows) == [[9, 5, 7], [5, 7, 9], [5, 7, 9], [7, 9, 5]]
-    assert windows[2].shows_the_same_as(windows[1])
-    assert not windows[1].shows_the_same_as(windows[0])
-    assert not windows[0].shows_the_same_as(None)
+    assert windows[2].is_restored_as(windows[1])
+    assert not windows[1].is_restored_as(windows[0])
+    assert not windows[2].is_restored_as(replace(windows[1], settings=Settings(strength=0.5)))
 
 
 def test_another_scale_or_size_begins_another_run():
@@ -109,8 +110,8 @@ def test_another_scale_or_size_begins_another_run():
 def test_a_picked_window_is_that_of_the_whole_clip():
     frames = [gray_frame(10 * i, i) for i in range(6)]
     picker = WindowPicker(3)
-    picked = [picker.window(frames, index, 1.0) for index in range(6)]
+    picked = [picker.window(frames, index, Settings(), 1.0) for index in range(6)]
     assert levels_of(picked) == levels_of(assembled(frames))
     # what was made of a picture is kept as long as it is in the window before
     assert picked[3].pictures[0] is picked[2].middle
-    assert picker.window(frames, 3, 0.5).middle is not picked[3].middle
+    assert picker.window(frames, 3, Settings(), 0.5).middle is not picked[3].middle
