@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import av
 import av.device
@@ -23,7 +23,8 @@ from av.error import (
     ProtocolNotFoundError,
 )
 
-from mhnet_video.errors import ReadError
+from mhnet_video.errors import ConfigError, ReadError
+from mhnet_video.locator import hide, is_address, locate, shown
 
 _CAMERAS = {"linux": "v4l2", "win32": "dshow", "darwin": "avfoundation"}
 """FFmpeg's name of the system's cameras, by `sys.platform`."""
@@ -57,13 +58,17 @@ class Address:
 
     name: str
     """What a person is told: without a password."""
-    url: str
-    """What FFmpeg opens."""
+    url: str = field(repr=False)
+    """What FFmpeg opens; secret."""
     kind: str
     """`camera`, `network`, `file` or `visitor`."""
     format: str | None = None
     """FFmpeg's name of the input; None for what it finds."""
     options: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """What a person is told."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def resolve_address(
 
     Raises:
         ReadError: There is no such file, or no camera.
+        ConfigError: FFmpeg would not understand the address.
     """
     if isinstance(source, (int, os.PathLike)):
         source = str(source) if isinstance(source, int) else os.fspath(source)
@@ -116,14 +122,15 @@ def resolve_address(
     for each, _ in _devices() if sys.platform != "linux" else ():
         if source == each:
             return _camera(source, asked)
-    if "://" in source and not os.path.exists(source):
-        scheme = source.partition("://")[0].lower()
+    if is_address(source):
+        url = url_of(source)
         return Address(
-            without_password(source), source, "network", None, _NETWORK | _SCHEMES.get(scheme, {})
+            shown(source), url, "network", None, _NETWORK | _SCHEMES.get(_scheme(url), {})
         )
     if not os.path.exists(source):
         raise ReadError(
-            f"{source} is no camera, address or file; `mhnet-video live --list` shows the cameras."
+            f"{shown(source)} is no camera, address or file; "
+            "`mhnet-video live --list` shows the cameras."
         )
     if os.path.isdir(source):
         raise ReadError(f"{source} is a folder; name a camera, an address or a video file.")
@@ -145,9 +152,38 @@ def _camera(source: str, asked: dict[str, str]) -> Address:
     return Address(name, url, "camera", system, asked)
 
 
-def without_password(url: str) -> str:
-    """An address as it may be shown: what stands before its host and after its path is secret."""
-    return re.sub(r"(?<=://)[^/]*@", "", url).partition("?")[0]
+def url_of(text: str) -> str:
+    """What FFmpeg is to open for an address that a person has written.
+
+    Raises:
+        ConfigError: FFmpeg would not understand it, whatever is there.
+    """
+    text, name = text.strip(), shown(text)
+    parts = locate(text)
+    if parts is None:
+        raise ConfigError(f"{name} is no address; write it as rtsp://HOST/... or http://HOST/...")
+    odd = re.search(r"[\0-\x1f\x7f]", text)
+    if odd is not None:
+        raise ConfigError(
+            f"{name} holds a line break or another character that cannot be seen; "
+            f"leave it out, or write it as {quote(odd[0])}."
+        )
+    if parts.is_clear:
+        return f"{parts.scheme}://{text.partition('://')[2]}"
+    before, at, _ = text.partition("://")[2].rpartition("@")
+    # what ends a name and a password for FFmpeg, and what is safer so beside it
+    wrong = dict.fromkeys(re.findall(r"[/?#@\[\]\s]|%(?![0-9A-Fa-f]{2})", before))
+    if not at:
+        raise ConfigError(
+            f"{name} cannot be opened: what stands behind the colon after its host is no port; "
+            f"write {parts.scheme}://NAME:PASSWORD@HOST:PORT/..., an IPv6 host in brackets."
+        )
+    ways = [f"{each} as {quote(each, safe='')}" for each in wrong]
+    raise ConfigError(
+        f"{name} cannot be opened, as a character in its name or password would end them; "
+        f"write {' and '.join(filter(None, [', '.join(ways[:-1]), ways[-1]]))} there, "
+        "and an @ behind the host as %40."
+    )
 
 
 def list_cameras() -> list[CameraInfo]:
@@ -212,6 +248,7 @@ def why_not_opened(address: Address, error: Exception) -> str:
     """What is wrong with a source and what to do, in a sentence."""
     name = address.name
     number = getattr(error, "errno", None)
+    scheme = _scheme(address.url)
     if address.kind == "camera":
         if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
             return (
@@ -235,8 +272,8 @@ def why_not_opened(address: Address, error: Exception) -> str:
         return f"{name} is not a video; name a video file."
     for kind, sentence in _SENTENCES:
         if isinstance(error, kind):
-            return sentence(name)
-    if number == errno.EIO and _scheme(address.url) == "udp":
+            return sentence(name, scheme)
+    if number == errno.EIO and scheme == "udp":
         return f"{name} is silent."
     return f"{name} gives no pictures: {_reason(error)}."
 
@@ -248,12 +285,13 @@ def is_unanswered(address: Address, error: Exception) -> bool:
         address: What was to be opened.
         error: Why there was no picture of it.
     """
-    if _scheme(address.url) in ("udp", "rtp") or "listen" in urlsplit(address.url).query:
+    parts = locate(address.url)
+    if parts is not None and (parts.scheme in ("udp", "rtp") or "listen" in parts.query):
         return True
     number = getattr(error, "errno", None)
     if number == errno.EIO:
         # FFmpeg's word for a name that is not known, and for much else
-        return not _is_known(urlsplit(address.url).hostname)
+        return not _is_known(parts.name if parts is not None else None)
     return isinstance(error, (TimeoutError, ExitError)) or number in _UNANSWERED
 
 
@@ -282,33 +320,36 @@ _HOPELESS = (
 )
 
 
-def _scheme(name: str) -> str:
-    return urlsplit(name).scheme
+def _scheme(url: str) -> str:
+    return url.partition("://")[0]
 
 
-_SENTENCES: list[tuple[type[Exception], Callable[[str], str]]] = [
+_SENTENCES: list[tuple[type[Exception], Callable[[str, str], str]]] = [
     (
         ProtocolNotFoundError,
-        lambda name: f"{name} cannot be opened: PyAV's FFmpeg here knows no {_scheme(name)}://.",
+        lambda name, scheme: f"{name} cannot be opened: PyAV's FFmpeg here knows no {scheme}://.",
     ),
     (
         HTTPUnauthorizedError,
-        lambda name: (
+        lambda name, scheme: (
             f"{name} wants a name and a password; say them as "
-            f"{_scheme(name)}://NAME:PASSWORD@{urlsplit(name).netloc}/..."
+            f"{scheme}://NAME:PASSWORD@{name.split('/')[2]}/..., special characters as %40 for @."
         ),
     ),
-    (HTTPForbiddenError, lambda name: f"{name} may not be seen with this name and password."),
-    (HTTPNotFoundError, lambda name: f"{name} is not there; check the path of the address."),
+    (
+        HTTPForbiddenError,
+        lambda name, _: f"{name} may not be seen with this name and password.",
+    ),
+    (HTTPNotFoundError, lambda name, _: f"{name} is not there; check the path of the address."),
     (
         ConnectionRefusedError,
-        lambda name: f"{name} refuses the connection: is the camera's server running?",
+        lambda name, _: f"{name} refuses the connection: is the camera's server running?",
     ),
-    (ExitError, lambda name: f"{name} is silent."),
-    (TimeoutError, lambda name: f"{name} is silent."),
+    (ExitError, lambda name, _: f"{name} is silent."),
+    (TimeoutError, lambda name, _: f"{name} is silent."),
 ]
 
 
 def _reason(error: Exception) -> str:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(said).lower()
+    return hide(str(said)).lower()

@@ -30,6 +30,7 @@ from mhnet_video.address import SOCKET_SECONDS, Address, is_hopeless, is_unanswe
 from mhnet_video.decoding import FrameMaker
 from mhnet_video.errors import MHNetVideoError, ReadError
 from mhnet_video.frame import Frame
+from mhnet_video.locator import clean
 from mhnet_video.visitor import KEY_TAG, Visitors
 
 TIME_BASE = Fraction(1, 1_000_000)
@@ -485,6 +486,7 @@ class _Connection:
             else:
                 self._read()
         except (FFmpegError, OSError, ValueError, IndexError, MemoryError) as caught:
+            clean(caught)
             error = caught
         if error is None and self._address.kind != "file":
             error = ConnectionResetError("the stream has ended")

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from mhnet_video.arguments import (
 )
 from mhnet_video.config import LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError
+from mhnet_video.locator import clean, hide, learn
 from mhnet_video.terminal import progress_bar, stop_on_signals
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # with its value after an option's equals sign, too
+    learn(*words, *(word.partition("=")[2] for word in words if word.startswith("--")))
+    with redirect_stderr(_Discreet(sys.stderr)):
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     command = _COMMANDS.get(words[0] if words else "")
     try:
         return command(words[1:]) if command else _restore(words)
@@ -64,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except Exception as error:
         if os.environ.get("MHNET_DEBUG") == "1":
+            clean(error)
             raise
         cause = str(error).strip().partition("\n")[0]
         return _fail(
@@ -125,8 +134,8 @@ def _restore(words: list[str]) -> int:
         from mhnet_video.contact import save_contact_sheet
 
         save_contact_sheet(
-            report.source,
-            report.destination,
+            options.source,
+            options.destination,
             options.sheet,
             start=config.start or 0.0,
             is_compared=config.compare,
@@ -461,6 +470,22 @@ def _fail(message: str, status: int = 1) -> int:
     with suppress(OSError):
         print(f"mhnet-video: {message}", file=sys.stderr)
     return status
+
+
+class _Discreet:
+    """Standard error without the secrets of addresses, whoever writes to it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what may be seen."""
+        self._stream.write(hide(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is as it was."""
+        return getattr(self._stream, name)
 
 
 def _prepare_streams() -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import NamedTuple
 
@@ -174,7 +174,7 @@ class LiveOutputs:
     """File to record to; None for none."""
     segment: float | None = None
     """Seconds after which the recording goes on in a new file; None for one file."""
-    output: str | None = None
+    output: str | None = field(default=None, repr=False)  # which may hold a password
     """Address to forward to, `rtmp://`, `srt://`, `udp://`, `tcp://` or `http://`."""
     overwrite: bool = False
     """Whether an existing recording may be replaced."""

@@ -7,13 +7,18 @@
   * WeightsError   a weights file is wrong, truncated or foreign
 """
 
+from mhnet_video.locator import hide
+
 
 class MHNetVideoError(Exception):
     """Base of the package's errors; the command line prints its message and exits with 1.
 
     With 2 after a `ConfigError`. The message is one sentence for a person: which file, what is
-    wrong, what to do.
+    wrong, what to do, and without the passwords of the addresses that it is about.
     """
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(hide(each) if isinstance(each, str) else each for each in said))
 
 
 class ConfigError(MHNetVideoError, ValueError):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live import Latest, LiveFrame, LiveStatistics
+from mhnet_video.locator import shown
 from mhnet_video.server import Server, is_own
 from mhnet_video.view import JpegEncoder, even_size
 from mhnet_video.visitor import KEY_TAG, Visitors
@@ -55,7 +56,7 @@ def parse_address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ConfigError(f"a page is served at PORT or HOST:PORT, not at {text}")
+        raise ConfigError(f"a page is served at PORT or HOST:PORT, not at {shown(text)}")
     return Address(host or "127.0.0.1", int(port))
 
 

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from mhnet_video.decoding import Decoder, Item, Packet
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
+from mhnet_video.locator import shown
 from mhnet_video.source import (
     SILENCE_SECONDS,
     is_animated_webp,
@@ -111,7 +112,7 @@ class VideoReader:
         start: float | None = None,
         duration: float | None = None,
     ) -> None:
-        self.name = "standard input" if os.fspath(source) == "-" else os.fspath(source)
+        self.name = "standard input" if os.fspath(source) == "-" else shown(source)
         self.start = Fraction(start or 0).limit_denominator(10**6)
         self.duration = None if duration is None else Fraction(duration).limit_denominator(10**6)
         self.origin: Fraction | None = None

@@ -27,12 +27,13 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from mhnet_video import relay
-from mhnet_video.address import SOCKET_SECONDS, without_password
+from mhnet_video.address import SOCKET_SECONDS, url_of
 from mhnet_video.camera import pause_after
 from mhnet_video.containers import Format, format_of, muxer_options
 from mhnet_video.encoder import Encoding, clock_of, encoder_options, find_encoding, pixel_formats
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.locator import hide, locate, shown
 from mhnet_video.pixels import Converter
 from mhnet_video.sink import Sink, check_destination, why_unwritable
 from mhnet_video.source import plays
@@ -146,7 +147,7 @@ class _File:
             raise WriteError(
                 f"{destination}: {kind.label} has no times for frames; record to .mp4 or .mkv."
             )
-        self._name = destination
+        self._name = shown(destination)
         self._sink = Sink(destination, overwrite=overwrite)
         self._size = (frame.width, frame.height)
         self._first = frame.pts
@@ -385,11 +386,9 @@ def check_recording(destination: str, segment_seconds: float | None, overwrite: 
     """
     if destination == "-":
         raise WriteError("a live recording is a file; name one that ends in .mp4 or .mkv.")
-    kind = format_of(destination)
+    name, kind = shown(destination), format_of(destination)
     if kind.is_constant_rate:
-        raise WriteError(
-            f"{destination}: {kind.label} has no times for frames; record to .mp4 or .mkv."
-        )
+        raise WriteError(f"{name}: {kind.label} has no times for frames; record to .mp4 or .mkv.")
     first = destination
     if segment_seconds is not None:
         path = Path(destination)
@@ -476,8 +475,8 @@ class Forwarder:
     def __init__(self, url: str, *, fps: float) -> None:
         check_forwarding(url)
         # what follows the host is the key that lets one send, on many servers
-        self.name = "/".join(without_password(url).split("/")[:3])
-        self._url = url
+        self.name = "/".join(shown(url).split("/")[:3])
+        self._url = url_of(url)
         self._fps = fps
         self.frames = 0
         """Frames sent."""
@@ -533,10 +532,11 @@ class Forwarder:
         frame = self._queue.get()
         if frame is None:
             return ""
-        scheme = self._url.partition("://")[0].lower()
+        scheme = self._url.partition("://")[0]
         self._moved_at = time.monotonic()
         self._process = process = subprocess.Popen(
-            [sys.executable, "-P", relay.__file__, self._url, _SCHEMES[scheme]],
+            # not the address: every user of the machine may see commands
+            [sys.executable, "-P", relay.__file__, _SCHEMES[scheme]],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -559,6 +559,8 @@ class Forwarder:
     def _encode(self, frame: Frame | None, process: "subprocess.Popen[bytes]") -> str:
         """Encode frames into a process until there are no more; what it said if it ended first."""
         try:
+            if process.stdin is not None:
+                process.stdin.write(os.fsencode(f"{self._url}\n"))
             self._encode_into(frame, process.stdin)
         except (FFmpegError, OSError, ValueError):
             # it reads no more
@@ -566,7 +568,7 @@ class Forwarder:
         with contextlib.suppress(OSError):
             process.stdin.close() if process.stdin is not None else None
         said = process.stderr.read() if process.stderr is not None else b""
-        return said.decode(errors="replace").strip()
+        return hide(said.decode(errors="replace").strip())
 
     def _encode_into(self, frame: Frame | None, pipe: Any) -> None:
         if frame is None:
@@ -629,7 +631,8 @@ def check_forwarding(url: str) -> None:
     Raises:
         ConfigError: They cannot.
     """
-    scheme, separator, _ = url.partition("://")
-    if scheme.lower() not in _SCHEMES or not separator:
+    parts = locate(url)
+    if parts is None or parts.scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ConfigError(f"frames are sent to an address, one of {known}, not to {url}")
+        raise ConfigError(f"frames are sent to an address, one of {known}, not to {shown(url)}")
+    url_of(url)

@@ -1,9 +1,12 @@
 """Sends a stream from standard input on to an address; run as a process of its own.
 
+The address is the first line of standard input, as it may hold a password.
+
 PyAV connects to where it writes while it holds Python's lock, so that a server that does not answer
 would stop every thread of the process. Imports nothing of this package.
 """
 
+import os
 import sys
 
 import av
@@ -29,10 +32,18 @@ def relay(url: str, muxer: str) -> None:
                 target.mux_one(packet)
 
 
+def _first_line() -> str:
+    """The first line of standard input; no byte more is read, as FFmpeg reads on from there."""
+    line = b""
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return os.fsdecode(line)
+
+
 def main() -> int:
     """Relay, and say in one line on standard error what is wrong; the exit status."""
     try:
-        relay(*sys.argv[1:3])
+        relay(_first_line(), sys.argv[1])
     except ProtocolNotFoundError:
         return NO_PROTOCOL
     except (FFmpegError, OSError, ValueError) as error:

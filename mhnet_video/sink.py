@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from mhnet_video.errors import WriteError
+from mhnet_video.locator import is_address, shown
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or name another disk",
@@ -49,7 +50,7 @@ class Sink:
     """
 
     def __init__(self, destination: str | PathLike[str], *, overwrite: bool = False) -> None:
-        self.name = os.fspath(destination)
+        self.name = shown(destination)
         self.error: OSError | None = None
         self.partial: Path | None = None
         """The growing file; None where there is none of its own (standard output, a pipe)."""
@@ -184,19 +185,26 @@ def check_destination(
     Raises:
         WriteError: The destination is a folder, in none, exists, or is the source.
     """
-    name = os.fspath(destination)
-    if name == "-":
+    path, name = os.fspath(destination), shown(destination)
+    if path == "-":
         return
     # os.path, as it takes what cannot even be a name for what does not exist
-    folder = os.path.dirname(os.path.abspath(name))
-    if os.path.isdir(name) or not os.path.basename(name):
+    folder = os.path.dirname(os.path.abspath(path))
+    if is_address(path) and not os.path.isdir(folder):
+        raise WriteError(
+            f"{name} is an address, and files are written only; "
+            "`mhnet-video live --output URL` sends pictures on."
+        )
+    if os.path.isdir(path) or not os.path.basename(path):
         raise WriteError(f"{name} is a folder; name the file to create in it.")
     if not os.path.isdir(folder):
         said = "is not a folder" if os.path.exists(folder) else "does not exist"
-        raise WriteError(f"{name} cannot be written: the folder {folder} {said}; create it first.")
-    if source is not None and os.path.exists(name) and os.path.exists(source):
+        raise WriteError(
+            f"{name} cannot be written: the folder {shown(folder)} {said}; create it first."
+        )
+    if source is not None and os.path.exists(path) and os.path.exists(source):
         with contextlib.suppress(OSError):
-            if os.path.samefile(name, source):
+            if os.path.samefile(path, source):
                 raise WriteError(f"{name} is the input itself; name another output.")
-    if os.path.isfile(name) and not overwrite:
+    if os.path.isfile(path) and not overwrite:
         raise WriteError(f"{name} exists already; name another one, or add --overwrite.")

@@ -12,8 +12,10 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 
+from mhnet_video.address import url_of
 from mhnet_video.boxes import lacks_index
 from mhnet_video.errors import ReadError
+from mhnet_video.locator import clean, is_address, shown
 
 SILENCE_SECONDS = 30.0
 """How long an address may say nothing, in seconds, before it is given up."""
@@ -39,16 +41,18 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
 
     Raises:
         ReadError: There is no such file, or it is no video.
+        ConfigError: FFmpeg would not understand the address.
     """
     # damage is counted here, not printed by FFmpeg; and its logging into Python can deadlock
     # with decoder threads
     av.logging.set_level(None)
-    name = url = os.fspath(source)
-    is_address = "://" in url and not os.path.exists(url)
+    url, name = os.fspath(source), shown(source)
+    is_remote = is_address(url)
     options = {"format_whitelist": _file_formats(), "pattern_type": "none"}
     if url == "-":
         url = _STANDARD_INPUT
-    elif is_address:
+    elif is_remote:
+        url = url_of(url)
         # PyAV's limit is for opening and reading, this one for searching, too
         is_timed = url.partition("://")[0] in _TIMED
         options = {"rw_timeout": str(round(SILENCE_SECONDS * 1e6))} if is_timed else {}
@@ -68,14 +72,15 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
             container_options=options,
             metadata_errors="surrogateescape",
             hwaccel=hwaccel,
-            timeout=SILENCE_SECONDS if is_address else None,
+            timeout=SILENCE_SECONDS if is_remote else None,
         )
     except (FFmpegError, OSError, ValueError) as error:
+        clean(error)
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
             raise ReadError(f"{name} may not be read; check its permissions.") from error
         said = why_unreadable(url, name)
         otherwise = f"{name} is not a video, or is damaged from its beginning; name a video file."
-        if is_address:
+        if is_remote:
             otherwise = f"{name} cannot be reached, or holds no video; check the address."
         raise ReadError(said or otherwise) from error
 

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mhnet_video.errors import ConfigError, WeightsError, first_line
+from mhnet_video.locator import learn
 from mhnet_video.network import UNUSED, MHNet, NetworkConfig
 
 _log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
         WeightsError: There is no such model, or the file is wrong, truncated or foreign.
         ConfigError: There is no such device on this machine.
     """
+    learn(name_or_path)
     path = _locate(name_or_path)
     where = resolve_device(device) if isinstance(device, str) else device
     tensors, config = _read(path)

@@ -18,6 +18,7 @@ from mhnet_video.contact import check_sheet, save_pictures
 from mhnet_video.errors import ReadError
 from mhnet_video.folder import PICTURE_SUFFIXES, files_in, in_order, still_of
 from mhnet_video.frame import Frame
+from mhnet_video.locator import learn
 from mhnet_video.metrics import Picture, Scores, flicker, luma, mean_scores, score
 from mhnet_video.pipelines.restore import Progress
 from mhnet_video.pixels import picture_of
@@ -113,6 +114,7 @@ def evaluate(
         WeightsError: The model's weights cannot be loaded.
         WriteError: The contact sheet cannot be written, or exists.
     """
+    learn(rainy, clean)
     pairs = _pairs(Path(rainy), Path(clean))
     if sheet is not None:
         check_sheet(sheet, [path for pair in pairs for path in pair], overwrite=overwrite)

@@ -17,6 +17,7 @@ from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.folder import FolderReader, FolderWriter
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.hardware import takes_surfaces
+from mhnet_video.locator import shown
 from mhnet_video.notes import Loss, counted, lines_of
 from mhnet_video.pixels import beside
 from mhnet_video.reader import VideoReader, size_in_bytes
@@ -64,6 +65,7 @@ class Report:
     """What a run has done, for a person and (`to_dict`) for a program."""
 
     source: str
+    """What was read, as a person may see it: of an address without what is secret."""
     destination: str
     frames: int
     """Frames written."""
@@ -197,8 +199,8 @@ class _Run:
         stop: threading.Event,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._source = os.fspath(source)
-        self._destination = os.fspath(destination)
+        self._source = source
+        self._destination = destination
         self._config = config
         self._stop = stop
         self._on_progress = on_progress
@@ -323,12 +325,12 @@ class _Run:
         size = reader.size
         for box in self._config.keep:
             if box[0] >= size[0] or box[1] >= size[1]:
-                shown = ",".join(map(str, box))
+                label = ",".join(map(str, box))
                 why = f"it lies outside the picture of {size[0]}x{size[1]}"
-                losses.append(Loss(kind="setting", what=f"the box {shown}", why=why))
+                losses.append(Loss(kind="setting", what=f"the box {label}", why=why))
         return Report(
-            source=self._source,
-            destination=self._destination,
+            source=shown(self._source),
+            destination=shown(self._destination),
             frames=writer.frames,
             seconds=time.monotonic() - self._begin,
             model=restorer.name,

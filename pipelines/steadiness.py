@@ -14,6 +14,7 @@ import numpy as np
 from mhnet_video.errors import ReadError
 from mhnet_video.folder import files_in
 from mhnet_video.frame import Frame
+from mhnet_video.locator import learn
 from mhnet_video.metrics import Flicker, Picture, luma
 from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb
 from mhnet_video.pipelines.restore import Progress
@@ -69,6 +70,7 @@ def steadiness(
     Raises:
         ReadError: A clip cannot be read, or has fewer than eight frames.
     """
+    learn(rainy)
     place = Path(rainy)
     if not place.exists():
         raise ReadError(f"there is no {place}; name a clip or a folder of clips")

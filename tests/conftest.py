@@ -18,6 +18,8 @@ import processes
 import pytest
 import torch
 
+from mhnet_video import locator
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before the first import of triton
 
@@ -135,3 +137,10 @@ def data_dir() -> Path:
     if not (path / "dev").is_dir():
         pytest.skip(f"no data at {path}; MHNET_DATA names another place")
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_remembered():
+    """What one test calls a password is an ordinary word in another's messages."""
+    yield
+    locator._said.clear()

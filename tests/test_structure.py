@@ -20,7 +20,7 @@ FOLDERS = {
 
 # A module may import those of lower layers and its own; never a higher one.
 LAYERS = [
-    ["errors", "config", "frame", "stage", "relay", "screen", "memory", "unveil"],
+    ["errors", "locator", "config", "frame", "stage", "relay", "screen", "memory", "unveil"],
     ["kernels"],
     [
         "align",
