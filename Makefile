@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test dev check fix build clean gpu
+.PHONY: help demo test fuzz dev check fix build clean gpu
 .DEFAULT_GOAL := help
 
 help:   ## list the targets
@@ -30,6 +30,11 @@ demo: $(VENV)/installed ## restore the sample clip, or your own: make demo IN=my
 
 test: $(VENV)/installed-dev ## run all the tests
 	$(BIN)/python -m pytest $(TESTS)
+
+FUZZ_COUNT ?= 3000
+FUZZ_KEEP ?= runs/fuzz
+fuzz: $(VENV)/installed-dev ## damaged files by the thousand; those that end badly go to runs/fuzz
+	$(BIN)/python tests/fuzz.py $(FUZZ_COUNT) --keep $(FUZZ_KEEP)
 
 dev: $(VENV)/installed-dev ## set up .venv with the tools for development
 

@@ -124,6 +124,8 @@ def late_tracks(reader: VideoReader) -> set[int]:
             continue
         if stream.disposition & COVER:
             continue
+        if stream.type != "data" and stream.codec_context is None:
+            continue  # of a kind that FFmpeg does not know, which is not carried over
         begin = stream.start_time
         if begin is None or begin * Fraction(stream.time_base or 0) > first + _LATE_SECONDS:
             late.add(stream.index)

@@ -331,6 +331,18 @@ def test_odd_sizes_stay_as_they_are(width: int, height: int, expected: str, tmp_
         assert (stream.width, stream.height) == (width, height)
 
 
+def test_a_late_track_of_an_unknown_kind_is_left_out(tmp_path: Path) -> None:
+    late = Video(codec="mpeg4", times=every(40, 5, start=3000))
+    path = Clip(
+        name="clip.mkv",
+        video=(Video(), late),
+        finish=lambda content: content.replace(b"V_MPEG4/ISO/ASP", b"V_NOBODY/HAS/IT"),
+    ).make(tmp_path)
+    report = restore_video(path, tmp_path / "out.mp4", restorer=StandIn())
+    assert report.frames == len(Video().times)
+    assert "a kind that this FFmpeg does not know" in "\n".join(report.lost)
+
+
 LATE = {
     "late sound": Clip(
         video=(Video(times=every(40, 100)),), audio=(Audio(start=3.0, seconds=0.9),)
