@@ -24,7 +24,7 @@ from clips import Audio, Clip, Video, every
 from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.frame import Pair
+from mhnet_video.frame import Frame, Pair
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.reader import VideoReader
 
