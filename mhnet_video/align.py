@@ -16,18 +16,15 @@ Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 198
 are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004.
 """
 
-from collections.abc import Callable, Sequence
-from operator import is_
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.frame_window import Window, middle_of, stacked
 from mhnet_video.kernels import map_ops, motion_ops
 from mhnet_video.kernels.motion_reference import sampled
-
-T = TypeVar("T")
 
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in what motion is estimated on."""
@@ -62,56 +59,6 @@ SAME, UNLIKE = 0.02, 0.04
 """A neighbour's pixel that differs from the middle frame's by less than the first stays where it
 is, whatever moves around it, as that of a burnt-in clock; one that differs by more than the second
 does not; in the strongest colour."""
-
-
-Window = Sequence[Tensor | None]
-"""The frames that the network looks at, `[3, H, W]` each, the one to restore in the middle. At a
-clip's ends frames of the other side stand for those that are missing. A picture without any
-neighbour has None in their places, which are black to the network: what is there again and again is
-a scene at rest to it, and a picture on its own must not look like one."""
-
-
-def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> list[T | None]:
-    """The window of frames, or of what stands for them.
-
-    Args:
-        frames: T of them; where a run has fewer, edge ones more than once.
-        is_same: Whether two are one picture.
-    """
-    half = len(frames) // 2
-    middle = frames[half]
-    if all(is_same(frame, middle) for frame in frames):
-        return [*[None] * half, middle, *[None] * half]
-    return list(frames)
-
-
-def is_alone(window: Sequence[Any]) -> bool:
-    """Whether a picture has no neighbours, where the network could look at some."""
-    return len(window) > 1 and sum(frame is not None for frame in window) == 1
-
-
-def middle_of(window: Window) -> Tensor:
-    """The frame to restore.
-
-    Raises:
-        ValueError: It is missing, or the frames are not of one size.
-    """
-    middle = window[len(window) // 2]
-    if middle is None:
-        raise ValueError("expected a frame in the middle")
-    if len({frame.shape for frame in window if frame is not None}) > 1:
-        raise ValueError("expected frames of one size")
-    return middle
-
-
-def stacked(window: Window) -> Tensor:
-    """The frames of a window as the network sees them, `[T, 3, H, W]`.
-
-    Raises:
-        ValueError: As for `middle_of`.
-    """
-    middle = middle_of(window)
-    return torch.stack([torch.zeros_like(middle) if f is None else f for f in window])
 
 
 def align(window: Tensor) -> Tensor:

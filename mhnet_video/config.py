@@ -56,6 +56,17 @@ def check_scale(scale: float | None) -> None:
         raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
 
 
+class Settings(NamedTuple):
+    """How frames are restored; may change from frame to frame."""
+
+    strength: float = 1.0
+    """Share of the restoration that is applied, 0 to 1."""
+    keep: tuple[Box, ...] = ()
+    """Boxes left as they are."""
+    scale: float | None = None
+    """Working scale of the network, above 0 to 1; None for what suits each picture's size."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestoreConfig:
     """Settings of the restore pipeline."""

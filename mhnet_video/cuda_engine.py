@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhnet_video.align import Window, align_frames, stacked
+from mhnet_video.align import align_frames
 from mhnet_video.errors import first_line
+from mhnet_video.frame_window import Window, stacked
 from mhnet_video.kernels import map_ops
 from mhnet_video.map_weights import BlockMaps, Front, FusionMaps, MapType, NetworkMaps
 from mhnet_video.memory import is_shortage

@@ -6,26 +6,29 @@ come back into a pinned buffer. No step waits for another frame's: the processor
 all buffers are taken, which is also what holds the reader back.
 """
 
-import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from mhnet_video.align import align_maps, is_alone, window_of
+from mhnet_video.align import align_maps
+from mhnet_video.color import keep_boxes
+from mhnet_video.config import Settings
 from mhnet_video.cuda_engine import Forward, TritonEngine
 from mhnet_video.cuda_frames import MISSING, NUM_COLORS, FrameFormat, colors_of, format_of
 from mhnet_video.errors import first_line
-from mhnet_video.frame import DeviceFrame, Frame, Plane
-from mhnet_video.hardware import with_planes
+from mhnet_video.executors import Counts, EnginePool, LaneExecutor
+from mhnet_video.frame import DeviceFrame, Frame, Pair, Plane
+from mhnet_video.frame_window import is_alone
+from mhnet_video.hardware import on_host, with_planes
 from mhnet_video.memory import is_shortage
-from mhnet_video.neighbours import MAX_COPIES, MAX_RUN, Neighbours, Step, with_steps
-
-T = TypeVar("T")
+from mhnet_video.scene_changes import MAX_RUN
+from mhnet_video.temporal_window import FrameWindow, Picture
+from mhnet_video.window_network import WindowNetwork
 
 _log = logging.getLogger(__name__)
 
@@ -120,28 +123,23 @@ class CudaMachine:
         return _CudaQueue(self.device)
 
 
-class Restored(NamedTuple):
-    """A frame that has been through the network."""
+@dataclass(eq=False)
+class Restored:
+    """A window on its way through the device, and what came of it."""
 
+    window: FrameWindow
+    slots: list[int]
+    """Where its pictures are in the ring; `MISSING` where there is none."""
     frames: list[Frame]
-    """The frame, and those behind it that repeat it."""
-    window: list[Frame | None]
-    """The frames that the network saw, this one in the middle; None where there was none."""
-    planes: tuple[Plane, ...] | None
-    """Its new samples; None where they are on the device, the network gave no finite numbers, or
-    the frame has no neighbours: a picture is looked at several times, no matter of streams."""
+    """Its frame, and those behind it that are restored as it is."""
+    is_done: bool = False
+    """Whether the device is done with it."""
+    planes: tuple[Plane, ...] | None = None
+    """The frame's new samples; None where they are on the device, the network gave no finite
+    numbers, or the frame has no neighbours: the self-ensemble that such a one needs is not made
+    here."""
     samples: tuple[Tensor, Tensor] | None = None
-    """Its new samples on the device, luma and chroma."""
-
-
-@dataclass
-class _Item:
-    """A frame in the ring, and those that repeat it."""
-
-    frames: list[Frame]
-    slot: int
-    picture: int
-    """The same for frames that repeat one another, where there are too many to wait."""
+    """The frame's new samples on the device, luma and chroma."""
 
 
 @dataclass
@@ -149,7 +147,7 @@ class _Batch:
     """What is under way."""
 
     number: int
-    windows: list[list[_Item | None]]
+    windows: list[Restored]
     done: Event
     samples: list[Tensor] = field(default_factory=list)
     """`[batch, size]` on the device, once the work is done, where results stay there."""
@@ -177,7 +175,6 @@ class FramePipeline:
         machine: The device.
         form: How the frames lie in its memory.
         frames: T, how many the network looks at.
-        strength: Share of the restoration that is applied.
         make_step: Gives what computes `out` and `flags` from the rest of the room.
         batch: Windows at once.
         depth: Batches under way.
@@ -192,7 +189,6 @@ class FramePipeline:
         machine: Machine,
         form: FrameFormat,
         frames: int,
-        strength: float,
         make_step: Callable[[Room], Callable[[], None]],
         *,
         batch: int = 1,
@@ -200,8 +196,9 @@ class FramePipeline:
         stays: bool = False,
     ) -> None:
         self.form, self.batch, self.depth = form, batch, depth
+        self.stays = stays
+        """Whether results stay on the device where the format allows it."""
         self._stays = stays and form.is_semi_planar
-        self._strength, self._frames = strength, frames
         samples, size = form.kind_of_samples, form.size
         # a window's frames and their copies, those of a batch that is not full, and as many that
         # are going up
@@ -226,39 +223,70 @@ class FramePipeline:
         self._staged: list[Event | None] = [None] * staging
         self._uploaded: list[Event | None] = [None] * slots
         self._used: list[Event | None] = [None] * slots
-        self._neighbours: Neighbours[_Item] = Neighbours(frames)
-        self._pushed = self._pictures = self._submitted = 0
-        self._waiting: list[list[_Item | None]] = []
+        # the pictures whose samples are in the ring, and the strength that went up with them
+        self._slots: dict[tuple[Picture, float], int] = {}
+        self._held: list[tuple[Picture, float] | None] = [None] * slots
+        self._uploads = self._submitted = 0
+        self._waiting: list[Restored] = []
         self._running: deque[_Batch] = deque()
+        self._last: Restored | None = None
         self._step = make_step(self._room)
 
-    def push_copy(self, frame: Frame) -> bool:
-        """Take a frame that repeats the one before; it comes out with that one.
-
-        A copy is no neighbour: it would tell the network that the rain stands still.
+    def repeat(self, window: FrameWindow) -> Restored | None:
+        """Let a frame share the result of the one before.
 
         Returns:
-            Whether it was taken; it is not where the frame before has gone on already, or has many
-            copies.
+            What the window's frame shares: it comes out with that, or is to be taken from it where
+            it is done; None where the windows differ.
         """
-        last = self._neighbours.last
-        if self._frames == 1 or last is None or len(last.frames) >= MAX_COPIES:
-            return False
-        last.frames.append(frame)
-        return True
+        last = self._last
+        if last is None or not window.is_restored_as(last.window):
+            return None
+        if not last.is_done:
+            last.frames.append(window.frame)
+        return last
 
-    def push(
-        self, frame: Frame, step: Step = Step.NEXT, *, is_equal: bool = False
-    ) -> list[Restored]:
-        """Take the next frame; what is done by now, in order.
+    def push(self, window: FrameWindow) -> list[Restored]:
+        """Take the next window; what is done by now, in order.
 
         Args:
-            frame: Of this format.
-            step: What it is to the one before; what repeats it to the bit is none of its copies.
-            is_equal: Whether it is the one before again, which had too many copies already.
+            window: Its pictures are all of this format. Its strength goes up with the samples.
         """
-        slot, stage = self._pushed % len(self._uploaded), self._pushed % len(self._staged)
-        self._pushed += 1
+        restored: list[Restored] = []
+        slots: list[int] = []
+        for picture in window.pictures:
+            slot = MISSING
+            if picture is not None:
+                key = picture, window.settings.strength
+                known = self._slots.get(key)
+                slot = self._free_slot(slots) if known is None else known
+                if known is None:
+                    if any(slot in each.slots for each in self._waiting):
+                        restored += self._submit()  # it is still to be read
+                    self._put(slot, key)
+            slots.append(slot)
+        self._last = Restored(window, slots, [window.frame])
+        self._waiting.append(self._last)
+        if len(self._waiting) == self.batch:
+            restored += self._submit()
+        return restored + self._ready()
+
+    def _free_slot(self, taken: list[int]) -> int:
+        """The slot that was filled longest ago and is not one of this window's."""
+        while (slot := self._uploads % len(self._held)) in taken:
+            self._uploads += 1
+        return slot
+
+    def _put(self, slot: int, key: tuple[Picture, float]) -> None:
+        """Start the upload of a picture into a slot of the ring."""
+        stage = self._uploads % len(self._staged)
+        self._uploads += 1
+        old = self._held[slot]
+        if old is not None:
+            del self._slots[old]
+        self._held[slot], self._slots[key] = key, slot
+        picture, strength = key
+        frame = picture.frame
         earlier = self._staged[stage]
         if earlier is not None:
             earlier.synchronize()  # the pinned buffer may still be on its way
@@ -266,7 +294,7 @@ class FramePipeline:
             self._upload.wait_for_decoder()
         else:
             self.form.pack(frame, self._host_ring[stage].numpy())
-        self._host_colors[stage] = torch.from_numpy(colors_of(frame, self._strength))
+        self._host_colors[stage] = torch.from_numpy(colors_of(frame, strength))
         user = self._used[slot]
         if user is not None:
             self._upload.wait(user)  # a window that has not been read yet
@@ -281,22 +309,10 @@ class FramePipeline:
 
         self._upload.run(upload)
         self._staged[stage] = self._uploaded[slot] = self._upload.record()
-        restored: list[Restored] = []
-        self._pictures += not is_equal
-        item = _Item([frame], slot, self._pictures)
-        for window in self._neighbours.push(item, step):
-            self._waiting.append(window_of(window, _is_same))
-            if len(self._waiting) == self.batch:
-                restored += self._submit()
-        return restored + self._ready()
 
     def flush(self) -> list[Restored]:
-        """End the run: everything that is missing, waited for."""
+        """Everything that is missing, waited for."""
         restored: list[Restored] = []
-        for window in self._neighbours.flush():
-            self._waiting.append(window_of(window, _is_same))
-            if len(self._waiting) == self.batch:
-                restored += self._submit()
         if self._waiting:
             restored += self._submit()
         while self._running:
@@ -319,7 +335,7 @@ class FramePipeline:
         windows, self._waiting = self._waiting, []
         number = self._submitted % self.depth
         self._submitted += 1
-        slots = [[MISSING if item is None else item.slot for item in window] for window in windows]
+        slots = [window.slots for window in windows]
         # a batch that is not full computes its last window again
         slots += slots[-1:] * (self.batch - len(slots))
         self._host_slots[number] = torch.tensor(slots, dtype=torch.int32)
@@ -363,24 +379,17 @@ class FramePipeline:
         """The results of the oldest batch, waited for."""
         batch = self._running.popleft()
         batch.done.synchronize()
-        restored = []
-        for index, window in enumerate(batch.windows):
-            middle = cast(_Item, window[len(window) // 2])
-            planes, samples = None, None
-            if is_alone(window) or int(self._host_flags[batch.number, index]) != 0:
-                pass  # whoever asked is to do it again
-            elif self._stays:
-                samples = self.form.planes_in(batch.samples[0][index])
+        for index, restored in enumerate(batch.windows):
+            restored.is_done = True
+            is_finite = int(self._host_flags[batch.number, index]) == 0
+            if is_alone(restored.window.pictures) or not is_finite:
+                continue  # whoever asked is to do it again
+            if self._stays:
+                restored.samples = self.form.planes_in(batch.samples[0][index])
             else:
                 room = self._host_results[batch.number, index].numpy()
-                planes = self.form.unpack(room, middle.frames[0])
-            seen = [None if item is None else item.frames[0] for item in window]
-            restored.append(Restored(middle.frames, seen, planes, samples))
-        return restored
-
-
-def _is_same(a: _Item, b: _Item) -> bool:
-    return a.picture == b.picture
+                restored.planes = self.form.unpack(room, restored.window.frame)
+        return batch.windows
 
 
 def network_step(engine: TritonEngine, form: FrameFormat, room: Room) -> Callable[[], None]:
@@ -417,97 +426,109 @@ def batch_of(form: FrameFormat, patch: int) -> int:
     return batch
 
 
-class PipedFrames:
-    """A stream of frames of any formats through an engine.
+class GpuExecutor:
+    """Restores windows by an engine on a GPU; uploads, network and downloads overlap.
+
+    Windows that do not fit a pipeline (a scale below 1, frames of several formats) are restored one
+    by one. Where the memory does not suffice for a pipeline, all are from then on, in tiles; and by
+    PyTorch where the engine's kernels fail. The log says so.
 
     Args:
-        engine: The network.
-        strength: Share of the restoration that is applied.
-        finish: Makes the frame from the source's and its new planes.
-        again: Restores the middle frame of a window in float32, where numbers came out that are
-            not finite, or it has no neighbours.
-        plain: Restores a stream without a pipeline, where the memory does not suffice for one.
-        fail: Called ahead of `plain` where the engine cannot run at all.
-        is_copy: Whether a frame repeats the one before it.
+        engine: The engine.
+        network: The network, for what the pipeline does not restore.
         machine: The device; the engine's if None.
-        is_live: Whether frames are wanted as soon as can be: then they share no batch.
-        stays: Whether frames that a GPU has decoded are to come out in its memory too.
+        is_live: Whether frames are wanted as soon as possible: then they share no batch.
+        stays: Whether frames that a GPU has decoded are to come out in its memory too. Not those
+            with boxes to keep, which are put back on the host.
     """
 
     def __init__(
         self,
         engine: TritonEngine,
-        strength: float,
+        network: WindowNetwork,
         *,
-        finish: Callable[[Frame, tuple[Plane, ...]], Frame],
-        again: Callable[[Sequence[Frame | None]], Frame],
-        plain: Callable[[Iterable[Any]], Iterator[Any]],
-        fail: Callable[[], None],
-        is_copy: Callable[[Frame, Frame], bool],
         machine: Machine | None = None,
         is_live: bool = False,
         stays: bool = False,
     ) -> None:
-        self._stays = stays
-        self._engine, self._strength = engine, strength
-        self._finish, self._again = finish, again
-        self._plain, self._fail, self._is_copy = plain, fail, is_copy
+        self.counts = Counts()
+        self.has_failed = False
+        """Whether the engine's kernels have failed, so that PyTorch runs the network."""
+        self._engine = engine
+        self._network = network
         self._machine = machine or CudaMachine(engine.kind.device)
         self._most = 1 if is_live else MAX_BATCH
-        self.repeated = 0
-        """Frames that took the result of the one before."""
+        self._stays = stays
+        self._pipeline: FramePipeline | None = None
+        self._is_given_up = False
+        self._one_by_one = LaneExecutor(network, EnginePool(engine), self.counts)
 
-    def stream(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
-        """Restore frames in order, one out for each one in; other items pass through at once.
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
+        """Take the next window; give the pairs that are done."""
+        pipeline = None
+        if not self._is_given_up and _is_uniform(window):
+            form, stays = format_of(window.frame), self._stays and not window.settings.keep
+            pipeline = self._pipeline
+            if pipeline is None or (pipeline.form, pipeline.stays) != (form, stays):
+                yield from self._end_pipeline()
+                pipeline = self._pipeline = self._new_pipeline(form, stays)
+        if pipeline is None:
+            yield from self._end_pipeline()
+            yield from self._one_by_one.push(window)
+            yield from self._one_by_one.flush()
+            return
+        shared = pipeline.repeat(window)
+        if shared is None:
+            yield from self._pairs(pipeline.push(window))
+        elif shared.is_done:
+            self.counts.repeated += 1
+            yield from self._pairs_of(shared, [window.frame])
 
-        A frame comes out when its neighbours are known and the device is done with it, but at the
-        latest when `DEPTH` batches are waiting.
-        """
-        pipeline: FramePipeline | None = None
-        before: Frame | None = None
-        iterator = with_steps(items)
-        try:
-            for item, step in iterator:
-                if not isinstance(item, Frame):
-                    yield item
-                    continue
-                if pipeline is None or format_of(item) != pipeline.form:
-                    if pipeline is not None:
-                        yield from self._frames_of(pipeline.flush())
-                    pipeline, before = None, None  # its memory first
-                    pipeline = self._pipeline(format_of(item))
-                    if pipeline is None:
-                        rest = (each for each, _ in iterator)
-                        yield from self._plain(itertools.chain([item], rest))
-                        return
-                is_equal = before is not None and self._is_copy(before, item)
-                before = item
-                if not (is_equal and pipeline.push_copy(item)):
-                    yield from self._frames_of(
-                        pipeline.push(item, Step.NEXT if is_equal else step, is_equal=is_equal)
-                    )
-            if pipeline is not None:
-                yield from self._frames_of(pipeline.flush())
-        finally:
-            if pipeline is not None:
-                pipeline.close()
+    def flush(self) -> Iterator[Pair]:
+        """All that are still on their way."""
+        if self._pipeline is not None:
+            yield from self._pairs(self._pipeline.flush())
 
-    def _frames_of(self, results: Sequence[Restored]) -> Iterator[Frame]:
+    def close(self) -> None:
+        """Wait until the device is done with the buffers; results are dropped."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+        self._one_by_one.close()
+
+    def _end_pipeline(self) -> Iterator[Pair]:
+        """Finish what is in the pipeline, and give back its memory."""
+        if self._pipeline is not None:
+            yield from self._pairs(self._pipeline.flush())
+            self._pipeline.close()
+            self._pipeline = None
+
+    def _pairs(self, results: list[Restored]) -> Iterator[Pair]:
         for result in results:
-            if result.samples is not None:
-                luma, chroma = result.samples
-                for frame in result.frames:
-                    yield replace(cast(DeviceFrame, frame), luma=luma, chroma=chroma)
-            elif result.planes is None:
-                # a copy's own time is all that it has for itself
-                planes = self._again(result.window).planes
-                yield from (with_planes(frame, planes) for frame in result.frames)
-            else:
-                for frame in result.frames:
-                    yield self._finish(frame, result.planes)
-            self.repeated += len(result.frames) - 1
+            yield from self._pairs_of(result, result.frames)
+            self.counts.repeated += len(result.frames) - 1
 
-    def _pipeline(self, form: FrameFormat) -> FramePipeline | None:
+    def _pairs_of(self, result: Restored, frames: list[Frame]) -> Iterator[Pair]:
+        if result.samples is not None:
+            luma, chroma = result.samples
+            for frame in frames:
+                yield Pair(frame, replace(cast(DeviceFrame, frame), luma=luma, chroma=chroma))
+            return
+        if result.planes is None:
+            result.planes = self._exact_planes(result)
+        for frame in frames:
+            if result.planes is None:
+                self.counts.passed_through += 1
+                yield Pair(frame, frame)
+            else:
+                yield Pair(frame, _finished(frame, result.planes, result.window.settings))
+
+    def _exact_planes(self, result: Restored) -> tuple[Plane, ...] | None:
+        """The planes of a frame in float32, by the self-ensemble where it has no neighbours."""
+        seen = self._network.prepare(result.window)
+        return self._network.planes(self._network.exact_engine(), result.window, seen)
+
+    def _new_pipeline(self, form: FrameFormat, stays: bool) -> FramePipeline | None:
         """A pipeline as large as the memory allows; None if there is too little for any."""
         batch = min(self._most, batch_of(form, self._engine.config.patch))
         while True:
@@ -516,31 +537,50 @@ class PipedFrames:
                     self._machine,
                     form,
                     self._engine.config.frames,
-                    self._strength,
                     lambda room: network_step(self._engine, form, room),
                     batch=batch,
-                    stays=self._stays,
+                    stays=stays,
                 )
             except Exception as error:
                 said, is_full = first_line(error), is_shortage(error)
             # only now nothing holds what was made until then
             self._engine.release()
+            size = f"{form.width}x{form.height}"
             if not is_full:
                 _log.warning(
-                    "the GPU's kernels fail for pictures of %dx%d (%s): PyTorch restores them",
-                    form.width,
-                    form.height,
+                    "the GPU's kernels fail for pictures of %s (%s): PyTorch restores them",
+                    size,
                     said,
                 )
-                self._fail()
+                self._is_given_up = self.has_failed = True
+                pool = EnginePool(self._network.exact_engine())
+                self._one_by_one = LaneExecutor(self._network, pool, self.counts)
                 return None
             if batch == 1:
                 _log.warning(
-                    "the GPU's memory does not hold pictures of %dx%d: they are restored in tiles",
-                    form.width,
-                    form.height,
+                    "the GPU's memory does not hold pictures of %s: they are restored in tiles",
+                    size,
                 )
+                self._is_given_up = True
                 return None
             batch //= 2
             self._most = batch
             _log.warning("the GPU's memory holds %d pictures at once, not more", batch)
+
+
+def _is_uniform(window: FrameWindow) -> bool:
+    """Whether a window can be read from one ring: full scale, and one format."""
+    form = format_of(window.frame)
+    return all(
+        each is None or (each.scale == 1 and format_of(each.frame) == form)
+        for each in window.pictures
+    )
+
+
+def _finished(frame: Frame, planes: tuple[Plane, ...], settings: Settings) -> Frame:
+    """A frame with the planes that came from the GPU."""
+    # alpha is the source's own, and stays
+    if settings.keep:
+        frame = on_host(frame)
+        keep_boxes(frame, planes[: len(planes) - frame.layout.has_alpha], settings.keep)
+    return with_planes(frame, planes)

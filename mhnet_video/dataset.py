@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from mhnet_video.align import align
 from mhnet_video.errors import ReadError
-from mhnet_video.neighbours import places_of
+from mhnet_video.frame_window import places_of
 from mhnet_video.rain import camera, rain_on
 
 ALONE_SHARE, LATE_ALONE_SHARE = 0.43, 0.5

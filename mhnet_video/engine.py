@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.align import Window, align_frames, middle_of
+from mhnet_video.align import align_frames
+from mhnet_video.frame_window import Window, middle_of
 from mhnet_video.kernels import (
     llvm_attention,
     llvm_blocks,

@@ -7,8 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mhnet_video.align import Window, align_frames, align_maps, stacked
+from mhnet_video.align import align_frames, align_maps
 from mhnet_video.errors import ConfigError
+from mhnet_video.frame_window import Window, stacked
 from mhnet_video.kernels.dispatch import off
 from mhnet_video.network import MHNet, NetworkConfig
 

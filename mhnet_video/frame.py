@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -79,6 +79,13 @@ class Frame:
         """Show the shape, not the samples."""
         size = f"{self.width}x{self.height}"
         return f"Frame({size} {self.layout.name}, {float(self.pts * self.time_base):.3f} s)"
+
+
+class Pair(NamedTuple):
+    """A frame as it was decoded, and restored."""
+
+    source: Frame
+    restored: Frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -18,7 +18,7 @@ from mhnet_video.config import LiveConfig
 from mhnet_video.frame import Frame
 from mhnet_video.pace import Level, Pacer, models_at_hand
 from mhnet_video.restorer import Restorer
-from mhnet_video.steady import FrameSteadier
+from mhnet_video.temporal_filter import FrameAverage
 from mhnet_video.view import Painter
 from mhnet_video.visitor import Visitors
 from mhnet_video.weights import list_models
@@ -225,9 +225,9 @@ class Live:
         self._is_closed = False
         self.strength = config.strength
         """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
-        self._steadier = FrameSteadier()
-        self._steady_seconds = 0.0
-        """What steadying takes of a frame's time, a running mean."""
+        self._average = FrameAverage()
+        self._filter_seconds = 0.0
+        """What the temporal filter takes of a frame's time, a running mean."""
         self._wanted_models: list[str] | None = None
         self._size = (0, 0)
         self._frames = 0
@@ -294,12 +294,12 @@ class Live:
             pacer.use(self._models, frame)
         # a camera's rate may change: in the dark, or when it comes back
         interval = 1 / self._camera.fps
-        pacer.governor.budget_seconds = max(interval - self._steady_seconds, interval / 4)
+        pacer.governor.budget_seconds = max(interval - self._filter_seconds, interval / 4)
         after = pacer.restore(window.frames, window.index, self.strength)
         begin = time.monotonic()
-        after = self._steadier.push(frame, after, share=self.strength, keep=self.config.keep)
+        after = self._average.push(frame, after, share=self.strength, keep=self.config.keep)
         if self._frames:  # the first one loads OpenCV
-            self._steady_seconds += (time.monotonic() - begin - self._steady_seconds) / 10
+            self._filter_seconds += (time.monotonic() - begin - self._filter_seconds) / 10
         self._frames += 1
         self._size = after.upright_size
         captured = window.captured

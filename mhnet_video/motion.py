@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video import align
+from mhnet_video.frame_window import Window, middle_of
 from mhnet_video.kernels import llvm_motion
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.program import Kernels, Program, nothing
@@ -305,7 +306,7 @@ class Motion:
 
     # -- running
 
-    def run(self, frames: align.Window, pool: ThreadPoolExecutor | None) -> list[Tensor | None]:
+    def run(self, frames: Window, pool: ThreadPoolExecutor | None) -> list[Tensor | None]:
         """Move the neighbours to where the middle frame shows the same things.
 
         Args:
@@ -316,7 +317,7 @@ class Motion:
             As many, to be read before the next run. The middle frame, and where it stands for
             others that are missing, is that one.
         """
-        middle = align.middle_of(frames)
+        middle = middle_of(frames)
         # other tensors each time, over the same memory: fresh memory costs as much as the move
         moved = [room.view(room.shape) for room in self._moved]
         held = self.prepare(frames, moved)
@@ -328,7 +329,7 @@ class Motion:
             for frame, room in zip(frames, moved, strict=True)
         ]
 
-    def prepare(self, frames: align.Window, to: Folds | Sequence[Tensor]) -> list[Tensor]:
+    def prepare(self, frames: Window, to: Folds | Sequence[Tensor]) -> list[Tensor]:
         """Set what the next run of the program reads and writes.
 
         Args:
@@ -340,7 +341,7 @@ class Motion:
         Returns:
             The frames as the kernels read them, to be kept until the run is over.
         """
-        middle, fixed = len(frames) // 2, align.middle_of(frames)
+        middle, fixed = len(frames) // 2, middle_of(frames)
         there = [fixed if frame is None else frame for frame in frames]
         plain = [frame.float().contiguous() for frame in there]
         addresses = [frame.data_ptr() for frame in plain]

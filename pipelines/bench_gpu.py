@@ -13,7 +13,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mhnet_video.config import RestoreConfig
+from mhnet_video.config import RestoreConfig, Settings
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import format_of
 from mhnet_video.cuda_stream import CudaMachine, FramePipeline, batch_of, network_step
@@ -39,6 +39,7 @@ from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.reader import VideoReader
 from mhnet_video.restorer import Restorer
+from mhnet_video.temporal_window import FrameWindow, Neighbours, Picture
 from mhnet_video.writer import VideoWriter
 
 SECONDS = 540.0
@@ -102,21 +103,22 @@ def _streams(
                 CudaMachine(clock.device),
                 form,
                 engine.config.frames,
-                1.0,
                 partial(network_step, engine, form),
                 batch=batch,
             )
 
         torch.cuda.reset_peak_memory_stats(clock.device)
         pipeline = pipeline_of(batch)
-        first = [each for frame in frames for each in pipeline.push(frame)] + pipeline.flush()
+        width = engine.config.frames
+        first = [each for window in _windows(frames, width) for each in pipeline.push(window)]
+        first += pipeline.flush()
         if not is_right(first[_CHECKED].planes, frames, _CHECKED, network):
             yield row | {"failed": "wrong result"}
             continue
         begin = time.perf_counter()
         done = 0
-        for index in range(num_frames):
-            done += len(pipeline.push(frames[index % len(frames)]))
+        for window in _windows(itertools.islice(itertools.cycle(frames), num_frames), width):
+            done += len(pipeline.push(window))
         done += len(pipeline.flush())
         seconds = time.perf_counter() - begin
         alone = clock.milliseconds(pipeline._step)["median"] / batch
@@ -128,19 +130,30 @@ def _streams(
             "peak_memory": torch.cuda.max_memory_allocated(clock.device),
         }
         if batch == 1:
-            row["latency_ms"] = _latency(clock, pipeline, frames)
+            row["latency_ms"] = _latency(clock, pipeline, frames, width)
         yield row
 
 
-def _latency(clock: Clock, pipeline: FramePipeline, frames: list[Frame]) -> dict[str, float]:
-    """From the last frame that a result needs to that result, nothing else under way."""
+def _windows(frames: Iterable[Frame], width: int) -> Iterator[FrameWindow]:
+    """Windows of frames none of which is in the ring yet; those at the end are left out."""
+    neighbours: Neighbours[Picture] = Neighbours(width)
     for frame in frames:
-        pipeline.push(frame)
+        for pictures in neighbours.push(Picture(frame, 1.0)):
+            yield FrameWindow(pictures[width // 2].frame, Settings(), list(pictures))
+
+
+def _latency(
+    clock: Clock, pipeline: FramePipeline, frames: list[Frame], width: int
+) -> dict[str, float]:
+    """From the last frame that a result needs to that result, nothing else under way."""
+    windows = _windows(itertools.cycle(frames), width)
+    for window in itertools.islice(windows, len(frames)):
+        pipeline.push(window)
     clock.wait()
     pipeline._ready()
 
     def one() -> None:
-        results = pipeline.push(frames[0])
+        results = pipeline.push(next(windows))
         while not results:
             results = pipeline._ready()
 

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video import __version__
-from mhnet_video.align import Window
 from mhnet_video.color import add_residual, to_rgb
 from mhnet_video.config import RestoreConfig
 from mhnet_video.cost import count_bytes, count_macs
@@ -36,6 +35,7 @@ from mhnet_video.engines import (
 )
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame
+from mhnet_video.frame_window import Window
 from mhnet_video.network import MHNet
 from mhnet_video.pipelines.bench import LEAST_PSNR
 from mhnet_video.pipelines.restore import Progress, restore_video

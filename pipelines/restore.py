@@ -5,18 +5,17 @@ import os
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.decoding import Item
+from mhnet_video.decoding import Item, Packet
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.folder import FolderReader, FolderWriter
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, Pair
 from mhnet_video.hardware import takes_surfaces
 from mhnet_video.locator import shown
 from mhnet_video.notes import Loss, counted, lines_of
@@ -153,19 +152,12 @@ def restore_video(
         VideoWriter(destination, reader, **how) as writer,
     ):
         restorer = restorer or _restorer_of(config)
-        _keep_on_gpu(restorer, reader, writer, config)
-        return run.through(reader, restorer, writer)
-
-
-def _keep_on_gpu(
-    restorer: "Restorer", reader: VideoReader, writer: VideoWriter, config: RestoreConfig
-) -> None:
-    """Have pictures decoded where they are restored, and encoded there, as far as can be."""
-    gpu = getattr(restorer, "gpu", None)
-    if gpu is None or config.compare:
-        return
-    reader.decode_on_gpu(gpu)
-    restorer.stays_on_gpu = takes_surfaces(writer.encoder)
+        stays_on_gpu = False
+        if restorer.gpu is not None and not config.compare:
+            # decoded where they are restored, and encoded there, as far as can be
+            reader.decode_on_gpu(restorer.gpu)
+            stays_on_gpu = takes_surfaces(writer.encoder)
+        return run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
 
 
 def _give_back_large_blocks() -> None:
@@ -216,13 +208,19 @@ class _Run:
         self._is_interrupted = False
         self._is_failed = False
 
-    def through(self, reader: _Reader, restorer: "Restorer", writer: _Writer) -> Report:
+    def through(
+        self,
+        reader: _Reader,
+        restorer: "Restorer",
+        writer: _Writer,
+        *,
+        stays_on_gpu: bool = False,
+    ) -> Report:
         """Run to the end, or to a graceful one when interrupted."""
         decoded = reader.ahead()
-        frames = self._until_stopped(decoded)
-        items = _side_by_side(restorer, frames) if self._config.compare else restorer.stream(frames)
+        pairs = restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu)
         restored = Stage(
-            items,
+            _shown(pairs, is_compared=self._config.compare),
             name="mhnet-video restorer",
             max_items=_MAX_WAITING,
             max_size=_MAX_WAITING_BYTES,
@@ -321,7 +319,7 @@ class _Run:
 
     def _report(self, reader: _Reader, restorer: "Restorer", writer: _Writer) -> Report:
         losses = list(writer.notes.losses)
-        if passed := getattr(restorer, "passed_through", 0):
+        if passed := restorer.passed_through:
             frames = counted(passed, "frame is as it was", "frames are as they were")
             losses.append(Loss(kind="frames", what=frames, why="the network gave no numbers"))
         size = reader.size
@@ -347,15 +345,11 @@ class _Run:
         )
 
 
-def _side_by_side(restorer: "Restorer", items: Iterable[Item]) -> Iterator[Item]:
-    """Frames twice as wide: as they were, and restored."""
-    before: deque[Frame] = deque()
-
-    def remembered() -> Iterator[Item]:
+def _shown(items: Generator[Pair | Packet], *, is_compared: bool) -> Iterator[Item]:
+    """The restored frames; with those before at their left where they are compared."""
+    with closing(items):  # its threads end where they ran
         for item in items:
-            if isinstance(item, Frame):
-                before.append(item)
-            yield item
-
-    for item in restorer.stream(remembered()):
-        yield beside(before.popleft(), item) if isinstance(item, Frame) else item
+            if not isinstance(item, Pair):
+                yield item
+            else:
+                yield beside(*item) if is_compared else item.restored

@@ -24,7 +24,7 @@ from clips import Audio, Clip, Video, every
 from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, Pair
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.reader import VideoReader
 
@@ -38,9 +38,9 @@ class Working(StandIn):
         super().__init__()
         self._work = seconds
 
-    def stream(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in super().stream(items):
-            if isinstance(item, Frame):
+    def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
+        for item in super().pairs(items, **how):
+            if isinstance(item, Pair):
                 time.sleep(self._work)
             yield item
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, Pair
 
 
 class StandIn:
@@ -17,6 +17,8 @@ class StandIn:
 
     name = "stand-in"
     device = torch.device("cpu")
+    gpu = None
+    passed_through = 0
 
     def __init__(
         self,
@@ -36,6 +38,11 @@ class StandIn:
 
     def stream(self, items: Iterable[Any]) -> Iterator[Any]:
         """One frame out for each in; other items pass through at once."""
+        for item in self.pairs(items):
+            yield item.restored if isinstance(item, Pair) else item
+
+    def pairs(self, items: Iterable[Any], *, stays_on_gpu: bool = False) -> Iterator[Any]:
+        """One pair for each frame; other items pass through at once."""
         held = None
         for item in items:
             if not isinstance(item, Frame):
@@ -47,7 +54,7 @@ class StandIn:
             time.sleep(self._seconds)
             if held is not None:
                 yield held
-            held = self._change(item)
+            held = Pair(item, self._change(item))
         if held is not None:
             yield held
 

@@ -4,16 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mhnet_video.align import (
-    align,
-    align_frames,
-    align_maps,
-    estimate,
-    move,
-    shrunken_luma,
-    stacked,
-    window_of,
-)
+from mhnet_video.align import align, align_frames, align_maps, estimate, move, shrunken_luma
+from mhnet_video.frame_window import stacked, window_of
 from mhnet_video.kernels import map_reference
 from mhnet_video.network import MHNet, NetworkConfig
 

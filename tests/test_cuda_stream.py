@@ -12,20 +12,21 @@ import pytest
 import torch
 from test_cuda_frames import make_frame
 from test_engine import make_network
-from test_looks import looked_at, wanted_of
+from test_self_ensemble import looked_at, wanted_of
 
+from mhnet_video import cuda_stream
 from mhnet_video.color import add_residual, to_rgb
+from mhnet_video.config import Settings
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import MISSING, format_of
-from mhnet_video.cuda_stream import (
-    FramePipeline,
-    PipedFrames,
-    batch_of,
-)
-from mhnet_video.hardware import with_planes
+from mhnet_video.cuda_stream import FramePipeline, GpuExecutor, batch_of
+from mhnet_video.frame import Pair
+from mhnet_video.frame_chain import FrameChain
+from mhnet_video.frame_window import places_of
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.neighbours import Step, places_of
-from mhnet_video.restorer import Restorer
+from mhnet_video.scene_changes import Step
+from mhnet_video.temporal_window import WindowAssembler
+from mhnet_video.window_network import WindowNetwork
 
 pytest.importorskip("triton")
 
@@ -146,14 +147,22 @@ def expected_of(frames, width):
         yield window, None if is_alone or frames[centre].full_range else planes
 
 
+def windows_of(frames, width, step_of=lambda index: Step.NEXT):
+    """The windows of a clip, to its end."""
+    assembler = WindowAssembler(width)
+    for index, frame in enumerate(frames):
+        yield from assembler.push(frame, Settings(), step_of(index), 1.0)
+    yield from assembler.flush()
+
+
 def times(window):
-    return [None if frame is None else frame.pts for frame in window]
+    return [None if picture is None else picture.frame.pts for picture in window.pictures]
 
 
 def check_results(results, frames, width):
     assert len(results) == len(frames)
     for result, (window, planes) in zip(results, expected_of(frames, width), strict=True):
-        assert times(result.window) == times(window)
+        assert times(result.window) == [None if frame is None else frame.pts for frame in window]
         assert (result.planes is None) == (planes is None)
         for a, b in zip(result.planes or (), planes or (), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -175,12 +184,10 @@ def check_results(results, frames, width):
 def test_any_order_that_events_allow_gives_the_same(count, width, batch, depth, seed):
     frames = frames_of(count)
     machine = FakeMachine(seed)
-    pipeline = FramePipeline(
-        machine, format_of(frames[0]), width, 1.0, mixed, batch=batch, depth=depth
-    )
+    pipeline = FramePipeline(machine, format_of(frames[0]), width, mixed, batch=batch, depth=depth)
     results = []
-    for frame in frames:
-        results += pipeline.push(frame)
+    for window in windows_of(frames, width):
+        results += pipeline.push(window)
         assert len(pipeline._running) <= depth
     results += pipeline.flush()
     check_results(results, frames, width)
@@ -191,8 +198,8 @@ def test_a_slow_device_holds_the_caller_back_and_an_idle_one_does_not():
     frames = frames_of(12)
     machine = FakeMachine()
     machine.random.randrange = lambda _: 0  # nothing is done until somebody waits
-    pipeline = FramePipeline(machine, format_of(frames[0]), 1, 1.0, mixed, depth=3)
-    counts = [len(pipeline.push(frame)) for frame in frames]
+    pipeline = FramePipeline(machine, format_of(frames[0]), 1, mixed, depth=3)
+    counts = [len(pipeline.push(window)) for window in windows_of(frames, 1)]
     # three batches are under way, then one has to end for each that begins
     assert counts == [0, 0, 0] + [1] * 9
     assert len(pipeline.flush()) == 3
@@ -200,17 +207,17 @@ def test_a_slow_device_holds_the_caller_back_and_an_idle_one_does_not():
     machine = FakeMachine()
     machine.random.randrange = lambda _: 50
     machine.step = lambda: FakeMachine.step(machine) if any(q.work for q in machine.queues) else 0
-    pipeline = FramePipeline(machine, format_of(frames[0]), 1, 1.0, mixed, depth=3)
-    assert [len(pipeline.push(frame)) for frame in frames] == [1] * 12
+    pipeline = FramePipeline(machine, format_of(frames[0]), 1, mixed, depth=3)
+    assert [len(pipeline.push(window)) for window in windows_of(frames, 1)] == [1] * 12
 
 
 def test_close_waits_for_the_device():
     frames = frames_of(5)
     machine = FakeMachine()
     machine.random.randrange = lambda _: 0
-    pipeline = FramePipeline(machine, format_of(frames[0]), 3, 1.0, mixed)
-    for frame in frames:
-        pipeline.push(frame)
+    pipeline = FramePipeline(machine, format_of(frames[0]), 3, mixed)
+    for window in windows_of(frames, 3):
+        pipeline.push(window)
     pipeline.close()
     assert not any(queue.work for queue in machine.queues)
 
@@ -226,14 +233,16 @@ def test_copies_that_differ_are_restored_each_with_the_same_neighbours(width, ba
     firsts = firsts[:40]
     cuts = {first for first in firsts if first and order.random() < 0.2}
     pipeline = FramePipeline(
-        FakeMachine(seed), format_of(frames[0]), width, 1.0, mixed, batch=batch, depth=2
+        FakeMachine(seed), format_of(frames[0]), width, mixed, batch=batch, depth=2
     )
-    results = []
-    for index, frame in enumerate(frames):
+
+    def step_of(index):
         is_copy = index > 0 and firsts[index] == firsts[index - 1]
-        is_cut = index in cuts
-        step = Step.COPY if is_copy else Step.CUT if is_cut else Step.NEXT
-        results += pipeline.push(frame, step)
+        return Step.COPY if is_copy else Step.CUT if index in cuts else Step.NEXT
+
+    results = []
+    for window in windows_of(frames, width, step_of):
+        results += pipeline.push(window)
     results += pipeline.flush()
     assert [result.frames[0].pts for result in results] == list(range(40))
     half = width // 2
@@ -268,8 +277,8 @@ class Quiet:
     def __init__(self, monkeypatch, most):
         from mhnet_video import cuda_stream
 
-        network = make_network(width=4, frames=3, patch=2, **SMALL)
-        self.config, self.kind = network.config, TritonEngine(network).kind
+        self.network = make_network(width=4, frames=3, patch=2, **SMALL)
+        self.config, self.kind = self.network.config, TritonEngine(self.network).kind
         self.released = 0
         self.batches = []
 
@@ -285,42 +294,55 @@ class Quiet:
         self.released += 1
 
 
-def same(a, b):
-    return all(map(np.array_equal, a.planes, b.planes))
+class Plain(WindowNetwork):
+    """What restores a window without the pipeline: by a number that tells which."""
+
+    def __init__(self, network):
+        super().__init__(network, torch.device("cpu"))
+        self.windows = []
+
+    def prepare(self, window):
+        self.windows.append(window)
+        for each in window.pictures:
+            if each is not None:
+                each.rgb = torch.zeros(3, *each.frame.planes[0].shape)
+        return [None if each is None else each.rgb for each in window.pictures]
+
+    def planes(self, engine, window, seen):
+        self.engine = engine
+        return tuple(plane // 2 for plane in window.frame.planes)
 
 
-def make_piped(
-    engine,
-    machine,
-    strength=1.0,
-    again=None,
-    plain=None,
-    fail=None,
-    is_live=False,
-    is_copy=same,
-    stays=False,
-):
-    return PipedFrames(
-        engine,
-        strength,
-        finish=with_planes,
-        again=again,
-        plain=plain,
-        fail=fail,
-        is_copy=is_copy,
-        machine=machine,
-        is_live=is_live,
-        stays=stays,
-    )
+class Piped:
+    """Frames through an executor on a GPU that the CPU plays."""
+
+    def __init__(self, engine, machine, network=None, strength=1.0, is_live=False, stays=False):
+        self.network = network or Plain(engine.network)
+        self.settings = Settings(strength=strength)
+        how = {"machine": machine, "is_live": is_live, "stays": stays}
+        self.executor = GpuExecutor(engine, self.network, **how)
+        self.width = engine.config.frames
+
+    def stream(self, items):
+        chain = FrameChain(self.width, self.executor, torch.device("cpu"), is_filtered=False)
+        for item in items:
+            yield from chain.push(item, self.settings)
+        yield from chain.flush(self.settings)
+        chain.close()
+
+
+def restored(pairs):
+    pairs = list(pairs)
+    assert all(isinstance(pair, Pair) and pair.source.pts == pair.restored.pts for pair in pairs)
+    return [pair.restored for pair in pairs]
 
 
 def test_out_of_memory_makes_batches_smaller_and_says_so_once(monkeypatch, caplog):
     engine = Quiet(monkeypatch, most=2 * 24)
-    piped = make_piped(engine, FakeMachine())
+    piped = Piped(engine, FakeMachine())
     frames = [replace(frame, full_range=False) for frame in frames_of(9)]
-    out = list(piped.stream([*frames[:4], "mark", *frames[4:]]))
-    assert [item for item in out if isinstance(item, str)] == ["mark"]
-    assert [frame.pts for frame in out if not isinstance(frame, str)] == list(range(9))
+    out = restored(piped.stream(frames))
+    assert [frame.pts for frame in out] == list(range(9))
     assert engine.batches == [2]
     assert engine.released == 2
     assert len(list(piped.stream(frames))) == 9
@@ -331,18 +353,21 @@ def test_out_of_memory_makes_batches_smaller_and_says_so_once(monkeypatch, caplo
     ]
 
 
+def are_halves(frames, sources):
+    return all(
+        np.array_equal(plane, source // 2)
+        for a, b in zip(frames, sources, strict=True)
+        for plane, source in zip(a.planes, b.planes, strict=True)
+    )
+
+
 def test_out_of_memory_for_one_frame_goes_on_without_the_pipeline(monkeypatch, caplog):
     engine = Quiet(monkeypatch, most=0)
-    seen = []
-
-    def plain(items):
-        for item in items:
-            seen.append(item)
-            yield item
-
+    engine.lanes = lambda pixels: (engine,)
     frames = frames_of(16)
-    out = list(make_piped(engine, FakeMachine(), plain=plain).stream([*frames, "mark"]))
-    assert out == seen == [*frames, "mark"]
+    piped = Piped(engine, FakeMachine())
+    assert are_halves(restored(piped.stream(frames)), frames)
+    assert piped.network.engine is engine and not piped.executor.has_failed
     assert "tiles" in caplog.records[-1].getMessage()
 
 
@@ -358,16 +383,17 @@ def test_kernels_that_fail_for_a_size_do_not_end_the_film(monkeypatch, caplog, k
     from mhnet_video import cuda_stream
 
     engine = Quiet(monkeypatch, most=10**9)
+    engine.lanes = lambda pixels: (engine,)
 
     def network_step(engine, form, room):
         raise kind(text)
 
     monkeypatch.setattr(cuda_stream, "network_step", network_step)
-    failed = []
     frames = frames_of(16)
-    piped = make_piped(engine, FakeMachine(), plain=iter, fail=lambda: failed.append(True))
-    assert list(piped.stream(frames)) == frames
-    assert failed == ([] if is_full else [True])
+    piped = Piped(engine, FakeMachine())
+    assert are_halves(restored(piped.stream(frames)), frames)
+    assert piped.executor.has_failed is not is_full
+    assert (piped.network.engine is engine) is is_full
     said = caplog.records[-1].getMessage()
     assert ("tiles" in said) is is_full and ("PyTorch" in said) is not is_full
     assert "\n" not in said
@@ -375,22 +401,51 @@ def test_kernels_that_fail_for_a_size_do_not_end_the_film(monkeypatch, caplog, k
 
 def test_frames_that_are_not_finite_are_done_again(monkeypatch):
     engine = Quiet(monkeypatch, most=10**9)
-    done = []
-
-    def again(window):
-        done.append(times(window))
-        return window[1]
-
-    out = list(make_piped(engine, FakeMachine(3), again=again).stream(frames_of(9)))
+    piped = Piped(engine, FakeMachine(3))
+    out = restored(piped.stream(frames_of(9)))
     assert [frame.pts for frame in out] == list(range(9))
-    assert done == [[1, 2, 3], [4, 5, 6], [7, 8, 6]]
+    assert [times(window) for window in piped.network.windows] == [[1, 2, 3], [4, 5, 6], [7, 8, 6]]
+
+
+def test_frames_without_finite_numbers_pass_through(monkeypatch):
+    engine = Quiet(monkeypatch, most=10**9)
+    piped = Piped(engine, FakeMachine(3))
+    piped.network.planes = lambda *_, **__: None
+    frames = frames_of(9)
+    out = restored(piped.stream(frames))
+    assert [a is b for a, b in zip(out, frames, strict=True)] == [i % 3 == 2 for i in range(9)]
+    assert piped.executor.counts.passed_through == 3
+
+
+def test_a_strength_that_changes_reaches_the_frames_that_follow(monkeypatch):
+    engine = Quiet(monkeypatch, most=10**9)
+    strengths = []
+    real = cuda_stream.colors_of
+
+    def colors_of(frame, strength):
+        strengths.append((frame.pts, strength))
+        return real(frame, strength)
+
+    monkeypatch.setattr(cuda_stream, "colors_of", colors_of)
+    piped = Piped(engine, FakeMachine(3), is_live=True)
+    frames = [replace(frame, full_range=False) for frame in frames_of(30)]
+
+    def changing():
+        for frame in frames:
+            if frame.pts == 20:
+                piped.settings = Settings(strength=0.5)
+            yield frame
+
+    assert [frame.pts for frame in restored(piped.stream(changing()))] == list(range(30))
+    assert {strength for pts, strength in strengths if pts < 18} == {1.0}
+    assert {strength for pts, strength in strengths if pts > 20} == {0.5}
 
 
 def test_another_format_ends_a_run(monkeypatch):
     engine = Quiet(monkeypatch, most=10**9)
     first = [replace(frame, full_range=False) for frame in frames_of(3)]
     second = [replace(frame, full_range=False) for frame in frames_of(4, 6, 4)]
-    out = list(make_piped(engine, FakeMachine(5)).stream([*first, *second]))
+    out = restored(Piped(engine, FakeMachine(5)).stream([*first, *second]))
     expected = [*expected_of(first, 3), *expected_of(second, 3)]
     for frame, (_, planes) in zip(out, expected, strict=True):
         for a, b in zip(frame.planes, planes, strict=True):
@@ -402,11 +457,11 @@ def test_a_frame_that_repeats_the_one_before_is_no_neighbour(monkeypatch):
     kinds = [replace(frame, full_range=False) for frame in frames_of(4)]
     order = [0, 0, 1, 2, 2, 2, 3, 3]
     frames = [replace(kinds[kind], pts=index) for index, kind in enumerate(order)]
-    piped = make_piped(engine, FakeMachine(2))
-    out = list(piped.stream(frames))
+    piped = Piped(engine, FakeMachine(2))
+    out = restored(piped.stream(frames))
     expected = list(expected_of(kinds, 3))
     assert [frame.pts for frame in out] == list(range(8))
-    assert piped.repeated == 4
+    assert piped.executor.counts.repeated == 4
     for frame, kind in zip(out, order, strict=True):
         for a, b in zip(frame.planes, expected[kind][1], strict=True):
             np.testing.assert_array_equal(a, b)
@@ -421,7 +476,7 @@ def test_a_raised_rate_is_found(monkeypatch):
             planes = tuple(np.clip(plane + again, 0, 255) for plane in frame.planes)
             pts = 2 * index + again
             frames.append(replace(frame, planes=planes, pts=pts, full_range=False))
-    out = list(make_piped(engine, FakeMachine(4)).stream(frames))
+    out = restored(Piped(engine, FakeMachine(4)).stream(frames))
     assert [frame.pts for frame in out] == list(range(40))
     for index in range(14, 38):
         first = index // 2 * 2
@@ -439,32 +494,17 @@ def test_many_copies_are_a_picture_on_its_own(monkeypatch):
     kinds = [replace(frame, full_range=False) for frame in frames_of(2)]
     frames = [replace(kinds[index == 30], pts=index) for index in range(31)]
     alone = [plane // 2 for plane in kinds[0].planes]
-    done = []
-
-    def again(window):
-        done.append(times(window))
-        return replace(window[1], planes=tuple(alone))
-
-    out = list(make_piped(engine, FakeMachine(2), again=again).stream(frames))
+    piped = Piped(engine, FakeMachine(2))
+    out = restored(piped.stream(frames))
     assert [frame.pts for frame in out] == list(range(31))
-    assert done == [[None, 0, None], [None, 8, None], [None, 16, None]]
+    # all of them share one window, which is restored once
+    assert [times(window) for window in piped.network.windows] == [[None, 0, None]]
     (_, before), _ = expected_of(kinds, 3)
     *_, (_, last) = expected_of([kinds[0], *kinds], 3)  # both neighbours show what was before it
     # of the copies only those that the last eight wait with see what comes after them
     found = [frame.planes[0].tolist() for frame in out]
     expected = [alone[0].tolist()] * 24 + [before[0].tolist()] * 6 + [last[0].tolist()]
     assert found == expected
-
-
-def test_few_copies_wait_with_a_frame():
-    frame = frames_of(1)[0]
-    pipeline = FramePipeline(FakeMachine(), format_of(frame), 3, 1.0, mixed)
-    assert not pipeline.push_copy(frame)  # there is none before it
-    pipeline.push(frame)
-    assert [pipeline.push_copy(frame) for _ in range(9)] == [True] * 7 + [False] * 2
-    single = FramePipeline(FakeMachine(), format_of(frame), 1, 1.0, mixed)
-    single.push(frame)
-    assert not single.push_copy(frame)  # it is under way already
 
 
 @pytest.mark.parametrize(("aligns", "count"), [(False, 3), (True, 3), (True, 1)])
@@ -481,16 +521,15 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
         # the frames' kernels are interpreted; the network's are, in test_cuda_engine.py
         machine = FakeMachine()
         monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
-    restorer = Restorer(network, device=str(device), engine="torch", strength=0.5)
-    piped = make_piped(
+    piped = Piped(
         TritonEngine(network, torch.float32),
         machine,
+        WindowNetwork(network, device),
         strength=0.5,
         is_live=True,
-        again=restorer._again,
     )
     with dispatch.on_cpu():
-        out = list(piped.stream(frames))
+        out = restored(piped.stream(frames))
     assert len(out) == count
     for index, frame in enumerate(out):
         window = [frames[place] for place in places_of(index, count, 3)]

@@ -13,8 +13,8 @@ from mhnet_video import RestoreConfig, Restorer, restore_video
 from mhnet_video.cli import main
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame
-from mhnet_video.looks import LOOKS
 from mhnet_video.pipelines.evaluate import evaluate
+from mhnet_video.self_ensemble import LOOKS
 
 
 def scene(seed: int, size: tuple[int, int] = (64, 96)) -> np.ndarray:

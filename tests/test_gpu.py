@@ -5,11 +5,12 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-import test_steady
+import test_temporal_filter
 import torch
 from clips import Clip, Video, every
 from test_cuda_engine import check_loss
 from test_cuda_frames import make_frame
+from test_cuda_stream import windows_of
 from test_engine import make_network
 from test_hardware import device_frame
 
@@ -82,13 +83,12 @@ def test_real_streams_give_the_same_in_every_run(batch):
             CudaMachine(torch.device("cuda")),
             form,
             3,
-            1.0,
             lambda room: network_step(engine, form, room),
             batch=batch,
         )
         run = []
-        for frame in frames:
-            run += pipeline.push(frame)
+        for window in windows_of(frames, 3):
+            run += pipeline.push(window)
         run += pipeline.flush()
         assert [result.frames[0].pts for result in run] == list(range(40))
         results.append(run)
@@ -135,19 +135,21 @@ def test_a_film_decoded_on_the_gpu_or_not(tmp_path, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("is_on_gpu", [False, True])
-def test_steadying_is_that_of_a_cpu(is_on_gpu):
-    before, after, _ = test_steady.clip()
+def test_temporal_filtering_is_that_of_a_cpu(is_on_gpu):
+    before, after, _ = test_temporal_filter.clip()
     host = [
-        [test_steady.frame(test_steady.with_chroma(p), "yuv") for p in pictures]
+        [test_temporal_filter.frame(test_temporal_filter.with_chroma(p), "yuv") for p in pictures]
         for pictures in (before, after)
     ]
-    expected = test_steady.through(*host)
+    expected = test_temporal_filter.through(*host)
     device = torch.device("cuda", torch.cuda.current_device())
     given = host
     if is_on_gpu:
         given = [[device_frame(each, row=32) for each in side] for side in host]
         given = [[replace(each, luma=each.luma.to(device)) for each in side] for side in given]
-    for found, wanted in zip(test_steady.through(*given, device=device), expected, strict=True):
+    for found, wanted in zip(
+        test_temporal_filter.through(*given, device=device), expected, strict=True
+    ):
         luma = found.luma.cpu().numpy() if is_on_gpu else found.planes[0]
         # OpenCV rounds what it shrinks
         assert np.abs(luma.astype(int) - wanted.planes[0]).mean() < 0.1

@@ -88,8 +88,7 @@ def test_what_is_not_finite_is_done_in_float32(restorer, monkeypatch):
     monkeypatch.setattr(type(restorer.network), "residual", lambda self, x: x[:, :3] * float("nan"))
     out = list(restorer.stream(frames))
     assert all(a.planes[0] is b.planes[0] for a, b in zip(out, frames, strict=True))
-    # one of the frames is another's copy
-    assert restorer.passed_through == 3
+    assert restorer.passed_through == 4
 
 
 class Small:
@@ -98,6 +97,9 @@ class Small:
     def __init__(self, network, most):
         self.network, self.most = network, most
         self.max_pixels = 2**31
+
+    def lanes(self, pixels):
+        return (self,)
 
     def residual(self, frames):
         if frames[0].shape[1] * frames[0].shape[2] > self.most:

@@ -12,24 +12,30 @@ import torch
 from clips import Audio, Clip, Video, every, rotation
 from fake_gpu import Gpu, Surfaces
 from test_cuda_frames import make_frame
-from test_cuda_stream import FakeMachine, frames_of, make_piped, mixed
+from test_cuda_stream import FakeMachine, Piped, frames_of, mixed, restored
 from test_engine import make_network
 
 from mhnet_video import cuda_stream, hardware
-from mhnet_video.config import Box, RestoreConfig
+from mhnet_video.config import Box, RestoreConfig, Settings
 from mhnet_video.cuda_engine import TritonEngine
 from mhnet_video.cuda_frames import FrameFormat, format_of
 from mhnet_video.cuda_stream import FramePipeline
 from mhnet_video.encoder import Encoding
 from mhnet_video.engines import Choice
 from mhnet_video.frame import DeviceFrame, Frame
+from mhnet_video.frame_window import places_of
 from mhnet_video.hardware import on_host, open_surfaces
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.neighbours import places_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pixels import side_data_of
 from mhnet_video.reader import VideoReader
-from mhnet_video.restorer import Restorer, _looks_equal
+from mhnet_video.restorer import Restorer
+from mhnet_video.temporal_window import (
+    FrameWindow,
+    Neighbours,
+    Picture,
+    have_equal_samples,
+)
 
 pytest.importorskip("triton")
 # with a GPU, test_gpu.py has the real ones
@@ -261,9 +267,9 @@ def test_the_way_through_the_network(name, bits_down, stays, monkeypatch):
     engine = TritonEngine(network, torch.float32)
     frames = small_frames(name)
     with dispatch.on_cpu():
-        expected = list(make_piped(engine, FakeMachine(1)).stream(frames))
-        piped = make_piped(engine, FakeMachine(2), is_copy=_looks_equal, stays=stays)
-        found = list(piped.stream([device_frame(f, bits_down, row=6) for f in frames]))
+        expected = restored(Piped(engine, FakeMachine(1)).stream(frames))
+        piped = Piped(engine, FakeMachine(2), stays=stays)
+        found = restored(piped.stream([device_frame(f, bits_down, row=6) for f in frames]))
     assert all(isinstance(frame, DeviceFrame) == stays for frame in found)
     assert [frame.pts for frame in found] == [frame.pts for frame in frames]
     for frame, twin, source in zip(found, expected, frames, strict=True):
@@ -281,7 +287,9 @@ def test_samples_are_read_when_the_decoder_has_written_them(seed):
     sources = frames_of(12, height=4, width=6)
     machine = FakeMachine(seed)
     form = FrameFormat.semi_planar(8, 4, 6, 6)
-    pipeline = FramePipeline(machine, form, 3, 1.0, mixed, batch=2, stays=seed % 2 == 1)
+    pipeline = FramePipeline(machine, form, 3, mixed, batch=2, stays=seed % 2 == 1)
+    # not of `windows_of`, which compares samples before they are written
+    neighbours = Neighbours(3)
     results, made = [], []
     for source in sources:
         chroma = tuple(plane[:2, :3] for plane in source.planes[1:])
@@ -292,7 +300,10 @@ def test_samples_are_read_when_the_decoder_has_written_them(seed):
         machine.decoder.run(lambda to=frame.luma, what=samples: to.copy_(what))
         made.append((frame, samples))
         assert format_of(frame).is_semi_planar
-        results += pipeline.push(frame)
+        for items in neighbours.push(Picture(frame, 1.0)):
+            results += pipeline.push(FrameWindow(items[1].frame, Settings(), items))
+    for items in neighbours.flush():
+        results += pipeline.push(FrameWindow(items[1].frame, Settings(), items))
     results += pipeline.flush()
     assert len(results) == 12
     for index, result in enumerate(results):
@@ -309,11 +320,11 @@ def test_samples_are_read_when_the_decoder_has_written_them(seed):
 def test_equal_frames_of_a_gpu_are_seen():
     first, second = (device_frame(f, row=2 * i) for i, f in enumerate(small_frames("yuv420p", 2)))
     again = device_frame(small_frames("yuv420p", 1)[0], row=4)
-    assert _looks_equal(first, again)
-    assert not _looks_equal(first, second)
-    assert not _looks_equal(first, small_frames("yuv420p", 1)[0])
+    assert have_equal_samples(first, again)
+    assert not have_equal_samples(first, second)
+    assert not have_equal_samples(first, small_frames("yuv420p", 1)[0])
     again.chroma[-1, -1, 1] += 1
-    assert not _looks_equal(first, again)
+    assert not have_equal_samples(first, again)
 
 
 def make_restorer(monkeypatch, keep=()):

@@ -13,8 +13,9 @@ from test_restorer import LAYOUT, Spy, gray_frame, levels
 
 from mhnet_video.engines import Choice, TorchEngine
 from mhnet_video.frame import Frame
-from mhnet_video.neighbours import places_of
+from mhnet_video.frame_window import places_of
 from mhnet_video.restorer import Restorer
+from mhnet_video.window_network import WindowNetwork
 
 
 class Lane(TorchEngine):
@@ -107,7 +108,7 @@ def test_what_was_decoded_before_an_error_is_given():
     stream, found = restorer.stream(broken()), []
     with pytest.raises(OSError, match="gone"):
         found.extend(stream)
-    assert [frame.pts for frame in found] == [0, 1, 2, 3, 4]
+    assert [frame.pts for frame in found] == [0, 1, 2, 3, 4, 5]
 
 
 def test_an_error_of_a_lane_comes_after_the_frames_before_it():
@@ -198,13 +199,13 @@ def test_a_stream_whose_size_changes_changes_lanes(monkeypatch):
         noise = tuple(random.integers(0, 255, (3, height, width), np.uint8))
         frames.append(Frame(noise, LAYOUT, pts=index, time_base=1, full_range=True))
     threads = set()
-    real = Restorer._planes
+    real = WindowNetwork.planes
 
     def planes(self, engine, *given):
         threads.add(engine.threads)
         return real(self, engine, *given)
 
-    monkeypatch.setattr(Restorer, "_planes", planes)
+    monkeypatch.setattr(WindowNetwork, "planes", planes)
     found = list(restorer.stream(frames))
     assert [frame.pts for frame in found] == list(range(12))
     assert threads == {3, 2, 4}

@@ -24,7 +24,7 @@ import mhnet_video.writer
 from mhnet_video.config import RestoreConfig
 from mhnet_video.decoding import Decoder
 from mhnet_video.errors import MHNetVideoError, ReadError, WriteError
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, Pair
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.reader import VideoReader
 
@@ -59,8 +59,8 @@ def test_reader_restorer_and_writer_have_threads_of_their_own(
     seen: dict[str, set[str]] = {"decode": set(), "restore": set(), "encode": set()}
 
     class Watching(StandIn):
-        def stream(self, items: Iterable[Any]) -> Iterator[Any]:
-            for item in super().stream(items):
+        def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
+            for item in super().pairs(items, **how):
                 seen["restore"].add(threading.current_thread().name)
                 yield item
 
@@ -95,12 +95,12 @@ class Blocked(StandIn):
         self.reached = threading.Event()
         self.go_on = threading.Event()
 
-    def stream(self, items: Iterable[Any]) -> Iterator[Any]:
+    def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
         for item in items:
             if isinstance(item, Frame):
                 self.reached.set()
                 assert self.go_on.wait(30)
-            yield item
+            yield Pair(item, item) if isinstance(item, Frame) else item
 
 
 def test_the_reader_waits_for_the_restorer(long_clip: Path, tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_the_first_of_two_errors_is_told(
         raise WriteError("the writer broke first")
 
     class Sensitive(StandIn):
-        def stream(self, items: Iterable[Any]) -> Iterator[Any]:
+        def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
             try:
-                yield from super().stream(items)
+                yield from super().pairs(items, **how)
             finally:
                 raise ValueError("ended too early")
 
@@ -306,9 +306,9 @@ def test_a_second_keyboard_interrupt_aborts(long_clip: Path, tmp_path: Path) -> 
 
 def test_a_restorer_that_ends_early_does_not_hang(long_clip: Path, tmp_path: Path) -> None:
     class Lazy(StandIn):
-        def stream(self, items: Iterable[Any]) -> Iterator[Any]:
+        def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
             for item in items:
-                yield item
+                yield Pair(item, item) if isinstance(item, Frame) else item
                 if isinstance(item, Frame):
                     self.seen += 1
                     if self.seen == 50:

@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 import torch
 from test_engine import make_network
-from test_looks import looked_at, wanted_of
+from test_self_ensemble import looked_at, wanted_of
 
 import mhnet_video.resize
 import mhnet_video.restorer
+from mhnet_video import window_network
 from mhnet_video.align import align
+from mhnet_video.color import to_rgb
 from mhnet_video.config import Box
 from mhnet_video.engines import Choice, TorchEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.looks import LOOKS
 from mhnet_video.network import MHNet, NetworkConfig
 from mhnet_video.restorer import Restorer
+from mhnet_video.rgb_frames import frame_of
+from mhnet_video.self_ensemble import LOOKS
 from mhnet_video.weights import load_model
 
 LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)
@@ -228,13 +231,15 @@ def test_frames_that_differ_in_anything_are_not_equal(change):
     assert (len(spy.windows), restorer.repeated) == (2, 1)
 
 
-def test_a_change_of_strength_counts_soon():
+def test_a_change_of_strength_counts_from_the_next_frame_on():
     restorer = Restorer(Spy(1), device="cpu")
-    out = []
-    for frame in restorer.stream(gray_frame(100, i) for i in range(3)):
-        out.append(int(frame.planes[0][0, 0]))
-        restorer.strength = 0.4
-    assert out == [75, 75, 90]
+
+    def frames():
+        for index in range(4):
+            restorer.strength = 1.0 if index < 2 else 0.4
+            yield gray_frame(100, index)
+
+    assert [int(frame.planes[0][0, 0]) for frame in restorer.stream(frames())] == [75, 75, 90, 90]
 
 
 def test_tiles_equal_the_whole(monkeypatch):
@@ -283,7 +288,7 @@ def test_one_by_one_is_the_same_as_an_iterator():
     expected = list(restorer.restore(pictures))
     for _ in range(2):  # a second clip begins anew
         counts = [restorer.push(picture) for picture in pictures] + [restorer.flush()]
-        assert [len(ready) for ready in counts] == [0, 0, 2, 1, 1]
+        assert [len(ready) for ready in counts] == [0, 0, 0, 0, 4]
         assert all(map(np.array_equal, [p for ready in counts for p in ready], expected))
     assert restorer.flush() == []
 
@@ -468,8 +473,8 @@ def test_large_pictures_are_looked_at_as_smaller_ones(monkeypatch):
     sizes = {(1080, 1920): 1, (1200, 4000): 1, (1440, 2560): 0.75, (3840, 2160): 0.5}
     assert {size: restorer.scale_at(*size) for size in sizes} == sizes
     assert Restorer(Spy(), device="cpu", scale=1.0).scale_at(2160, 3840) == 1
-    monkeypatch.setattr(mhnet_video.restorer, "MOST_ROWS", 40)
-    monkeypatch.setattr(mhnet_video.restorer, "WORKING_ROWS", 32)
+    monkeypatch.setattr(window_network, "MOST_ROWS", 40)
+    monkeypatch.setattr(window_network, "WORKING_ROWS", 32)
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (64, 96, 3)).astype(np.uint8) for _ in range(3)]
     spy = Spy()
@@ -533,12 +538,13 @@ def test_neighbours_are_aligned():
 
 def test_tiles_are_cut_from_aligned_frames():
     pictures = [np.random.default_rng(i).integers(0, 256, (96, 160, 3)) for i in range(3)]
+    pictures = [each.astype(np.uint8) for each in pictures]
     spy = Spy(align=True)
     restorer = Restorer(spy, device="cpu")
     restorer.engine.engine.max_pixels = 64 * 64
-    for _ in restorer.restore([each.astype(np.uint8) for each in pictures]):
+    for _ in restorer.restore(pictures):
         pass
-    window = torch.stack([torch.from_numpy(each).permute(2, 0, 1) / 255 for each in pictures])
+    window = torch.stack([to_rgb(frame_of(each, 0), torch.device("cpu")) for each in pictures])
     expected = align(window[None])[0].flatten(0, 1)
     tiles = spy.windows[len(spy.windows) // 3 : 2 * len(spy.windows) // 3]
     assert len(tiles) > 1

@@ -31,7 +31,7 @@ from mhnet_video.dataset import (
     rainy_pair,
 )
 from mhnet_video.errors import ConfigError, ReadError
-from mhnet_video.neighbours import places_of
+from mhnet_video.frame_window import places_of
 from mhnet_video.network import MHNet, NAFBlock, NetworkConfig
 from mhnet_video.pipelines.train import (
     BorrowedMeans,

@@ -9,11 +9,12 @@ import pytest
 import torch
 from test_hardware import device_frame
 
-import mhnet_video.steady
-from mhnet_video.config import Box
-from mhnet_video.frame import DeviceFrame, Frame, PixelLayout
-from mhnet_video.restorer import Restorer
-from mhnet_video.steady import FrameSteadier, Steadier
+import mhnet_video.temporal_filter
+from mhnet_video.config import Box, Settings
+from mhnet_video.executors import Counts
+from mhnet_video.frame import DeviceFrame, Frame, Pair, PixelLayout
+from mhnet_video.frame_chain import FrameChain
+from mhnet_video.temporal_filter import FrameAverage, PlaneAverage
 
 SIZE = 160, 224
 COUNT = 12
@@ -48,7 +49,7 @@ def as_bytes(picture):
 
 
 def steadied(before, after, kind=np.asarray, share=1.0):
-    steadier, out = Steadier(), []
+    steadier, out = PlaneAverage(), []
     given = [kind(picture) for picture in after]
     for old, new, ahead in zip(before, given, [*given[1:], None], strict=True):
         found = steadier.push(kind(old), new, ahead, share=share)
@@ -137,7 +138,7 @@ def test_another_scene_begins_anew():
 
 def test_a_dry_clip_stays_to_the_bit():
     _, after, _ = clip()
-    steadier = Steadier()
+    steadier = PlaneAverage()
     assert all(steadier.push(picture, picture) is None for picture in after)
 
 
@@ -184,7 +185,7 @@ def frame(planes, kind="gray", bits=8, **values):
 
 
 def through(frames, restored, device=None, **values):
-    steadier = FrameSteadier(device)
+    steadier = FrameAverage(device)
     aheads = [*restored[1:], None]
     return [steadier.push(*both, **values) for both in zip(frames, restored, aheads, strict=True)]
 
@@ -199,7 +200,7 @@ def test_luma_of_any_depth(bits, has_opencv, monkeypatch):
     before, after, _ = clip()
     expected = steadied(before, after)
     if not has_opencv:
-        monkeypatch.setattr(mhnet_video.steady, "opencv", lambda: None)
+        monkeypatch.setattr(mhnet_video.temporal_filter, "opencv", lambda: None)
     kind = np.uint8 if bits == 8 else np.uint16
 
     def frames(pictures):
@@ -281,9 +282,9 @@ def test_want_of_memory_ends_nothing(monkeypatch):
     def full(*_, **__):
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(Steadier, "push", full)
+    monkeypatch.setattr(PlaneAverage, "push", full)
     assert all(a is b for a, b in zip(through(frames, restored), restored, strict=True))
-    monkeypatch.setattr(Steadier, "push", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(PlaneAverage, "push", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         through(frames, restored)
 
@@ -307,23 +308,30 @@ def test_frames_on_a_gpu_are_steadied_in_place(bits_down):
         assert np.abs(luma.astype(int) - wanted.planes[0]).max() <= 1
 
 
-def test_streams_are_steadied(monkeypatch):
+class Given:
+    """An executor that gives frames that were restored before."""
+
+    def __init__(self, before, after):
+        self.after = {id(old): new for old, new in zip(before, after, strict=True)}
+        self.counts = Counts()
+
+    def push(self, window):
+        frame = window.frame
+        yield Pair(frame, replace(frame, planes=(self.after[id(frame.planes[0])],)))
+
+    def flush(self):
+        return iter(())
+
+
+@pytest.mark.parametrize("is_filtered", [True, False])
+def test_it_is_the_last_link_of_a_chain(is_filtered):
     before, after, clean = clip()
-    restored = {id(old): new for old, new in zip(before, after, strict=True)}
-
-    def given(self, items):
-        for item in items:
-            yield (
-                item
-                if isinstance(item, str)
-                else replace(item, planes=(restored[id(item.planes[0])],))
-            )
-
-    monkeypatch.setattr(Restorer, "_unsteadied", given)
-    restorer = Restorer(device="cpu")
-    items = [*(frame((picture,)) for picture in before), "end"]
-    out = list(restorer.stream(items))
-    assert out.pop(-2) == "end"
-    assert error([f.planes[0] for f in out], clean) < error(after, clean) / 4
-    restorer.steadies = False
-    assert [f.planes[0] is new for f, new in zip(restorer.stream(items[:-1]), after, strict=True)]
+    chain = FrameChain(3, Given(before, after), torch.device("cpu"), is_filtered=is_filtered)
+    out = [pair for each in before for pair in chain.push(frame((each,)), Settings())]
+    out += chain.flush(Settings())
+    assert [pair.source.planes[0] is old for pair, old in zip(out, before, strict=True)]
+    found = [pair.restored.planes[0] for pair in out]
+    if is_filtered:
+        assert error(found, clean) < error(after, clean) / 4
+    else:
+        assert all(a is b for a, b in zip(found, after, strict=True))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.align import Window, middle_of
+from mhnet_video.frame_window import Window, middle_of
 
 LOOKS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((), 1.0),

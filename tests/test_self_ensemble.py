@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from mhnet_video import looks
-from mhnet_video.looks import LOOKS, NOISE, agreed_residual
+from mhnet_video import self_ensemble
+from mhnet_video.self_ensemble import LOOKS, NOISE, agreed_residual
 
 
 def size_of(picture, scale, multiple):
@@ -65,7 +65,7 @@ def noted(given, seen):
 
 
 def test_large_pictures_are_not_enlarged(monkeypatch):
-    monkeypatch.setattr(looks, "MOST_PIXELS", 32 * 64)
+    monkeypatch.setattr(self_ensemble, "MOST_PIXELS", 32 * 64)
     for rows, is_enlarged in ((32, True), (33, False)):
         given = []
         agreed_residual([torch.rand(3, rows, 64)], partial(noted, given))

@@ -1,10 +1,10 @@
-"""Steady what stands still in the rain: there the frames before this one show the same scene.
+"""Temporal averaging of restored frames where nothing moves.
 
-A network that looks at a few frames leaves something of every streak, and an encoder codes anew
-what a streak went by: both flicker where nothing moves. A running mean of the restored frames has
-neither. It is taken only where nothing moves, neither the camera by a tenth of a pixel nor a thing
-by a shade, and shown only around what was taken out, or all over where it rains all over: dry
-pictures stay as they are, to the bit.
+A network that looks at a few frames leaves a rest of every streak, and an encoder codes anew what a
+streak went by: both flicker where nothing moves. A running mean of the restored frames has neither.
+It is taken only where nothing moves: neither the camera by a tenth of a pixel nor an object by a
+shade. It is shown only around what the network took out, or everywhere where it rains everywhere.
+Dry pictures stay bit-identical.
 
 Source: the motion of a part of the picture is that of Lucas and Kanade (1981), of one step. The
 rest is this project's own. Its limits were chosen on clips of `samples/pan.py` that stand still or
@@ -12,7 +12,7 @@ creep by 0.25, 0.5 and 1 pixels a frame, and on footage of roads, crowds and han
 `docs/training.md` has what was tried.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from operator import is_not
 from typing import Any
@@ -23,15 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video.color import keep_boxes
-from mhnet_video.config import Box
-from mhnet_video.frame import DeviceFrame, Frame
+from mhnet_video.config import Box, Settings
+from mhnet_video.frame import DeviceFrame, Frame, Pair
 from mhnet_video.memory import is_shortage
 from mhnet_video.resize import opencv
 
 Array = Any
 """A tensor, or an array where OpenCV is there: on a CPU it does this in a quarter of the time."""
 MIN_SIDE = 64
-"""Smaller pictures are not steadied."""
+"""Smaller pictures are not averaged."""
 _MOST_FRAMES = 8.0
 """The running mean is one of about so many frames."""
 _SQUARE, _PART = 4, 16
@@ -54,10 +54,10 @@ _DRIFT = 1.0, 2.0
 _FLAT = 20.0
 """Squared slope, in levels, of what has too little texture to show motion."""
 _TAKEN_OUT = 0.05
-"""Mean change by the network around a part, in levels, from which on all of it is steadied."""
+"""Mean change by the network around a part, in levels, from which on all of it is averaged."""
 
 
-class Steadier:
+class PlaneAverage:
     """A running mean of successive restored pictures, and where it may be shown."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Steadier:
             share: How much of the way to the mean is gone, 0 to 1.
 
         Returns:
-            The steadied picture, `[H, W]` float32; None where there is nothing to steady.
+            The averaged picture, `[H, W]` float32; None where there is nothing to average.
         """
         if min(after.shape) < MIN_SIDE:
             return None
@@ -124,8 +124,8 @@ class Steadier:
         self._count = 1 + 0 * _shrunk(halves, _SQUARE // 2)
 
 
-class FrameSteadier:
-    """Steadies the frames of a stream: their luma, or the three planes of RGB.
+class FrameAverage:
+    """Averages the frames of a stream: their luma, or the three planes of RGB.
 
     Args:
         device: Where to compute; None for a CPU.
@@ -133,7 +133,7 @@ class FrameSteadier:
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = device or torch.device("cpu")
-        self._steadiers: list[Steadier] = []
+        self._planes: list[PlaneAverage] = []
         self._last: tuple[Frame, Frame] | None = None
         # what was made of the next frame's samples
         self._known: dict[int, tuple[Any, Array]] = {}
@@ -158,7 +158,7 @@ class FrameSteadier:
             keep: Boxes left as they are; of frames on the host only.
 
         Returns:
-            The steadied frame; `after` where there is nothing to steady.
+            The averaged frame; `after` where there is nothing to average.
         """
         if self._last is not None and not _are_alike(after, self._last[0]):
             self._forget()
@@ -172,7 +172,7 @@ class FrameSteadier:
         if ahead is not None and not _are_alike(after, ahead):
             ahead = None
         try:
-            out = self._steadied(before, after, ahead, share, keep)
+            out = self._averaged(before, after, ahead, share, keep)
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
@@ -182,21 +182,21 @@ class FrameSteadier:
         self._last = after, out
         return out
 
-    def _steadied(
+    def _averaged(
         self, before: Frame, after: Frame, ahead: Frame | None, share: float, keep: Sequence[Box]
     ) -> Frame:
         planes = 3 if after.layout.kind == "rgb" else 1
-        while len(self._steadiers) < planes:
-            self._steadiers.append(Steadier())
-        steadied = list(after.planes)
-        for index, steadier in enumerate(self._steadiers[:planes]):
+        while len(self._planes) < planes:
+            self._planes.append(PlaneAverage())
+        averaged = list(after.planes)
+        for index, average in enumerate(self._planes[:planes]):
             new = self._levels(after, index)
             self._known.pop(index, None)
             later = None
             if ahead is not None:
                 later = self._levels(ahead, index)
                 self._known[index] = _samples_of(ahead, index), later
-            levels = steadier.push(self._levels(before, index), new, later, share=share)
+            levels = average.push(self._levels(before, index), new, later, share=share)
             if levels is None:
                 continue
             if after.layout.bits > 8:
@@ -210,18 +210,18 @@ class FrameSteadier:
                     # as small as can be, for the way from a GPU
                     kind = torch.uint8 if after.layout.bits == 8 else torch.int32
                     samples = samples.to(kind).cpu().numpy()
-                steadied[index] = samples.astype(after.planes[index].dtype, copy=False)
+                averaged[index] = samples.astype(after.planes[index].dtype, copy=False)
         if self._device.type == "cuda":
             # an encoder reads it next, and does not wait for PyTorch
             torch.cuda.current_stream(self._device).synchronize()
-        if not any(map(is_not, steadied, after.planes)):
+        if not any(map(is_not, averaged, after.planes)):
             return after
-        keep_boxes(before, steadied[:planes], keep)
-        return replace(after, planes=tuple(steadied))
+        keep_boxes(before, averaged[:planes], keep)
+        return replace(after, planes=tuple(averaged))
 
     def _forget(self) -> None:
         """Begin anew: another clip."""
-        self._steadiers, self._last, self._known = [], None, {}
+        self._planes, self._last, self._known = [], None, {}
 
     def _levels(self, frame: Frame, index: int) -> Array:
         """A plane in levels of 8 bits, `[H, W]`; uint8 where it has no more bits."""
@@ -240,6 +240,37 @@ class FrameSteadier:
         if self._device.type == "cpu" and opencv() is not None:
             return samples.numpy() if isinstance(samples, Tensor) else samples
         return torch.as_tensor(samples).to(self._device)
+
+
+class TemporalFilter:
+    """The filter as the last link of a chain: it holds each pair back until the next is known.
+
+    Args:
+        device: Where to compute; None for a CPU.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._average = FrameAverage(device)
+        self._held: Pair | None = None
+
+    def push(self, pair: Pair, settings: Settings) -> Iterator[Pair]:
+        """Take the next pair; give the one before, averaged."""
+        held, self._held = self._held, pair
+        if held is not None:
+            yield self._filtered(held, pair.restored, settings)
+
+    def flush(self, settings: Settings) -> Iterator[Pair]:
+        """The pair that is still held."""
+        held, self._held = self._held, None
+        if held is not None:
+            yield self._filtered(held, None, settings)
+
+    def _filtered(self, pair: Pair, ahead: Frame | None, settings: Settings) -> Pair:
+        source, restored = pair
+        averaged = self._average.push(
+            source, restored, ahead, share=settings.strength, keep=settings.keep
+        )
+        return Pair(source, averaged)
 
 
 def _are_alike(a: Frame, b: Frame) -> bool:

@@ -1,4 +1,4 @@
-"""Which frames a frame is compared with: at a clip's ends, among copies, at a raised frame rate."""
+"""Cuts, and copies that an encoder has changed: what a frame is to the one before."""
 
 from fractions import Fraction
 
@@ -6,78 +6,29 @@ import cv2
 import numpy as np
 import pytest
 
+from mhnet_video import scene_changes
+from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.neighbours import MAX_COPIES, Neighbours, Step, places_of, with_steps
+from mhnet_video.scene_changes import Step, StepFinder
 
 GRAY = PixelLayout("gray", "gray", 8)
-
-
-def windows_of(items, frames, copies="", cuts=""):
-    neighbours = Neighbours(frames)
-    found = []
-    for item in items:
-        step = Step.COPY if str(item) in copies else Step.CUT if str(item) in cuts else Step.NEXT
-        found += neighbours.push(item, step)
-    found += neighbours.flush()
-    assert neighbours.flush() == [] and neighbours.last is None
-    return found
-
-
-def test_at_the_ends_the_next_ones_of_the_other_side_are_seen():
-    assert [places_of(centre, 9, 5) for centre in (0, 1, 2, 6, 7, 8)] == [
-        [4, 3, 0, 1, 2],
-        [4, 0, 1, 2, 3],
-        [0, 1, 2, 3, 4],
-        [4, 5, 6, 7, 8],
-        [5, 6, 7, 8, 4],
-        [6, 7, 8, 5, 4],
-    ]
-    # where there are no more, the edge one
-    assert places_of(0, 4, 5) == [0, 3, 0, 1, 2] and places_of(3, 4, 5) == [1, 2, 3, 0, 3]
-    assert places_of(0, 2, 3) == [0, 0, 1] and places_of(1, 2, 3) == [0, 1, 1]
-    assert places_of(0, 1, 5) == [0] * 5 and places_of(7, 9, 1) == [7]
-
-
-@pytest.mark.parametrize("frames", [1, 3, 5])
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
-def test_windows_are_those_of_the_whole_run(count, frames):
-    expected = [places_of(centre, count, frames) for centre in range(count)]
-    assert windows_of(range(count), frames) == expected
-    neighbours = Neighbours(frames)
-    counts = [len(neighbours.push(index)) for index in range(count)]
-    half = frames // 2
-    assert counts == [0 if i < frames - 1 else half + 1 if i < frames else 1 for i in range(count)]
-
-
-def test_copies_are_no_neighbours():
-    found = windows_of("aAbBcd", 3, "AB")
-    assert ["".join(window) for window in found] == ["cab", "cAb", "abc", "aBc", "bcd", "cdb"]
-    found = windows_of("abBBcde", 5, "B")
-    assert "".join(found[1]) == "eabcd" and "".join(found[4]) == "abcde"
-    # one frame is compared with none
-    assert windows_of("aAb", 1, "A") == [["a"], ["A"], ["b"]]
-
-
-def test_no_window_across_a_cut():
-    found = windows_of("abcXyz", 3, cuts="X")
-    assert ["".join(window) for window in found] == ["cab", "abc", "bca", "zXy", "Xyz", "yzX"]
-    found = windows_of("abcXY", 5, cuts="XY")
-    assert ["".join(window) for window in found] == ["aaabc", "aabcc", "abccc", "XXXXX", "YYYYY"]
-    found = windows_of("abBXx", 3, "Bx", "X")
-    assert ["".join(window) for window in found] == ["aab", "abb", "aBB", "XXX", "xxx"]
-
-
-def test_few_copies_wait():
-    neighbours = Neighbours(3)
-    steps = [Step.NEXT] + [Step.COPY] * 2 * MAX_COPIES
-    counts = [len(neighbours.push(index, step)) for index, step in enumerate(steps)]
-    # the windows of the first two come with the third
-    assert counts == [0] * 2 * MAX_COPIES + [2 * MAX_COPIES]
+SETTINGS = Settings()
 
 
 def frame(picture, index=0):
     plane = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     return Frame((plane,), GRAY, index, Fraction(1, 25))
+
+
+def with_steps(frames):
+    """Frames as it is known what they are to the one before."""
+    finder = StepFinder()
+    for each in frames:
+        for found, _, step in finder.push(each, SETTINGS):
+            yield found, step
+    for found, settings, step in finder.flush():
+        assert settings is SETTINGS
+        yield found, step
 
 
 def steps_in(pictures):
@@ -139,28 +90,16 @@ def test_other_sizes_begin_anew():
     )
 
 
-def test_what_waits_is_little_and_nothing_is_lost():
+def test_a_dozen_frames_wait_and_then_none():
+    finder = StepFinder()
     pictures = clip(20, 2, change=4, noise=0.5)
-    taken, given = [], []
-
-    def film():
-        for index, picture in enumerate(pictures):
-            if index == 5:
-                yield "sound"
-            taken.append(index)
-            yield frame(picture, index)
-        raise OSError("the disk is gone")
-
-    with pytest.raises(OSError, match="the disk is gone"):
-        for item, _ in with_steps(film()):
-            given.append(item if item == "sound" else item.pts)
-            if given[-1] != "sound" and given[-1] >= 13:
-                assert taken[-1] == given[-1]
-    assert given == ["sound", *range(40)]
+    counts = [len(list(finder.push(frame(each, i), SETTINGS))) for i, each in enumerate(pictures)]
+    assert counts == [0] * 12 + [13] + [1] * 27
+    assert list(finder.flush()) == []
 
 
 def test_large_frames_do_not_wait(monkeypatch):
-    monkeypatch.setattr("mhnet_video.neighbours._MOST_HELD", 5 * 48 * 64)
+    monkeypatch.setattr(scene_changes, "_MOST_HELD", 5 * 48 * 64)
     pictures, taken = clip(20, 2, change=4, noise=0.5), []
     frames = (taken.append(index) or frame(p, index) for index, p in enumerate(pictures))
     found = []

@@ -1,0 +1,150 @@
+"""What a frame is to the one before: the same scene, another one, or the same picture again."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mhnet_video.config import Settings
+from mhnet_video.frame import DeviceFrame, Frame
+
+MAX_RUN = 3
+"""Copies of a frame in a row where the frame rate was raised, at most."""
+
+_RHYTHM, _LEAST, _PART = 12, 6, 3
+"""Changes from frame to frame by which a raised rate is known; how many there must be at least, and
+one of how many must be a copy's."""
+_YARDSTICK, _SHARE = 3, 0.3
+"""The change that copies are measured by is the third largest, as a cut or what an encoder codes
+anew may be larger; a copy changes by less than this share of it."""
+_MOST_HELD = 64 << 20
+"""Bytes of a clip's first frames that may wait until it is known."""
+_BEFORE, _JUMP, _CONTRAST = 4, 2, 0.6
+"""A cut is known by as many changes before it; it is larger than any of them by this factor, and
+larger than this share of what there is of light and dark in the pictures. Of six hundred pairs of
+clips that were spliced this finds 97 %, and nothing within 29 clips. Two changes before it at least
+tell what is usual."""
+_UNLIKE = 0.8
+"""Pictures of their own show one scene as long as the change is less than this share. Of
+successive photographs 98 % change by more (median 1.1), frames of 29 clips by 0.67 at most."""
+_LEAST_SAMPLES = 64
+"""Of smaller pictures there is too little to tell."""
+
+
+class Step(Enum):
+    """What a frame is to the one before."""
+
+    NEXT = "next"
+    """It shows the same scene, later."""
+    COPY = "copy"
+    """It repeats it."""
+    CUT = "cut"
+    """It shows something else."""
+
+
+class StepFinder:
+    """Tells cuts, and frames that repeat the one before but for what an encoder has made of them.
+
+    Pictures of their own (`Frame.is_still`) need not show one scene, and are told apart pair by
+    pair; of a video's frames a cut is what is unlike the changes before it.
+
+    Where the frame rate was raised, copies change little and the others much, again and again.
+    Before a fixed camera all change alike. That is known after a dozen changes, which the first
+    frames wait for; those that are in a GPU's memory do not, as a decoder has few surfaces.
+    """
+
+    def __init__(self) -> None:
+        self._changes = _Changes()
+        self._held: deque[tuple[Frame, Settings, bool]] = deque()
+
+    def push(self, frame: Frame, settings: Settings) -> Iterator[tuple[Frame, Settings, Step]]:
+        """Take the next frame.
+
+        Args:
+            frame: The frame.
+            settings: How it is to be restored; comes out with it.
+
+        Yields:
+            The frames of which it is known now what they are to the one before, in order.
+        """
+        sample = _some_luma(frame)
+        if not self._changes.fits(sample):
+            yield from self.flush()
+        is_cut = self._changes.push(sample, is_still=frame.is_still)
+        self._held.append((frame, settings, is_cut))
+        waits = not isinstance(frame, DeviceFrame) and not self._changes.are_enough
+        if not waits or sum(_bytes(held) for held, _, _ in self._held) > _MOST_HELD:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[tuple[Frame, Settings, Step]]:
+        """The frames that still wait, by what is known."""
+        while self._held:
+            frame, settings, is_cut = self._held.popleft()
+            is_copy = not is_cut and self._changes.is_copy(len(self._held))
+            yield frame, settings, Step.CUT if is_cut else Step.COPY if is_copy else Step.NEXT
+
+
+class _Changes:
+    """The last changes from frame to frame."""
+
+    def __init__(self) -> None:
+        self._changes: deque[float] = deque(maxlen=_RHYTHM)
+        self._last: Tensor | None = None
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether there are as many as are ever looked at."""
+        return len(self._changes) == _RHYTHM
+
+    def fits(self, sample: Tensor) -> bool:
+        """Whether a frame is of the size and at the place of the ones before."""
+        last = self._last
+        return last is not None and (last.shape, last.device) == (sample.shape, sample.device)
+
+    def push(self, sample: Tensor, *, is_still: bool = False) -> bool:
+        """Take the next frame, and tell whether it begins another scene.
+
+        One that does not fit begins anew.
+        """
+        last = self._last if self.fits(sample) else None
+        self._last = sample
+        if last is None:
+            self._changes.clear()
+            return False
+        difference = (sample - last).float()
+        change = float(difference.abs().mean())
+        before = list(self._changes)[-_BEFORE:]
+        self._changes.append(change)
+        is_usual = len(before) < 2 or change <= _JUMP * max(before)
+        if sample.numel() < _LEAST_SAMPLES or (is_usual and not is_still):
+            return False
+        # a light that goes on, or another exposure, is none
+        shift = float((difference - difference.mean()).abs().mean())
+        contrast = float((last.float().var() + sample.float().var()) / 2) ** 0.5
+        return shift > (_UNLIKE if is_usual else _CONTRAST) * contrast
+
+    def is_copy(self, age: int = 0) -> bool:
+        """Whether the frame that was pushed so many frames ago is a copy."""
+        if not max(age + 1, _LEAST) <= len(self._changes):
+            return False
+        least = _SHARE * sorted(self._changes)[-_YARDSTICK]
+        are_copies = [change < least for change in self._changes]
+        longest = max(len(list(run)) * key for key, run in itertools.groupby(are_copies))
+        are_many = _PART * sum(are_copies) >= len(are_copies)
+        return are_copies[-1 - age] and are_many and longest <= MAX_RUN
+
+
+def _bytes(frame: Frame) -> int:
+    """What its planes take."""
+    return sum(plane.nbytes for plane in frame.planes)
+
+
+def _some_luma(frame: Frame) -> Tensor:
+    """One sample of sixteen of the first plane, int32, where the frame is."""
+    if isinstance(frame, DeviceFrame):
+        return torch.as_tensor(frame.luma[::4, ::4]).int() & 0xFFFF
+    return torch.from_numpy(frame.planes[0][::4, ::4].astype(np.int32))
