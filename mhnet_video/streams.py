@@ -18,16 +18,16 @@ from mhnet_video.decoding import Packet
 from mhnet_video.notes import Loss, printable
 from mhnet_video.plan import NEED_A_PACKET
 from mhnet_video.reader import COVER
+from mhnet_video.source import is_known
 from mhnet_video.tracks import (
-    AdtsTrack,
     AudioTrack,
     DolbyTrack,
+    SoundTrack,
     SubtitleTrack,
     Track,
     add_audio,
     add_copy,
     empty_cue,
-    has_adts,
 )
 
 # what AAC's decoders need before the first sound
@@ -77,10 +77,12 @@ class Tracks:
         self._kind = kind
         self._first = first
         self._tracks: dict[int, Track] = {}
+        # copied sound, and what it is called
+        self._sounds: dict[int, tuple[SoundTrack, str]] = {}
         # sound that the source hides, until there is some that it does not hide
         self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
-        self.losses: list[Loss] = []
+        self._losses: list[Loss] = []
         self.late_covers: list[bytes] = []
         """Cover pictures to put into the finished file."""
 
@@ -97,6 +99,8 @@ class Tracks:
             self._add_data(stream, name)
         elif stream.codec_context is None:
             self._lose(stream, "of a kind that this FFmpeg does not know")
+        elif stream.type == "audio" and not is_known(stream):
+            self._lose(stream, "it is announced, but as far as was looked ahead there is none")
         elif stream.type == "audio" and not self._copies(stream):
             self._add_audio(stream, name)
         elif stream.type == "subtitle" and not self._copies(stream):
@@ -109,14 +113,32 @@ class Tracks:
 
     def _lose(self, stream: Stream, why: str) -> None:
         where = f"stream {stream.index}"
-        self.losses.append(Loss(kind="stream", what=describe(stream), why=why, where=where))
+        self._losses.append(Loss(kind="stream", what=describe(stream), why=why, where=where))
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What is not in the output, or not as it was."""
+        losses = list(self._losses)
+        for index, (track, what) in self._sounds.items():
+            if track.changed is None:
+                continue
+            done = "re-encoded" if track.is_converted else "left out"
+            why = (
+                f"{done} from {float(track.changed):.1f} s on, where it changes, as "
+                f"{self._kind.label} holds one rate and one number of channels in a track"
+            )
+            losses.append(Loss(kind="stream", what=what, why=why, where=f"stream {index}"))
+        return losses
 
     def _ready(self, track: Track, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         index = packet.stream_index
-        if track.target.type != "audio" or isinstance(track, AudioTrack) or self._kind.is_mp4:
+        if track.target.type != "audio" or isinstance(track, AudioTrack):
             return track.packets(packet, origin)
-        # what an MP4 hides by its edit list, others would play; a decoder wants a little of it
+        # what an edit list hides, others would play; a decoder wants a little of it
         hidden = self._hidden.setdefault(index, deque(maxlen=_PRIMING_PACKETS))
+        if packet.is_discard and hidden.maxlen and self._kind.is_mp4:
+            # an MP4 hides what is before the first sound, but nothing later
+            return track.packets(packet, origin)
         if packet.is_discard:
             hidden.append(packet)
             return ()
@@ -172,10 +194,12 @@ class Tracks:
     def _copy(self, stream: Stream) -> Track:
         first = self._first.get(stream.index, b"")
         target = add_copy(self._container, stream, first)
-        if has_adts(self._kind, stream):
-            return AdtsTrack(target, stream)
         if self._kind.is_mp4 and stream.name in NEED_A_PACKET:
             return DolbyTrack(target, stream)
+        if stream.type == "audio":
+            track = SoundTrack(target, stream, self._kind, first)
+            self._sounds[stream.index] = track, describe(stream)
+            return track
         return Track(target)
 
     def _copies(self, stream: Stream) -> bool:
@@ -186,8 +210,8 @@ class Tracks:
         if stream.type == "audio" and codec.startswith(kind.refused_audio or ("?",)):
             return False
         for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
-            if stream.type == media and codecs:
-                return canonical in codecs
+            if stream.type == media and codecs and canonical not in codecs:
+                return False
         return self._is_accepted(stream)
 
     def _is_accepted(self, stream: Stream) -> bool:

@@ -22,6 +22,12 @@ from mhnet_video.decoding import Packet
 _NON_STRICT = 0x20000  # AVFMT_TS_NONSTRICT: two packets may have one time
 _MOST_UNDATED = 32
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
+# sampling frequencies and channels by their numbers, ISO/IEC 14496-3, 1.6.3
+_MPEG4_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_MPEG4_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+# codecs whose packets tell the rate and the channels themselves
+_SELF_CONTAINED = ("mp1", "mp2", "mp3", "ac3", "eac3", "dts", "flac", "opus", "truehd")
+_FLVS_NEWER_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "flac")
 # AAC begins with a packet of its own; at lower rates that one lasts long
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
 
@@ -41,6 +47,8 @@ class Track:
         self.target = target
         self.refused = 0
         """Packets that could not be converted."""
+        self.changed: Fraction | None = None
+        """When it became what the output's header does not tell, in seconds; None for never."""
         self._last: int | None = None
         self._end: int | None = None
         self._undated: list[tuple[Packet, Fraction]] = []
@@ -130,20 +138,93 @@ class Track:
         return packet
 
 
-class AdtsTrack(Track):
-    """AAC whose packets carry the header that only transport streams want."""
+class SoundTrack(Track):
+    """Sound that is copied as long as it is what the header of the output says.
 
-    def __init__(self, target: Stream, source: Stream) -> None:
+    Where it changes (a broadcast goes from mono to stereo, a recorder to another sample rate), the
+    rest is encoded again to what it was before.
+
+    Args:
+        target: The stream of the output.
+        source: The source's.
+        kind: The output's format.
+        first: The first packet, empty where it is not known.
+    """
+
+    def __init__(self, target: Stream, source: Any, kind: Format, first: bytes) -> None:
         super().__init__(target)
-        self._filter = BitStreamFilterContext("aac_adtstoasc", source)
+        self._source = source
+        self._is_adts = _is_aac_without_config(source)
+        self._filter: BitStreamFilterContext | None = None
+        if has_adts(kind, source):
+            self._filter = BitStreamFilterContext("aac_adtstoasc", source)
+        # an ADTS header is before each packet, and FLV has a place for a new one in between
+        self._may_change = kind.name == "mpegts" or (kind.name == "flv" and not self._is_adts)
+        self._config = source.codec_context.extradata or _aac_config(first)
+        self._encoded: AudioTrack | None = None
+        # the end of what is copied
+        self._seam: int | None = None
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
-        """The packet without its header."""
+        """The packet as the container wants it."""
+        if self.changed is None and self._has_changed(packet):
+            ticks = packet.pts if packet.pts is not None else packet.dts or 0
+            self.changed = ticks * Fraction(packet.time_base) - origin
+            self._seam = self._end
+            encoder = _aac_encoder(self._config or b"") if self._is_aac else None
+            self._encoded = encoder and AudioTrack(self.target, self._source, encoder)
+        if self.changed is not None:
+            return [] if self._encoded is None else self._joined(self._encoded, packet, origin)
+        if self._filter is None:
+            return super().packets(packet, origin)
         time_base = packet.time_base
         bare = self._filter.filter(packet)
         for item in bare:
             item.time_base = time_base
         return [self._place(item, origin) for item in bare]
+
+    def flush(self) -> Iterable[Packet]:
+        """What the encoder still holds, if there is one."""
+        return super().flush() if self._encoded is None else self._joined(self._encoded)
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether what came after a change is in the output."""
+        return self._encoded is not None
+
+    @property
+    def _is_aac(self) -> bool:
+        return bool(self._source.codec_context.codec.canonical_name == "aac")
+
+    def _has_changed(self, packet: Packet) -> bool:
+        """Whether a packet begins sound of another kind than the header tells of."""
+        if self._may_change:
+            return False
+        config: bytes | None = None
+        if self._is_adts:
+            config = _aac_config(bytes(memoryview(packet)[:4]))
+        elif packet.has_sidedata("new_extradata"):
+            config = bytes(packet.get_sidedata("new_extradata"))
+        before, self._config = self._config, self._config or config
+        return bool(config) and before is not None and config != before and self._is_bound
+
+    @property
+    def _is_bound(self) -> bool:
+        """Whether packets are decoded by the header of the output, and do not tell themselves."""
+        return self._source.codec_context.codec.canonical_name not in _SELF_CONTAINED
+
+    def _joined(
+        self, encoded: "AudioTrack", packet: Packet | None = None, origin: Fraction = Fraction(0)
+    ) -> list[Packet]:
+        """What was encoded again, without what an encoder puts before its first sound."""
+        found = encoded.flush() if packet is None else encoded.packets(packet, origin)
+        ticks = Fraction(self.target.time_base or Fraction(1, 1000))
+        seam = (self._seam or 0) * ticks
+        return [
+            self._place(each, Fraction(0))
+            for each in found
+            if (each.pts + Fraction(each.duration or 0, 2)) * Fraction(each.time_base) > seam
+        ]
 
 
 class DolbyTrack(Track):
@@ -182,10 +263,10 @@ class DolbyTrack(Track):
 class AudioTrack(Track):
     """Audio that is decoded and encoded again, with silence where some is missing."""
 
-    def __init__(self, target: AudioStream, source: AudioStream) -> None:
+    def __init__(self, target: Any, source: AudioStream, encoder: Any = None) -> None:
         super().__init__(target)
         self._source = source
-        self._encoder = target.codec_context
+        self._encoder = encoder or target.codec_context
         self._resampler: AudioResampler | None = None
         self._next: int | None = None
 
@@ -205,31 +286,51 @@ class AudioTrack(Track):
         return ready + self._finish(self._encoder.encode(None))
 
     def _encode(self, frame: av.AudioFrame | None) -> list[Packet]:
+        ready: list[Packet] = []
+        is_new = self._resampler is None
         if self._resampler is None:
             self._resampler = AudioResampler(
                 format=self._encoder.format,
                 layout=self._encoder.layout,
                 rate=self._encoder.sample_rate,
-                frame_size=self._encoder.frame_size or None,
                 options={"async": "1"},
             )
         try:
             resampled = self._resampler.resample(frame)
         except ValueError:
-            # the source's format has changed: begin with a new one
+            # the source's format has changed: what the resampler holds, and then a new one
+            ready = self._encode(None)
             self._resampler = None
-            return self._encode(frame)
-        ready: list[Packet] = []
+            return ready + self._encode(frame)
         for piece in resampled:
+            begin = self._next or 0
+            if is_new and piece.pts is not None and piece.time_base:
+                begin = round(piece.pts * piece.time_base * piece.sample_rate)
             if self._next is None:
-                self._next = 0
-                if piece.pts is not None and piece.time_base:
-                    self._next = round(piece.pts * piece.time_base * piece.sample_rate)
-            piece.pts = self._next
-            piece.time_base = Fraction(1, piece.sample_rate)
-            self._next += piece.samples
-            ready += self._finish(self._encoder.encode(piece))
+                self._next = begin
+            is_new = False
+            ready += self._silence(begin - self._next, piece)
+            ready += self._put(piece)
         return ready
+
+    def _silence(self, samples: int, like: av.AudioFrame) -> list[Packet]:
+        """Silence of so many samples, where a source has a pause between two formats."""
+        ready: list[Packet] = []
+        for first in range(0, samples, like.sample_rate):
+            count = min(samples - first, like.sample_rate)
+            piece = av.AudioFrame(like.format.name, like.layout.name, count)
+            for plane in piece.planes:
+                plane.update(bytes(plane.buffer_size))
+            piece.sample_rate = like.sample_rate
+            ready += self._put(piece)
+        return ready
+
+    def _put(self, piece: av.AudioFrame) -> list[Packet]:
+        """Encode samples right behind those before."""
+        piece.pts = self._next
+        piece.time_base = Fraction(1, piece.sample_rate)
+        self._next = (self._next or 0) + piece.samples
+        return self._finish(self._encoder.encode(piece))
 
     def _finish(self, packets: list[Packet]) -> list[Packet]:
         for packet in packets:
@@ -304,6 +405,39 @@ def _aac_config(packet: bytes) -> bytes | None:
     return ((profile + 1) << 11 | rate << 7 | channels << 3).to_bytes(2, "big")
 
 
+def _aac_encoder(config: bytes) -> Any:
+    """An encoder of AAC with the rate and the channels of a configuration; None where none is.
+
+    Source: ISO/IEC 14496-3, 1.6.2.1, AudioSpecificConfig.
+    """
+    if len(config) < 2:
+        return None
+    rate, channels = (config[0] & 7) << 1 | config[1] >> 7, config[1] >> 3 & 15
+    if rate >= len(_MPEG4_RATES) or not 0 < channels < len(_MPEG4_LAYOUTS):
+        return None
+    try:
+        context: Any = av.CodecContext.create("aac", "w")
+        context.format = "fltp"
+        _set_up_audio(context, _MPEG4_LAYOUTS[channels], _MPEG4_RATES[rate])
+        context.open()
+    except (FFmpegError, ValueError):
+        return None
+    return context
+
+
+def _told_config(stream: Any) -> bytes | None:
+    """The configuration of AAC whose first packet is not known, by what FFmpeg has found."""
+    context = stream.codec_context
+    rate, channels = context.sample_rate, context.layout.nb_channels
+    if context.profile == "HE-AAC" or context.profile == "HE-AACv2":
+        rate //= 2  # what is coded, of which the decoder makes twice as much
+        channels = 1 if context.profile == "HE-AACv2" else channels
+    if rate not in _MPEG4_RATES or not 0 < channels <= 8:
+        return None
+    number = 7 if channels == 8 else channels
+    return (2 << 11 | _MPEG4_RATES.index(rate) << 7 | number << 3).to_bytes(2, "big")
+
+
 def has_adts(kind: Format, stream: Stream) -> bool:
     """Whether packets are AAC with a header that the format does not want."""
     return kind.name != "mpegts" and _is_aac_without_config(stream)
@@ -331,7 +465,8 @@ def add_copy(container: OutputContainer, stream: Stream, first: bytes) -> Stream
         copy: Any = container.add_stream_from_template(stream, opaque=True)
         if stream.codec_context is not None and _is_aac_without_config(stream):
             # the header is written before the first packet, and wants to know what is in it
-            copy.codec_context.extradata = _aac_config(first)
+            copy.codec_context.extradata = _aac_config(first) or _told_config(stream)
+        _name_layout(container, copy)
         return copy
     except ValueError:
         # PyAV asks by the strictest rules: Matroska takes any sound, but does not say so
@@ -343,6 +478,25 @@ def add_copy(container: OutputContainer, stream: Stream, first: bytes) -> Stream
     target.codec_context.codec_tag = "\0\0\0\0"
     target.time_base = stream.time_base
     return target
+
+
+def _name_layout(container: OutputContainer, copy: Any) -> None:
+    """Give one or two channels of a sound that goes into FLV the name that they have there.
+
+    FFmpeg 8.1 takes channels without a name for an arrangement that only newer codecs can have,
+    and ends the process where it has no number for the codec.
+
+    Raises:
+        ValueError: There are more, and the codec is one of those.
+    """
+    if container.format.name != "flv" or copy.type != "audio":
+        return
+    context = copy.codec_context
+    named = {1: "mono", 2: "stereo"}.get(context.layout.nb_channels)
+    if named is not None:
+        context.layout = named
+    elif context.codec.canonical_name not in _FLVS_NEWER_CODECS:
+        raise ValueError("FLV has no place for so many channels")
 
 
 def _silent_wave() -> bytes:
