@@ -33,6 +33,8 @@ from mhnet_video.tracks import (
 # what AAC's decoders need before the first sound
 _PRIMING_PACKETS = 2
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
+# the highest version of AC-3's bit stream that is not E-AC-3, which goes by the same name in AVI
+_AC3_ID = 10
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
 _STALE_VIDEO_TAGS = ("alpha_mode",)
@@ -58,7 +60,7 @@ class Tracks:
         container: The output, its header not yet written.
         kind: Its format.
         first: The first packet of streams, by their number, as far as it is known already.
-        late: The numbers of streams that begin much later than the video.
+        late: The numbers of streams that begin later than the video, by more than the format holds.
         is_seekable: Whether the muxer can go back and fill in what it learns late.
     """
 
@@ -79,6 +81,8 @@ class Tracks:
         self._tracks: dict[int, Track] = {}
         # copied sound, and what it is called
         self._sounds: dict[int, tuple[SoundTrack, str]] = {}
+        # sound of which nothing is known: what it is called, and what became of it
+        self._silent: dict[int, list[str]] = {}
         # sound that the source hides, until there is some that it does not hide
         self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
@@ -100,7 +104,7 @@ class Tracks:
         elif stream.codec_context is None:
             self._lose(stream, "of a kind that this FFmpeg does not know")
         elif stream.type == "audio" and not is_known(stream):
-            self._lose(stream, "it is announced, but as far as was looked ahead there is none")
+            self._silent[stream.index] = [describe(stream), "it is announced, but never comes"]
         elif stream.type == "audio" and not self._copies(stream):
             self._add_audio(stream, name)
         elif stream.type == "subtitle" and not self._copies(stream):
@@ -111,6 +115,11 @@ class Tracks:
         else:
             self._lose(stream, f"{self._kind.label} has no place for it")
 
+    def refuse(self, stream: Stream) -> None:
+        """Leave out a stream that the muxer does not take beside the others."""
+        if stream.discard != Discard.all:
+            self._lose(stream, f"{self._kind.label} does not take it beside the other streams")
+
     def _lose(self, stream: Stream, why: str) -> None:
         where = f"stream {stream.index}"
         self._losses.append(Loss(kind="stream", what=describe(stream), why=why, where=where))
@@ -119,14 +128,13 @@ class Tracks:
     def losses(self) -> list[Loss]:
         """What is not in the output, or not as it was."""
         losses = list(self._losses)
+        for index, (what, why) in self._silent.items():
+            losses.append(Loss(kind="stream", what=what, why=why, where=f"stream {index}"))
         for index, (track, what) in self._sounds.items():
             if track.changed is None:
                 continue
             done = "re-encoded" if track.is_converted else "left out"
-            why = (
-                f"{done} from {float(track.changed):.1f} s on, where it changes, as "
-                f"{self._kind.label} holds one rate and one number of channels in a track"
-            )
+            why = f"{done} from {float(track.changed):.1f} s on, where its rate or channels change"
             losses.append(Loss(kind="stream", what=what, why=why, where=f"stream {index}"))
         return losses
 
@@ -165,6 +173,9 @@ class Tracks:
         """The packets to write for one of the source; none for a stream that is not kept."""
         track = self._tracks.get(packet.stream_index)
         if track is None:
+            if packet.stream_index in self._silent:
+                why = "nothing was known of it when the output began, as it comes too late"
+                self._silent[packet.stream_index][1] = why
             return ()
         try:
             return self._ready(track, packet, origin)
@@ -209,6 +220,18 @@ class Tracks:
         kind = self._kind
         if stream.type == "audio" and codec.startswith(kind.refused_audio or ("?",)):
             return False
+        if stream.type == "audio":
+            # a file without times has sound from its beginning, or other sound than it had
+            if kind.is_constant_rate and stream.index in self._late:
+                return False
+            context: Any = stream.codec_context
+            is_further = bool(self._sounds) or context.layout.nb_channels > 2
+            codecs = kind.further_audio_codecs
+            if is_further and codecs and canonical not in codecs:
+                return False
+            first = self._first.get(stream.index, b"")
+            if kind.is_mp4 and canonical == "ac3" and len(first) > 5 and first[5] >> 3 > _AC3_ID:
+                return False
         for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
             if stream.type == media and codecs and canonical not in codecs:
                 return False
@@ -226,21 +249,36 @@ class Tracks:
                 if not target.time_base:
                     target.time_base = Fraction(1, 1000)
                 trial.start_encoding()
+                if stream.type == "video" and first:
+                    # AVI refuses H.264 as MP4 and Matroska have it, but not before its first packet
+                    self._try_packet(trial, target, first)
                 # FFmpeg 8.1 may crash when it ends a file with nothing in it
                 nowhere.closed = True
         except (FFmpegError, ValueError):
             return False
         return True
 
+    @staticmethod
+    def _try_packet(trial: OutputContainer, target: Stream, content: bytes) -> None:
+        packet = Packet(content)
+        packet.pts = packet.dts = 0
+        packet.is_keyframe = True
+        packet.time_base = Fraction(target.time_base or Fraction(1, 1000))
+        packet.stream = target
+        trial.mux_one(packet)
+
     def _add_audio(self, stream: Any, name: str) -> None:
         codec = self._kind.audio
-        track = add_audio(self._container, codec, stream)
+        is_timeless = self._kind.is_constant_rate
+        track = add_audio(self._container, codec, stream, from_zero=is_timeless)
         if track is None:
             self._lose(stream, "cannot be decoded and encoded again")
             return
         self._put(stream, track)
         new = {"libopus": "Opus", "aac": "AAC", "mp3": "MP3"}[codec]
         why = f"re-encoded to {new}, as {self._kind.label} does not hold it as it is"
+        if is_timeless and stream.index in self._late:
+            why = f"re-encoded to {new}, with silence before it, as {self._kind.label} has no times"
         self._lose(stream, why)
 
     def _add_subtitle(self, stream: Any, name: str) -> None:

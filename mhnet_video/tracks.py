@@ -25,9 +25,10 @@ _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 # sampling frequencies and channels by their numbers, ISO/IEC 14496-3, 1.6.3
 _MPEG4_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _MPEG4_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+# codecs that an encoder makes such that the header of the output is true of it
+_REPEATABLE = ("aac", "mp2", "mp3", "ac3")
 # codecs whose packets tell the rate and the channels themselves
 _SELF_CONTAINED = ("mp1", "mp2", "mp3", "ac3", "eac3", "dts", "flac", "opus", "truehd")
-_FLVS_NEWER_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "flac")
 # AAC begins with a packet of its own; at lower rates that one lasts long
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
 
@@ -159,22 +160,38 @@ class SoundTrack(Track):
         if has_adts(kind, source):
             self._filter = BitStreamFilterContext("aac_adtstoasc", source)
         # an ADTS header is before each packet, and FLV has a place for a new one in between
-        self._may_change = kind.name == "mpegts" or (kind.name == "flv" and not self._is_adts)
-        self._config = source.codec_context.extradata or _aac_config(first)
+        self._may_change = kind.name == ("mpegts" if self._is_adts else "flv")
+        # packets of other codecs tell their rate themselves, but a file without times needs one
+        self._is_timeless = kind.is_constant_rate
+        self._config: bytes | None = source.codec_context.extradata
+        if self._is_adts:
+            self._config = _aac_config(first)
         self._encoded: AudioTrack | None = None
+        # a packet whose header differs, until the next one is known
+        self._waiting: list[Packet] = []
         # the end of what is copied
         self._seam: int | None = None
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """The packet as the container wants it."""
-        if self.changed is None and self._has_changed(packet):
-            ticks = packet.pts if packet.pts is not None else packet.dts or 0
-            self.changed = ticks * Fraction(packet.time_base) - origin
+        waiting, self._waiting = self._waiting, []
+        if self.changed is None and self._is_other(packet):
+            # one header that differs may be damaged, a second one tells
+            if not waiting and not packet.has_sidedata("new_extradata"):
+                self._waiting = [packet]
+                return ()
+            begin = (waiting or [packet])[0]
+            ticks = begin.pts if begin.pts is not None else begin.dts or 0
+            self.changed = ticks * Fraction(begin.time_base) - origin
             self._seam = self._end
-            encoder = _aac_encoder(self._config or b"") if self._is_aac else None
-            self._encoded = encoder and AudioTrack(self.target, self._source, encoder)
+            self._encoded = self._same_again()
+        elif waiting:
+            self.refused += 1
         if self.changed is not None:
-            return [] if self._encoded is None else self._joined(self._encoded, packet, origin)
+            encoded = self._encoded
+            if encoded is None:
+                return ()
+            return [e for each in [*waiting, packet] for e in self._joined(encoded, each, origin)]
         if self._filter is None:
             return super().packets(packet, origin)
         time_base = packet.time_base
@@ -185,6 +202,7 @@ class SoundTrack(Track):
 
     def flush(self) -> Iterable[Packet]:
         """What the encoder still holds, if there is one."""
+        self.refused += len(self._waiting)
         return super().flush() if self._encoded is None else self._joined(self._encoded)
 
     @property
@@ -192,26 +210,33 @@ class SoundTrack(Track):
         """Whether what came after a change is in the output."""
         return self._encoded is not None
 
-    @property
-    def _is_aac(self) -> bool:
-        return bool(self._source.codec_context.codec.canonical_name == "aac")
-
-    def _has_changed(self, packet: Packet) -> bool:
-        """Whether a packet begins sound of another kind than the header tells of."""
+    def _is_other(self, packet: Packet) -> bool:
+        """Whether a packet says that it is sound of another kind than the header tells of."""
         if self._may_change:
             return False
+        codec = self._source.codec_context.codec.canonical_name
         config: bytes | None = None
         if self._is_adts:
             config = _aac_config(bytes(memoryview(packet)[:4]))
-        elif packet.has_sidedata("new_extradata"):
+        elif self._is_timeless and codec in _SELF_CONTAINED:
+            config = _header_rate(codec, bytes(memoryview(packet)[:5]))
+        elif codec not in _SELF_CONTAINED and packet.has_sidedata("new_extradata"):
             config = bytes(packet.get_sidedata("new_extradata"))
-        before, self._config = self._config, self._config or config
-        return bool(config) and before is not None and config != before and self._is_bound
+        self._config = self._config or config
+        # what comes later in a configuration of AAC may be there or not
+        told = 2 if codec == "aac" else None
+        return bool(config and self._config and config[:told] != self._config[:told])
 
-    @property
-    def _is_bound(self) -> bool:
-        """Whether packets are decoded by the header of the output, and do not tell themselves."""
-        return self._source.codec_context.codec.canonical_name not in _SELF_CONTAINED
+    def _same_again(self) -> "AudioTrack | None":
+        """What makes the sound what it was at first; None where that cannot be."""
+        context = self._source.codec_context
+        codec = context.codec.canonical_name
+        sound: tuple[int, str] | None = context.sample_rate, context.layout.name
+        if codec == "aac":
+            sound = _aac_sound(self._config or b"")
+        if sound is None or not _opens_audio(codec, *sound) or codec not in _REPEATABLE:
+            return None
+        return AudioTrack(self.target, self._source, encoder=_audio_encoder(codec, *sound))
 
     def _joined(
         self, encoded: "AudioTrack", packet: Packet | None = None, origin: Fraction = Fraction(0)
@@ -223,7 +248,7 @@ class SoundTrack(Track):
         return [
             self._place(each, Fraction(0))
             for each in found
-            if (each.pts + Fraction(each.duration or 0, 2)) * Fraction(each.time_base) > seam
+            if ((each.pts or 0) + Fraction(each.duration or 0, 2)) * Fraction(each.time_base) > seam
         ]
 
 
@@ -261,14 +286,28 @@ class DolbyTrack(Track):
 
 
 class AudioTrack(Track):
-    """Audio that is decoded and encoded again, with silence where some is missing."""
+    """Audio that is decoded and encoded again, with silence where some is missing.
 
-    def __init__(self, target: Any, source: AudioStream, encoder: Any = None) -> None:
+    Args:
+        target: The stream of the output.
+        source: The source's.
+        encoder: What encodes; None for the target's own codec.
+        from_zero: Whether there is to be silence until the first sound.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        source: AudioStream,
+        *,
+        encoder: Any = None,
+        from_zero: bool = False,
+    ) -> None:
         super().__init__(target)
         self._source = source
         self._encoder = encoder or target.codec_context
         self._resampler: AudioResampler | None = None
-        self._next: int | None = None
+        self._next: int | None = 0 if from_zero else None
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """Encoded packets that the packet completes."""
@@ -289,11 +328,14 @@ class AudioTrack(Track):
         ready: list[Packet] = []
         is_new = self._resampler is None
         if self._resampler is None:
+            options = {"async": "1"}
+            if self._encoder.layout.nb_channels == 1:
+                options["rematrix_maxval"] = "1"  # one channel of two is as loud as they are
             self._resampler = AudioResampler(
                 format=self._encoder.format,
                 layout=self._encoder.layout,
                 rate=self._encoder.sample_rate,
-                options={"async": "1"},
+                options=options,
             )
         try:
             resampled = self._resampler.resample(frame)
@@ -359,8 +401,17 @@ class SubtitleTrack(Track):
         return [self._place(encoded, origin)]
 
 
-def add_audio(container: OutputContainer, codec: str, stream: Any) -> AudioTrack | None:
-    """A track that encodes a stream's sound anew; None where that cannot be."""
+def add_audio(
+    container: OutputContainer, codec: str, stream: Any, *, from_zero: bool = False
+) -> AudioTrack | None:
+    """A track that encodes a stream's sound anew; None where that cannot be.
+
+    Args:
+        container: The output.
+        codec: FFmpeg's name of the encoder.
+        stream: The source's.
+        from_zero: Whether there is to be silence until the first sound.
+    """
     source = stream.codec_context
     rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
     rate = source.sample_rate if source.sample_rate in rates else 48000
@@ -373,7 +424,7 @@ def add_audio(container: OutputContainer, codec: str, stream: Any) -> AudioTrack
             target: Any = container.add_stream(codec, rate=rate)
             _set_up_audio(target.codec_context, layout, rate)
             target.codec_context.open()
-            return AudioTrack(target, stream)
+            return AudioTrack(target, stream, from_zero=from_zero)
     return None
 
 
@@ -383,12 +434,17 @@ def _set_up_audio(context: Any, layout: str, rate: int) -> None:
     context.bit_rate = 96000 * context.layout.nb_channels
 
 
+def _audio_encoder(codec: str, rate: int, layout: str) -> Any:
+    context: Any = av.CodecContext.create(codec, "w")
+    context.format = (av.Codec(codec, "w").audio_formats or [])[0]
+    _set_up_audio(context, layout, rate)
+    context.open()
+    return context
+
+
 def _opens_audio(codec: str, rate: int, layout: str) -> bool:
     try:
-        context: Any = av.CodecContext.create(codec, "w")
-        context.format = (av.Codec(codec, "w").audio_formats or [])[0]
-        _set_up_audio(context, layout, rate)
-        context.open()
+        _audio_encoder(codec, rate, layout)
     except (FFmpegError, ValueError, TypeError, IndexError):
         return False
     return True
@@ -405,8 +461,8 @@ def _aac_config(packet: bytes) -> bytes | None:
     return ((profile + 1) << 11 | rate << 7 | channels << 3).to_bytes(2, "big")
 
 
-def _aac_encoder(config: bytes) -> Any:
-    """An encoder of AAC with the rate and the channels of a configuration; None where none is.
+def _aac_sound(config: bytes) -> tuple[int, str] | None:
+    """The rate and the channels' layout that a configuration of AAC tells; None where it does not.
 
     Source: ISO/IEC 14496-3, 1.6.2.1, AudioSpecificConfig.
     """
@@ -415,14 +471,19 @@ def _aac_encoder(config: bytes) -> Any:
     rate, channels = (config[0] & 7) << 1 | config[1] >> 7, config[1] >> 3 & 15
     if rate >= len(_MPEG4_RATES) or not 0 < channels < len(_MPEG4_LAYOUTS):
         return None
-    try:
-        context: Any = av.CodecContext.create("aac", "w")
-        context.format = "fltp"
-        _set_up_audio(context, _MPEG4_LAYOUTS[channels], _MPEG4_RATES[rate])
-        context.open()
-    except (FFmpegError, ValueError):
-        return None
-    return context
+    return _MPEG4_RATES[rate], _MPEG4_LAYOUTS[channels]
+
+
+def _header_rate(codec: str, packet: bytes) -> bytes | None:
+    """What a packet's header says of the sample rate, as a number of its format's.
+
+    Sources: ISO/IEC 11172-3, 2.4.1.3 (version and rate), and ATSC A/52, 5.3.1 (fscod).
+    """
+    if codec in ("mp2", "mp3") and len(packet) > 2 and packet[0] == 0xFF:
+        return bytes([packet[1] & 0x18, packet[2] & 0x0C])
+    if codec == "ac3" and packet[:2] == b"\x0b\x77" and len(packet) > 4:
+        return bytes([packet[4] & 0xC0])
+    return None
 
 
 def _told_config(stream: Any) -> bytes | None:
@@ -485,18 +546,10 @@ def _name_layout(container: OutputContainer, copy: Any) -> None:
 
     FFmpeg 8.1 takes channels without a name for an arrangement that only newer codecs can have,
     and ends the process where it has no number for the codec.
-
-    Raises:
-        ValueError: There are more, and the codec is one of those.
     """
-    if container.format.name != "flv" or copy.type != "audio":
-        return
-    context = copy.codec_context
-    named = {1: "mono", 2: "stereo"}.get(context.layout.nb_channels)
-    if named is not None:
-        context.layout = named
-    elif context.codec.canonical_name not in _FLVS_NEWER_CODECS:
-        raise ValueError("FLV has no place for so many channels")
+    if container.format.name == "flv" and copy.type == "audio":
+        context = copy.codec_context
+        context.layout = {1: "mono", 2: "stereo"}.get(context.layout.nb_channels, context.layout)
 
 
 def _silent_wave() -> bytes:
