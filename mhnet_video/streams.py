@@ -20,6 +20,7 @@ from mhnet_video.plan import NEED_A_PACKET
 from mhnet_video.reader import COVER
 from mhnet_video.source import is_known
 from mhnet_video.tracks import (
+    DOLBY_SYNC,
     AudioTrack,
     DolbyTrack,
     SoundTrack,
@@ -28,6 +29,7 @@ from mhnet_video.tracks import (
     add_audio,
     add_copy,
     empty_cue,
+    opens_audio,
 )
 
 # what AAC's decoders need before the first sound
@@ -35,6 +37,7 @@ _PRIMING_PACKETS = 2
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
 # the highest version of AC-3's bit stream that is not E-AC-3, which goes by the same name in AVI
 _AC3_ID = 10
+_FLAC_STREAM_INFO_BYTES = 34
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
 _STALE_VIDEO_TAGS = ("alpha_mode",)
@@ -229,16 +232,29 @@ class Tracks:
             codecs = kind.further_audio_codecs
             if is_further and codecs and canonical not in codecs:
                 return False
-            first = self._first.get(stream.index, b"")
-            if kind.is_mp4 and canonical == "ac3" and len(first) > 5 and first[5] >> 3 > _AC3_ID:
+            if not self._is_whole(stream, canonical):
                 return False
         for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
             if stream.type == media and codecs and canonical not in codecs:
                 return False
         return self._is_accepted(stream)
 
+    def _is_whole(self, stream: Stream, codec: str) -> bool:
+        """Whether sound has what muxers take for granted, and abort or fail at the end without."""
+        first = self._first.get(stream.index, b"")
+        if codec == "ac3" and self._kind.is_mp4 and len(first) > 5:
+            return first[:2] == DOLBY_SYNC and first[5] >> 3 <= _AC3_ID
+        if codec in NEED_A_PACKET and self._kind.is_mp4:
+            # where none comes, there must be silence
+            context: Any = stream.codec_context
+            return opens_audio(codec, context.sample_rate, context.layout.name)
+        header = stream.codec_context.extradata or b""
+        if codec == "opus":
+            return header.startswith(b"OpusHead")
+        return codec != "flac" or len(header) == _FLAC_STREAM_INFO_BYTES
+
     def _is_accepted(self, stream: Stream) -> bool:
-        """Whether the muxer writes a header for a stream as it is, found out by doing so."""
+        """Whether the muxer takes a stream as it is, as far as its first packet tells."""
         first = self._first.get(stream.index, b"")
         nowhere = _Nowhere(is_seekable=self._is_seekable)
         # an MP4 that the muxer cannot go back in is one of fragments
@@ -249,7 +265,7 @@ class Tracks:
                 if not target.time_base:
                     target.time_base = Fraction(1, 1000)
                 trial.start_encoding()
-                if stream.type == "video" and first:
+                if stream.type in ("audio", "video") and first:
                     # AVI refuses H.264 as MP4 and Matroska have it, but not before its first packet
                     self._try_packet(trial, target, first)
                 # FFmpeg 8.1 may crash when it ends a file with nothing in it

@@ -25,6 +25,8 @@ _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 # sampling frequencies and channels by their numbers, ISO/IEC 14496-3, 1.6.3
 _MPEG4_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _MPEG4_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+DOLBY_SYNC = b"\x0b\x77"
+"""How each packet of AC-3 and E-AC-3 begins."""
 # codecs that an encoder makes such that the header of the output is true of it
 _REPEATABLE = ("aac", "mp2", "mp3", "ac3")
 # codecs whose packets tell the rate and the channels themselves
@@ -234,7 +236,7 @@ class SoundTrack(Track):
         sound: tuple[int, str] | None = context.sample_rate, context.layout.name
         if codec == "aac":
             sound = _aac_sound(self._config or b"")
-        if sound is None or not _opens_audio(codec, *sound) or codec not in _REPEATABLE:
+        if sound is None or not opens_audio(codec, *sound) or codec not in _REPEATABLE:
             return None
         return AudioTrack(self.target, self._source, encoder=_audio_encoder(codec, *sound))
 
@@ -258,6 +260,13 @@ class DolbyTrack(Track):
     def __init__(self, target: Stream, source: Stream) -> None:
         super().__init__(target)
         self._source: Any = source.codec_context
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packet, if the index can be written with it."""
+        if bytes(memoryview(packet)[:2]) != DOLBY_SYNC:
+            self.refused += 1
+            return ()
+        return super().packets(packet, origin)
 
     def silence(self, time: Fraction) -> Iterable[Packet]:
         """A packet of silence; nothing where there is no encoder for it."""
@@ -420,7 +429,7 @@ def add_audio(
     known = {1: "mono", 2: "stereo"}.get(source.channels)
     layouts = [layout, layout.partition("(")[0], known, "stereo"]
     for layout in filter(None, layouts):
-        if _opens_audio(codec, rate, layout):
+        if opens_audio(codec, rate, layout):
             target: Any = container.add_stream(codec, rate=rate)
             _set_up_audio(target.codec_context, layout, rate)
             target.codec_context.open()
@@ -442,7 +451,8 @@ def _audio_encoder(codec: str, rate: int, layout: str) -> Any:
     return context
 
 
-def _opens_audio(codec: str, rate: int, layout: str) -> bool:
+def opens_audio(codec: str, rate: int, layout: str) -> bool:
+    """Whether there is an encoder for sound of this kind, as FFmpeg names it."""
     try:
         _audio_encoder(codec, rate, layout)
     except (FFmpegError, ValueError, TypeError, IndexError):

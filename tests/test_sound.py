@@ -5,6 +5,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import processes
@@ -17,6 +18,13 @@ from sounds import copy, length, pitches, tones
 def near(heard: float, wanted: float) -> bool:
     """Whether two frequencies are the same, as far as half a window tells."""
     return abs(heard - wanted) < 0.02 * wanted
+
+
+def copy_in_a_process(source: str, output: str, **options: Any) -> None:
+    """As `copy`, in a process that may abort."""
+    command = f"from pathlib import Path; import sounds; sounds.copy({source!r}, Path({output!r}))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+    processes.run([sys.executable, "-c", command], check=True, env=environment, **options)
 
 
 # every codec
@@ -38,6 +46,32 @@ def test_flv_has_newer_codecs_only_beyond_its_first_track(tmp_path: Path) -> Non
     assert [loss.what for loss in writer.notes.losses] == ["sound in stream 2 (pcm_s16le)"]
     with av.open(str(tmp_path / "out.flv")) as container:
         assert {stream.codec.canonical_name for stream in container.streams.audio} == {"mp3", "aac"}
+
+
+@pytest.mark.parametrize("extension", ["mp4", "flv"])
+def test_opus_without_its_header_is_encoded_again(extension: str, tmp_path: Path) -> None:
+    source = tones(tmp_path / "clip.mkv", [440, 880], codec="libopus", rate=48000)
+    content = source.read_bytes()
+    place = content.index(b"OpusHead")
+    # the element of Matroska that holds it becomes one of an unknown kind
+    start = content.rindex(b"\x63\xa2", 0, place)
+    source.write_bytes(content[:start] + b"\x63\xa3" + content[start + 2 :])
+    copy_in_a_process("clip.mkv", f"out.{extension}", cwd=tmp_path)
+    heard = pitches(tmp_path / f"out.{extension}")
+    assert near(heard[0.5], 440)
+    assert near(heard[1.5], 880)
+
+
+@pytest.mark.parametrize("tag", [0x38, 0x2000, 0xF1AC], ids=["amr", "ac3", "flac"])
+@pytest.mark.parametrize("extension", ["mp4", "mov", "flv"])
+def test_sound_that_is_not_what_its_file_says(tag: int, extension: str, tmp_path: Path) -> None:
+    source = tones(tmp_path / "clip.avi", [440], codec="pcm_s16le", rate=8000)
+    content = source.read_bytes()
+    place = content.index(b"strf", content.index(b"auds")) + 8
+    source.write_bytes(content[:place] + struct.pack("<H", tag) + content[place + 2 :])
+    copy_in_a_process("clip.avi", f"out.{extension}", cwd=tmp_path)
+    with av.open(str(tmp_path / f"out.{extension}")) as container:
+        assert len(list(container.decode(video=0))) == 25
 
 
 # streams that a muxer does not take
@@ -128,13 +162,8 @@ def test_sound_that_begins_late_in_standard_input(
     make: Callable[[Path, str, str], Path], tmp_path: Path
 ) -> None:
     source, output = make(tmp_path, "aac", "mono"), tmp_path / "out.mp4"
-    command = "from pathlib import Path; import sounds; sounds.copy('-', Path('out.mp4'))"
     with source.open("rb") as stream:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
-        processes.run(
-            [sys.executable, "-c", command],
-            stdin=stream, cwd=tmp_path, check=True, env=environment,
-        )  # fmt: skip
+        copy_in_a_process("-", "out.mp4", stdin=stream, cwd=tmp_path)
     heard = pitches(output)
     for moment, wanted in ((12.5, 440), (13.5, 880)):
         assert near(heard[moment], wanted), heard
