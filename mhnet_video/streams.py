@@ -38,6 +38,7 @@ _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt"
 # the highest version of AC-3's bit stream that is not E-AC-3, which goes by the same name in AVI
 _AC3_ID = 10
 _FLAC_STREAM_INFO_BYTES = 34
+_TRIAL_PACKETS = 4096
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
 _STALE_VIDEO_TAGS = ("alpha_mode",)
@@ -86,6 +87,8 @@ class Tracks:
         self._sounds: dict[int, tuple[SoundTrack, str]] = {}
         # sound of which nothing is known: what it is called, and what became of it
         self._silent: dict[int, list[str]] = {}
+        # what the muxer is asked whether it takes a packet
+        self._trials: dict[int, _Trial] = {}
         # sound that the source hides, until there is some that it does not hide
         self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
@@ -180,8 +183,10 @@ class Tracks:
                 why = "nothing was known of it when the output began, as it comes too late"
                 self._silent[packet.stream_index][1] = why
             return ()
+        stream = packet.stream
         try:
-            return self._ready(track, packet, origin)
+            ready = self._ready(track, packet, origin)
+            return [each for each in ready if self._passes(track, stream, each)]
         except (FFmpegError, ValueError):
             track.refused += 1
             return ()
@@ -256,32 +261,31 @@ class Tracks:
     def _is_accepted(self, stream: Stream) -> bool:
         """Whether the muxer takes a stream as it is, as far as its first packet tells."""
         first = self._first.get(stream.index, b"")
-        nowhere = _Nowhere(is_seekable=self._is_seekable)
-        # an MP4 that the muxer cannot go back in is one of fragments
-        options = {} if self._is_seekable else {"movflags": "frag_keyframe"}
         try:
-            with av.open(nowhere, "w", format=self._kind.name, container_options=options) as trial:
-                target = add_copy(trial, stream, first)
-                if not target.time_base:
-                    target.time_base = Fraction(1, 1000)
-                trial.start_encoding()
-                if stream.type in ("audio", "video") and first:
-                    # AVI refuses H.264 as MP4 and Matroska have it, but not before its first packet
-                    self._try_packet(trial, target, first)
-                # FFmpeg 8.1 may crash when it ends a file with nothing in it
-                nowhere.closed = True
+            trial = self._try(stream)
         except (FFmpegError, ValueError):
             return False
-        return True
+        return not first or stream.type not in ("audio", "video") or trial.takes(first)
 
-    @staticmethod
-    def _try_packet(trial: OutputContainer, target: Stream, content: bytes) -> None:
-        packet = Packet(content)
-        packet.pts = packet.dts = 0
-        packet.is_keyframe = True
-        packet.time_base = Fraction(target.time_base or Fraction(1, 1000))
-        packet.stream = target
-        trial.mux_one(packet)
+    def _try(self, stream: Stream) -> "_Trial":
+        first = self._first.get(stream.index, b"")
+        return _Trial(self._kind, stream, first, is_seekable=self._is_seekable)
+
+    def _passes(self, track: Track, stream: Stream, packet: Packet) -> bool:
+        """Whether the muxer takes a packet of a stream that is copied.
+
+        It would refuse it only while it takes a later one of the video, which would be blamed.
+        """
+        if isinstance(track, AudioTrack) or track.target.type not in ("audio", "video"):
+            return True
+        trial = self._trials.get(stream.index)
+        if trial is None or trial.is_used_up:
+            trial = self._trials[stream.index] = self._try(stream)
+        if trial.takes(bytes(packet)):
+            return True
+        del self._trials[stream.index]
+        track.refused += 1
+        return False
 
     def _add_audio(self, stream: Any, name: str) -> None:
         codec = self._kind.audio
@@ -391,6 +395,49 @@ def file_metadata(source: InputContainer) -> dict[str, str]:
         for key, value in source.metadata.items()
         if not key.lower().startswith(_STALE_FILE_TAGS)
     }
+
+
+class _Trial:
+    """A muxer like that of the output, for one stream, whose bytes are forgotten.
+
+    Raises:
+        FFmpegError: It does not take the stream.
+        ValueError: Likewise.
+    """
+
+    def __init__(self, kind: Format, stream: Stream, first: bytes, *, is_seekable: bool) -> None:
+        nowhere = _Nowhere(is_seekable=is_seekable)
+        # an MP4 that the muxer cannot go back in is one of fragments
+        options = {} if is_seekable else {"movflags": "frag_keyframe"}
+        self._container = av.open(nowhere, "w", format=kind.name, container_options=options)
+        self._target = add_copy(self._container, stream, first)
+        if not self._target.time_base:
+            self._target.time_base = Fraction(1, 1000)
+        try:
+            self._container.start_encoding()
+        finally:
+            # FFmpeg 8.1 may crash when it ends a file with nothing in it
+            nowhere.closed = True
+        self._taken = 0
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it holds so much of an index that another one should be begun."""
+        return self._taken >= _TRIAL_PACKETS
+
+    def takes(self, content: bytes) -> bool:
+        """Whether the muxer takes a packet; AVI refuses H.264 as MP4 has it only then."""
+        packet = Packet(content)
+        self._taken += 1
+        packet.pts = packet.dts = 1000 * self._taken
+        packet.is_keyframe = True
+        packet.time_base = Fraction(self._target.time_base or Fraction(1, 1000))
+        packet.stream = self._target
+        try:
+            self._container.mux_one(packet)
+        except (FFmpegError, ValueError):
+            return False
+        return True
 
 
 class _Nowhere:
