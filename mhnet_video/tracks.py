@@ -161,8 +161,10 @@ class SoundTrack(Track):
         self._filter: BitStreamFilterContext | None = None
         if has_adts(kind, source):
             self._filter = BitStreamFilterContext("aac_adtstoasc", source)
-        # an ADTS header is before each packet, and FLV has a place for a new one in between
-        self._may_change = kind.name == ("mpegts" if self._is_adts else "flv")
+        # an ADTS header is before each packet, FLV and MP4 have a place for a new configuration
+        self._may_change = kind.is_mp4 or kind.name == "flv"
+        if self._is_adts:
+            self._may_change = kind.name == "mpegts"
         # packets of other codecs tell their rate themselves, but a file without times needs one
         self._is_timeless = kind.is_constant_rate
         self._config: bytes | None = source.codec_context.extradata
