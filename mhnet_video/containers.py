@@ -42,6 +42,8 @@ class Format:
     """Beginnings of audio codec names that the muxer takes but players do not."""
     audio_codecs: tuple[str, ...] = ()
     """The audio codecs it holds, where the muxer does not tell; empty for asking the muxer."""
+    further_audio_codecs: tuple[str, ...] = ()
+    """The only ones of tracks beyond the first, and of more than two channels; empty for any."""
     subtitle_codecs: tuple[str, ...] = ()
     """Likewise for subtitles."""
     data_codecs: tuple[str, ...] = ()
@@ -146,10 +148,17 @@ _FORMATS = {
         name="avi",
         label="AVI",
         audio="mp3",
+        # FFmpeg 8.1 gives its packets half their time
+        refused_audio=("eac3",),
         is_constant_rate=True,
         longest_step=60_000,
     ),
-    "flv": Format(name="flv", label="FLV", time_base=Fraction(1, 1000)),
+    "flv": Format(
+        name="flv",
+        label="FLV",
+        time_base=Fraction(1, 1000),
+        further_audio_codecs=("aac", "mp3", "ac3", "eac3", "opus", "flac"),
+    ),
 }
 _FORMATS |= {"qt": _FORMATS["mov"], "mts": _FORMATS["m2ts"], "mpegts": _TS}
 _PICTURES = {

@@ -35,6 +35,7 @@ _ANY = re.compile("")
 _MAX_FPS = 1000
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
+_LATE_WITHOUT_TIMES_SECONDS = Fraction(1, 10)
 # codecs of which MP4 cannot write anything before the first packet
 NEED_A_PACKET = ("ac3", "eac3")
 
@@ -114,8 +115,12 @@ def has_cues(kind: Format, reader: VideoReader) -> bool:
     return kind.is_mp4 and any(s.type == "subtitle" for s in reader.container.streams)
 
 
-def late_tracks(reader: VideoReader) -> set[int]:
-    """The numbers of streams that begin much later than the video, or have nothing at all."""
+def late_tracks(reader: VideoReader, kind: Format) -> set[int]:
+    """The numbers of streams that begin much later than the video, or have nothing at all.
+
+    By more than a tenth of a second in a format without times.
+    """
+    most = _LATE_WITHOUT_TIMES_SECONDS if kind.is_constant_rate else _LATE_SECONDS
     first = (reader.stream.start_time or 0) * reader.time_base
     late = set()
     for stream in reader.container.streams:
@@ -126,15 +131,15 @@ def late_tracks(reader: VideoReader) -> set[int]:
         if stream.type != "data" and stream.codec_context is None:
             continue  # of a kind that FFmpeg does not know, which is not carried over
         begin = stream.start_time
-        if begin is None or begin * Fraction(stream.time_base or 0) > first + _LATE_SECONDS:
+        if begin is None or begin * Fraction(stream.time_base or 0) > first + most:
             late.add(stream.index)
     return late
 
 
-def has_late_track(reader: VideoReader) -> bool:
+def has_late_track(reader: VideoReader, kind: Format) -> bool:
     """Whether the index of an MP4 would have to wait for a late stream."""
     streams = reader.container.streams
-    return any(streams[index].name not in NEED_A_PACKET for index in late_tracks(reader))
+    return any(streams[index].name not in NEED_A_PACKET for index in late_tracks(reader, kind))
 
 
 def _is_hevc(encoder: str) -> bool:

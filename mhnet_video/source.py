@@ -33,6 +33,11 @@ _HEAD_BYTES = 4096
 _NO_RIFF_BYTES = 0x7FFFFFFF
 _TIMED = ("http", "https", "tcp", "tls", "rtmp")
 _STANDARD_INPUT = "pipe:0"
+# how far is looked for sound that begins late, in bytes, which are in memory, and microseconds
+_FAR = {"probesize": str(128 << 20), "analyzeduration": str(600 * 10**6), "scan_all_pmts": "1"}
+_PIPE = {"probesize": str(64 << 20), "analyzeduration": str(30 * 10**6), "scan_all_pmts": "1"}
+# formats that tell of a stream when its first packet comes
+_UNTOLD_FORMATS = ("flv", "mpeg")
 # lists of other files and addresses, and text that is drawn: a file that claims to be a video
 # must not make FFmpeg open what it names
 _FOREIGN_FORMATS = {
@@ -60,6 +65,7 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
     options = {"format_whitelist": _file_formats(), "pattern_type": "none"}
     if url == "-":
         url = _STANDARD_INPUT
+        options |= _PIPE  # it cannot be read twice
     elif is_remote:
         url = url_of(url)
         # PyAV's limit is for opening and reading, this one for searching, too
@@ -74,7 +80,8 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
     else:
         # an absolute path cannot be taken for a protocol, whatever colons are in it
         url = os.path.abspath(url)
-    try:
+
+    def open_with(options: dict[str, str]) -> InputContainer:
         return av.open(
             _OneWay(url) if _is_cut_in_index(url) else url,
             mode="r",
@@ -83,6 +90,13 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
             hwaccel=hwaccel,
             timeout=SILENCE_SECONDS if is_remote else None,
         )
+
+    try:
+        container = open_with(options)
+        if os.path.isfile(url) and _lacks_sound(container):
+            container.close()
+            container = open_with(options | _FAR)
+        return container
     except (FFmpegError, OSError, ValueError) as error:
         clean(error)
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
@@ -92,6 +106,19 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
         if is_remote:
             otherwise = f"{name} cannot be reached, or holds no video; check the address."
         raise ReadError(said or otherwise) from error
+
+
+def is_known(sound: Any) -> bool:
+    """Whether it is known what sound a stream holds, which is learnt from its packets."""
+    return bool(sound.sample_rate and sound.layout.nb_channels)
+
+
+def _lacks_sound(container: InputContainer) -> bool:
+    """Whether there is sound that the beginning of a file does not tell of, or may be."""
+    sounds = container.streams.audio
+    if not sounds:
+        return container.format.name in _UNTOLD_FORMATS
+    return not all(is_known(sound) for sound in sounds if sound.codec_context is not None)
 
 
 def why_unreadable(url: str, name: str) -> str | None:

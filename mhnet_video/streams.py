@@ -19,17 +19,19 @@ from mhnet_video.decoding import Packet
 from mhnet_video.notes import Loss, printable
 from mhnet_video.plan import NEED_A_PACKET
 from mhnet_video.reader import COVER
+from mhnet_video.source import is_known
 from mhnet_video.tracks import (
-    AdtsTrack,
+    DOLBY_SYNC,
     AudioTrack,
     DolbyTrack,
     Pauses,
+    SoundTrack,
     SubtitleTrack,
     Track,
     add_audio,
     add_copy,
     empty_cue,
-    has_adts,
+    opens_audio,
 )
 
 # what AAC's decoders need before the first sound
@@ -37,6 +39,10 @@ _PRIMING_PACKETS = 2
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
 # FFmpeg's for subtitles that it converts
 _TEXT_CLOCK = Fraction(1, 1_000_000)
+# the highest version of AC-3's bit stream that is not E-AC-3, which goes by the same name in AVI
+_AC3_ID = 10
+_FLAC_STREAM_INFO_BYTES = 34
+_TRIAL_PACKETS = 4096
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
 _STALE_VIDEO_TAGS = ("alpha_mode",)
@@ -71,7 +77,7 @@ class Tracks:
         container: The output, its header not yet written.
         kind: Its format.
         first: The first packet of streams, by their number, as far as it is known already.
-        late: The numbers of streams that begin much later than the video.
+        late: The numbers of streams that begin later than the video, by more than the format holds.
         is_seekable: Whether the muxer can go back and fill in what it learns late.
     """
 
@@ -91,10 +97,16 @@ class Tracks:
         self._first = first
         self._tracks: dict[int, Track] = {}
         self._pauses: dict[int, Pauses] = {}
+        # copied sound, and what it is called
+        self._sounds: dict[int, tuple[SoundTrack, str]] = {}
+        # sound of which nothing is known: what it is called, and what became of it
+        self._silent: dict[int, list[str]] = {}
+        # what the muxer is asked whether it takes a packet
+        self._trials: dict[int, _Trial] = {}
         # sound that the source hides, until there is some that it does not hide
         self._hidden: dict[int, deque[Packet]] = {}
         self.kept: list[str] = []
-        self.losses: list[Loss] = []
+        self._losses: list[Loss] = []
         self.late_covers: list[bytes] = []
         """Cover pictures to put into the finished file."""
 
@@ -132,6 +144,8 @@ class Tracks:
             self._add_data(stream, name)
         elif stream.codec_context is None:
             self._lose(stream, "of a kind that this FFmpeg does not know")
+        elif stream.type == "audio" and not is_known(stream):
+            self._silent[stream.index] = [describe(stream), "it is announced, but never comes"]
         elif stream.type == "audio" and not self._copies(stream):
             self._add_audio(stream, name)
         elif stream.type == "subtitle" and not self._copies(stream):
@@ -142,16 +156,38 @@ class Tracks:
         else:
             self._lose(stream, f"{self._kind.label} has no place for it")
 
+    def refuse(self, stream: Stream) -> None:
+        """Leave out a stream that the muxer does not take beside the others."""
+        if stream.discard != Discard.all:
+            self._lose(stream, f"{self._kind.label} does not take it beside the other streams")
+
     def _lose(self, stream: Stream, why: str) -> None:
         where = f"stream {stream.index}"
-        self.losses.append(Loss(kind="stream", what=describe(stream), why=why, where=where))
+        self._losses.append(Loss(kind="stream", what=describe(stream), why=why, where=where))
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What is not in the output, or not as it was."""
+        losses = list(self._losses)
+        for index, (what, why) in self._silent.items():
+            losses.append(Loss(kind="stream", what=what, why=why, where=f"stream {index}"))
+        for index, (track, what) in self._sounds.items():
+            if track.changed is None:
+                continue
+            done = "re-encoded" if track.is_converted else "left out"
+            why = f"{done} from {float(track.changed):.1f} s on, where its rate or channels change"
+            losses.append(Loss(kind="stream", what=what, why=why, where=f"stream {index}"))
+        return losses
 
     def _ready(self, track: Track, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         index = packet.stream_index
-        if track.target.type != "audio" or isinstance(track, AudioTrack) or self._kind.is_mp4:
+        if track.target.type != "audio" or isinstance(track, AudioTrack):
             return track.packets(packet, origin)
-        # what an MP4 hides by its edit list, others would play; a decoder wants a little of it
+        # what an edit list hides, others would play; a decoder wants a little of it
         hidden = self._hidden.setdefault(index, deque(maxlen=_PRIMING_PACKETS))
+        if packet.is_discard and hidden.maxlen and self._kind.is_mp4:
+            # an MP4 hides what is before the first sound, but nothing later
+            return track.packets(packet, origin)
         if packet.is_discard:
             hidden.append(packet)
             return ()
@@ -178,10 +214,14 @@ class Tracks:
         """The packets to write for one of the source; none for a stream that is not kept."""
         track = self._tracks.get(packet.stream_index)
         if track is None:
+            if packet.stream_index in self._silent:
+                why = "nothing was known of it when the output began, as it comes too late"
+                self._silent[packet.stream_index][1] = why
             return ()
+        stream = packet.stream
         try:
-            index = packet.stream_index
-            return self._bridged(index, self._ready(track, packet, origin))
+            ready = self._bridged(packet.stream_index, self._ready(track, packet, origin))
+            return [each for each in ready if self._passes(track, stream, each)]
         except (FFmpegError, ValueError):
             track.refused += 1
             return ()
@@ -233,10 +273,12 @@ class Tracks:
     def _copy(self, stream: Stream) -> Track:
         first = self._first.get(stream.index, b"")
         target = add_copy(self._container, stream, first)
-        if has_adts(self._kind, stream):
-            return AdtsTrack(target, stream)
         if self._kind.is_mp4 and stream.name in NEED_A_PACKET:
             return DolbyTrack(target, stream)
+        if stream.type == "audio":
+            track = SoundTrack(target, stream, self._kind, first)
+            self._sounds[stream.index] = track, describe(stream)
+            return track
         return Track(target)
 
     def _copies(self, stream: Stream) -> bool:
@@ -246,38 +288,77 @@ class Tracks:
         kind = self._kind
         if stream.type == "audio" and codec.startswith(kind.refused_audio or ("?",)):
             return False
+        if stream.type == "audio":
+            # a file without times has sound from its beginning, or other sound than it had
+            if kind.is_constant_rate and stream.index in self._late:
+                return False
+            context: Any = stream.codec_context
+            is_further = bool(self._sounds) or context.layout.nb_channels > 2
+            codecs = kind.further_audio_codecs
+            if is_further and codecs and canonical not in codecs:
+                return False
+            if not self._is_whole(stream, canonical):
+                return False
         for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
-            if stream.type == media and codecs:
-                return canonical in codecs
+            if stream.type == media and codecs and canonical not in codecs:
+                return False
         return self._is_accepted(stream)
 
-    def _is_accepted(self, stream: Stream) -> bool:
-        """Whether the muxer writes a header for a stream as it is, found out by doing so."""
+    def _is_whole(self, stream: Stream, codec: str) -> bool:
+        """Whether sound has what muxers take for granted, and abort or fail at the end without."""
         first = self._first.get(stream.index, b"")
-        nowhere = _Nowhere(is_seekable=self._is_seekable)
-        # an MP4 that the muxer cannot go back in is one of fragments
-        options = {} if self._is_seekable else {"movflags": "frag_keyframe"}
+        if codec == "ac3" and self._kind.is_mp4 and len(first) > 5:
+            return first[:2] == DOLBY_SYNC and first[5] >> 3 <= _AC3_ID
+        if codec in NEED_A_PACKET and self._kind.is_mp4:
+            # where none comes, there must be silence
+            context: Any = stream.codec_context
+            return opens_audio(codec, context.sample_rate, context.layout.name)
+        header = stream.codec_context.extradata or b""
+        if codec == "opus":
+            return header.startswith(b"OpusHead")
+        return codec != "flac" or len(header) == _FLAC_STREAM_INFO_BYTES
+
+    def _is_accepted(self, stream: Stream) -> bool:
+        """Whether the muxer takes a stream as it is, as far as its first packet tells."""
+        first = self._first.get(stream.index, b"")
         try:
-            with av.open(nowhere, "w", format=self._kind.name, container_options=options) as trial:
-                target = add_copy(trial, stream, first)
-                if not target.time_base:
-                    target.time_base = Fraction(1, 1000)
-                trial.start_encoding()
-                # FFmpeg 8.1 may crash when it ends a file with nothing in it
-                nowhere.closed = True
+            trial = self._try(stream)
         except (FFmpegError, ValueError):
             return False
-        return True
+        return not first or stream.type not in ("audio", "video") or trial.takes(first)
+
+    def _try(self, stream: Stream) -> "_Trial":
+        first = self._first.get(stream.index, b"")
+        return _Trial(self._kind, stream, first, is_seekable=self._is_seekable)
+
+    def _passes(self, track: Track, stream: Stream, packet: Packet) -> bool:
+        """Whether the muxer takes a packet of a stream that is copied.
+
+        It would refuse it only while it takes a later one of the video, which would be blamed.
+        """
+        if isinstance(track, AudioTrack) or track.target.type not in ("audio", "video"):
+            return True
+        trial = self._trials.get(stream.index)
+        if trial is None or trial.is_used_up:
+            trial = self._trials[stream.index] = self._try(stream)
+        if trial.takes(bytes(packet)):
+            return True
+        del self._trials[stream.index]
+        track.refused += 1
+        return False
 
     def _add_audio(self, stream: Any, name: str) -> None:
         codec = self._kind.audio
-        track = add_audio(self._container, codec, stream)
+        is_timeless = self._kind.is_constant_rate
+        track = add_audio(self._container, codec, stream, from_zero=is_timeless)
         if track is None:
             self._lose(stream, "cannot be decoded and encoded again")
             return
         self._put(stream, track)
         new = {"libopus": "Opus", "aac": "AAC", "mp3": "MP3"}[codec]
         why = f"re-encoded to {new}, as {self._kind.label} does not hold it as it is"
+        if is_timeless and stream.index in self._late:
+            why = f"re-encoded to {new}, with silence before it, as {self._kind.label} has no times"
         self._lose(stream, why)
 
     def _add_subtitle(self, stream: Any, name: str) -> None:
@@ -376,6 +457,49 @@ def file_metadata(source: InputContainer) -> dict[str, str]:
         for key, value in source.metadata.items()
         if not key.lower().startswith(_STALE_FILE_TAGS)
     }
+
+
+class _Trial:
+    """A muxer like that of the output, for one stream, whose bytes are forgotten.
+
+    Raises:
+        FFmpegError: It does not take the stream.
+        ValueError: Likewise.
+    """
+
+    def __init__(self, kind: Format, stream: Stream, first: bytes, *, is_seekable: bool) -> None:
+        nowhere = _Nowhere(is_seekable=is_seekable)
+        # an MP4 that the muxer cannot go back in is one of fragments
+        options = {} if is_seekable else {"movflags": "frag_keyframe"}
+        self._container = av.open(nowhere, "w", format=kind.name, container_options=options)
+        self._target = add_copy(self._container, stream, first)
+        if not self._target.time_base:
+            self._target.time_base = Fraction(1, 1000)
+        try:
+            self._container.start_encoding()
+        finally:
+            # FFmpeg 8.1 may crash when it ends a file with nothing in it
+            nowhere.closed = True
+        self._taken = 0
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it holds so much of an index that another one should be begun."""
+        return self._taken >= _TRIAL_PACKETS
+
+    def takes(self, content: bytes) -> bool:
+        """Whether the muxer takes a packet; AVI refuses H.264 as MP4 has it only then."""
+        packet = Packet(content)
+        self._taken += 1
+        packet.pts = packet.dts = 1000 * self._taken
+        packet.is_keyframe = True
+        packet.time_base = Fraction(self._target.time_base or Fraction(1, 1000))
+        packet.stream = self._target
+        try:
+            self._container.mux_one(packet)
+        except (FFmpegError, ValueError):
+            return False
+        return True
 
 
 class _Nowhere:

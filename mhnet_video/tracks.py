@@ -24,6 +24,15 @@ from mhnet_video.decoding import Packet
 _NON_STRICT = 0x20000  # AVFMT_TS_NONSTRICT: two packets may have one time
 _MOST_UNDATED = 32
 _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
+# sampling frequencies and channels by their numbers, ISO/IEC 14496-3, 1.6.3
+_MPEG4_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_MPEG4_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+DOLBY_SYNC = b"\x0b\x77"
+"""How each packet of AC-3 and E-AC-3 begins."""
+# codecs that an encoder makes such that the header of the output is true of it
+_REPEATABLE = ("aac", "mp2", "mp3", "ac3")
+# codecs whose packets tell the rate and the channels themselves
+_SELF_CONTAINED = ("mp1", "mp2", "mp3", "ac3", "eac3", "dts", "flac", "opus", "truehd")
 # AAC begins with a packet of its own; at lower rates that one lasts long
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
 # a longer pause in sound that is encoded again stays one; a shorter one is filled with silence
@@ -52,6 +61,8 @@ class Track:
         self.target = target
         self.refused = 0
         """Packets that could not be converted."""
+        self.changed: Fraction | None = None
+        """When it became what the output's header does not tell, in seconds; None for never."""
         self._last: int | None = None
         self._end: int | None = None
         self._undated: list[tuple[Packet, Fraction]] = []
@@ -141,20 +152,119 @@ class Track:
         return packet
 
 
-class AdtsTrack(Track):
-    """AAC whose packets carry the header that only transport streams want."""
+class SoundTrack(Track):
+    """Sound that is copied as long as it is what the header of the output says.
 
-    def __init__(self, target: Stream, source: Stream) -> None:
+    Where it changes (a broadcast goes from mono to stereo, a recorder to another sample rate), the
+    rest is encoded again to what it was before.
+
+    Args:
+        target: The stream of the output.
+        source: The source's.
+        kind: The output's format.
+        first: The first packet, empty where it is not known.
+    """
+
+    def __init__(self, target: Stream, source: Any, kind: Format, first: bytes) -> None:
         super().__init__(target)
-        self._filter = BitStreamFilterContext("aac_adtstoasc", source)
+        self._source = source
+        self._is_adts = _is_aac_without_config(source)
+        self._filter: BitStreamFilterContext | None = None
+        if has_adts(kind, source):
+            self._filter = BitStreamFilterContext("aac_adtstoasc", source)
+        # an ADTS header is before each packet, FLV and MP4 have a place for a new configuration
+        self._may_change = kind.is_mp4 or kind.name == "flv"
+        if self._is_adts:
+            self._may_change = kind.name == "mpegts"
+        # packets of other codecs tell their rate themselves, but a file without times needs one
+        self._is_timeless = kind.is_constant_rate
+        self._config: bytes | None = source.codec_context.extradata
+        if self._is_adts:
+            self._config = _aac_config(first)
+        self._encoded: AudioTrack | None = None
+        # a packet whose header differs, until the next one is known
+        self._waiting: list[Packet] = []
+        # the end of what is copied
+        self._seam: int | None = None
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
-        """The packet without its header."""
+        """The packet as the container wants it."""
+        waiting, self._waiting = self._waiting, []
+        if self.changed is None and self._is_other(packet):
+            # one header that differs may be damaged, a second one tells
+            if not waiting and not packet.has_sidedata("new_extradata"):
+                self._waiting = [packet]
+                return ()
+            begin = (waiting or [packet])[0]
+            ticks = begin.pts if begin.pts is not None else begin.dts or 0
+            self.changed = ticks * Fraction(begin.time_base) - origin
+            self._seam = self._end
+            self._encoded = self._same_again()
+        elif waiting:
+            self.refused += 1
+        if self.changed is not None:
+            encoded = self._encoded
+            if encoded is None:
+                return ()
+            return [e for each in [*waiting, packet] for e in self._joined(encoded, each, origin)]
+        if self._filter is None:
+            return super().packets(packet, origin)
         time_base = packet.time_base
         bare = self._filter.filter(packet)
         for item in bare:
             item.time_base = time_base
         return [self._place(item, origin) for item in bare]
+
+    def flush(self) -> Iterable[Packet]:
+        """What the encoder still holds, if there is one."""
+        self.refused += len(self._waiting)
+        return super().flush() if self._encoded is None else self._joined(self._encoded)
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether what came after a change is in the output."""
+        return self._encoded is not None
+
+    def _is_other(self, packet: Packet) -> bool:
+        """Whether a packet says that it is sound of another kind than the header tells of."""
+        if self._may_change:
+            return False
+        codec = self._source.codec_context.codec.canonical_name
+        config: bytes | None = None
+        if self._is_adts:
+            config = _aac_config(bytes(memoryview(packet)[:4]))
+        elif self._is_timeless and codec in _SELF_CONTAINED:
+            config = _header_rate(codec, bytes(memoryview(packet)[:5]))
+        elif codec not in _SELF_CONTAINED and packet.has_sidedata("new_extradata"):
+            config = bytes(packet.get_sidedata("new_extradata"))
+        self._config = self._config or config
+        # what comes later in a configuration of AAC may be there or not
+        told = 2 if codec == "aac" else None
+        return bool(config and self._config and config[:told] != self._config[:told])
+
+    def _same_again(self) -> "AudioTrack | None":
+        """What makes the sound what it was at first; None where that cannot be."""
+        context = self._source.codec_context
+        codec = context.codec.canonical_name
+        sound: tuple[int, str] | None = context.sample_rate, context.layout.name
+        if codec == "aac":
+            sound = _aac_sound(self._config or b"")
+        if sound is None or not opens_audio(codec, *sound) or codec not in _REPEATABLE:
+            return None
+        return AudioTrack(self.target, self._source, encoder=_audio_encoder(codec, *sound))
+
+    def _joined(
+        self, encoded: "AudioTrack", packet: Packet | None = None, origin: Fraction = Fraction(0)
+    ) -> list[Packet]:
+        """What was encoded again, without what an encoder puts before its first sound."""
+        found = encoded.flush() if packet is None else encoded.packets(packet, origin)
+        ticks = Fraction(self.target.time_base or Fraction(1, 1000))
+        seam = (self._seam or 0) * ticks
+        return [
+            self._place(each, Fraction(0))
+            for each in found
+            if ((each.pts or 0) + Fraction(each.duration or 0, 2)) * Fraction(each.time_base) > seam
+        ]
 
 
 class DolbyTrack(Track):
@@ -163,6 +273,13 @@ class DolbyTrack(Track):
     def __init__(self, target: Stream, source: Stream) -> None:
         super().__init__(target)
         self._source: Any = source.codec_context
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packet, if the index can be written with it."""
+        if bytes(memoryview(packet)[:2]) != DOLBY_SYNC:
+            self.refused += 1
+            return ()
+        return super().packets(packet, origin)
 
     def silence(self, time: Fraction) -> Iterable[Packet]:
         """A packet of silence; nothing where there is no encoder for it."""
@@ -191,14 +308,28 @@ class DolbyTrack(Track):
 
 
 class AudioTrack(Track):
-    """Audio that is decoded and encoded again, with silence where some is missing."""
+    """Audio that is decoded and encoded again, with silence where some is missing.
 
-    def __init__(self, target: AudioStream, source: AudioStream) -> None:
+    Args:
+        target: The stream of the output.
+        source: The source's.
+        encoder: What encodes; None for the target's own codec.
+        from_zero: Whether there is to be silence until the first sound.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        source: AudioStream,
+        *,
+        encoder: Any = None,
+        from_zero: bool = False,
+    ) -> None:
         super().__init__(target)
         self._source = source
-        self._encoder = target.codec_context
+        self._encoder = encoder or target.codec_context
         self._resampler: AudioResampler | None = None
-        self._next: int | None = None
+        self._next: int | None = 0 if from_zero else None
         self._end_time: Fraction | None = None
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
@@ -239,31 +370,54 @@ class AudioTrack(Track):
         return ready + self._finish(self._encoder.encode(None))
 
     def _encode(self, frame: av.AudioFrame | None) -> list[Packet]:
+        ready: list[Packet] = []
+        is_new = self._resampler is None
         if self._resampler is None:
+            options = {"async": "1"}
+            if self._encoder.layout.nb_channels == 1:
+                options["rematrix_maxval"] = "1"  # one channel of two is as loud as they are
             self._resampler = AudioResampler(
                 format=self._encoder.format,
                 layout=self._encoder.layout,
                 rate=self._encoder.sample_rate,
-                frame_size=self._encoder.frame_size or None,
-                options={"async": "1"},
+                options=options,
             )
         try:
             resampled = self._resampler.resample(frame)
         except ValueError:
-            # the source's format has changed: begin with a new one
+            # the source's format has changed: what the resampler holds, and then a new one
+            ready = self._encode(None)
             self._resampler = None
-            return self._encode(frame)
-        ready: list[Packet] = []
+            return ready + self._encode(frame)
         for piece in resampled:
+            begin = self._next or 0
+            if is_new and piece.pts is not None and piece.time_base:
+                begin = round(piece.pts * piece.time_base * piece.sample_rate)
             if self._next is None:
-                self._next = 0
-                if piece.pts is not None and piece.time_base:
-                    self._next = round(piece.pts * piece.time_base * piece.sample_rate)
-            piece.pts = self._next
-            piece.time_base = Fraction(1, piece.sample_rate)
-            self._next += piece.samples
-            ready += self._finish(self._encoder.encode(piece))
+                self._next = begin
+            is_new = False
+            ready += self._silence(begin - self._next, piece)
+            ready += self._put(piece)
         return ready
+
+    def _silence(self, samples: int, like: av.AudioFrame) -> list[Packet]:
+        """Silence of so many samples, where a source has a pause between two formats."""
+        ready: list[Packet] = []
+        for first in range(0, samples, like.sample_rate):
+            count = min(samples - first, like.sample_rate)
+            piece = av.AudioFrame(like.format.name, like.layout.name, count)
+            for plane in piece.planes:
+                plane.update(bytes(plane.buffer_size))
+            piece.sample_rate = like.sample_rate
+            ready += self._put(piece)
+        return ready
+
+    def _put(self, piece: av.AudioFrame) -> list[Packet]:
+        """Encode samples right behind those before."""
+        piece.pts = self._next
+        piece.time_base = Fraction(1, piece.sample_rate)
+        self._next = (self._next or 0) + piece.samples
+        return self._finish(self._encoder.encode(piece))
 
     def _finish(self, packets: list[Packet]) -> list[Packet]:
         for packet in packets:
@@ -379,8 +533,17 @@ class Pauses:
         return packet
 
 
-def add_audio(container: OutputContainer, codec: str, stream: Any) -> AudioTrack | None:
-    """A track that encodes a stream's sound anew; None where that cannot be."""
+def add_audio(
+    container: OutputContainer, codec: str, stream: Any, *, from_zero: bool = False
+) -> AudioTrack | None:
+    """A track that encodes a stream's sound anew; None where that cannot be.
+
+    Args:
+        container: The output.
+        codec: FFmpeg's name of the encoder.
+        stream: The source's.
+        from_zero: Whether there is to be silence until the first sound.
+    """
     source = stream.codec_context
     rates = _OPUS_RATES if codec == "libopus" else _AAC_RATES
     rate = source.sample_rate if source.sample_rate in rates else 48000
@@ -389,11 +552,11 @@ def add_audio(container: OutputContainer, codec: str, stream: Any) -> AudioTrack
     known = {1: "mono", 2: "stereo"}.get(source.channels)
     layouts = [layout, layout.partition("(")[0], known, "stereo"]
     for layout in filter(None, layouts):
-        if _opens_audio(codec, rate, layout):
+        if opens_audio(codec, rate, layout):
             target: Any = container.add_stream(codec, rate=rate)
             _set_up_audio(target.codec_context, layout, rate)
             target.codec_context.open()
-            return AudioTrack(target, stream)
+            return AudioTrack(target, stream, from_zero=from_zero)
     return None
 
 
@@ -403,12 +566,18 @@ def _set_up_audio(context: Any, layout: str, rate: int) -> None:
     context.bit_rate = 96000 * context.layout.nb_channels
 
 
-def _opens_audio(codec: str, rate: int, layout: str) -> bool:
+def _audio_encoder(codec: str, rate: int, layout: str) -> Any:
+    context: Any = av.CodecContext.create(codec, "w")
+    context.format = (av.Codec(codec, "w").audio_formats or [])[0]
+    _set_up_audio(context, layout, rate)
+    context.open()
+    return context
+
+
+def opens_audio(codec: str, rate: int, layout: str) -> bool:
+    """Whether there is an encoder for sound of this kind, as FFmpeg names it."""
     try:
-        context: Any = av.CodecContext.create(codec, "w")
-        context.format = (av.Codec(codec, "w").audio_formats or [])[0]
-        _set_up_audio(context, layout, rate)
-        context.open()
+        _audio_encoder(codec, rate, layout)
     except (FFmpegError, ValueError, TypeError, IndexError):
         return False
     return True
@@ -423,6 +592,44 @@ def _aac_config(packet: bytes) -> bytes | None:
     if not channels:
         return None
     return ((profile + 1) << 11 | rate << 7 | channels << 3).to_bytes(2, "big")
+
+
+def _aac_sound(config: bytes) -> tuple[int, str] | None:
+    """The rate and the channels' layout that a configuration of AAC tells; None where it does not.
+
+    Source: ISO/IEC 14496-3, 1.6.2.1, AudioSpecificConfig.
+    """
+    if len(config) < 2:
+        return None
+    rate, channels = (config[0] & 7) << 1 | config[1] >> 7, config[1] >> 3 & 15
+    if rate >= len(_MPEG4_RATES) or not 0 < channels < len(_MPEG4_LAYOUTS):
+        return None
+    return _MPEG4_RATES[rate], _MPEG4_LAYOUTS[channels]
+
+
+def _header_rate(codec: str, packet: bytes) -> bytes | None:
+    """What a packet's header says of the sample rate, as a number of its format's.
+
+    Sources: ISO/IEC 11172-3, 2.4.1.3 (version and rate), and ATSC A/52, 5.3.1 (fscod).
+    """
+    if codec in ("mp2", "mp3") and len(packet) > 2 and packet[0] == 0xFF:
+        return bytes([packet[1] & 0x18, packet[2] & 0x0C])
+    if codec == "ac3" and packet[:2] == b"\x0b\x77" and len(packet) > 4:
+        return bytes([packet[4] & 0xC0])
+    return None
+
+
+def _told_config(stream: Any) -> bytes | None:
+    """The configuration of AAC whose first packet is not known, by what FFmpeg has found."""
+    context = stream.codec_context
+    rate, channels = context.sample_rate, context.layout.nb_channels
+    if context.profile == "HE-AAC" or context.profile == "HE-AACv2":
+        rate //= 2  # what is coded, of which the decoder makes twice as much
+        channels = 1 if context.profile == "HE-AACv2" else channels
+    if rate not in _MPEG4_RATES or not 0 < channels <= 8:
+        return None
+    number = 7 if channels == 8 else channels
+    return (2 << 11 | _MPEG4_RATES.index(rate) << 7 | number << 3).to_bytes(2, "big")
 
 
 def has_adts(kind: Format, stream: Stream) -> bool:
@@ -452,7 +659,8 @@ def add_copy(container: OutputContainer, stream: Stream, first: bytes) -> Stream
         copy: Any = container.add_stream_from_template(stream, opaque=True)
         if stream.codec_context is not None and _is_aac_without_config(stream):
             # the header is written before the first packet, and wants to know what is in it
-            copy.codec_context.extradata = _aac_config(first)
+            copy.codec_context.extradata = _aac_config(first) or _told_config(stream)
+        _name_layout(container, copy)
         return copy
     except ValueError:
         # PyAV asks by the strictest rules: Matroska takes any sound, but does not say so
@@ -464,6 +672,17 @@ def add_copy(container: OutputContainer, stream: Stream, first: bytes) -> Stream
     target.codec_context.codec_tag = "\0\0\0\0"
     target.time_base = stream.time_base
     return target
+
+
+def _name_layout(container: OutputContainer, copy: Any) -> None:
+    """Give one or two channels of a sound that goes into FLV the name that they have there.
+
+    FFmpeg 8.1 takes channels without a name for an arrangement that only newer codecs can have,
+    and ends the process where it has no number for the codec.
+    """
+    if container.format.name == "flv" and copy.type == "audio":
+        context = copy.codec_context
+        context.layout = {1: "mono", 2: "stereo"}.get(context.layout.nb_channels, context.layout)
 
 
 def _silent_wave() -> bytes:

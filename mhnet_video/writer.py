@@ -16,6 +16,7 @@ from typing import Any, Self
 import av
 from av.container import OutputContainer
 from av.error import FFmpegError
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from mhnet_video.boxes import add_cover
@@ -192,9 +193,9 @@ class VideoWriter:
                 encoding.apply(self._context)
                 open_encoder(self._context)
             else:
-                self._open_container(self._kind, encoding, frame)
+                self._open_with_others(self._kind, encoding, frame)
         except (FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from error
+            raise self._refusal(error) from error
         self.notes.tell_pixels(frame, self.pixel_format, self.encoder)
         if self._reader.stream.metadata.get("alpha_mode") == "1" and not frame.layout.has_alpha:
             self.notes.lose("pixels", "transparency", "it is not decoded from this codec")
@@ -208,7 +209,22 @@ class VideoWriter:
         for item in held:
             self.write(item)
 
-    def _open_container(self, kind: Format, encoding: Encoding, frame: Frame) -> None:
+    def _open_with_others(self, kind: Format, encoding: Encoding, frame: Frame) -> None:
+        """Begin the file with as many of the other streams as the muxer takes together."""
+        others = [s for s in self._reader.container.streams if s.index != self._reader.stream.index]
+        for most in range(len(others), -1, -1):
+            try:
+                self._open_container(kind, encoding, frame, others[most:])
+            except (FFmpegError, ValueError):
+                if self._sink.error is not None or not most:
+                    raise
+                self._sink.seek(0)
+            else:
+                return
+
+    def _open_container(
+        self, kind: Format, encoding: Encoding, frame: Frame, refused: list[Stream]
+    ) -> None:
         source = self._reader.container
         metadata = file_metadata(source)
         time_bases = [encoding.time_base]
@@ -224,7 +240,7 @@ class VideoWriter:
                 time_bases,
                 metadata,
                 has_cues=has_cues(kind, self._reader),
-                has_late_track=has_late_track(self._reader),
+                has_late_track=has_late_track(self._reader, kind),
                 is_seekable=self._sink.is_seekable,
                 chapter_seconds=max((b - a for a, b in pairwise(edges)), default=Fraction(0)),
             ),
@@ -237,12 +253,14 @@ class VideoWriter:
             container,
             kind,
             self._first_packets(),
-            late=late_tracks(self._reader),
+            late=late_tracks(self._reader, kind),
             is_seekable=self._sink.is_seekable,
         )
         for stream in source.streams:
             if stream.index == self._reader.stream.index:
                 self._add_video(container, encoding, frame)
+            elif stream in refused:
+                self._tracks.refuse(stream)
             else:
                 self._tracks.add(stream, pause_seconds=self._reader.longest_pause(stream))
         self._add_chapters(container, kind, chapters)
@@ -304,7 +322,10 @@ class VideoWriter:
             open_encoder(stream.codec_context)
         else:
             # it learns from its first picture where in the GPU's memory pictures are
-            self._early = frame, stream.encode(self._picture(frame))
+            try:
+                self._early = frame, stream.encode(self._picture(frame))
+            except (FFmpegError, OSError, ValueError) as error:
+                raise self._error(error) from error
         self._stream = stream
         self._context = stream.codec_context
         if self._kind is not None:
