@@ -309,7 +309,12 @@ class VideoReader:
             if time is None:
                 yield item
                 continue
-            if not isinstance(item, Frame) and not self._leaps and item.stream.type != _TIMED:
+            if isinstance(item, Frame) or self._leaps:
+                sets_clock = True
+            else:
+                # what an edit list hides has times of its own
+                sets_clock = item.stream.type == _TIMED and not item.is_discard
+            if not isinstance(item, Frame) and not sets_clock:
                 yield _moved(item, self._timeline.follow(time))
                 continue
             stream = self.stream.index if isinstance(item, Frame) else item.stream_index

@@ -251,10 +251,10 @@ class Tracks:
             if pauses.early_seconds:
                 early = f"{float(pauses.early_seconds):.1f} s too early"
                 why = f"{label} has none, so that what follows them comes {early}"
-                self.losses.append(Loss(kind="times", what=what, why=why, where=where))
+                self._losses.append(Loss(kind="times", what=what, why=why, where=where))
             if pauses.repeated:
                 why = f"{label} knows none so long, and has a piece of sound in the midst of them"
-                self.losses.append(Loss(kind="times", what=what, why=why, where=where))
+                self._losses.append(Loss(kind="times", what=what, why=why, where=where))
 
     @property
     def refused(self) -> int:

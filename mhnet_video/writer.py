@@ -37,11 +37,11 @@ from mhnet_video.jpeg import display_matrix_in, with_segments_of, with_texts_of
 from mhnet_video.notes import TIMECODE, Notes, Written, carried_by, counted
 from mhnet_video.pixels import Converter, upright
 from mhnet_video.plan import has_cues, has_late_track, late_tracks, plan_encoding, usual_encoder
-from mhnet_video.reader import VideoReader
+from mhnet_video.reader import COVER, VideoReader
 from mhnet_video.sink import Sink, why_unwritable
 from mhnet_video.source import plays
 from mhnet_video.streams import Tracks, describe, dress, file_metadata
-from mhnet_video.tracks import MAX_ADDED, has_adts
+from mhnet_video.tracks import MAX_ADDED
 
 __all__ = ["VideoWriter", "working_encoders"]
 
@@ -153,15 +153,19 @@ class VideoWriter:
     # the beginning: the header must be right at once, so it waits for what it depends on
 
     def _knows_enough(self) -> bool:
-        """Whether there is a frame, and a packet of each stream that is described by one."""
+        """Whether there is a frame, and a packet of each stream by which the muxer is asked."""
         frames = [item for item in self._held if isinstance(item, Frame)]
         if not frames or len(frames) >= _MAX_HELD_FRAMES or self._kind is None:
             return bool(frames)
         if sum(frame.num_bytes for frame in frames) > _MAX_HELD_BYTES:
             return True
         seen = {item.stream_index for item in self._held if not isinstance(item, Frame)}
-        streams = self._reader.container.streams.audio
-        return all(s.index in seen or not has_adts(self._kind, s) for s in streams)
+        seen.add(self._reader.stream.index)
+        streams = self._reader.container.streams
+        return all(
+            stream.index in seen or stream.disposition & COVER
+            for stream in (*streams.audio, *streams.video)
+        )
 
     def _begin(self) -> None:
         if self._kind is None:
@@ -265,10 +269,7 @@ class VideoWriter:
                 self._tracks.add(stream, pause_seconds=self._reader.longest_pause(stream))
         self._add_chapters(container, kind, chapters)
         self._written = self._describe(self._tracks)
-        try:
-            container.start_encoding()
-        except (FFmpegError, OSError, ValueError) as error:
-            raise self._refusal(error) from error
+        container.start_encoding()
         # the muxer may count in smaller ticks
         ticks = Fraction(getattr(self._stream, "time_base", None) or self._time_base)
         if kind.longest_step is not None:
