@@ -22,8 +22,8 @@ _restore = fuzz.restore
 class Half(StandIn):
     """Gives every second frame on."""
 
-    def stream(self, items: Any) -> Iterator[Any]:
-        for index, item in enumerate(super().stream(items)):
+    def pairs(self, items: Any, **how: Any) -> Iterator[Any]:
+        for index, item in enumerate(super().pairs(items, **how)):
             if index % 2:
                 yield item
 
