@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.kernels.llvm_ir import Machine
+from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_product import plane_steps, step_elements
 from mhnet_video.network import FeatureFusion, MHNet, NAFBlock, structure_obstacle
 

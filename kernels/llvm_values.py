@@ -1,0 +1,489 @@
+"""Typed values of LLVM IR, and the one table of the operations that make them.
+
+An operation on values appends its instruction to the function that they belong to, and returns a
+typed value. Operands of wrong types are a `TypeError` when the kernel is written, before LLVM sees
+it. The text of every instruction stands in `OPERATIONS` and nowhere else.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Type:
+    """A type of LLVM: a scalar, a vector of scalars, or a pointer."""
+
+    scalar: str
+    """LLVM's name of the scalar."""
+    lanes: int = 0
+    """Lanes of a vector; 0 for a scalar."""
+    target: "Type | None" = None
+    """What a pointer leads to. LLVM does not know it; loads, stores and offsets go by it."""
+
+    def __str__(self) -> str:
+        return f"<{self.lanes} x {self.scalar}>" if self.lanes else self.scalar
+
+    @property
+    def suffix(self) -> str:
+        """How the names of intrinsics end that exist for several types."""
+        short = {"float": "f32", "ptr": "p0"}.get(self.scalar, self.scalar)
+        return f"v{self.lanes}{short}" if self.lanes else short
+
+    @property
+    def bits(self) -> int:
+        """Size of the scalar in memory."""
+        return {"float": 32, "bfloat": 16, "ptr": 64}.get(self.scalar) or int(self.scalar[1:])
+
+    @property
+    def bytes(self) -> int:
+        """Alignment of the scalar in memory."""
+        return self.bits // 8
+
+    def vector(self, lanes: int) -> "Type":
+        """A vector of this scalar."""
+        return replace(self, lanes=lanes)
+
+    def lane(self) -> "Type":
+        """The scalar of a vector."""
+        return replace(self, lanes=0)
+
+
+def pointer(target: Type) -> Type:
+    """The type of an address."""
+    return Type("ptr", target=target)
+
+
+VOID, I1, I8, I16, I32, I64 = map(Type, ("void", "i1", "i8", "i16", "i32", "i64"))
+F32, BF16 = Type("float"), Type("bfloat")
+
+INDEX = I64
+"""The type of sizes, indices and offsets."""
+FLOATS = pointer(F32)
+"""Address of float32."""
+ELEMENTS = pointer(I32)
+"""Address of 32-bit integers, and of the elements of maps (llvm_ir.py)."""
+BYTES = pointer(I8)
+"""Address of bytes, or of samples whose size in bytes is counted separately."""
+
+
+class Operation(NamedTuple):
+    """How an operation is written, and which types it takes and gives."""
+
+    text: str
+    """The instruction, where `{0}` is an operand, `{0.type}` its type and `{type}` the result's.
+
+    A text that begins with @ is the name of an intrinsic, which is called with all operands.
+    """
+    operands: tuple[str, ...]
+    """The kind of each operand, of `_KINDS`; a number stands for the type of that operand."""
+    result: str = "0"
+    """The number of the operand whose type the result has, or one of these.
+
+    `truths`: i1, as many as the first operand has lanes. `lane`: the first operand's scalar.
+    `given`: the caller says. `none`: no value.
+    """
+    is_shared: bool = False
+    """Whether a block writes it once and uses it again."""
+    flags: str = ""
+    """What the call of an intrinsic allows."""
+
+
+_KINDS = {
+    "float": lambda type: type.scalar == "float",
+    "integer": lambda type: type.scalar in ("i1", "i8", "i16", "i32", "i64"),
+    "index": lambda type: type == I64,
+    "truth": lambda type: type.scalar == "i1",
+    "bfloats": lambda type: type.scalar == "bfloat",
+    "pointer": lambda type: type.scalar == "ptr" and not type.lanes,
+    "pointers": lambda type: type.scalar == "ptr" and type.lanes,
+    "tile": lambda type: type == I8,
+    "any": lambda type: True,
+}
+
+
+def _binary(
+    kind: str, *names: str, result: str = "0", is_shared: bool = False
+) -> dict[str, Operation]:
+    form = " {0.type} {0}, {1}"
+    return {name: Operation(name + form, (kind, "0"), result, is_shared) for name in names}
+
+
+def _conversions(**kinds: str) -> dict[str, Operation]:
+    form = " {0.type} {0} to {type}"
+    return {name: Operation(name + form, (kind,), "given") for name, kind in kinds.items()}
+
+
+def _intrinsics(*names: str, operands: tuple[str, ...], result: str = "0") -> dict[str, Operation]:
+    """Intrinsics that exist for several types."""
+    form = ".{0.type.suffix}"
+    return {name: Operation(f"@llvm.{name}" + form, operands, result) for name in names}
+
+
+OPERATIONS: dict[str, Operation] = {
+    **_binary("float", "fadd", "fsub", "fmul", "fdiv"),
+    **_binary("integer", "add", "sub", "mul", "and", "or", "xor", "shl", "ashr", "lshr"),
+    **_binary("integer", "sdiv", "udiv", "urem", "udiv exact"),
+    # indices never wrap
+    **_binary("index", "add nsw", "mul nsw", is_shared=True),
+    **_binary("index", "sub nsw"),
+    **_binary("float", "fcmp olt", "fcmp ogt", "fcmp oeq", result="truths"),
+    **_binary("integer", "icmp slt", "icmp sgt", "icmp sge", "icmp eq", result="truths"),
+    **_binary("integer", "icmp ult", "icmp ugt", result="truths"),
+    **_conversions(sitofp="integer", fptosi="float", zext="integer", sext="integer"),
+    **_conversions(trunc="integer", bitcast="any"),
+    "select": Operation(
+        "select {0.type} {0}, {1.type} {1}, {2.type} {2}", ("truth", "any", "1"), "1"
+    ),
+    # memory
+    "alloca": Operation("alloca [{count} x i{type.target.bits}], align 64", (), "given"),
+    "offset": Operation(
+        "getelementptr i{0.type.target.bits}, ptr {0}, {1.type} {1}",
+        ("pointer", "integer"),
+        "given",
+        is_shared=True,
+    ),
+    "load": Operation("load {type}, ptr {0}, align {type.bytes}", ("pointer",), "given"),
+    "store": Operation(
+        "store {0.type} {0}, ptr {1}, align {0.type.bytes}", ("any", "pointer"), "none"
+    ),
+    "gather": Operation(
+        "@llvm.masked.gather.{3.type.suffix}.{0.type.suffix}",
+        ("pointers", "integer", "truth", "any"),
+        "3",
+    ),
+    # lanes
+    "insert": Operation("insertelement {type} poison, {0.type} {0}, i32 0", ("any",), "given"),
+    "extract": Operation("extractelement {0.type} {0}, i32 {lane}", ("any",), "lane"),
+    "shuffle": Operation(
+        "shufflevector {0.type} {0}, {1.type} {1}, <{type.lanes} x i32> {order}",
+        ("any", "0"),
+        "given",
+    ),
+    **_intrinsics("vector.reduce.fmax", operands=("float",), result="lane"),
+    **_intrinsics(
+        *(f"vector.reduce.{name}" for name in ("smin", "smax", "and", "or")),
+        operands=("integer",),
+        result="lane",
+    ),
+    "vector.reduce.fadd": Operation(
+        "@llvm.vector.reduce.fadd.{1.type.suffix}", ("float", "float"), flags="reassoc "
+    ),
+    # functions
+    **_intrinsics("fma", operands=("float", "0", "0")),
+    **_intrinsics("minnum", "maxnum", operands=("float", "0")),
+    **_intrinsics("smin", "smax", operands=("integer", "0")),
+    **_intrinsics("fabs", "rint", "sqrt", operands=("float",)),
+    # of x86
+    "rsqrt14": Operation("@llvm.x86.avx512.rsqrt14.ps.512", ("float", "0", "integer")),
+    "rsqrt": Operation("@llvm.x86.avx.rsqrt.ps.256", ("float",)),
+    "vpermi2": Operation("@llvm.x86.avx512.vpermi2var.ps.512", ("float", "integer", "0")),
+    "vperm": Operation("@llvm.x86.avx2.permps", ("float", "integer")),
+    "dot bfloat16": Operation("@llvm.x86.avx512bf16.dpbf16ps.512", ("float", "bfloats", "1")),
+    "to bfloat16": Operation("@llvm.x86.avx512bf16.cvtne2ps2bf16.512", ("float", "0"), "given"),
+    "zero tile": Operation("@llvm.x86.tilezero", ("tile",), "none"),
+    "load tile": Operation("@llvm.x86.tileloadd64", ("tile", "pointer", "index"), "none"),
+    "store tile": Operation("@llvm.x86.tilestored64", ("tile", "pointer", "index"), "none"),
+    "dot tiles": Operation("@llvm.x86.tdpbf16ps", ("tile", "tile", "tile"), "none"),
+    "configure tiles": Operation("@llvm.x86.ldtilecfg", ("pointer",), "none"),
+    "release tiles": Operation("@llvm.x86.tilerelease", (), "none"),
+    # control
+    "jump": Operation("br label %{to}", (), "none"),
+    "branch": Operation("br i1 {0}, label %{then}, label %{otherwise}", ("truth",), "none"),
+    "phi": Operation("phi {type} {ways}", (), "given"),
+    "return": Operation("ret void", (), "none"),
+    "call": Operation("call void {function}({given})", (), "none"),
+    # threads
+    "load atomic": Operation(
+        "load atomic {type}, ptr {0} acquire, align {type.bytes}", ("pointer",), "given"
+    ),
+    "exchange": Operation(
+        "cmpxchg ptr {0}, {1.type} {1}, {2.type} {2} acq_rel monotonic, align {1.type.bytes}",
+        ("pointer", "integer", "1"),
+        "given",
+    ),
+    "is exchanged": Operation("extractvalue {0.type} {0}, 1", ("any",), "given"),
+    "count": Operation(
+        "atomicrmw add ptr {0}, {1.type} {1} acq_rel, align {1.type.bytes}",
+        ("pointer", "integer"),
+        "1",
+    ),
+    "call for number": Operation("call {type} {0}()", ("pointer",), "given"),
+    "pause x86": Operation("@llvm.x86.sse2.pause", (), "none"),
+    "pause arm": Operation("@llvm.aarch64.hint", ("integer",), "none"),
+}
+
+
+def literal(type: Type, number: float) -> str:
+    """A constant as LLVM reads it, the same in all lanes of a vector."""
+    if type.lanes:
+        return literals(type, [number] * type.lanes)
+    if type.scalar != "float":
+        return str(int(number))
+    bits = ctypes.c_uint64.from_buffer(ctypes.c_double(ctypes.c_float(number).value)).value
+    return f"0x{bits:016X}"
+
+
+def literals(type: Type, numbers: Sequence[float]) -> str:
+    """A constant vector as LLVM reads it."""
+    lane = type.lane()
+    return "<" + ", ".join(f"{lane} {literal(lane, number)}" for number in numbers) + ">"
+
+
+class Value:
+    """A result of an instruction, an argument, or a constant.
+
+    Numbers of Python stand for constants of the other operand's type. `+`, `-` and `*` of 64-bit
+    integers are for indices, which never wrap. A pointer plus an index is the address of so many
+    items further on. `>>` keeps the sign.
+    """
+
+    __slots__ = ("_block", "name", "type")
+
+    def __init__(self, block: "Block", type: Type, name: str) -> None:
+        self._block, self.type, self.name = block, type, name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"{self.type} {self.name}"
+
+    def _emit(self, operation: str, *others: "Value | float", type: Type | None = None) -> "Value":
+        operands = [self._constant(each) for each in others]
+        return self._block.emit(operation, self, *operands, type=type)
+
+    def _constant(self, number: "Value | float") -> "Value":
+        return number if isinstance(number, Value) else self._block.constant(self.type, number)
+
+    def _of_kind(self, floats: str, integers: str) -> str:
+        return floats if self.type.scalar == "float" else integers
+
+    # -- arithmetic
+
+    def __add__(self, other: "Value | float") -> "Value":
+        if isinstance(other, int) and other == 0:
+            return self
+        if self.type.target is not None:
+            step = other if isinstance(other, Value) else self._block.constant(I64, other)
+            return self._block.emit("offset", self, step, type=self.type)
+        return self._emit(self._of_kind("fadd", "add nsw" if self.type == I64 else "add"), other)
+
+    def __radd__(self, other: float) -> "Value":
+        return self if other == 0 else self._constant(other) + self
+
+    def __sub__(self, other: "Value | float") -> "Value":
+        if isinstance(other, int) and self.type == I64:
+            return self + -other
+        return self._emit(self._of_kind("fsub", "sub nsw" if self.type == I64 else "sub"), other)
+
+    def __mul__(self, other: "Value | float") -> "Value":
+        if isinstance(other, int) and other == 1:
+            return self
+        return self._emit(self._of_kind("fmul", "mul nsw" if self.type == I64 else "mul"), other)
+
+    def __rmul__(self, other: float) -> "Value":
+        return self if other == 1 else self._constant(other) * self
+
+    def __truediv__(self, other: "Value | float") -> "Value":
+        return self._emit("fdiv", other)
+
+    def __rtruediv__(self, other: float) -> "Value":
+        return self._constant(other) / self
+
+    def exact_div(self, other: int) -> "Value":
+        """The quotient by a number that divides it, and not negative."""
+        return self._emit("udiv exact", other)
+
+    def udiv(self, other: int) -> "Value":
+        """The quotient of numbers that are not negative."""
+        return self._emit("udiv", other)
+
+    def urem(self, other: int) -> "Value":
+        """The rest of the division of numbers that are not negative."""
+        return self._emit("urem", other)
+
+    def sdiv(self, other: int) -> "Value":
+        """The quotient, rounded towards zero."""
+        return self._emit("sdiv", other)
+
+    # -- bits
+
+    def __and__(self, other: "Value | int") -> "Value":
+        return self._emit("and", other)
+
+    def __or__(self, other: "Value | int") -> "Value":
+        return self._emit("or", other)
+
+    def __lshift__(self, other: "Value | int") -> "Value":
+        return self._emit("shl", other)
+
+    def __rshift__(self, other: "Value | int") -> "Value":
+        return self._emit("ashr", other)
+
+    def lshr(self, other: int) -> "Value":
+        """Shifted to the right, with zeros coming in."""
+        return self._emit("lshr", other)
+
+    def __invert__(self) -> "Value":
+        return self._emit("xor", -1)
+
+    # -- comparisons, lane by lane
+
+    def __lt__(self, other: "Value | float") -> "Value":
+        return self._emit(self._of_kind("fcmp olt", "icmp slt"), other)
+
+    def __gt__(self, other: "Value | float") -> "Value":
+        return self._emit(self._of_kind("fcmp ogt", "icmp sgt"), other)
+
+    def __ge__(self, other: "Value | int") -> "Value":
+        return self._emit("icmp sge", other)
+
+    def equals(self, other: "Value | float") -> "Value":
+        """Whether they are equal. `==` is Python's, so that values can be kept in sets."""
+        return self._emit(self._of_kind("fcmp oeq", "icmp eq"), other)
+
+    def below(self, other: "Value | int") -> "Value":
+        """Whether it is less, where negative numbers count as very large ones."""
+        return self._emit("icmp ult", other)
+
+    def above(self, other: "Value | int") -> "Value":
+        """Whether it is greater, where negative numbers count as very large ones."""
+        return self._emit("icmp ugt", other)
+
+    # -- conversions
+
+    def to_float(self) -> "Value":
+        """Signed integers as float32."""
+        return self._emit("sitofp", type=F32.vector(self.type.lanes))
+
+    def to_integer(self) -> "Value":
+        """Float32 cut to signed 32-bit integers."""
+        return self._emit("fptosi", type=I32.vector(self.type.lanes))
+
+    def narrow(self, lane: Type) -> "Value":
+        """Integers cut to fewer bits."""
+        return self._emit("trunc", type=lane.vector(self.type.lanes))
+
+    def widen(self, lane: Type) -> "Value":
+        """Signed integers of more bits."""
+        return self._emit("sext", type=lane.vector(self.type.lanes))
+
+    def widen_unsigned(self, lane: Type) -> "Value":
+        """Unsigned integers of more bits."""
+        return self._emit("zext", type=lane.vector(self.type.lanes))
+
+    def bits_as(self, type: Type) -> "Value":
+        """The same bits as another type of that size."""
+        size = [max(each.lanes, 1) * each.bits for each in (self.type, type)]
+        if size[0] != size[1]:
+            raise TypeError(f"{self.type} and {type} are not of one size")
+        return self._emit("bitcast", type=type)
+
+    def leading_to(self, target: Type) -> "Value":
+        """The same address, of another type."""
+        if self.type.target is None:
+            raise TypeError(f"{self!r} is no pointer")
+        return Value(self._block, pointer(target), self.name)
+
+    def lane(self, number: int) -> "Value":
+        """One lane of a vector."""
+        return self._block.emit("extract", self, lane=number)
+
+
+class Block:
+    """Instructions of a function, one after the other.
+
+    Args:
+        word: How the names of results begin.
+    """
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+        self.lines: list[str] = []
+        self.declarations: set[str] = set()
+        self._count = 0
+        self._known: dict[str, Value] = {}
+
+    def emit(
+        self, operation: str, *operands: Value, type: Type | None = None, **words: object
+    ) -> Value:
+        """Append an instruction.
+
+        Args:
+            operation: Its name in `OPERATIONS`.
+            operands: What it works on.
+            type: The result's type, where the operands do not say it.
+            words: What else its text has.
+
+        Raises:
+            TypeError: An operand is not of the kind that the operation takes.
+        """
+        known = OPERATIONS[operation]
+        _check(operation, known, operands)
+        kind = _result(known, operands, type)
+        text = known.text.format(*operands, type=kind, **words)
+        if text.startswith("@"):
+            text = self._call(text, kind, operands, known.flags)
+        if known.is_shared and text in self._known:
+            return self._known[text]
+        if kind == VOID:
+            self.lines.append(text)
+            return Value(self, kind, "")
+        value = Value(self, kind, f"%{self.number(self._word)}")
+        self.lines.append(f"{value} = {text}")
+        if known.is_shared:
+            self._known[text] = value
+        return value
+
+    def _call(self, function: str, result: Type, operands: Sequence[Value], flags: str) -> str:
+        # numbers of tiles are constants
+        kinds = [f"{each.type} immarg" if each.type == I8 else str(each.type) for each in operands]
+        self.declarations.add(f"declare {result} {function}({', '.join(kinds)})")
+        given = ", ".join(f"{each.type} {each}" for each in operands)
+        return f"call {flags}{result} {function}({given})"
+
+    def number(self, word: str) -> str:
+        """A new name."""
+        self._count += 1
+        return f"{word}{self._count}"
+
+    def forget(self) -> None:
+        """Share no values with what comes next, which may be reached without what was before."""
+        self._known = {}
+
+    def constant(self, type: Type, number: float) -> Value:
+        """A number, the same in all lanes of a vector.
+
+        Raises:
+            TypeError: An integer is to have a fraction.
+        """
+        if type.scalar != "float" and not isinstance(number, int):
+            raise TypeError(f"{number!r} is no constant of type {type}")
+        return Value(self, type, literal(type, number))
+
+
+def _check(name: str, operation: Operation, operands: Sequence[Value]) -> None:
+    types = [each.type for each in operands]
+    fits = len(types) == len(operation.operands) and all(
+        type == types[int(kind)] if kind.isdigit() else _KINDS[kind](type)
+        for kind, type in zip(operation.operands, types, strict=True)
+    )
+    if not fits:
+        given = ", ".join(map(repr, operands))
+        raise TypeError(f"{name} takes {', '.join(operation.operands)}, not {given}")
+
+
+def _result(operation: Operation, operands: Sequence[Value], given: Type | None) -> Type:
+    if operation.result == "none":
+        return VOID
+    if operation.result == "given":
+        if given is None:
+            raise TypeError(f"{operation.text} needs the type of its result")
+        return given
+    if operation.result == "truths":
+        return I1.vector(operands[0].type.lanes)
+    if operation.result == "lane":
+        return operands[0].type.lane()
+    return operands[int(operation.result)].type
