@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_values import BYTES, FLOATS, I32, INDEX, Type, Value
+from mhnet_video.kernels.llvm_values import BYTES, FLOATS, I8, I16, I32, INDEX, Value
 
 
 class _Samples:
@@ -21,7 +21,7 @@ class _Samples:
 
     def __init__(self, e: Emitter, sample_bytes: int) -> None:
         self._e = e
-        self._type = Type(f"i{8 * sample_bytes}")
+        self._type = I8 if sample_bytes == 1 else I16
 
     def row(self, plane: Value, number: Value, row_bytes: Value) -> Value:
         """Address of a row."""

@@ -12,7 +12,7 @@ carry the number of the run, so that a thread that wakes after its run is over f
 
 from mhnet_video.kernels.llvm_ir import Emitter, function
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_values import BYTES, I1, I32, I64, INDEX, Type, pointer
+from mhnet_video.kernels.llvm_values import BYTES, EXCHANGED, I1, I32, I64, INDEX, pointer
 
 STATE_WORDS = 16
 """int64 words that a step's counters take: two cache lines."""
@@ -65,7 +65,7 @@ def run_program(machine: Machine, triple: str) -> tuple[str, set[str]]:
         old = e.emit("load atomic", taken, type=I64)
         e.branch(old >= limit, wait, attempt)
         e.begin(attempt)
-        exchanged = e.emit("exchange", taken, old, old + 1, type=Type("{ i64, i1 }"))
+        exchanged = e.emit("exchange", taken, old, old + 1, type=EXCHANGED)
         e.branch(e.emit("is exchanged", exchanged, type=I1), work, take)
         e.begin(work)
         given = arguments + (old - first) * size

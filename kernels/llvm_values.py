@@ -6,35 +6,35 @@ it. The text of every instruction stands in `OPERATIONS` and nowhere else.
 """
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 
-@dataclass(frozen=True)
 class Type:
-    """A type of LLVM: a scalar, a vector of scalars, or a pointer."""
+    """A type of LLVM: a scalar, a vector of scalars, or a pointer. There is one object of each.
 
-    scalar: str
-    """LLVM's name of the scalar."""
-    lanes: int = 0
-    """Lanes of a vector; 0 for a scalar."""
-    target: "Type | None" = None
-    """What a pointer leads to. LLVM does not know it; loads, stores and offsets go by it."""
+    Args:
+        scalar: LLVM's name of the scalar.
+        bits: Size of the scalar in memory.
+        target: What a pointer leads to. LLVM does not know it; loads, stores and offsets go by it.
+    """
+
+    __slots__ = ("_lane", "_vectors", "bits", "lanes", "scalar", "suffix", "target", "text")
+
+    def __init__(self, scalar: str, bits: int, target: "Type | None" = None) -> None:
+        self.scalar, self.bits, self.target = scalar, bits, target
+        self.lanes = 0
+        """Lanes of a vector; 0 for a scalar."""
+        self.text = scalar
+        """As LLVM reads it."""
+        self.suffix = {"float": "f32", "ptr": "p0"}.get(scalar, scalar)
+        """How the names of intrinsics end that exist for several types."""
+        self._lane = self
+        self._vectors: dict[int, Type] = {0: self}
 
     def __str__(self) -> str:
-        return f"<{self.lanes} x {self.scalar}>" if self.lanes else self.scalar
-
-    @property
-    def suffix(self) -> str:
-        """How the names of intrinsics end that exist for several types."""
-        short = {"float": "f32", "ptr": "p0"}.get(self.scalar, self.scalar)
-        return f"v{self.lanes}{short}" if self.lanes else short
-
-    @property
-    def bits(self) -> int:
-        """Size of the scalar in memory."""
-        return {"float": 32, "bfloat": 16, "ptr": 64}.get(self.scalar) or int(self.scalar[1:])
+        return self.text
 
     @property
     def bytes(self) -> int:
@@ -42,21 +42,31 @@ class Type:
         return self.bits // 8
 
     def vector(self, lanes: int) -> "Type":
-        """A vector of this scalar."""
-        return replace(self, lanes=lanes)
+        """A vector of this scalar, or with no lanes the scalar."""
+        if lanes not in self._lane._vectors:
+            made = Type(self.scalar, self.bits, self.target)
+            made.lanes, made._lane = lanes, self._lane
+            made.text = f"<{lanes} x {self.scalar}>"
+            made.suffix = f"v{lanes}{self._lane.suffix}"
+            self._lane._vectors[lanes] = made
+        return self._lane._vectors[lanes]
 
     def lane(self) -> "Type":
         """The scalar of a vector."""
-        return replace(self, lanes=0)
+        return self._lane
 
 
+@cache
 def pointer(target: Type) -> Type:
     """The type of an address."""
-    return Type("ptr", target=target)
+    return Type("ptr", 64, target)
 
 
-VOID, I1, I8, I16, I32, I64 = map(Type, ("void", "i1", "i8", "i16", "i32", "i64"))
-F32, BF16 = Type("float"), Type("bfloat")
+VOID = Type("void", 0)
+I1, I8, I16, I32, I64 = (Type(f"i{bits}", bits) for bits in (1, 8, 16, 32, 64))
+F32, BF16 = Type("float", 32), Type("bfloat", 16)
+EXCHANGED = Type("{ i64, i1 }", 0)
+"""What a compare-and-exchange gives: the old value, and whether it was exchanged."""
 
 INDEX = I64
 """The type of sizes, indices and offsets."""
@@ -90,14 +100,14 @@ class Operation(NamedTuple):
     """What the call of an intrinsic allows."""
 
 
-_KINDS = {
+_KINDS: dict[str, Callable[[Type], bool]] = {
     "float": lambda type: type.scalar == "float",
     "integer": lambda type: type.scalar in ("i1", "i8", "i16", "i32", "i64"),
     "index": lambda type: type == I64,
     "truth": lambda type: type.scalar == "i1",
     "bfloats": lambda type: type.scalar == "bfloat",
     "pointer": lambda type: type.scalar == "ptr" and not type.lanes,
-    "pointers": lambda type: type.scalar == "ptr" and type.lanes,
+    "pointers": lambda type: type.scalar == "ptr" and type.lanes > 0,
     "tile": lambda type: type == I8,
     "any": lambda type: True,
 }
@@ -203,7 +213,7 @@ OPERATIONS: dict[str, Operation] = {
         ("pointer", "integer", "1"),
         "given",
     ),
-    "is exchanged": Operation("extractvalue {0.type} {0}, 1", ("any",), "given"),
+    "is exchanged": Operation("extractvalue {{{{ i64, i1 }}}} {0}, 1", ("any",), "given"),
     "count": Operation(
         "atomicrmw add ptr {0}, {1.type} {1} acq_rel, align {1.type.bytes}",
         ("pointer", "integer"),
@@ -218,7 +228,8 @@ OPERATIONS: dict[str, Operation] = {
 def literal(type: Type, number: float) -> str:
     """A constant as LLVM reads it, the same in all lanes of a vector."""
     if type.lanes:
-        return literals(type, [number] * type.lanes)
+        lane = type.lane()
+        return "<" + ", ".join([f"{lane} {literal(lane, number)}"] * type.lanes) + ">"
     if type.scalar != "float":
         return str(int(number))
     bits = ctypes.c_uint64.from_buffer(ctypes.c_double(ctypes.c_float(number).value)).value
@@ -228,7 +239,7 @@ def literal(type: Type, number: float) -> str:
 def literals(type: Type, numbers: Sequence[float]) -> str:
     """A constant vector as LLVM reads it."""
     lane = type.lane()
-    return "<" + ", ".join(f"{lane} {literal(lane, number)}" for number in numbers) + ">"
+    return "<" + ", ".join([f"{lane} {literal(lane, number)}" for number in numbers]) + ">"
 
 
 class Value:
@@ -420,29 +431,20 @@ class Block:
         Raises:
             TypeError: An operand is not of the kind that the operation takes.
         """
-        known = OPERATIONS[operation]
-        _check(operation, known, operands)
-        kind = _result(known, operands, type)
-        text = known.text.format(*operands, type=kind, **words)
-        if text.startswith("@"):
-            text = self._call(text, kind, operands, known.flags)
-        if known.is_shared and text in self._known:
+        form = _form(operation, tuple([each.type for each in operands]), type, tuple(words))
+        text = form.text.format(*[each.name for each in operands], **words)
+        if form.is_shared and text in self._known:
             return self._known[text]
-        if kind == VOID:
+        if form.declaration:
+            self.declarations.add(form.declaration)
+        if form.result is VOID:
             self.lines.append(text)
-            return Value(self, kind, "")
-        value = Value(self, kind, f"%{self.number(self._word)}")
-        self.lines.append(f"{value} = {text}")
-        if known.is_shared:
+            return Value(self, VOID, "")
+        value = Value(self, form.result, f"%{self.number(self._word)}")
+        self.lines.append(f"{value.name} = {text}")
+        if form.is_shared:
             self._known[text] = value
         return value
-
-    def _call(self, function: str, result: Type, operands: Sequence[Value], flags: str) -> str:
-        # numbers of tiles are constants
-        kinds = [f"{each.type} immarg" if each.type == I8 else str(each.type) for each in operands]
-        self.declarations.add(f"declare {result} {function}({', '.join(kinds)})")
-        given = ", ".join(f"{each.type} {each}" for each in operands)
-        return f"call {flags}{result} {function}({given})"
 
     def number(self, word: str) -> str:
         """A new name."""
@@ -464,18 +466,59 @@ class Block:
         return Value(self, type, literal(type, number))
 
 
-def _check(name: str, operation: Operation, operands: Sequence[Value]) -> None:
-    types = [each.type for each in operands]
-    fits = len(types) == len(operation.operands) and all(
-        type == types[int(kind)] if kind.isdigit() else _KINDS[kind](type)
-        for kind, type in zip(operation.operands, types, strict=True)
+class _Form(NamedTuple):
+    """An operation on operands of known types."""
+
+    result: Type
+    text: str
+    """The instruction, where `{0}` is the name of an operand, and words are in braces too."""
+    declaration: str
+    """The declaration that it needs, if any."""
+    is_shared: bool
+
+
+class _Slot(NamedTuple):
+    """An operand whose name is not known yet."""
+
+    place: str
+    type: Type
+
+    def __format__(self, _: str) -> str:
+        return self.place
+
+
+@cache
+def _form(name: str, types: tuple[Type, ...], given: Type | None, words: tuple[str, ...]) -> _Form:
+    """Check an operation's types, and write it but for names.
+
+    Raises:
+        TypeError: An operand is not of the kind that the operation takes.
+    """
+    operation = OPERATIONS[name]
+    kinds = operation.operands
+    if len(types) != len(kinds) or not all(
+        type is types[int(kind)] if kind.isdigit() else _KINDS[kind](type)
+        for kind, type in zip(kinds, types, strict=True)
+    ):
+        raise TypeError(f"{name} takes {', '.join(kinds)}, not {', '.join(map(str, types))}")
+    result = _result(operation, types, given)
+    slots = [_Slot(f"{{{number}}}", type) for number, type in enumerate(types)]
+    text = operation.text.format(*slots, type=result, **{word: f"{{{word}}}" for word in words})
+    if not text.startswith("@"):
+        return _Form(result, text, "", operation.is_shared)
+    # numbers of tiles are constants
+    declared = ", ".join(f"{type} immarg" if type is I8 else str(type) for type in types)
+    passed = ", ".join(f"{each.type} {each}" for each in slots)
+    return _Form(
+        result,
+        f"call {operation.flags}{result} {text}({passed})",
+        f"declare {result} {text}({declared})",
+        operation.is_shared,
     )
-    if not fits:
-        given = ", ".join(map(repr, operands))
-        raise TypeError(f"{name} takes {', '.join(operation.operands)}, not {given}")
 
 
-def _result(operation: Operation, operands: Sequence[Value], given: Type | None) -> Type:
+def _result(operation: Operation, types: Sequence[Type], given: Type | None) -> Type:
+    """The type of a result."""
     if operation.result == "none":
         return VOID
     if operation.result == "given":
@@ -483,7 +526,7 @@ def _result(operation: Operation, operands: Sequence[Value], given: Type | None)
             raise TypeError(f"{operation.text} needs the type of its result")
         return given
     if operation.result == "truths":
-        return I1.vector(operands[0].type.lanes)
+        return I1.vector(types[0].lanes)
     if operation.result == "lane":
-        return operands[0].type.lane()
-    return operands[int(operation.result)].type
+        return types[0].lane()
+    return types[int(operation.result)]
