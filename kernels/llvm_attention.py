@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import ELEMENTS, FLOATS, I32, INDEX
 from mhnet_video.kernels.llvm_product import Source, Tile, each_output, product
-from mhnet_video.kernels.llvm_values import ELEMENTS, FLOATS, I32, INDEX, Value
+from mhnet_video.kernels.llvm_values import Value
 from mhnet_video.kernels.llvm_weights import softmax_powers
 
 _SIDE = 4

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Index
 from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
 from mhnet_video.kernels.llvm_product import (
     Source,
     Tile,
@@ -16,7 +17,7 @@ from mhnet_video.kernels.llvm_product import (
     product_to,
     statistics,
 )
-from mhnet_video.kernels.llvm_values import ELEMENTS, F32, FLOATS, I32, INDEX, Value
+from mhnet_video.kernels.llvm_values import Value
 
 RING_ROWS = 4
 """Rows of a 1x1 convolution that `block_front` keeps, a power of two."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_values import BYTES, FLOATS, I8, I16, I32, INDEX, Value
+from mhnet_video.kernels.llvm_operations import BYTES, FLOATS, I8, I16, I32, INDEX
+from mhnet_video.kernels.llvm_values import Value
 
 
 class _Samples:

@@ -5,6 +5,7 @@ llvm_product.py says what planes and maps are.
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX
 from mhnet_video.kernels.llvm_product import (
     Source,
     Tile,
@@ -13,7 +14,7 @@ from mhnet_video.kernels.llvm_product import (
     plane_steps,
     tile_product,
 )
-from mhnet_video.kernels.llvm_values import ELEMENTS, F32, FLOATS, INDEX, Value
+from mhnet_video.kernels.llvm_values import Value
 
 
 def fold(machine: Machine, name: str, patch: int) -> Emitter:

@@ -11,19 +11,13 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_values import (
+from mhnet_video.kernels.llvm_operations import (
     BF16,
     BYTES,
-    ELEMENTS,
     F32,
-    FLOATS,
     I1,
     I8,
     I16,
@@ -31,14 +25,12 @@ from mhnet_video.kernels.llvm_values import (
     I64,
     INDEX,
     OPERATIONS,
-    Block,
     Type,
-    Value,
     literals,
     pointer,
 )
-
-__all__ = ["BYTES", "ELEMENTS", "FLOATS", "INDEX", "Emitter", "Index", "Signature", "Value"]
+from mhnet_video.kernels.llvm_signature import Signature
+from mhnet_video.kernels.llvm_values import Block, Value
 
 Index = Value | int
 """An index of a loop, or of a loop that Python unrolls."""
@@ -65,36 +57,6 @@ class TileShape(NamedTuple):
             columns[tile] = 4 * self.pairs if is_weight else 64
             rows[tile] = self.pairs if is_input else self.outputs
         return struct.pack("<BB14x16H16B", 1, 0, *columns, *rows)
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A kernel's name and its parameters, to which callers bind arguments by name."""
-
-    name: str
-    parameters: Mapping[str, Type]
-
-    def bind(self, arguments: Mapping[str, Any], calls: int = 1) -> NDArray[np.void]:
-        """The arguments of calls, as the kernel reads them.
-
-        Args:
-            arguments: Of each parameter a number or an address, or one of these for each call.
-            calls: How many calls.
-
-        Returns:
-            `[calls]`, with an int64 field of each parameter's name.
-
-        Raises:
-            TypeError: A parameter has no argument, or an argument no parameter.
-        """
-        if arguments.keys() != self.parameters.keys():
-            missing = ", ".join(self.parameters.keys() - arguments.keys()) or "nothing"
-            unknown = ", ".join(arguments.keys() - self.parameters.keys()) or "nothing"
-            raise TypeError(f"{self.name} lacks {missing} and has no parameter {unknown}")
-        bound = np.empty(calls, [(name, np.int64) for name in self.parameters])
-        for name, value in arguments.items():
-            bound[name] = value
-        return bound
 
 
 class Parameters:
@@ -134,7 +96,7 @@ class Emitter(Block):
         """How the tiles are configured; None if the kernel uses none."""
         self._label = "entry"
         self._entry = Block("s")
-        self._rooms: dict[str, tuple[int, Value]] = {}
+        self._shared: dict[str, tuple[int, Value]] = {}
 
     # -- control flow
 
@@ -240,7 +202,7 @@ class Emitter(Block):
         return number if isinstance(number, Value) else self.constant(INDEX, number)
 
     def zero(self, type: Type | None = None) -> Value:
-        """Zero in all lanes; of float32 unless a type is given."""
+        """Zero in all lanes; by default of float32."""
         return Value(self, type or self.floats, "zeroinitializer")
 
     def splat_constant(self, number: float) -> Value:
@@ -264,21 +226,21 @@ class Emitter(Block):
 
     def scratch(self, target: Type, count: int) -> Value:
         """Memory for so many items, for as long as the kernel runs."""
-        room = self._entry.emit("alloca", type=pointer(target), count=count)
-        return Value(self, room.type, room.name)
+        memory = self._entry.emit("alloca", type=pointer(target), count=count)
+        return Value(self, memory.type, memory.name)
 
-    def room(self, purpose: str, target: Type, count: int) -> Value:
+    def shared_scratch(self, purpose: str, target: Type, count: int) -> Value:
         """Scratch that every use for a purpose shares; the first use says how much there is.
 
         Raises:
             ValueError: A later use needs more.
         """
-        if purpose not in self._rooms:
-            self._rooms[purpose] = count, self.scratch(target, count)
-        available, room = self._rooms[purpose]
+        if purpose not in self._shared:
+            self._shared[purpose] = count, self.scratch(target, count)
+        available, memory = self._shared[purpose]
         if count > available:
             raise ValueError(f"{self.signature.name} has {available} items for {purpose}")
-        return room
+        return memory
 
     def load(self, place: Value) -> Value:
         """A vector of what a pointer leads to."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
 from mhnet_video.kernels.llvm_product import Source, Tile, deviation, each_output, product
-from mhnet_video.kernels.llvm_values import ELEMENTS, F32, FLOATS, I32, INDEX, Value
+from mhnet_video.kernels.llvm_values import Value
 
 
 def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:

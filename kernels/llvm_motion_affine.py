@@ -19,7 +19,8 @@ from mhnet_video.kernels.llvm_motion_maps import (
     maps,
 )
 from mhnet_video.kernels.llvm_motion_sampling import sampled
-from mhnet_video.kernels.llvm_values import F32, FLOATS, INDEX, Value
+from mhnet_video.kernels.llvm_operations import F32, FLOATS, INDEX
+from mhnet_video.kernels.llvm_values import Value
 
 MOMENTS = 18
 """Sums that `moments` computes."""

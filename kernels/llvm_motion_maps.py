@@ -8,7 +8,8 @@ spare row whose edges are repeated, then along that row.
 from collections.abc import Iterator, Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Index
-from mhnet_video.kernels.llvm_values import F32, FLOATS, I32, INDEX, Type, Value
+from mhnet_video.kernels.llvm_operations import F32, FLOATS, I32, INDEX, Type
+from mhnet_video.kernels.llvm_values import Value
 
 PAD = 16
 """Elements before and behind a spare row; at least the reach of a window."""

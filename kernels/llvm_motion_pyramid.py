@@ -3,7 +3,8 @@
 from mhnet_video.kernels.llvm_ir import Emitter, Index
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_motion_maps import PAD, ROWS, SHAPE, SIZES, each_vector, maps
-from mhnet_video.kernels.llvm_values import FLOATS, INDEX, Value
+from mhnet_video.kernels.llvm_operations import FLOATS, INDEX
+from mhnet_video.kernels.llvm_values import Value
 
 
 def _sum_pairs(e: Emitter, low: Value, high: Value) -> Value:

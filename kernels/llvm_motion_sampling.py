@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_motion_maps import blend, columns, in_all_lanes, integers
-from mhnet_video.kernels.llvm_values import INDEX, Value
+from mhnet_video.kernels.llvm_operations import INDEX
+from mhnet_video.kernels.llvm_values import Value
 
 
 class Samples:

@@ -6,7 +6,8 @@ from mhnet_video.kernels.llvm_ir import Emitter, Index
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_motion_maps import PAD, ROWS, blend, edges, table_line
 from mhnet_video.kernels.llvm_motion_sampling import Samples
-from mhnet_video.kernels.llvm_values import ELEMENTS, F32, FLOATS, INDEX, Type, Value
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX, Type
+from mhnet_video.kernels.llvm_values import Value
 
 _MOVED: dict[str, Type] = {
     "x": FLOATS,  # [3, H, W]

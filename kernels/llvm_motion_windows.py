@@ -13,7 +13,7 @@ from mhnet_video.kernels.llvm_motion_maps import (
     table_line,
 )
 from mhnet_video.kernels.llvm_motion_sampling import sampled
-from mhnet_video.kernels.llvm_values import ELEMENTS, FLOATS, INDEX
+from mhnet_video.kernels.llvm_operations import ELEMENTS, FLOATS, INDEX
 
 
 def invert(machine: Machine, name: str, reach: int, damping: float) -> Emitter:

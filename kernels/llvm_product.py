@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from mhnet_video.kernels.llvm_ir import Emitter, Index, TileShape
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_values import F32, I8, Value
+from mhnet_video.kernels.llvm_operations import F32, I8
+from mhnet_video.kernels.llvm_values import Value
 
 _TILE_ROWS = 16
 """The most rows of one of AMX's tiles."""
@@ -93,7 +94,7 @@ class Values:
         tile: Tile,
         *,
         registers: Sequence[Value] = (),
-        room: Value | None = None,
+        memory: Value | None = None,
         bias: Value | None = None,
     ) -> None:
         """Keep where the result is.
@@ -102,21 +103,21 @@ class Values:
             e: The kernel.
             tile: The product's tile.
             registers: The vectors, output by output, block by block.
-            room: Or their address, in the same order.
+            memory: Or their address, in the same order.
             bias: Address of what is still to be added, float32 of each output.
         """
-        self._e, self._tile, self._registers, self._room = e, tile, registers, room
+        self._e, self._tile, self._registers, self._memory = e, tile, registers, memory
         self._bias = bias
 
     def row(self, output: Index) -> list[Value]:
         """An output's vectors; its number is Python's unless `each_output` gave it."""
         e, blocks = self._e, self._tile.blocks
-        if self._room is None:
+        if self._memory is None:
             if not isinstance(output, int):
                 raise TypeError(f"registers have numbers of Python, not {output!r}")
             return list(self._registers[output * blocks : (output + 1) * blocks])
         lanes = e.machine.lanes
-        there = self._room + output * (blocks * lanes)
+        there = self._memory + output * (blocks * lanes)
         values = [e.load(there + t * lanes) for t in range(blocks)]
         if self._bias is not None:
             bias = e.broadcast(self._bias + output)
@@ -214,12 +215,12 @@ def tile_product(
         bias: Address of what is added to each of these outputs, if anything is.
     """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
-    room = e.room("product", F32, outputs * blocks * lanes)
+    memory = e.shared_scratch("product", F32, outputs * blocks * lanes)
     for number in range(_shape(e, tile, step).totals):
         e.zero_tile(number)
     _add_products(e, tile, sources, weights, step, row_bytes)
-    _store_totals(e, tile, room, 4 * blocks * lanes)
-    return Values(e, tile, room=room, bias=bias)
+    _store_totals(e, tile, memory, 4 * blocks * lanes)
+    return Values(e, tile, memory=memory, bias=bias)
 
 
 def product_to(

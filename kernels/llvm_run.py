@@ -12,7 +12,7 @@ carry the number of the run, so that a thread that wakes after its run is over f
 
 from mhnet_video.kernels.llvm_ir import Emitter, function
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_values import BYTES, EXCHANGED, I1, I32, I64, INDEX, pointer
+from mhnet_video.kernels.llvm_operations import BYTES, EXCHANGED, I1, I32, I64, INDEX, pointer
 
 STATE_WORDS = 16
 """int64 words that a step's counters take: two cache lines."""

@@ -6,7 +6,8 @@ transposed, `[inputs, outputs]`, so that a product needs no sums over lanes.
 
 from mhnet_video.kernels.llvm_ir import Emitter, Index
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_values import ELEMENTS, F32, FLOATS, INDEX, Type, Value
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX, Type
+from mhnet_video.kernels.llvm_values import Value
 
 
 def _mean(e: Emitter, sums: Value, parts: Value, size: int, channel: Value, scale: Value) -> Value:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from mhnet_video.kernels.llvm_images import of_two
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
 from mhnet_video.kernels.llvm_product import Source, Tile, product
-from mhnet_video.kernels.llvm_values import ELEMENTS, F32, FLOATS, I32, INDEX, Value
+from mhnet_video.kernels.llvm_values import Value
 
 SIDE = 6
 """Side of a transformed tile: 4x4 results of a 3x3 convolution need 6x6 products, not 144."""

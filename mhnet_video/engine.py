@@ -152,12 +152,12 @@ class LLVMEngine:
 
     @torch.inference_mode()
     def residual(self, frames: Window) -> Tensor:
-        """What is to be added to the middle frame, as `MHNet.residual` gives it.
+        """What is to be added to the middle frame, as `MHNet.residual` computes it.
 
         Args:
             frames: As many as the network looks at, `[3, H, W]` float32 each; those whose sides
                 are multiples of `network.config.multiple` are read where they are. A tensor that
-                was given the last time must not have changed since: it is not read again.
+                was passed the last time must not have changed since: it is not read again.
 
         Returns:
             `[3, H, W]` float32.

@@ -137,11 +137,11 @@ class Inputs:
 
     def _readable(self, slot: int, frame: Tensor) -> Tensor:
         """A frame as the kernels read it: itself, or a copy of this size."""
-        room = self.window[slot]
-        if frame.shape == room.shape and frame.dtype == torch.float32 and frame.is_contiguous():
+        copy = self.window[slot]
+        if frame.shape == copy.shape and frame.dtype == torch.float32 and frame.is_contiguous():
             return frame
-        room[:, : frame.shape[1], : frame.shape[2]] = frame
-        return room
+        copy[:, : frame.shape[1], : frame.shape[2]] = frame
+        return copy
 
     def _place(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
         """Find places for frames among those of the last run; have only the new ones folded.

@@ -53,14 +53,14 @@ class Motion:
         """
         middle = align.middle_of(frames)
         # other tensors each time, over the same memory: fresh memory costs as much as the move
-        moved = [room.view(room.shape) for room in self._moved]
+        moved = [target.view(target.shape) for target in self._moved]
         held = self.prepare(frames, moved)
         self.program.run(pool)
         del held
         moved.insert(len(frames) // 2, middle)
         return [
-            frame if frame is None or frame is middle else room
-            for frame, room in zip(frames, moved, strict=True)
+            frame if frame is None or frame is middle else target
+            for frame, target in zip(frames, moved, strict=True)
         ]
 
     def prepare(self, frames: align.Window, to: Folds | Sequence[Tensor]) -> list[Tensor]:
@@ -93,7 +93,7 @@ class Motion:
             moves["plane"], moves["planes_row"] = to.plane, to.row
             del targets[middle]
         else:
-            targets = [room.data_ptr() for room in to]
+            targets = [target.data_ptr() for target in to]
         moves["fixed"], moves["out"] = addresses.pop(middle), targets
         moves["x"] = addresses
         are_others = [frame is not fixed for frame in there]
@@ -121,7 +121,7 @@ class Motion:
                 shrinks["x"][slot], shrinks["end"][slot] = address, ends
                 for height, calls in halves:
                     calls["end"][slot] = height
-            copies["x"][place] = self._graph.rooms[slot].data_ptr()
+            copies["x"][place] = self._graph.slots[slot].data_ptr()
 
 
 def fits(height: int, width: int, lanes: int) -> bool:

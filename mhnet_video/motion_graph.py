@@ -17,7 +17,7 @@ from mhnet_video.kernels import (
     llvm_motion_warp,
     llvm_motion_windows,
 )
-from mhnet_video.kernels.llvm_ir import Signature
+from mhnet_video.kernels.llvm_signature import Signature
 from mhnet_video.program import Argument, Kernels, Program
 
 _MOVE_ROWS = 32
@@ -84,7 +84,7 @@ class MotionGraph:
         self._levels, size = _pyramid(height // align.SHRINK, width // align.SHRINK, lanes)
         finest = self._levels[0]
         self._fixed, self._moving = torch.zeros(size), torch.zeros(self._count, size)
-        self.rooms = [torch.zeros(size) for _ in range(frames)]
+        self.slots = [torch.zeros(size) for _ in range(frames)]
         """Memory for the luma of frames at all levels, each a slot."""
         spare = llvm_motion_maps.spare_size(finest.stride, 3)
         self._spares = torch.zeros(self._count * max(1, threads), spare)
@@ -118,14 +118,14 @@ class MotionGraph:
 
     def _add_lumas(self, size: int) -> LumaCalls:
         """Add the way from new frames to their luma at all levels, and from all to the window's."""
-        kernel, program, rooms = self._kernels.kernel, self.program, self.rooms
+        kernel, program, slots = self._kernels.kernel, self.program, self.slots
         finest = self._levels[0]
         cuts = program.parts(finest.height)
         shrinks = program.add(
             kernel(llvm_motion_pyramid.shrink),
-            cuts * len(rooms),
+            cuts * len(slots),
             x=0,
-            out=[room for room in rooms for _ in cuts],
+            out=[slot for slot in slots for _ in cuts],
             shares=torch.tensor(align.LUMA) / align.SHRINK**2,
             **finest.shape,
         )
@@ -133,10 +133,10 @@ class MotionGraph:
         for above, level in itertools.pairwise(self._levels):
             calls = program.add(
                 kernel(llvm_motion_pyramid.halve),
-                [(0, level.height)] * len(rooms),
-                x=[room[above.start :] for room in rooms],
+                [(0, level.height)] * len(slots),
+                x=[slot[above.start :] for slot in slots],
                 x_stride=above.stride,
-                out=[room[level.start :] for room in rooms],
+                out=[slot[level.start :] for slot in slots],
                 stride=level.stride,
             )
             halves.append((level.height, calls))
@@ -146,7 +146,7 @@ class MotionGraph:
             kernel(llvm_motion_pyramid.copy), [(0, size)] * len(targets), x=0, out=targets
         )
         ends = np.array([end for _, end in cuts])
-        return LumaCalls(shrinks.reshape(len(rooms), len(cuts)), ends, halves, copies)
+        return LumaCalls(shrinks.reshape(len(slots), len(cuts)), ends, halves, copies)
 
     # -- the motion of the whole picture
 

@@ -220,9 +220,9 @@ class FusionWeights:
     rows: Tensor
     """Of each of `plain`, which of the `[3, C]` weights multiplies it, int32."""
     share: Tensor
-    """`[C]`: room for the first map's weights."""
+    """`[C]`: memory for the first map's weights."""
     weights: Tensor
-    """Room for the weighted convolutions, as elements."""
+    """Memory for the weighted convolutions, as elements."""
 
 
 def pack_fusion(

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.kernels.llvm_compiler import Library
-from mhnet_video.kernels.llvm_ir import Emitter, Signature
+from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_product import Tile
 from mhnet_video.kernels.llvm_run import STATE_WORDS, first_count
+from mhnet_video.kernels.llvm_signature import Signature
 
 _SHARE = 2
 """Parts for each thread: one that is held up leaves its second part to the others."""
@@ -170,7 +171,7 @@ class Program:
         _run_all([(self, self._begin()), (following, following._begin())], pool)
 
     def _begin(self) -> tuple[int, ...]:
-        """Begin a run; gives what `run_program` is called with."""
+        """Begin a run; returns the arguments of `run_program`."""
         self._runs += 1
         self._state.fill(first_count(self._runs))
         return (
