@@ -11,7 +11,7 @@ import llvmlite.binding as llvm
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the kernels are made for."""
+    """The processor that kernels are made for."""
 
     lanes: int
     """Pixels of a vector."""
@@ -33,7 +33,7 @@ class Machine:
 
     @property
     def looks_up(self) -> bool:
-        """Whether `Emitter.look_up` is to be had, which takes AVX2 or AVX-512."""
+        """Whether `Emitter.look_up` is available, which takes AVX2 or AVX-512."""
         return self.lanes in (8, 16)
 
 

@@ -41,30 +41,40 @@ class Type:
 
     def vector(self, lanes: int) -> "Type":
         """A vector of this scalar, or with no lanes the scalar."""
-        if lanes not in self._lane._vectors:
+        found = self._lane._vectors.get(lanes)
+        if found is None:
             made = Type(self.scalar, self.bits, self.target)
             made.lanes, made._lane = lanes, self._lane
             made.text = f"<{lanes} x {self.scalar}>"
             made.suffix = f"v{lanes}{self._lane.suffix}"
-            self._lane._vectors[lanes] = made
-        return self._lane._vectors[lanes]
+            # another thread may have made it meanwhile
+            found = self._lane._vectors.setdefault(lanes, made)
+        return found
 
     def lane(self) -> "Type":
         """The scalar of a vector."""
         return self._lane
 
 
-@cache
+_POINTERS: dict[Type, Type] = {}
+"""The types of addresses, by what they lead to."""
+
+
 def pointer(target: Type) -> Type:
     """The type of an address."""
-    return Type("ptr", 64, target)
+    return _POINTERS.get(target) or _POINTERS.setdefault(target, Type("ptr", 64, target))
 
 
 VOID = Type("void", 0)
+"""The type of instructions without a value."""
 I1, I8, I16, I32, I64 = (Type(f"i{bits}", bits) for bits in (1, 8, 16, 32, 64))
-F32, BF16 = Type("float", 32), Type("bfloat", 16)
+"""Integers by their bits."""
+F32 = Type("float", 32)
+"""float32."""
+BF16 = Type("bfloat", 16)
+"""bfloat16."""
 EXCHANGED = Type("{ i64, i1 }", 0)
-"""What a compare-and-exchange gives: the old value, and whether it was exchanged."""
+"""The result of a compare-and-exchange: the old value, and whether it was exchanged."""
 
 INDEX = I64
 """The type of sizes, indices and offsets."""
