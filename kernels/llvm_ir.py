@@ -8,12 +8,10 @@ once too, and what the body emits is a loop of the kernel.
 """
 
 import math
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
-from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_machine import Machine, TileShape
 from mhnet_video.kernels.llvm_operations import (
     BF16,
     BYTES,
@@ -34,29 +32,6 @@ from mhnet_video.kernels.llvm_values import Block, Value
 
 Index = Value | int
 """An index of a loop, or of a loop that Python unrolls."""
-
-
-class TileShape(NamedTuple):
-    """How a kernel configures AMX's eight tiles: first totals, then weights, then inputs."""
-
-    totals: int
-    """Tiles of totals, `[outputs, 16]` float32."""
-    weights: int
-    """Tiles of weights, `[outputs, pairs]`."""
-    outputs: int
-    """Rows of a tile of totals or weights."""
-    pairs: int
-    """Rows of a tile of inputs, `[pairs, 16]`."""
-
-    def settings(self) -> bytes:
-        """The operand of LDTILECFG, 64 bytes."""
-        columns, rows = [0] * 16, [0] * 16
-        for tile in range(8):
-            is_weight = 0 <= tile - self.totals < self.weights
-            is_input = tile >= self.totals + self.weights
-            columns[tile] = 4 * self.pairs if is_weight else 64
-            rows[tile] = self.pairs if is_input else self.outputs
-        return struct.pack("<BB14x16H16B", 1, 0, *columns, *rows)
 
 
 class Parameters:

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import struct
 import sys
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 
@@ -74,3 +76,26 @@ def _tiles_granted() -> bool:
     call, request_permission, tile_data = 158, 0x1023, 18  # arch_prctl on x86-64
     granted = ctypes.CDLL(None, use_errno=True).syscall(call, request_permission, tile_data)
     return bool(granted == 0)
+
+
+class TileShape(NamedTuple):
+    """How a kernel configures AMX's eight tiles: first totals, then weights, then inputs."""
+
+    totals: int
+    """Tiles of totals, `[outputs, 16]` float32."""
+    weights: int
+    """Tiles of weights, `[outputs, pairs]`."""
+    outputs: int
+    """Rows of a tile of totals or weights."""
+    pairs: int
+    """Rows of a tile of inputs, `[pairs, 16]`."""
+
+    def settings(self) -> bytes:
+        """The operand of LDTILECFG, 64 bytes."""
+        columns, rows = [0] * 16, [0] * 16
+        for tile in range(8):
+            is_weight = 0 <= tile - self.totals < self.weights
+            is_input = tile >= self.totals + self.weights
+            columns[tile] = 4 * self.pairs if is_weight else 64
+            rows[tile] = self.pairs if is_input else self.outputs
+        return struct.pack("<BB14x16H16B", 1, 0, *columns, *rows)

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mhnet_video.kernels.llvm_ir import Emitter, Index, TileShape
-from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_ir import Emitter, Index
+from mhnet_video.kernels.llvm_machine import Machine, TileShape
 from mhnet_video.kernels.llvm_operations import F32, I8
 from mhnet_video.kernels.llvm_values import Value
 
