@@ -3,7 +3,11 @@
 ops.py states what each function takes and gives, reference.py what it means in plain
 PyTorch, and each *_kernel.py how Triton computes it. map_ops.py and map_reference.py are the same
 for the channels-last maps of the GPU engine, motion_ops.py and motion_reference.py for the motion
-between frames. llvm_*.py are the kernels of the CPU engine.
+between frames.
+
+llvm_*.py are the kernels of the CPU engine: llvm_operations.py has the table of LLVM's operations,
+llvm_values.py the typed values that they make, llvm_ir.py the emitter of kernels, llvm_compiler.py
+the compiler, and the others the kernels.
 """
 
 if __name__ != "mhnet_video.kernels":

@@ -3,98 +3,76 @@
 llvm_product.py says how maps and weights are stored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from mhnet_video.kernels.llvm_ir import Emitter, Machine
-from mhnet_video.kernels.llvm_product import Tile, deviation, each_output, product
+from mhnet_video.kernels.llvm_ir import Emitter
+from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
+from mhnet_video.kernels.llvm_product import Source, Tile, deviation, each_output, product
+from mhnet_video.kernels.llvm_values import Value
 
 
 def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
-    """The 2x2 convolution with stride 2, from C to 2C: rows y0 to y1 of the smaller map."""
+    """The 2x2 convolution with stride 2, from C to 2C: rows of the smaller map."""
     e = Emitter(
         machine,
         name,
-        [
-            ("x", "ptr"),  # map of C
-            ("w", "ptr"),  # [2C, 4C], inputs row by row, column by column
-            ("bias", "ptr"),  # [2C] float32
-            ("out", "ptr"),  # map of 2C
-            ("large_blocks", "i64"),  # of a row of x
-            ("small_blocks", "i64"),  # of a row of out
-            ("y0", "i64"),
-            ("y1", "i64"),
-        ],
+        x=ELEMENTS,  # map of C
+        w=ELEMENTS,  # [2C, 4C], inputs row by row, column by column
+        bias=FLOATS,  # [2C] float32
+        out=ELEMENTS,  # map of 2C
+        large_blocks=INDEX,  # of a row of x
+        small_blocks=INDEX,  # of a row of out
+        first=INDEX,  # row
+        end=INDEX,
     )
+    p = e.parameters
     lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
     inputs = channels // group
-    gathered = e.scratch(4 * inputs * lanes * blocks)  # [T, 2, 2, C / G, L]
+    gathered = e.scratch(I32, 4 * inputs * lanes * blocks)  # [T, 2, 2, C / G, L]
     size = 2 * inputs * lanes  # of a block of the smaller map
     scratch_size = 4 * inputs * lanes
-
-    def at_row(row: str, _: list[str]) -> list[str]:
-        def at_tile(start: str, _: list[str]) -> list[str]:
-
-            def gather_row(dy: int) -> None:
-                above = e.mul(e.add(e.mul(row, 2), dy), "%large_blocks")
-                source = e.at("%x", e.mul(e.add(above, e.mul(start, 2)), inputs * lanes))
-
-                def gather(k: str, _: list[str]) -> list[str]:
-                    at = e.at(source, e.mul(k, lanes))
-                    to = e.at(gathered, e.mul(k, lanes))
-                    for t in range(blocks):
-                        a = e.load_elements(e.at(at, 2 * t * inputs * lanes))
-                        b = e.load_elements(e.at(at, (2 * t + 1) * inputs * lanes))
-                        for dx, value in enumerate(e.deinterleave(a, b)):
-                            place = t * scratch_size + (2 * dy + dx) * inputs * lanes
-                            e.store_elements(value, e.at(to, place))
-                    return []
-
-                e.loop(0, inputs, 1, [], gather)
-
+    for row in e.loop(p.first, p.end):
+        for start in e.loop(0, p.small_blocks, blocks):
             for dy in (0, 1):
-                gather_row(dy)
-            block = e.add(e.mul(row, "%small_blocks"), start)
-            out = e.at("%out", e.mul(block, size))
-
-            def at_outputs(m0: str, _: list[str]) -> list[str]:
+                above = (row * 2 + dy) * p.large_blocks
+                source = p.x + (above + start * 2) * (inputs * lanes)
+                for k in e.loop(0, inputs):
+                    at, to = source + k * lanes, gathered + k * lanes
+                    for t in range(blocks):
+                        a, b = (e.load(at + (2 * t + n) * inputs * lanes) for n in (0, 1))
+                        for dx, value in enumerate(e.deinterleave(a, b)):
+                            offset = t * scratch_size + (2 * dy + dx) * inputs * lanes
+                            e.store(value, to + offset)
+            block = row * p.small_blocks + start
+            out = p.out + block * size
+            for m0 in e.loop(0, 2 * channels, outputs):
                 values = product(
                     e,
                     tile,
-                    [(gathered, 4 * inputs, scratch_size)],
-                    e.at("%w", e.mul(m0, 4 * inputs)),
-                    e.at("%bias", m0),
+                    [Source(gathered, 4 * inputs, scratch_size)],
+                    p.w + m0 * (4 * inputs),
+                    p.bias + m0,
                 )
-                element = e.op(f"udiv exact i64 {m0}, {group}")
-
-                def give(pair: str | int, _: list[str]) -> list[str]:
-                    place = e.mul(e.add(element, pair), lanes)
-                    rows = [values.row(e.add(e.mul(pair, group), g)) for g in range(group)]
+                element = m0.exact_div(group)
+                for pair in each_output(e, tile, outputs // group):
+                    place = (element + pair) * lanes
+                    rows = [values.row(pair * group + g) for g in range(group)]
                     for t, both in enumerate(zip(*rows, strict=True)):
                         packed = e.pack(both)
-                        inside = e.op(f"icmp slt i64 {e.add(start, t)}, %small_blocks")
-                        there = e.at(e.at(out, place), t * size)
-                        e.store_when(inside, packed, there)
-                    return []
-
-                each_output(e, tile, outputs // group, [], give)
-                return []
-
-            e.loop(0, 2 * channels, outputs, [], at_outputs)
-            return []
-
-        e.loop(0, "%small_blocks", blocks, [], at_tile)
-        return []
-
-    e.loop("%y0", "%y1", 1, [], at_row)
+                        inside = start + t < p.small_blocks
+                        there = out + place + t * size
+                        with e.when(inside):
+                            e.store(packed, there)
     return e
 
 
 def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool) -> Emitter:
-    """The 1x1 convolution from C to 2C, shuffled to twice the sides: rows y0 to y1 of the smaller.
+    """The 1x1 convolution from C to 2C, shuffled to twice the sides: rows of the smaller map.
 
     Args:
         machine: What it is made for.
-        name: The function's.
+        name: The kernel's name.
         channels: C, a multiple of 16.
         tile: The tile.
         skip: Whether a map is added to the result.
@@ -102,88 +80,63 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
     e = Emitter(
         machine,
         name,
-        [
-            ("x", "ptr"),  # map of C
-            ("w", "ptr"),  # [2C, C], outputs ordered [C / 2 / G, dy, dx, G]
-            ("skip", "ptr"),  # map of C / 2
-            ("out", "ptr"),  # map of C / 2
-            ("small_blocks", "i64"),
-            ("large_blocks", "i64"),
-            ("y0", "i64"),
-            ("y1", "i64"),
-        ],
+        x=ELEMENTS,  # map of C
+        w=ELEMENTS,  # [2C, C], outputs ordered [C / 2 / G, dy, dx, G]
+        skip=ELEMENTS,  # map of C / 2
+        out=ELEMENTS,  # map of C / 2
+        small_blocks=INDEX,
+        large_blocks=INDEX,
+        first=INDEX,  # row
+        end=INDEX,
     )
+    p = e.parameters
     lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
     inputs = channels // group
     large_size = inputs // 2 * lanes  # of a block of the larger map
     unit = 2 * group
 
-    def at_row(row: str, _: list[str]) -> list[str]:
-        def at_tile(start: str, _: list[str]) -> list[str]:
-            block = e.add(e.mul(row, "%small_blocks"), start)
-            x = e.at("%x", e.mul(block, inputs * lanes))
+    def write(
+        unit0: Value, u: Value | int, rows: list[list[Value]], row: Value, start: Value
+    ) -> None:
+        number = unit0 + u
+        element, dy = number.lshr(1), number & 1
+        above = (row * 2 + dy) * p.large_blocks
+        offset = (above + start * 2) * large_size + element * lanes
+        for t in range(blocks):
+            here = [offset + (2 * t + dx) * large_size for dx in (0, 1)]
+            both = [[rows[dx * group + g][t] for g in range(group)] for dx in (0, 1)]
+            if skip:
+                old = e.deinterleave(*(e.load(p.skip + at) for at in here))
+                both = [
+                    [a + b for a, b in zip(both[dx], e.unpack(old[dx]), strict=True)]
+                    for dx in (0, 1)
+                ]
+            mixed = e.interleave(e.pack(both[0]), e.pack(both[1]))
+            for dx in (0, 1):
+                inside = start * 2 + (2 * t + dx) < p.large_blocks
+                there = p.out + here[dx]
+                with e.when(inside):
+                    e.store(mixed[dx], there)
 
-            def at_outputs(m0: str, _: list[str]) -> list[str]:
-                w = e.at("%w", e.mul(m0, inputs))
-                values = product(e, tile, [(x, inputs, inputs * lanes)], w)
-                unit0 = e.op(f"udiv exact i64 {m0}, {unit}")
-
-                def give(u: str | int, _: list[str]) -> list[str]:
-                    rows = [values.row(e.add(e.mul(u, unit), n)) for n in range(unit)]
-                    number = e.add(unit0, u)
-                    element = e.op(f"lshr i64 {number}, 1")
-                    dy = e.op(f"and i64 {number}, 1")
-                    above = e.mul(e.add(e.mul(row, 2), dy), "%large_blocks")
-                    offset = e.add(
-                        e.mul(e.add(above, e.mul(start, 2)), large_size), e.mul(element, lanes)
-                    )
-                    for t in range(blocks):
-                        here = [e.add(offset, (2 * t + dx) * large_size) for dx in (0, 1)]
-                        both = [[rows[dx * group + g][t] for g in range(group)] for dx in (0, 1)]
-                        if skip:
-                            old = e.deinterleave(
-                                *(e.load_elements(e.at("%skip", at)) for at in here)
-                            )
-                            both = [
-                                [
-                                    e.fadd(a, b)
-                                    for a, b in zip(both[dx], e.unpack(old[dx]), strict=True)
-                                ]
-                                for dx in (0, 1)
-                            ]
-                        mixed = e.interleave(e.pack(both[0]), e.pack(both[1]))
-                        for dx in (0, 1):
-                            column = e.add(e.mul(start, 2), 2 * t + dx)
-                            inside = e.op(f"icmp slt i64 {column}, %large_blocks")
-                            there = e.at("%out", here[dx])
-                            e.store_when(inside, mixed[dx], there)
-                    return []
-
-                each_output(e, tile, outputs // unit, [], give)
-                return []
-
-            e.loop(0, 2 * channels, outputs, [], at_outputs)
-            return []
-
-        e.loop(0, "%small_blocks", blocks, [], at_tile)
-        return []
-
-    e.loop("%y0", "%y1", 1, [], at_row)
+    for row in e.loop(p.first, p.end):
+        for start in e.loop(0, p.small_blocks, blocks):
+            block = row * p.small_blocks + start
+            x = p.x + block * (inputs * lanes)
+            for m0 in e.loop(0, 2 * channels, outputs):
+                w = p.w + m0 * inputs
+                values = product(e, tile, [Source(x, inputs, inputs * lanes)], w)
+                unit0 = m0.exact_div(unit)
+                for u in each_output(e, tile, outputs // unit):
+                    rows = [values.row(u * unit + n) for n in range(unit)]
+                    write(unit0, u, rows, row, start)
     return e
 
 
-def _normalized(
-    e: Emitter, values: Callable[[int], Sequence[str]], scale: str, mean: str, element: str
-) -> str:
-    """LayerNorm of an element's channels, with its gain and shift."""
-    group = e.machine.group
-    both = []
-    for g in range(group):
-        channel = e.add(e.mul(element, group), g)
-        centred = e.fmul(e.op(f"fsub {e.vector} {values(g)}, {mean}"), scale)
-        gain = e.broadcast(e.at("%gain", channel))
-        both.append(e.fma(centred, gain, e.broadcast(e.at("%shift", channel))))
-    return e.pack(both)
+def _normalized(e: Emitter, channel: Value, value: Value, scale: Value, mean: Value) -> Value:
+    """LayerNorm of a channel, with its gain and shift."""
+    centred = (value - mean) * scale
+    gain = e.broadcast(e.parameters.gain + channel)
+    return e.fma(centred, gain, e.broadcast(e.parameters.shift + channel))
 
 
 def fuse(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
@@ -191,80 +144,63 @@ def fuse(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
     e = Emitter(
         machine,
         name,
-        [
-            ("x", "ptr"),  # map of C
-            ("share", "ptr"),  # [C] float32, of x
-            ("a", "ptr"),  # map of C
-            ("b", "ptr"),  # map of C
-            ("w", "ptr"),  # [C, 2C]
-            ("gain", "ptr"),  # [C] float32
-            ("shift", "ptr"),  # [C] float32
-            ("out", "ptr"),  # map of C
-            ("first", "i64"),  # block
-            ("end", "i64"),
-        ],
+        x=ELEMENTS,  # map of C
+        share=FLOATS,  # [C] float32, of x
+        a=ELEMENTS,  # map of C
+        b=ELEMENTS,  # map of C
+        w=ELEMENTS,  # [C, 2C]
+        gain=FLOATS,  # [C] float32
+        shift=FLOATS,  # [C] float32
+        out=ELEMENTS,  # map of C
+        first=INDEX,  # block
+        end=INDEX,
     )
+    p = e.parameters
     lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
     inputs = channels // group
     size = inputs * lanes
-    wide = e.scratch(channels * lanes * blocks)  # [C, T, L] float32
-
-    def at_tile(block: str, _: list[str]) -> list[str]:
-        offset = e.mul(block, size)
-        x, a, b, out = (e.at(base, offset) for base in ("%x", "%a", "%b", "%out"))
-
-        def at_outputs(m0: str, totals: list[str]) -> list[str]:
-            w = e.at("%w", e.mul(m0, 2 * inputs))
-            values = product(e, tile, [(a, inputs, size), (b, inputs, size)], w)
-            element = e.op(f"udiv exact i64 {m0}, {group}")
-
-            def give(pair: str | int, totals: list[str]) -> list[str]:
-                result = list(totals)
-                members = [e.add(e.mul(pair, group), g) for g in range(group)]
+    wide = e.scratch(F32, channels * lanes * blocks)  # [C, T, L] float32
+    for block in e.loop(p.first, p.end, blocks):
+        offset = block * size
+        x, a, b, out = (base + offset for base in (p.x, p.a, p.b, p.out))
+        totals = [e.zero()] * (2 * blocks)
+        for m0 in e.loop(0, channels, outputs, totals):
+            w = p.w + m0 * (2 * inputs)
+            sources = [Source(a, inputs, size), Source(b, inputs, size)]
+            values = product(e, tile, sources, w)
+            element = m0.exact_div(group)
+            for pair in each_output(e, tile, outputs // group, totals):
+                members = [pair * group + g for g in range(group)]
                 rows = [values.row(m) for m in members]
-                channel = [e.add(m0, m) for m in members]
-                share = [e.broadcast(e.at("%share", m)) for m in channel]
-                place = e.mul(e.add(element, pair), lanes)
+                channel = [m0 + m for m in members]
+                share = [e.broadcast(p.share + m) for m in channel]
+                place = (element + pair) * lanes
                 for t in range(blocks):
-                    old = e.unpack(e.load_elements(e.at(e.at(x, place), t * size)))
+                    old = e.unpack(e.load(x + place + t * size))
                     for g in range(group):
                         value = e.fma(old[g], share[g], rows[g][t])
-                        row = e.at(wide, e.mul(channel[g], lanes * blocks))
-                        e.store(value, e.at(row, t * lanes))
-                        result[2 * t] = e.fadd(result[2 * t], value)
-                        result[2 * t + 1] = e.fma(value, value, result[2 * t + 1])
-                return result
-
-            return each_output(e, tile, outputs // group, totals, give)
-
-        nothing = [(e.vector, "zeroinitializer")] * (2 * blocks)
-        totals = e.loop(0, channels, outputs, nothing, at_outputs)
+                        row = wide + channel[g] * (lanes * blocks)
+                        e.store(value, row + t * lanes)
+                        totals[2 * t] = totals[2 * t] + value
+                        totals[2 * t + 1] = e.fma(value, value, totals[2 * t + 1])
         norms = [deviation(e, totals[2 * t : 2 * t + 2], channels) for t in range(blocks)]
-
-        def normalize(element: str, _: list[str]) -> list[str]:
-            for t in range(blocks):
-
-                def value(g: int, t: int = t) -> str:
-                    m = e.add(e.mul(element, group), g)
-                    return e.load(e.at(e.at(wide, e.mul(m, lanes * blocks)), t * lanes))
-
-                packed = _normalized(e, value, norms[t][1], norms[t][0], element)
-                e.store_elements(packed, e.at(e.at(out, e.mul(element, lanes)), t * size))
-            return []
-
-        e.loop(0, inputs, 1, [], normalize)
-        return []
-
-    e.loop("%first", "%end", blocks, [], at_tile)
+        for element in e.loop(0, inputs):
+            for t, (mean, scale) in enumerate(norms):
+                both = []
+                for g in range(group):
+                    m = element * group + g
+                    value = e.load(wide + m * (lanes * blocks) + t * lanes)
+                    both.append(_normalized(e, m, value, scale, mean))
+                e.store(e.pack(both), out + element * lanes + t * size)
     return e
 
 
 def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last: bool) -> Emitter:
-    """`fuse`, with the two maps, of 2C, at half the sides: rows y0 to y1 of those.
+    """`fuse`, with the two maps, of 2C, at half the sides: rows of those.
 
     Args:
         machine: What it is made for.
-        name: The function's.
+        name: The kernel's name.
         channels: C.
         tile: The tile.
         last: Whether to leave LayerNorm out, and to write the planes of a 3x3 convolution.
@@ -272,118 +208,97 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
     e = Emitter(
         machine,
         name,
-        [
-            ("x", "ptr"),  # map of C
-            ("share", "ptr"),  # [C] float32, of x
-            ("a", "ptr"),  # map of 2C at half the sides
-            ("b", "ptr"),  # map of 2C at half the sides
-            ("w", "ptr"),  # [4C, 4C], outputs ordered [dy, C / G, dx, G]
-            ("gain", "ptr"),  # [C] float32
-            ("shift", "ptr"),  # [C] float32
-            ("tail", "ptr"),  # [L] all ones where a row's last block is inside the picture
-            ("out", "ptr"),  # map of C, or planes
-            ("plane", "i64"),  # elements of a row of a plane
-            ("small_blocks", "i64"),
-            ("large_blocks", "i64"),
-            ("y0", "i64"),
-            ("y1", "i64"),
-        ],
+        x=ELEMENTS,  # map of C
+        share=FLOATS,  # [C] float32, of x
+        a=ELEMENTS,  # map of 2C at half the sides
+        b=ELEMENTS,  # map of 2C at half the sides
+        w=ELEMENTS,  # [4C, 4C], outputs ordered [dy, C / G, dx, G]
+        gain=FLOATS,  # [C] float32
+        shift=FLOATS,  # [C] float32
+        tail=ELEMENTS,  # [L] all ones where a row's last block is inside the picture
+        out=ELEMENTS,  # map of C, or planes
+        plane=INDEX,  # elements of a row of a plane
+        small_blocks=INDEX,
+        large_blocks=INDEX,
+        first=INDEX,  # row
+        end=INDEX,
     )
+    p = e.parameters
     lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
     inputs, elements = 2 * channels // group, channels // group
     small_size, size = inputs * lanes, elements * lanes
     unit = 2 * group
-    wide = e.scratch(2 * channels * lanes * blocks)  # [C, T, dx, L] float32
-    tail = e.load_elements("%tail") if last else ""
-    edge = e.add("%large_blocks", -1)
+    wide = e.scratch(F32, 2 * channels * lanes * blocks)  # [C, T, dx, L] float32
+    tail = e.load(p.tail) if last else None
+    edge = p.large_blocks - 1
 
-    def at_tile(row: str, dy: str, start: str) -> None:
-        block = e.add(e.mul(row, "%small_blocks"), start)
-        a, b = (e.at(base, e.mul(block, small_size)) for base in ("%a", "%b"))
-        large_row = e.add(e.mul(row, 2), dy)
-        large = e.add(e.mul(large_row, "%large_blocks"), e.mul(start, 2))
-        x, out = e.at("%x", e.mul(large, size)), e.at("%out", e.mul(large, size))
+    def add(x: Value, element: Value, rows: list[list[Value]], totals: list[Value]) -> None:
+        """Add an element of the larger map to what the convolution gives for it."""
+        channel = [element * group + g for g in range(group)]
+        share = [e.broadcast(p.share + each) for each in channel]
+        at = x + element * lanes
+        for t in range(blocks):
+            old = e.deinterleave(*(e.load(at + (2 * t + dx) * size) for dx in (0, 1)))
+            for dx in (0, 1):
+                unpacked = e.unpack(old[dx])
+                i = 2 * (2 * t + dx)
+                for g in range(group):
+                    value = e.fma(unpacked[g], share[g], rows[dx * group + g][t])
+                    place = wide + channel[g] * (2 * lanes * blocks)
+                    e.store(value, place + (2 * t + dx) * lanes)
+                    if not last:
+                        totals[i] = totals[i] + value
+                        totals[i + 1] = e.fma(value, value, totals[i + 1])
 
-        def at_outputs(m0: str, totals: list[str]) -> list[str]:
-            w = e.at("%w", e.mul(e.add(e.mul(dy, 2 * channels), m0), 2 * inputs))
-            values = product(e, tile, [(a, inputs, small_size), (b, inputs, small_size)], w)
-            element0 = e.op(f"udiv exact i64 {m0}, {unit}")
+    def finish(element: Value, norms: Sequence[tuple[Value, Value]], i: int) -> Value:
+        """An element of one of a tile's `2 * T` vectors, normalized unless this is the last."""
+        both = []
+        for g in range(group):
+            channel = element * group + g
+            value = e.load(wide + channel * (2 * lanes * blocks) + i * lanes)
+            if not last:
+                mean, scale = norms[i]
+                value = _normalized(e, channel, value, scale, mean)
+            both.append(value)
+        return e.pack(both)
 
-            def give(u: str | int, totals: list[str]) -> list[str]:
-                result = list(totals)
-                rows = [values.row(e.add(e.mul(u, unit), n)) for n in range(unit)]
-                element = e.add(element0, u)
-                channel = [e.add(e.mul(element, group), g) for g in range(group)]
-                share = [e.broadcast(e.at("%share", each)) for each in channel]
-                at = e.at(x, e.mul(element, lanes))
-                for t in range(blocks):
-                    old = e.deinterleave(
-                        *(e.load_elements(e.at(at, (2 * t + dx) * size)) for dx in (0, 1))
-                    )
-                    for dx in (0, 1):
-                        unpacked = e.unpack(old[dx])
-                        i = 2 * (2 * t + dx)
-                        for g in range(group):
-                            value = e.fma(unpacked[g], share[g], rows[dx * group + g][t])
-                            place = e.at(wide, e.mul(channel[g], 2 * lanes * blocks))
-                            e.store(value, e.at(place, (2 * t + dx) * lanes))
-                            if not last:
-                                result[i] = e.fadd(result[i], value)
-                                result[i + 1] = e.fma(value, value, result[i + 1])
-                return result
-
-            return each_output(e, tile, outputs // unit, totals, give)
-
-        nothing = [(e.vector, "zeroinitializer")] * (0 if last else 4 * blocks)
-        totals = e.loop(0, 2 * channels, outputs, nothing, at_outputs)
+    def at_tile(row: Value, dy: Value, start: Value) -> None:
+        block = row * p.small_blocks + start
+        a, b = (base + block * small_size for base in (p.a, p.b))
+        large_row = row * 2 + dy
+        large = large_row * p.large_blocks + start * 2
+        x, out = p.x + large * size, p.out + large * size
+        totals = [e.zero()] * (0 if last else 4 * blocks)
+        for m0 in e.loop(0, 2 * channels, outputs, totals):
+            w = p.w + (dy * (2 * channels) + m0) * (2 * inputs)
+            sources = [Source(a, inputs, small_size), Source(b, inputs, small_size)]
+            values = product(e, tile, sources, w)
+            element0 = m0.exact_div(unit)
+            for u in each_output(e, tile, outputs // unit, totals):
+                rows = [values.row(u * unit + n) for n in range(unit)]
+                add(x, element0 + u, rows, totals)
         norms = [
             deviation(e, totals[2 * i : 2 * i + 2], channels)
             for i in range(0 if last else 2 * blocks)
         ]
-
-        def write(element: str, _: list[str]) -> list[str]:
+        for element in e.loop(0, elements):
             for t in range(blocks):
-                packed = []
-                for dx in (0, 1):
-                    i = 2 * t + dx
-
-                    def value(g: int, i: int = i) -> str:
-                        channel = e.add(e.mul(element, group), g)
-                        place = e.at(wide, e.mul(channel, 2 * lanes * blocks))
-                        return e.load(e.at(place, i * lanes))
-
-                    if last:
-                        packed.append(e.pack([value(g) for g in range(group)]))
-                    else:
-                        packed.append(_normalized(e, value, norms[i][1], norms[i][0], element))
+                packed = [finish(element, norms, 2 * t + dx) for dx in (0, 1)]
                 for dx, mixed in enumerate(e.interleave(*packed)):
-                    column = e.add(e.mul(start, 2), 2 * t + dx)
-                    inside = e.op(f"icmp slt i64 {column}, %large_blocks")
-                    if last:
-                        plane = e.add(e.mul(e.add(large_row, 1), elements), element)
-                        at = e.add(e.mul(plane, "%plane"), e.mul(e.add(column, 1), lanes))
-                        there = e.at("%out", at)
-                        cut = e.op(f"icmp eq i64 {column}, {edge}")
-                        kept = e.op(f"and {e.elements} {mixed}, {tail}")
-                        mixed = e.op(f"select i1 {cut}, {e.elements} {kept}, {e.elements} {mixed}")
+                    column = start * 2 + (2 * t + dx)
+                    inside = column < p.large_blocks
+                    if tail is None:
+                        there = out + element * lanes + (2 * t + dx) * size
                     else:
-                        there = e.at(e.at(out, e.mul(element, lanes)), (2 * t + dx) * size)
-                    e.store_when(inside, mixed, there)
-            return []
+                        plane = (large_row + 1) * elements + element
+                        there = p.out + (plane * p.plane + (column + 1) * lanes)
+                        is_edge = column.equals(edge)
+                        mixed = e.select(is_edge, mixed & tail, mixed)
+                    with e.when(inside):
+                        e.store(mixed, there)
 
-        e.loop(0, elements, 1, [], write)
-
-    def at_row(row: str, _: list[str]) -> list[str]:
-        def at_half(dy: str, _: list[str]) -> list[str]:
-            def at_start(start: str, _: list[str]) -> list[str]:
+    for row in e.loop(p.first, p.end):
+        for dy in e.loop(0, 2):
+            for start in e.loop(0, p.small_blocks, blocks):
                 at_tile(row, dy, start)
-                return []
-
-            e.loop(0, "%small_blocks", blocks, [], at_start)
-            return []
-
-        e.loop(0, 2, 1, [], at_half)
-        return []
-
-    e.loop("%y0", "%y1", 1, [], at_row)
     return e

@@ -1,7 +1,7 @@
 """Matrix products in registers, of which most of the CPU engine's kernels are made.
 
 A map of C channels is stored as `[rows, blocks, C / G, L]` 32-bit elements: blocks of L pixels of
-a row, G channels to an element (llvm_ir.Machine). A row's last block may hold pixels beyond the
+a row, G channels to an element (`Machine.group`). A row's last block may hold pixels beyond the
 picture: what they hold is never mixed with others. Weights of a matrix product are
 `[M / B, K / G / S, B, S]` elements, so that B outputs of T blocks stay in registers while their
 inputs pass by, S elements at a time. S is 1 for vectors. The planes of a 3x3 convolution are
@@ -11,16 +11,20 @@ Elements of 16 pixels one below the other are also what AMX takes as a tile of i
 of totals are B outputs of a block. They cannot be worked on but in memory, so there they go.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from mhnet_video.kernels.llvm_ir import Emitter, Machine, TileShape
+from mhnet_video.kernels.llvm_ir import Emitter, Index
+from mhnet_video.kernels.llvm_machine import Machine, TileShape
+from mhnet_video.kernels.llvm_operations import F32, I8
+from mhnet_video.kernels.llvm_values import Value
 
 _TILE_ROWS = 16
-"""Rows of AMX's tiles at the most."""
+"""The most rows of one of AMX's tiles."""
 
 _UNROLLED_STEPS = 8
-"""Steps of tiles that are written out one after the other."""
+"""The most steps of tiles that are unrolled."""
 
 
 @dataclass(frozen=True)
@@ -82,188 +86,176 @@ def plane_steps(planes: int) -> tuple[int, int]:
 
 
 class Values:
-    """What a product gives: of each output, a vector for each block."""
+    """The result of a product: of each output, a vector for each block."""
 
     def __init__(
         self,
         e: Emitter,
         tile: Tile,
         *,
-        registers: Sequence[str] = (),
-        room: str = "",
-        bias: str = "",
+        registers: Sequence[Value] = (),
+        memory: Value | None = None,
+        bias: Value | None = None,
     ) -> None:
-        """Tell where it is.
+        """Keep where the result is.
 
         Args:
-            e: Where it is used.
-            tile: Its tile.
+            e: The kernel.
+            tile: The product's tile.
             registers: The vectors, output by output, block by block.
-            room: Or their address, in the same order.
+            memory: Or their address, in the same order.
             bias: Address of what is still to be added, float32 of each output.
         """
-        self._e, self._tile, self._registers, self._room = e, tile, registers, room
+        self._e, self._tile, self._registers, self._memory = e, tile, registers, memory
         self._bias = bias
 
-    def row(self, output: str | int) -> list[str]:
-        """An output's vectors; its number is a constant unless `each_output` gave it."""
+    def row(self, output: Index) -> list[Value]:
+        """An output's vectors; its number is Python's unless `each_output` gave it."""
         e, blocks = self._e, self._tile.blocks
-        if self._registers:
-            return list(self._registers[int(output) * blocks : (int(output) + 1) * blocks])
+        if self._memory is None:
+            if not isinstance(output, int):
+                raise TypeError(f"registers have numbers of Python, not {output!r}")
+            return list(self._registers[output * blocks : (output + 1) * blocks])
         lanes = e.machine.lanes
-        there = e.at(self._room, e.mul(output, blocks * lanes))
-        values = [e.load(e.at(there, t * lanes)) for t in range(blocks)]
-        if self._bias:
-            bias = e.broadcast(e.at(self._bias, output))
-            values = [e.fadd(value, bias) for value in values]
+        there = self._memory + output * (blocks * lanes)
+        values = [e.load(there + t * lanes) for t in range(blocks)]
+        if self._bias is not None:
+            bias = e.broadcast(self._bias + output)
+            values = [value + bias for value in values]
         return values
 
 
 def each_output(
-    e: Emitter,
-    tile: Tile,
-    count: int,
-    carried: Sequence[str],
-    body: Callable[[str | int, list[str]], Sequence[str]],
-) -> list[str]:
-    """Do something with each output of a tile, or with each few of them, carrying vectors.
+    e: Emitter, tile: Tile, count: int, carry: list[Value] | None = None
+) -> Iterator[Index]:
+    """A loop over the outputs of a tile, or over groups of them.
+
+    Outputs in registers are unrolled by Python; those in memory are an emitted loop.
 
     Args:
-        e: Where to write it.
+        e: The kernel.
         tile: The tile.
         count: How many times.
-        carried: First values of what is carried.
-        body: From the number and the carried values to the new ones.
+        carry: Values that the loop changes, as in `Emitter.loop`.
     """
-    if e.machine.tiles:
-        return e.loop(0, count, 1, [(e.vector, value) for value in carried], body)
-    values = list(carried)
-    for number in range(count):
-        values = list(body(number, values))
-    return values
+    yield from e.loop(0, count, carry=carry) if e.machine.tiles else range(count)
+
+
+class Source(NamedTuple):
+    """Inputs of a product."""
+
+    base: Value
+    """Address of the first block."""
+    elements: int
+    """Elements of a pixel."""
+    stride: int
+    """Elements from a block to the next."""
 
 
 def product(
     e: Emitter,
     tile: Tile,
-    sources: Sequence[tuple[str, int, int]],
-    weights: str,
-    bias: str = "",
+    sources: Sequence[Source],
+    weights: Value,
+    bias: Value | None = None,
 ) -> Values:
     """A matrix product.
 
     Args:
-        e: Where to write it.
+        e: The kernel.
         tile: Its tile.
-        sources: Where the inputs are: address of the first block, elements of a pixel, and how
-            many elements lie between blocks.
+        sources: Its inputs.
         weights: Address of the weights of these outputs.
         bias: Address of what is added to each of these outputs, if anything is.
     """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
     if e.machine.tiles:
-        steps = [(base, count, stride, 4 * lanes) for base, count, stride in sources]
-        step = step_elements(e.machine, sources[0][1])
-        return tile_product(e, tile, steps, weights, step, bias)
-    current = ["zeroinitializer"] * (outputs * blocks)
-    if bias:
-        all_bias = [e.broadcast(e.at(bias, m)) for m in range(outputs)]
-        current = [all_bias[m] for m in range(outputs) for _ in range(blocks)]
+        step = step_elements(e.machine, sources[0].elements)
+        return tile_product(e, tile, sources, weights, step, 4 * lanes, bias)
+    totals = [e.zero()] * (outputs * blocks)
+    if bias is not None:
+        each = [e.broadcast(bias + m) for m in range(outputs)]
+        totals = [each[m] for m in range(outputs) for _ in range(blocks)]
     done = 0
-    for base, inputs, stride in sources:
+    for source in sources:
+        inputs = source.elements
         unroll = inputs if inputs <= 8 else next(u for u in (4, 3, 2, 1) if inputs % u == 0)
-
-        def step_of(
-            first: str | int,
-            values: Sequence[str],
-            base: str = base,
-            stride: int = stride,
-            done: int = done,
-            unroll: int = unroll,
-        ) -> list[str]:
-            values = list(values)
-            x0 = base if first == 0 else e.at(base, e.mul(first, lanes))
-            w0 = e.at(weights, done * outputs)
-            if first != 0:
-                w0 = e.at(w0, e.mul(first, outputs))
+        is_loop = unroll != inputs
+        for first in e.loop(0, inputs, unroll, totals) if is_loop else range(1):
+            x0 = source.base + first * lanes
+            w0 = weights + done * outputs + first * outputs
             for k in range(unroll):
-                xs = [e.load_elements(e.at(x0, t * stride + k * lanes)) for t in range(blocks)]
+                xs = [e.load(x0 + (t * source.stride + k * lanes)) for t in range(blocks)]
                 for m in range(outputs):
-                    w = e.broadcast_element(e.at(w0, k * outputs + m))
+                    w = e.broadcast(w0 + (k * outputs + m))
                     for t in range(blocks):
-                        values[m * blocks + t] = e.dot(values[m * blocks + t], xs[t], w)
-            return values
-
-        if unroll == inputs:
-            current = step_of(0, current)
-        else:
-            current = e.loop(0, inputs, unroll, [(e.vector, v) for v in current], step_of)
+                        totals[m * blocks + t] = e.dot(totals[m * blocks + t], xs[t], w)
         done += inputs
-    return Values(e, tile, registers=current)
+    return Values(e, tile, registers=totals)
 
 
 def tile_product(
     e: Emitter,
     tile: Tile,
-    sources: Sequence[tuple[str, int, int, str | int]],
-    weights: str,
+    sources: Sequence[Source],
+    weights: Value,
     step: int,
-    bias: str = "",
+    row_bytes: Index,
+    bias: Value | None = None,
 ) -> Values:
     """A matrix product in AMX's tiles.
 
     Args:
-        e: Where to write it.
+        e: The kernel.
         tile: Its tile.
-        sources: Where the inputs are: address of the first block, elements of a pixel (a multiple
-            of `step`), how many elements lie between blocks, and how many bytes between the
-            elements of a pixel.
+        sources: Its inputs, whose elements are multiples of `step`.
         weights: Address of the weights of these outputs.
         step: S.
+        row_bytes: Bytes between the elements of a pixel.
         bias: Address of what is added to each of these outputs, if anything is.
     """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
-    room = e.room("product", outputs * blocks * lanes)
+    memory = e.shared_scratch("product", F32, outputs * blocks * lanes)
     for number in range(_shape(e, tile, step).totals):
         e.zero_tile(number)
-    _add_products(e, tile, sources, weights, step)
-    _store_totals(e, tile, room, 4 * blocks * lanes)
-    return Values(e, tile, room=room, bias=bias)
+    _add_products(e, tile, sources, weights, step, row_bytes)
+    _store_totals(e, tile, memory, 4 * blocks * lanes)
+    return Values(e, tile, memory=memory, bias=bias)
 
 
 def product_to(
     e: Emitter,
     tile: Tile,
-    sources: Sequence[tuple[str, int, int]],
-    weights: str,
-    begin: str,
-    out: str,
-    row: str | int,
+    sources: Sequence[Source],
+    weights: Value,
+    begin: Value,
+    out: Value,
+    row_bytes: Index,
 ) -> None:
     """A matrix product in AMX's tiles, from memory to memory.
 
     Args:
-        e: Where to write it.
+        e: The kernel.
         tile: Its tile.
-        sources: As in `product`.
-        weights: Likewise.
+        sources: Its inputs.
+        weights: Address of the weights of these outputs.
         begin: Address of what is added to these outputs, `[outputs, L]` float32.
         out: Address of the first output of the first block, float32.
-        row: Bytes from an output to the next.
+        row_bytes: Bytes from an output to the next.
     """
     lanes, blocks = e.machine.lanes, tile.blocks
-    step = step_elements(e.machine, sources[0][1])
+    step = step_elements(e.machine, sources[0].elements)
     shape = _shape(e, tile, step)
     for part in range(shape.weights):
         for t in range(blocks):
-            place = e.at(begin, part * shape.outputs * lanes)
+            place = begin + part * shape.outputs * lanes
             e.load_tile(part * blocks + t, place, 4 * lanes)
-    steps = [(base, count, stride, 4 * lanes) for base, count, stride in sources]
-    _add_products(e, tile, steps, weights, step)
-    _store_totals(e, tile, out, row)
+    _add_products(e, tile, sources, weights, step, 4 * lanes)
+    _store_totals(e, tile, out, row_bytes)
 
 
 def _shape(e: Emitter, tile: Tile, step: int) -> TileShape:
+    """How the tiles of a product are configured."""
     outputs = tile.outputs
     rows = next(n for n in range(min(outputs, _TILE_ROWS), 0, -1) if outputs % n == 0)
     parts = outputs // rows
@@ -278,77 +270,61 @@ def _shape(e: Emitter, tile: Tile, step: int) -> TileShape:
 def _add_products(
     e: Emitter,
     tile: Tile,
-    sources: Sequence[tuple[str, int, int, str | int]],
-    weights: str,
+    sources: Sequence[Source],
+    weights: Value,
     step: int,
+    row_bytes: Index,
 ) -> None:
     """Add the products of all steps to the tiles of totals."""
     shape, blocks, outputs = _shape(e, tile, step), tile.blocks, tile.outputs
     first_input = shape.totals + shape.weights
     spare = 8 - first_input
     done = 0
-    for base, count, stride, row in sources:
-        here = e.at(weights, done * outputs)
-
-        def take(
-            number: str | int,
-            base: str = base,
-            here: str = here,
-            stride: int = stride,
-            row: str | int = row,
-        ) -> None:
-            bytes_on = e.mul(e.mul(number, step), row)
-            x = e.at(base, 0)
-            if bytes_on != "0":
-                x = e.op(f"getelementptr i8, ptr {base}, i64 {bytes_on}")
-            w = e.at(here, e.mul(number, step * outputs))
+    for source in sources:
+        here = weights + done * outputs
+        steps = source.elements // step
+        is_loop = steps > _UNROLLED_STEPS
+        for number in e.loop(0, steps) if is_loop else range(steps):
+            x = advance(source.base, number * step * row_bytes)
+            w = here + number * (step * outputs)
             for part in range(shape.weights):
-                weight = e.at(w, part * shape.outputs * step)
-                e.load_tile(shape.totals + part, weight, 4 * step)
+                e.load_tile(shape.totals + part, w + part * shape.outputs * step, 4 * step)
             for t in range(blocks):
                 place = first_input + t % spare
-                e.load_tile(place, e.at(x, t * stride), row)
+                e.load_tile(place, x + t * source.stride, row_bytes)
                 for part in range(shape.weights):
                     e.dot_tiles(part * blocks + t, shape.totals + part, place)
-
-        def at_step(number: str, _: list[str], take: Callable[..., None] = take) -> list[str]:
-            take(number)
-            return []
-
-        steps = count // step
-        if steps > _UNROLLED_STEPS:
-            e.loop(0, steps, 1, [], at_step)
-        else:
-            for number in range(steps):
-                take(number)
-        done += count
+        done += source.elements
 
 
-def _store_totals(e: Emitter, tile: Tile, out: str, row: str | int) -> None:
+def advance(place: Value, count: Index) -> Value:
+    """The address so many bytes further on."""
+    target = place.type.target
+    if target is None:
+        raise TypeError(f"{place!r} is no pointer")
+    return (place.leading_to(I8) + count).leading_to(target)
+
+
+def _store_totals(e: Emitter, tile: Tile, out: Value, row_bytes: Index) -> None:
     """Store the tiles of totals, output by output, block by block."""
     lanes, blocks = e.machine.lanes, tile.blocks
     assert e.shape is not None
     for part in range(e.shape.weights):
-        offset = e.mul(part * e.shape.outputs, row)
-        base = out if offset == "0" else e.op(f"getelementptr i8, ptr {out}, i64 {offset}")
+        base = advance(out, part * e.shape.outputs * row_bytes)
         for t in range(blocks):
-            e.store_tile(part * blocks + t, e.at(base, t * lanes), row)
+            e.store_tile(part * blocks + t, base + t * lanes, row_bytes)
 
 
-def statistics(e: Emitter, x: str, totals: Sequence[str]) -> list[str]:
+def statistics(e: Emitter, x: Value, totals: Sequence[Value]) -> list[Value]:
     """Add an element's channels to the sum and to the sum of squares."""
     return [e.dot(totals[0], x, e.ones()), e.dot(totals[1], x, x)]
 
 
-def deviation(e: Emitter, totals: Sequence[str], channels: int) -> tuple[str, str]:
+def deviation(e: Emitter, totals: Sequence[Value], channels: int) -> tuple[Value, Value]:
     """The mean, and one over the standard deviation."""
-    mean = e.fmul(totals[0], e.constant(1 / channels))
-    square = e.fmul(mean, mean)
-    power = e.fma(totals[1], e.constant(1 / channels), e.constant(1e-6))
-    variance = e.op(f"fsub {e.vector} {power}, {square}")
+    mean = totals[0] * (1 / channels)
+    square = mean * mean
+    variance = e.fma(totals[1], 1 / channels, 1e-6) - square
     # rounding may leave less than nothing where all channels are alike
-    floor = e.constant(1e-6)
-    test = e.op(f"fcmp ogt {e.vector} {variance}, {floor}")
-    mask = f"<{e.machine.lanes} x i1>"
-    variance = e.op(f"select {mask} {test}, {e.vector} {variance}, {e.vector} {floor}")
+    variance = e.select(variance > 1e-6, variance, 1e-6)
     return mean, e.inverse_root(variance)

@@ -1,107 +1,92 @@
 """The loop that takes several threads through a program of kernels, without Python in between.
 
-A program is a table of steps, `[steps, 4]` int64: the address of a kernel's call, how many parts
-may run at the same time, where their arguments are, and how many bytes lie between those of two
-parts. A step begins when the one before is done. Parts are not dealt out but taken: a thread that
-is held up, or that comes late, costs no more than the part it holds, and the caller's own thread
-gets through alone if nobody helps.
+A program is a table of steps, `[steps, 4]` int64: the address of a kernel's calling function, how
+many parts may run at the same time, the address of their arguments, and the bytes between the
+arguments of two parts. A step begins when the one before is done. Parts are not dealt out but
+taken: a thread that is held up, or that comes late, costs no more than the part it holds, and the
+caller's own thread gets through alone if nobody helps.
 
 Each step has a counter of parts taken and one of parts done, on cache lines of their own. Both
 carry the number of the run, so that a thread that wakes after its run is over finds nothing to do.
 """
 
+from mhnet_video.kernels.llvm_ir import Emitter, function
+from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import BYTES, EXCHANGED, I1, I32, I64, INDEX, pointer
+
 STATE_WORDS = 16
 """int64 words that a step's counters take: two cache lines."""
 
 _PARTS_BITS = 20
+"""Bits of a counter that count parts; the number of the run is in those above."""
+
 _SPINS = 2000
+"""How often a waiting thread looks again before it leaves its processor to others."""
 
-_TEXT = """
-define void @run_program(ptr %table, i64 %steps, ptr %state, i64 %run, ptr %rest) #0 {
-entry:
-  %first = shl i64 %run, PARTS_BITS
-  br label %step
-step:
-  %s = phi i64 [ 0, %entry ], [ %following, %next ]
-  %more = icmp slt i64 %s, %steps
-  br i1 %more, label %begin, label %leave
-begin:
-  %row = mul i64 %s, 4
-  %here = getelementptr i64, ptr %table, i64 %row
-  %kernel = load ptr, ptr %here
-  %parts_at = getelementptr i64, ptr %here, i64 1
-  %parts = load i64, ptr %parts_at
-  %arguments_at = getelementptr i64, ptr %here, i64 2
-  %arguments = load ptr, ptr %arguments_at
-  %size_at = getelementptr i64, ptr %here, i64 3
-  %size = load i64, ptr %size_at
-  %place = mul i64 %s, STATE_WORDS
-  %taken = getelementptr i64, ptr %state, i64 %place
-  %done = getelementptr i64, ptr %taken, i64 8
-  %limit = add i64 %first, %parts
-  br label %take
-take:
-  %old = load atomic i64, ptr %taken acquire, align 8
-  %later = icmp sge i64 %old, %limit
-  br i1 %later, label %check, label %try
-try:
-  %new = add i64 %old, 1
-  %pair = cmpxchg ptr %taken, i64 %old, i64 %new acq_rel monotonic, align 8
-  %mine = extractvalue { i64, i1 } %pair, 1
-  br i1 %mine, label %work, label %take
-work:
-  %part = sub i64 %old, %first
-  %offset = mul i64 %part, %size
-  %given = getelementptr i8, ptr %arguments, i64 %offset
-  call void %kernel(ptr %given)
-  %counted = atomicrmw add ptr %done, i64 1 acq_rel, align 8
-  br label %take
-check:
-  br label %wait
-wait:
-  %spins = phi i64 [ 0, %check ], [ %spun, %pause ], [ 0, %yield ]
-  %finished = load atomic i64, ptr %done acquire, align 8
-  %ready = icmp sge i64 %finished, %limit
-  br i1 %ready, label %next, label %spin
-spin:
-  %spun = add i64 %spins, 1
-  %long = icmp sgt i64 %spun, SPINS
-  br i1 %long, label %yield, label %pause
-pause:
-  PAUSE
-  br label %wait
-yield:
-  %ignored = call i32 %rest()
-  br label %wait
-next:
-  %following = add i64 %s, 1
-  br label %step
-leave:
-  ret void
-}
-"""
+_WORDS = pointer(I64)
+"""Address of int64."""
 
 
-def run_program(triple: str) -> tuple[str, str]:
-    """The loop's definition, and the declaration that it needs.
+def run_program(machine: Machine, triple: str) -> tuple[str, set[str]]:
+    """The loop's definition, and the declarations that it needs.
 
     A run's number must be greater than that of the run before it, and its counters must be set to
     `first_count(run)` before any thread is called.
 
     Args:
+        machine: What the kernels are made for.
         triple: LLVM's name of the machine.
     """
-    pause, declaration = "", ""
-    if triple.startswith(("x86_64", "i386", "i686", "amd64")):
-        declaration = "declare void @llvm.x86.sse2.pause()"
-        pause = "call void @llvm.x86.sse2.pause()"
-    elif triple.startswith(("aarch64", "arm64")):
-        declaration = "declare void @llvm.aarch64.hint(i32)"
-        pause = "call void @llvm.aarch64.hint(i32 1)"
-    text = _TEXT.replace("PARTS_BITS", str(_PARTS_BITS)).replace("STATE_WORDS", str(STATE_WORDS))
-    return text.replace("SPINS", str(_SPINS)).replace("PAUSE", pause), declaration
+    e = Emitter(
+        machine,
+        "run_program",
+        table=_WORDS,  # [steps, 4]
+        steps=INDEX,
+        state=_WORDS,  # [steps, STATE_WORDS]
+        run=INDEX,  # the run's number
+        rest=BYTES,  # the system's call that leaves the processor to another thread
+    )
+    p = e.parameters
+    first = p.run << _PARTS_BITS
+    for step in e.loop(0, p.steps):
+        row = p.table + step * 4
+        kernel, parts, arguments, size = (
+            e.emit("load", row + number, type=kind)
+            for number, kind in enumerate((BYTES, I64, BYTES, I64))
+        )
+        taken = p.state + step * STATE_WORDS
+        done = taken + STATE_WORDS // 2
+        limit = first + parts
+        take, attempt, work, wait, pause, ready = map(
+            e.number, ("take", "attempt", "work", "wait", "pause", "ready")
+        )
+        e.jump(take)
+        e.begin(take)
+        old = e.emit("load atomic", taken, type=I64)
+        e.branch(old >= limit, wait, attempt)
+        e.begin(attempt)
+        exchanged = e.emit("exchange", taken, old, old + 1, type=EXCHANGED)
+        e.branch(e.emit("is exchanged", exchanged, type=I1), work, take)
+        e.begin(work)
+        given = arguments + (old - first) * size
+        e.emit("call", function=kernel, given=f"{given.type} {given}")
+        e.emit("count", done, e.constant(I64, 1))
+        e.jump(take)
+        e.begin(wait)
+        for _ in e.loop(0, _SPINS):
+            e.branch(e.emit("load atomic", done, type=I64) >= limit, ready, pause)
+            e.begin(pause)
+            if triple.startswith(("x86_64", "i386", "i686", "amd64")):
+                e.emit("pause x86")
+            elif triple.startswith(("aarch64", "arm64")):
+                e.emit("pause arm", e.constant(I32, 1))
+        e.emit("call for number", p.rest, type=I32)
+        e.jump(wait)
+        e.begin(ready)
+    e.emit("return")
+    return function("run_program", e.signature.parameters, e.lines), e.declarations
 
 
 def first_count(run: int) -> int:
-    """What the counters of a run begin with."""
+    """The first value of the counters of a run."""
     return run << _PARTS_BITS

@@ -1,96 +1,90 @@
-"""The engine's kernels between maps: means, and the weights that depend on them.
+"""The CPU engine's kernels between maps: means, and the weights that depend on them.
 
 Vectors and matrices here are float32, padded with zeros to whole vectors of L. Matrices are stored
 transposed, `[inputs, outputs]`, so that a product needs no sums over lanes.
 """
 
-from mhnet_video.kernels.llvm_ir import Emitter, Machine
+from mhnet_video.kernels.llvm_ir import Emitter, Index
+from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX, Type
+from mhnet_video.kernels.llvm_values import Value
 
 
-def _mean(e: Emitter, sums: str, parts: str, size: int, channel: str, scale: str) -> str:
+def _mean(e: Emitter, sums: Value, parts: Value, size: int, channel: Value, scale: Value) -> Value:
     """A channel's mean, a scalar, from `sums`, `[parts, C, L]` (zero afterwards)."""
-
-    def at_part(p: str, values: list[str]) -> list[str]:
-        there = e.at(sums, e.add(e.mul(p, size), e.mul(channel, e.machine.lanes)))
-        value = e.fadd(values[0], e.load(there))
-        e.store("zeroinitializer", there)
-        return [value]
-
-    (total,) = e.loop(0, parts, 1, [(e.vector, "zeroinitializer")], at_part)
-    return e.op(f"fmul float {e.sum_lanes(total)}, {scale}")
+    total = [e.zero()]
+    for part in e.loop(0, parts, carry=total):
+        there = sums + (part * size + channel * e.machine.lanes)
+        total[0] = total[0] + e.load(there)
+        e.store(e.zero(), there)
+    return e.sum_lanes(total[0]) * scale
 
 
 def _means(e: Emitter, channels: int) -> None:
-    """Write `%mean` from `%sums`."""
-    scale = e.op("load float, ptr %scale")
-
-    def at_channel(c: str, _: list[str]) -> list[str]:
-        value = _mean(e, "%sums", "%parts", channels * e.machine.lanes, c, scale)
-        e.do(f"store float {value}, ptr {e.at('%mean', c)}")
-        return []
-
-    e.loop(0, channels, 1, [], at_channel)
+    """Write `mean` from `sums`."""
+    p = e.parameters
+    scale = e.load_scalar(p.scale)
+    for channel in e.loop(0, channels):
+        value = _mean(e, p.sums, p.parts, channels * e.machine.lanes, channel, scale)
+        e.store(value, p.mean + channel)
 
 
-_SUMS = [
-    ("sums", "ptr"),  # [parts, C, L], zero afterwards
-    ("parts", "i64"),
-    ("scale", "ptr"),  # one over the number of pixels
-    ("mean", "ptr"),  # [C]
-]
+_SUMS: dict[str, Type] = {
+    "sums": FLOATS,  # [parts, C, L], zero afterwards
+    "parts": INDEX,
+    "scale": FLOATS,  # one over the number of pixels
+    "mean": FLOATS,  # [C]
+}
+"""Parameters of what computes means."""
 
 
 def average(machine: Machine, name: str, channels: int) -> Emitter:
     """The mean of a map of C from the sums of its parts."""
-    e = Emitter(machine, name, [*_SUMS, ("first", "i64"), ("end", "i64")])
+    e = Emitter(machine, name, **_SUMS, first=INDEX, end=INDEX)
     _means(e, channels)
     return e
 
 
 def _matvec(
-    e: Emitter, matrix: str, x: str, inputs: str | int, outputs: int, begin: str, out: str
+    e: Emitter,
+    matrix: Value,
+    x: Value,
+    inputs: Index,
+    outputs: int,
+    begin: Value | None,
+    out: Value,
 ) -> None:
     """`out = begin + x @ matrix`."""
-    lanes = e.machine.lanes
-
-    def at_outputs(o: str, _: list[str]) -> list[str]:
-        def at_input(i: str, values: list[str]) -> list[str]:
-            row = e.load(e.at(matrix, e.add(e.mul(i, outputs), o)))
-            return [e.fma(e.broadcast(e.at(x, i)), row, values[0])]
-
-        first = e.load(e.at(begin, o)) if begin else "zeroinitializer"
-        (total,) = e.loop(0, inputs, 1, [(e.vector, first)], at_input)
-        e.store(total, e.at(out, o))
-        return []
-
-    e.loop(0, outputs, lanes, [], at_outputs)
+    for output in e.loop(0, outputs, e.machine.lanes):
+        total = [e.zero() if begin is None else e.load(begin + output)]
+        for i in e.loop(0, inputs, carry=total):
+            row = e.load(matrix + (i * outputs + output))
+            total[0] = e.fma(e.broadcast(x + i), row, total[0])
+        e.store(total[0], out + output)
 
 
-def _scale(e: Emitter, gains: str) -> None:
-    """Write `%out`, the weights as elements: `%plain` times the gains at `%rows`."""
-    lanes, group = e.machine.lanes, e.machine.group
-
-    def at_weights(i: str, _: list[str]) -> list[str]:
+def _scale(e: Emitter, gains: Value) -> None:
+    """Write `out`, the weights as elements: `plain` times the gains at `rows`."""
+    p, lanes, group = e.parameters, e.machine.lanes, e.machine.group
+    for i in e.loop(0, p.count, group * lanes):
         values = []
         for half in range(group):
-            offset = e.add(i, half * lanes)
-            gain = e.gather(gains, e.load_elements(e.at("%rows", offset)))
-            values.append(e.fmul(e.load(e.at("%plain", offset)), gain))
+            offset = i + half * lanes
+            gain = e.gather(gains, e.load(p.rows + offset))
+            values.append(e.load(p.plain + offset) * gain)
         packed = e.pack_neighbours(*values) if group == 2 else e.pack(values)
-        e.store_elements(packed, e.at("%out", e.op(f"udiv exact i64 {i}, {group}")))
-        return []
-
-    e.loop(0, "%count", group * lanes, [], at_weights)
+        e.store(packed, p.out + i.exact_div(group))
 
 
-_SCALED = [
-    ("plain", "ptr"),  # [count] float32
-    ("rows", "ptr"),  # [count] int32: which gain multiplies each
-    ("out", "ptr"),  # [count / G] elements
-    ("count", "i64"),  # a multiple of G * L
-    ("first", "i64"),
-    ("end", "i64"),
-]
+_SCALED: dict[str, Type] = {
+    "plain": FLOATS,  # [count] float32
+    "rows": ELEMENTS,  # [count] int32: which gain multiplies each
+    "out": ELEMENTS,  # [count / G] elements
+    "count": INDEX,  # a multiple of G * L
+    "first": INDEX,
+    "end": INDEX,
+}
+"""Parameters of what multiplies weights with gains."""
 
 
 def padded(machine: Machine, count: int) -> int:
@@ -103,37 +97,39 @@ def attend(machine: Machine, name: str, channels: int) -> Emitter:
     e = Emitter(
         machine,
         name,
-        [
-            *_SUMS,
-            ("matrix", "ptr"),  # [C, C]
-            ("bias", "ptr"),  # [C]
-            *_SCALED,
-        ],
+        **_SUMS,
+        matrix=FLOATS,  # [C, C]
+        bias=FLOATS,  # [C]
+        **_SCALED,
     )
+    p = e.parameters
     outputs = padded(machine, channels)
-    gains = e.scratch(outputs)
+    gains = e.scratch(F32, outputs)
     _means(e, channels)
-    _matvec(e, "%matrix", "%mean", channels, outputs, "%bias", gains)
+    _matvec(e, p.matrix, p.mean, channels, outputs, p.bias, gains)
     _scale(e, gains)
     return e
 
 
-def _softmax(e: Emitter, x: str, size: int) -> None:
-    """Softmax of a padded vector in place; padding must be far below the rest."""
-    lanes = e.machine.lanes
-    places = [e.at(x, i) for i in range(0, size, lanes)]
-    values = [e.load(place) for place in places]
+def softmax_powers(e: Emitter, values: list[Value]) -> list[Value]:
+    """The exponential function of values less the largest of all of their lanes."""
     peak = values[0]
     for value in values[1:]:
-        peak = e.call(e.vector, f"llvm.maxnum.v{lanes}f32", [(e.vector, peak), (e.vector, value)])
-    peak = e.splat(e.reduce_max(peak))
-    powers = [e.exponential(e.op(f"fsub {e.vector} {value}, {peak}")) for value in values]
+        peak = e.maximum(peak, value)
+    peak = e.splat(e.reduce("fmax", peak))
+    return [e.exponential(value - peak) for value in values]
+
+
+def _softmax(e: Emitter, x: Value, size: int) -> None:
+    """Softmax of a padded vector in place; padding must be far below the rest."""
+    places = [x + i for i in range(0, size, e.machine.lanes)]
+    powers = softmax_powers(e, [e.load(place) for place in places])
     total = powers[0]
     for power in powers[1:]:
-        total = e.fadd(total, power)
-    inverse = e.splat(e.op(f"fdiv float 1.0, {e.sum_lanes(total)}"))
+        total = total + power
+    inverse = e.splat(1.0 / e.sum_lanes(total))
     for place, power in zip(places, powers, strict=True):
-        e.store(e.fmul(power, inverse), place)
+        e.store(power * inverse, place)
 
 
 def weigh(machine: Machine, name: str, channels: int, reduced: int) -> Emitter:
@@ -141,44 +137,42 @@ def weigh(machine: Machine, name: str, channels: int, reduced: int) -> Emitter:
 
     Args:
         machine: What it is made for.
-        name: The function's.
+        name: The kernel's name.
         channels: C.
         reduced: R, channels of the summary.
     """
     e = Emitter(
         machine,
         name,
-        [
-            ("mean", "ptr"),  # [C], of the first map
-            ("low", "ptr"),  # [low_count], of what the second map is made from
-            ("high", "ptr"),  # [high_count], of what the third is made from
-            ("low_matrix", "ptr"),  # [low_count, C]
-            ("high_matrix", "ptr"),  # [high_count, C]
-            ("squeeze", "ptr"),  # [2, C, R]: the two halves that the gate multiplies
-            ("expand", "ptr"),  # [3, R, C]
-            ("floor", "ptr"),  # [C]: zero, and far below zero in the padding
-            ("share", "ptr"),  # [C]: the first map's weights go there
-            ("low_count", "i64"),
-            ("high_count", "i64"),
-            *_SCALED,
-        ],
+        mean=FLOATS,  # [C], of the first map
+        low=FLOATS,  # [low_count], of what the second map is made from
+        high=FLOATS,  # [high_count], of what the third is made from
+        low_matrix=FLOATS,  # [low_count, C]
+        high_matrix=FLOATS,  # [high_count, C]
+        squeeze=FLOATS,  # [2, C, R]: the two halves that the gate multiplies
+        expand=FLOATS,  # [3, R, C]
+        floor=FLOATS,  # [C]: zero, and far below zero in the padding
+        share=FLOATS,  # [C]: the first map's weights go there
+        low_count=INDEX,
+        high_count=INDEX,
+        **_SCALED,
     )
-    lanes = machine.lanes
+    p, lanes = e.parameters, machine.lanes
     wide, small = padded(machine, channels), padded(machine, reduced)
-    total, first, second, gains = (e.scratch(n) for n in (wide, small, small, 3 * wide))
-    _matvec(e, "%low_matrix", "%low", "%low_count", wide, "%mean", total)
-    _matvec(e, "%high_matrix", "%high", "%high_count", wide, total, total)
-    _matvec(e, "%squeeze", total, channels, small, "", first)
-    _matvec(e, e.at("%squeeze", channels * small), total, channels, small, "", second)
+    total, first, second, gains = (e.scratch(F32, n) for n in (wide, small, small, 3 * wide))
+    _matvec(e, p.low_matrix, p.low, p.low_count, wide, p.mean, total)
+    _matvec(e, p.high_matrix, p.high, p.high_count, wide, total, total)
+    _matvec(e, p.squeeze, total, channels, small, None, first)
+    _matvec(e, p.squeeze + channels * small, total, channels, small, None, second)
     for i in range(0, small, lanes):
-        product = e.fmul(e.load(e.at(first, i)), e.load(e.at(second, i)))
-        e.store(product, e.at(first, i))
+        product = e.load(first + i) * e.load(second + i)
+        e.store(product, first + i)
     for number in range(3):
-        matrix = e.at("%expand", number * reduced * wide)
-        logits = e.at(gains, number * wide)
-        _matvec(e, matrix, first, reduced, wide, "%floor", logits)
+        matrix = p.expand + number * reduced * wide
+        logits = gains + number * wide
+        _matvec(e, matrix, first, reduced, wide, p.floor, logits)
         _softmax(e, logits, wide)
     for i in range(0, wide, lanes):
-        e.store(e.load(e.at(gains, i)), e.at("%share", i))
+        e.store(e.load(gains + i), p.share + i)
     _scale(e, gains)
     return e

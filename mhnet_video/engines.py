@@ -135,7 +135,7 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> Choice:
             raise ConfigError(f"the llvm engine cannot run here: {obstacle}")
         return _torch(network, obstacle)
     from mhnet_video.engine import LLVMEngine
-    from mhnet_video.kernels.llvm_ir import host_machine
+    from mhnet_video.kernels.llvm_machine import host_machine
 
     machine = host_machine()
     if machine is None:
@@ -238,7 +238,7 @@ def _maps_obstacle(network: MHNet) -> str:
 def llvm_obstacle() -> str:
     """Why this machine cannot compile kernels; empty if it can."""
     try:
-        from mhnet_video.kernels.llvm_ir import host_machine
+        from mhnet_video.kernels.llvm_machine import host_machine
     except (ImportError, OSError) as error:
         return f"llvmlite is not installed ({error}); pip install 'mhnet-video[cpu]'"
     if host_machine() is None:
@@ -248,7 +248,7 @@ def llvm_obstacle() -> str:
 
 def llvm_machine() -> str:
     """The instructions that compiled kernels would use here."""
-    from mhnet_video.kernels.llvm_ir import host_machine
+    from mhnet_video.kernels.llvm_machine import host_machine
 
     machine = host_machine()
     return machine.name if machine else "none"

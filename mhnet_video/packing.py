@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.kernels.llvm_ir import Machine
+from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_product import plane_steps, step_elements
 from mhnet_video.network import FeatureFusion, MHNet, NAFBlock, structure_obstacle
 
@@ -220,9 +220,9 @@ class FusionWeights:
     rows: Tensor
     """Of each of `plain`, which of the `[3, C]` weights multiplies it, int32."""
     share: Tensor
-    """`[C]`: room for the first map's weights."""
+    """`[C]`: memory for the first map's weights."""
     weights: Tensor
-    """Room for the weighted convolutions, as elements."""
+    """Memory for the weighted convolutions, as elements."""
 
 
 def pack_fusion(

@@ -1,4 +1,4 @@
-"""Kernels for CPUs in their order: the maps that they pass on, and the threads that run them."""
+"""Kernels for CPUs in their order, and the threads that run them."""
 
 import ctypes
 import itertools
@@ -10,54 +10,34 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.kernels.llvm_ir import Emitter, Library, Machine
+from mhnet_video.kernels.llvm_compiler import Library
+from mhnet_video.kernels.llvm_ir import Emitter
+from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_product import Tile
 from mhnet_video.kernels.llvm_run import STATE_WORDS, first_count
-
-_SPARE_BLOCKS = 16
-"""Blocks behind the end of every map that the last tile may touch."""
+from mhnet_video.kernels.llvm_signature import Signature
 
 _SHARE = 2
-"""Parts per thread: one that is held up leaves its second part to the others."""
+"""Parts for each thread: one that is held up leaves its second part to the others."""
 
 _SMALL = 4
-"""Rows or tiles of a part at least: below that taking it costs more than it does."""
+"""The fewest rows or tiles of a part: below that taking it costs more than it does."""
 
-
-def nothing() -> None:
-    """What a reference to a frame that is gone gives."""
-
-
-class Map:
-    """Room for a map of C channels."""
-
-    def __init__(self, machine: Machine, channels: int, height: int, width: int) -> None:
-        self.channels, self.height, self.width = channels, height, width
-        self.lanes = machine.lanes
-        self.row_blocks = -(-width // machine.lanes)
-        self.blocks = height * self.row_blocks
-        size = channels // machine.group * machine.lanes
-        self.data = torch.zeros((self.blocks + _SPARE_BLOCKS) * size, dtype=torch.int32)
-
-    def mask(self) -> Tensor:
-        """All ones at the elements inside the picture."""
-        lanes = torch.arange(self.row_blocks * self.lanes) < self.width
-        inside = torch.zeros((self.blocks + _SPARE_BLOCKS) * self.lanes, dtype=torch.int32)
-        inside[: self.blocks * self.lanes] = -lanes.int().repeat(self.height)
-        return inside
+Argument = Tensor | int | Sequence[Tensor] | Sequence[int]
+"""An argument of a kernel: a tensor's address, a number, or one of these for each part."""
 
 
 class Step(NamedTuple):
     """A kernel, and the arguments of its parts."""
 
     name: str
-    calls: NDArray[np.int64]
-    """`[parts, arguments]`: numbers, and addresses of what `held` keeps."""
-    held: tuple[Any, ...]
+    calls: NDArray[np.void]
+    """`[parts]`, with a field of each parameter: numbers, and addresses of what `held` keeps."""
+    held: dict[str, Any]
+    """The arguments, so that tensors live as long as their addresses."""
 
 
 class Kernels:
@@ -66,13 +46,17 @@ class Kernels:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.lock = threading.Lock()
-        """To be held from the first name that is asked for until they are compiled."""
+        """To be held from the first kernel that is asked for until they are compiled."""
         self._libraries: list[Library] = []
         self._addresses: dict[str, int] = {}
-        self._emitters: dict[str, Emitter] = {}
+        self._signatures: dict[str, Signature] = {}
+        self._emitters: list[Emitter] = []
+        """Kernels that are written and not yet compiled."""
 
-    def name(self, make: Callable[..., Emitter], *arguments: object, **options: object) -> str:
-        """A kernel's name; it is written if there is none, and compiled when it is asked for.
+    def kernel(
+        self, make: Callable[..., Emitter], *arguments: object, **options: object
+    ) -> Signature:
+        """A kernel; it is written if there is none, and compiled when it is asked for.
 
         Args:
             make: Writes it.
@@ -81,21 +65,23 @@ class Kernels:
         """
         given = [*arguments, *(int(bool(value)) for value in options.values())]
         name = "_".join([make.__name__, *map(_word, given)])
-        if name not in self._addresses and name not in self._emitters:
-            self._emitters[name] = make(self.machine, name, *arguments, **options)
-        return name
+        if name not in self._signatures:
+            emitter = make(self.machine, name, *arguments, **options)
+            self._emitters.append(emitter)
+            self._signatures[name] = emitter.signature
+        return self._signatures[name]
 
     def compile(self) -> Callable[..., None]:
-        """Compile what is new; gives what runs programs."""
+        """Compile what is new; returns what runs programs."""
         if self._emitters or not self._libraries:
-            library = Library(self.machine, list(self._emitters.values()))
+            library = Library(self.machine, self._emitters)
             self._libraries.append(library)
             self._addresses |= library.addresses
             self._emitters.clear()
         return self._libraries[0].run
 
     def address(self, name: str) -> int:
-        """Where a compiled kernel's call is."""
+        """The address of a compiled kernel's calling function."""
         return self._addresses[name]
 
 
@@ -135,29 +121,28 @@ class Program:
 
     def add(
         self,
-        name: str,
-        arguments: Sequence[Tensor | int],
+        kernel: Signature,
         parts: Sequence[tuple[int, int]] = ((0, 1),),
-        private: Sequence[dict[int, Tensor]] = (),
-    ) -> NDArray[np.int64]:
+        /,
+        **arguments: Argument,
+    ) -> NDArray[np.void]:
         """Add a step.
 
         Args:
-            name: The kernel; its last two arguments are a part's first and its end.
-            arguments: The others.
-            parts: Parts that may run at the same time.
-            private: For each part, arguments of its own, by their index.
+            kernel: The kernel.
+            parts: The first and the end of each part; parts may run at the same time.
+            arguments: The kernel's other arguments by name; a sequence has one for each part.
 
         Returns:
-            The step's `calls`, which may be changed between runs.
+            `[parts]`, with an int64 field of each parameter, which may be changed between runs.
+
+        Raises:
+            TypeError: The arguments are not those of the kernel.
         """
-        calls = np.empty((len(parts), len(arguments) + 2), np.int64)
-        for index, part in enumerate(parts):
-            given = list(arguments)
-            for place, value in private[index].items() if private else ():
-                given[place] = value
-            calls[index] = [x.data_ptr() if isinstance(x, Tensor) else x for x in (*given, *part)]
-        self.steps.append(Step(name, calls, (arguments, private)))
+        firsts, ends = zip(*parts, strict=True)
+        given = {**arguments, "first": firsts, "end": ends}
+        calls = kernel.bind({name: _addresses(each) for name, each in given.items()}, len(parts))
+        self.steps.append(Step(kernel.name, calls, given))
         return calls
 
     def finish(self) -> None:
@@ -186,7 +171,7 @@ class Program:
         _run_all([(self, self._begin()), (following, following._begin())], pool)
 
     def _begin(self) -> tuple[int, ...]:
-        """Begin a run; gives what `run_program` is called with."""
+        """Begin a run; returns the arguments of `run_program`."""
         self._runs += 1
         self._state.fill(first_count(self._runs))
         return (
@@ -212,6 +197,12 @@ def _help(begun: Sequence[tuple[Program, tuple[int, ...]]]) -> None:
     """Run programs, which are kept alive by it."""
     for program, arguments in begun:
         program._run(*arguments)
+
+
+def _addresses(argument: Argument) -> int | list[int]:
+    if isinstance(argument, Sequence):
+        return [each.data_ptr() if isinstance(each, Tensor) else each for each in argument]
+    return argument.data_ptr() if isinstance(argument, Tensor) else argument
 
 
 @cache

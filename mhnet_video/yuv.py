@@ -1,6 +1,6 @@
 """YUV planes to RGB and the residual's way back by compiled kernels, where there are any.
 
-color.py is the meaning: it does the same by PyTorch, operation by operation, and for all layouts.
+color.py is the reference implementation, by PyTorch, operation by operation, for all layouts.
 """
 
 import ctypes
@@ -20,14 +20,29 @@ _SHIFTS = (0, 1)
 
 
 @dataclass(frozen=True)
+class _Kernel:
+    """A compiled kernel."""
+
+    signature: Any
+    """Its `llvm_ir.Signature`."""
+    function: Callable[[ctypes.c_void_p], None]
+    library: Any
+    """What the function belongs to."""
+
+    def __call__(self, **arguments: int) -> None:
+        """Call it with numbers and addresses."""
+        bound: NDArray[np.void] = self.signature.bind(arguments)
+        self.function(ctypes.c_void_p(bound.ctypes.data))
+
+
+@dataclass(frozen=True)
 class YuvKernels:
     """Kernels for a kind of planes."""
 
     lanes: int
-    _rgb: Callable[[ctypes.c_void_p], None]
-    _residual: Callable[[ctypes.c_void_p], None]
-    _library: Any
-    """What the functions belong to."""
+    """Pixels of a vector."""
+    _rgb: _Kernel
+    _residual: _Kernel
 
     def to_rgb(self, frame: Frame, constants: Sequence[float]) -> Tensor:
         """The picture as RGB.
@@ -44,19 +59,21 @@ class YuvKernels:
         planes = frame.planes[:3]
         numbers = np.array(constants, np.float32)
         spare = np.empty((2, planes[1].shape[1] + 2 * self.lanes), np.float32)
-        _call(
-            self._rgb,
-            [
-                *(plane.ctypes.data for plane in planes),
-                *(plane.strides[0] for plane in planes),
-                numbers.ctypes.data,
-                spare.ctypes.data,
-                rgb.data_ptr(),
-                width,
-                height,
-                0,
-                height,
-            ],
+        luma, cb, cr = planes
+        self._rgb(
+            luma=luma.ctypes.data,
+            cb=cb.ctypes.data,
+            cr=cr.ctypes.data,
+            luma_row=luma.strides[0],
+            cb_row=cb.strides[0],
+            cr_row=cr.strides[0],
+            constants=numbers.ctypes.data,
+            spare=spare.ctypes.data,
+            out=rgb.data_ptr(),
+            width=width,
+            height=height,
+            first=0,
+            end=height,
         )
         return rgb
 
@@ -75,21 +92,27 @@ class YuvKernels:
         numbers = np.array(constants, np.float32)
         if residual.stride(2) != 1:
             residual = residual.contiguous()
-        _call(
-            self._residual,
-            [
-                *(plane.ctypes.data for plane in planes),
-                *(plane.strides[0] for plane in planes),
-                *(plane.ctypes.data for plane in restored),
-                *(plane.strides[0] for plane in restored),
-                residual.data_ptr(),
-                residual.stride(0),
-                residual.stride(1),
-                numbers.ctypes.data,
-                frame.width,
-                0,
-                planes[1].shape[0],
-            ],
+        (luma, cb, cr), (luma_out, cb_out, cr_out) = planes, restored
+        self._residual(
+            luma=luma.ctypes.data,
+            cb=cb.ctypes.data,
+            cr=cr.ctypes.data,
+            luma_row=luma.strides[0],
+            cb_row=cb.strides[0],
+            cr_row=cr.strides[0],
+            luma_out=luma_out.ctypes.data,
+            cb_out=cb_out.ctypes.data,
+            cr_out=cr_out.ctypes.data,
+            luma_out_row=luma_out.strides[0],
+            cb_out_row=cb_out.strides[0],
+            cr_out_row=cr_out.strides[0],
+            residual=residual.data_ptr(),
+            color_size=residual.stride(0),
+            row_size=residual.stride(1),
+            constants=numbers.ctypes.data,
+            width=frame.width,
+            first=0,
+            end=cb.shape[0],
         )
         return restored
 
@@ -113,22 +136,21 @@ def kernels_for(frame: Frame) -> YuvKernels | None:
 def _compiled(sample_bytes: int, shift_x: int, shift_y: int) -> YuvKernels | None:
     try:
         from mhnet_video.kernels.llvm_color import planes_to_rgb, residual_to_planes
-        from mhnet_video.kernels.llvm_ir import Library, host_machine
+        from mhnet_video.kernels.llvm_compiler import Library
+        from mhnet_video.kernels.llvm_machine import host_machine
     except (ImportError, OSError):
         return None  # llvmlite is not installed
     machine = host_machine(bfloat16=False)
     if machine is None:
         return None
-    makers = {"rgb": planes_to_rgb, "residual": residual_to_planes}
-    library = Library(
-        machine,
-        [make(machine, name, sample_bytes, shift_x, shift_y) for name, make in makers.items()],
-    )
+    emitters = [
+        make(machine, make.__name__, sample_bytes, shift_x, shift_y)
+        for make in (planes_to_rgb, residual_to_planes)
+    ]
+    library = Library(machine, emitters)
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    rgb, residual = (kind(library.addresses[name]) for name in makers)
-    return YuvKernels(machine.lanes, rgb, residual, library)
-
-
-def _call(function: Callable[[ctypes.c_void_p], None], arguments: Sequence[int]) -> None:
-    given: NDArray[np.int64] = np.array(arguments, np.int64)
-    function(ctypes.c_void_p(given.ctypes.data))
+    rgb, residual = (
+        _Kernel(each.signature, kind(library.addresses[each.signature.name]), library)
+        for each in emitters
+    )
+    return YuvKernels(machine.lanes, rgb, residual)

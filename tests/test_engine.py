@@ -55,7 +55,7 @@ def make_network(**sizes):
 
 def machines():
     """The element types that this processor can use, and vectors of all lengths."""
-    from mhnet_video.kernels.llvm_ir import Machine, host_machine
+    from mhnet_video.kernels.llvm_machine import Machine, host_machine
 
     found = {
         "host f32": host_machine(bfloat16=False),
@@ -148,7 +148,7 @@ def test_threads_that_come_late_are_not_waited_for():
 
 @needs_llvm
 def test_instructions_can_be_forbidden(monkeypatch):
-    from mhnet_video.kernels.llvm_ir import host_machine
+    from mhnet_video.kernels.llvm_machine import host_machine
 
     free = host_machine()
     if free.lanes < 16:
@@ -167,12 +167,12 @@ def test_instructions_can_be_forbidden(monkeypatch):
 
 @needs_llvm
 def test_tiles_need_the_systems_permission(monkeypatch):
-    from mhnet_video.kernels import llvm_ir
+    from mhnet_video.kernels import llvm_machine
 
-    if not llvm_ir.host_machine().tiles:
+    if not llvm_machine.host_machine().tiles:
         pytest.skip("this processor has no AMX")
-    monkeypatch.setattr(llvm_ir, "_tiles_granted", lambda: False)
-    machine = llvm_ir.host_machine()
+    monkeypatch.setattr(llvm_machine, "_tiles_granted", lambda: False)
+    machine = llvm_machine.host_machine()
     assert machine.bfloat16 and not machine.tiles
     network = make_network(width=8, patch=2, frames=1, **SMALL)
     compare(make_engine(network, machine), network, torch.rand(1, 3, 40, 50), False)
@@ -196,7 +196,7 @@ def test_tiles_that_others_set_up_do_not_matter():
 @needs_llvm
 def test_every_pixel_is_written_and_none_leaks(monkeypatch):
     """What buffers hold before must not matter, even if it is not a number."""
-    from mhnet_video import program as module
+    from mhnet_video import llvm_arena as module
 
     network = make_network(width=8, patch=2, frames=1, **SMALL)
     window = torch.rand(1, 3, 50, 75)

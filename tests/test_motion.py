@@ -13,7 +13,7 @@ from mhnet_video.align import align_frames
 pytest.importorskip("llvmlite")
 
 from mhnet_video.engine import LLVMEngine
-from mhnet_video.kernels.llvm_ir import Machine, host_machine
+from mhnet_video.kernels.llvm_machine import Machine, host_machine
 from mhnet_video.motion import Motion, fits
 from mhnet_video.program import Kernels
 
@@ -151,7 +151,7 @@ def test_frames_are_folded_as_they_are_moved(name, machine):
         # what lies folded there is not taken for these
         fresh = [None if frame is None else frame.clone() for frame in window]
         torch.testing.assert_close(engine.residual(fresh), plain.residual(fresh), rtol=0, atol=0)
-    assert engine._plan(96, 128).folded is not None
+    assert engine._graph(96, 128).inputs.folds is not None
 
 
 def test_frames_of_two_sizes_are_refused():

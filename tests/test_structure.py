@@ -62,6 +62,11 @@ LAYERS = [
     [
         "packing",
         "program",
+        "llvm_arena",
+        "llvm_layers",
+        "llvm_inputs",
+        "llvm_graph",
+        "motion_graph",
         "motion",
         "engine",
         "map_weights",
