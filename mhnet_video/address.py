@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 import av
 import av.device
@@ -23,8 +22,9 @@ from av.error import (
     ProtocolNotFoundError,
 )
 
-from mhnet_video.errors import ConfigError, ReadError
-from mhnet_video.locator import hide, is_address, locate, shown
+from mhnet_video.errors import ReadError
+from mhnet_video.locator import hide, is_address, shown
+from mhnet_video.source import url_of
 
 _CAMERAS = {"linux": "v4l2", "win32": "dshow", "darwin": "avfoundation"}
 """FFmpeg's name of the system's cameras, by `sys.platform`."""
@@ -150,40 +150,6 @@ def _camera(source: str, asked: dict[str, str]) -> Address:
     elif system == "avfoundation" and "framerate" not in asked:
         asked = asked | {"framerate": "30"}  # its own default is one that no camera has
     return Address(name, url, "camera", system, asked)
-
-
-def url_of(text: str) -> str:
-    """What FFmpeg is to open for an address that a person has written.
-
-    Raises:
-        ConfigError: FFmpeg would not understand it, whatever is there.
-    """
-    text, name = text.strip(), shown(text)
-    parts = locate(text)
-    if parts is None:
-        raise ConfigError(f"{name} is no address; write it as rtsp://HOST/... or http://HOST/...")
-    odd = re.search(r"[\0-\x1f\x7f]", text)
-    if odd is not None:
-        raise ConfigError(
-            f"{name} holds a line break or another character that cannot be seen; "
-            f"leave it out, or write it as {quote(odd[0])}."
-        )
-    if parts.is_clear:
-        return f"{parts.scheme}://{text.partition('://')[2]}"
-    before, at, _ = text.partition("://")[2].rpartition("@")
-    # what ends a name and a password for FFmpeg, and what is safer so beside it
-    wrong = dict.fromkeys(re.findall(r"[/?#@\[\]\s]|%(?![0-9A-Fa-f]{2})", before))
-    if not at:
-        raise ConfigError(
-            f"{name} cannot be opened: what stands behind the colon after its host is no port; "
-            f"write {parts.scheme}://NAME:PASSWORD@HOST:PORT/..., an IPv6 host in brackets."
-        )
-    ways = [f"{each} as {quote(each, safe='')}" for each in wrong]
-    raise ConfigError(
-        f"{name} cannot be opened, as a character in its name or password would end them; "
-        f"write {' and '.join(filter(None, [', '.join(ways[:-1]), ways[-1]]))} there, "
-        "and an @ behind the host as %40."
-    )
 
 
 def list_cameras() -> list[CameraInfo]:

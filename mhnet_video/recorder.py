@@ -27,7 +27,7 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from mhnet_video import relay
-from mhnet_video.address import SOCKET_SECONDS, url_of
+from mhnet_video.address import SOCKET_SECONDS
 from mhnet_video.camera import pause_after
 from mhnet_video.containers import Format, format_of, muxer_options
 from mhnet_video.encoder import Encoding, clock_of, encoder_options, find_encoding, pixel_formats
@@ -36,7 +36,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.locator import hide, locate, shown
 from mhnet_video.pixels import Converter
 from mhnet_video.sink import Sink, check_destination, why_unwritable
-from mhnet_video.source import plays
+from mhnet_video.source import plays, url_of
 from mhnet_video.view import Painter, fit, to_picture
 
 _CLOCK = Fraction(1, 90_000)

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import av
 import av.logging
@@ -16,10 +18,9 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from mhnet_video.address import url_of
 from mhnet_video.boxes import lacks_index
-from mhnet_video.errors import ReadError
-from mhnet_video.locator import clean, is_address, shown
+from mhnet_video.errors import ConfigError, ReadError
+from mhnet_video.locator import clean, is_address, locate, shown
 
 if TYPE_CHECKING:
     Packet = av.Packet[Any]
@@ -119,6 +120,40 @@ def _lacks_sound(container: InputContainer) -> bool:
     if not sounds:
         return container.format.name in _UNTOLD_FORMATS
     return not all(is_known(sound) for sound in sounds if sound.codec_context is not None)
+
+
+def url_of(text: str) -> str:
+    """What FFmpeg is to open for an address that a person has written.
+
+    Raises:
+        ConfigError: FFmpeg would not understand it, whatever is there.
+    """
+    text, name = text.strip(), shown(text)
+    parts = locate(text)
+    if parts is None:
+        raise ConfigError(f"{name} is no address; write it as rtsp://HOST/... or http://HOST/...")
+    odd = re.search(r"[\0-\x1f\x7f]", text)
+    if odd is not None:
+        raise ConfigError(
+            f"{name} holds a line break or another character that cannot be seen; "
+            f"leave it out, or write it as {quote(odd[0])}."
+        )
+    if parts.is_clear:
+        return f"{parts.scheme}://{text.partition('://')[2]}"
+    before, at, _ = text.partition("://")[2].rpartition("@")
+    # what ends a name and a password for FFmpeg, and what is safer so beside it
+    wrong = dict.fromkeys(re.findall(r"[/?#@\[\]\s]|%(?![0-9A-Fa-f]{2})", before))
+    if not at:
+        raise ConfigError(
+            f"{name} cannot be opened: what stands behind the colon after its host is no port; "
+            f"write {parts.scheme}://NAME:PASSWORD@HOST:PORT/..., an IPv6 host in brackets."
+        )
+    ways = [f"{each} as {quote(each, safe='')}" for each in wrong]
+    raise ConfigError(
+        f"{name} cannot be opened, as a character in its name or password would end them; "
+        f"write {' and '.join(filter(None, [', '.join(ways[:-1]), ways[-1]]))} there, "
+        "and an @ behind the host as %40."
+    )
 
 
 def why_unreadable(url: str, name: str) -> str | None:
