@@ -23,7 +23,7 @@ from av.error import (
 )
 
 from mhnet_video.errors import ReadError
-from mhnet_video.locator import hide, is_address, shown
+from mhnet_video.locator import hide, is_address, locate, shown
 from mhnet_video.source import url_of
 
 _CAMERAS = {"linux": "v4l2", "win32": "dshow", "darwin": "avfoundation"}
