@@ -54,8 +54,9 @@ fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 GPU_PYTHON ?= python3
 GPU_FIGURES ?= gpu.json
 GPU_SECONDS ?= 560
-GPU_GROUPS := test_map_kernels.py test_cuda_engine.py,test_kernels.py test_gpu.py \
-	test_cuda_frames.py,test_cuda_stream.py,test_gpu_restorer.py,test_plan.py
+GPU_GROUPS := kernels/test_map_kernels.py restoration/test_gpu.py \
+	engines/triton/test_triton_engine.py,kernels/test_kernels.py \
+	restoration/test_gpu_layout.py,restoration/test_gpu_pipeline.py,restoration/test_gpu_restorer.py,engines/triton/test_memory_traffic.py
 comma := ,
 gpu: ## run the GPU tests, none skipped, then the GPU benchmark; its figures go to gpu.json
 ifdef GPU_DRY
@@ -67,7 +68,7 @@ else
 	for group in $(GPU_GROUPS); do \
 		names=$$(echo "$$group" | sed 's/,/ tests\//g'); \
 		MHNET_REQUIRE_CUDA=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -W default --maxfail=9 \
-			tests/$$names > "$$logs/$$group" 2>&1 & running="$$running $$!"; \
+			tests/$$names > "$$logs/$${group##*/}" 2>&1 & running="$$running $$!"; \
 	done; \
 	for each in $$running; do wait "$$each" || failed=1; done; \
 	cat "$$logs"/*; rm -r "$$logs"; \

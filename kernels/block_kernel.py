@@ -81,7 +81,7 @@ def block_back_kernel(
 def _tiling(channels: int, itemsize: int) -> tuple[int, int]:
     """Pixels and warps of a program, such that no value is spilled.
 
-    Compiled for sm_80, sm_89 and sm_90 without a spill: tests/test_aot.py.
+    Compiled for sm_80, sm_89 and sm_90 without a spill: tests/kernels/test_aot.py.
     """
     if channels <= 32:
         return (64, 8) if itemsize == 4 else (128, 8)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
         WeightsError,
         WriteError,
     )
-    from mhnet_video.live import Live, LiveFrame, LiveStatistics
-    from mhnet_video.network import MHNet
+    from mhnet_video.live.session import Live, LiveFrame, LiveStatistics
+    from mhnet_video.model.network import MHNet
+    from mhnet_video.model.weights import load_model
     from mhnet_video.pipelines.live import LiveReport, run_live
     from mhnet_video.pipelines.restore import Report, restore_video
-    from mhnet_video.restorer import Restorer
-    from mhnet_video.weights import load_model
+    from mhnet_video.restoration.restorer import Restorer
 
 __version__ = "0.1.0"
 
@@ -36,21 +36,21 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 _HOMES = {
     "Box": "mhnet_video.config",
     "ConfigError": "mhnet_video.errors",
-    "Live": "mhnet_video.live",
+    "Live": "mhnet_video.live.session",
     "LiveConfig": "mhnet_video.config",
-    "LiveFrame": "mhnet_video.live",
+    "LiveFrame": "mhnet_video.live.session",
     "LiveOutputs": "mhnet_video.config",
     "LiveReport": "mhnet_video.pipelines.live",
-    "LiveStatistics": "mhnet_video.live",
-    "MHNet": "mhnet_video.network",
+    "LiveStatistics": "mhnet_video.live.session",
+    "MHNet": "mhnet_video.model.network",
     "MHNetVideoError": "mhnet_video.errors",
     "ReadError": "mhnet_video.errors",
     "Report": "mhnet_video.pipelines.restore",
     "RestoreConfig": "mhnet_video.config",
-    "Restorer": "mhnet_video.restorer",
+    "Restorer": "mhnet_video.restoration.restorer",
     "WeightsError": "mhnet_video.errors",
     "WriteError": "mhnet_video.errors",
-    "load_model": "mhnet_video.weights",
+    "load_model": "mhnet_video.model.weights",
     "restore_video": "mhnet_video.pipelines.restore",
     "run_live": "mhnet_video.pipelines.live",
 }

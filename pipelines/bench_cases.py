@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.align import LUMA, SAME, SHRINK, UNLIKE
-from mhnet_video.cuda_frames import FrameFormat, colors_of
 from mhnet_video.kernels import map_ops, motion_ops, motion_reference, ops
 from mhnet_video.kernels import map_reference as reference
 from mhnet_video.kernels import reference as plane_reference
+from mhnet_video.model.align import LUMA, SAME, SHRINK, UNLIKE
 from mhnet_video.pipelines.bench_scene import make_frames
+from mhnet_video.restoration.gpu_layout import FrameFormat, colors_of
 
 PICTURE = 3
 """The number of channels that stands for a picture: its size is that of the frames' kernels."""

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import torch
 
-from mhnet_video.cuda_engine import best_kind
+from mhnet_video.engines.triton.engine import best_kind
 from mhnet_video.kernels import dispatch
 from mhnet_video.pipelines.bench_cases import kernel_cases
 from mhnet_video.pipelines.bench_kernels import LEAST_DECIBELS, Clock, add, checked, describe

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 
 from mhnet_video.config import RestoreConfig, Settings
-from mhnet_video.cuda_engine import TritonEngine
-from mhnet_video.cuda_frames import format_of
-from mhnet_video.cuda_stream import CudaMachine, FramePipeline, batch_of, network_step
-from mhnet_video.encoder import working_encoders
+from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import Frame, Plane
 from mhnet_video.kernels import dispatch
-from mhnet_video.network import MHNet
+from mhnet_video.media.encoder import working_encoders
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.writer import VideoWriter
+from mhnet_video.model.network import MHNet
 from mhnet_video.pipelines.bench_cases import PICTURE
 from mhnet_video.pipelines.bench_compile import add_compiled, compiler
 from mhnet_video.pipelines.bench_kernels import Clock, measure_kernels, measure_machine
@@ -37,10 +37,10 @@ from mhnet_video.pipelines.bench_networks import Case, measure_networks, network
 from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
-from mhnet_video.reader import VideoReader
-from mhnet_video.restorer import Restorer
-from mhnet_video.temporal_window import FrameWindow, Neighbours, Picture
-from mhnet_video.writer import VideoWriter
+from mhnet_video.restoration.gpu_layout import format_of
+from mhnet_video.restoration.gpu_pipeline import CudaMachine, FramePipeline, batch_of, network_step
+from mhnet_video.restoration.restorer import Restorer
+from mhnet_video.restoration.temporal_window import FrameWindow, Neighbours, Picture
 
 SECONDS = 540.0
 """When to begin nothing more; a third of it is for what is compiled."""

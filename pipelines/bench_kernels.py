@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhnet_video.cuda_engine import best_kind
+from mhnet_video.engines.triton.engine import best_kind
 from mhnet_video.kernels import dispatch
 from mhnet_video.pipelines.bench_cases import kernel_cases
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhnet_video.cost import count_macs
-from mhnet_video.cuda_engine import Forward, TritonEngine, best_kind
+from mhnet_video.engines.triton.engine import Forward, TritonEngine, best_kind
+from mhnet_video.engines.triton.memory_traffic import count, memory, planned
 from mhnet_video.kernels import dispatch
-from mhnet_video.network import MHNet, NetworkConfig
+from mhnet_video.model.cost import count_macs
+from mhnet_video.model.network import MHNet, NetworkConfig
+from mhnet_video.model.weights import list_models, load_model
 from mhnet_video.pipelines.bench_kernels import Clock, add, checked, decibels
-from mhnet_video.traffic import count, memory, planned
-from mhnet_video.weights import list_models, load_model
 
 NETWORK_DECIBELS = 28.0
 """How near a residual must be to float32's for its time to be told, in dB below its own deviation:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from mhnet_video.contact import check_sheet, save_pictures
 from mhnet_video.errors import ReadError
-from mhnet_video.folder import PICTURE_SUFFIXES, files_in, in_order, still_of
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
-from mhnet_video.metrics import Picture, Scores, flicker, luma, mean_scores, score
+from mhnet_video.media.contact_sheet import check_sheet, save_pictures
+from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, in_order, still_of
+from mhnet_video.media.pixel_formats import picture_of
+from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress
-from mhnet_video.pixels import picture_of
-from mhnet_video.reader import VideoReader
+from mhnet_video.training.metrics import Picture, Scores, flicker, luma, mean_scores, score
 
 if TYPE_CHECKING:
-    from mhnet_video.restorer import Restorer
+    from mhnet_video.restoration.restorer import Restorer
 
 CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
 FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
@@ -119,7 +119,7 @@ def evaluate(
     if sheet is not None:
         check_sheet(sheet, [path for pair in pairs for path in pair], overwrite=overwrite)
     if restorer is None and (model or weights):
-        from mhnet_video.restorer import Restorer
+        from mhnet_video.restoration.restorer import Restorer
 
         restorer = Restorer(
             model or "auto", weights=weights, device=device, engine=engine, scale=scale

@@ -10,10 +10,10 @@ import av
 import torch
 
 from mhnet_video import __version__
-from mhnet_video.encoder import working_encoders
-from mhnet_video.engines import llvm_machine, llvm_obstacle
+from mhnet_video.engines.select import llvm_machine, llvm_obstacle
 from mhnet_video.errors import first_line
-from mhnet_video.weights import list_models
+from mhnet_video.media.encoder import working_encoders
+from mhnet_video.model.weights import list_models
 
 # distributions whose versions matter when a fault is reported
 _PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "llvmlite", "opencv-python")

@@ -10,14 +10,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from mhnet_video import screen  # before what imports PyAV
-from mhnet_video.address import VISITOR, resolve_address
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
-from mhnet_video.live import Latest, Live, LiveFrame, LiveStatistics
-from mhnet_video.page import Page, parse_address
-from mhnet_video.recorder import Forwarder, Recorder, check_forwarding, check_recording
-from mhnet_video.view import View
+from mhnet_video.live import display  # before what imports PyAV
+from mhnet_video.live.recorder import Forwarder, Recorder, check_forwarding, check_recording
+from mhnet_video.live.rendering import View
+from mhnet_video.live.session import Latest, Live, LiveFrame, LiveStatistics
+from mhnet_video.live.source_address import VISITOR, resolve_address
+from mhnet_video.live.web.page import Page, parse_address
 
 # how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
 # within it are one to OpenCV, and each look takes a millisecond of a core
@@ -87,7 +87,7 @@ def run_live(
     if outputs.record is not None:
         check_recording(outputs.record, outputs.segment, outputs.overwrite)
     if outputs.has_window:
-        screen.check_screen()
+        display.check_screen()
     with Live(source, config) as live:
         run = _Run(live, outputs, on_message, on_statistics, stop or threading.Event())
         return run.to_the_end()
@@ -155,7 +155,7 @@ class _Run:
             self._say(f"the picture is at {self._page.link}")
         window = None
         if outputs.has_window:
-            from mhnet_video.window import Window
+            from mhnet_video.live.window import Window
 
             window = Window(self._view)
         thread = threading.Thread(target=self._restore, name="mhnet-video live", daemon=True)

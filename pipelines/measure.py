@@ -22,10 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video import __version__
-from mhnet_video.color import add_residual, to_rgb
 from mhnet_video.config import RestoreConfig
-from mhnet_video.cost import count_bytes, count_macs
-from mhnet_video.engines import (
+from mhnet_video.engines.select import (
     ENGINES,
     Engine,
     TorchEngine,
@@ -35,15 +33,17 @@ from mhnet_video.engines import (
 )
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame
-from mhnet_video.frame_window import Window
-from mhnet_video.network import MHNet
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.writer import VideoWriter
+from mhnet_video.model.cost import count_bytes, count_macs
+from mhnet_video.model.network import MHNet
+from mhnet_video.model.weights import DEFAULT_CPU, load_model
+from mhnet_video.model.window import Window
 from mhnet_video.pipelines.bench import LEAST_PSNR
 from mhnet_video.pipelines.restore import Progress, restore_video
-from mhnet_video.rain import Storm, StreakLayer, fall, render_streaks
-from mhnet_video.reader import VideoReader
-from mhnet_video.restorer import Restorer
-from mhnet_video.weights import DEFAULT_CPU, load_model
-from mhnet_video.writer import VideoWriter
+from mhnet_video.restoration.color import add_residual, to_rgb
+from mhnet_video.restoration.restorer import Restorer
+from mhnet_video.training.rain import Storm, StreakLayer, fall, render_streaks
 
 # rounds of the engines: as many as fit into so many seconds
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 5, 15, 60.0

@@ -12,21 +12,21 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.decoding import Item, Packet
 from mhnet_video.errors import ConfigError, MHNetVideoError
-from mhnet_video.folder import FolderReader, FolderWriter
 from mhnet_video.frame import Frame, Pair
-from mhnet_video.hardware import takes_surfaces
 from mhnet_video.locator import shown
-from mhnet_video.notes import Loss, counted, lines_of
-from mhnet_video.pixels import beside
-from mhnet_video.reader import VideoReader, size_in_bytes
-from mhnet_video.sink import check_destination
-from mhnet_video.stage import Stage
-from mhnet_video.writer import VideoWriter
+from mhnet_video.media.decoder import Item, Packet
+from mhnet_video.media.fidelity import Loss, counted, lines_of
+from mhnet_video.media.hwaccel import takes_surfaces
+from mhnet_video.media.image_sequence import FolderReader, FolderWriter
+from mhnet_video.media.output_file import check_destination
+from mhnet_video.media.pixel_formats import beside
+from mhnet_video.media.prefetch import Stage
+from mhnet_video.media.reader import VideoReader, size_in_bytes
+from mhnet_video.media.writer import VideoWriter
 
 if TYPE_CHECKING:
-    from mhnet_video.restorer import Restorer
+    from mhnet_video.restoration.restorer import Restorer
 
 
 _Reader = VideoReader | FolderReader
@@ -175,7 +175,7 @@ def _give_back_large_blocks() -> None:
 
 
 def _restorer_of(config: RestoreConfig) -> "Restorer":
-    from mhnet_video.restorer import Restorer
+    from mhnet_video.restoration.restorer import Restorer
 
     return Restorer(
         config.model,

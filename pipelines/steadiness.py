@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mhnet_video.errors import ReadError
-from mhnet_video.folder import files_in
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
-from mhnet_video.metrics import Flicker, Picture, luma
+from mhnet_video.media.image_sequence import files_in
+from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb
 from mhnet_video.pipelines.restore import Progress
-from mhnet_video.reader import VideoReader
+from mhnet_video.training.metrics import Flicker, Picture, luma
 
 if TYPE_CHECKING:
-    from mhnet_video.restorer import Restorer
+    from mhnet_video.restoration.restorer import Restorer
 
 
 @dataclass(frozen=True, kw_only=True)

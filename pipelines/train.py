@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mhnet_video.config import TrainConfig
-from mhnet_video.dataset import CleanWindows, load_footage, rainy_batch
 from mhnet_video.errors import ConfigError
-from mhnet_video.growth import grow
-from mhnet_video.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
-from mhnet_video.weights import load_model, resolve_device, save_weights, training_of
+from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
+from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
+from mhnet_video.training.dataset import CleanWindows, load_footage, rainy_batch
+from mhnet_video.training.net2net import grow
 
 WARM_UP_STEPS = 200
 EMA_DECAY = 0.999

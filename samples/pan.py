@@ -4,9 +4,10 @@
     mhnet-video evaluate OUT/rainy OUT/clean --model realtime
 
 Writes `OUT/rainy/NAME.mkv` and `OUT/clean/NAME.mkv` for every picture, 352x256 or 256x352 pixels of
-it, without loss, or both coded by x264. The rain is that of `mhnet_video/rain.py`, or that of
-pairs of pictures: what is brighter in the rainy one, laid anew over every frame. With `--dry` there
-is none, and the figures tell what a model does to a clip in which there is nothing to do.
+it, without loss, or both coded by x264. The rain is that of `mhnet_video/training/rain.py`, or
+that of pairs of pictures: what is brighter in the rainy one, laid anew over every frame. With
+`--dry` there is none, and the figures tell what a model does to a clip in which there is nothing to
+do.
 Clips of one frame (`--frames 1`) are pictures on their own. With `--enlarge 3` all is three times
 as large, and as soft, as most footage of 1080 rows and more is, with wide and long streaks.
 """
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.rain import camera, rain_on
+from mhnet_video.training.rain import camera, rain_on
 
 Named = tuple[str, NDArray[Any]]
 """A picture's name, and the picture."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mhnet_video.rain import Storm, StreakLayer, fall, render_streaks
+from mhnet_video.training.rain import Storm, StreakLayer, fall, render_streaks
 
 Array = NDArray[np.float32]
 

@@ -95,7 +95,7 @@ def row_of(launch, capability):
 
 
 def main():
-    from test_plan import launches_of  # the same plans whose bytes are counted
+    from test_memory_traffic import launches_of  # the same plans whose bytes are counted
 
     seen = {}
     for case in json.loads(sys.argv[1]):
@@ -119,5 +119,5 @@ def _nth_row(number):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parent / "engines" / "triton"))
     main()

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.subtitles.subtitle import SubtitleSet
 
-from mhnet_video.encoder import open_encoder
+from mhnet_video.media.encoder import open_encoder
 
 ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n"

@@ -4,6 +4,7 @@ import faulthandler
 import os
 import random
 import signal
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -30,6 +31,9 @@ if torch.cuda.is_available():
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROOT = Path(__file__).parent.parent
+
+# tests take helpers from one another by name, whichever folder they are in
+sys.path += sorted({str(path.parent) for path in ROOT.glob("tests/*/**/test_*.py")})
 
 # A test that waits for ever fails after `timeout` seconds (pyproject.toml), with the stacks of all
 # threads. What waits again in a `finally` is interrupted again every so often; where that does not

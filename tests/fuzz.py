@@ -29,8 +29,8 @@ from clips import MUXERS, Audio, Clip, Subtitles, Video, every
 from standin import StandIn
 
 import mhnet_video.pipelines.restore  # so that not every process does it anew
-import mhnet_video.restorer
-from mhnet_video.cli import main as command_line
+import mhnet_video.restoration.restorer
+from mhnet_video.cli.main import main as command_line
 
 SECONDS = 10
 """How long a run may take."""
@@ -344,7 +344,7 @@ def make_case(clips: dict[str, bytes], seed: int) -> Case:
 
 def restore(source: str, output: str) -> int:
     """Restore a file by the command line, its network left out; its exit status."""
-    mhnet_video.restorer.Restorer = lambda *_, **__: StandIn()  # type: ignore[assignment,misc]
+    mhnet_video.restoration.restorer.Restorer = lambda *_, **__: StandIn()  # type: ignore[assignment,misc]
     os.environ["MHNET_DEBUG"] = "1"  # a fault shows where it is
     return command_line(["--json", "--preset", "ultrafast", source, output])
 

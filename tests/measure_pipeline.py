@@ -25,8 +25,8 @@ from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.frame import Frame, Pair
+from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress, restore_video
-from mhnet_video.reader import VideoReader
 
 CONFIG = RestoreConfig()
 
@@ -48,7 +48,7 @@ class Working(StandIn):
 def make_restorer(work: float, network: bool) -> Any:
     if not network:
         return Working(work)
-    from mhnet_video.restorer import Restorer
+    from mhnet_video.restoration.restorer import Restorer
 
     return Restorer()
 

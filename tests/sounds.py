@@ -13,8 +13,8 @@ from typing import Any
 import av
 import numpy as np
 
-from mhnet_video.reader import VideoReader
-from mhnet_video.writer import VideoWriter
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.writer import VideoWriter
 
 FPS = 25
 _MUXERS = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}

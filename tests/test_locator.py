@@ -21,22 +21,22 @@ from urllib.parse import quote, unquote
 import pytest
 from clips import Audio, Clip, Video, every, picture
 from standin import LiveStandIn, StandIn
-from test_live import live_frame
+from test_session import live_frame
 
-import mhnet_video.live
-from mhnet_video import recorder
-from mhnet_video.address import is_unanswered, resolve_address, why_not_opened
-from mhnet_video.cli import main
+import mhnet_video.live.session
+from mhnet_video.cli.main import main
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError
+from mhnet_video.live import recorder
+from mhnet_video.live.recorder import Forwarder
+from mhnet_video.live.source_address import is_unanswered, resolve_address, why_not_opened
 from mhnet_video.locator import hide, locate, shown
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import open_source
 from mhnet_video.pipelines import restore as pipeline
 from mhnet_video.pipelines.evaluate import evaluate
 from mhnet_video.pipelines.live import run_live
 from mhnet_video.pipelines.restore import restore_video
-from mhnet_video.reader import VideoReader
-from mhnet_video.recorder import Forwarder
-from mhnet_video.source import open_source
 
 # what may be seen of an address, and what may not be seen of it; HOST is where nobody answers
 CLEAR = {
@@ -94,8 +94,8 @@ def host():
 def standin(monkeypatch):
     """No network is loaded."""
     monkeypatch.setattr(pipeline, "_restorer_of", lambda config: StandIn())
-    monkeypatch.setattr(mhnet_video.live, "Restorer", lambda *_, **__: LiveStandIn())
-    monkeypatch.setattr(mhnet_video.live, "models_at_hand", lambda *_: ["realtime"])
+    monkeypatch.setattr(mhnet_video.live.session, "Restorer", lambda *_, **__: LiveStandIn())
+    monkeypatch.setattr(mhnet_video.live.session, "models_at_hand", lambda *_: ["realtime"])
 
 
 def assert_hidden(secrets, *texts):

@@ -10,7 +10,7 @@ import pytest
 from clips import Clip, Video, every
 
 import mhnet_video
-from mhnet_video.arguments import (
+from mhnet_video.cli.arguments import (
     bench_parser,
     evaluate_parser,
     info_parser,

@@ -1,0 +1,1 @@
+"""What runs the network: PyTorch, LLVM on a CPU or Triton on a GPU."""

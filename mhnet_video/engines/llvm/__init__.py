@@ -1,0 +1,1 @@
+"""The CPU engine: kernels that LLVM compiles for this processor."""

@@ -1,0 +1,169 @@
+"""The frames that the CPU engine reads, and the planes that they are folded into.
+
+A frame that was there in the last run stays where it was: the weights of the first convolution
+turn, not the frames.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mhnet_video.engines.llvm.arena import Resolution
+from mhnet_video.engines.llvm.scheduler import Kernels, Program
+from mhnet_video.kernels import llvm_images
+from mhnet_video.model.network import NetworkConfig
+from mhnet_video.model.window import Window
+
+
+def no_frame() -> None:
+    """A reference to no frame, as a weak reference to one that is gone."""
+
+
+class Folds(NamedTuple):
+    """Where a network reads the frames of a window, folded as by `llvm_images.fold` at patch 2."""
+
+    places: Sequence[int]
+    """The address of each frame's first plane, at its first row."""
+    plane: int
+    """Elements of a row of a plane."""
+    row: int
+    """Elements of a row of all planes."""
+
+
+class Inputs:
+    """The frames of a window, and the step that folds them.
+
+    Args:
+        program: Where the step is added.
+        kernels: The engine's kernels.
+        config: The network's.
+        at: The highest resolution.
+    """
+
+    def __init__(
+        self, program: Program, kernels: Kernels, config: NetworkConfig, at: Resolution
+    ) -> None:
+        machine, patch = kernels.machine, config.patch
+        pictures = 3 * config.frames
+        group = machine.group
+        per_picture = patch * patch // group if patch == 2 else 1
+        self.planes = pictures * per_picture if patch == 2 else -(-pictures // group)
+        """Planes of all frames."""
+        self.padded_width = at.row_blocks * machine.lanes * patch
+        """Columns of the frames, with those of whole vectors."""
+        self.plane = (at.row_blocks + at.tile.blocks + 2) * machine.lanes
+        """Elements of a row of a plane."""
+        self._rows = at.height
+        self.window = torch.zeros(config.frames, 3, at.height * patch, self.padded_width)
+        """Memory for frames that cannot be read where they are."""
+        self._black = torch.zeros_like(self.window[0])
+        # that the last tile of the last row may read, and a last step of planes
+        beyond = 4 * 6 * machine.lanes + 16 * self.plane
+        size = (at.height + 2) * self.planes * self.plane
+        self.folded = torch.zeros(size + beyond, dtype=torch.int32)
+        """The planes."""
+        self.folds: Folds | None = None
+        """Where the frames are folded to, if motion kernels can do that."""
+        if patch == 2:
+            firsts = [self.folded[3 * i * per_picture * self.plane :] for i in range(config.frames)]
+            places = [first.data_ptr() for first in firsts]
+            self.folds = Folds(places, self.plane, self.planes * self.plane)
+        # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
+        self._fold_pictures = group if patch == 1 else 1
+        folds = -(-pictures // self._fold_pictures)
+        self._calls: NDArray[np.void] = program.add(
+            kernels.kernel(llvm_images.fold, patch),
+            [(0, at.height)] * folds,
+            x=0,
+            other=0,
+            out=[self.folded[index * per_picture * self.plane :] for index in range(folds)],
+            width=self.padded_width,
+            plane=self.plane,
+            row=self.planes * self.plane,
+            row_blocks=at.row_blocks,
+        )
+        self.turns = config.frames if self._fold_pictures == 1 else 1
+        """By how many places the frames can be turned, and one more."""
+        self._known: list[Callable[[], Tensor | None]] = [no_frame] * config.frames
+
+    def prepare(self, window: Window, *, are_folded: bool) -> int:
+        """Set what the next run reads.
+
+        Args:
+            window: `[3, H, W]` each, of this size or smaller, see `LLVMEngine.residual`.
+            are_folded: Whether the neighbours will be in their places, in their order.
+
+        Returns:
+            By how many places the frames are turned.
+        """
+        frames = [self._black if frame is None else frame for frame in window]
+        if are_folded:
+            turn, slots = 0, self._place_middle(frames)
+        else:
+            turn, slots = self._place(frames)
+        # beyond the last picture stands a black one
+        pictures = [channel.data_ptr() for each in [*slots, self._black] for channel in each]
+        end = 3 * len(slots)
+        self._calls["x"] = pictures[0 : end : self._fold_pictures]
+        self._calls["other"] = pictures[1 : end + 1 : self._fold_pictures]
+        for index, frame in enumerate(frames):
+            if not are_folded:
+                self._known[(index + turn) % len(frames)] = weakref.ref(frame)
+        return turn
+
+    def _place_middle(self, frames: Sequence[Tensor]) -> list[Tensor]:
+        """Have the middle frame folded, and black ones; returns what is at each place.
+
+        The others will be there, moved: no frame that comes will be one of them.
+        """
+        middle = frames[len(frames) // 2]
+        self._known = [no_frame] * len(frames)
+        for index, frame in enumerate(frames):
+            self._fold(index, frame is middle or frame is self._black)
+        # what is not read is anything of that size
+        return [
+            self._readable(index, frame if frame is self._black else middle)
+            for index, frame in enumerate(frames)
+        ]
+
+    def _fold(self, slot: int, is_read: bool) -> None:
+        """Have the frame at a place folded in the next run, or not."""
+        self._calls["end"][3 * slot : 3 * slot + 3] = self._rows if is_read else 0
+
+    def _readable(self, slot: int, frame: Tensor) -> Tensor:
+        """A frame as the kernels read it: itself, or a copy of this size."""
+        copy = self.window[slot]
+        if frame.shape == copy.shape and frame.dtype == torch.float32 and frame.is_contiguous():
+            return frame
+        copy[:, : frame.shape[1], : frame.shape[2]] = frame
+        return copy
+
+    def _place(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
+        """Find places for frames among those of the last run; have only the new ones folded.
+
+        Returns:
+            By how many places the frames are turned, and what is at each place, `[3, H, W]`
+            float32 of this size (of those that are there already, anything of that kind).
+        """
+        count = len(frames)
+
+        def known(turn: int) -> int:
+            return sum(self._known[(i + turn) % count]() is each for i, each in enumerate(frames))
+
+        turn = max(range(self.turns), key=known)
+        slots = list(self.window[:count])
+        for index, frame in enumerate(frames):
+            slot = (index + turn) % count
+            is_new = self._known[slot]() is not frame or self._fold_pictures > 1
+            if self._fold_pictures == 1:
+                self._fold(slot, is_new)
+            if not is_new:
+                continue
+            self._known[slot] = no_frame  # until it is there
+            slots[slot] = self._readable(slot, frame)
+        return turn, slots

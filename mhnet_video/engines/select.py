@@ -1,0 +1,267 @@
+"""Which engine runs the network, and why. Imports LLVM and Triton only where they are used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mhnet_video.errors import ConfigError
+from mhnet_video.kernels.dispatch import off
+from mhnet_video.model.align import align_frames, align_maps
+from mhnet_video.model.network import MHNet, NetworkConfig
+from mhnet_video.model.window import Window, stacked
+
+ENGINES = ("auto", "torch", "llvm", "triton")
+"""What `--engine` takes."""
+
+
+class Engine(Protocol):
+    """Something that runs a network."""
+
+    max_pixels: int
+    """Larger pictures are to be given in tiles, which bounds the memory of the maps."""
+
+    def lanes(self, pixels: int) -> "Sequence[Engine]":
+        """What may run at the same time, each in a thread of its own, for pictures of a size.
+
+        Args:
+            pixels: Of a picture.
+
+        Returns:
+            Engines that share this one's threads between them, or this one alone.
+        """
+
+    def residual(self, frames: Window) -> Tensor:
+        """What is to be added to the middle frame, `[3, H, W]` float32, in memory of its own.
+
+        Args:
+            frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
+        """
+
+    def align(self, frames: Window) -> Window:
+        """Move the neighbours to where the middle frame shows the same things, see align.py.
+
+        Args:
+            frames: As for `residual`.
+
+        Returns:
+            As many, to be read before the next call; the middle frame is that one.
+        """
+
+    def aligned_residual(self, frames: Window) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32, likewise.
+
+        Args:
+            frames: As for `residual`, as they are.
+        """
+
+
+class TorchEngine:
+    """PyTorch, operation by operation: none of this package's kernels, which may be what failed."""
+
+    max_pixels = 2560 * 1600
+
+    def __init__(self, network: MHNet, *, bfloat16: bool = False) -> None:
+        """Take a network.
+
+        Args:
+            network: On any device.
+            bfloat16: Whether convolutions are done in bfloat16.
+        """
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bfloat16 = bfloat16
+
+    def lanes(self, pixels: int) -> Sequence[Engine]:
+        """This engine alone."""
+        return (self,)
+
+    @torch.inference_mode()
+    def residual(self, frames: Window) -> Tensor:
+        """What is to be added to the middle frame, `[3, H, W]` float32."""
+        window = stacked(frames).flatten(0, 1)[None]
+        window = window.contiguous(memory_format=torch.channels_last)
+        with off(), torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.network.residual(window)[0].float()
+
+    @torch.inference_mode()
+    def align(self, frames: Window) -> Window:
+        """Move the neighbours to where the middle frame shows the same things."""
+        with off():
+            return align_frames(frames)
+
+    def aligned_residual(self, frames: Window) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32."""
+        return self.residual(self.align(frames))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine and why it is the one."""
+
+    engine: Engine
+    name: str
+    """`torch`, `llvm` or `triton`."""
+    reason: str
+    """In words, for people."""
+
+
+def resolve_engine(network: MHNet, setting: str = "auto") -> Choice:
+    """Find the engine for a network where it is.
+
+    Args:
+        network: In evaluation mode, on its device; must not change any more.
+        setting: `auto` takes `llvm` on a CPU and `triton` on a GPU where they can run, else
+            `torch`.
+
+    Raises:
+        ConfigError: There is no such engine, or it cannot run here.
+    """
+    if setting not in ENGINES:
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, not {setting}")
+    device = next(network.parameters()).device
+    if device.type != "cpu":
+        if setting == "llvm":
+            raise ConfigError(f"the llvm engine runs on CPUs, not on {device}; take --engine auto")
+        return _on_gpu(network, device, setting)
+    if setting == "triton":
+        raise ConfigError("the triton engine runs on GPUs, not on the CPU; take --engine auto")
+    if setting == "torch":
+        return _torch(network, "asked for")
+    obstacle = llvm_obstacle() or _network_obstacle(network)
+    if obstacle:
+        if setting == "llvm":
+            raise ConfigError(f"the llvm engine cannot run here: {obstacle}")
+        return _torch(network, obstacle)
+    from mhnet_video.engines.llvm.engine import LLVMEngine
+    from mhnet_video.kernels.llvm_machine import host_machine
+
+    machine = host_machine()
+    if machine is None:
+        return _torch(network, "this processor has no vectors of 8 numbers")
+    return Choice(LLVMEngine(network, machine), "llvm", machine.name)
+
+
+def _on_gpu(network: MHNet, device: torch.device, setting: str) -> Choice:
+    if setting == "torch":
+        return Choice(TorchEngine(network), "torch", "asked for")
+    found = triton_obstacle() or _maps_obstacle(network)
+    if not found and setting == "auto":
+        found = _gpu_obstacle(device)
+    if found:
+        if setting == "triton":
+            raise ConfigError(f"the triton engine cannot run here: {found}")
+        return Choice(TorchEngine(network), "torch", found)
+    from mhnet_video.engines.triton.engine import TritonEngine
+
+    engine = TritonEngine(network)
+    if setting == "auto":
+        found = failure(engine, network)
+        if found:
+            return Choice(TorchEngine(network), "torch", f"the triton engine fails here: {found}")
+    return Choice(engine, "triton", f"{str(engine.kind.kind).removeprefix('torch.')} on {device}")
+
+
+def _gpu_obstacle(device: torch.device) -> str:
+    """Why kernels that run on a GPU would be slow there; empty if they are not."""
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    if is_nvidia and torch.cuda.get_device_capability(device) < (8, 0):
+        # tl.dot becomes single multiplications, and the registers overflow
+        return "Triton has no matrix units for GPUs before compute capability 8.0"
+    return ""
+
+
+def failure(engine: Engine, network: MHNet) -> str:
+    """What goes wrong when an engine runs a small picture; empty if nothing does.
+
+    Kernels are compiled on the user's machine, by the user's driver: that they work is tried before
+    a film depends on it.
+
+    Args:
+        engine: Runs `network`.
+        network: The meaning.
+    """
+    side = 3 * network.config.multiple
+    generator = torch.Generator().manual_seed(0)
+    device = next(network.parameters()).device
+    frames = [
+        torch.rand(3, side, side, generator=generator).to(device)
+        for _ in range(network.config.frames)
+    ]
+    try:
+        found = engine.residual(frames)
+        aligned = _aligned(engine, network.config, frames)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # a graph tells later what went wrong in it
+    except Exception as error:
+        return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
+    plain = TorchEngine(network)
+    expected = plain.residual(frames)
+    wanted = _aligned(plain, network.config, frames)
+    error_power = (found - expected).square().mean()
+    # bfloat16 leaves about a thousandth of the residual's own power
+    if not bool(error_power <= 0.03 * expected.square().mean() + 1e-12):
+        return "its result is not PyTorch's"
+    # of noise, in which a motion that is rounded another way may lead elsewhere
+    if any(float((a - b).abs().mean()) > 0.02 for a, b in zip(aligned, wanted, strict=True)):
+        return "its frames are not aligned as PyTorch aligns them"
+    return ""
+
+
+def _aligned(engine: Engine, config: NetworkConfig, frames: Sequence[Tensor]) -> list[Tensor]:
+    """Frames aligned in both ways that there are, if the network wants them so."""
+    if not config.align:
+        return []
+    folded = torch.nn.functional.pixel_unshuffle(torch.cat(list(frames))[None], config.patch)
+    folded = folded.permute(0, 2, 3, 1).contiguous()
+    moved = torch.empty_like(folded)
+    align_maps(folded, len(frames), config.patch, moved)
+    return [*stacked(engine.align(frames)), moved]
+
+
+def triton_obstacle() -> str:
+    """Why Triton's kernels cannot run; empty if they can."""
+    from mhnet_video.kernels.dispatch import HAS_TRITON, has_kernels
+
+    if not HAS_TRITON:
+        return "triton is not installed"
+    return "" if has_kernels() else "MHNET_TRITON=0 turns the kernels off"
+
+
+def _maps_obstacle(network: MHNet) -> str:
+    from mhnet_video.engines.triton.weight_packing import obstacle
+
+    return obstacle(network)
+
+
+def llvm_obstacle() -> str:
+    """Why this machine cannot compile kernels; empty if it can."""
+    try:
+        from mhnet_video.kernels.llvm_machine import host_machine
+    except (ImportError, OSError) as error:
+        return f"llvmlite is not installed ({error}); pip install 'mhnet-video[cpu]'"
+    if host_machine() is None:
+        return "this processor has neither AVX2 nor NEON"
+    return ""
+
+
+def llvm_machine() -> str:
+    """The instructions that compiled kernels would use here."""
+    from mhnet_video.kernels.llvm_machine import host_machine
+
+    machine = host_machine()
+    return machine.name if machine else "none"
+
+
+def _network_obstacle(network: MHNet) -> str:
+    from mhnet_video.engines.llvm.weight_packing import check
+
+    return check(network)
+
+
+def _torch(network: MHNet, why: str) -> Choice:
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    if supported() and type(network).residual is MHNet.residual:
+        return Choice(TorchEngine(network, bfloat16=True), "torch", f"{why}; bfloat16")
+    return Choice(TorchEngine(network), "torch", why)

@@ -1,0 +1,498 @@
+"""The GPU engine: the whole network from Triton kernels, its buffers planned once for each size.
+
+The plain network is the meaning. Here its passes are merged as on the CPU: a block is two or three
+kernels; convolutions with nothing between them are one; the fusion's shares come from the means of
+what its maps are made from, so that those maps are never stored at full resolution. On a GPU the
+kernels of a size are captured in a CUDA graph, because starting them one by one would take longer
+than running them.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mhnet_video.engines.triton.autotune import fastest_front
+from mhnet_video.engines.triton.weight_packing import (
+    BlockMaps,
+    Front,
+    FusionMaps,
+    MapType,
+    NetworkMaps,
+)
+from mhnet_video.errors import first_line
+from mhnet_video.kernels import map_ops
+from mhnet_video.memory import is_shortage
+from mhnet_video.model.align import align_frames
+from mhnet_video.model.network import LEVELS, MHNet
+from mhnet_video.model.window import Window, stacked
+
+MAX_ELEMENTS = 2**31 - 1
+"""Most elements of one picture's map: kernels count them in 32 bits."""
+
+_log = logging.getLogger(__name__)
+_RECORDING = threading.Lock()
+"""Held while a graph is recorded: a second one at the same time spoils both."""
+_PLANS = 3
+"""Sizes of pictures for which buffers are kept: as many as a picture on its own is looked at in."""
+
+
+class Plan:
+    """Everything for pictures of one size: buffers, and the steps in their order.
+
+    Args:
+        maps: The network's weights.
+        batch: Windows at once.
+        height: Of the pictures, in pixels; a multiple of the network's.
+        width: Likewise.
+
+    Raises:
+        torch.OutOfMemoryError: The buffers do not fit the device, or the kernels.
+    """
+
+    input: Tensor
+    """`[batch, height / patch, width / patch, 3 * frames * patch**2]`, to be filled before a run;
+    its channels stand as those of `F.pixel_unshuffle`."""
+    residual: Tensor
+    """`[batch, 3, height, width]` float32, what a run gives."""
+
+    def __init__(self, maps: NetworkMaps, batch: int, height: int, width: int) -> None:
+        self.maps, self.batch = maps, batch
+        self.kind = maps.kind
+        config = maps.config
+        self.sizes = [
+            (height // config.patch // 2**level, width // config.patch // 2**level)
+            for level in range(LEVELS + 1)
+        ]
+        self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
+        channels = 3 * config.frames * config.patch**2
+        rows, columns = self.sizes[0]
+        if rows * columns * max(channels, 2 * config.width) > MAX_ELEMENTS:
+            raise torch.OutOfMemoryError(f"pictures of {width}x{height} are too large for a map")
+        self._steps: list[tuple[str, partial[Any]]] = []
+        self._part = ""
+        self._free: dict[tuple[int, ...], list[Tensor]] = {}
+        self._sums: dict[tuple[int, ...], Tensor] = {}
+        self.input = self._new(0, channels).zero_()
+        self.residual = self._exact(batch, 3, height, width)
+        self._build()
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Compute `residual` from `input`."""
+        for _, step in self._steps:
+            step()
+
+    def parts(self) -> list[tuple[str, partial[Any]]]:
+        """The steps in their order, each with the part of the network that it belongs to."""
+        return list(self._steps)
+
+    # -- room
+
+    def _new(self, level: int, channels: int) -> Tensor:
+        size = (self.batch, *self.sizes[level], channels)
+        return torch.empty(size, dtype=self.kind.kind, device=self.kind.device)
+
+    def _exact(self, *size: int) -> Tensor:
+        return torch.empty(size, dtype=torch.float32, device=self.kind.device)
+
+    def _take(self, level: int, channels: int) -> Tensor:
+        """A map that nobody uses."""
+        free = self._free.get((*self.sizes[level], channels))
+        return free.pop() if free else self._new(level, channels)
+
+    def _give(self, used: Tensor) -> None:
+        """Let others use a map in the steps to come."""
+        self._free.setdefault(tuple(used.shape[1:]), []).append(used)
+
+    def _room_for(self, make: Callable[[Tensor], Tensor], out: Tensor) -> Tensor:
+        """Room for partial sums, which are added up before the next ones are made."""
+        sums = make(out)
+        return self._sums.setdefault(tuple(sums.shape), sums)
+
+    def _add(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        self._steps.append((self._part, partial(operation, *arguments, **options)))
+
+    def _mean(self, sums: Tensor, level: int) -> Tensor:
+        """Add the step from partial sums of a map to its mean, `[batch, C]`."""
+        mean = self._exact(self.batch, sums.shape[2])
+        self._add(map_ops.mean, sums, self.sizes[level][0] * self.sizes[level][1], out=mean)
+        return mean
+
+    # -- parts of the network
+
+    def _block(
+        self,
+        level: int,
+        weights: BlockMaps,
+        x: Tensor,
+        out: Tensor,
+        more: Tensor | None,
+        is_summed: bool,
+    ) -> Tensor | None:
+        """Add a NAFBlock; gives its result's partial sums if they are wanted."""
+        channels = self.widths[level]
+        gated = self._take(level, channels)
+        if weights.front == "dense" and weights.dense is not None:
+            sums = self._room_for(map_ops.block_front_sums, gated)
+            self._add(map_ops.block_front, x, *weights.dense, sums=sums, out=gated)
+        elif weights.front == "rows":
+            sums = self._room_for(map_ops.block_front_rows_sums, gated)
+            given = (*weights.first, *weights.depthwise)
+            self._add(map_ops.block_front_rows, x, *given, sums=sums, out=gated)
+        else:
+            expanded = self._take(level, 2 * channels)
+            self._add(map_ops.linear, x, *weights.first, norm=True, out=expanded)
+            sums = self._room_for(map_ops.depthwise_sums, gated)
+            self._add(
+                map_ops.depthwise, expanded, *weights.depthwise, gate=True, sums=sums, out=gated
+            )
+            self._give(expanded)
+        gain = self._exact(self.batch, channels)
+        self._add(map_ops.attend, self._mean(sums, level), *weights.attention, out=gain)
+        if map_ops.block_back_fits(channels, self.kind.kind):
+            total = self._room_for(map_ops.block_back_sums, out) if is_summed else None
+            self._add(
+                map_ops.block_back, gated, x, gain, weights.back, more=more, sums=total, out=out
+            )
+            self._give(gated)
+            return total
+        w3, b3, w4, b4, w5, b5 = weights.back
+        middle = self._take(level, channels)
+        self._add(map_ops.linear, gated, w3, b3, gain=gain, residuals=(x,), out=middle)
+        self._add(map_ops.linear, middle, w4, b4, norm=True, gate=True, out=gated)
+        residuals = (middle,) if more is None else (middle, more)
+        total = self._room_for(map_ops.linear_sums, out) if is_summed else None
+        self._add(map_ops.linear, gated, w5, b5, residuals=residuals, sums=total, out=out)
+        self._give(middle)
+        self._give(gated)
+        return total
+
+    def _blocks(
+        self, level: int, blocks: Sequence[BlockMaps], x: Tensor, *, is_group: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Add NAFBlocks; gives their result, in a map of its own, and its mean.
+
+        A group adds its input at the end, and gives that map back.
+        """
+        more = x if is_group else None
+        total: Tensor | None = None
+        for index, weights in enumerate(blocks):
+            is_last = index == len(blocks) - 1
+            keeps = is_group and index == 0
+            out = self._take(level, self.widths[level]) if keeps else x
+            total = self._block(level, weights, x, out, more if is_last else None, is_last)
+            x = out
+        if total is None:
+            raise ValueError("a level without blocks")
+        mean = self._mean(total, level)
+        if more is not None:
+            self._give(more)
+        return x, mean
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Add the selective attention at the bottom."""
+        weights, channels = self.maps.attention, self.widths[LEVELS]
+        projected, mixed = self._take(LEVELS, 3 * channels), self._take(LEVELS, 3 * channels)
+        self._add(map_ops.linear, x, weights.projection, out=projected)
+        self._add(map_ops.depthwise, projected, weights.taps, out=mixed)
+        heads, size = weights.last.shape[0], weights.last.shape[2]
+        combined = self._exact(self.batch, heads, size, size)
+        self._add(map_ops.attention, mixed, weights.temperature, weights.gains, out=combined)
+        exact = self._exact(self.batch, heads, channels, size)
+        matrix = torch.empty(
+            (self.batch, channels, channels), dtype=self.kind.kind, device=self.kind.device
+        )
+        parts = matrix.view(self.batch, channels, heads, size).transpose(1, 2)
+        # what v goes through is linear: one matrix
+        self._add(torch.matmul, weights.last, combined, out=exact)
+        self._add(parts.copy_, exact)
+        self._add(map_ops.linear, mixed[..., 2 * channels :], matrix, out=x)
+        self._give(projected)
+        self._give(mixed)
+        return x
+
+    # -- the network
+
+    def _build(self) -> None:
+        maps = self.maps
+        self._part = "first convolutions"
+        x, side = self._take(0, self.widths[0]), self._take(0, self.widths[0])
+        self._add(map_ops.conv_to_maps, self.input, maps.intro, maps.intro_bias, out=(x, side))
+        encoded: list[tuple[Tensor, Tensor]] = []
+        decoded: list[tuple[Tensor, Tensor]] = []
+        for level in range(LEVELS):
+            self._part = f"encoder {level + 1}"
+            encoded.append(self._blocks(level, maps.encoders[level], x))
+            x = self._take(level + 1, self.widths[level + 1])
+            self._add(map_ops.halve, encoded[-1][0], *maps.downs[level], out=x)
+        self._part = "attention"
+        x = self._attend(x)
+        for index in range(LEVELS):
+            level = LEVELS - 1 - index
+            self._part = f"decoder {level + 1}"
+            up = self._take(level, self.widths[level])
+            self._add(map_ops.double, x, maps.ups[index], encoded[level][0], out=up)
+            if index == 0:
+                self._give(x)
+            decoded.insert(0, self._blocks(level, maps.decoders[index], up))
+            x = up
+        self._part = "join"
+        scale, shift = maps.norms[0]
+        self._add(
+            map_ops.fuse,
+            side,
+            decoded[0][0],
+            None,
+            maps.join,
+            None,
+            scale=scale,
+            shift=shift,
+            out=side,
+        )
+        x = side
+        for index, blocks in enumerate(maps.groups):
+            self._part = f"group {index + 1}"
+            x, mean = self._blocks(0, blocks, x, is_group=True)
+            self._part = f"fusion {index + 1}"
+            self._fuse(index, maps.fusions[index], x, mean, encoded[index], decoded[index])
+        self._part = "last convolution"
+        self._add(map_ops.conv_to_picture, x, maps.ending, maps.config.patch, out=self.residual)
+
+    def _fuse(
+        self,
+        index: int,
+        weights: FusionMaps,
+        x: Tensor,
+        mean: Tensor,
+        low: tuple[Tensor, Tensor],
+        high: tuple[Tensor, Tensor],
+    ) -> None:
+        """Add one fusion, in the place of its first map."""
+        shares = self._exact(self.batch, 3, self.widths[0])
+        self._add(
+            map_ops.shares,
+            mean,
+            low[1],
+            high[1],
+            *weights.means,
+            weights.squeeze,
+            weights.expand,
+            out=shares,
+        )
+        sources = []
+        for (source, _), doubles in zip((low, high), weights.doubles, strict=True):
+            for step, matrix in enumerate(doubles):
+                level = index - 1 - step
+                up = self._take(level, self.widths[level])
+                self._add(map_ops.double, source, matrix, out=up)
+                # the encoder's and the decoder's maps are not needed after their fusion
+                self._give(source)
+                source = up
+            sources.append(source)
+        scale, shift = self.maps.norms[index + 1] if index + 1 < LEVELS else (None, None)
+        self._add(
+            map_ops.fuse,
+            x,
+            *sources,
+            *weights.weights,
+            shares=shares,
+            scale=scale,
+            shift=shift,
+            out=x,
+        )
+        for source in sources:
+            self._give(source)
+
+
+class Forward:
+    """A plan that runs as one CUDA graph where there is CUDA.
+
+    Args:
+        plan: The plan.
+        before: Steps that belong to the graph too, ahead of the plan's.
+        after: The same behind it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        before: Callable[[], None] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        self.plan = plan
+        self._before, self._after = before, after
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if plan.kind.device.type == "cuda":
+            self._graph = self._captured()
+
+    def _run(self) -> None:
+        if self._before is not None:
+            self._before()
+        self.plan.run()
+        if self._after is not None:
+            self._after()
+
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        """Run once, which compiles the kernels, then record; None where that alone fails."""
+        device = self.plan.kind.device
+        with torch.cuda.device(device):
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                self._run()
+            stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            before = torch.cuda.current_stream(device)
+            try:
+                # other threads may use the device meanwhile, but not record too
+                with (
+                    _RECORDING,
+                    torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+                ):
+                    self._run()
+            except RuntimeError as error:
+                if is_shortage(error):
+                    raise
+                _log.warning(
+                    "no CUDA graph (%s): kernels are started one by one", first_line(error)
+                )
+                return None
+            finally:
+                # which one that fails would leave as the thread's own
+                torch.cuda.set_stream(before)
+        return graph
+
+    def run(self) -> None:
+        """Compute the plan's `residual` from its `input`, on the current stream."""
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._run()
+
+
+class TritonEngine:
+    """The network on a GPU. Not for several threads at once.
+
+    It runs wherever Triton does: the tests run it in Triton's interpreter, on the CPU.
+
+    Args:
+        network: An MHNet, which must not change any more.
+        kind: Type of the maps; bfloat16 where the GPU has it, else float16, if None.
+        fronts: How the first halves of blocks are done, by their channels; what is fastest on this
+            GPU if None, which takes some seconds the first time, for the compiler.
+    """
+
+    max_pixels = MAX_ELEMENTS
+    """Pictures are restored in one piece unless the device's memory says otherwise."""
+
+    def __init__(
+        self,
+        network: MHNet,
+        kind: torch.dtype | None = None,
+        fronts: Mapping[int, Front] | None = None,
+    ) -> None:
+        device = next(network.parameters()).device
+        self.network = network
+        self.config = network.config
+        self.kind = MapType(kind or best_kind(device), device)
+        if fronts is None and device.type == "cuda":
+            widths = [self.config.width * 2**level for level in range(LEVELS)]
+            fronts = {width: fastest_front(width, self.kind) for width in widths}
+        self.fronts = dict(fronts or {})
+        self.maps = NetworkMaps(network, self.kind, fronts)
+        self._forwards: dict[tuple[int, int, int], Forward] = {}
+
+    def plan(self, batch: int, height: int, width: int) -> Plan:
+        """Plan for pictures of a size.
+
+        Args:
+            batch: Windows at once.
+            height: In pixels; padded to the network's multiple.
+            width: Likewise.
+
+        Raises:
+            torch.OutOfMemoryError: The buffers do not fit.
+        """
+        multiple = self.config.multiple
+        return Plan(self.maps, batch, height + -height % multiple, width + -width % multiple)
+
+    def lanes(self, pixels: int) -> Sequence["TritonEngine"]:
+        """This engine alone: its streams overlap."""
+        return (self,)
+
+    def residual(self, frames: Window) -> Tensor:
+        """What is to be added to the middle frame, `[3, H, W]` float32.
+
+        Args:
+            frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
+
+        Raises:
+            torch.OutOfMemoryError: The buffers do not fit.
+        """
+        return self.residuals(stacked(frames).flatten(0, 1)[None])[0]
+
+    @torch.inference_mode()
+    def align(self, frames: Window) -> Window:
+        """Move the neighbours to where the middle frame shows the same things."""
+        return align_frames(frames)
+
+    def aligned_residual(self, frames: Window) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32.
+
+        Raises:
+            torch.OutOfMemoryError: The buffers do not fit.
+        """
+        return self.residual(self.align(frames))
+
+    @torch.inference_mode()
+    def residuals(self, window: Tensor) -> Tensor:
+        """What is to be added to the middle pictures, as `MHNet.residual` gives it.
+
+        Args:
+            window: `[N, 3 * frames, H, W]` float32, on the engine's device.
+
+        Returns:
+            `[N, 3, H, W]` float32.
+
+        Raises:
+            torch.OutOfMemoryError: The buffers do not fit.
+        """
+        batch, _channels, height, width = window.shape
+        key = (batch, height, width)
+        forward = self._forwards.pop(key, None)
+        if forward is None:
+            while len(self._forwards) >= _PLANS:
+                self._forwards.pop(next(iter(self._forwards)))
+            forward = Forward(self.plan(batch, height, width))
+        self._forwards[key] = forward
+        self._fill(forward.plan.input, window)
+        forward.run()
+        return forward.plan.residual[..., :height, :width].clone()
+
+    def _fill(self, room: Tensor, window: Tensor) -> None:
+        """Fold the pictures; beyond them the room stays zero, as it was made."""
+        _batch, channels, _height, _width = window.shape
+        patch = self.config.patch
+        blocks = room.view(*room.shape[:3], channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
+        for y in range(patch):
+            for x in range(patch):
+                part = window[:, :, y::patch, x::patch]
+                blocks[:, :, : part.shape[2], y, : part.shape[3], x].copy_(part)
+
+    def release(self) -> None:
+        """Drop all plans, and with them their memory."""
+        self._forwards.clear()
+        if self.kind.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def best_kind(device: torch.device) -> torch.dtype:
+    """The type of maps that a device is fastest with."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16

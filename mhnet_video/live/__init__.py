@@ -1,0 +1,1 @@
+"""Live sources: capture, restoration at the rate of the source, and outputs."""

@@ -1,0 +1,406 @@
+"""Live pictures, restored as they come: the newest frame, and what is to be known about it."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from os import PathLike
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mhnet_video.config import LiveConfig
+from mhnet_video.frame import Frame
+from mhnet_video.live.adaptive_quality import Level, Pacer, models_at_hand
+from mhnet_video.live.browser_camera import Visitors
+from mhnet_video.live.capture import Camera, Window
+from mhnet_video.live.rendering import Painter
+from mhnet_video.live.source_address import VISITOR, resolve_address
+from mhnet_video.model.weights import list_models
+from mhnet_video.restoration.restorer import Restorer
+from mhnet_video.restoration.temporal_filter import FrameAverage
+
+T = TypeVar("T")
+
+_TICK_SECONDS = 0.2
+# over how long rates are told, in seconds, and over how many frames latencies
+_RATE_SECONDS = 2.0
+_LATENCIES = 25
+
+
+class Latest(Generic[T]):
+    """The newest of a stream of things, for any number of readers; older ones are forgotten."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._item: T | None = None
+        self._number = 0
+        self._is_closed = False
+
+    def put(self, item: T) -> None:
+        """Replace the item; never waits."""
+        with self._changed:
+            self._item = item
+            self._number += 1
+            self._changed.notify_all()
+
+    def get(self, after: int, timeout_seconds: float) -> tuple[int, T] | None:
+        """An item put later than number `after` and its number; None if none came in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > after or self._is_closed, timeout_seconds)
+            if self._number <= after or self._item is None:
+                return None
+            return self._number, self._item
+
+    @property
+    def item(self) -> T | None:
+        """The newest item; None before the first."""
+        return self._item
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """Tell readers that nothing more will come."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
+class Meter:
+    """Events a second, and how long they took, lately."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+        self._durations: deque[float] = deque(maxlen=_LATENCIES)
+        self._lock = threading.Lock()
+
+    def note(self, now: float, seconds: float) -> None:
+        """Count an event that took so long."""
+        with self._lock:
+            self._times.append(now)
+            self._durations.append(seconds)
+            while now - self._times[0] > _RATE_SECONDS:
+                self._times.popleft()
+
+    def rate(self, now: float) -> float:
+        """Events a second."""
+        with self._lock:
+            recent = [time for time in self._times if now - time <= _RATE_SECONDS]
+        if len(recent) < 2 or now <= recent[0]:
+            return 0.0
+        # an outage shows at once, and a slow source is not taken for one
+        gap = (recent[-1] - recent[0]) / (len(recent) - 1)
+        return (len(recent) - 1) / (max(recent[-1], now - gap) - recent[0])
+
+    def typical(self) -> float:
+        """The median of how long they took, in seconds; 0 before the first."""
+        with self._lock:
+            ordered = sorted(self._durations)
+        return ordered[len(ordered) // 2] if ordered else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveStatistics:
+    """How live restoration goes."""
+
+    source: str
+    width: int
+    """Of the pictures as they are shown, in pixels; 0 before the first."""
+    height: int
+    frames: int
+    """Restored so far."""
+    dropped: int
+    """Frames of the source that were not restored because newer ones were there."""
+    reconnects: int
+    """How often the source came back."""
+    damaged: int
+    """Packets that could not be decoded."""
+    source_fps: float
+    """Frames a second that the source gives."""
+    fps: float
+    """Frames a second that are shown, over the last two seconds."""
+    latency_seconds: float
+    """From a picture's arrival to its being shown, the median of the last frames."""
+    network_seconds: float
+    """Time that the last frame took to restore."""
+    model: str
+    scale: float
+    """Working scale of the network."""
+    strength: float
+    device: str
+    engine: str
+    trouble: str
+    """What is wrong with the source, in a sentence; empty if nothing is."""
+
+    @property
+    def level(self) -> str:
+        """Model and working scale, in words; empty before they are chosen."""
+        return str(Level(self.model, self.scale))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class LiveFrame:
+    """A frame of a live source, as it was and restored."""
+
+    before: Frame
+    after: Frame
+    number: int
+    """Counts the frames of the source, from 0; those left out were dropped."""
+    time: float
+    """When it was taken, in seconds since 1970."""
+    arrival: float
+    """When it arrived, on the clock of `time.monotonic`, in seconds."""
+    skipped: tuple[Frame, ...] = ()
+    """The frames between the one before and this one, as they came, for which there was no time;
+    where more than 256 MiB came, the last of them."""
+
+    @property
+    def latency_seconds(self) -> float:
+        """How long ago it arrived."""
+        return time.monotonic() - self.arrival
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """The restored picture, upright: `[H, W, 3]`, RGB."""
+        return np.ascontiguousarray(Painter("rgb24").paint(self.after)[0])
+
+
+class Live:
+    """Restored frames of a live source, the newest each time one is asked for.
+
+    Iterating waits for the next frame and restores it on the caller's thread; a caller that is
+    slow gets fewer frames, not older ones. It ends when a file does, after `config.seconds`, or
+    when it is closed, which any thread may do.
+
+    Args:
+        source: A camera's number or device, an address (`rtsp://`, `http://`, `udp://`, `tcp://`
+            or `srt://`), or a file, which is played at its own speed; `visitor` for what is put
+            into `visitors`; None for the first camera.
+        config: Settings; the defaults if None.
+
+    Raises:
+        ReadError: There is no such camera or file.
+        WeightsError: The model's weights cannot be loaded.
+        ConfigError: A setting does not fit this machine.
+    """
+
+    def __init__(
+        self,
+        source: str | int | PathLike[str] | None = None,
+        config: LiveConfig | None = None,
+    ) -> None:
+        self.config = config = config or LiveConfig()
+        self._models = [config.weights] if config.weights else models_at_hand(config.model)
+        address = resolve_address(source, size=config.size, fps=config.fps)
+        self.source = address.name
+        self.visitors = Visitors() if address.kind == VISITOR else None
+        """Takes the pictures of visitors' cameras; None for other sources."""
+        # what is wrong with a model or the device is to be known before the camera is
+        self._spare: dict[str, Restorer] = {}
+        self._first = self._make(self._models[-1])
+        self._spare[self._models[-1]] = self._first
+        half = self._first.network.config.frames // 2
+        self._camera = Camera(
+            address,
+            size=config.size,
+            fps=config.fps,
+            loop=config.loop,
+            ahead=half,
+            # the larger model sees more of what was before; what comes is not waited for
+            behind=max(half, *(info.config.frames // 2 for info in list_models())),
+            visitors=self.visitors,
+        )
+        self._pacer: Pacer | None = None
+        # the pacer, also while it measures
+        self._measuring: Pacer | None = None
+        self._is_closed = False
+        self.strength = config.strength
+        """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
+        self._average = FrameAverage()
+        self._filter_seconds = 0.0
+        """What the temporal filter takes of a frame's time, a running mean."""
+        self._wanted_models: list[str] | None = None
+        self._size = (0, 0)
+        self._frames = 0
+        self._dropped = 0
+        self._end: float | None = None
+        self._is_late = False
+        self._restored_meter = Meter()
+        self._shown_meter = Meter()
+        self._shown_number = -1
+        self._lock = threading.Lock()
+
+    # what a caller sees
+
+    def __iter__(self) -> Iterator[LiveFrame]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> LiveFrame:
+        """The newest frame, restored.
+
+        Raises:
+            ReadError: The source cannot be opened, and trying again would not help.
+        """
+        while True:
+            if self._pacer is None:
+                self._start()
+                continue
+            is_late = self._end is not None and time.monotonic() >= self._end
+            if is_late and self._is_late:
+                raise StopIteration
+            # what came until the end belongs to it
+            self._is_late = is_late
+            window = self._camera.newest(0 if is_late else _TICK_SECONDS)
+            if window is not None:
+                return self._restored(self._pacer, window)
+
+    def _start(self) -> None:
+        """Measure the machine with a first picture, if there is one yet."""
+        frame = self._camera.sample(_TICK_SECONDS)
+        if frame is None:
+            return
+        pacer = Pacer(
+            self._make,
+            self._models,
+            budget_seconds=1 / self._camera.fps,
+            scale=self.config.scale,
+        )
+        self._measuring = pacer
+        if self._is_closed:
+            raise StopIteration
+        pacer.measure(frame)
+        self._pacer = pacer
+        self._camera.release()
+        if self.config.seconds is not None:
+            self._end = time.monotonic() + self.config.seconds
+
+    def _restored(self, pacer: Pacer, window: Window) -> LiveFrame:
+        frame = window.frames[window.index]
+        if self._frames:
+            # what came while the machine was measured was not dropped for want of speed
+            self._dropped += window.skipped
+        if self._wanted_models is not None:
+            self._models, self._wanted_models = self._wanted_models, None
+            pacer.use(self._models, frame)
+        # a camera's rate may change: in the dark, or when it comes back
+        interval = 1 / self._camera.fps
+        pacer.governor.budget_seconds = max(interval - self._filter_seconds, interval / 4)
+        after = pacer.restore(window.frames, window.index, self.strength)
+        begin = time.monotonic()
+        after = self._average.push(frame, after, share=self.strength, keep=self.config.keep)
+        if self._frames:  # the first one loads OpenCV
+            self._filter_seconds += (time.monotonic() - begin - self._filter_seconds) / 10
+        self._frames += 1
+        self._size = after.upright_size
+        captured = window.captured
+        taken = self._camera.wall_begin + float(frame.pts * frame.time_base)
+        live = LiveFrame(
+            frame, after, captured.number, taken, captured.arrival, window.skipped_frames
+        )
+        self._restored_meter.note(time.monotonic(), live.latency_seconds)
+        return live
+
+    def _make(self, model: str) -> Restorer:
+        config = self.config
+        if model in self._spare:
+            return self._spare.pop(model)
+        return Restorer(
+            "auto" if config.weights else model,
+            weights=config.weights,
+            device=config.device,
+            engine=config.engine,
+            keep=config.keep,
+        )
+
+    @property
+    def wall_begin(self) -> float:
+        """The time of day at which the times of frames begin, in seconds since 1970."""
+        return self._camera.wall_begin
+
+    def shown(self, frame: LiveFrame) -> None:
+        """Say that a frame is on a screen now, one of any number of them.
+
+        The statistics tell of the first screen that shows each frame, as long as there is one.
+        """
+        with self._lock:
+            if frame.number <= self._shown_number:
+                return
+            self._shown_number = frame.number
+        self._shown_meter.note(time.monotonic(), frame.latency_seconds)
+
+    def next_model(self) -> str:
+        """Go on with the next of the models at hand, and after the last with the best that fits.
+
+        Returns:
+            What was chosen, for a person.
+        """
+        if self.config.weights:
+            return "one model only: the weights file"
+        every = models_at_hand()
+        using = self._wanted_models or self._models
+        choices = [every, *([name] for name in every)]
+        if len(every) == 1:
+            return f"one model only: {every[0]}"
+        place = choices.index(using) if using in choices else 0
+        self._wanted_models = choices[(place + 1) % len(choices)]
+        return ", ".join(self._wanted_models)
+
+    @property
+    def statistics(self) -> LiveStatistics:
+        """How it goes; may be asked for from any thread."""
+        camera, pacer = self._camera, self._pacer
+        level = pacer.level if pacer is not None else None
+        now = time.monotonic()
+        meter = self._shown_meter
+        if not (fps := meter.rate(now)):
+            meter = self._restored_meter
+            fps = meter.rate(now)
+        return LiveStatistics(
+            source=self.source,
+            width=self._size[0],
+            height=self._size[1],
+            frames=self._frames,
+            dropped=self._dropped,
+            reconnects=camera.reconnects,
+            damaged=camera.damaged,
+            source_fps=camera.fps,
+            fps=fps,
+            latency_seconds=meter.typical(),
+            network_seconds=pacer.seconds if pacer is not None else 0.0,
+            model=level.model if level is not None else "",
+            scale=level.scale if level is not None else 1.0,
+            strength=self.strength,
+            device=str(self._first.device),
+            engine=self._first.engine.name,
+            trouble=camera.trouble,
+        )
+
+    def close(self) -> None:
+        """End it, from any thread."""
+        self._is_closed = True
+        self._camera.close()
+        if self._measuring is not None:
+            self._measuring.close()
+
+    def __enter__(self) -> Self:
+        """Return the running source."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self.close()

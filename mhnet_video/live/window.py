@@ -1,0 +1,201 @@
+"""A window on this machine's screen with the live picture, its divider, keys and statistics."""
+
+import subprocess
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mhnet_video.live.display import screen_size, watch_window
+from mhnet_video.live.rendering import Painter, View, fit
+from mhnet_video.live.session import LiveFrame
+
+_TITLE = "mhnet-video live"
+_SCREEN_SHARE = 0.9
+# what OpenCV calls the arrows on X11, Windows and macOS
+_KEYS = {
+    27: "escape",
+    65361: "left",
+    65363: "right",
+    2424832: "left",
+    2555904: "right",
+    63234: "left",
+    63235: "right",
+}
+_FONT_SIZE = 0.48
+_EDGE = 8
+# room that the labels in the lower corners take
+_ABOVE_LABELS = 37
+_RED, _WHITE = (60, 60, 235), (255, 255, 255)
+
+
+class Window:
+    """The window; of the main thread only.
+
+    Args:
+        view: What the person has chosen, and what keys and mouse change.
+    """
+
+    def __init__(self, view: View) -> None:
+        import cv2
+
+        self._cv2: Any = cv2
+        self.view = view
+        self._painter = Painter("bgr24")
+        self._is_open = False
+        self._watch: subprocess.Popen[bytes] | None = None
+        self._frame: LiveFrame | None = None
+        self._shape = (0, 0)
+        self._left, self._width = 0, 1
+        self._is_dragging = False
+
+    def show(self, frame: LiveFrame | None, lines: Sequence[str], banner: str) -> None:
+        """Draw.
+
+        Args:
+            frame: The newest frame; ignored while the picture is frozen; None before the first.
+            lines: The statistics.
+            banner: What is wrong with the source; empty if nothing is.
+        """
+        if self._is_closed():
+            return  # showing would open it again
+        if frame is not None and (not self.view.is_frozen or self._frame is None):
+            self._frame = frame
+        width, height = (640, 360) if self._frame is None else self._frame.after.upright_size
+        self._open(width, height)
+        if self._frame is None:
+            picture = np.full((360, 640, 3), 24, np.uint8)
+        else:
+            picture = self._picture(self._frame)
+        width = picture.shape[1]
+        if self.view.has_statistics:
+            wrapped = [part for line in lines for part in _wrapped(line, width)]
+            self._write(picture, wrapped, _EDGE, _EDGE)
+        if banner:
+            self._write(picture, _wrapped(banner, width), _EDGE, -_EDGE - _ABOVE_LABELS, _RED)
+        self._cv2.imshow(_TITLE, picture)
+
+    def pump(self) -> None:
+        """Take keys and mouse; closing the window is a wish to quit."""
+        self._take_keys()
+        if self._is_closed():
+            self.view.wishes.append("quit")
+
+    def _take_keys(self) -> None:
+        while (code := self._cv2.waitKeyEx(1)) != -1:
+            key = _KEYS.get(code) or (chr(code & 0xFF) if 0 < (code & 0xFFFF) < 0x100 else "")
+            self.view.press(key.lower() if len(key) == 1 else key)
+
+    def close(self) -> None:
+        """Take the window away."""
+        if self._watch is not None:
+            self._watch.kill()
+            self._watch.wait()
+        if self._is_open:
+            self._cv2.destroyAllWindows()
+            self._cv2.waitKey(1)
+
+    def _is_closed(self) -> bool:
+        """Whether the person has closed it."""
+        if not self._is_open:
+            return False
+        try:
+            return self._cv2.getWindowProperty(_TITLE, self._cv2.WND_PROP_VISIBLE) < 1
+        except self._cv2.error:
+            return True
+
+    def _open(self, width: int, height: int) -> None:
+        if not self._is_open:
+            flags = self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_GUI_NORMAL
+            self._cv2.namedWindow(_TITLE, flags | self._cv2.WINDOW_FREERATIO)
+            self._cv2.setMouseCallback(_TITLE, self._mouse)
+            self._is_open = True
+            self._watch = watch_window(_TITLE)
+        wanted = (width * self.view.parts, height)
+        if wanted != self._shape:
+            self._shape = wanted
+            screen = screen_size()
+            room = (round(screen[0] * _SCREEN_SHARE), round(screen[1] * _SCREEN_SHARE))
+            # not larger than twice: pixels as large as beans help nobody
+            size = fit(*wanted, (min(room[0], 2 * wanted[0]), min(room[1], 2 * wanted[1])))
+            self._cv2.resizeWindow(_TITLE, *size)
+
+    def _room(self) -> tuple[int, int]:
+        """Width and height that the window has for the picture."""
+        _, _, width, height = self._cv2.getWindowImageRect(_TITLE)
+        return max(64, width), max(48, height)
+
+    def _picture(self, frame: LiveFrame) -> NDArray[np.uint8]:
+        """The picture at the window's size, whatever shape the person has given to it."""
+        width, height = frame.after.upright_size
+        parts = self.view.parts
+        room = self._room()
+        size = fit(width * parts, height, room)
+        size = (max(2, size[0] // parts // 2 * 2), size[1])
+        before, after = (self._painter.paint(each, size)[0] for each in (frame.before, frame.after))
+        composed = self.view.compose(before, after)
+        whole = np.full((room[1], room[0], 3), 16, np.uint8)
+        top = max(0, (room[1] - composed.shape[0]) // 2)
+        left = max(0, (room[0] - composed.shape[1]) // 2)
+        self._left, self._width = left, composed.shape[1]
+        composed = composed[: room[1], : room[0]]
+        whole[top : top + composed.shape[0], left : left + composed.shape[1]] = composed
+        self._label(whole, left, top, composed.shape)
+        return whole
+
+    def _label(
+        self, picture: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]
+    ) -> None:
+        """Say which side is which, in the lower corners."""
+        lower = top + shape[0] - picture.shape[0] - _EDGE
+        if self.view.mode != "after":
+            self._write(picture, ["before"], left + _EDGE, lower)
+        if self.view.mode != "before":
+            width = self._width_of(["after"])
+            self._write(picture, ["after"], left + shape[1] - width - _EDGE, lower)
+
+    def _width_of(self, lines: Sequence[str]) -> int:
+        """Pixels that a box of text is wide."""
+        cv2 = self._cv2
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        return max(cv2.getTextSize(line, font, _FONT_SIZE, 1)[0][0] for line in lines) + 16
+
+    def _mouse(self, event: int, x: int, y: int, flags: int, _: object) -> None:
+        if event == self._cv2.EVENT_LBUTTONDOWN:
+            self._is_dragging = True
+        elif event == self._cv2.EVENT_LBUTTONUP:
+            self._is_dragging = False
+        if self._is_dragging and self.view.mode == "split":
+            self.view.drag((x - self._left) / self._width)
+
+    def _write(
+        self,
+        picture: NDArray[np.uint8],
+        lines: Sequence[str],
+        x: int,
+        y: int,
+        color: tuple[int, int, int] | None = None,
+    ) -> None:
+        """Text on a dark box; from the lower edge where y is negative."""
+        cv2, font = self._cv2, self._cv2.FONT_HERSHEY_SIMPLEX
+        step = 19
+        height = step * len(lines) + 10
+        if not lines:
+            return
+        top = y if y >= 0 else picture.shape[0] + y - height
+        width = self._width_of(lines)
+        box = picture[max(0, top) : top + height, x : x + width]
+        if color is None:
+            box[:] = box // 3
+        else:
+            box[:] = np.array(color, np.uint8) // 2
+        for index, line in enumerate(lines):
+            place = (x + 8, top + step * (index + 1))
+            cv2.putText(picture, line, place, font, _FONT_SIZE, _WHITE, 1, cv2.LINE_AA)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A sentence in lines that fit."""
+    return textwrap.wrap(text, max(20, (width - 40) // 9))

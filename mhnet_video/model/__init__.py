@@ -1,0 +1,1 @@
+"""The network, its weights, and the windows of frames that it takes."""

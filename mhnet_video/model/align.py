@@ -1,0 +1,222 @@
+"""Bring the neighbours of a frame to where the frame shows the same things.
+
+Rain is in a pixel for a frame or two, so the neighbours show what is behind it, but only where the
+network finds it: before a moving car a pillar is fifty pixels further on in the next frame, beyond
+what convolutions follow. So the neighbours are moved first, and the network compares.
+
+Motion is estimated on luma by least squares (Lucas and Kanade), from coarse to fine, up to a
+quarter of the resolution. First that of the whole picture, an affine one, which rain hardly
+disturbs; then that of windows, where it explains the neighbour clearly better; and none where that
+does as well, so that the picture of a fixed camera stays as it is, and so does what is burnt in.
+Streaks are narrow, and what is in one frame only must not count as motion: errors are clipped, and
+windows are large. The estimate may be wrong where things are hidden; networks are trained with
+these errors.
+
+Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 1981; the gradients
+are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mhnet_video.kernels import map_ops, motion_ops
+from mhnet_video.kernels.motion_reference import sampled
+from mhnet_video.model.window import Window, middle_of, stacked
+
+LUMA = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in what motion is estimated on."""
+SHRINK = 4
+"""Pixels of a side of the squares whose mean luma the estimate sees."""
+LEAST_SIDE = 5
+"""Of the coarsest pictures, in pixels."""
+SHIFT_LEVELS, SHIFT_STEPS, PLANE_STEPS = 3, 4, 2
+"""How many of the coarsest resolutions have no more than a shift of the whole picture, and
+improvements at each of these, and at each finer one, where the motion is affine."""
+PLANE_DAMPING, PLANE_STRIDE, PLANE_GAIN = 1e-7, 2.0, 0.98
+"""Added to the mean squares of gradients; longest step, in pixels at the edge of the picture; and
+the share of the errors without it that the motion of the whole picture may leave."""
+STEPS, COARSE_STEPS = 2, 3
+"""Improvements of windows at the finest resolution, and at each coarser one."""
+REACH, GATE_REACH, SMOOTH_REACH = 5, 5, 4
+"""Pixels from the middle of a window to its edge: of those that share a motion, of those in which
+two motions are compared, and of those in which motions are averaged."""
+CLIP, MOST_CLIP = 0.1, 0.4
+"""Where errors are clipped, at the finest resolution, and at most: it doubles with each halving."""
+DAMPING = 1e-3
+"""Added to the squares of gradients: where there are hardly any, the coarser estimate stays."""
+STRIDE = 1.5
+"""Longest step of an improvement, in pixels."""
+GAIN, SLOPE, STILL_SLOPE, FLOOR = 0.95, 0.2, 0.1, 0.002
+"""A window's motion counts wholly where its error is below 75 % of that of the whole picture's, not
+at all where it is above 95 %; any motion where it is below 85 % of that without one. Errors of a
+camera's noise, below the floor, do not tell."""
+
+
+SAME, UNLIKE = 0.02, 0.04
+"""A neighbour's pixel that differs from the middle frame's by less than the first stays where it
+is, whatever moves around it, as that of a burnt-in clock; one that differs by more than the second
+does not; in the strongest colour."""
+
+
+def align(window: Tensor) -> Tensor:
+    """Move the neighbours to where the middle frame shows the same things.
+
+    Args:
+        window: `[N, T, 3, H, W]`, RGB in [0, 1].
+
+    Returns:
+        A window of that shape, float32, its middle frames as they were.
+    """
+    return torch.stack([stacked(align_frames(list(frames))) for frames in window.float()])
+
+
+@torch.inference_mode()
+def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
+    """Do the same with frames that are folded into channels, as kernels for GPUs have them.
+
+    Args:
+        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `SHRINK`.
+        frames: T.
+        patch: Side of the blocks that are folded.
+        out: Another map like `x`.
+    """
+    luma = map_ops.shrunken_luma(x, frames, patch, SHRINK, LUMA)
+    before, middle, after = torch.split(luma, [frames // 2, 1, frames // 2], 1)
+    motion = estimate(middle[:, 0], torch.cat([before, after], 1))
+    map_ops.move(x, motion, patch, SHRINK, SAME, UNLIKE, out=out)
+
+
+def align_frames(frames: Window) -> list[Tensor | None]:
+    """Do the same with the frames of one window.
+
+    Args:
+        frames: T of `[3, H, W]` float32, RGB in [0, 1].
+
+    Returns:
+        As many. The middle frame, and where it stands for others that are missing, is that one.
+
+    Raises:
+        ValueError: As for `middle_of`.
+    """
+    middle = middle_of(frames)
+    moving = {
+        index: frame
+        for index, frame in enumerate(frames)
+        if frame is not None and frame is not middle
+    }
+    aligned = list(frames)
+    if not moving:
+        return aligned
+    lumas = torch.cat([shrunken_luma(frame[None]) for frame in moving.values()])
+    motion = estimate(shrunken_luma(middle[None]), lumas[None])[0]
+    # the move one after the other: large pictures take much memory
+    for (index, frame), each in zip(moving.items(), motion, strict=True):
+        moved = move(frame[None], SHRINK * each[None])[0]
+        unlike = (frame - middle).abs().amax(0)
+        share = ((unlike - SAME) / (UNLIKE - SAME)).clamp(0, 1)
+        aligned[index] = frame + share * (moved - frame)
+    return aligned
+
+
+def shrunken_luma(pictures: Tensor) -> Tensor:
+    """The mean luma of squares of `SHRINK` by `SHRINK` pixels, those at the edges cut.
+
+    Args:
+        pictures: `[N, 3, H, W]` float32, RGB in [0, 1].
+
+    Returns:
+        `[N, ceil(H / SHRINK), ceil(W / SHRINK)]`, in [0, 1].
+    """
+    pixels = F.avg_pool2d(pictures, SHRINK, ceil_mode=True)
+    return torch.tensordot(pixels, pixels.new_tensor(LUMA), ([1], [0]))
+
+
+def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
+    """Where the neighbours show what the middle frames show.
+
+    Args:
+        middle: `[N, h, w]`, from `shrunken_luma`.
+        neighbours: `[N, K, h, w]`, likewise.
+
+    Returns:
+        `[N, K, 2, h, w]`, right and down, in pixels of h and w.
+    """
+    levels = [(middle, neighbours)]
+    while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
+        fixed, moving = levels[-1]
+        levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
+    gradients = [motion_ops.gradients(fixed) for fixed, _ in levels]
+    plane = _plane(levels, gradients)
+    motion: Tensor | None = None
+    for number, (fixed, moving) in reversed(list(enumerate(levels))):
+        size = fixed.shape[1:]
+        common = motion_ops.spread(plane / 2**number, *size)
+        if motion is None:
+            motion = common
+        else:
+            larger = F.interpolate(motion.flatten(0, 1), size, mode="bilinear", align_corners=False)
+            motion = 2 * larger.view(common.shape)
+        clip = min(MOST_CLIP, CLIP * 2**number)
+        inverse = motion_ops.inverse(gradients[number], REACH, DAMPING)
+        for _ in range(COARSE_STEPS if number else STEPS):
+            slopes = motion_ops.slopes(fixed, moving, motion, gradients[number], clip)
+            motion = motion_ops.improved(motion, slopes, inverse, REACH, STRIDE)
+        motion = motion_ops.smoothed(motion, SMOOTH_REACH)
+        motion = _chosen(fixed, moving, common, motion, clip, SLOPE)
+    assert motion is not None
+    return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
+
+
+def _plane(levels: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor]) -> Tensor:
+    """The motion that all of a picture shares.
+
+    Args:
+        levels: Fixed pictures and their neighbours, of each resolution.
+        gradients: Those of the fixed pictures.
+
+    Returns:
+        `[N, K, 2, 3]`, see `motion_ops.spread`.
+    """
+    moving = levels[0][1]
+    plane = moving.new_zeros(*moving.shape[:2], 2, 3)
+    for number, (fixed, moving) in reversed(list(enumerate(levels))):
+        plane = 2 * plane
+        clip = min(MOST_CLIP, CLIP * 2**number)
+        moments = motion_ops.moments(gradients[number])
+        is_coarse = number >= len(levels) - SHIFT_LEVELS
+        for _ in range(SHIFT_STEPS if is_coarse else PLANE_STEPS):
+            terms = 1 if is_coarse else 3
+            given = (fixed, moving, plane, gradients[number], moments, clip, terms)
+            plane = motion_ops.fitted(*given, PLANE_DAMPING, PLANE_STRIDE)
+    fixed, moving = levels[0]
+    common = motion_ops.spread(plane, *fixed.shape[1:])
+    errors = motion_ops.errors(fixed, moving, torch.zeros_like(common), common, CLIP)
+    without, having = errors.mean((3, 4)).unbind(2)
+    return plane * (having < PLANE_GAIN * (without + FLOOR))[..., None, None]
+
+
+def _chosen(
+    fixed: Tensor, moving: Tensor, before: Tensor, after: Tensor, clip: float, slope: float
+) -> Tensor:
+    """A motion where it explains the neighbours better than another one, else that one."""
+    errors = motion_ops.errors(fixed, moving, before, after, clip)
+    return motion_ops.chosen(before, after, errors, GATE_REACH, GAIN, slope, FLOOR)
+
+
+def move(pictures: Tensor, motion: Tensor) -> Tensor:
+    """Sample pictures where a motion says, bilinearly; beyond their edges the edge.
+
+    Args:
+        pictures: `[N, C, H, W]`.
+        motion: `[N, 2, h, w]`, right and down, in pixels of H and W; enlarged to their size.
+
+    Returns:
+        `[N, C, H, W]`.
+    """
+    height, width = pictures.shape[-2:]
+    if motion.shape[-2:] != (height, width):
+        motion = F.interpolate(motion, (height, width), mode="bilinear", align_corners=False)
+    return sampled(pictures, motion)

@@ -1,0 +1,268 @@
+"""Weights on disk: the shipped models, files of one's own, and the authors' checkpoints."""
+
+import json
+import logging
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from mhnet_video.errors import ConfigError, WeightsError, first_line
+from mhnet_video.locator import learn
+from mhnet_video.model.network import UNUSED, MHNet, NetworkConfig
+
+_log = logging.getLogger(__name__)
+
+MODELS = Path(__file__).parents[1] / "models"
+"""Folder of the shipped weights; a model's name is its file's."""
+
+DEFAULT_CPU = "realtime"
+DEFAULT_CUDA = "quality"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A shipped model."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    config: NetworkConfig
+    description: str
+    training: dict[str, Any]
+    """How it was trained, as `mhnet-video train` wrote it."""
+
+
+def list_models() -> list[ModelInfo]:
+    """The models that ship with the package."""
+    return [_info(path) for path in sorted(MODELS.glob("*.safetensors"))]
+
+
+def training_of(name_or_path: str | PathLike[str]) -> dict[str, Any]:
+    """How weights were trained; empty where the file does not say, as the authors' do not.
+
+    Raises:
+        WeightsError: There is no such model or file.
+    """
+    try:
+        return _info(_locate(name_or_path)).training
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _info(path: Path) -> ModelInfo:
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    return ModelInfo(
+        name=path.stem,
+        path=path,
+        size_bytes=path.stat().st_size,
+        config=NetworkConfig(**json.loads(metadata["config"])),
+        description=metadata.get("description", ""),
+        training=json.loads(metadata.get("training", "{}")),
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn a device setting into a device; `auto` takes CUDA where there is one.
+
+    Raises:
+        ConfigError: There is no such device on this machine.
+    """
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        device = torch.device("cuda", torch.cuda.current_device())
+        if said := _fault(device):
+            _log.warning("the GPU cannot be used (%s): the CPU restores", said)
+            return torch.device("cpu")
+        return device
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(
+            f"device {name} is not on this machine, which has {found or 'no'} CUDA device"
+            f"{'' if found == 1 else 's'} that PyTorch can use; take --device cpu or auto"
+        )
+    if device.type == "cuda":
+        if said := _fault(device):
+            raise ConfigError(f"{name} cannot be used ({said}); take --device cpu")
+        if device.index is None:  # other threads may have another current one
+            device = torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def _fault(device: torch.device) -> str:
+    """What keeps a GPU that is there from computing; empty if nothing does.
+
+    A driver or a PyTorch that is too old for it, say, or another process that has it alone.
+    """
+    try:
+        torch.ones(8, device=device).double().sum().item()
+    except RuntimeError as error:
+        return first_line(error).rstrip(".")
+    return ""
+
+
+def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> MHNet:
+    """Build the network that a model or a weights file describes.
+
+    Args:
+        name_or_path: A shipped model's name, or a file: safetensors of this package, or a
+            checkpoint of the authors (`.pth`; its sizes are read off its tensors).
+        device: Where to put it; a name is one of `auto`, `cpu`, `cuda` and `cuda:<index>`.
+
+    Returns:
+        The network in evaluation mode: from `[N, 3 * frames, H, W]` to `[N, 3, H, W]`, RGB in
+        [0, 1], neither clamped inside.
+
+    Raises:
+        WeightsError: There is no such model, or the file is wrong, truncated or foreign.
+        ConfigError: There is no such device on this machine.
+    """
+    learn(name_or_path)
+    path = _locate(name_or_path)
+    where = resolve_device(device) if isinstance(device, str) else device
+    tensors, config = _read(path)
+    try:
+        with torch.device("meta"):
+            network = MHNet(config)
+        network.load_state_dict(tensors, assign=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(f"{path} does not hold the weights of an MHNet: {reason}") from error
+    network.requires_grad_(False)
+    return network.to(where).eval()
+
+
+def _locate(name_or_path: str | PathLike[str]) -> Path:
+    """The file of a shipped model, or the one named; `./realtime` is never the model."""
+    path = Path(name_or_path)
+    shipped = MODELS / f"{path.name}.safetensors"
+    if str(name_or_path) == path.name and shipped.is_file():
+        return shipped
+    if not path.is_file():
+        names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
+        raise WeightsError(
+            f"there is no model or weights file {name_or_path}; the models are: {names or 'none'}"
+        )
+    return path
+
+
+def save_weights(
+    network: MHNet, path: Path, *, description: str, training: Mapping[str, Any]
+) -> Path:
+    """Write a network's weights with its sizes and its origin.
+
+    Args:
+        network: What to save; in float32, whatever its type.
+        path: The safetensors file to create or replace.
+        description: One line on what it is for.
+        training: How it was trained; plain values.
+    """
+    tensors = {
+        name: value.detach().float().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    metadata = {
+        "format": "mhnet-video",
+        "config": json.dumps(network.config.to_dict()),
+        "description": description,
+        "training": json.dumps(dict(training)),
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(save(tensors, metadata=metadata))
+    partial.replace(path)
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    """The tensors that the network uses, and its sizes.
+
+    Raises:
+        WeightsError: The file is wrong, truncated or foreign.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    if not head:
+        raise WeightsError(f"{path} is empty")
+    if len(head) > 8 and head[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_checkpoint(path)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or cut off: {error}") from error
+    if "config" not in metadata:
+        return _used(path, tensors)
+    try:
+        config = NetworkConfig(**json.loads(metadata["config"]))
+        return {name: value.float() for name, value in tensors.items()}, config
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path} describes no MHNet of this version: {error}") from error
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        safetensors.SafetensorError,
+        AttributeError,
+        IndexError,
+        TypeError,
+    ) as error:
+        raise WeightsError(
+            f"{path} is no weights file, or damaged, or holds more than tensors, which is not read "
+            "for safety; give a safetensors file or a checkpoint of tensors"
+        ) from error
+    for key in ("state_dict", "params", "params_ema"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{path} holds no table of weights, but a {type(loaded).__name__}")
+    tensors = {
+        str(name).removeprefix("module."): value
+        for name, value in loaded.items()
+        if isinstance(value, Tensor)
+    }
+    return _used(path, tensors)
+
+
+def _used(path: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], NetworkConfig]:
+    """Drop what the published network never uses, and read the sizes off the rest."""
+    try:
+        config = NetworkConfig.from_shapes({name: tuple(t.shape) for name, t in tensors.items()})
+    except (KeyError, ValueError, IndexError) as error:
+        raise WeightsError(f"{path} holds the weights of another network, not of MHNet") from error
+    return {
+        name: value.float() for name, value in tensors.items() if not UNUSED.fullmatch(name)
+    }, config

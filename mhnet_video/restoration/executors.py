@@ -1,0 +1,194 @@
+"""Ways from windows to restored frames on a CPU: one at a time, or several side by side.
+
+An executor takes windows and gives pairs (source, restored) in the order of their frames. That of a
+GPU is in `gpu_pipeline.py`.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Protocol
+
+from mhnet_video.engines.select import Engine
+from mhnet_video.frame import Frame, Pair, Plane
+from mhnet_video.media.hwaccel import on_host
+from mhnet_video.model.window import middle_of
+from mhnet_video.restoration.temporal_window import FrameWindow
+from mhnet_video.restoration.window_network import WindowNetwork
+
+Planes = tuple[Plane, ...] | None
+
+
+@dataclass
+class Counts:
+    """What an executor has done so far."""
+
+    passed_through: int = 0
+    """Frames left as they were, because the network gave no finite numbers for them."""
+    repeated: int = 0
+    """Frames that took no time: they were the ones before them again."""
+
+
+class Executor(Protocol):
+    """Restores the frames of windows, in order."""
+
+    counts: Counts
+    has_failed: bool
+    """Whether its engine cannot run here, so that PyTorch runs the network instead."""
+
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
+        """Take the next window.
+
+        Yields:
+            The pairs that are done, or for which there is no room any more.
+
+        Raises:
+            ShortageError: The device has too little memory even for small tiles.
+        """
+
+    def flush(self) -> Iterator[Pair]:
+        """All that are still on their way."""
+
+    def close(self) -> None:
+        """Wait for what is being worked on, and drop the rest."""
+
+
+class InlineExecutor:
+    """Restores each frame at once, on the caller's thread.
+
+    Args:
+        network: The network.
+        engine: What runs it.
+    """
+
+    has_failed = False
+
+    def __init__(self, network: WindowNetwork, engine: Engine) -> None:
+        self.counts = Counts()
+        self._network = network
+        self._engine = engine
+        self._last: tuple[FrameWindow, Planes] | None = None
+
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
+        """Restore the frame of a window."""
+        last, self._last = self._last, None
+        if last is not None and window.is_restored_as(last[0]):
+            planes = last[1]
+            self.counts.repeated += planes is not None
+        else:
+            planes = self._network.planes(self._engine, window, self._network.prepare(window))
+        self._last = window, planes
+        if planes is None:
+            self.counts.passed_through += 1
+            yield Pair(window.frame, window.frame)
+        else:
+            yield Pair(window.frame, replace(on_host(window.frame), planes=planes))
+
+    def flush(self) -> Iterator[Pair]:
+        """Nothing: all was given at once."""
+        return iter(())
+
+    def close(self) -> None:
+        """Do nothing: nothing is on its way."""
+
+
+class EnginePool:
+    """Engines that may run at the same time, lent to one thread each.
+
+    Args:
+        engine: What shares its threads between them.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._engines: Sequence[Engine] = ()
+        self._idle: SimpleQueue[Engine] = SimpleQueue()
+
+    def prepare(self, pixels: int) -> "tuple[int, SimpleQueue[Engine]]":
+        """How many engines there are for pictures of a size, and those that are idle.
+
+        An engine that is taken from the queue is to be put back.
+        """
+        engines = self.engine.lanes(pixels)
+        if engines is not self._engines:
+            self._engines, self._idle = engines, SimpleQueue()
+            for engine in engines:
+                self._idle.put(engine)
+        return len(engines), self._idle
+
+
+class LaneExecutor:
+    """Restores several frames at a time, by engines that share the processor between them.
+
+    Args:
+        network: The network.
+        pool: What runs it.
+        counts: Where to count; a new one if None.
+    """
+
+    has_failed = False
+
+    def __init__(
+        self, network: WindowNetwork, pool: EnginePool, counts: Counts | None = None
+    ) -> None:
+        self.counts = counts or Counts()
+        self._network = network
+        self._pool = pool
+        self._threads: ThreadPoolExecutor | None = None
+        self._lanes = 1
+        self._last: tuple[FrameWindow, Future[Planes]] | None = None
+        # each frame, what becomes of it, and whether that was made for the one before
+        self._waiting: deque[tuple[Frame, Future[Planes], bool]] = deque()
+
+    def push(self, window: FrameWindow) -> Iterator[Pair]:
+        """Take the next window; give the pairs for which there is no room any more."""
+        last = self._last
+        is_known = last is not None and window.is_restored_as(last[0])
+        if last is None or not is_known:
+            self._last = last = window, self._submit(window)
+        self._waiting.append((window.frame, last[1], is_known))
+        # one more than there are lanes, so that none is without work while a frame is written
+        most = self._lanes + 1 if self._lanes > 1 else 0
+        while len(self._waiting) > most:
+            yield self._take()
+
+    def flush(self) -> Iterator[Pair]:
+        """All that are still on their way."""
+        while self._waiting:
+            yield self._take()
+
+    def close(self) -> None:
+        """Wait for what is being worked on, and drop the rest."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+
+    def _submit(self, window: FrameWindow) -> "Future[Planes]":
+        seen = self._network.prepare(window)
+        self._lanes, idle = self._pool.prepare(middle_of(seen)[0].numel())
+
+        def work() -> Planes:
+            engine = idle.get()
+            try:
+                return self._network.planes(engine, window, seen)
+            finally:
+                idle.put(engine)
+
+        if self._lanes == 1:
+            done: Future[Planes] = Future()
+            done.set_result(work())
+            return done
+        if self._threads is None:
+            # no more are started than there are frames on their way
+            self._threads = ThreadPoolExecutor(thread_name_prefix="mhnet-video lane")
+        return self._threads.submit(work)
+
+    def _take(self) -> Pair:
+        source, future, is_known = self._waiting.popleft()
+        planes = future.result()
+        if planes is None:
+            self.counts.passed_through += 1
+            return Pair(source, source)
+        self.counts.repeated += is_known
+        return Pair(source, replace(on_host(source), planes=planes))

@@ -1,0 +1,309 @@
+"""A network on a device, fed with frames or RGB pictures: the doors to the one way of a frame."""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from os import PathLike
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
+from mhnet_video.engines.select import Choice, TorchEngine, resolve_engine
+from mhnet_video.errors import ConfigError
+from mhnet_video.frame import Frame, Pair
+from mhnet_video.model.network import MHNet
+from mhnet_video.model.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
+from mhnet_video.restoration.executors import (
+    Counts,
+    EnginePool,
+    Executor,
+    InlineExecutor,
+    LaneExecutor,
+)
+from mhnet_video.restoration.frame_chain import FrameChain
+from mhnet_video.restoration.rgb_frames import frame_of, picture_of
+from mhnet_video.restoration.temporal_window import WindowPicker
+from mhnet_video.restoration.window_network import WindowNetwork, check_size, working_scale
+
+T = TypeVar("T")
+Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
+
+
+class Restorer:
+    """A network on a device, fed with frames one after another.
+
+    Not for several threads at once.
+
+    Args:
+        model: A shipped model's name, `auto` for the one that suits the device, or a network.
+        weights: A weights file to use instead; None for the model's own.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`.
+        engine: What runs the network: `auto` (the fastest that can), `torch`, `llvm` or
+            `triton`.
+        strength: Share of the restoration that is applied, 0 (none) to 1 (all).
+        keep: Boxes left as they are.
+        scale: Share of the width and height at which the network works, above 0 to 1. Below 1 it
+            sees the picture shrunk, and its residual is enlarged before it is added: the time
+            falls with the square, and the picture stays as sharp as it is. None for 1, and on a
+            CPU for what makes 1080 rows of more than 1200.
+        is_filtered: Whether restored frames of a clip go through the temporal filter.
+
+    Raises:
+        ConfigError: There is no such device or engine, the strength or scale is out of range, or
+            there are weights for a network that has its own.
+        WeightsError: The weights cannot be loaded.
+    """
+
+    name: str
+    """The model's name, or the weights file's."""
+    device: torch.device
+    """Where the network runs."""
+    engine: Choice
+    """What runs the network, and why."""
+
+    def __init__(
+        self,
+        model: str | MHNet = "auto",
+        *,
+        weights: str | PathLike[str] | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        strength: float = 1.0,
+        keep: Sequence[Sequence[int]] = (),
+        scale: float | None = None,
+        is_filtered: bool = True,
+    ) -> None:
+        self.device = resolve_device(device)
+        self._settings = Settings()
+        self.strength, self.scale, self.keep = strength, scale, keep
+        self._is_filtered = is_filtered
+        if isinstance(model, MHNet):
+            if weights is not None:
+                raise ConfigError(
+                    "a network has its weights; name a model or a weights file, not both"
+                )
+            self.name, network = "custom", model.to(self.device).eval()
+        else:
+            if model == "auto":
+                model = DEFAULT_CUDA if self.device.type == "cuda" else DEFAULT_CPU
+            self.name = str(weights or model)
+            network = load_model(weights or model, self.device)
+        self.network = network
+        self.engine = resolve_engine(network, engine)
+        self._windows = WindowNetwork(network, self.device)
+        self._picker = WindowPicker(network.config.frames)
+        self._pool: EnginePool | None = None
+        self._inline: tuple[Choice, InlineExecutor] | None = None
+        self._counts = Counts()
+        self._pushed: tuple[FrameChain, int] | None = None
+
+    @property
+    def strength(self) -> float:
+        """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
+        return self._settings.strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        check_strength(value)
+        self._settings = self._settings._replace(strength=value)
+
+    @property
+    def scale(self) -> float | None:
+        """Working scale, above 0 to 1; from where it changes, another clip begins.
+
+        None for what suits each picture's size.
+        """
+        return self._settings.scale
+
+    @scale.setter
+    def scale(self, value: float | None) -> None:
+        check_scale(value)
+        self._settings = self._settings._replace(scale=value)
+
+    @property
+    def keep(self) -> tuple[Box, ...]:
+        """Boxes left as they are."""
+        return self._settings.keep
+
+    @keep.setter
+    def keep(self, boxes: Sequence[Sequence[int]]) -> None:
+        self._settings = self._settings._replace(keep=check_boxes(boxes))
+
+    @property
+    def passed_through(self) -> int:
+        """Frames of the latest clip left as they were, as the network gave no finite numbers."""
+        return self._counts.passed_through
+
+    @property
+    def repeated(self) -> int:
+        """Frames of the latest clip that took no time: they were the ones before them again."""
+        return self._counts.repeated
+
+    @property
+    def gpu(self) -> int | None:
+        """The number of the GPU whose kernels restore clips; None where others do."""
+        is_whole = self.scale is None or self.scale == 1
+        if self.engine.name != "triton" or not is_whole or self.strength == 0:
+            return None
+        return self.device.index or 0
+
+    def scale_at(self, height: int, width: int) -> float:
+        """Working scale for pictures of a size, above 0 to 1."""
+        return working_scale(self.scale, height, width, self.device)
+
+    def pairs(
+        self, items: Iterable[Frame | T], *, stays_on_gpu: bool = False
+    ) -> Generator[Pair | T]:
+        """Restore frames in order, one pair (source, restored) for each one in.
+
+        A frame comes out when its neighbours are known and the one behind it is restored; at both
+        ends, and where the size or the scene changes, the next frames of the other side stand for
+        neighbours that are missing. Frames that repeat the one before come out with it: they are no
+        neighbours, as they show the same rain. So do those of a raised frame rate that an encoder
+        has changed a little; a clip's first dozen frames wait until that is known of them. A frame
+        without any neighbour is restored by a self-ensemble.
+
+        Args:
+            items: Frames, and anything else, which passes through at once.
+            stays_on_gpu: Whether frames that a GPU has decoded come out in its memory, where they
+                can.
+
+        Yields:
+            The pairs, and everything else as it was.
+
+        Raises:
+            ConfigError: A picture is too large.
+            ShortageError: The device has too little memory even for small tiles.
+        """
+        executor = self._executor(stays_on_gpu=stays_on_gpu)
+        chain = self._new_chain(executor)
+        iterator, error = iter(items), None
+        try:
+            while True:
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    break
+                except Exception as caught:
+                    error = caught  # what was there before it is restored first
+                    break
+                if isinstance(item, Frame):
+                    yield from chain.push(item, self._settings)
+                else:
+                    yield item
+            yield from chain.flush(self._settings)
+        except Exception:
+            yield from chain.release(self._settings)
+            raise
+        finally:
+            chain.close()
+            if executor.has_failed:
+                self._use_torch()
+        if error is not None:
+            raise error
+
+    def stream(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
+        """Restore frames in order, one out for each one in: the restored halves of `pairs`."""
+        with closing(self.pairs(items)) as pairs:
+            for item in pairs:
+                yield item.restored if isinstance(item, Pair) else item
+
+    def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """Restore RGB pictures of a clip in order, as the frames of a file are.
+
+        Args:
+            pictures: `[H, W, 3]` uint8, arrays or tensors.
+
+        Yields:
+            Restored pictures of the same kind and size, one for each one in, as late as `pairs`
+            gives them.
+
+        Raises:
+            ValueError: A picture has another shape or type.
+            ConfigError: A picture is too large.
+        """
+        frames = (frame_of(picture, index) for index, picture in enumerate(pictures))
+        for frame in self.stream(frames):
+            yield picture_of(frame)
+
+    def push(self, picture: Picture) -> list[Picture]:
+        """Take one picture of a clip, where the next one is not known yet.
+
+        Args:
+            picture: `[H, W, 3]` uint8, RGB, an array or a tensor.
+
+        Returns:
+            The restored pictures that are ready, in order: none for the first dozen of a clip, by
+            which it is known whether its frame rate was raised, then all of these, then one for
+            each, a frame and half a window later.
+
+        Raises:
+            ValueError: The picture has another shape or type.
+            ConfigError: The picture is too large.
+        """
+        chain, index = self._pushed or (self._new_chain(self._whole()), 0)
+        frame = frame_of(picture, index)
+        self._pushed = chain, index + 1
+        return [picture_of(pair.restored) for pair in chain.push(frame, self._settings)]
+
+    def flush(self) -> list[Any]:
+        """End the clip that was pushed: the restored pictures that are still missing."""
+        if self._pushed is None:
+            return []
+        (chain, _), self._pushed = self._pushed, None
+        return [picture_of(pair.restored) for pair in chain.flush(self._settings)]
+
+    def restore_frame(self, frames: Sequence[Frame], index: int) -> Frame:
+        """Restore one of some successive frames, where not every frame of a clip is wanted.
+
+        The temporal filter is left to whoever knows which frames came before.
+
+        Args:
+            frames: Successive frames of one size.
+            index: Which of them to restore.
+
+        Raises:
+            ConfigError: The picture is too large.
+            IndexError: There is no such frame.
+        """
+        if not 0 <= index < len(frames):
+            raise IndexError(f"index must be from 0 to {len(frames) - 1}, not {index}")
+        frame = frames[index]
+        if self.strength == 0:
+            return frame
+        check_size(frame.height, frame.width)
+        scale = self.scale_at(frame.height, frame.width)
+        window = self._picker.window(frames, index, self._settings, scale)
+        executor = self._whole()
+        self._counts = executor.counts
+        (pair,) = executor.push(window)
+        return pair.restored
+
+    def _new_chain(self, executor: Executor) -> FrameChain:
+        self._counts = executor.counts
+        frames = self.network.config.frames
+        return FrameChain(frames, executor, self.device, is_filtered=self._is_filtered)
+
+    def _executor(self, *, stays_on_gpu: bool) -> Executor:
+        """What restores a clip of which all frames are wanted, as fast as can be."""
+        if self.gpu is not None:
+            from mhnet_video.engines.triton.engine import TritonEngine
+            from mhnet_video.restoration.gpu_pipeline import GpuExecutor
+
+            engine = cast(TritonEngine, self.engine.engine)
+            return GpuExecutor(engine, self._windows, stays=stays_on_gpu)
+        if self._pool is None or self._pool.engine is not self.engine.engine:
+            self._pool = EnginePool(self.engine.engine)
+        return LaneExecutor(self._windows, self._pool)
+
+    def _whole(self) -> InlineExecutor:
+        """What restores a frame at once."""
+        if self._inline is None or self._inline[0] is not self.engine:
+            self._inline = self.engine, InlineExecutor(self._windows, self.engine.engine)
+        return self._inline[1]
+
+    def _use_torch(self) -> None:
+        self.engine = Choice(TorchEngine(self.network), "torch", "the triton engine failed")

@@ -1,0 +1,234 @@
+"""From frames to the windows that a network sees: cuts, copies and neighbours, in one place."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import is_
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mhnet_video.config import Settings
+from mhnet_video.frame import DeviceFrame, Frame
+from mhnet_video.model.window import places_of, window_of
+from mhnet_video.restoration.scene_changes import Step
+
+T = TypeVar("T")
+
+MAX_COPIES = 8
+"""How many items may wait as one, so that a still picture does not wait for ever."""
+
+
+@dataclass(eq=False, slots=True)
+class Picture:
+    """The samples of a frame. Frames with equal samples share one, so that work on it is shared."""
+
+    frame: Frame
+    """The first frame with these samples."""
+    scale: float
+    """Working scale of the network for it, above 0 to 1."""
+    rgb: Tensor | None = None
+    """What the network sees of it, `[3, H, W]`; kept here by whoever has made it."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FrameWindow:
+    """A frame to restore, and what the network sees for it."""
+
+    frame: Frame
+    settings: Settings
+    """How it is to be restored."""
+    pictures: list[Picture | None]
+    """T of them, that of `frame` in the middle; None where there is no neighbour at all."""
+
+    @property
+    def middle(self) -> Picture:
+        """The picture of the frame to restore."""
+        middle = self.pictures[len(self.pictures) // 2]
+        if middle is None:
+            raise ValueError("expected a frame in the middle")
+        return middle
+
+    def is_restored_as(self, other: "FrameWindow") -> bool:
+        """Whether both hold the very same pictures, restored in the same way."""
+        return self.settings == other.settings and all(map(is_, self.pictures, other.pictures))
+
+
+class Neighbours(Generic[T]):
+    """The windows of successive items; `places_of` says which these are at the ends of a run.
+
+    An item that repeats the one before waits with that one, and gets the same neighbours: a copy is
+    none, and would tell the network that the rain stands still.
+
+    Args:
+        frames: Items of a window, T, odd.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+        # each item with those that repeat it
+        self._held: deque[list[T]] = deque(maxlen=frames)
+        self._pushed = 0
+
+    @property
+    def last(self) -> T | None:
+        """The item that was pushed last in this run; None if there is none."""
+        return self._held[-1][-1] if self._held else None
+
+    def push(self, item: T, step: Step = Step.NEXT) -> list[list[T]]:
+        """Take the next item.
+
+        Args:
+            item: What the windows are made of.
+            step: What it is to the one before; a cut begins another run.
+
+        Returns:
+            The windows that are complete now, in the order of their middle items.
+        """
+        is_copy = step is Step.COPY and self._frames > 1 and self._held
+        if is_copy and len(self._held[-1]) < MAX_COPIES:
+            self._held[-1].append(item)
+            return []
+        windows = self.flush() if step is Step.CUT else []
+        self._held.append([item])
+        self._pushed += 1
+        if self._pushed >= self._frames:  # the first ones look further ahead
+            half = self._frames // 2
+            first = 0 if self._pushed == self._frames else self._pushed - 1 - half
+            windows += self._windows(first, self._pushed - half)
+        return windows
+
+    def flush(self) -> list[list[T]]:
+        """End the run; the windows that are missing."""
+        begin = self._pushed - self._frames // 2 if self._pushed >= self._frames else 0
+        windows = self._windows(begin, self._pushed)
+        self._held.clear()
+        self._pushed = 0
+        return windows
+
+    def _windows(self, begin: int, end: int) -> list[list[T]]:
+        """Those of some items and of the ones that repeat them."""
+        first = self._pushed - len(self._held)
+        windows = []
+        for centre in range(begin, end):
+            places = places_of(centre, self._pushed, self._frames)
+            groups = [self._held[place - first] for place in places]
+            middle = self._held[centre - first]
+            windows += [[item if each is middle else each[0] for each in groups] for item in middle]
+            del middle[1:]  # no later window needs them, and they may be large
+        return windows
+
+
+class WindowAssembler:
+    """Makes windows of successive frames, in runs of one size, scale and scene.
+
+    Args:
+        frames: Frames of a window, T, odd.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._neighbours: Neighbours[_Item] = Neighbours(frames)
+        self._last: Picture | None = None
+
+    def push(
+        self, frame: Frame, settings: Settings, step: Step, scale: float
+    ) -> Iterator[FrameWindow]:
+        """Take the next frame.
+
+        A frame whose samples are those of the one before is a copy, whatever `step` says.
+
+        Args:
+            frame: The frame; where its size as it is shown changes, another run begins.
+            settings: How it is to be restored.
+            step: What it is to the one before.
+            scale: Working scale for it, above 0 to 1; where it changes, another run begins.
+
+        Yields:
+            The windows that are complete now, in the order of their frames.
+        """
+        last = self._last
+        if last is not None and (last.scale, last.frame.upright_size) != (
+            scale,
+            frame.upright_size,
+        ):
+            yield from self.flush()
+            last = None
+        if last is not None and have_equal_samples(last.frame, frame):
+            picture, step = last, Step.COPY if self._neighbours.last is not None else step
+        else:
+            picture = Picture(frame, scale)
+        self._last = picture
+        yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), step))
+
+    def flush(self) -> Iterator[FrameWindow]:
+        """End the run; the windows that are missing."""
+        yield from map(_window, self._neighbours.flush())
+
+
+class WindowPicker:
+    """Windows of some frames of a clip, where not every frame is restored.
+
+    Args:
+        frames: Frames of a window, T, odd.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+        self._seen: list[tuple[Frame, Picture]] = []
+
+    def window(
+        self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
+    ) -> FrameWindow:
+        """The window of one of some successive frames of one size.
+
+        Args:
+            frames: The frames.
+            index: Which of them to restore.
+            settings: How.
+            scale: Working scale, above 0 to 1.
+        """
+        places = places_of(index, len(frames), self._frames)
+        first = min(places)
+        seen: list[tuple[Frame, Picture]] = []
+        for frame in frames[first : max(places) + 1]:
+            known = (p for old, p in self._seen if old is frame and p.scale == scale)
+            picture = next(known, None)
+            if picture is None and seen and have_equal_samples(seen[-1][1].frame, frame):
+                picture = seen[-1][1]
+            seen.append((frame, picture or Picture(frame, scale)))
+        self._seen = seen
+        pictures = window_of([seen[place - first][1] for place in places])
+        return FrameWindow(frames[index], settings, pictures)
+
+
+class _Item(NamedTuple):
+    frame: Frame
+    settings: Settings
+    picture: Picture
+
+
+def _window(items: list[_Item]) -> FrameWindow:
+    middle = items[len(items) // 2]
+    pictures = window_of([item.picture for item in items])
+    return FrameWindow(middle.frame, middle.settings, pictures)
+
+
+def have_equal_samples(a: Frame, b: Frame) -> bool:
+    """Whether two frames are the same picture, sample by sample."""
+    if (a.layout, a.matrix, a.full_range, a.rotation) != (
+        b.layout,
+        b.matrix,
+        b.full_range,
+        b.rotation,
+    ):
+        return False
+    if isinstance(a, DeviceFrame) or isinstance(b, DeviceFrame):
+        return (
+            isinstance(a, DeviceFrame)
+            and isinstance(b, DeviceFrame)
+            and torch.equal(a.luma, b.luma)
+            and torch.equal(a.chroma, b.chroma)
+        )
+    return all(map(np.array_equal, a.planes, b.planes))

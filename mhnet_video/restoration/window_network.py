@@ -1,0 +1,195 @@
+"""A network on a device, applied to one window: scale, self-ensemble, tiles, and float32 again."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mhnet_video.engines.select import Engine, TorchEngine
+from mhnet_video.errors import ConfigError, ShortageError
+from mhnet_video.frame import Plane
+from mhnet_video.media.hwaccel import on_host
+from mhnet_video.memory import is_shortage
+from mhnet_video.model.network import MHNet
+from mhnet_video.model.window import Window, is_alone, middle_of
+from mhnet_video.restoration.color import add_residual, to_rgb
+from mhnet_video.restoration.resize import enlarged, shrunk
+from mhnet_video.restoration.self_ensemble import agreed_residual
+from mhnet_video.restoration.temporal_window import FrameWindow, Picture
+from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
+
+MOST_ROWS = 1200
+"""On a CPU, pictures with more rows, or columns where these are fewer, are restored at a scale
+below 1."""
+WORKING_ROWS = 1080
+"""Rows at which the network sees such a picture: at 3840x2160 in a quarter of the time. Streaks are
+as large there as the network knows them from training."""
+MAX_PIXELS = 80_000_000
+"""Largest picture, in pixels; a window of three would not fit a small machine's memory."""
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuse a picture that is too large.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if height * width > MAX_PIXELS:
+        raise ConfigError(
+            f"a picture of {width}x{height} is too large to restore: at most "
+            f"{MAX_PIXELS // 1_000_000} megapixels"
+        )
+
+
+def working_scale(scale: float | None, height: int, width: int, device: torch.device) -> float:
+    """Working scale for pictures of a size, above 0 to 1.
+
+    Args:
+        scale: What was asked for; None for what suits the size.
+        height: Rows of the picture.
+        width: Its columns.
+        device: Where the network runs.
+    """
+    if scale is not None:
+        return scale
+    rows = min(height, width)
+    is_large = device.type == "cpu" and rows > MOST_ROWS
+    return WORKING_ROWS / rows if is_large else 1.0
+
+
+class WindowNetwork:
+    """Restores the middle frame of a window by whichever engine it is given.
+
+    Args:
+        network: The network, on its device.
+        device: That device.
+    """
+
+    def __init__(self, network: MHNet, device: torch.device) -> None:
+        self.network = network
+        self.device = device
+
+    def prepare(self, window: FrameWindow) -> Window:
+        """What the network sees of each picture; made once for each."""
+        return [None if each is None else self._rgb(each) for each in window.pictures]
+
+    def _rgb(self, picture: Picture) -> Tensor:
+        if picture.rgb is None:
+            frame = on_host(picture.frame)
+            rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
+            height, width = rgb.shape[1:]
+            size = _working_size(height, width, picture.scale)
+            if size != (height, width):
+                rgb = shrunk(rgb, *size)
+            picture.rgb = self._padded(rgb).contiguous()
+        return picture.rgb
+
+    def _padded(self, rgb: Tensor) -> Tensor:
+        """The picture with its edge repeated until its sides are the network's multiples.
+
+        The network sees a scene that goes on; zeros would be a black bar.
+        """
+        height, width = rgb.shape[1:]
+        multiple = self.network.config.multiple
+        padding = (0, -width % multiple, 0, -height % multiple)
+        return F.pad(rgb[None], padding, mode="replicate")[0] if any(padding) else rgb
+
+    @torch.inference_mode()  # in a lane's thread as in the caller's
+    def planes(
+        self,
+        engine: Engine,
+        window: FrameWindow,
+        seen: Window,
+    ) -> tuple[Plane, ...] | None:
+        """The new planes of a window's frame.
+
+        Args:
+            engine: What runs the network.
+            window: The window.
+            seen: What `prepare` gave for it.
+
+        Returns:
+            The planes; None where the network gives no finite numbers.
+
+        Raises:
+            ShortageError: The device has too little memory even for small tiles.
+        """
+        frame, settings, scale = on_host(window.frame), window.settings, window.middle.scale
+        width, height = frame.upright_size
+        residual = self._residual(engine, seen, height, width, scale)
+        if not _is_finite(residual):
+            if isinstance(engine, TorchEngine) and not engine.bfloat16:
+                return None  # it would be the same again
+            residual = self._residual(self.exact_engine(), seen, height, width, scale)
+        if not _is_finite(residual):
+            return None
+        residual = _turned(residual, frame.rotation)
+        return add_residual(frame, residual, strength=settings.strength, keep=settings.keep)
+
+    def exact_engine(self) -> Engine:
+        """An engine that runs the network in float32."""
+        return TorchEngine(self.network)
+
+    def _residual(
+        self, engine: Engine, seen: Window, height: int, width: int, scale: float
+    ) -> Tensor:
+        """What is to be added to a middle picture of this size, `[3, height, width]`."""
+        rows, columns = _working_size(height, width, scale)
+        residual_of = partial(self._whole_residual, engine)
+        if is_alone(seen):
+            residual = agreed_residual(seen, residual_of, self.network.config.multiple)
+        else:
+            residual = residual_of(seen)
+        residual = residual[:, :rows, :columns]
+        if (rows, columns) != (height, width):
+            residual = enlarged(residual, height, width)
+        return residual
+
+    def _whole_residual(self, engine: Engine, seen: Window) -> Tensor:
+        """What the network adds to the middle picture of a window, as large as that."""
+        pixels = middle_of(seen)[0].numel()
+        while True:
+            try:
+                # at every try from the window itself: one that is aligned must not be once more
+                aligns = self.network.config.align
+                if pixels > engine.max_pixels:
+                    window = engine.align(seen) if aligns else seen
+                    return tiled_residual(window, engine.residual, self._padded, engine.max_pixels)
+                return (engine.aligned_residual if aligns else engine.residual)(seen)
+            except RuntimeError as error:
+                if not is_shortage(error):
+                    raise
+                failure = error.with_traceback(None)  # which would hold what was made until then
+            self._shrink_tiles(engine, pixels, failure)
+
+    def _shrink_tiles(self, engine: Engine, pixels: int, error: Exception) -> None:
+        """Halve the pictures that an engine is given.
+
+        Raises:
+            ShortageError: They are small already.
+        """
+        engine.max_pixels = min(engine.max_pixels, pixels) // 2
+        if engine.max_pixels < MIN_TILE_PIXELS:
+            raise ShortageError(
+                f"{self.device} has too little memory left for this network; take --device cpu, a "
+                "smaller model, or end what else uses it"
+            ) from error
+        torch.cuda.empty_cache()
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Whether all elements are numbers: one that is not makes their sum none, and that is quick."""
+    return bool(x.sum().isfinite())
+
+
+def _working_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Height and width at which the network works."""
+    if scale == 1:
+        return height, width
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _turned(picture: Tensor, degrees: int) -> Tensor:
+    """`[3, H, W]` turned counterclockwise by a multiple of 90 degrees; itself if by none."""
+    return torch.rot90(picture, degrees // 90, (1, 2)) if degrees % 360 else picture

@@ -1,0 +1,1 @@
+"""Training data, the growth of networks, and quality metrics."""

@@ -1,0 +1,112 @@
+"""A larger network that begins where a trained smaller one stands."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from mhnet_video.errors import ConfigError
+from mhnet_video.model.network import MHNet, NetworkConfig
+
+_SHUFFLED = re.compile(r"stage1\.ups\.|\.up\.0\.weight$")
+"""Convolutions before a pixel shuffle: four outputs after one another become one channel."""
+_COPIED = re.compile(r"\.temperature$|\.attn[1-4]$")
+
+
+def grow(network: MHNet, config: NetworkConfig) -> MHNet:
+    """Build a larger network that computes what a smaller one does.
+
+    Every channel becomes several that are alike, and whatever reads them shares its weights out
+    among them at random, so that training can tell them apart. Blocks that are added do nothing at
+    first, nor do frames. Only where a share of the attention's entries does not divide evenly, the
+    result differs by a little. Source: Chen, Goodfellow and Shlens, "Net2Net", ICLR 2016.
+
+    Args:
+        network: The smaller one.
+        config: The sizes of the larger one: a multiple of the width, and at least as many blocks
+            and frames. The patch and the heads must be the same.
+
+    Returns:
+        A new network, on the CPU, with gradients.
+
+    Raises:
+        ConfigError: The sizes cannot be reached in this way.
+    """
+    old = network.config
+    times, rest = divmod(config.width, old.width)
+    counts = ("encoder_blocks", "decoder_blocks", "group_blocks")
+    fits = not rest and (config.patch, config.heads) == (old.patch, old.heads)
+    fits &= config.frames >= old.frames
+    if old.align and not config.align:
+        raise ConfigError("weights of a network of aligned frames begin such a one: take --align")
+    for name in counts:
+        fits &= all(a >= b for a, b in zip(getattr(config, name), getattr(old, name), strict=True))
+    larger = MHNet(config)
+    source = {name: value.detach().float().cpu() for name, value in network.state_dict().items()}
+    grown = larger.state_dict()
+    for name, value in source.items():
+        if not fits:
+            break
+        if _COPIED.search(name):
+            grown[name] = value
+        elif value.shape[0] == 1:  # a block's gains
+            grown[name] = _repeat(value, 1, grown[name].shape[1])
+        elif value.ndim == 4:
+            reads_frames = name in ("intro2.weight", "stage1.intro.weight")
+            if reads_frames:
+                value = _more_frames(value, old, config)
+            fits &= not (grown[name].shape[0] % value.shape[0])
+            value = _repeat_outputs(value, grown[name].shape[0], bool(_SHUFFLED.search(name)))
+            if not reads_frames and value.shape[1] > 1:
+                value = _share_inputs(value, grown[name].shape[1])
+            if name == "ending.weight":  # the softmax of the last fusion has more to share out to
+                value = value * times
+            grown[name] = value
+        else:
+            grown[name] = _repeat(value, 0, grown[name].shape[0])
+    if not fits:
+        raise ConfigError(
+            f"weights of {_sizes(old)} cannot begin a network of {_sizes(config)}: the width must "
+            "be a multiple, blocks and frames as many or more, the patch the same"
+        )
+    larger.load_state_dict(grown)
+    return larger
+
+
+def _sizes(config: NetworkConfig) -> str:
+    blocks = config.encoder_blocks, config.decoder_blocks, config.group_blocks
+    return (
+        f"width {config.width}, blocks {' '.join(map(str, blocks))}, frames {config.frames}, "
+        f"patch {config.patch}"
+    )
+
+
+def _repeat(value: Tensor, dim: int, size: int) -> Tensor:
+    """Every entry of a dimension as often as it takes, beside itself."""
+    return value.repeat_interleave(size // value.shape[dim], dim)
+
+
+def _repeat_outputs(value: Tensor, size: int, shuffled: bool) -> Tensor:
+    """`[O, I, h, w]` to `[size, I, h, w]`, all rows of a channel repeated."""
+    if shuffled:
+        groups = value.reshape(-1, 4, *value.shape[1:])
+        return _repeat(groups, 0, size // 4).flatten(0, 1)
+    return _repeat(value, 0, size)
+
+
+def _share_inputs(value: Tensor, size: int) -> Tensor:
+    """`[O, I, h, w]` to `[O, size, h, w]`: shares at random, whose sum is the weight."""
+    times = size // value.shape[1]
+    if times == 1:
+        return value
+    outputs, inputs = value.shape[:2]
+    shares = torch.rand(outputs, inputs, times) + 0.25
+    shares = (shares / shares.sum(dim=2, keepdim=True)).flatten(1)
+    return value.repeat_interleave(times, 1) * shares[:, :, None, None]
+
+
+def _more_frames(value: Tensor, old: NetworkConfig, new: NetworkConfig) -> Tensor:
+    """`[O, I, h, w]` for more frames, the further ones without weight."""
+    missing = (new.frames - old.frames) // 2 * 3 * old.patch**2
+    zeros = value.new_zeros(value.shape[0], missing, *value.shape[2:])
+    return torch.cat([zeros, value, zeros], dim=1)

@@ -1,0 +1,485 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import processes
+import pytest
+
+import mhnet_video.pipelines.restore
+from mhnet_video import errors
+from mhnet_video.cli.arguments import parse_time, restore_parser
+from mhnet_video.cli.main import main
+from mhnet_video.cli.terminal import progress_bar, stop_on_signals
+from mhnet_video.config import Box, LiveConfig, LiveOutputs, RestoreConfig
+from mhnet_video.errors import ConfigError
+from mhnet_video.live.source_address import resolve_address
+from mhnet_video.media.fidelity import Loss, counted
+from mhnet_video.pipelines.restore import Progress, Report
+
+REPORT = Report(
+    source="in.mp4",
+    destination="out.mp4",
+    frames=100,
+    seconds=4.0,
+    model="realtime",
+    device="cpu",
+    scale=1.0,
+    encoder="libx264",
+    pixel_format="yuv420p",
+    kept=("audio 1 (aac)", "3 chapters"),
+    losses=(Loss(kind="stream", what="telemetry", why="MP4 has no place for it"),),
+    damaged=2,
+    interrupted=False,
+)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the command line asks of the pipeline, which does nothing."""
+    seen = []
+
+    def restore_video(source, destination, config, *, on_progress=None, stop=None):
+        seen.append((source, destination, config))
+        return REPORT
+
+    monkeypatch.setattr(mhnet_video.pipelines.restore, "restore_video", restore_video)
+    return seen
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes the pipeline raise an error."""
+
+    def fail_with(error):
+        def restore_video(*_, **__):
+            raise error
+
+        monkeypatch.setattr(mhnet_video.pipelines.restore, "restore_video", restore_video)
+
+    return fail_with
+
+
+def run(*words, **options):
+    command = [sys.executable, "-m", "mhnet_video", *words]
+    return processes.run(command, **options)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], *([name, "--help"] for name in ("evaluate", "live", "bench", "train"))],
+    ids=str,
+)
+def test_help_does_not_wait_for_pytorch(words):
+    code = (
+        "import sys; from mhnet_video.cli.main import main\n"
+        f"try: main({words})\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'av', 'numpy', 'tqdm'} & set(sys.modules), 'heavy imports'"
+    )
+    processes.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_answers_at_once():
+    def seconds():
+        begin = time.perf_counter()
+        assert run("--help").returncode == 0
+        return time.perf_counter() - begin
+
+    # the best of several: the machine may be busy with other things
+    assert min(seconds() for _ in range(7)) < 0.3
+
+
+def test_a_working_scale_is_told(calls, monkeypatch, capsys):
+    monkeypatch.setattr(
+        mhnet_video.pipelines.restore,
+        "restore_video",
+        lambda *_, **__: replace(REPORT, scale=0.503),
+    )
+    assert main(["in.mp4", "out.mp4"]) == 0
+    assert "model realtime on cpu at 50% scale, libx264" in capsys.readouterr().out
+
+
+def test_every_option_reaches_the_pipeline(calls, tmp_path):
+    words = """in.mkv out.mkv --model large --weights w.safetensors --device cuda:1 --strength 0.5
+        --scale 0.25 --start 0:01:30.5 --duration 10 --keep 1,2,3,4 --keep 5,6,7,8
+        --encoder libx265 --crf 20 --preset slow --encoder-option tune=grain
+        --encoder-option x265-params=a=b --compare --overwrite --quiet"""
+    assert main(words.split()) == 0
+    config = RestoreConfig(
+        model="large",
+        weights="w.safetensors",
+        device="cuda:1",
+        strength=0.5,
+        scale=0.25,
+        start=90.5,
+        duration=10,
+        keep=(Box(1, 2, 3, 4), Box(5, 6, 7, 8)),
+        encoder="libx265",
+        crf=20,
+        preset="slow",
+        encoder_options=(("tune", "grain"), ("x265-params", "a=b")),
+        compare=True,
+        overwrite=True,
+    )
+    assert calls == [("in.mkv", "out.mkv", config)]
+
+
+def test_defaults_are_those_of_the_settings(calls):
+    assert main(["in.mp4", "out.mp4"]) == 0
+    assert calls == [("in.mp4", "out.mp4", RestoreConfig())]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1.5", 1.5),
+        (".5", 0.5),
+        ("1:30", 90),
+        ("90:00", 5400),
+        ("1:02:03.250", 3723.25),
+    ],
+)
+def test_times(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1:", "1:60", "1:60:00", "-1", "nan", "inf", "1e3", "1:2:3:4"]
+)
+def test_what_is_not_a_time(text):
+    with pytest.raises(ValueError, match="not a time"):
+        parse_time(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "required: INPUT, OUTPUT"),
+        ("in.mp4", "required: OUTPUT"),
+        ("a b --start noon", "a time is seconds or H:MM:SS.mmm, not noon"),
+        ("a b --keep 1,2,3", "a box is X,Y,W,H in pixels, not 1,2,3"),
+        ("a b --device tpu", "a device is auto, cpu, cuda or cuda:N, not tpu"),
+        ("a b --encoder-option x", "an option of the encoder is K=V, not x"),
+        ("a b --crf high", "invalid int value"),
+        ("a - --sheet c.png", "a contact sheet is made from files"),
+        ("train --data x", "required: --output"),
+        ("train --data x --output y --group-blocks 1,a", "counts are N,N,..., not 1,a"),
+        ("evaluate", "required: RAINY"),
+        ("evaluate a --sheet b.png", "--sheet needs CLEAN"),
+    ],
+)
+def test_wrong_usage_exits_with_2(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("a b --strength 2", "strength must be between 0 and 1, not 2.0"),
+        ("a b --start=-1", "a time is"),
+        ("a b --duration 0", "duration must be greater than 0"),
+        ("a b --crf 99", "crf must be between 0 and 63, not 99"),
+        ("a b --keep 0,0,0,5", "a box to keep is X,Y,W,H"),
+        ("train --data x --output y --minutes 0", "minutes must be greater than 0"),
+    ],
+)
+def test_settings_out_of_range_exit_with_2(words, message, capsys):
+    try:
+        status = main(words.split())
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_sheet_is_refused_before_the_work(calls, tmp_path, capsys):
+    assert main(["in.mp4", "out.mp4", "--sheet", "in.mp4"]) == 1
+    assert "which is a PNG; end it in .png" in capsys.readouterr().err
+    (tmp_path / "s.png").write_text("mine")
+    sheet = str(tmp_path / "s.png")
+    assert main(["in.mp4", "out.mp4", "--sheet", sheet]) == 1
+    assert main(["in.mp4", sheet, "--sheet", sheet, "--overwrite"]) == 1
+    assert not calls and (tmp_path / "s.png").read_text() == "mine"
+
+
+def test_figures_replace_nothing(tmp_path, capsys):
+    path = tmp_path / "keep.json"
+    path.write_text("mine")
+    assert main(["bench", "--json", str(path)]) == 1
+    assert "exists already" in capsys.readouterr().err and path.read_text() == "mine"
+    assert main(["bench", "--json", str(tmp_path / "no" / "x.json")]) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RestoreConfig(keep=((1, 2, 3),)),
+        lambda: RestoreConfig(keep=((-1, 0, 3, 3),)),
+        lambda: LiveConfig(keep=((0, 0, 0, 3),)),
+        lambda: RestoreConfig(start=float("inf")),
+        lambda: RestoreConfig(duration=float("nan")),
+    ],
+)
+def test_settings_of_a_program_are_checked_too(make):
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_settings_of_a_program_may_be_plain():
+    assert RestoreConfig(keep=[[1, 2, 3, 4]]).keep == (Box(1, 2, 3, 4),)
+    assert LiveOutputs(serve=8080).serve == "8080"
+    assert resolve_address(Path("/dev/video3")).kind == "camera"
+    assert resolve_address(2).url == resolve_address("2").url
+
+
+def test_summary_says_what_was_kept_and_what_was_not(calls, capsys):
+    assert main(["in.mp4", "out.mp4"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "out.mp4: 100 frames in 4.0 s, 25.0 a second",
+        "  model realtime on cpu, libx264 yuv420p",
+        "  kept: audio 1 (aac), 3 chapters",
+        "  not kept: telemetry: MP4 has no place for it",
+        "  damaged: 2 packets or frames could not be decoded",
+    ]
+    assert err == ""
+
+
+def test_quiet_prints_nothing(calls, capsys):
+    assert main(["in.mp4", "out.mp4", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_json_is_for_programs(calls, capsys):
+    assert main(["in.mp4", "out.mp4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["frames"] == 100
+    assert found["kept"] == ["audio 1 (aac)", "3 chapters"]
+    assert found["interrupted"] is False
+
+
+def test_standard_output_stays_a_clip(calls, capsys, monkeypatch):
+    monkeypatch.setattr(
+        mhnet_video.pipelines.restore,
+        "restore_video",
+        lambda *_, **__: replace(REPORT, destination="-"),
+    )
+    for words in (["in.mp4", "-"], ["in.mp4", "-", "--json"]):
+        assert main(words) == 0
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "100" in err
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [(5, "the file is complete up to the last frame"), (0, "nothing was written")],
+)
+def test_an_interrupted_run_exits_with_130_and_says_so(capsys, monkeypatch, frames, said):
+    monkeypatch.setattr(
+        mhnet_video.pipelines.restore,
+        "restore_video",
+        lambda *_, **__: replace(REPORT, interrupted=True, frames=frames),
+    )
+    assert main(["in.mp4", "out.mp4"]) == 130
+    assert f"interrupted: {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (errors.ReadError("in.mp4 is empty"), 1, "mhnet-video: in.mp4 is empty\n"),
+        (errors.ConfigError("no CUDA here"), 2, "mhnet-video: no CUDA here\n"),
+        (KeyboardInterrupt(), 130, "mhnet-video: interrupted\n"),
+        (MemoryError(), 1, "mhnet-video: the memory of this machine is not enough"),
+        (OSError(28, "No space left on device", "x.mp4"), 1, "x.mp4: No space left on device\n"),
+        (BrokenPipeError(), 1, ""),
+        (ZeroDivisionError("division\nby zero"), 1, "a fault in this program, ZeroDivisionError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_errors_become_one_sentence_and_a_status(error, status, message, failing, capsys):
+    failing(error)
+    assert main(["in.mp4", "out.mp4"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    assert err.count("\n") <= 1
+
+
+def test_a_fault_can_be_looked_at(failing, monkeypatch):
+    failing(ZeroDivisionError())
+    monkeypatch.setenv("MHNET_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["in.mp4", "out.mp4"])
+
+
+def test_nobody_reads_the_output():
+    process = processes.start(
+        [sys.executable, "-m", "mhnet_video", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait(processes.SECONDS)
+
+
+def test_closed_standard_streams_do_not_end_in_a_traceback(tmp_path):
+    command = f"{sys.executable} -m mhnet_video none.mp4 out.mp4 <&- >&- 2>&-"
+    process = processes.run(["sh", "-c", command], cwd=tmp_path)
+    assert process.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mhnet-video {mhnet_video.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [
+        (1, ("frame",), "1 frame"),
+        (0, ("frame",), "0 frames"),
+        (1, ("packet was", "packets were"), "1 packet was"),
+        (3, ("packet was", "packets were"), "3 packets were"),
+    ],
+)
+def test_numbers_agree_with_their_nouns(number, words, said):
+    assert counted(number, *words) == said
+
+
+def test_info_lists_what_is_here(capsys):
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["mhnet-video"] == mhnet_video.__version__
+    assert "cpu" in found["devices"]
+    assert "libx264" in found["encoders"]
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "encoders that open here: " in out
+    for model in found["models"]:
+        assert model["name"] in out
+        steps, stage = 0, model["training"]
+        while stage:
+            steps, stage = steps + stage["steps"], stage.get("before")
+        assert f"{steps:,} steps" in out
+
+
+def test_progress_bar_counts_and_guesses(capsys):
+    with progress_bar(True) as show:
+        for frames in range(1, 5):
+            show(Progress(frames=frames, total=4, seconds=frames, position_seconds=frames * 60))
+    err = capsys.readouterr().err
+    assert "100% |" in err
+    assert "4/4 frames" in err
+    assert "frames/s" in err
+    assert "at 0:04:00" in err
+
+
+def test_the_time_left_counts_from_the_first_frame(capsys):
+    with progress_bar(True) as show:
+        time.sleep(1)  # a network is loaded and compiled
+        show(Progress(frames=1, total=1000, seconds=1, position_seconds=0))
+        time.sleep(0.2)
+        show(Progress(frames=21, total=1000, seconds=1.2, position_seconds=1))
+    rates = re.findall(r"21/1000 frames, +([\d.]+) frames/s", capsys.readouterr().err)
+    assert rates and 30 < float(rates[-1]) < 110  # 20 frames in 0.2 s, not 21 in 1.2 s
+
+
+def test_no_bar_where_nothing_begins(capsys):
+    with pytest.raises(ValueError), progress_bar(True):
+        raise ValueError
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_bar_where_the_count_is_unknown_or_wrong(capsys):
+    with progress_bar(True) as show:
+        show(Progress(frames=3, total=None, seconds=1, position_seconds=1))
+        show(Progress(frames=5, total=4, seconds=1, position_seconds=1))
+    err = capsys.readouterr().err
+    assert "5 frames" in err
+    assert "time left unknown" in err
+    assert "125%" not in err
+
+
+def test_no_bar_gives_nothing_to_call(capsys):
+    with progress_bar(False) as show:
+        assert show is None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_ask_the_run_to_stop(number, capfd):
+    stop = threading.Event()
+    outer = signal.signal(number, signal.default_int_handler)  # under nohup SIGHUP is ignored
+    try:
+        with stop_on_signals(stop):
+            os.kill(os.getpid(), number)
+            assert stop.wait(1)
+            os.kill(os.getpid(), number)  # as `timeout` does, to the process and to its group
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, outer)
+    assert "finishing the file" in capfd.readouterr().err
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    outer = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = threading.Event()
+        with stop_on_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.2)
+    finally:
+        signal.signal(signal.SIGHUP, outer)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_press_aborts(number, monkeypatch):
+    monkeypatch.setattr("mhnet_video.cli.terminal._SAME_PRESS_SECONDS", 0.0)
+    stop = threading.Event()
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(stop):
+        os.kill(os.getpid(), number)
+        assert stop.wait(1)
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
+
+
+def test_the_help_names_every_setting():
+    text = restore_parser().format_help()
+    for field in RestoreConfig.__dataclass_fields__:
+        assert "--" + field.replace("_options", "_option").replace("_", "-") in text
+
+
+def test_a_terminal_that_tells_no_size_has_a_bar_too():
+    code = (
+        "from types import SimpleNamespace; from mhnet_video.cli.terminal import progress_bar\n"
+        "with progress_bar(True) as show:\n"
+        "    show(SimpleNamespace(frames=1, total=2, position_seconds=0))"
+    )
+    master, slave = os.openpty()
+    try:
+        processes.run([sys.executable, "-c", code], stderr=slave, check=True)
+        os.set_blocking(master, False)
+        assert b"1 frames" in os.read(master, 4096)
+    finally:
+        os.close(master)
+        os.close(slave)

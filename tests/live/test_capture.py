@@ -1,0 +1,723 @@
+"""Live sources: files at their own speed, and streams of a second process that come and go."""
+
+import contextlib
+import errno
+import functools
+import http.server
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import processes
+import pytest
+from clips import Audio, Clip, Video, every, make_frame, picture, rotation, uneven
+
+import mhnet_video.live.capture
+import mhnet_video.live.source_address
+from mhnet_video.errors import ReadError
+from mhnet_video.live.capture import Camera, CaptureClock, pause_after
+from mhnet_video.live.source_address import (
+    Address,
+    formats_in,
+    is_hopeless,
+    is_unanswered,
+    list_cameras,
+    resolve_address,
+    why_not_opened,
+)
+from mhnet_video.locator import shown
+
+STREAMER = Path(__file__).parents[2] / "streamer.py"
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def sender():
+    """Starts processes that stream."""
+    return lambda url, *words, **options: processes.start(
+        [sys.executable, str(STREAMER), url, *words], **options
+    )
+
+
+def url_pair(kind):
+    """What is read, and what is sent to."""
+    if kind == "udp":
+        url = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+        return url, url
+    if kind == "tcp":
+        url = f"tcp://127.0.0.1:{free_port()}"
+        return url, url + "?listen=1"
+    path = "cam.ts" if kind == "http" else "stream"
+    url = f"{kind}://127.0.0.1:{free_port()}/{path}"
+    return url, url
+
+
+def frames_for(camera, seconds, wanted=10_000):
+    """What a fast consumer gets in a time, or until it has enough."""
+    end = time.monotonic() + seconds
+    got = []
+    while time.monotonic() < end and len(got) < wanted:
+        try:
+            window = camera.newest(0.05)
+        except StopIteration:
+            break
+        if window is not None:
+            got.append(window)
+    return got
+
+
+def file_camera(path, **options):
+    camera = Camera(resolve_address(str(path)), **options)
+    camera.release()
+    return camera
+
+
+# files
+
+
+def test_a_file_plays_at_its_own_speed(tmp_path):
+    times = uneven(20)
+    clip = Clip(video=(Video(times=times),)).make(tmp_path)
+    with file_camera(clip) as camera:
+        begin = time.monotonic()
+        got = frames_for(camera, 10)
+        took = time.monotonic() - begin
+    seconds = times[-1] / 1000
+    assert seconds <= took < seconds + 1.5
+    assert [window.captured.number for window in got] == list(range(20))
+    assert sum(window.skipped for window in got) == 0
+    shown = [w.frames[w.index].pts * 1e-6 for w in got]
+    expected = [t / 1000 - times[0] / 1000 for t in times]
+    assert np.allclose(np.subtract(shown, shown[0]), expected, atol=0.002)
+    # each with its neighbours, the edge ones without those that do not exist
+    assert [len(window.frames) for window in got] == [2, *[3] * 18, 2]
+    for window in got[1:-1]:
+        assert window.index == 1
+        assert window.frames[1] is window.captured.frame
+
+
+def test_a_file_waits_for_its_release(tmp_path):
+    clip = Clip(video=(Video(times=every(40, 5)),)).make(tmp_path)
+    with Camera(resolve_address(str(clip))) as camera:
+        sample = camera.sample(5)
+        assert sample is not None and sample.width == 64
+        assert camera.newest(0.3) is None
+        camera.release()
+        assert len(frames_for(camera, 5)) == 5
+
+
+def test_a_loop_goes_on_with_rising_times(tmp_path):
+    clip = Clip(video=(Video(times=every(20, 5)),)).make(tmp_path)
+    with file_camera(clip, loop=True) as camera:
+        got = frames_for(camera, 8, wanted=17)
+    times = [w.frames[w.index].pts for w in got]
+    assert len(got) == 17 and times == sorted(set(times))
+    # no window across the seam
+    runs = [w.captured.run for w in got]
+    assert runs == sorted(runs) and len(set(runs)) >= 4
+    assert all(len(w.frames) == 2 for w in got if w.captured.number % 5 in (0, 4))
+
+
+def test_a_slow_consumer_gets_the_newest(tmp_path):
+    clip = Clip(video=(Video(times=every(20, 60)),)).make(tmp_path)
+    with file_camera(clip) as camera:
+        ages, numbers, skipped, all_times = [], [], 0, []
+        while True:
+            try:
+                window = camera.newest(1)
+            except StopIteration:
+                break
+            assert window is not None
+            ages.append(time.monotonic() - window.captured.arrival)
+            numbers.append(window.captured.number)
+            skipped += window.skipped
+            assert len(window.skipped_frames) == window.skipped
+            every_one = (*window.skipped_frames, window.captured.frame)
+            all_times += [frame.pts for frame in every_one]
+            time.sleep(0.1)
+    assert 8 <= len(numbers) <= 20
+    assert len(numbers) + skipped == numbers[-1] + 1
+    # those passed over come with the next one, each at its own time
+    steps = np.diff(all_times) / 1e6
+    assert len(all_times) == 60 and steps.min() > 0.015 and steps.max() < 0.025
+    # a frame time for the neighbour, another for the turn, and no more as time goes by
+    assert sorted(ages)[len(ages) // 2] < 0.06
+
+
+def test_a_little_unevenness_drops_nothing():
+    """Two pictures at once are restored one after the other; of more, the newest."""
+    camera = Camera(Address("nothing", "udp://127.0.0.1:9", "network"), ahead=0, behind=0)
+    camera.close()
+    clip = av.VideoFrame(16, 16, "gray")
+    frame = mhnet_video.live.capture.FrameMaker(mhnet_video.live.capture.TIME_BASE, 25).frame(clip)
+    for burst, expected in [(1, [0]), (2, [1, 2]), (2, [3, 4]), (5, [9])]:
+        for _ in range(burst):
+            camera.take(frame, 0.0, camera.captured * 0.04, is_new_run=False)
+        got = []
+        with contextlib.suppress(StopIteration):
+            while True:
+                got.append(camera.newest(0).captured.number)
+        assert got == expected
+
+
+def test_a_consumer_that_hangs_does_not_fill_the_memory(monkeypatch):
+    camera = Camera(Address("nothing", "udp://127.0.0.1:9", "network"), ahead=1, behind=1)
+    camera.close()
+    clip = av.VideoFrame(16, 16, "gray")
+    frame = mhnet_video.live.capture.FrameMaker(mhnet_video.live.capture.TIME_BASE, 25).frame(clip)
+    monkeypatch.setattr(mhnet_video.live.capture, "_MAX_KEPT_BYTES", 10 * frame.num_bytes)
+    for _ in range(3):
+        begin = camera.captured
+        for _ in range(100):
+            camera.take(frame, 0.0, camera.captured * 0.04, is_new_run=False)
+        window = camera.newest(0)
+        assert window.captured.number == camera.captured - 1 and window.index == 1
+        assert window.skipped == camera.captured - 1 - begin
+        assert len(window.skipped_frames) == 9 and len(window.frames) == 2
+        assert window.frames[0] is window.skipped_frames[-1]
+    assert len(camera._kept) <= 2
+
+
+def test_rates_and_sizes_of_files_are_brought_down(tmp_path):
+    clip = Clip(
+        video=(Video(times=every(20, 50), rate=50, width=128, height=64),), name="a.mp4"
+    ).make(tmp_path)
+    with file_camera(clip, fps=10, size=(64, 64)) as camera:
+        got = frames_for(camera, 5)
+        assert camera.fps == 10
+    assert 9 <= len(got) <= 12 and sum(w.skipped for w in got) == 0
+    assert {(w.frames[0].width, w.frames[0].height) for w in got} == {(64, 32)}
+
+
+def test_shrinking_keeps_the_rotation(tmp_path):
+    video = Video(times=every(20, 3), width=128, height=64, matrix=rotation(90))
+    clip = Clip(video=(video,)).make(tmp_path)
+    with file_camera(clip, size=(32, 1000)) as camera:
+        (window, *_) = frames_for(camera, 5)
+    frame = window.frames[0]
+    assert (frame.width, frame.height, frame.rotation % 180) == (64, 32, 90)
+
+
+# streams
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tcp", "http", "udp", "rtsp"])
+def test_a_stream_that_is_killed_and_comes_back_changed(kind, sender):
+    url, target = url_pair(kind)
+    first = sender(target)
+    with Camera(resolve_address(url)) as camera:
+        got = frames_for(camera, 10, wanted=15)
+        assert len(got) == 15
+        begin = got[0].frames[0].pts
+        # the other side's even times, not the uneven ones at which they arrive
+        steps = np.diff([w.frames[w.index].pts for w in got[4:]]) / 1e6
+        assert 0.03 < np.median(steps) < 0.05
+        first.kill()
+        first.wait(30)
+        killed = time.monotonic()
+        frames_for(camera, 1.2)
+        second = sender(target, "--size", "96x64", "--codec", "mpeg2video", stdout=subprocess.PIPE)
+        assert second.stdout.readline()
+        returned = time.monotonic()
+        while True:
+            got = frames_for(camera, 20, wanted=1)
+            assert got, camera.trouble
+            if got[0].frames[0].width == 96:
+                break
+        back = time.monotonic()
+        assert back - returned < 3
+        elapsed = (got[0].frames[0].pts - begin) / 1e6
+        assert elapsed > returned - killed
+        assert camera.reconnects == 1 and camera.trouble == ""
+
+
+@pytest.mark.slow
+def test_a_stream_that_hangs_is_noticed(sender, monkeypatch):
+    """The connection stays open and is silent; nothing but a watchdog can know."""
+    monkeypatch.setattr(mhnet_video.live.capture, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(mhnet_video.live.capture, "_OPEN_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("silent", f"tcp://127.0.0.1:{server.getsockname()[1]}", "network")
+        with Camera(address) as camera:
+            visitors = []
+            for _ in range(2):  # it is tried again and again
+                server.settimeout(8)
+                visitors.append(server.accept()[0])
+                assert camera.newest(0.1) is None
+            deadline = time.monotonic() + 5
+            while not camera.trouble and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert "silent is silent. Trying again" in camera.trouble
+            begin = time.monotonic()
+            for visitor in visitors:
+                visitor.close()
+        assert time.monotonic() - begin < 2
+
+
+@pytest.mark.slow
+def test_an_rtsp_camera_that_hangs_comes_back(sender, monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.capture, "_SILENT_SECONDS", 1.0)
+    url, target = url_pair("rtsp")
+    process = sender(target)
+    with Camera(resolve_address(url)) as camera:
+        assert len(frames_for(camera, 10, wanted=10)) == 10
+        process.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while not camera.trouble and time.monotonic() < deadline:
+            frames_for(camera, 0.1)
+        assert f"{url} is silent. Trying again" in camera.trouble
+        process.send_signal(signal.SIGCONT)
+        begin = time.monotonic()
+        while not frames_for(camera, 0.1):
+            assert time.monotonic() - begin < 8, camera.trouble
+        assert camera.reconnects == 1 and camera.trouble == ""
+
+
+def test_a_source_that_will_never_open_says_why(sender):
+    with Camera(resolve_address("foo://somewhere")) as camera:
+        with pytest.raises(ReadError, match="knows no foo://"):
+            camera.newest(5)
+        with pytest.raises(ReadError, match="knows no foo://"):
+            camera.sample(5)
+
+
+@pytest.mark.slow
+def test_a_page_that_is_not_there_is_not_waited_for(sender):
+    port = free_port()
+    sender(f"http://127.0.0.1:{port}/cam.ts", "--status", "404")
+    wait_for_port(port)
+    with (
+        Camera(resolve_address(f"http://127.0.0.1:{port}/other")) as camera,
+        pytest.raises(ReadError, match="is not there; check the path"),
+    ):
+        camera.newest(5)
+
+
+def wait_for_port(port):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the streamer did not start")
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for():
+    with Camera(resolve_address(f"tcp://127.0.0.1:{free_port()}")) as camera:
+        deadline = time.monotonic() + 5
+        while not camera.trouble and time.monotonic() < deadline:
+            assert camera.newest(0.05) is None
+        assert "refuses the connection" in camera.trouble
+        assert "Trying again in 1 s." in camera.trouble
+        assert camera.reconnects == 0
+
+
+def test_a_host_that_was_long_gone_is_found_soon(monkeypatch):
+    """Where nobody answers, nobody is bothered, and the pauses need not grow."""
+    monkeypatch.setattr(mhnet_video.live.capture, "pause_after", lambda failing: 1 + 1000 * failing)
+    port = free_port()
+    with Camera(resolve_address(f"tcp://127.0.0.1:{port}")) as camera:
+        time.sleep(3.5)
+        assert "refuses the connection" in camera.trouble
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.settimeout(2)
+            server.accept()[0].close()
+            # one that answers, and then gives nothing, is left alone for longer
+            server.settimeout(3)
+            server.accept()[0].close()
+            with pytest.raises(TimeoutError):
+                server.accept()
+
+
+def test_who_is_bothered_by_trying_again():
+    refused, silent = ConnectionRefusedError(errno.ECONNREFUSED, "x"), TimeoutError()
+    gone = OSError(errno.EHOSTUNREACH, "x")
+    for url, error, expected in [
+        ("rtsp://cam/1", refused, True),
+        ("rtsp://cam/1", gone, True),
+        ("rtsp://cam/1", silent, True),
+        ("http://127.0.0.1/1", OSError(errno.EIO, "x"), False),
+        ("http://nobody.invalid/1", OSError(errno.EIO, "x"), True),
+        ("rtsp://cam..local/1", OSError(errno.EIO, "x"), True),
+        ("http://cam/1", ConnectionResetError("the stream has ended"), False),
+        ("udp://0.0.0.0:9", silent, True),
+        ("tcp://0.0.0.0:9?listen=1", silent, True),
+    ]:
+        assert is_unanswered(resolve_address(url), error) is expected
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a server of files."""
+    handler = functools.partial(Files, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_somewhere_else_plays_at_its_own_speed_too(loop, tmp_path, web):
+    clip = Clip(video=(Video(times=every(40, 30)),), options=(("movflags", "faststart"),))
+    clip.make(tmp_path)
+    with Camera(resolve_address(f"{web}/clip.mp4"), loop=loop) as camera:
+        begin = time.monotonic()
+        got = frames_for(camera, 10, wanted=70)
+        took = time.monotonic() - begin
+        assert camera.trouble == "" and camera.reconnects == 0
+    numbers = [window.captured.number for window in got]
+    assert numbers == list(range(70 if loop else 30))
+    assert len(numbers) * 0.04 - 0.1 < took < len(numbers) * 0.04 + 1.5
+    steps = np.diff([w.frames[w.index].pts for w in got]) / 1e6
+    # beginning again is opening it again
+    assert 0.03 < np.median(steps) < 0.05 and steps.max() < (1.5 if loop else 0.5)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_pieces_that_are_all_there_are_shown_once_or_again_and_again(loop, tmp_path, web):
+    options = {"hls_time": "1", "hls_list_size": "0", "hls_playlist_type": "vod"}
+    with av.open(str(tmp_path / "all.m3u8"), "w", format="hls", options=options) as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = 10
+        for index in range(30):
+            frame = make_frame(index, "yuv420p", 64, 48)
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with Camera(resolve_address(f"{web}/all.m3u8"), loop=loop) as camera:
+        got = frames_for(camera, 15, wanted=70)
+        assert camera.trouble == ""
+    assert [window.captured.number for window in got] == list(range(70 if loop else 30))
+
+
+def test_an_address_with_sound_only(tmp_path, web):
+    Clip(video=(), audio=(Audio(),), name="clip.ts").make(tmp_path)
+    with Camera(resolve_address(f"{web}/clip.ts")) as camera:
+        deadline = time.monotonic() + 5
+        while not camera.trouble and time.monotonic() < deadline:
+            assert camera.newest(0.05) is None
+        assert camera.trouble.startswith(f"{web}/clip.ts gives no pictures: it has no video.")
+
+
+@pytest.mark.slow
+def test_a_stream_without_times_is_of_the_rate_that_is_seen(tmp_path):
+    jpeg = picture("mjpeg", 64, 48)
+
+    class Pictures(Files):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    self.wfile.write(head.encode() + jpeg + b"\r\n")
+                    time.sleep(0.1)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/a.mjpg")) as camera:
+            frames_for(camera, 9, wanted=65)
+            assert camera.fps == pytest.approx(10, rel=0.1)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_rate_is_not_told_by_gaps_and_bursts():
+    rate = mhnet_video.live.capture._Rate()
+    for index in range(100):
+        rate.note(index * 0.04)
+        assert rate.fps is None
+    for index in range(100, 260):
+        rate.note(4 + index * 0.04)
+    assert rate.fps == pytest.approx(25, rel=0.05)
+    # fifteen pictures once a second
+    rate = mhnet_video.live.capture._Rate()
+    seen = []
+    for second in range(20):
+        for index in range(15):
+            rate.note(second + index * 0.0004)
+            seen.append(rate.fps)
+    assert all(11 < fps < 19 for fps in seen[150:])
+    rate = mhnet_video.live.capture._Rate()
+    for index in range(9000):
+        rate.note(index * 0.0001 + 10 * (index > 8990))
+    for index in range(90_000):
+        rate.note(20 + index * 0.0001)
+    assert rate.fps == 240
+
+
+def test_a_clock_that_jumps_is_not_waited_for():
+    pace = mhnet_video.live.capture._OwnSpeed()
+    now = time.monotonic()
+    assert pace.due(5.0) == pytest.approx(now, abs=0.1)
+    assert pace.due(14.0) == pytest.approx(now + 9, abs=0.1)
+    assert pace.due(614.0) == pytest.approx(now, abs=0.1)
+    assert pace.due(614.04) == pytest.approx(now + 0.04, abs=0.1)
+    assert pace.due(0.0) == pytest.approx(now, abs=0.1)
+
+
+def test_what_nobody_has_foreseen_is_told(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(mhnet_video.live.capture, "is_unanswered", fail)
+    with (
+        Camera(resolve_address(f"tcp://127.0.0.1:{free_port()}")) as camera,
+        pytest.raises(ReadError, match="cannot be followed \\(unforeseen\\)"),
+    ):
+        camera.newest(5)
+
+
+class Fragments(Files):
+    """A camera that sends fragments of MP4 as they are made, for some seconds each time."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+        class Out:
+            def write(_, data):
+                self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+                return len(data)
+
+        options = {"movflags": "frag_keyframe+empty_moov"}
+        with contextlib.suppress(OSError, av.error.FFmpegError):
+            with av.open(Out(), "w", format="mp4", container_options=options) as container:
+                stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+                stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+                stream.codec_context.thread_count = 1
+                stream.codec_context.gop_size = 6
+                for index in range(100):
+                    frame = make_frame(index, "yuv420p", 64, 48)
+                    frame.pts = index
+                    for packet in stream.encode(frame):
+                        container.mux_one(packet)
+                    time.sleep(0.04)
+            self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = True
+
+
+class Parts(Files):
+    """A camera that sends JPEGs, some of them empty."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=frame")
+        self.end_headers()
+        shown = picture()
+        with contextlib.suppress(OSError):
+            for index in range(200):
+                jpeg = b"" if index % 5 == 0 else shown
+                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+                self.wfile.write(b"Content-Length: %d\r\n\r\n%b\r\n" % (len(jpeg), jpeg))
+                self.wfile.flush()
+                time.sleep(0.03)
+
+
+def test_an_empty_part_is_not_the_end_of_a_camera():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Parts) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/")) as camera:
+            got = frames_for(camera, 10, wanted=20)
+            told = camera.reconnects, camera.trouble, camera.damaged >= 4
+        server.shutdown()
+        thread.join()
+    assert len(got) == 20
+    assert told == (0, "", True)
+
+
+def test_a_decoder_that_falls_silent_begins_anew(tmp_path, monkeypatch):
+    """As one does that was told that the end has come."""
+    path = Clip(video=(Video(codec="mpeg4", times=every(2, 200), gop=10),)).make(tmp_path)
+    monkeypatch.setattr(mhnet_video.live.capture, "_MAX_SILENT_PACKETS", 20)
+    decode = mhnet_video.live.capture._Connection._decode
+    sent = itertools.count(1)
+
+    def ended_once(self, stream, packet):
+        if next(sent) == 30:
+            stream.decode(None)
+        return decode(self, stream, packet)
+
+    monkeypatch.setattr(mhnet_video.live.capture._Connection, "_decode", ended_once)
+    with file_camera(path) as camera:
+        frames_for(camera, 5)
+        assert camera.captured >= 150
+        assert camera.damaged >= 20
+
+
+@pytest.mark.slow
+def test_a_camera_that_sends_fragments_is_no_file():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fragments) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/live.mp4")) as camera:
+            deadline = time.monotonic() + 15
+            while camera.reconnects < 1:
+                frames_for(camera, 0.2)
+                assert time.monotonic() < deadline, camera.trouble
+            got = frames_for(camera, 0.5)
+            assert got and time.monotonic() - got[-1].captured.arrival < 0.7
+        server.shutdown()
+        thread.join()
+
+
+def test_pauses_grow_with_the_time_of_failing():
+    assert pause_after(0) == pause_after(8) == 1
+    assert pause_after(16) == 2
+    assert pause_after(10_000) == 30
+    assert all(pause_after(a) <= pause_after(a + 1) for a in range(300))
+
+
+# clocks
+
+
+def test_even_times_come_out_of_uneven_arrivals():
+    clock = CaptureClock()
+    true = np.arange(2000) * 0.04
+    late = np.random.default_rng(0).exponential(0.02, 2000)
+    arrivals = np.maximum.accumulate(100 + true + late)
+    # a camera whose clock begins anywhere and runs a little fast
+    own = 5000 + true * 1.0001
+    taken = [clock.time(*both) for both in zip(arrivals, own, strict=True)]
+    steps = np.diff(taken[100:])
+    assert steps.min() > 0.03 and steps.max() < 0.05
+    assert np.abs(np.subtract(taken, 100 + true)).max() < 0.06
+    assert (taken <= arrivals + 1e-6).all()
+
+
+def test_a_stream_clock_that_jumps_is_followed():
+    clock = CaptureClock()
+    for index in range(50):
+        clock.time(index * 0.04, index * 0.04)
+    assert clock.time(2.0, 9000.0) == pytest.approx(2.0, abs=0.01)
+    assert clock.time(2.04, 9000.04) == pytest.approx(2.04, abs=0.01)
+    # without times of its own: as it arrives, and never backwards
+    assert clock.time(2.08, None) == pytest.approx(2.08)
+    assert clock.time(1.0, None) > 2.08
+
+
+# what people are told
+
+
+def test_passwords_are_never_shown():
+    url = "rtsp://admin:se@cret@cam.local:554/stream"
+    assert "secret" not in shown("rtsp://admin:secret@cam/1")
+    assert shown("rtsp://cam/a@b") == "rtsp://cam/a@b"
+    assert shown("http://cam/video?user=me&pwd=secret") == "http://cam/video"
+    address = resolve_address(url)
+    assert address.url == url and "admin" not in address.name and "cret" not in address.name
+    for error in (ConnectionRefusedError(), TimeoutError(), OSError(5, "I/O", url)):
+        assert "cret" not in why_not_opened(address, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(errno.ENOENT, "x"), "there is no camera /dev/video7; plug it in"),
+        (PermissionError(errno.EACCES, "x"), "usermod -aG video"),
+        (OSError(errno.EBUSY, "x"), "in use by another program"),
+        (OSError(errno.EINVAL, "x"), "does not give 640x480; `mhnet-video live --list`"),
+    ],
+)
+def test_what_is_wrong_with_a_camera(error, said, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    address = resolve_address("7", size=(640, 480))
+    assert (address.kind, address.format, address.url) == ("camera", "v4l2", "/dev/video7")
+    told = why_not_opened(address, error)
+    assert said in told and told.count(". ") == 0
+    assert is_hopeless(address, error)
+
+
+def test_no_camera_at_all(monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.source_address, "_devices", list)
+    with pytest.raises(ReadError, match="no camera on this machine; plug one in"):
+        resolve_address(None)
+    assert list_cameras() == []
+    with pytest.raises(ReadError, match="is no camera, address or file"):
+        resolve_address("nowhere.mp4")
+    with Camera(resolve_address("123")) as camera, pytest.raises(ReadError, match="no camera"):
+        camera.newest(5)
+
+
+def test_the_first_camera_is_taken(monkeypatch):
+    found = [("/dev/video2", "Front"), ("/dev/video4", "Rear")]
+    monkeypatch.setattr(mhnet_video.live.source_address, "_devices", lambda: found)
+    monkeypatch.setattr(sys, "platform", "linux")
+    address = resolve_address(None, size=(1280, 720), fps=30)
+    assert (address.url, address.options) == (
+        "/dev/video2",
+        {"video_size": "1280x720", "framerate": "30"},
+    )
+    assert [camera.source for camera in list_cameras()] == ["/dev/video2", "/dev/video4"]
+
+
+def test_other_systems_name_their_cameras(monkeypatch):
+    found = [("Integrated Camera", "Integrated Camera")]
+    monkeypatch.setattr(mhnet_video.live.source_address, "_devices", lambda: found)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert resolve_address("0").url == "video=Integrated Camera"
+    assert resolve_address("Integrated Camera").format == "dshow"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    address = resolve_address("0")
+    assert (address.format, address.url, address.options) == (
+        "avfoundation",
+        "0",
+        {"framerate": "30"},
+    )
+
+
+def test_formats_are_read_from_what_ffmpeg_says():
+    v4l2 = (
+        "[video4linux2,v4l2 @ 0x1] Raw       :  yuyv422 :     YUYV 4:2:2 : 640x480 320x240\n"
+        "[video4linux2,v4l2 @ 0x1] Compressed:    mjpeg :    Motion-JPEG : 1280x720\n"
+        "Immediate exit requested\n"
+    )
+    assert formats_in(v4l2) == (
+        "Raw : yuyv422 : YUYV 4:2:2 : 640x480 320x240",
+        "Compressed: mjpeg : Motion-JPEG : 1280x720",
+    )
+    dshow = "[dshow @ 0x1]   vcodec=mjpeg  min s=640x480 fps=5 max s=640x480 fps=30\n" * 2
+    assert formats_in(dshow) == ("vcodec=mjpeg min s=640x480 fps=5 max s=640x480 fps=30",)
+
+
+def test_no_threads_are_left(tmp_path):
+    clip = Clip(video=(Video(times=every(40, 50)),)).make(tmp_path)
+    before = threading.active_count()
+    for _ in range(3):
+        with file_camera(clip) as camera:
+            frames_for(camera, 5, wanted=2)
+    deadline = time.monotonic() + 3
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() == before
+    assert len(list(itertools.islice(threading.enumerate(), 50))) == before

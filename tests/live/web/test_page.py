@@ -1,0 +1,418 @@
+"""The page for browsers: who may come in, what there is, and many visitors."""
+
+import http.client
+import io
+import json
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+from standin import inverted
+from test_session import live_frame
+
+import mhnet_video.live.web.page
+import mhnet_video.live.web.server
+from mhnet_video.errors import ConfigError, WriteError
+from mhnet_video.live.session import Latest, LiveFrame, LiveStatistics
+from mhnet_video.live.web.page import Address, Page, parse_address
+from mhnet_video.live.web.server import is_own
+
+STATISTICS = LiveStatistics(
+    source="cam",
+    width=64,
+    height=48,
+    frames=100,
+    dropped=3,
+    reconnects=1,
+    damaged=2,
+    source_fps=25.0,
+    fps=24.5,
+    latency_seconds=0.08,
+    network_seconds=0.03,
+    model="realtime",
+    scale=0.7,
+    strength=1.0,
+    device="cpu",
+    engine="llvm",
+    trouble="",
+)
+
+
+class Source:
+    """Puts a frame every so often."""
+
+    def __init__(self, fps=25, size=(64, 48)):
+        self.frames: Latest[LiveFrame] = Latest()
+        self.shown = []
+        self.pressed = []
+        self.statistics = STATISTICS
+        self.number = 0
+        self.tags = {}
+        self.level = lambda number: 40 + number % 2 * 100
+        self._size = size
+        self._fps = fps
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        while not self._is_closed.wait(1 / self._fps):
+            self.put()
+
+    def put(self):
+        seconds, level = self.number * 0.04, self.level(self.number)
+        frame = live_frame(seconds, level, self._size, tags=self.tags)
+        self.frames.put(
+            LiveFrame(frame, inverted(frame), self.number, time.time(), time.monotonic())
+        )
+        self.number += 1
+
+    def start(self):
+        self._thread.start()
+
+    def close(self):
+        self._is_closed.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+        self.frames.close()
+
+
+@pytest.fixture
+def source():
+    made = Source()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(source):
+    with closing(make_page(source)) as made:
+        yield made
+
+
+def make_page(source, host="127.0.0.1"):
+    return Page(
+        Address(host, 0),
+        frames=source.frames,
+        statistics=lambda: source.statistics,
+        press=source.pressed.append,
+        shown=source.shown.append,
+        view="side",
+        state=lambda: {"recording": "", "message": "<b>"},
+    )
+
+
+def ask(page, path, method="GET", body=None, host=None, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
+    with closing(connection):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if host is not None:
+            headers["Host"] = host
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+
+def read_stream(page, count, path="/stream.mjpg", pause=0.0):
+    """The first JPEGs of the stream."""
+    got = []
+    with socket.socket() as connection:
+        connection.settimeout(10)
+        if pause:
+            # what its own system holds is not the server's matter
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+        connection.connect(("127.0.0.1", page.port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        held = b""
+        while len(got) < count:
+            data = connection.recv(1 << 16)
+            if not data:
+                break
+            held += data
+            while match := re.search(rb"Content-Length: (\d+)\r\n\r\n", held):
+                end = match.end() + int(match[1])
+                if len(held) < end:
+                    break
+                got.append(held[match.end() : end])
+                held = held[end:]
+                time.sleep(pause)
+    return got
+
+
+def decoded(jpeg):
+    with av.open(io.BytesIO(jpeg)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="gray")
+
+
+def test_the_page_itself(page):
+    answer, body = ask(page, "/")
+    text = body.decode()
+    assert answer.status == 200 and '<body data-view="side" ' in text
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    # nothing is fetched from anywhere else
+    assert "http://" not in text and "https://" not in text
+    assert page.link == f"http://127.0.0.1:{page.port}/"
+    assert "Python" not in answer.headers["Server"]
+
+
+def test_the_stream_shows_before_and_after(page, source):
+    source.start()
+    for jpeg in read_stream(page, 5):
+        picture = decoded(jpeg)
+        assert picture.shape == (48, 128)
+        before, after = picture[:, :60].mean(), picture[:, 68:].mean()
+        # limited range was widened: 40 and 140 in, and their opposites out
+        expected = [(level - 16) * 255 / 219 for level in (40, 140)]
+        place = int(abs(before - expected[0]) > 30)
+        assert abs(before - expected[place]) < 3
+        assert abs(after - min(255, (255 - (40, 140)[place] - 16) * 255 / 219)) < 3
+    assert len(source.shown) >= 4
+
+
+def test_snapshots(page, source):
+    answer, body = ask(page, "/snapshot.jpg")
+    assert answer.status == 503 and b"no picture yet" in body
+    source.put()
+    answer, body = ask(page, "/snapshot.jpg")
+    assert answer.status == 200 and answer.headers["Content-Type"] == "image/jpeg"
+    after = decoded(body)
+    before = decoded(ask(page, "/snapshot.jpg?view=before")[1])
+    assert after.shape == before.shape == (48, 64)
+    assert after.mean() > before.mean() + 50
+    assert decoded(ask(page, "/snapshot.jpg?view=side")[1]).shape == (48, 128)
+    assert ask(page, "/snapshot.jpg?view=../../etc")[0].status == 400
+
+
+def test_status_metrics_and_health(page, source):
+    answer, body = ask(page, "/healthz")
+    assert answer.status == 503 and body == b"no picture yet\n"
+    source.put()
+    assert ask(page, "/healthz")[0].status == 200
+    status = json.loads(ask(page, "/status.json")[1])
+    assert status["fps"] == 24.5 and status["message"] == "<b>" and status["visitors"] == 0
+    text = ask(page, "/metrics")[1].decode()
+    values = dict(re.findall(r"^(\w+) ([\d.e+-]+)$", text, re.MULTILINE))
+    assert values["mhnet_video_frames_total"] == "100"
+    source.statistics = replace(STATISTICS, frames=87654321, model="modèle")
+    told = ask(page, "/metrics")[1].decode()
+    assert "mhnet_video_frames_total 87654321\n" in told and 'model="modèle"' in told
+    assert values["mhnet_video_up"] == "1"
+    assert values["mhnet_video_latency_seconds"] == "0.08"
+    assert 'mhnet_video_info{model="realtime",device="cpu",engine="llvm"} 1' in text
+    for name in values:
+        assert f"# TYPE {name} " in text and f"# HELP {name} " in text
+
+
+def test_keys_reach_the_run(page, source):
+    for key in ("+", "-", "m", "r"):
+        body = json.dumps({"key": key})
+        answer, told = ask(page, "/control", "POST", body, Content_Type="application/json")
+        assert answer.status == 200 and json.loads(told)["model"] == "realtime"
+    assert source.pressed == ["+", "-", "m", "r"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        ('{"key": "q"}', {}, 400),
+        ("nonsense", {}, 400),
+        ("[" * 900, {}, 400),
+        ('{"key": "+"}', {"Content_Type": "text/plain"}, 415),
+        ('{"key": "+"}', {"Origin": "http://evil.example"}, 403),
+        ('{"key": "+"}' + " " * 2000, {}, 413),
+        ('{"key": "+"}', {"host": "evil.example"}, 403),
+    ],
+)
+def test_bad_requests_do_nothing(page, source, body, headers, status):
+    given = {"Content_Type": "application/json"} | headers
+    assert ask(page, "/control", "POST", body, **given)[0].status == status
+    assert source.pressed == []
+    assert ask(page, "/")[0].status == 200
+
+
+def test_what_is_not_there(page):
+    for path in ("/x", "/../etc/passwd", "/page.html", "//evil.example/"):
+        assert ask(page, path)[0].status == 404
+    assert ask(page, "/", "PUT")[0].status == 501
+    assert ask(page, "/nowhere", "POST", "{}")[0].status == 404
+    assert ask(page, "/stream.mjpg", "HEAD")[0].status == 200
+    # a page of another name that leads here, as a hostile site's can
+    assert ask(page, "/snapshot.jpg", host=f"evil.example:{page.port}")[0].status == 403
+    assert ask(page, "/", host=f"localhost:{page.port}")[0].status == 200
+
+
+def test_another_address_needs_the_token(source, monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.web.page, "is_own", lambda host: False)
+    with closing(make_page(source)) as page:
+        source.put()
+        token = page.token
+        assert len(token) > 20 and page.link.endswith(f"/?token={token}")
+        for path in ("/", "/stream.mjpg", "/snapshot.jpg", "/metrics", "/status.json"):
+            assert ask(page, path)[0].status == 403
+            assert ask(page, path + "?token=" + token[:-1])[0].status == 403
+        assert ask(page, "/control", "POST", '{"key": "+"}')[0].status == 403
+        assert ask(page, "/healthz")[0].status == 200
+        answer, _ = ask(page, f"/?token={token}")
+        assert answer.status == 200
+        cookie = answer.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        assert ask(page, "/status.json", Cookie=cookie.partition(";")[0])[0].status == 200
+        assert ask(page, "/metrics", Authorization=f"Bearer {token}")[0].status == 200
+        assert ask(page, f"/snapshot.jpg?token={token}")[0].status == 200
+        assert ask(page, "/status.json", Cookie="=;;\x01=é".encode())[0].status == 403
+        # cookies of other programs on this host, which come along whatever their ports
+        own = cookie.partition(";")[0]
+        for other in ('ui={"dark": true}', "mhnet_video_token_1=another", "a=é", "="):
+            both = f"{other}; {own}".encode()
+            assert ask(page, "/status.json", Cookie=both)[0].status == 200
+        with closing(make_page(source, "0.0.0.0")) as second:
+            answer, _ = ask(second, f"/?token={second.token}", host="box")
+            assert answer.headers["Set-Cookie"].partition("=")[0] != own.partition("=")[0]
+
+
+@pytest.mark.slow
+def test_twenty_visitors_cost_one_encoding(source, monkeypatch):
+    """Each gets the pictures at their rate, two who never read hold up nobody."""
+    encoded = []
+    encode = mhnet_video.live.web.page.JpegEncoder.encode
+    monkeypatch.setattr(
+        mhnet_video.live.web.page.JpegEncoder,
+        "encode",
+        lambda self, frames, size: encoded.append(size) or encode(self, frames, size),
+    )
+    with closing(make_page(source)) as page:
+        source.start()
+        silent = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(2)]
+        for connection in silent:
+            connection.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        idle = socket.create_connection(("127.0.0.1", page.port))  # says nothing at all
+        begin, first = time.monotonic(), source.number
+        with ThreadPoolExecutor(20) as pool:
+            got = list(pool.map(lambda _: read_stream(page, 40), range(20)))
+        took, put = time.monotonic() - begin, source.number - first
+        assert all(len(jpegs) == 40 for jpegs in got)
+        # the source was not slowed
+        assert put / took > 20
+        assert len(encoded) <= source.number + 1
+        for connection in (*silent, idle):
+            connection.close()
+        deadline = time.monotonic() + 5
+        while page.streams and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert page.streams == 0
+        # nobody watches: nothing is encoded
+        count = len(encoded)
+        time.sleep(0.5)
+        assert len(encoded) <= count + 1
+
+
+@pytest.mark.slow
+def test_a_slow_reader_skips(page, source, monkeypatch):
+    """It is not given the old pictures, one after the other, that it had no time for."""
+    noise = np.random.default_rng(0).bytes(400_000)
+    monkeypatch.setattr(mhnet_video.live.web.page.JpegEncoder, "encode", lambda *_: noise)
+    source.start()
+    jpegs = read_stream(page, 10, pause=0.3)
+    assert len(jpegs) >= 10 and set(jpegs) == {noise}
+    assert source.number > 45
+    handed = [frame.number for frame in source.shown]
+    assert handed == sorted(set(handed)) and len(handed) < source.number - 10
+    # the last one was new when it was handed out: some are on their way, in the system's buffers
+    assert handed[-1] > source.number - 20
+
+
+def test_too_many_connections_are_turned_away(page, monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.web.page, "_MAX_VISITORS", 3)
+    held = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(3)]
+    deadline = time.monotonic() + 5
+    while page.visitors < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with socket.create_connection(("127.0.0.1", page.port), 5) as one_more:
+        assert one_more.recv(100).startswith(b"HTTP/1.1 503")
+    for connection in held:
+        connection.close()
+    while page.visitors and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert ask(page, "/")[0].status == 200
+
+
+def test_a_snapshot_is_never_old(page, source, monkeypatch):
+    source.put()
+    assert ask(page, "/snapshot.jpg")[0].status == 200
+    monkeypatch.setattr(mhnet_video.live.web.page, "_STALE_SECONDS", 0.0)
+    assert ask(page, "/snapshot.jpg")[0].status == 503
+
+
+def test_who_says_little_at_a_time_is_cut_off(source, monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.web.server._Handler, "timeout", 0.6)
+    with (
+        closing(make_page(source)) as page,
+        socket.create_connection(("127.0.0.1", page.port), 5) as connection,
+    ):
+        begin = time.monotonic()
+        connection.settimeout(0.1)
+        while time.monotonic() - begin < 5:
+            try:
+                connection.sendall(b"G")
+                if not connection.recv(100):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert time.monotonic() - begin < 2
+
+
+def test_who_says_nothing_is_cut_off(source, monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.web.server._Handler, "timeout", 0.5)
+    with (
+        closing(make_page(source)) as page,
+        socket.create_connection(("127.0.0.1", page.port), 5) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        begin = time.monotonic()
+        assert connection.recv(100) == b""
+        assert time.monotonic() - begin < 3
+
+
+def test_endless_requests_are_refused(page):
+    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+        connection.sendall(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 414")
+    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 431")
+
+
+def test_addresses():
+    assert parse_address("8080") == Address("127.0.0.1", 8080)
+    assert parse_address("0.0.0.0:80") == Address("0.0.0.0", 80)
+    assert parse_address("[::1]:80") == Address("::1", 80)
+    for text in ("here", "a:b", "1:99999", ""):
+        with pytest.raises(ConfigError, match="served at PORT or HOST:PORT"):
+            parse_address(text)
+    assert is_own("127.0.0.1") and is_own("localhost") and is_own("::1")
+    assert not any(map(is_own, ("0.0.0.0", "192.168.1.5", "::", "evil.example", "")))
+
+
+def test_the_link_for_other_machines_can_be_followed(source):
+    with closing(make_page(source, "0.0.0.0")) as page:
+        host = page.link.partition("//")[2].partition(":")[0]
+        with socket.create_connection((host, page.port), 5) as connection:
+            path = page.link.partition(str(page.port))[2]
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_port_that_is_taken(page, source):
+    taken = Address("127.0.0.1", page.port)
+    with pytest.raises(WriteError, match=r"cannot be served at 127.0.0.1:\d+ \(address already"):
+        Page(taken, frames=source.frames, statistics=lambda: STATISTICS)

@@ -1,0 +1,932 @@
+"""The writer: where the bytes go, which encoder, and what is told."""
+
+import errno
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from av.bitstream import BitStreamFilterContext
+from clips import Audio, Clip, Subtitles, Video, every, join, picture
+from standin import StandIn
+
+from mhnet_video.config import Box, RestoreConfig
+from mhnet_video.errors import WriteError
+from mhnet_video.frame import Frame, PixelLayout
+from mhnet_video.media import writer as writer_module
+from mhnet_video.media.containers import format_of
+from mhnet_video.media.decoder import FrameMaker
+from mhnet_video.media.encoder import clock_of, encoder_options, open_encoder, pixel_formats
+from mhnet_video.media.encoding_settings import _field_order
+from mhnet_video.media.fidelity import Notes
+from mhnet_video.media.image_metadata import descriptions_in, with_segments_of
+from mhnet_video.media.mp4_boxes import add_cover, lacks_index
+from mhnet_video.media.output_file import Sink, check_destination
+from mhnet_video.media.pixel_formats import Converter, layout_of, side_data_of
+from mhnet_video.media.reader import COVER, VideoReader
+from mhnet_video.media.writer import VideoWriter, working_encoders
+from mhnet_video.pipelines.restore import restore_video
+
+
+def copy(source: Path, destination: Path, **options: object) -> VideoWriter:
+    """Write all of a source as it is."""
+    with VideoReader(source) as reader, VideoWriter(destination, reader, **options) as writer:
+        for item in reader:
+            writer.write(item)
+        writer.finish()
+        return writer
+
+
+_ONE, _UNIT = 1 << 16, 1 << 30
+TURNS = [
+    (a * _ONE, b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, _UNIT)
+    for a, b, c, d in [
+        *[(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)],
+        *[(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)],
+    ]
+]
+
+
+# the file
+
+
+def test_a_file_has_its_name_only_when_complete(tmp_path: Path) -> None:
+    path = Clip(video=(Video(times=every(40, 40)),)).make(tmp_path)
+    output = tmp_path / "out.mp4"
+    with VideoReader(path) as reader, VideoWriter(output, reader) as writer:
+        for item in reader:
+            writer.write(item)
+            assert not output.exists()
+            assert writer.partial is not None
+            assert writer.partial.suffix == ".mp4"
+        writer.finish()
+        assert writer.partial is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+
+def test_a_partial_file_of_another_is_left_alone(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    (tmp_path / "out.partial.mp4").write_bytes(b"somebody's")
+    copy(path, tmp_path / "out.mp4")
+    assert (tmp_path / "out.partial.mp4").read_bytes() == b"somebody's"
+    assert (tmp_path / "out.mp4").exists()
+
+
+def test_an_abandoned_file_is_kept_only_if_it_plays(tmp_path: Path) -> None:
+    path = Clip(video=(Video(times=every(40, 60)),)).make(tmp_path)
+    with VideoReader(path) as reader:
+        writer = VideoWriter(tmp_path / "none.mp4", reader)
+        assert writer.abandon() is None
+        assert not list(tmp_path.glob("none*"))
+        writer = VideoWriter(tmp_path / "some.mp4", reader)
+        for item in reader:
+            writer.write(item)
+        partial = writer.abandon()
+    assert partial is not None
+    with av.open(str(partial)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 60
+
+
+def test_a_long_name_has_room_for_its_partial(tmp_path: Path) -> None:
+    name = "x" * 251 + ".mp4"
+    copy(Clip().make(tmp_path), tmp_path / name)
+    assert (tmp_path / name).exists()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    target = tmp_path / "folder" / "real.mp4"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    (tmp_path / "link.mp4").symlink_to(target)
+    copy(path, tmp_path / "link.mp4", overwrite=True)
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert target.stat().st_size > 100
+
+
+def test_a_name_with_colons_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Clip(name="http:12:30.mp4").make(tmp_path)
+    copy(Path("http:12:30.mp4"), Path("file:out.mp4"))
+    assert (tmp_path / "file:out.mp4").exists()
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 40 kB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.ts"])
+def test_what_a_full_disk_holds_plays(name: str, tmp_path: Path, small_files: None) -> None:
+    video = Video(times=every(40, 100), options=(("crf", "40"),))
+    path = Clip(video=(video,)).make(tmp_path)
+    with pytest.raises(WriteError, match=r"cannot be written: .*out\.partial") as caught:
+        restore_video(path, tmp_path / name, RestoreConfig(crf=1), restorer=StandIn())
+    assert str(caught.value).endswith(".")
+    (partial,) = tmp_path.glob("out.partial*")
+    # the last frame may be cut
+    with VideoReader(partial) as reader:
+        assert sum(isinstance(item, Frame) for item in reader) > 0
+    assert not (tmp_path / name).exists()
+
+
+def test_a_sink_swallows_what_comes_after_an_error(tmp_path: Path) -> None:
+    sink = Sink(tmp_path / "out.bin")
+    assert sink.write(b"good") == 4
+
+    class Full:
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+        def close(self) -> None: ...
+
+    file, sink._file = sink._file, Full()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="full"):
+        sink.write(b"bad")
+    sink._file = file
+    sink.seek(0)
+    assert sink.write(b"later") == 5
+    sink.close()
+    assert sink.partial is not None
+    assert sink.partial.read_bytes() == b"good"
+
+
+def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    sink = Sink(tmp_path / "out.mp4")
+    sink.write(b"result")
+    (tmp_path / "out.mp4").write_bytes(b"another's")
+    with pytest.raises(WriteError, match="another program"):
+        sink.commit()
+    assert (tmp_path / "out.mp4").read_bytes() == b"another's"
+    assert sink.partial is not None
+    assert sink.partial.read_bytes() == b"result"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "folder"),
+        ("none/out.mp4", "does not exist"),
+        ("clip.mp4/out.mp4", "not a folder"),
+        ("clip.mp4", "input itself"),
+        ("other.mp4", "exists already"),
+    ],
+)
+def test_destinations_that_cannot_be(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    (tmp_path / "other.mp4").write_bytes(b"x")
+    with pytest.raises(WriteError, match=words):
+        check_destination(os.path.join(tmp_path, name), source=tmp_path / "clip.mp4")
+
+
+# MP4 boxes
+
+
+def test_an_mp4_without_its_index_is_known(tmp_path: Path) -> None:
+    whole = Clip().make(tmp_path).read_bytes()
+    index = whole.rindex(b"moov") - 4
+    cut = tmp_path / "cut.mp4"
+    for content, expected in [
+        (whole, False),
+        (whole[:index], True),
+        (whole[: index + 100], True),
+        (b"RIFF" + whole, False),
+        (b"", False),
+    ]:
+        cut.write_bytes(content)
+        assert lacks_index(cut) is expected
+
+
+@pytest.mark.parametrize("has_tags", [False, True])
+def test_covers_go_into_a_finished_file(has_tags: bool, tmp_path: Path) -> None:
+    metadata = {"title": "T", "com.example.key": "K"} if has_tags else {}
+    path = Clip(metadata=metadata, options=(("movflags", "use_metadata_tags"),)).make(tmp_path)
+    assert add_cover(path, [picture("png"), picture("mjpeg")])
+    with av.open(str(path)) as container:
+        covers = [s for s in container.streams.video if s.disposition & COVER]
+        assert [s.name for s in covers] == ["png", "mjpeg"]
+        assert sum(1 for _ in container.decode(video=0)) == 10
+        for key, value in metadata.items():
+            assert container.metadata[key] == value
+
+
+def test_a_cover_needs_the_index_at_the_end(tmp_path: Path) -> None:
+    path = Clip(options=(("movflags", "faststart"),)).make(tmp_path)
+    assert not add_cover(path, [picture("png")])
+
+
+# encoders
+
+
+@pytest.mark.parametrize(
+    ("encoder", "source", "expected"),
+    [
+        ("libx264", "yuv420p", "yuv420p"),
+        ("libx264", "yuvj420p", "yuvj420p"),
+        ("libx264", "yuv422p10le", "yuv422p10le"),
+        ("libx264", "yuv444p12le", "yuv444p10le"),
+        ("libx264", "gray", "gray"),
+        ("libx264", "gbrp", "yuv444p"),
+        ("libx264", "yuv440p", "yuv444p"),
+        ("libx264", "yuva420p", "yuv420p"),
+        ("ffv1", "yuvj422p", "yuv422p"),
+        ("ffv1", "gbrp", "bgr0"),
+        ("ffv1", "gbrap16le", "gbrap16le"),
+        ("libvpx-vp9", "gray", "yuv420p"),
+        ("libsvtav1", "yuv420p10le", "yuv420p10le"),
+        ("prores_ks", "yuv420p", "yuv422p10le"),
+        ("png", "gbrp", "rgb24"),
+        ("png", "gbrp16le", "rgb48be"),
+        ("png", "gray16le", "gray16be"),
+        ("mjpeg", "yuvj420p", "yuvj420p"),
+        ("mjpeg", "yuv420p", "yuv420p"),
+    ],
+)
+def test_the_pixel_format_that_loses_least(encoder: str, source: str, expected: str) -> None:
+    layout = layout_of(source)
+    assert layout is not None
+    assert pixel_formats(encoder, layout, source, is_full="yuvj" in source)[0] == expected
+
+
+def test_an_encoder_that_takes_none_of_the_pixels_is_named() -> None:
+    layout = layout_of("yuv420p")
+    assert layout is not None
+    with pytest.raises(WriteError, match="the encoder gif takes none of this video's pixels"):
+        pixel_formats("gif", layout, "yuv420p", is_full=False)
+
+
+def test_options_are_those_of_the_encoder() -> None:
+    assert encoder_options("libx264", crf=30, preset="slow")["crf"] == "30"
+    assert encoder_options("libx264", preset="5")["preset"] == "5"
+    assert encoder_options("h264_nvenc", crf=30)["cq"] == "30"
+    joined = encoder_options("libx265", options=(("x265-params", "aq-mode=1"),))["x265-params"]
+    assert joined.startswith("log-level=none")
+    assert joined.endswith(":aq-mode=1")
+    # who sets the bit rate is not outvoted by our quality
+    assert "crf" not in encoder_options("libx264", options=(("b", "1M"),))
+    assert encoder_options("libx264", crf=20, options=(("b", "1M"),))["crf"] == "20"
+    assert encoder_options("libx264", options=(("refs", "2"),))["crf"] == "17"
+    assert encoder_options("mpeg4", options=(("b", "1M"),)) == {"b": "1M"}
+    for wrong in (
+        {"encoder": "nothing"},
+        {"encoder": "libx264", "preset": "nonsense"},
+        {"encoder": "ffv1", "crf": 20},
+        {"encoder": "ffv1", "preset": "fast"},
+        {"encoder": "libx264", "options": (("colour", "red"),)},
+    ):
+        with pytest.raises(WriteError):
+            encoder_options(**wrong)  # type: ignore[arg-type]
+
+
+def test_old_codecs_count_in_coarse_units() -> None:
+    fine = Fraction(1, 90000)
+    assert clock_of("libx264", fine, Fraction(25)) == fine
+    assert clock_of("mpeg4", fine, Fraction(25)).denominator <= 65535
+    assert clock_of("mpeg2video", fine, Fraction(25)) == Fraction(1, 25)
+
+
+def test_working_encoders_are_probed(capfd: pytest.CaptureFixture[str]) -> None:
+    working = working_encoders()
+    assert working[0] == "libx264"
+    assert "ffv1" in working
+    assert capfd.readouterr() == ("", "")
+
+
+def test_formats_by_name() -> None:
+    assert format_of("a.MP4").name == "mp4"
+    assert format_of("-").name == "matroska"
+    assert format_of("a.mts").options["mpegts_m2ts_mode"] == "1"
+    for name in ("a", "a.xyz", ".mp4", "a.mp3"):
+        with pytest.raises(WriteError, match=r"\.mkv"):
+            format_of(name)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(63, 48, "yuv444p"), (64, 47, "yuv422p"), (1, 1, "yuv444p"), (64, 48, "yuv420p")],
+)
+def test_odd_sizes_stay_as_they_are(width: int, height: int, expected: str, tmp_path: Path) -> None:
+    video = Video(codec="ffv1", width=width, height=height, times=every(40, 3))
+    path = Clip(name="clip.mkv", video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.mp4")
+    assert writer.pixel_format == expected
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (width, height)
+
+
+def test_a_late_track_of_an_unknown_kind_is_left_out(tmp_path: Path) -> None:
+    late = Video(codec="mpeg4", times=every(40, 5, start=3000))
+    path = Clip(
+        name="clip.mkv",
+        video=(Video(), late),
+        finish=lambda content: content.replace(b"V_MPEG4/ISO/ASP", b"V_NOBODY/HAS/IT"),
+    ).make(tmp_path)
+    report = restore_video(path, tmp_path / "out.mp4", restorer=StandIn())
+    assert report.frames == len(Video().times)
+    assert "a kind that this FFmpeg does not know" in "\n".join(report.lost)
+
+
+LATE = {
+    "late sound": Clip(
+        video=(Video(times=every(40, 100)),), audio=(Audio(start=3.0, seconds=0.9),)
+    ),
+    "no cues": Clip(
+        video=(Video(times=every(40, 100)),), subtitles=(Subtitles(codec="mov_text", cues=()),)
+    ),
+    "a late cue": Clip(
+        name="clip.mkv",
+        video=(Video(times=every(40, 100)),),
+        subtitles=(Subtitles(cues=((3.5, 0.2, "late"),)),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_track_that_begins_late_keeps_nothing_back(
+    name: str, ending: str, tmp_path: Path
+) -> None:
+    """Else all of the file would be in memory until it comes, and lost with a kill."""
+    path = LATE[name].make(tmp_path)
+    output = tmp_path / f"out{ending}"
+    with VideoReader(path) as reader, VideoWriter(output, reader) as writer:
+        sizes = []
+        for item in reader:
+            writer.write(item)
+            if isinstance(item, Frame):
+                assert writer.partial is not None
+                sizes.append(writer.partial.stat().st_size)
+        assert sizes[60] > sizes[30] > 0
+        writer.finish()
+    for file in (path, output):
+        with av.open(str(file)) as container:
+            shown = [f.pts * f.time_base for f in container.decode(video=0)]
+            assert shown == [Fraction(t, 1000) for t in every(40, 100)]
+    before, after = (_first_sound(file) for file in (path, output))
+    assert before is None or abs(before - after) < 0.001
+
+
+def _first_sound(path: Path) -> float | None:
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None
+        packet = next(container.demux(container.streams.audio[0]))
+        return float(packet.pts * packet.time_base)
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_run_that_ends_right_after_its_header(name: str, tmp_path: Path) -> None:
+    path = LATE[name].make(tmp_path)
+    with VideoReader(path) as reader, VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        frame = next(item for item in reader if isinstance(item, Frame))
+        writer.write(frame)
+        writer.abandon(is_quick=True)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_unchanged_frames_go_to_the_encoder_as_they_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sample is copied where none has changed."""
+    path = Clip().make(tmp_path)
+    seen = []
+    original = writer_module.Converter.convert
+
+    def watch(self: writer_module.Converter, frame: Frame) -> av.VideoFrame:
+        result = original(self, frame)
+        seen.append(result is frame.tags["decoded"].picture)
+        return result
+
+    monkeypatch.setattr(writer_module.Converter, "convert", watch)
+    copy(path, tmp_path / "out.mp4")
+    assert seen == [True] * 10
+
+
+def test_times_that_repeat_move_by_a_tick(tmp_path: Path) -> None:
+    video = Video(codec="mpeg4", times=(0, 40, 40, 40, 80))
+    path = Clip(name="clip.mkv", video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [f.pts for f in container.decode(video=0)] == [0, 40, 41, 42, 80]
+    assert any("moved" in line for line in writer.notes.lost)
+
+
+# pictures
+
+
+def exif(orientation: int) -> bytes:
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + bytes(4)
+    body = b"Exif\0\0" + tiff
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def test_a_photograph_keeps_what_it_says_about_itself(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 32, 32)
+    turned = plain[:2] + exif(6) + plain[2:]
+    (tmp_path / "a.jpg").write_bytes(turned)
+    copy(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    assert exif(6) in (tmp_path / "b.jpg").read_bytes()
+    with av.open(str(tmp_path / "b.jpg")) as container:
+        assert next(container.decode(video=0)).rotation == -90
+    with VideoReader(tmp_path / "a.jpg") as reader:
+        assert next(i for i in reader if isinstance(i, Frame)).rotation == 90
+
+
+def with_chunk(png: bytes, kind: bytes, contents: bytes) -> bytes:
+    """A PNG with one more chunk before its samples."""
+    body = kind + contents
+    chunk = struct.pack(">I", len(contents)) + body + struct.pack(">I", zlib.crc32(body))
+    at = png.index(b"IDAT") - 4
+    return png[:at] + chunk + png[at:]
+
+
+@pytest.mark.parametrize("height", [96, 720])
+@pytest.mark.parametrize("source", ["a.png", "a.jpg", "444.jpg", "grey.jpg", "grey.png", "a.webp"])
+@pytest.mark.parametrize("output", ["b.jpg", "b.png", "b.webp", "b.tif", "b.bmp"])
+def test_pictures_have_their_colours_in_other_programs(
+    source: str, output: str, height: int, tmp_path: Path
+) -> None:
+    colors = [
+        (30, 30, 200),
+        (30, 200, 30),
+        (200, 30, 30),
+        (250, 250, 250),
+        (5, 5, 5),
+        (60, 120, 200),
+    ]
+    samples = np.repeat(np.uint8(colors)[None], 32, axis=1).repeat(height, axis=0)
+    if "grey" in source:
+        samples = cv2.cvtColor(samples, cv2.COLOR_BGR2GRAY)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 98]
+    if source == "444.jpg":
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    if source.endswith(".webp"):
+        options = [cv2.IMWRITE_WEBP_QUALITY, 98]  # above 100 it would be lossless
+    cv2.imwrite(str(tmp_path / source), samples, options if "png" not in source else [])
+    before = cv2.imread(str(tmp_path / source)).astype(float)
+    copy(tmp_path / source, tmp_path / output)
+    after = cv2.imread(str(tmp_path / output)).astype(float)
+    # in the middle of the bars, where no chroma is shared
+    assert np.abs(after - before)[:, 16::32].max() < 8
+    assert np.abs(after - before)[:, 16::32].mean() < 1.5
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "rgb24"])
+@pytest.mark.parametrize("matrix", TURNS, ids=str)
+def test_what_would_lie_on_its_side_is_turned(
+    pixel_format: str, matrix: tuple[int, ...], tmp_path: Path
+) -> None:
+    codec = "libx264rgb" if pixel_format == "rgb24" else "libx264"
+    options = (("crf", "1"),)
+    video = Video(
+        times=(0,), codec=codec, pixel_format=pixel_format, matrix=matrix, options=options
+    )
+    path = Clip(video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.png")
+    assert "rotation: the picture was turned upright" in writer.notes.kept
+    with av.open(str(path)) as container:
+        stored = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
+    a, b, _, c, d = (np.sign(each) for each in matrix[:5])
+    height, width = stored.shape[:2]
+    shown = np.zeros((width, height, 3) if b else stored.shape)
+    y, x = np.mgrid[:height, :width]
+    to_x, to_y = a * x + c * y, b * x + d * y
+    shown[to_y - to_y.min(), to_x - to_x.min()] = stored
+    found = cv2.imread(str(tmp_path / "out.png"))[..., ::-1].astype(float)
+    assert found.shape == shown.shape
+    error, *others = (np.abs(each - shown).mean() for each in (found, found[::-1], found[:, ::-1]))
+    assert error < 15 and error < min(others) / 2
+
+
+def test_what_a_photograph_says_is_kept_or_told(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 32, 16)
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + exif(6) + plain[2:])
+    for name, is_kept in [("b.png", True), ("c.jpg", True), ("d.webp", False), ("e.tif", False)]:
+        writer = copy(tmp_path / "a.jpg", tmp_path / name)
+        told = "EXIF (camera, time and place): not written into this kind of picture"
+        assert (told in writer.notes.lost) is not is_kept
+        with av.open(str(tmp_path / name)) as container:
+            frame = next(container.decode(video=0))
+        assert (frame.width, frame.height) == ((32, 16) if is_kept else (16, 32))
+        assert frame.rotation == (-90 if is_kept else 0)
+    # what the picture file was made of is no photograph any more
+    writer = copy(tmp_path / "b.png", tmp_path / "f.jpg")
+    with av.open(str(tmp_path / "f.jpg")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.width, frame.height, frame.rotation) == (16, 32, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_stand_upright_in_every_format(orientation: int, tmp_path: Path) -> None:
+    plain = picture("mjpeg", 96, 64)
+    source = tmp_path / "a.jpg"
+    source.write_bytes(plain[:2] + exif(orientation) + plain[2:])
+    wanted = cv2.imread(str(source)).astype(float)  # which looks at the orientation
+    # a PNG that has it too, from which nothing is taken but the file
+    copy(source, tmp_path / "b.png")
+    for path in (source, tmp_path / "b.png"):
+        for name in ("c.webp", "c.tif", "c.bmp", "c.jpg"):
+            copy(path, tmp_path / name, overwrite=True)
+            found = cv2.imread(str(tmp_path / name)).astype(float)
+            assert found.shape == wanted.shape, name
+            error, *others = (
+                np.abs(f - wanted).mean() for f in (found, found[::-1], found[:, ::-1])
+            )
+            assert error < min(others) / 2, name
+    config = RestoreConfig(compare=True, overwrite=True)
+    for name in ("d.png", "d.jpg", "d.webp"):
+        restore_video(source, tmp_path / name, config, restorer=StandIn())
+        found = cv2.imread(str(tmp_path / name)).astype(float)
+        both = np.concatenate([wanted, wanted], axis=1)
+        assert found.shape == both.shape, name
+        assert np.abs(found - both).mean() < np.abs(found[::-1] - both).mean() / 2, name
+
+
+def test_what_a_tiff_says_is_told_where_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture("mjpeg", 32, 16))
+    copy(tmp_path / "a.jpg", tmp_path / "b.tif")
+    assert not copy(tmp_path / "b.tif", tmp_path / "c.bmp").notes.lost
+    tiff = bytearray((tmp_path / "b.tif").read_bytes())
+    start = int.from_bytes(tiff[4:8], "little")
+    tiff[start + 2 : start + 4] = (0x0110).to_bytes(2, "little")
+    assert descriptions_in(bytes(tiff)) == ["EXIF (camera, time and place)"]
+    assert descriptions_in(bytes(tiff[: start + 1])) == descriptions_in(b"II*\0") == []
+
+
+def test_a_turned_picture_has_turned_samples(tmp_path: Path) -> None:
+    video = Video(times=(0,), aspect=Fraction(4, 3), matrix=TURNS[0])
+    path = Clip(video=(video,)).make(tmp_path)
+    copy(path, tmp_path / "out.png")
+    with av.open(str(tmp_path / "out.png")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(3, 4)
+
+
+def test_sound_that_begins_late_in_an_flv(tmp_path: Path) -> None:
+    path = Clip(audio=(Audio(start=0.1),)).make(tmp_path)
+    copy(path, tmp_path / "out.flv")
+    with av.open(str(tmp_path / "out.flv")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 10
+
+
+def test_boxes_that_make_no_sense_cost_nothing(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    huge = struct.pack(">I4sQ", 1, b"moov", 1 << 62) + struct.pack(
+        ">I4sQ", 1, b"udta", (1 << 63) - 1
+    )
+    with path.open("ab") as file:
+        file.write(huge + struct.pack(">I4sQ", 1, b"uuid", 1 << 62))
+    assert copy(path, tmp_path / "out.mp4").frames == 10
+
+
+def test_a_png_may_have_a_colour_profile_with_a_name(tmp_path: Path) -> None:
+    """In a process of its own: what is wrong here ends it."""
+    samples = np.full((48, 64, 3), 90, np.uint8)
+    profile = b"any name\0\0" + zlib.compress(bytes(range(200)))
+    png = with_chunk(cv2.imencode(".png", samples)[1].tobytes(), b"iCCP", profile)
+    (tmp_path / "in.png").write_bytes(png)
+    code = (
+        f"import gc, sys; sys.path[:] = {sys.path!r}; from test_writer import copy\n"
+        "for name in ('out.png', 'out.jpg', 'out.mp4'): copy('in.png', name)\n"
+        "gc.collect(); print('done')"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert b"iCCP" in (tmp_path / "out.png").read_bytes()
+
+
+def test_a_png_keeps_its_texts_and_resolution(tmp_path: Path) -> None:
+    samples = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
+    plain = cv2.imencode(".png", samples)[1].tobytes()
+    resolution = struct.pack(">IIB", 11811, 11811, 1)
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x/>"
+    chunks = [(b"pHYs", resolution), (b"tEXt", b"Title\0rain"), (b"iTXt", xmp)]
+    png = plain
+    for kind, contents in chunks:
+        png = with_chunk(png, kind, contents)
+    (tmp_path / "in.png").write_bytes(png)
+    assert not copy(tmp_path / "in.png", tmp_path / "out.png").notes.lost
+    out = (tmp_path / "out.png").read_bytes()
+    for kind, contents in chunks:
+        assert out.count(kind) == 1
+        assert kind + contents + struct.pack(">I", zlib.crc32(kind + contents)) in out
+    assert np.array_equal(cv2.imread(str(tmp_path / "out.png")), samples)
+    # other kinds of pictures have no place for them
+    lost = copy(tmp_path / "in.png", tmp_path / "out.jpg").notes.lost
+    assert any(line.startswith("texts:") for line in lost)
+    (tmp_path / "plain.png").write_bytes(plain)
+    assert not copy(tmp_path / "plain.png", tmp_path / "out.png", overwrite=True).notes.lost
+    assert b"tEXt" not in (tmp_path / "out.png").read_bytes()
+
+
+def test_segments_come_from_jpegs_only() -> None:
+    plain = picture("mjpeg")
+    assert with_segments_of(b"GIF89a", plain) == plain
+    assert with_segments_of(plain[:2] + exif(1) + plain[2:], b"\x89PNG") == b"\x89PNG"
+
+
+def test_a_recording_of_fragments_is_no_picture(tmp_path: Path) -> None:
+    """Its header tells of the frames of the first fragment only: of one."""
+    clip = Clip(options=(("movflags", "frag_every_frame+empty_moov"),)).make(tmp_path)
+    with pytest.raises(WriteError, match=r"is a picture, but .* a video; end it in \.mp4"):
+        copy(clip, tmp_path / "out.png")
+    assert [path.name for path in tmp_path.iterdir()] == [clip.name]
+    (tmp_path / "in.jpg").write_bytes(picture())
+    with pytest.raises(WriteError, match="is written by the encoder png; leave --encoder out"):
+        copy(tmp_path / "in.jpg", tmp_path / "out.png", encoder="libx264")
+
+
+def test_a_video_is_no_picture(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    with VideoReader(path) as reader, pytest.raises(WriteError, match="picture"):
+        VideoWriter(tmp_path / "out.png", reader)
+
+
+def test_sound_is_told(tmp_path: Path) -> None:
+    path = Clip(name="clip.mov", audio=(Audio(codec="pcm_s16le"), Audio())).make(tmp_path)
+    writer = copy(path, tmp_path / "out.mp4")
+    assert any("AAC" in line and "stream 1" in line for line in writer.notes.lost)
+    assert any("copied" in line and "stream 2" in line for line in writer.notes.kept)
+
+
+@pytest.mark.parametrize(("alpha", "is_lost"), [(255, False), (254, True)], ids=str)
+def test_transparency_is_lost_only_where_something_shows_through(alpha: int, is_lost: bool) -> None:
+    layout = PixelLayout("gbrap", "rgb", 8, has_alpha=True)
+    planes = [np.full((4, 6), 200, np.uint8) for _ in range(4)]
+    planes[3][:] = 255
+    planes[3][2, 3] = alpha
+    frame = Frame(tuple(planes), layout, pts=0, time_base=Fraction(1, 25))
+    notes = Notes()
+    notes.tell_pixels(frame, "gbrp", "libx264rgb")
+    assert ("transparency is gone" in "".join(notes.lost)) == is_lost
+
+
+def test_one_of_a_kind_is_told_as_one() -> None:
+    for number, ends in ((1, "1 frame of another size was scaled to 6x4"),
+                         (2, "2 frames of another size were scaled to 6x4")):  # fmt: skip
+        notes = Notes(scaled=number)
+        notes.tell_counts(6, 4)
+        assert notes.lost == [f"size: {ends}"]
+
+
+def changing(folder: Path, first: dict[str, Any], second: dict[str, Any]) -> Path:
+    """A transport stream of ten frames and ten more of another kind."""
+    parts = []
+    for number, values in enumerate((first, second)):
+        video = Video(times=every(40, 10, 400 * number), gop=5, seed=number, **values)
+        parts.append(Clip(name=f"part{number}.ts", video=(video,)).make(folder))
+    return join(folder / "clip.ts", parts)
+
+
+FULL, LIMITED = {"color": (2, 1, 1, 1)}, {"color": (1, 1, 1, 1)}
+FIELDS = {"options": (("x264-params", "tff=1"),)}
+ONE = "the output has one for all frames, that of the first"
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
+    ({}, {}, []),
+    (LIMITED, FULL, ["10 frames of full range: converted to limited range"]),
+    (FULL, LIMITED, ["10 frames of limited range: converted to full range"]),
+    (
+        LIMITED,
+        {"color": (1, 9, 9, 16)},
+        [
+            "10 frames with the matrix of bt2020: converted to bt709",
+            f"10 frames with primaries bt2020: {ONE}, bt709",
+            f"10 frames with the transfer smpte2084: {ONE}, bt709",
+        ],
+    ),
+    (
+        {},
+        {"pixel_format": "yuv420p10le"},
+        ["10 frames of yuv420p10le: stored as those of yuv420p that come first"],
+    ),
+    (
+        {"aspect": Fraction(1)},
+        {"aspect": Fraction(4, 3)},
+        [f"10 frames with samples of the shape 4:3: {ONE}, 1:1"],
+    ),
+    (
+        {},
+        FIELDS,
+        ["10 frames with fields: libx264 marks fields in all frames or in none, as in the first"],
+    ),
+    (FIELDS, {}, []),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "said"), CHANGES, ids=range(len(CHANGES)))
+def test_what_changes_after_the_first_picture_is_told(
+    first: dict[str, Any], second: dict[str, Any], said: list[str], tmp_path: Path
+) -> None:
+    writer = copy(changing(tmp_path, first, second), tmp_path / "out.mkv")
+    losses = [loss for loss in writer.notes.losses if loss.kind not in ("times", "damage")]
+    assert [f"{loss.what}: {loss.why}" for loss in losses] == said
+
+
+@pytest.mark.parametrize(
+    "values", [(LIMITED, FULL), (FULL, LIMITED)], ids=["to full", "to limited"]
+)
+def test_another_range_looks_the_same(values: tuple[dict[str, Any], ...], tmp_path: Path) -> None:
+    """Where a player goes by what the output says of all its frames."""
+    source = changing(tmp_path, *values)
+    copy(source, tmp_path / "out.mkv", crf=0)
+    seen = []
+    for path in (source, tmp_path / "out.mkv"):
+        with VideoReader(path) as reader:
+            frames = [item for item in reader if isinstance(item, Frame)]
+        assert len(frames) == 20
+        planes = [frame.planes[0].astype(float) for frame in frames]
+        ends = [(0, 255) if frame.full_range else (16, 235) for frame in frames]
+        shown = [(y - low) / (high - low) for y, (low, high) in zip(planes, ends, strict=True)]
+        seen.append(np.clip(shown, 0, 1))
+    assert np.abs(seen[0] - seen[1]).max() < 2 / 255
+
+
+def test_a_name_of_pixels_is_no_range() -> None:
+    """FFmpeg goes on to call them full where a stream's range becomes limited."""
+    picture = av.VideoFrame(64, 48, "yuvj420p")
+    for plane in picture.planes:
+        np.frombuffer(memoryview(plane), np.uint8)[:] = 180
+    picture.color_range, picture.colorspace = 1, 1
+    frame = FrameMaker(Fraction(1, 25), Fraction(25)).frame(picture)
+    assert not frame.full_range
+    converted = Converter("yuvj420p", 64, 48, samples=("bt709", True)).convert(frame)
+    assert converted.to_ndarray()[0, 0] == round((180 - 16) * 255 / 219)
+
+
+# what hides
+
+
+def trimmed(folder: Path, seconds: float) -> Path:
+    """An MP4 whose edit list hides the beginning of its sound, as a cut without loss leaves it."""
+    whole = Clip(audio=(Audio(),)).make(folder)
+    path = folder / "trimmed.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        tracks = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.size and packet.stream.type == "audio":
+                packet.pts -= round(seconds / packet.time_base)
+                packet.dts = packet.pts
+            if packet.size:
+                packet.stream = tracks[packet.stream.index]
+                target.mux(packet)
+    return path
+
+
+def sound_of(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        return [float(frame.time) for frame in container.decode(audio=0)]
+
+
+def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path: Path) -> None:
+    source = trimmed(tmp_path, 0.3)
+    with av.open(str(source)) as container:
+        hidden = sum(packet.is_discard for packet in container.demux(audio=0))
+    assert hidden > 8
+    wanted = len(sound_of(source))
+    for name in ("out.mp4", "out.mkv", "out.ts", "out.avi"):
+        copy(source, tmp_path / name)
+        # but for what a decoder needs before it gives the right sound
+        assert wanted <= len(sound_of(tmp_path / name)) <= wanted + 2
+
+
+def test_a_cameras_own_data_stays_in_the_stream(tmp_path: Path) -> None:
+    number, said = "086f3693-b7b3-4f2c-9653-21492feee5b8", "52.1 N 4.3 E"
+    whole = Clip().make(tmp_path)
+    path = tmp_path / "camera.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        insert = BitStreamFilterContext(f"h264_metadata=sei_user_data='{number}+{said}'", stream)
+        for packet in source.demux(video=0):
+            for changed in insert.filter(packet if packet.size else None):
+                changed.stream = stream
+                target.mux(changed)
+    for source_path, is_there in ((path, True), (whole, False)):
+        copy(source_path, tmp_path / "out.mp4", overwrite=True)
+        assert (said.encode() in (tmp_path / "out.mp4").read_bytes()) is is_there
+        # what one encoder has said about itself is false of another's work
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            found = [bytes(each) for each in side_data_of(next(container.decode(video=0)))]
+        assert sum(b"x264" in each for each in found) == 1 + is_there
+
+
+def test_transparency_that_is_not_decoded_is_told(tmp_path: Path) -> None:
+    video = Video(codec="libvpx-vp9", pixel_format="yuva420p")
+    path = Clip(name="clip.webm", video=(video,)).make(tmp_path)
+    writer = copy(path, tmp_path / "out.webm")
+    assert "transparency: it is not decoded from this codec" in writer.notes.lost
+    with av.open(str(path)) as source, av.open(str(tmp_path / "out.webm")) as output:
+        tags = [each.streams.video[0].metadata.get("alpha_mode") for each in (source, output)]
+    assert tags == ["1", None]
+
+
+def test_a_box_outside_the_picture_is_told(tmp_path: Path) -> None:
+    path = Clip().make(tmp_path)
+    config = RestoreConfig(keep=(Box(20, 1030, 600, 40), Box(0, 0, 8, 8)))
+    report = restore_video(path, tmp_path / "out.mp4", config, restorer=StandIn())
+    assert report.lost == ("the box 20,1030,600,40: it lies outside the picture of 64x48",)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no priorities to look at")
+def test_no_encoder_makes_threads_real_time_ones():
+    """As root, SVT-AV1 would, and hold up the machine."""
+    if "libsvtav1" not in working_encoders():
+        pytest.skip("no SVT-AV1 here")
+    context = av.CodecContext.create("libsvtav1", "w")
+    context.width, context.height, context.pix_fmt = 64, 64, "yuv420p"
+    context.time_base = Fraction(1, 25)
+    open_encoder(context)
+    tasks = [int(task) for task in os.listdir("/proc/self/task")]
+    assert len(tasks) > 1
+    assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_OTHER}
+
+
+def test_fields_keep_their_order_and_are_marked(tmp_path):
+    """The decoder of DV says of its pictures that they are interlaced, and no order."""
+    video = Video(codec="dvvideo", width=720, height=576, times=every(40, 3))
+    clip = Clip(name="clip.avi", video=(video,)).make(tmp_path)
+    restore_video(clip, tmp_path / "out.mp4", restorer=StandIn())
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = list(container.decode(video=0))
+        assert len(frames) == 3 and all(frame.interlaced_frame for frame in frames)
+        assert container.streams.video[0].codec_context.field_order == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "codec", "expected"),
+    [
+        *((2, "h264", 2), (3, "h264", 3), (4, "prores", 2), (5, "dvvideo", 3)),
+        *((0, "dvvideo", 3), (0, "mpeg2video", 2), (1, "mpeg2video", 2)),
+    ],
+)
+def test_the_order_of_fields(said, codec, expected):
+    context = SimpleNamespace(field_order=said, codec=SimpleNamespace(name=codec))
+    reader = SimpleNamespace(stream=SimpleNamespace(codec_context=context))
+    for is_interlaced in (True, False):
+        frame = SimpleNamespace(tags={"interlaced": is_interlaced})
+        assert _field_order(reader, frame) == (expected if is_interlaced else 0)
+
+
+@pytest.mark.parametrize(("said", "expected"), [("deu", "ger"), ("zho", "chi"), ("jpn", "jpn")])
+def test_languages_in_quicktime(tmp_path, said, expected):
+    """It numbers them; FFmpeg finds the number by one code of two."""
+    sound = Audio(codec="aac", seconds=0.3, metadata={"language": said})
+    clip = Clip(video=(Video(times=every(40, 3)),), audio=(sound,)).make(tmp_path)
+    restore_video(clip, tmp_path / "out.mov", restorer=StandIn())
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams.audio[0].metadata["language"] == expected
+
+
+def test_six_channels_stay_six_in_webm(tmp_path):
+    """Opus has 5.1 and no 5.1(side)."""
+    sound = Audio(codec="ac3", seconds=0.3, layout="5.1(side)")
+    clip = Clip(name="clip.mkv", video=(Video(times=every(40, 3)),), audio=(sound,)).make(tmp_path)
+    restore_video(clip, tmp_path / "out.webm", restorer=StandIn())
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert container.streams.audio[0].codec_context.layout.nb_channels == 6
+
+
+INTERLACED = Clip(
+    name="clip.mkv",
+    video=(Video(options=(("x264-params", "tff=1"), ("flags", "+ildct+ilme"))),),
+)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name", "are_marked"),
+    [
+        ("libx264", "out.mp4", True),
+        ("ffv1", "out.mkv", True),
+        ("libx265", "out.mp4", False),
+        ("libsvtav1", "out.mkv", False),
+        ("jpeg2000", "out.mkv", False),
+        ("mjpeg", "out.avi", False),
+    ],
+)
+def test_fields_that_an_encoder_does_not_mark_are_told(encoder, name, are_marked, tmp_path):
+    source = INTERLACED.make(tmp_path)
+    config = RestoreConfig(encoder=encoder)
+    report = restore_video(source, tmp_path / name, config, restorer=StandIn())
+    with av.open(tmp_path / name) as container:
+        frames = list(container.decode(video=0))
+    assert frames and all(frame.interlaced_frame == are_marked for frame in frames)
+    assert any(line.startswith("fields:") for line in report.lost) != are_marked

@@ -1,0 +1,259 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from clips import Clip, Video
+from standin import StandIn, inverted
+
+from mhnet_video.cli.main import main
+from mhnet_video.errors import ReadError
+from mhnet_video.pipelines.evaluate import evaluate
+from mhnet_video.training.metrics import score
+
+
+def save_picture(path: Path, picture: np.ndarray) -> np.ndarray:
+    """Write an RGB picture, as PNG whatever the name says."""
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = picture.shape[:2]
+    encoder.pix_fmt, encoder.framerate = "rgb24", 25
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"".join(bytes(packet) for packet in packets))
+    return picture
+
+
+def noise(seed, height=24, width=32):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three pairs of pictures, and what each holds by name."""
+    pairs = {}
+    for index, name in enumerate(["a2.png", "a10.png", "b.png"]):
+        clean = save_picture(tmp_path / "clean" / name, noise(index))
+        rainy = np.clip(clean.astype(int) + 10 * (index + 1), 0, 255).astype(np.uint8)
+        pairs[name] = (save_picture(tmp_path / "rainy" / name, rainy), clean)
+    return tmp_path / "rainy", tmp_path / "clean", pairs
+
+
+def test_pictures_as_they_are(folders):
+    rainy, clean, pairs = folders
+    result = evaluate(rainy, clean)
+    assert [row.name for row in result.rows] == ["a2.png", "a10.png", "b.png"]
+    for row in result.rows:
+        assert row.rainy == score(*pairs[row.name])
+        assert row.restored is None
+    assert result.mean.rainy.psnr_y == pytest.approx(
+        np.mean([row.rainy.psnr_y for row in result.rows])
+    )
+    assert (result.model, result.mean.restored) == (None, None)
+
+
+def test_each_picture_is_restored(folders):
+    rainy, clean, _ = folders
+    restorer = StandIn()
+    result = evaluate(rainy, clean, restorer=restorer)
+    assert [row.restored for row in result.rows] == [row.rainy for row in result.rows]
+    assert result.model == restorer.name
+    assert restorer.seen == 3
+
+
+def test_twins_of_other_suffixes_and_by_order(folders, tmp_path):
+    rainy, clean, pairs = folders
+    expected = [score(*pair) for pair in pairs.values()]
+    for path in sorted(clean.iterdir()):
+        path.rename(path.with_suffix(".PNG"))
+    assert [row.rainy for row in evaluate(rainy, clean).rows] == expected
+    for path in sorted(clean.iterdir()):
+        path.rename(path.with_stem("norain-" + path.stem))
+    assert [row.rainy for row in evaluate(rainy, clean).rows] == expected
+
+
+def test_equal_pictures_make_valid_json(folders):
+    rainy, _, _ = folders
+    result = evaluate(rainy, rainy)
+    assert result.mean.rainy.psnr_y == math.inf
+    found = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert found["mean"]["rainy"]["psnr_y"] is None
+    assert found["mean"]["rainy"]["ssim_y"] == pytest.approx(1)
+    assert len(found["rows"]) == 3
+
+
+def test_clips_frame_by_frame(tmp_path):
+    clip = Clip(video=(Video(times=(0, 40, 80, 200)),)).make(tmp_path)
+    seen = []
+    result = evaluate(clip, clip, restorer=StandIn(), on_progress=seen.append)
+    assert [row.name for row in result.rows] == ["0.000", "0.040", "0.080", "0.200"]
+    assert all(row.rainy.psnr_rgb == math.inf for row in result.rows)
+    assert all(row.restored == row.rainy for row in result.rows)
+    assert [progress.frames for progress in seen] == [1, 2, 3, 4]
+
+
+def test_clips_of_folders_have_a_row_each(tmp_path):
+    for side in ("rainy", "clean"):
+        for name, times in (("a10", (0, 40, 80)), ("a2", (0, 40))):
+            (tmp_path / side / name).mkdir(parents=True)
+            video = Video(times=times, options=(("crf", "0"),))
+            Clip(video=(video,)).make(tmp_path / side / name).rename(
+                tmp_path / side / f"{name}.mp4"
+            )
+    seen = []
+
+    def brighten(frame):
+        seen.append(frame)
+        first, *others = frame.planes
+        return replace(frame, planes=(first // 2 + 20 * len(seen), *others))
+
+    progress = []
+    result = evaluate(
+        tmp_path / "rainy",
+        tmp_path / "clean",
+        restorer=StandIn(brighten),
+        sheet=tmp_path / "sheet.png",
+        on_progress=progress.append,
+    )
+    assert [row.name for row in result.rows] == ["a2.mp4", "a10.mp4"]
+    assert len(seen) == 5 and [(p.frames, p.total) for p in progress] == [(1, 2), (2, 2)]
+    seen.clear()
+    for row in result.rows:
+        path = tmp_path / "rainy" / row.name
+        alone = evaluate(path, tmp_path / "clean" / row.name, restorer=StandIn(brighten))
+        assert (row.rainy, row.restored) == (alone.mean.rainy, alone.mean.restored)
+        assert row.restored.flicker > 1
+    assert result.mean.restored.psnr_y == pytest.approx(
+        np.mean([row.restored.psnr_y for row in result.rows])
+    )
+    with av.open(tmp_path / "sheet.png") as container:
+        assert container.streams.video[0].width == 3 * 646 + 6
+
+
+def test_flicker_of_a_clip(tmp_path):
+    """Every other frame is brighter than its twin: it flickers, until it is restored."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    video = Video(times=(0, 40, 80, 120), options=(("crf", "0"),))
+    clean = Clip(video=(video,)).make(tmp_path / "a")
+    seen = []
+
+    def brighten(frame):
+        seen.append(frame)
+        first, *others = frame.planes
+        return replace(frame, planes=(first // 2 + 60 * (len(seen) % 2), *others))
+
+    result = evaluate(clean, clean, restorer=StandIn(brighten))
+    assert [row.rainy.flicker for row in result.rows] == [None, 0, 0, 0]
+    flickers = [row.restored.flicker for row in result.rows]
+    assert flickers[0] is None and all(40 < flicker < 70 for flicker in flickers[1:])
+    assert result.mean.restored.flicker == pytest.approx(np.mean(flickers[1:]))
+    found = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert found["rows"][0]["rainy"]["flicker"] is None
+    assert found["mean"]["rainy"]["flicker"] == 0
+
+
+def test_a_sheet_shows_some_of_all_pictures(tmp_path):
+    clip = Clip(video=(Video(times=tuple(range(0, 800, 40))),)).make(tmp_path)
+    result = evaluate(clip, clip, restorer=StandIn(inverted), sheet=tmp_path / "sheet.png")
+    assert len(result.rows) == 20
+    with av.open(tmp_path / "sheet.png") as container:
+        sheet = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    # every fourth of 20, rainy, restored and clean, 640x480 each
+    rows, columns = 5, 3
+    assert sheet.shape == (rows * 486 + 6, columns * 646 + 6, 3)
+    rainy, restored, clean = (sheet[60:480, 6 + 646 * i : 646 + 646 * i] for i in range(3))
+    assert np.array_equal(rainy, clean)
+    assert np.abs(rainy.astype(int) - restored).mean() > 20
+
+
+def test_equal_pictures_are_counted(tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    for index in range(3):
+        picture = np.full((32, 32, 3), 40 * index, np.uint8)
+        cv2.imwrite(str(tmp_path / "a" / f"{index}.png"), picture)
+        cv2.imwrite(str(tmp_path / "b" / f"{index}.png"), picture + 5 * (index > 0))
+    result = evaluate(tmp_path / "a", tmp_path / "b")
+    assert result.equal == 1 and 30 < result.mean.rainy.psnr_rgb < 40
+    assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "equal to the clean ones, and not in the mean PSNR: 1"
+    sheet = tmp_path / "s.png"
+    sheet.write_text("mine")
+    words = ["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--sheet", str(sheet)]
+    assert main(words) == 1 and sheet.read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0 and sheet.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_sheet_of_pictures_as_they_are(folders, tmp_path):
+    rainy, clean, _ = folders
+    evaluate(rainy, clean, sheet=tmp_path / "sheet.png")
+    with av.open(tmp_path / "sheet.png") as container:
+        sheet = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert sheet.shape[1] == 2 * 646 + 6
+
+
+def test_jpeg_is_read_as_other_programs_read_it(tmp_path):
+    cv2 = pytest.importorskip("cv2", exc_type=ImportError)
+    picture = cv2.GaussianBlur(noise(0, 64, 64), (9, 9), 3)
+    cv2.imwrite(str(tmp_path / "a.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    there = cv2.imread(str(tmp_path / "a.jpg"))[..., ::-1]
+    save_picture(tmp_path / "a.png", np.ascontiguousarray(there))
+    assert evaluate(tmp_path / "a.jpg", tmp_path / "a.png").mean.rainy.psnr_rgb > 45
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(lambda r, c: (c / "b.png").unlink(), "has no twin", id="a twin is missing"),
+        pytest.param(
+            lambda r, c: save_picture(c / "b.png", noise(2, 24, 30)),
+            "cannot be compared",
+            id="sizes differ",
+        ),
+        pytest.param(
+            lambda r, c: [save_picture(f / "b.png", noise(2, 8, 8)) for f in (r, c)],
+            "at least 11x11",
+            id="too small for SSIM",
+        ),
+        pytest.param(
+            lambda r, c: (c / "b.png").write_bytes(b"no picture"), "b.png", id="not a picture"
+        ),
+        pytest.param(lambda r, c: r.rename(r.with_name("x")), "there is no", id="no folder"),
+    ],
+)
+def test_pictures_that_do_not_compare_are_named(folders, spoil, message):
+    rainy, clean, _ = folders
+    spoil(rainy, clean)
+    with pytest.raises(ReadError, match=message):
+        evaluate(rainy, clean)
+
+
+def test_clips_of_other_lengths_are_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    short = Clip(video=(Video(times=(0, 40)),)).make(tmp_path / "a")
+    long = Clip(video=(Video(times=(0, 40, 80)),)).make(tmp_path / "b")
+    with pytest.raises(ReadError, match="fewer frames"):
+        evaluate(long, short)
+    with pytest.raises(ReadError, match="more frames"):
+        evaluate(short, long)
+
+
+def test_the_known_figure_of_a_public_set(data_dir):
+    folder = data_dir / "dev" / "rain12"
+    assert evaluate(folder / "input", folder / "target").mean.rainy.psnr_y == pytest.approx(
+        30.14, abs=0.005
+    )
+
+
+def test_settings_of_a_restorer_need_a_model(tmp_path, capsys):
+    for words in (["--scale", "0.5"], ["--engine", "torch"]):
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(tmp_path), *words])
+        assert "need --model or --weights" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""What several looks at a picture agree on."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from mhnet_video.restoration import self_ensemble
+from mhnet_video.restoration.self_ensemble import LOOKS, NOISE, agreed_residual
+
+
+def size_of(picture, scale, multiple):
+    """Height and width of an enlarged picture."""
+    return tuple(round(side * scale / multiple) * multiple for side in picture.shape[-2:])
+
+
+def looked_at(picture, multiple, residual_of):
+    """The answers to all looks at a picture, `[3, H, W]` each, as the picture stands."""
+    for way, scale in LOOKS:
+        size = size_of(picture, scale, multiple)
+        seen = interpolate(picture.flip(way)[None], size, mode="bicubic")[0]
+        answer = residual_of(seen)
+        yield interpolate(answer[None], picture.shape[1:], mode="bicubic")[0].flip(way)
+
+
+def wanted_of(sides):
+    """The meaning, pixel by pixel: the mean, and around it how far the sides are of one mind."""
+    sides = torch.stack(list(sides)).double().numpy()
+    mean = sides.mean(0)
+    share = np.empty(mean.shape[1:])
+    for y, x in np.ndindex(share.shape):
+        around = slice(max(0, y - 7), y + 8), slice(max(0, x - 7), x + 8)
+        power = (mean[:, *around] ** 2).sum()
+        noise = ((sides[:, :, *around] - mean[:, *around]) ** 2).mean(0).sum()
+        share[y, x] = power / (power + noise * NOISE) if power else 0
+    return torch.from_numpy(mean * share).float()
+
+
+def test_it_is_what_the_meaning_says():
+    """Each look shows the picture, and what is answered to it is turned and shrunk back."""
+    weights = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    picture = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(1))
+    shapes = []
+
+    def residual_of(seen):
+        return torch.nn.functional.conv2d(seen[None], weights, padding=1)[0].sin()
+
+    def of_window(window):
+        assert window[0] is window[2] is None and window[1].is_contiguous()
+        shapes.append(window[1].shape[1:])
+        return residual_of(window[1])
+
+    found = agreed_residual([None, picture, None], of_window, 16)
+    assert shapes == [size_of(picture, scale, 16) for _, scale in LOOKS]
+    assert len(set(shapes)) > 1
+    sides = list(looked_at(picture, 16, residual_of))
+    torch.testing.assert_close(found, wanted_of(sides), rtol=1e-4, atol=1e-5)
+
+
+def noted(given, seen):
+    """A picture for its own residual, once it is in a list."""
+    given.append(seen[0])
+    return seen[0]
+
+
+def test_large_pictures_are_not_enlarged(monkeypatch):
+    monkeypatch.setattr(self_ensemble, "MOST_PIXELS", 32 * 64)
+    for rows, is_enlarged in ((32, True), (33, False)):
+        given = []
+        agreed_residual([torch.rand(3, rows, 64)], partial(noted, given))
+        assert len({seen.shape for seen in given}) == (3 if is_enlarged else 1)
+        assert len(given) == (len(LOOKS) if is_enlarged else 4)
+
+
+def test_what_all_agree_on_is_taken_out_whole_and_nothing_is_nothing():
+    answer = torch.full((3, 5, 40), -0.25)
+    found = agreed_residual([answer], lambda seen: seen[0].clone())
+    torch.testing.assert_close(found, answer, rtol=1e-5, atol=0)
+    assert not agreed_residual([answer], lambda seen: torch.zeros_like(seen[0])).any()
+
+
+def test_what_only_one_look_sees_hardly_counts():
+    """With n looks an n-th of it in the mean; of that, by m = 1 / n^2, v = 1 / n - m, less."""
+    streak = torch.zeros(3, 40, 40)
+    streak[:, 10:30, 20] = -0.4
+    seen = []
+
+    def residual_of(window):
+        seen.append(window)
+        return streak if len(seen) == 1 else torch.zeros_like(window[0])
+
+    found = agreed_residual([torch.rand(3, 40, 40)], residual_of)
+    count = len(LOOKS)
+    share = 1 / (1 + NOISE * (count - 1))
+    torch.testing.assert_close(found, streak / count * share, rtol=1e-4, atol=1e-7)
+
+
+def test_what_is_not_finite_stays_so():
+    answer = torch.zeros(3, 8, 8)
+    answer[0, 2, 2] = torch.inf
+    assert not agreed_residual([answer], lambda seen: seen[0].clone()).isfinite().all()
