@@ -18,6 +18,7 @@ from mhnet_video.live.rendering import View
 from mhnet_video.live.session import Latest, Live, LiveFrame, LiveStatistics
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.web.page import Page, parse_address
+from mhnet_video.live.web.server import Server
 
 # how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
 # within it are one to OpenCV, and each look takes a millisecond of a core
@@ -143,6 +144,7 @@ class _Run:
         if outputs.serve is not None:
             self._page = Page(
                 parse_address(str(outputs.serve)),
+                Server,
                 frames=self._frames,
                 statistics=lambda: self._live.statistics,
                 press=self._press_on_page,

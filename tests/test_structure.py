@@ -90,13 +90,7 @@ def test_imports_point_down(module):
         assert other < own or theirs == package, f"{module} imports {name}"
 
 
-_CIRCLE = pytest.param(
-    "mhnet_video.live.web",
-    marks=pytest.mark.xfail(reason="page and server import each other for their types"),
-)
-
-
-@pytest.mark.parametrize("package", [*sorted({*PACKAGES} - {*_CIRCLE.values}), _CIRCLE])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_the_parts_of_a_package_do_not_import_each_other_in_a_circle(package):
     graph = {}
     for module in MODULES.keys() - ENTRANCES:

@@ -21,6 +21,7 @@ from mhnet_video.live.rendering import JpegEncoder
 from mhnet_video.live.session import Latest
 from mhnet_video.live.source_address import resolve_address
 from mhnet_video.live.web.page import Address, Page
+from mhnet_video.live.web.server import Server
 from mhnet_video.media.image_metadata import picture_size
 
 
@@ -117,6 +118,7 @@ def visited():
     source, visitors = Source(), Visitors()
     page = Page(
         Address("127.0.0.1", 0),
+        Server,
         frames=source.frames,
         statistics=lambda: source.statistics,
         visitors=visitors,
@@ -199,7 +201,9 @@ def test_a_visitors_picture_is_for_nobody_else(visited):
 
 def test_other_pages_take_no_pictures():
     source = Source()
-    page = Page(Address("127.0.0.1", 0), frames=source.frames, statistics=lambda: source.statistics)
+    page = Page(
+        Address("127.0.0.1", 0), Server, frames=source.frames, statistics=lambda: source.statistics
+    )
     with closing(page):
         assert send(page, "/camera/begin")[0] == 404
         assert send(page, "/camera", b"", "image/jpeg", X_Visitor="", X_Number="0")[0] == 403

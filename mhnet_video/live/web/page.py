@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Callable
 from importlib.resources import files
+from ipaddress import ip_address
+from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
 from mhnet_video.live.rendering import JpegEncoder, even_size
 from mhnet_video.live.session import Latest, LiveFrame, LiveStatistics
-from mhnet_video.live.web.server import Server, is_own
 from mhnet_video.live.web.webrtc import WebRtc, has_webrtc
 from mhnet_video.locator import shown
 
@@ -60,11 +61,22 @@ def parse_address(text: str) -> Address:
     return Address(host or "127.0.0.1", int(port))
 
 
+def is_own(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Page:
     """The server; runs on threads of its own until it is closed.
 
     Args:
         address: Where to listen; port 0 takes a free one.
+        serve: Makes what answers browsers for a page: `Server`.
         frames: The newest frames.
         statistics: Tells how it goes.
         press: Does what a key stands for; given one of `+`, `-`, `m` and `r`.
@@ -81,6 +93,7 @@ class Page:
     def __init__(
         self,
         address: Address,
+        serve: Callable[[Address, "Page"], TCPServer],
         *,
         frames: Latest[LiveFrame],
         statistics: Callable[[], LiveStatistics],
@@ -127,7 +140,7 @@ class Page:
         )
         self.policy = _policy(self.html.decode())
         try:
-            self._server = Server(address, self)
+            self._server = serve(address, self)
         except OSError as error:
             if self.webrtc is not None:
                 self.webrtc.close()

@@ -9,15 +9,12 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.browser_camera import MAX_BYTES
-
-if TYPE_CHECKING:
-    from mhnet_video.live.web.page import Address, Page
+from mhnet_video.live.web.page import Address, Page, is_own
 
 _MAX_BODY_BYTES = 1024
 _MAX_OFFER_BYTES = 32 << 10
@@ -39,16 +36,6 @@ _HEADERS = {
 }
 
 
-def is_own(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Server(ThreadingHTTPServer):
     """Listens for browsers, and gives each connection a thread.
 
@@ -64,7 +51,7 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, address: "Address", page: "Page") -> None:
+    def __init__(self, address: Address, page: Page) -> None:
         self.page = page
         if ":" in address.host:
             self.address_family = socket.AF_INET6

@@ -21,8 +21,8 @@ import mhnet_video.live.web.page
 import mhnet_video.live.web.server
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live.session import Latest, LiveFrame, LiveStatistics
-from mhnet_video.live.web.page import Address, Page, parse_address
-from mhnet_video.live.web.server import is_own
+from mhnet_video.live.web.page import Address, Page, is_own, parse_address
+from mhnet_video.live.web.server import Server
 
 STATISTICS = LiveStatistics(
     source="cam",
@@ -99,6 +99,7 @@ def page(source):
 def make_page(source, host="127.0.0.1"):
     return Page(
         Address(host, 0),
+        Server,
         frames=source.frames,
         statistics=lambda: source.statistics,
         press=source.pressed.append,
@@ -415,4 +416,4 @@ def test_the_link_for_other_machines_can_be_followed(source):
 def test_a_port_that_is_taken(page, source):
     taken = Address("127.0.0.1", page.port)
     with pytest.raises(WriteError, match=r"cannot be served at 127.0.0.1:\d+ \(address already"):
-        Page(taken, frames=source.frames, statistics=lambda: STATISTICS)
+        Page(taken, Server, frames=source.frames, statistics=lambda: STATISTICS)
