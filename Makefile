@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test fuzz dev check fix build clean gpu
+.PHONY: help demo test fuzz dev check fix docs build clean gpu
 .DEFAULT_GOAL := help
 
 help:   ## list the targets
@@ -77,6 +77,9 @@ else
 		--seconds $$(($(GPU_SECONDS) + begin - $$(date +%s))) && [ -z "$$failed" ]
 endif
 
+docs: $(VENV)/installed-docs ## the documentation as a site, in build/site
+	$(BIN)/mkdocs build --strict
+
 build: $(VENV)/installed-dev ## sdist and wheel in dist/
 	$(BIN)/python -m build --no-isolation
 
@@ -113,3 +116,6 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,dev]' && touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,docs]' && touch $@

@@ -1,11 +1,19 @@
-"""What the README shows works as shown."""
+"""What the README and the documentation show works as shown.
+
+Every block of Python and of shell commands runs. One behind a comment `<!-- not run: WHY -->` does
+not: there the commands are only held against the parsers of their arguments.
+"""
 
 import itertools
 import re
 import shlex
+import shutil
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from clips import Clip, Video, every
 
@@ -18,57 +26,163 @@ from mhnet_video.cli.arguments import (
     restore_parser,
     train_parser,
 )
+from mhnet_video.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = [
-    command.strip()
-    for line in re.findall(r"^(?:.*\| )?mhnet-video .*$", TEXT, re.MULTILINE)
-    for command in line.partition("#")[0].split("|")
-    if command.strip().startswith("mhnet-video ")
-]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+CARDS = sorted((ROOT / "mhnet_video/models").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *CARDS]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+BLOCK = re.compile(
+    r"(?P<mark><!-- not run: .+? -->\n)?^```(?P<kind>python|sh)\n(?P<code>.*?)^```",
+    re.DOTALL | re.MULTILINE,
+)
+PARSERS = {
+    "bench": bench_parser,
+    "evaluate": evaluate_parser,
+    "live": live_parser,
+    "train": train_parser,
+    "info": info_parser,
+}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda code: code.splitlines()[-1][:30])
+@dataclass(frozen=True)
+class Block:
+    """Code as a page shows it."""
+
+    page: Path
+    number: int
+    """Counts the blocks of the page."""
+    kind: str
+    """`python` or `sh`."""
+    code: str
+    is_run: bool
+
+    def __str__(self):
+        return f"{self.page.stem}-{self.number}"
+
+    @property
+    def commands(self):
+        """Without comments; those of a pipe one by one."""
+        for line in self.code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            for is_bar, command in itertools.groupby(words, lambda word: word in ("|", "&&")):
+                if not is_bar:
+                    yield tuple(command)
+
+
+def blocks_of(page):
+    for number, found in enumerate(BLOCK.finditer(page.read_text())):
+        yield Block(page, number, found["kind"], found["code"], not found["mark"])
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+EXAMPLES = [block for block in BLOCKS if block.kind == "python"]
+SHELL = [(block, command) for block in BLOCKS if block.kind == "sh" for command in block.commands]
+RUN = dict.fromkeys(command for block, command in SHELL if block.is_run)
+NOT_RUN = dict.fromkeys(command for block, command in SHELL if not block.is_run)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_python_examples_run(example, tmp_path, monkeypatch):
-    clip = Clip(video=(Video(times=every(40, 4)),), name="in.mp4").make(tmp_path)
-    assert clip.name == "in.mp4"
+    assert example.is_run
+    Clip(video=(Video(times=every(40, 4)),), name="in.mp4").make(tmp_path)
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example.code, str(example), "exec"), {})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command):
-    words = shlex.split(command)[1:]
-    parsers = {
-        "bench": bench_parser,
-        "evaluate": evaluate_parser,
-        "live": live_parser,
-        "train": train_parser,
-        "info": info_parser,
-    }
-    if words[0] in parsers:
-        parsers[words[0]]().parse_args(words[1:])
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    """What the commands read, tiny and under the names that the pages use."""
+    folder = tmp_path_factory.mktemp("inputs")
+    Clip(video=(Video(times=every(5000, 24)),), name="in.mp4").make(folder)
+    for name in ("rainy", "clean"):
+        Clip(video=(Video(times=every(40, 10)),), name=f"{name}.mp4").make(folder)
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 48, 64, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        for name in ("frames", "rainy", "clean"):
+            (folder / name).mkdir(exist_ok=True)
+            save(folder / name / f"{number}.png", picture)
+    save(folder / "photo.jpg", pictures[0])
+    return folder
+
+
+def save(path, picture):
+    with av.open(path, "w") as file:
+        codec, kind = ("png", "rgb24") if path.suffix == ".png" else ("mjpeg", "yuvj420p")
+        stream = file.add_stream(codec, width=64, height=48, pix_fmt=kind)
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUN, ids=" ".join)
+def test_commands_run(command, inputs, tmp_path, monkeypatch):
+    program, *words = command
+    assert program == "mhnet-video", "mark the block as not run"
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+
+    assert main(words) == 0
+
+    made = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
+    named = {word.rstrip("/") for word in words if re.search(r"^(out|dry|sheet)\b", word)}
+    assert named <= made
+
+
+@pytest.mark.parametrize("command", NOT_RUN, ids=" ".join)
+def test_commands_that_are_not_run_are_understood(command):
+    program, *words = command
+    if program == "torchrun":
+        program, words = "mhnet-video", words[words.index("mhnet_video") + 1 :]
+    if program == "mhnet-video":
+        parser = PARSERS.get(words[0], restore_parser)
+        parser().parse_args(words[1:] if words[0] in PARSERS else words)
+    elif program == "make":
+        targets = [word for word in words if "=" not in word]
+        makefile = (ROOT / "Makefile").read_text()
+        assert targets
+        assert all(re.search(rf"^{target}: ", makefile, re.MULTILINE) for target in targets)
+    elif program == "pip":
+        for extra in re.findall(r"\.\[([\w,]+)\]", " ".join(words)):
+            assert set(extra.split(",")) <= PROJECT["optional-dependencies"].keys()
+    elif program == "python" and words[0].endswith(".py"):
+        assert (ROOT / words[0]).is_file()
     else:
-        restore_parser().parse_args(words)
+        assert shutil.which(program) or program in ("ffplay", "git", "pre-commit"), program
 
 
 def test_there_is_something_to_test():
-    assert len(EXAMPLES) >= 3
-    assert len(COMMANDS) >= 8
+    assert len(EXAMPLES) >= 6
+    assert len(RUN) >= 12
+    assert len(NOT_RUN) >= 12
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    for link in links:
+        assert (page.parent / link).is_file(), link
+    modules = re.findall(r"`((?:[\w-]+/)*[a-z_0-9]+\.py)`", text)
+    places = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py")]
+    for module in modules:
+        assert any(f"/{place}".endswith(f"/{module}") for place in places), module
+
+
+def test_readme_is_short():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 140
+    assert (ROOT / "docs/before-after.jpg").stat().st_size <= 200_000
 
 
 def test_changelog_has_this_version():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["license"] == "Apache-2.0"
+    assert PROJECT["license"] == "Apache-2.0"
     assert f"## {mhnet_video.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-CARDS = [*sorted((ROOT / "mhnet_video/models").glob("*.md")), ROOT / "docs/training.md"]
-
-
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+@pytest.mark.parametrize("card", [*CARDS, ROOT / "docs/training.md"], ids=lambda card: card.name)
 def test_cards_have_whole_tables_and_no_blanks_to_fill(card):
     lines = card.read_text().splitlines()
     assert not [line for line in lines if re.search(r"\{[a-z]\w*\}|TODO|XXX", line)]

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import shutil
 import sys
 import tarfile
@@ -153,13 +154,19 @@ def test_every_module_ships(tmp_path):
 
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
     pinned = {
         line.partition("==")[0]
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if "==" in line
     }
     assert {requirement.partition(">")[0] for requirement in wanted} <= pinned
+
+
+def test_the_hook_before_a_commit_runs_the_ruff_of_the_tests():
+    pinned = re.search(r"^ruff==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert f"rev: v{pinned[1]}\n" in hooks
 
 
 def test_folders_are_not_top_level_packages():
