@@ -171,6 +171,18 @@ def test_files_that_a_page_names_exist(page):
         assert any(f"/{place}".endswith(f"/{module}") for place in places), module
 
 
+def test_modules_that_the_architecture_names_exist():
+    package = None
+    text = (ROOT / "docs/architecture.md").read_text().partition("## The way of a frame")[0]
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")][2:]
+    for _, _, name, contents, _ in rows:
+        name = name.strip(" `/")
+        package = package if not name else ROOT / "mhnet_video" / name.replace("the ground", "")
+        for module in re.findall(r"`(\w+)`", contents):
+            path = package / module
+            assert path.is_dir() or path.with_suffix(".py").is_file(), path
+
+
 def test_readme_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 140
