@@ -27,7 +27,8 @@ def restored_frames(source: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     with av.open(source) as container:
         for frame in container.decode(video=0):
             times.append(frame.time or 0.0)
-            for picture in restorer.push(frame.to_ndarray(format="rgb24")):
+            rainy = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            for picture in restorer.push(rainy):
                 yield times.popleft(), picture
     for picture in restorer.flush():
         yield times.popleft(), picture
