@@ -78,7 +78,9 @@ class Visitors:
         return bool(self._key) and time.monotonic() - self._heard_at < _IDLE_SECONDS
 
     def _is_present(self, key: str) -> bool:
-        return self._is_taken() and hmac.compare_digest(key.encode(), self._key.encode())
+        return self._is_taken() and hmac.compare_digest(
+            key.encode("utf-8", "replace"), self._key.encode()
+        )
 
     def put(self, key: str, jpeg: bytes, number: int) -> bool:
         """Take a picture, instead of one that nobody has asked for yet.
