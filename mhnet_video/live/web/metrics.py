@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from mhnet_video.live.session import LiveStatistics
 
@@ -22,12 +23,10 @@ def exposition(statistics: LiveStatistics, *, is_up: bool, visitors: int) -> byt
         is_up: Whether a frame came lately.
         visitors: Visitors who watch.
     """
-    registry = CollectorRegistry()
-    registry.register(_Collector(statistics, is_up, visitors))
-    return generate_latest(registry)
+    return generate_latest(_Metrics(statistics, is_up, visitors))
 
 
-class _Collector:
+class _Metrics(Collector):
     def __init__(self, statistics: LiveStatistics, is_up: bool, visitors: int) -> None:
         self._statistics = statistics
         self._is_up = is_up

@@ -155,20 +155,22 @@ class PageServer:
         # a visitor who goes away in the middle of anything is no error
         self._loop.set_exception_handler(lambda loop, context: None)
         await self._runner.setup()
-        server = self._runner.server
+        server: Any = self._runner.server
         listener = await self._loop.create_server(
-            lambda: _Connection(server, loop=self._loop), sock=self._socket
+            lambda: _Connection(server, self._loop), sock=self._socket
         )
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._pictures.run())]
             if self.webrtc is not None:
                 tasks.append(group.create_task(self.webrtc.run()))
-            await self._stop.wait()
-            listener.close()
-            for connection in _Connection.of(server):
-                connection.abort()
-            for task in tasks:
-                task.cancel()
+            try:
+                await self._stop.wait()
+            finally:
+                listener.close()
+                for connection in server.connections:
+                    connection.abort()
+                for task in tasks:
+                    task.cancel()
         if self.webrtc is not None:
             await self.webrtc.close()
 
@@ -176,9 +178,9 @@ class PageServer:
 class _Connection(web.RequestHandler):
     """A visitor's connection, and its limits."""
 
-    __slots__ = ("_deadline", "_socket_transport")
+    __slots__ = ("_deadline", "_events", "_server", "_stream")
 
-    def __init__(self, server: Any, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -192,19 +194,18 @@ class _Connection(web.RequestHandler):
             # addresses of requests may hold the token
             access_log=None,  # type: ignore[arg-type]
         )
+        self._server = server
+        self._events = loop
         self._deadline: asyncio.TimerHandle | None = None
-        self._socket_transport: asyncio.Transport | None = None
-
-    @staticmethod
-    def of(server: Any) -> "list[_Connection]":
-        return [each for each in server.connections if isinstance(each, _Connection)]
+        # what it is named in the base class is gone while the last bytes wait to be sent
+        self._stream: asyncio.Transport | None = None
 
     def connection_made(self, transport: Any) -> None:
-        if self._manager is not None and len(self._manager.connections) >= _MAX_VISITORS:
+        if len(self._server.connections) >= _MAX_VISITORS:
             transport.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n")
             transport.close()
             return
-        self._socket_transport = transport
+        self._stream = transport
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         # nothing waits here: what the system does not take is waited for
@@ -217,7 +218,7 @@ class _Connection(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._deadline = self._loop.call_later(_SEND_SECONDS, self.abort)
+        self._deadline = self._events.call_later(_SEND_SECONDS, self.abort)
 
     def resume_writing(self) -> None:
         self._stop_timer()
@@ -229,8 +230,8 @@ class _Connection(web.RequestHandler):
 
     def abort(self) -> None:
         """End it at once, whatever is still to be sent."""
-        if self._socket_transport is not None:
-            self._socket_transport.abort()
+        if self._stream is not None:
+            self._stream.abort()
 
     def handle_error(
         self,
