@@ -184,8 +184,9 @@ class _Run:
             shown=lambda frame: None if has_window else self._live.shown(frame),
             view=self._outputs.view,
             state=self._state,
-            visitors=self._live.visitors,
-            wanted=(self._live.config.size, self._live.config.fps),
+            cameras=self._live.visitors,
+            camera_size=self._live.config.size,
+            camera_fps=self._live.config.fps,
         )
         return PageServer(parse_address(address), page)
 

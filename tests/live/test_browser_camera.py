@@ -124,8 +124,9 @@ def visited():
     page = Page(
         frames=source.frames,
         statistics=lambda: source.statistics,
-        visitors=visitors,
-        wanted=((320, 240), 15.0),
+        cameras=visitors,
+        camera_size=(320, 240),
+        camera_fps=15.0,
     )
     with closing(PageServer(Address("127.0.0.1", 0), page)) as served:
         yield served, visitors, source

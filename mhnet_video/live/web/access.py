@@ -80,9 +80,7 @@ class Access:
 
     @property
     def cookie(self) -> str:
-        """The value of Set-Cookie for a visitor who was admitted; empty without a token."""
-        if not self.token:
-            return ""
+        """The value of Set-Cookie for a visitor who was admitted by the token."""
         return f"{self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
 
     def refusal(self, headers: Mapping[str, str], query_tokens: Iterable[str]) -> str:

@@ -6,8 +6,10 @@ Knows no server; `routes` answers requests with it.
 import base64
 import hashlib
 import html
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -35,47 +37,34 @@ class Document(NamedTuple):
     """Its content security policy: to run its own script and style, and to ask only its server."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Page:
-    """The live picture before and after, keys, statistics, and a snapshot.
+    """The live picture before and after, keys, statistics, and a snapshot."""
 
-    Args:
-        frames: The newest frames.
-        statistics: Returns the statistics of the run.
-        press: Handles a key; one of `+`, `-`, `m` and `r`.
-        shown: Called with each frame that was sent to a visitor.
-        view: How the page begins.
-        state: Returns more that visitors are told, such as whether it is recorded.
-        visitors: Takes the pictures of visitors' own cameras; None for another source.
-        wanted: Size and rate that visitors' cameras are asked for; None for the usual ones.
-    """
-
-    def __init__(
-        self,
-        *,
-        frames: Latest[LiveFrame],
-        statistics: Callable[[], LiveStatistics],
-        press: Callable[[str], None] = lambda key: None,
-        shown: Callable[[LiveFrame], None] = lambda frame: None,
-        view: str = "split",
-        state: Callable[[], dict[str, Any]] = dict,
-        visitors: Visitors | None = None,
-        wanted: tuple[tuple[int, int] | None, float | None] = (None, None),
-    ) -> None:
-        self.frames = frames
-        self.press = press
-        self.shown = shown
-        self.cameras = visitors
-        """Takes the pictures of visitors' own cameras; None for another source."""
-        self._statistics = statistics
-        self._view = view
-        self._state = state
-        self._wanted = wanted
+    frames: Latest[LiveFrame]
+    """The newest frames."""
+    statistics: Callable[[], LiveStatistics]
+    """Returns the statistics of the run."""
+    press: Callable[[str], None] = lambda key: None
+    """Handles a key; one of `+`, `-`, `m` and `r`."""
+    shown: Callable[[LiveFrame], None] = lambda frame: None
+    """Called with each frame that was sent to a visitor."""
+    view: str = "split"
+    """How the page begins."""
+    state: Callable[[], dict[str, Any]] = dict
+    """Returns more that visitors are told, such as whether it is recorded."""
+    cameras: Visitors | None = None
+    """Takes the pictures of visitors' own cameras; None for another source."""
+    camera_size: tuple[int, int] | None = None
+    """What visitors' cameras are asked for, in pixels; None for the usual size."""
+    camera_fps: float | None = None
+    """What visitors' cameras are asked for, in frames per second; None for the usual rate."""
 
     def document(self, *, has_webrtc: bool) -> Document:
         """The page itself; `has_webrtc` tells whether its pictures may come over WebRTC."""
-        size, fps = self._wanted[0] or _CAMERA_SIZE, self._wanted[1] or _CAMERA_FPS
+        size, fps = self.camera_size or _CAMERA_SIZE, self.camera_fps or _CAMERA_FPS
         values = {
-            "view": self._view,
+            "view": self.view,
             "source": "visitor" if self.cameras is not None else "camera",
             "webrtc": "yes" if has_webrtc else "",
             "width": str(size[0]),
@@ -98,17 +87,17 @@ class Page:
         """Why there are no pictures, in a sentence; empty if there are, or nobody sends any."""
         if self.is_fresh or (self.cameras is not None and not self.cameras.is_taken):
             return ""
-        return self._statistics().trouble or "no picture yet"
+        return self.statistics().trouble or "no picture yet"
 
     def status(self, watching: int) -> dict[str, Any]:
         """The state of the run; `watching` is the number of visitors who watch."""
         is_taken = self.cameras is not None and self.cameras.is_taken
         more = {"visitors": watching, "is_camera_taken": is_taken}
-        return self._statistics().to_dict() | self._state() | more
+        return self.statistics().to_dict() | self.state() | more
 
     def metrics(self, watching: int) -> bytes:
         """The metrics for Prometheus; `watching` is the number of visitors who watch."""
-        return exposition(self._statistics(), is_up=self.is_fresh, visitors=watching)
+        return exposition(self.statistics(), is_up=self.is_fresh, visitors=watching)
 
     def is_for(self, visitor: str, frame: LiveFrame) -> bool:
         """Whether a visitor may see a frame: one of his own camera is for nobody else.
@@ -139,9 +128,7 @@ class Page:
 def _policy(text: str) -> str:
     own = {
         kind: base64.b64encode(
-            hashlib.sha256(
-                text.partition(f"<{kind}>")[2].partition(f"</{kind}>")[0].encode()
-            ).digest()
+            hashlib.sha256(re.findall(f"<{kind}>(.*)</{kind}>", text, re.S)[0].encode()).digest()
         ).decode()
         for kind in ("script", "style")
     }

@@ -1,4 +1,4 @@
-"""The server of the page: an aiohttp application on a thread of its own, and its limits.
+"""The server of the page: a thread with an event loop, and the limits of connections.
 
 One event loop serves the page and WebRTC. Encoding, snapshots and keys run on its threads.
 """
@@ -11,14 +11,12 @@ from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from mhnet_video.errors import WriteError
-from mhnet_video.live.browser_camera import MAX_BYTES
-from mhnet_video.live.web.access import Access, Address, is_cross_site
+from mhnet_video.live.web.access import Access, Address
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.pictures import MAX_SIZE, PictureStream
-from mhnet_video.live.web.routes import CameraRoutes, PageRoutes
+from mhnet_video.live.web.routes import HEADERS, Served, make_application
 from mhnet_video.live.web.webrtc import WebRtc
 
 _MAX_VISITORS = 64
@@ -40,15 +38,6 @@ _MAX_FIELDS = 100
 _CLOSE_SECONDS = 1.0
 """In which the server ends."""
 
-_HEADERS = {
-    "Server": "mhnet-video",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""Of every answer."""
-
 # without a handler, warnings would go to the terminal
 for _name in ("aiohttp", "aiortc"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
@@ -66,7 +55,6 @@ class PageServer:
     """
 
     def __init__(self, address: Address, page: Page) -> None:
-        self._page = page
         try:
             self._socket = _listen(address)
         except OSError as error:
@@ -76,8 +64,12 @@ class PageServer:
             ) from error
         self.port = int(self._socket.getsockname()[1])
         """The port it listens at."""
-        self._access = Access(address._replace(port=self.port))
-        self._pictures = PictureStream(page.frames)
+        access = Access(address._replace(port=self.port))
+        self.token = access.token
+        """What a visitor must know; empty where every visitor is of this machine."""
+        self.link = _link(address.host, self.port, self.token)
+        """What to open in a browser, with the token."""
+        self.pictures = PictureStream(page.frames)
         # this machine itself has bandwidth enough for JPEG, which is better, and the ports that
         # WebRTC opens can be reached from elsewhere
         self.webrtc = (
@@ -86,66 +78,18 @@ class PageServer:
             else None
         )
         """Sends pictures over WebRTC; None on a page for this machine only."""
-        self._document = page.document(has_webrtc=self.webrtc is not None)
-        self.link = _link(address.host, self.port, self.token)
-        """What to open in a browser, with the token."""
-        self._runner = web.AppRunner(self._application(), handler_cancellation=True)
+        served = Served(page=page, access=access, pictures=self.pictures, webrtc=self.webrtc)
+        self._runner = web.AppRunner(make_application(served), handler_cancellation=True)
         self._stop = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="mhnet-video page", daemon=True)
         self._thread.start()
-
-    @property
-    def token(self) -> str:
-        """What a visitor must know; empty where every visitor is of this machine."""
-        return self._access.token
-
-    @property
-    def visitors(self) -> int:
-        """Connections that are open."""
-        server = self._runner.server
-        return len(server.connections) if server is not None else 0
-
-    @property
-    def streams(self) -> int:
-        """Visitors who watch JPEG pictures."""
-        return self._pictures.watchers
 
     def close(self) -> None:
         """End the server; visitors are cut off."""
         with suppress(RuntimeError):  # it has ended already
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_CLOSE_SECONDS)
-
-    def _application(self) -> web.Application:
-        application = web.Application(
-            middlewares=[self._admit],
-            client_max_size=MAX_BYTES + 1,  # what each route takes is less, or as much
-        )
-        application.on_response_prepare.append(self._add_headers)
-        routes = PageRoutes(
-            self._page,
-            html=self._document.html,
-            cookie=self._access.cookie,
-            pictures=self._pictures,
-            webrtc=self.webrtc,
-        )
-        application.add_routes([*routes.all(), *CameraRoutes(self._page.cameras).all()])
-        return application
-
-    @web.middleware
-    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path != "/healthz":
-            refusal = self._access.refusal(request.headers, request.query.getall("token", []))
-            if refusal:
-                raise web.HTTPForbidden(text=f"{refusal}\n")
-            if request.method not in ("GET", "HEAD") and is_cross_site(request.headers):
-                raise web.HTTPForbidden(text="not from another page\n")
-        return await handler(request)
-
-    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.update(_HEADERS)
-        response.headers["Content-Security-Policy"] = self._document.policy
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -160,7 +104,7 @@ class PageServer:
             lambda: _Connection(server, self._loop), sock=self._socket
         )
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._pictures.run())]
+            tasks = [group.create_task(self.pictures.run())]
             if self.webrtc is not None:
                 tasks.append(group.create_task(self.webrtc.run()))
             try:
@@ -246,7 +190,7 @@ class _Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer was sent already")
         text = "this cannot be answered\n" if status >= 500 else "this is no request\n"
-        response = web.Response(status=status, text=text, headers=_HEADERS)
+        response = web.Response(status=status, text=text, headers=HEADERS)
         response.force_close()
         return response
 

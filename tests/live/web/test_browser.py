@@ -242,7 +242,7 @@ def test_other_machines_get_webrtc():
                 return page.locator("#statistics").inner_text()
 
             wait_for(lambda: "by WebRTC" in text())
-            assert served.webrtc.peers == 1 and served.streams == 0
+            assert served.webrtc.peers == 1 and served.pictures.watchers == 0
             assert page.locator("#picture").get_attribute("width") == "640"
 
             def is_right():
@@ -269,7 +269,7 @@ def test_other_machines_get_webrtc():
                 "() => new Promise(resolve => setTimeout(resolve, 100))"
             )
             page.goto(f"http://{host}:{served.port}/?token={served.token}", timeout=60_000)
-            wait_for(lambda: "by JPEG" in text() and served.streams == 1)
+            wait_for(lambda: "by JPEG" in text() and served.pictures.watchers == 1)
             wait_for(lambda: page.evaluate(LUMAS)[0] > 180)
             wait_for(lambda: served.webrtc.peers == 0)
     finally:
