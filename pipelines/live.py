@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
@@ -17,8 +17,10 @@ from mhnet_video.live.recorder import Forwarder, Recorder, check_forwarding, che
 from mhnet_video.live.rendering import View
 from mhnet_video.live.session import Latest, Live, LiveFrame, LiveStatistics
 from mhnet_video.live.source_address import VISITOR, resolve_address
-from mhnet_video.live.web.page import Page, parse_address
-from mhnet_video.live.web.server import Server
+from mhnet_video.live.web.access import check_installed, parse_address
+
+if TYPE_CHECKING:
+    from mhnet_video.live.web.server import PageServer
 
 # how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
 # within it are one to OpenCV, and each look takes a millisecond of a core
@@ -83,6 +85,7 @@ def run_live(
         _check_visitor(outputs)
     if outputs.serve is not None:
         parse_address(str(outputs.serve))
+        check_installed()
     if outputs.output is not None:
         check_forwarding(outputs.output)
     if outputs.record is not None:
@@ -131,7 +134,7 @@ class _Run:
         # frames that a recording should have and nobody could keep
         self._lost = 0
         self._forwarder: Forwarder | None = None
-        self._page: Page | None = None
+        self._page: PageServer | None = None
         self._hint_until = float("inf")
         self._level = ""
         self._trouble = ""
@@ -142,18 +145,7 @@ class _Run:
     def to_the_end(self) -> LiveReport:
         outputs = self._outputs
         if outputs.serve is not None:
-            self._page = Page(
-                parse_address(str(outputs.serve)),
-                Server,
-                frames=self._frames,
-                statistics=lambda: self._live.statistics,
-                press=self._press_on_page,
-                shown=lambda frame: None if outputs.has_window else self._live.shown(frame),
-                view=outputs.view,
-                state=self._state,
-                visitors=self._live.visitors,
-                wanted=(self._live.config.size, self._live.config.fps),
-            )
+            self._page = self._serve(str(outputs.serve))
             self._say(f"the picture is at {self._page.link}")
         window = None
         if outputs.has_window:
@@ -178,6 +170,25 @@ class _Run:
         if self._error is not None:
             raise self._error
         return self._report()
+
+    def _serve(self, address: str) -> "PageServer":
+        # an extra, which runs without a page do without
+        from mhnet_video.live.web.page import Page
+        from mhnet_video.live.web.server import PageServer
+
+        has_window = self._outputs.has_window
+        page = Page(
+            frames=self._frames,
+            statistics=lambda: self._live.statistics,
+            press=self._press_on_page,
+            shown=lambda frame: None if has_window else self._live.shown(frame),
+            view=self._outputs.view,
+            state=self._state,
+            cameras=self._live.visitors,
+            camera_size=self._live.config.size,
+            camera_fps=self._live.config.fps,
+        )
+        return PageServer(parse_address(address), page)
 
     def _report(self) -> LiveReport:
         statistics = self._live.statistics

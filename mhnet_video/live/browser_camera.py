@@ -13,16 +13,18 @@ from typing import NamedTuple
 from mhnet_video.media.image_metadata import picture_size
 
 MAX_BYTES = 1 << 20
-"""Of one picture."""
+"""Of one picture as JPEG."""
 KEY_TAG = "visitor"
-"""Under which tag a frame has the key of the visitor whose camera it is from."""
+"""The tag of a frame that holds the key of the visitor whose camera it is from."""
 
 _MAX_PIXELS = 1920 * 1080
+"""Of one picture."""
 _MIN_SIDE = 16
-# who sends nothing for so long has gone
+"""Least width and height of a picture, in pixels."""
 _IDLE_SECONDS = 5.0
-# another size costs seconds where an engine compiles for it; a phone is turned less often
+"""A visitor who sends nothing for so long has gone."""
 _SIZE_SECONDS = 3.0
+"""Least time between two sizes: each costs seconds where an engine compiles for it."""
 
 
 class Sent(NamedTuple):
@@ -78,7 +80,9 @@ class Visitors:
         return bool(self._key) and time.monotonic() - self._heard_at < _IDLE_SECONDS
 
     def _is_present(self, key: str) -> bool:
-        return self._is_taken() and hmac.compare_digest(key.encode(), self._key.encode())
+        return self._is_taken() and hmac.compare_digest(
+            key.encode("utf-8", "replace"), self._key.encode()
+        )
 
     def put(self, key: str, jpeg: bytes, number: int) -> bool:
         """Take a picture, instead of one that nobody has asked for yet.

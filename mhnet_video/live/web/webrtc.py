@@ -1,19 +1,18 @@
 """The page's pictures over WebRTC: H.264, encoded once for all who watch in this way.
 
-It takes a fifth of the room of JPEG pictures, which matters on the way to other machines. It needs
-the extra `webrtc`; a browser for which it does not serve gets JPEG pictures, as do visitors after
-the first few. No other server is asked for anything: there is no STUN and no TURN.
+It takes a fifth of the bandwidth of JPEG pictures, which matters on the way to other machines. A
+browser for which it does not serve gets JPEG pictures, as do visitors after the first few. No other
+server is asked for anything: there is no STUN and no TURN.
 """
 
 import asyncio
 import contextlib
 import re
-import threading
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from fractions import Fraction
 from typing import Any
 
+import aiortc
 import av
 import numpy as np
 from av.codec.context import Flags
@@ -23,15 +22,22 @@ from av.video.reformatter import ColorRange
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.rendering import Painter, even_size, to_picture
 from mhnet_video.live.session import Latest, LiveFrame
+from mhnet_video.live.web.pictures import newest_frames
 
 _CLOCK = Fraction(1, 90_000)
-# each packet is encrypted for each of them: more would cost more than their JPEG pictures do
+"""The time base of RTP video, in seconds."""
 _MAX_PEERS = 4
+"""Each packet is encrypted for each peer: more would cost more than their JPEG pictures do."""
 _ANSWER_SECONDS = 10.0
+"""In which an offer must be answered."""
 _CONNECT_SECONDS = 15.0
+"""In which a peer must connect after its offer."""
+_CLOSE_SECONDS = 0.5
+"""In which all peers are closed."""
 _MAX_WAITING = 8
-# who has lost a packet for good sees nothing new until then
+"""Packets that wait for a peer; it needs a keyframe when there would be more."""
 _KEY_SECONDS = 1.0
+"""Between keyframes; a peer that has lost a packet for good sees nothing new until then."""
 _OPTIONS = {
     "preset": "superfast",
     "tune": "zerolatency",
@@ -41,26 +47,18 @@ _OPTIONS = {
     "bufsize": "2M",
     "forced-idr": "1",
 }
-# FFmpeg's numbers of the matrices
+"""Of libx264."""
 _MATRICES = {"bt601": 6, "bt709": 1, "bt2020": 9, "fcc": 4, "smpte240m": 7}
-
-
-def has_webrtc() -> bool:
-    """Whether the extra is installed."""
-    try:
-        import aiortc  # noqa: F401
-    except ImportError:
-        return False
-    return True
+"""FFmpeg's numbers of the colour matrices."""
 
 
 class WebRtc:
-    """Connections to browsers, on an event loop and a thread of their own.
+    """Connections to browsers, all on one event loop.
 
     Args:
         frames: The newest frames.
         is_for: Whether the visitor with a key may see a frame.
-        shown: Told of each frame that has been sent.
+        shown: Called with each frame that was sent.
         max_size: Most width and height of each half of the picture.
     """
 
@@ -77,63 +75,41 @@ class WebRtc:
         self._shown = shown
         self._max_size = max_size
         self._peers: dict[Any, Any] = {}
-        self._wanted = threading.Event()
-        self._is_closed = False
-        self._loop = asyncio.new_event_loop()
-        # a peer that goes away in the middle of anything is no error
-        self._loop.set_exception_handler(lambda loop, context: None)
-        self._threads = [
-            threading.Thread(target=target, name=f"mhnet-video webrtc {name}", daemon=True)
-            for target, name in ((self._loop.run_forever, "loop"), (self._encode, "pictures"))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._wanted = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def peers(self) -> int:
         """Visitors who watch over WebRTC."""
         return len(self._peers)
 
-    def answer(self, offer: str, visitor: str = "") -> str:
-        """Take a browser's offer to receive, and send from then on.
+    async def answer(self, offer: str, visitor: str = "") -> str:
+        """Accept a browser's offer to receive, and send from then on.
 
         Args:
-            offer: Its description of the session, with its addresses.
+            offer: Its session description, with its addresses.
             visitor: The key of a visitor whose own camera is restored; empty for others.
 
         Returns:
-            The description to give back.
+            The session description to return.
 
         Raises:
             MHNetVideoError: The offer is not one, does not take H.264, or there are enough peers.
         """
-        future = asyncio.run_coroutine_threadsafe(self._answer(offer, visitor), self._loop)
-        try:
-            return future.result(_ANSWER_SECONDS)
-        except MHNetVideoError:
-            raise
-        except (Exception, FutureTimeoutError) as error:
-            # what is wrong with a description shows in any way
-            future.cancel()
-            raise MHNetVideoError("this offer does not serve") from error
-
-    async def _answer(self, offer: str, visitor: str) -> str:
-        import aiortc
-
         if re.findall(r"^m=(\w+)", offer, re.MULTILINE) != ["video"]:
             raise MHNetVideoError("an offer is of one video")
         if len(self._peers) >= _MAX_PEERS:
             raise MHNetVideoError("there are enough visitors over WebRTC")
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
-        track = self._peers[peer] = _make_track(visitor)
+        track = self._peers[peer] = _Track(visitor)
         try:
-            transceiver = peer.addTransceiver(track, direction="sendonly")
-            known = aiortc.RTCRtpSender.getCapabilities("video").codecs
-            transceiver.setCodecPreferences([c for c in known if c.mimeType == "video/H264"])
-            await peer.setRemoteDescription(aiortc.RTCSessionDescription(offer, "offer"))
-            await peer.setLocalDescription(await peer.createAnswer())
-        except BaseException:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                description = await _negotiate(peer, track, offer)
+        except BaseException as error:
             await self._drop(peer)
+            if isinstance(error, Exception):
+                # what is wrong with an offer shows as any error
+                raise MHNetVideoError("this offer does not serve") from error
             raise
 
         async def changed() -> None:
@@ -141,60 +117,39 @@ class WebRtc:
                 await self._drop(peer)
 
         peer.on("connectionstatechange", changed)
-        self._loop.call_later(_CONNECT_SECONDS, self._drop_if_late, peer)
+        asyncio.get_running_loop().call_later(_CONNECT_SECONDS, self._drop_if_late, peer)
         self._wanted.set()
-        return str(peer.localDescription.sdp)
+        return description
 
     def _drop_if_late(self, peer: Any) -> None:
-        if peer.connectionState != "connected":
-            self._loop.create_task(self._drop(peer))
+        if peer.connectionState != "connected" and peer in self._peers:
+            task = asyncio.create_task(self._drop(peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _drop(self, peer: Any) -> None:
-        if self._peers.pop(peer, None) is not None:
-            await peer.close()
+        is_known = self._peers.pop(peer, None) is not None
         if not self._peers:
             self._wanted.clear()
+        if is_known:
+            await peer.close()
 
-    # pictures
+    async def run(self) -> None:
+        """Encode and send while there are peers, until the source ends."""
+        encoder = _Encoder(self._max_size)
+        async for frame in newest_frames(self._frames, self._wanted):
+            is_key_needed = any(track.needs_key for track in self._connected())
+            for packet in await asyncio.to_thread(encoder.encode, frame, is_key_needed):
+                self._send(packet, frame)
 
-    def _encode(self) -> None:
-        painter = Painter("yuv420p")
-        context: Any = None
-        kind: tuple[object, ...] = ()
-        number, first, last = 0, 0, -1
-        while not self._is_closed and not self._frames.is_closed:
-            if not self._wanted.wait(0.2):
-                continue
-            got = self._frames.get(number, 0.2)
-            if got is None:
-                continue
-            number, frame = got
-            size = even_size(frame.after, self._max_size)
-            painted = [painter.paint(each, size) for each in (frame.before, frame.after)]
-            planes = [np.concatenate(parts, axis=1) for parts in zip(*painted, strict=True)]
-            picture = to_picture(planes, "yuv420p")
-            if context is None or kind != (size, frame.after.matrix):
-                kind = size, frame.after.matrix
-                context = _open(picture.width, picture.height, frame.after.matrix)
-                first, last = frame.after.pts, -1
-            seconds = (frame.after.pts - first) * frame.after.time_base
-            last = picture.pts = max(round(seconds / _CLOCK), last + 1)
-            picture.time_base = _CLOCK
-            connected = [
-                t for p, t in list(self._peers.items()) if p.connectionState == "connected"
-            ]
-            if any(track.needs_key for track in connected):
-                picture.pict_type = PictureType.I
-            for packet in context.encode(picture):
-                packet.pts, packet.time_base = last, _CLOCK
-                self._loop.call_soon_threadsafe(self._spread, packet, frame)
+    def _connected(self) -> list[Any]:
+        return [track for peer, track in self._peers.items() if peer.connectionState == "connected"]
 
-    def _spread(self, packet: Any, frame: LiveFrame) -> None:
-        """Give a packet to all who may have it; on the loop."""
+    def _send(self, packet: Any, frame: LiveFrame) -> None:
+        """Pass a packet to all who may have it."""
         is_sent = False
-        for peer, track in self._peers.items():
-            is_lost = track.needs_key and not packet.is_keyframe
-            if peer.connectionState != "connected" or is_lost:
+        for track in self._connected():
+            if track.needs_key and not packet.is_keyframe:
                 continue
             if not self._is_for(track.visitor, frame):
                 track.needs_key = True
@@ -208,24 +163,68 @@ class WebRtc:
         if is_sent:
             self._shown(frame)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End all connections."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._wanted.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.gather(*map(self._drop, list(self._peers)), return_exceptions=True)
 
-        async def drop_all() -> None:
-            for peer in list(self._peers):
-                await self._drop(peer)
 
-        with contextlib.suppress(Exception, FutureTimeoutError):
-            asyncio.run_coroutine_threadsafe(drop_all(), self._loop).result(3)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        for thread in self._threads:
-            thread.join(2)
-        if not self._threads[0].is_alive():
-            self._loop.close()
+async def _negotiate(peer: Any, track: Any, offer: str) -> str:
+    transceiver = peer.addTransceiver(track, direction="sendonly")
+    known = aiortc.RTCRtpSender.getCapabilities("video").codecs
+    transceiver.setCodecPreferences([c for c in known if c.mimeType == "video/H264"])
+    await peer.setRemoteDescription(aiortc.RTCSessionDescription(offer, "offer"))
+    await peer.setLocalDescription(await peer.createAnswer())
+    return str(peer.localDescription.sdp)
+
+
+class _Track(aiortc.MediaStreamTrack):
+    """What a connection takes packets from."""
+
+    kind = "video"
+
+    def __init__(self, visitor: str) -> None:
+        super().__init__()
+        self.visitor = visitor
+        self.needs_key = True
+        self.packets: asyncio.Queue[Any] = asyncio.Queue(_MAX_WAITING)
+
+    async def recv(self) -> Any:
+        return await self.packets.get()
+
+
+class _Encoder:
+    """Makes H.264 of frames before and after, side by side; not for several threads at once."""
+
+    def __init__(self, max_size: tuple[int, int]) -> None:
+        self._max_size = max_size
+        self._painter = Painter("yuv420p")
+        self._context: Any = None
+        self._format: tuple[object, ...] = ()
+        self._first_pts = 0
+        self._last_pts = -1
+
+    def encode(self, frame: LiveFrame, is_key_needed: bool) -> list[Any]:
+        """The packets of a frame."""
+        after = frame.after
+        size = even_size(after, self._max_size)
+        painted = [self._painter.paint(each, size) for each in (frame.before, after)]
+        planes = [np.concatenate(parts, axis=1) for parts in zip(*painted, strict=True)]
+        picture = to_picture(planes, "yuv420p")
+        if self._format != (size, after.matrix):
+            self._format = size, after.matrix
+            self._context = _open(picture.width, picture.height, after.matrix)
+            self._first_pts, self._last_pts = after.pts, -1
+        seconds = (after.pts - self._first_pts) * after.time_base
+        self._last_pts = picture.pts = max(round(seconds / _CLOCK), self._last_pts + 1)
+        picture.time_base = _CLOCK
+        if is_key_needed:
+            picture.pict_type = PictureType.I
+        packets = list(self._context.encode(picture))
+        for packet in packets:
+            packet.pts, packet.time_base = self._last_pts, _CLOCK
+        return packets
 
 
 def _open(width: int, height: int, matrix: str) -> Any:
@@ -241,22 +240,3 @@ def _open(width: int, height: int, matrix: str) -> Any:
     context.options = dict(_OPTIONS)
     context.open()
     return context
-
-
-def _make_track(visitor: str) -> Any:
-    """What a connection takes packets from."""
-    from aiortc import MediaStreamTrack
-
-    class Track(MediaStreamTrack):
-        kind = "video"
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.visitor = visitor
-            self.needs_key = True
-            self.packets: asyncio.Queue[Any] = asyncio.Queue(_MAX_WAITING)
-
-        async def recv(self) -> Any:
-            return await self.packets.get()
-
-    return Track()

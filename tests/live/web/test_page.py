@@ -1,28 +1,38 @@
 """The page for browsers: who may come in, what there is, and many visitors."""
 
+import contextlib
+import gzip
 import http.client
 import io
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import av
 import numpy as np
+import processes
 import pytest
 from standin import inverted
 from test_session import live_frame
 
+import mhnet_video.live.web.access
 import mhnet_video.live.web.page
+import mhnet_video.live.web.pictures
+import mhnet_video.live.web.routes
 import mhnet_video.live.web.server
+from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live.session import Latest, LiveFrame, LiveStatistics
-from mhnet_video.live.web.page import Address, Page, is_own, parse_address
-from mhnet_video.live.web.server import Server
+from mhnet_video.live.web.access import Address, is_own, parse_address
+from mhnet_video.live.web.page import Page
+from mhnet_video.live.web.server import PageServer
 
 STATISTICS = LiveStatistics(
     source="cam",
@@ -97,9 +107,7 @@ def page(source):
 
 
 def make_page(source, host="127.0.0.1"):
-    return Page(
-        Address(host, 0),
-        Server,
+    made = Page(
         frames=source.frames,
         statistics=lambda: source.statistics,
         press=source.pressed.append,
@@ -107,6 +115,13 @@ def make_page(source, host="127.0.0.1"):
         view="side",
         state=lambda: {"recording": "", "message": "<b>"},
     )
+    return PageServer(Address(host, 0), made)
+
+
+def connections(page):
+    """How many are open."""
+    server = page._runner.server
+    return len(server.connections) if server is not None else 0
 
 
 def ask(page, path, method="GET", body=None, host=None, **headers):
@@ -144,6 +159,21 @@ def read_stream(page, count, path="/stream.mjpg", pause=0.0):
                 held = held[end:]
                 time.sleep(pause)
     return got
+
+
+def received(connection):
+    """All that a server sends until it ends the connection."""
+    data = b""
+    while more := connection.recv(1 << 16):
+        data += more
+    return data
+
+
+def wait_for(what, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def decoded(jpeg):
@@ -192,6 +222,11 @@ def test_snapshots(page, source):
     assert ask(page, "/snapshot.jpg?view=../../etc")[0].status == 400
 
 
+def metrics_of(text):
+    lines = re.findall(r"^(\w+) ([\d.e+-]+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in lines}
+
+
 def test_status_metrics_and_health(page, source):
     answer, body = ask(page, "/healthz")
     assert answer.status == 503 and body == b"no picture yet\n"
@@ -200,14 +235,14 @@ def test_status_metrics_and_health(page, source):
     status = json.loads(ask(page, "/status.json")[1])
     assert status["fps"] == 24.5 and status["message"] == "<b>" and status["visitors"] == 0
     text = ask(page, "/metrics")[1].decode()
-    values = dict(re.findall(r"^(\w+) ([\d.e+-]+)$", text, re.MULTILINE))
-    assert values["mhnet_video_frames_total"] == "100"
+    values = metrics_of(text)
+    assert values["mhnet_video_frames_total"] == 100
     source.statistics = replace(STATISTICS, frames=87654321, model="modèle")
     told = ask(page, "/metrics")[1].decode()
-    assert "mhnet_video_frames_total 87654321\n" in told and 'model="modèle"' in told
-    assert values["mhnet_video_up"] == "1"
-    assert values["mhnet_video_latency_seconds"] == "0.08"
-    assert 'mhnet_video_info{model="realtime",device="cpu",engine="llvm"} 1' in text
+    assert metrics_of(told)["mhnet_video_frames_total"] == 87654321 and 'model="modèle"' in told
+    assert values["mhnet_video_up"] == 1
+    assert values["mhnet_video_latency_seconds"] == 0.08
+    assert 'mhnet_video_info{device="cpu",engine="llvm",model="realtime"} 1' in text
     for name in values:
         assert f"# TYPE {name} " in text and f"# HELP {name} " in text
 
@@ -242,7 +277,7 @@ def test_bad_requests_do_nothing(page, source, body, headers, status):
 def test_what_is_not_there(page):
     for path in ("/x", "/../etc/passwd", "/page.html", "//evil.example/"):
         assert ask(page, path)[0].status == 404
-    assert ask(page, "/", "PUT")[0].status == 501
+    assert ask(page, "/", "PUT")[0].status == 405
     assert ask(page, "/nowhere", "POST", "{}")[0].status == 404
     assert ask(page, "/stream.mjpg", "HEAD")[0].status == 200
     # a page of another name that leads here, as a hostile site's can
@@ -251,13 +286,14 @@ def test_what_is_not_there(page):
 
 
 def test_another_address_needs_the_token(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.page, "is_own", lambda host: False)
+    monkeypatch.setattr(mhnet_video.live.web.access, "is_own", lambda host: False)
     with closing(make_page(source)) as page:
         source.put()
         token = page.token
         assert len(token) > 20 and page.link.endswith(f"/?token={token}")
         for path in ("/", "/stream.mjpg", "/snapshot.jpg", "/metrics", "/status.json"):
-            assert ask(page, path)[0].status == 403
+            refused = ask(page, path)[0]
+            assert refused.status == 403 and "Set-Cookie" not in refused.headers
             assert ask(page, path + "?token=" + token[:-1])[0].status == 403
         assert ask(page, "/control", "POST", '{"key": "+"}')[0].status == 403
         assert ask(page, "/healthz")[0].status == 200
@@ -268,7 +304,8 @@ def test_another_address_needs_the_token(source, monkeypatch):
         assert ask(page, "/status.json", Cookie=cookie.partition(";")[0])[0].status == 200
         assert ask(page, "/metrics", Authorization=f"Bearer {token}")[0].status == 200
         assert ask(page, f"/snapshot.jpg?token={token}")[0].status == 200
-        assert ask(page, "/status.json", Cookie="=;;\x01=é".encode())[0].status == 403
+        assert ask(page, "/status.json", Cookie="=;;x=é".encode())[0].status == 403
+        assert ask(page, "/status.json", Cookie=b"=;;\x01=")[0].status == 400
         # cookies of other programs on this host, which come along whatever their ports
         own = cookie.partition(";")[0]
         for other in ('ui={"dark": true}', "mhnet_video_token_1=another", "a=é", "="):
@@ -306,9 +343,9 @@ def test_twenty_visitors_cost_one_encoding(source, monkeypatch):
         for connection in (*silent, idle):
             connection.close()
         deadline = time.monotonic() + 5
-        while page.streams and time.monotonic() < deadline:
+        while page.pictures.watchers and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert page.streams == 0
+        assert page.pictures.watchers == 0
         # nobody watches: nothing is encoded
         count = len(encoded)
         time.sleep(0.5)
@@ -331,16 +368,16 @@ def test_a_slow_reader_skips(page, source, monkeypatch):
 
 
 def test_too_many_connections_are_turned_away(page, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.page, "_MAX_VISITORS", 3)
+    monkeypatch.setattr(mhnet_video.live.web.server, "_MAX_VISITORS", 3)
     held = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(3)]
     deadline = time.monotonic() + 5
-    while page.visitors < 3 and time.monotonic() < deadline:
+    while connections(page) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     with socket.create_connection(("127.0.0.1", page.port), 5) as one_more:
         assert one_more.recv(100).startswith(b"HTTP/1.1 503")
     for connection in held:
         connection.close()
-    while page.visitors and time.monotonic() < deadline:
+    while connections(page) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert ask(page, "/")[0].status == 200
 
@@ -353,7 +390,7 @@ def test_a_snapshot_is_never_old(page, source, monkeypatch):
 
 
 def test_who_says_little_at_a_time_is_cut_off(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.server._Handler, "timeout", 0.6)
+    monkeypatch.setattr(mhnet_video.live.web.server, "_HEADER_SECONDS", 0.6)
     with (
         closing(make_page(source)) as page,
         socket.create_connection(("127.0.0.1", page.port), 5) as connection,
@@ -373,7 +410,7 @@ def test_who_says_little_at_a_time_is_cut_off(source, monkeypatch):
 
 
 def test_who_says_nothing_is_cut_off(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.server._Handler, "timeout", 0.5)
+    monkeypatch.setattr(mhnet_video.live.web.server, "_HEADER_SECONDS", 0.5)
     with (
         closing(make_page(source)) as page,
         socket.create_connection(("127.0.0.1", page.port), 5) as connection,
@@ -384,13 +421,129 @@ def test_who_says_nothing_is_cut_off(source, monkeypatch):
         assert time.monotonic() - begin < 3
 
 
+def test_who_sends_a_body_too_slowly_is_cut_off(page, monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.web.routes, "_BODY_SECONDS", 0.4)
+    head = "POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+        connection.sendall(f'{head}Content-Length: 12\r\n\r\n{{"key":'.encode())
+        begin = time.monotonic()
+        assert received(connection).startswith(b"HTTP/1.1 408")
+        assert 0.3 < time.monotonic() - begin < 3
+
+
+def test_a_body_is_not_inflated(page, source):
+    body = gzip.compress(b'{"key": "+"}' + b" " * (10 << 20), 9)[:1000]
+    headers = {"Content_Type": "application/json", "Content_Encoding": "gzip"}
+    assert ask(page, "/control", "POST", body, **headers)[0].status == 400
+    assert source.pressed == []
+
+
+def test_who_never_reads_is_dropped(source, monkeypatch):
+    monkeypatch.setattr(mhnet_video.live.web.server, "_SEND_SECONDS", 0.5)
+    noise = np.random.default_rng(0).bytes(4_000_000)
+    monkeypatch.setattr(mhnet_video.live.web.pictures.JpegEncoder, "encode", lambda *_: noise)
+    source.start()
+    with closing(make_page(source)) as page:
+        wait_for(lambda: source.number)
+        held = []
+        for path in ("/stream.mjpg", "/snapshot.jpg"):
+            held.append(socket.create_connection(("127.0.0.1", page.port), 5))
+            held[-1].sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_for(lambda: connections(page) == 2)
+        wait_for(lambda: connections(page) == 0)
+        assert page.pictures.watchers == 0
+        for connection in held:
+            connection.close()
+
+
+def test_the_server_ends_at_once_whoever_is_connected(source, monkeypatch):
+    noise = np.random.default_rng(0).bytes(4_000_000)
+    monkeypatch.setattr(mhnet_video.live.web.pictures.JpegEncoder, "encode", lambda *_: noise)
+    source.start()
+    page = make_page(source)
+    requests = ["", "GET / HT", "GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+    post = "POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    requests.append(post + "Content-Length: 12\r\n\r\n{")
+    held = [socket.create_connection(("127.0.0.1", page.port), 5) for _ in requests]
+    for connection, request in zip(held, requests, strict=True):
+        connection.sendall(request.encode())
+    wait_for(lambda: connections(page) == 4 and page.pictures.watchers == 1)
+    begin = time.monotonic()
+    page.close()
+    # what it waits for at most; on a busy machine the rest follows at once
+    assert time.monotonic() - begin < 1.5
+    wait_for(lambda: not page._thread.is_alive(), 5)
+    for connection in held:
+        with contextlib.suppress(ConnectionResetError):
+            received(connection)
+        connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", page.port), 5)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET", 400),
+        (b"GET / HTTP/9.9", 400),
+        (b"GET http://[ HTTP/1.1", 400),
+        (b"GET /%ff%00?visitor=%ff&token=%ed%a0%80 HTTP/1.1", 404),
+        (b"GET /snapshot.jpg?visitor=%ed%a0%80&view=%ff HTTP/1.1", 400),
+        (b"GET //../../%2e%2e/etc/passwd HTTP/1.1", 404),
+        (b"OPTIONS * HTTP/1.1", 404),
+        (b"GET /boom HTTP/1.1", 404),
+    ],
+)
+def test_nothing_inside_is_shown(page, capfd, request_line, status):
+    """Neither to a visitor whose request is wrong nor on the terminal."""
+    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+        connection.sendall(request_line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = received(connection)
+    assert re.match(rb"HTTP/1.[01] (\d+)", answer)[1] == str(status).encode(), answer
+    assert b"\r\nServer: mhnet-video\r\n" in answer
+    assert not re.search(rb"aiohttp|python|Traceback", answer, re.IGNORECASE)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_goes_wrong_inside_is_not_shown(source, capfd):
+    def press(key):
+        raise RuntimeError("a secret")
+
+    source.pressed = SimpleNamespace(append=press)
+    with closing(make_page(source)) as page:
+        body, kind = '{"key": "+"}', "application/json"
+        answer, text = ask(page, "/control", "POST", body, Content_Type=kind)
+        assert answer.status == 500 and b"secret" not in text
+        assert answer.headers["Server"] == "mhnet-video"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert ask(page, "/")[0].status == 200
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("package", ["aiohttp", "prometheus_client", "aiortc"])
+def test_a_page_without_the_extra_is_refused_in_a_sentence(package, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["live", "samples/rain.mp4", "--serve", "0"]) == 2
+    said = capsys.readouterr().err
+    assert f"the page needs {package}, not installed here: pip install" in said
+    assert "mhnet-video[web]" in said
+
+
+def test_nothing_but_a_page_imports_the_extra():
+    code = "import sys, mhnet_video, mhnet_video.cli.main, mhnet_video.pipelines.live; "
+    code += "print([n for n in ('aiohttp', 'prometheus_client', 'aiortc') if n in sys.modules])"
+    done = processes.run([sys.executable, "-c", code], check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_endless_requests_are_refused(page):
     with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
         connection.sendall(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 414")
+        assert connection.recv(100).startswith(b"HTTP/1.0 400")
     with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 431")
+        assert connection.recv(100).startswith(b"HTTP/1.0 400")
 
 
 def test_addresses():
@@ -416,4 +569,4 @@ def test_the_link_for_other_machines_can_be_followed(source):
 def test_a_port_that_is_taken(page, source):
     taken = Address("127.0.0.1", page.port)
     with pytest.raises(WriteError, match=r"cannot be served at 127.0.0.1:\d+ \(address already"):
-        Page(taken, Server, frames=source.frames, statistics=lambda: STATISTICS)
+        PageServer(taken, Page(frames=source.frames, statistics=lambda: STATISTICS))

@@ -1,0 +1,243 @@
+"""The aiohttp application of the page: what is refused, and the answers to the rest."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mhnet_video.errors import MHNetVideoError
+from mhnet_video.live.browser_camera import MAX_BYTES
+from mhnet_video.live.web.access import Access, is_cross_site
+from mhnet_video.live.web.metrics import CONTENT_TYPE
+from mhnet_video.live.web.page import SNAPSHOTS, Document, Page
+from mhnet_video.live.web.pictures import BOUNDARY, Picture, PictureStream
+from mhnet_video.live.web.webrtc import WebRtc
+
+HEADERS = {
+    "Server": "mhnet-video",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Of every answer."""
+
+_MAX_JSON_BYTES = 1024
+"""Of a request with a JSON object."""
+_MAX_OFFER_BYTES = 32 << 10
+"""Of a WebRTC offer."""
+_BODY_SECONDS = 10.0
+"""In which the whole body of a request must come."""
+_KEYS = ("+", "-", "m", "r")
+"""What may be pressed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Served:
+    """What requests are answered with."""
+
+    page: Page
+    access: Access
+    pictures: PictureStream
+    webrtc: WebRtc | None
+    """None where pictures do not come that way."""
+
+    @cached_property
+    def document(self) -> Document:
+        """The page itself."""
+        return self.page.document(has_webrtc=self.webrtc is not None)
+
+    @property
+    def watching(self) -> int:
+        """Visitors who watch, in any way."""
+        return self.pictures.watchers + (self.webrtc.peers if self.webrtc is not None else 0)
+
+
+_SERVED = web.AppKey("served", Served)
+_routes = web.RouteTableDef()
+
+
+def make_application(served: Served) -> web.Application:
+    """The application; all that is refused is refused here."""
+    application = web.Application(
+        middlewares=[_admit],
+        client_max_size=MAX_BYTES + 1,  # what each route takes is less, or as much
+    )
+    application[_SERVED] = served
+    application.add_routes(_routes)
+    application.on_response_prepare.append(_add_headers)
+    return application
+
+
+@web.middleware
+async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.path != "/healthz":
+        access = request.app[_SERVED].access
+        if refusal := access.refusal(request.headers, request.query.getall("token", [])):
+            raise web.HTTPForbidden(text=f"{refusal}\n")
+        if request.method not in ("GET", "HEAD") and is_cross_site(request.headers):
+            raise web.HTTPForbidden(text="not from another page\n")
+    return await handler(request)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    response.headers["Content-Security-Policy"] = request.app[_SERVED].document.policy
+
+
+@_routes.get("/")
+async def _document(request: web.Request) -> web.Response:
+    served = request.app[_SERVED]
+    response = web.Response(body=served.document.html, content_type="text/html", charset="utf-8")
+    if served.access.token:
+        response.headers["Set-Cookie"] = served.access.cookie
+    return response
+
+
+@_routes.get("/healthz")
+async def _health(request: web.Request) -> web.Response:
+    trouble = request.app[_SERVED].page.trouble
+    return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)
+
+
+@_routes.get("/status.json")
+async def _status(request: web.Request) -> web.Response:
+    return _status_of(request.app[_SERVED])
+
+
+def _status_of(served: Served) -> web.Response:
+    return web.json_response(served.page.status(served.watching))
+
+
+@_routes.get("/metrics")
+async def _metrics(request: web.Request) -> web.Response:
+    served = request.app[_SERVED]
+    body = served.page.metrics(served.watching)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+@_routes.get("/snapshot.jpg")
+async def _snapshot(request: web.Request) -> web.Response:
+    page = request.app[_SERVED].page
+    kind = request.query.get("view", "after")
+    if kind not in SNAPSHOTS:
+        raise web.HTTPBadRequest(text=f"a snapshot is one of {', '.join(SNAPSHOTS)}\n")
+    jpeg = await asyncio.to_thread(page.snapshot, kind, _visitor(request))
+    if jpeg is None:
+        raise web.HTTPServiceUnavailable(text=f"{page.trouble or 'no picture yet'}\n")
+    return web.Response(body=jpeg, content_type="image/jpeg")
+
+
+@_routes.get("/stream.mjpg")
+async def _stream(request: web.Request) -> web.StreamResponse:
+    """Pictures for as long as the visitor takes them; always the newest."""
+    served = request.app[_SERVED]
+    kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+    response = web.StreamResponse(headers={"Content-Type": kind})
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    visitor = _visitor(request)
+    seen: Picture | None = None
+    with served.pictures.watched():
+        while (picture := await served.pictures.newer(seen)) is not None:
+            seen = picture
+            if served.page.is_for(visitor, picture.frame):
+                await response.write(picture.part)
+                # until the system has all of it: a slow reader skips what comes meanwhile
+                await request.writer.drain()
+                served.page.shown(picture.frame)
+    return response
+
+
+@_routes.post("/control")
+async def _control(request: web.Request) -> web.Response:
+    served, key = request.app[_SERVED], await _field(request, "key")
+    if key not in _KEYS:
+        raise web.HTTPBadRequest(text='{"key": "+"}, "-", "m" or "r"\n')
+    # a recording that ends is waited for
+    await asyncio.to_thread(served.page.press, key)
+    return _status_of(served)
+
+
+@_routes.post("/webrtc")
+async def _connect(request: web.Request) -> web.Response:
+    webrtc = request.app[_SERVED].webrtc
+    if webrtc is None:
+        raise web.HTTPNotFound(text="there is no WebRTC here\n")
+    offer = await _field(request, "sdp", _MAX_OFFER_BYTES)
+    if not isinstance(offer, str):
+        raise web.HTTPBadRequest(text='{"sdp": "v=0..."}\n')
+    try:
+        return web.json_response({"sdp": await webrtc.answer(offer, _visitor(request))})
+    except MHNetVideoError as error:
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
+
+
+@_routes.post("/camera/begin")
+async def _begin_camera(request: web.Request) -> web.Response:
+    await _body(request, "application/json", _MAX_JSON_BYTES)
+    cameras = request.app[_SERVED].page.cameras
+    if cameras is None:
+        raise web.HTTPNotFound(text="visitors' cameras are not asked for here\n")
+    key = cameras.enter()
+    if not key:
+        raise web.HTTPConflict(text="another visitor's camera is being restored\n")
+    return web.json_response({"visitor": key})
+
+
+@_routes.post("/camera")
+async def _take_picture(request: web.Request) -> web.Response:
+    cameras = request.app[_SERVED].page.cameras
+    key = request.headers.get("X-Visitor", "")
+    number = request.headers.get("X-Number", "")
+    # before anything is read
+    if cameras is None or not cameras.is_present(key):
+        raise web.HTTPForbidden(text="it is not this visitor's turn\n")
+    if not number.isdecimal() or len(number) > 12:
+        raise web.HTTPBadRequest(text="pictures have numbers\n")
+    jpeg = await _body(request, "image/jpeg", MAX_BYTES)
+    if not cameras.put(key, jpeg, int(number)):
+        raise web.HTTPBadRequest(text="no JPEG of 16 to 1920 pixels a side\n")
+    return web.Response(status=204)
+
+
+@_routes.post("/camera/end")
+async def _end_camera(request: web.Request) -> web.Response:
+    key = await _field(request, "visitor")
+    cameras = request.app[_SERVED].page.cameras
+    if cameras is not None and isinstance(key, str):
+        cameras.leave(key)
+    return web.Response(status=204)
+
+
+def _visitor(request: web.Request) -> str:
+    """The key of a visitor whose own camera is restored; empty for others."""
+    return request.query.get("visitor", "")
+
+
+async def _body(request: web.Request, kind: str, max_bytes: int) -> bytes:
+    """The body of a request; no foreign page may send one of these kinds unasked."""
+    if request.content_type != kind:
+        raise web.HTTPUnsupportedMediaType(text=f"{kind}, please\n")
+    length = request.content_length
+    if length is None or length > max_bytes:
+        raise web.HTTPRequestEntityTooLarge(max_bytes, length or 0, text="too long\n")
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(text="too slow\n") from error
+
+
+async def _field(request: web.Request, name: str, max_bytes: int = _MAX_JSON_BYTES) -> Any:
+    """A field of the JSON object that a request brings; None where it has none."""
+    body = await _body(request, "application/json", max_bytes)
+    try:
+        return json.loads(body)[name]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
