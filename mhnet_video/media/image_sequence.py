@@ -17,7 +17,7 @@ from mhnet_video.media.containers import format_of, picture_encoder
 from mhnet_video.media.decoder import Item
 from mhnet_video.media.fidelity import Loss, Notes, counted
 from mhnet_video.media.output_file import check_destination, why_unwritable
-from mhnet_video.media.prefetch import Stage
+from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, decoded_ahead
 from mhnet_video.media.writer import VideoWriter
 
@@ -95,7 +95,7 @@ class FolderReader:
         """Width and height of the first picture, once it is read."""
         self.opened: deque[tuple[Path, VideoReader]] = deque()
         """The files of the frames that were given, in their order; whoever takes one closes it."""
-        self._stage: Stage[Item] | None = None
+        self._prefetcher: Prefetcher[Item] | None = None
 
     def _lose(self, path: Path, why: str) -> None:
         self.losses.append(Loss(kind="damage", what=path.name, why=why, where=path.name))
@@ -105,11 +105,11 @@ class FolderReader:
         """Pictures there will be, as far as is known."""
         return len(self.paths) - self.damaged
 
-    def ahead(self) -> Stage[Item]:
-        """The frames, decoded ahead; the same stage each time it is asked for."""
-        if self._stage is None:
-            self._stage = decoded_ahead(self._frames())
-        return self._stage
+    def ahead(self) -> Prefetcher[Item]:
+        """The frames, decoded ahead; the same prefetcher each time it is asked for."""
+        if self._prefetcher is None:
+            self._prefetcher = decoded_ahead(self._frames())
+        return self._prefetcher
 
     def _frames(self) -> Iterator[Frame]:
         why = ""
@@ -137,8 +137,8 @@ class FolderReader:
 
     def close(self) -> None:
         """End the thread and close the files."""
-        if self._stage is not None:
-            self._stage.close(timeout_seconds=5)
+        if self._prefetcher is not None:
+            self._prefetcher.close(timeout_seconds=5)
         while self.opened:
             self.opened.popleft()[1].close()
 

@@ -1,7 +1,7 @@
 """Run an iterator ahead on a thread of its own, with a bounded lead.
 
-A pipeline is a chain of stages: closing the last one ends them all, and an error in one reaches
-the consumer after the items made before it.
+Pipelines are chains of prefetchers: closing the last one ends them all, and an error in one
+reaches the consumer after the items made before it.
 """
 
 import os
@@ -21,7 +21,7 @@ def codec_threads() -> int:
 
     What a frame costs does not depend on it (640x480 in H.264: 2.2 ms of one core to decode and
     6.7 to encode, with one thread as with three), so that more threads take nothing from the
-    network; fewer would make a codec the slowest stage where pictures are large. Each holds a
+    network. Fewer would make a codec the slowest part where pictures are large. Each holds a
     picture or two, which is why there are not more.
     """
     if hasattr(os, "sched_getaffinity"):
@@ -29,11 +29,11 @@ def codec_threads() -> int:
     return min(_MAX_CODEC_THREADS, os.cpu_count() or 1)
 
 
-class Stage(Generic[T], Iterator[T]):
+class Prefetcher(Generic[T], Iterator[T]):
     """Items of an iterable, made ahead on a thread.
 
     Args:
-        items: What to run; a generator is closed on its own thread when the stage ends.
+        items: What to run; a generator is closed on its own thread when the prefetcher is closed.
         name: The thread's name, for debuggers.
         max_items: Most items that wait; the thread pauses when they are reached.
         max_size: Most that waiting items may weigh together; one item is always let through.
@@ -154,7 +154,7 @@ class Stage(Generic[T], Iterator[T]):
         return not self._thread.is_alive()
 
     def __enter__(self) -> Self:
-        """Return the running stage."""
+        """Return the running prefetcher."""
         return self
 
     def __exit__(

@@ -26,7 +26,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.locator import shown
 from mhnet_video.media.decoder import Decoder, Item, Packet
 from mhnet_video.media.discontinuities import FORWARD_SECONDS, Timeline
-from mhnet_video.media.prefetch import Stage, codec_threads
+from mhnet_video.media.prefetch import Prefetcher, codec_threads
 from mhnet_video.media.source import (
     SILENCE_SECONDS,
     is_animated_webp,
@@ -90,9 +90,9 @@ def _chroma_location(stream: VideoStream) -> str:
     return _CHROMA_LOCATIONS.get((found[1][0], found[2][0]), "") if found else ""
 
 
-def decoded_ahead(items: Iterable[Item]) -> Stage[Item]:
+def decoded_ahead(items: Iterable[Item]) -> Prefetcher[Item]:
     """Decode on a thread of its own, as far ahead as a reader may."""
-    return Stage(
+    return Prefetcher(
         items,
         name="mhnet-video reader",
         max_items=_MAX_WAITING,
@@ -140,7 +140,7 @@ class VideoReader:
             self.container.close()
             raise
         self._is_complete = False
-        self._stage: Stage[Item] | None = None
+        self._prefetcher: Prefetcher[Item] | None = None
 
     def _choose_stream(self) -> VideoStream:
         """The stream to restore."""
@@ -287,11 +287,11 @@ class VideoReader:
             return "the end: the source says that it is longer; copy it again"
         return None
 
-    def ahead(self) -> Stage[Item]:
-        """The items, decoded ahead; the same stage each time it is asked for."""
-        if self._stage is None:
-            self._stage = decoded_ahead(self._wanted())
-        return self._stage
+    def ahead(self) -> Prefetcher[Item]:
+        """The items, decoded ahead; the same prefetcher each time it is asked for."""
+        if self._prefetcher is None:
+            self._prefetcher = decoded_ahead(self._wanted())
+        return self._prefetcher
 
     def __iter__(self) -> Iterator[Item]:
         """The items; a second iterator goes on where the first one ended."""
@@ -465,7 +465,7 @@ class VideoReader:
 
     def close(self) -> None:
         """End the thread and close the file."""
-        if self._stage is not None and not self._stage.close(timeout_seconds=5):
+        if self._prefetcher is not None and not self._prefetcher.close(timeout_seconds=5):
             return  # the thread waits for input that may never come: the file is still its own
         self._decoder.close()
         self.container.close()
