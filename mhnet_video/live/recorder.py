@@ -41,7 +41,7 @@ from mhnet_video.media.encoder import (
     find_encoding,
     pixel_formats,
 )
-from mhnet_video.media.output_file import Sink, check_destination, why_unwritable
+from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
 from mhnet_video.media.pixel_formats import Converter
 from mhnet_video.media.source import plays, url_of
 
@@ -154,7 +154,7 @@ class _File:
                 f"{destination}: {kind.label} has no times for frames; record to .mp4 or .mkv."
             )
         self._name = shown(destination)
-        self._sink = Sink(destination, overwrite=overwrite)
+        self._sink = OutputFile(destination, overwrite=overwrite)
         self._size = (frame.width, frame.height)
         self._first = frame.pts
         self._unit = frame.time_base

@@ -42,7 +42,7 @@ from mhnet_video.media.fidelity import TIMECODE, Notes, Written, carried_by, cou
 from mhnet_video.media.hwaccel import Surfaces, on_host, open_surfaces
 from mhnet_video.media.image_metadata import display_matrix_in, with_segments_of, with_texts_of
 from mhnet_video.media.mp4_boxes import add_cover
-from mhnet_video.media.output_file import Sink, why_unwritable
+from mhnet_video.media.output_file import OutputFile, why_unwritable
 from mhnet_video.media.pixel_formats import Converter, upright
 from mhnet_video.media.reader import COVER, VideoReader
 from mhnet_video.media.remux import Tracks, describe, dress, file_metadata
@@ -112,7 +112,7 @@ class VideoWriter:
         self.notes = Notes()
         """What to tell a person: what was kept of the source, and what was not."""
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
-        self._sink = Sink(destination, overwrite=overwrite)
+        self._output = OutputFile(destination, overwrite=overwrite)
         self._held: list[Item] = []
         self._surfaces: Surfaces | None = None
         # the frame that an encoder was opened with, and what came of it
@@ -134,7 +134,7 @@ class VideoWriter:
     @property
     def partial(self) -> Path | None:
         """The file as it grows; None when it is complete or has none of its own."""
-        return self._sink.partial
+        return self._output.partial
 
     @property
     def has_frames(self) -> bool:
@@ -226,9 +226,9 @@ class VideoWriter:
             try:
                 self._open_container(kind, encoding, frame, others[most:])
             except (FFmpegError, ValueError):
-                if self._sink.error is not None or not most:
+                if self._output.error is not None or not most:
                     raise
-                self._sink.seek(0)
+                self._output.seek(0)
             else:
                 return
 
@@ -242,7 +242,7 @@ class VideoWriter:
         chapters = self._chapters()
         edges = sorted(edge for chapter in chapters for edge in _edges(chapter))
         container = av.open(
-            self._sink,
+            self._output,
             mode="w",
             format=kind.name,
             container_options=muxer_options(
@@ -251,7 +251,7 @@ class VideoWriter:
                 metadata,
                 has_cues=has_cues(kind, self._reader),
                 has_late_track=has_late_track(self._reader, kind),
-                is_seekable=self._sink.is_seekable,
+                is_seekable=self._output.is_seekable,
                 chapter_seconds=max((b - a for a, b in pairwise(edges)), default=Fraction(0)),
             ),
             metadata_errors="surrogateescape",
@@ -264,7 +264,7 @@ class VideoWriter:
             kind,
             self._first_packets(),
             late=late_tracks(self._reader, kind),
-            is_seekable=self._sink.is_seekable,
+            is_seekable=self._output.is_seekable,
         )
         for stream in source.streams:
             if stream.index == self._reader.stream.index:
@@ -371,7 +371,7 @@ class VideoWriter:
 
     def _encode(self, frame: Frame) -> None:
         if self._kind is None and self.frames:
-            raise WriteError(_is_no_picture(self._sink.name, self._reader))
+            raise WriteError(_is_no_picture(self._output.name, self._reader))
         early, self._early = self._early, None
         try:
             if early is not None and early[0] is frame:
@@ -456,12 +456,12 @@ class VideoWriter:
         for packet in packets:
             try:
                 if self._container is None:
-                    self._sink.write(self._picture_file(packet))
+                    self._output.write(self._picture_file(packet))
                 else:
                     self._container.mux_one(packet)
             except (FFmpegError, OSError, ValueError) as error:
                 is_video = packet.stream_index == getattr(self._stream, "index", 0)
-                if self._sink.error is not None or is_video:
+                if self._output.error is not None or is_video:
                     raise self._refusal(error) from error
                 # a damaged packet of another stream is no reason to end
                 self.notes.refused += 1
@@ -513,14 +513,14 @@ class VideoWriter:
             WriteError: The disk refuses, or there was no frame.
         """
         if not self.has_frames:
-            raise WriteError(f"there is no picture to write to {self._sink.name}.")
+            raise WriteError(f"there is no picture to write to {self._output.name}.")
         if self._context is None:
             self._begin()
         self._flush()
         if self._tracks is not None and self._tracks.late_covers and self.partial is not None:
             add_cover(self.partial, self._tracks.late_covers)
         self._tell()
-        self._sink.commit()
+        self._output.commit()
         self._is_finished = True
 
     def _flush(self) -> None:
@@ -541,8 +541,8 @@ class VideoWriter:
                 self._container.close()
         except (FFmpegError, OSError, ValueError) as error:
             raise self._refusal(error) from error
-        if self._sink.error is not None:
-            raise self._error(self._sink.error)
+        if self._output.error is not None:
+            raise self._error(self._output.error)
 
     def _tell(self) -> None:
         """Complete what was kept and what was lost."""
@@ -576,9 +576,9 @@ class VideoWriter:
 
     def _error(self, error: Exception) -> WriteError:
         """What went wrong, for a person."""
-        name = self._sink.name
-        if self._sink.error is not None:
-            return WriteError(f"{name} cannot be written: {why_unwritable(self._sink.error)}.")
+        name = self._output.name
+        if self._output.error is not None:
+            return WriteError(f"{name} cannot be written: {why_unwritable(self._output.error)}.")
         if isinstance(error, MHNetVideoError):
             return WriteError(str(error))
         reason = getattr(error, "strerror", None) or str(error)
@@ -589,13 +589,17 @@ class VideoWriter:
 
     def _refusal(self, error: Exception) -> WriteError:
         """What the container did not take, for a person."""
-        if self._sink.error is not None or self._kind is None or isinstance(error, MHNetVideoError):
+        if (
+            self._output.error is not None
+            or self._kind is None
+            or isinstance(error, MHNetVideoError)
+        ):
             return self._error(error)
         reason = getattr(error, "strerror", None) or str(error)
         label = self._kind.label
         way = "choose another encoder" if label == "Matroska" else "end the output in .mkv"
         return WriteError(
-            f"{self._sink.name} cannot be written, as {label} does not take what comes from the "
+            f"{self._output.name} cannot be written, as {label} does not take what comes from the "
             f"encoder {self.encoder} ({reason}); {way}."
         )
 
@@ -612,16 +616,16 @@ class VideoWriter:
             return None
         self._is_finished = True
         if self._container is not None:
-            if self._sink.error is None and self._context is not None and not is_quick:
+            if self._output.error is None and self._context is not None and not is_quick:
                 with contextlib.suppress(MHNetVideoError):
                     self._flush()
-            self._sink.freeze()
+            self._output.freeze()
             with contextlib.suppress(FFmpegError, OSError, ValueError):
                 self._container.close()
-        self._sink.close()
+        self._output.close()
         partial = self.partial
         if partial is not None and (self._container is None or not plays(partial)):
-            self._sink.discard()
+            self._output.discard()
             partial = None
         return partial
 

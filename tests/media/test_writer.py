@@ -33,7 +33,7 @@ from mhnet_video.media.encoding_settings import _field_order
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.image_metadata import descriptions_in, with_segments_of
 from mhnet_video.media.mp4_boxes import add_cover, lacks_index
-from mhnet_video.media.output_file import Sink, check_destination
+from mhnet_video.media.output_file import OutputFile, check_destination
 from mhnet_video.media.pixel_formats import Converter, layout_of, side_data_of
 from mhnet_video.media.reader import COVER, VideoReader
 from mhnet_video.media.writer import VideoWriter, working_encoders
@@ -148,9 +148,9 @@ def test_what_a_full_disk_holds_plays(name: str, tmp_path: Path, small_files: No
     assert not (tmp_path / name).exists()
 
 
-def test_a_sink_swallows_what_comes_after_an_error(tmp_path: Path) -> None:
-    sink = Sink(tmp_path / "out.bin")
-    assert sink.write(b"good") == 4
+def test_after_an_error_an_output_file_stays_as_it_is(tmp_path: Path) -> None:
+    output = OutputFile(tmp_path / "out.bin")
+    assert output.write(b"good") == 4
 
     class Full:
         def write(self, data: bytes) -> int:
@@ -158,26 +158,26 @@ def test_a_sink_swallows_what_comes_after_an_error(tmp_path: Path) -> None:
 
         def close(self) -> None: ...
 
-    file, sink._file = sink._file, Full()  # type: ignore[assignment]
+    file, output._file = output._file, Full()  # type: ignore[assignment]
     with pytest.raises(OSError, match="full"):
-        sink.write(b"bad")
-    sink._file = file
-    sink.seek(0)
-    assert sink.write(b"later") == 5
-    sink.close()
-    assert sink.partial is not None
-    assert sink.partial.read_bytes() == b"good"
+        output.write(b"bad")
+    output._file = file
+    output.seek(0)
+    assert output.write(b"later") == 5
+    output.close()
+    assert output.partial is not None
+    assert output.partial.read_bytes() == b"good"
 
 
 def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    sink = Sink(tmp_path / "out.mp4")
-    sink.write(b"result")
+    output = OutputFile(tmp_path / "out.mp4")
+    output.write(b"result")
     (tmp_path / "out.mp4").write_bytes(b"another's")
     with pytest.raises(WriteError, match="another program"):
-        sink.commit()
+        output.commit()
     assert (tmp_path / "out.mp4").read_bytes() == b"another's"
-    assert sink.partial is not None
-    assert sink.partial.read_bytes() == b"result"
+    assert output.partial is not None
+    assert output.partial.read_bytes() == b"result"
 
 
 @pytest.mark.parametrize(
