@@ -23,7 +23,7 @@ class _Held(NamedTuple, Generic[T]):
     duration: Fraction
 
 
-class Timeline(Generic[T]):
+class DiscontinuityCorrector(Generic[T]):
     """Bridges jumps of a recording's clock, by the same amount for all of its streams.
 
     Args:

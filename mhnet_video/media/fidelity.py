@@ -125,7 +125,7 @@ def lines_of(losses: Iterable[Loss]) -> list[str]:
     return lines
 
 
-class Written(NamedTuple):
+class OutputStream(NamedTuple):
     """A stream of the output, as it was set up."""
 
     stream: int
@@ -359,7 +359,7 @@ class Notes:
         self,
         wanted: dict[str, str],
         result: Path,
-        streams: Iterable[Written],
+        streams: Iterable[OutputStream],
         titles: Sequence[str],
     ) -> None:
         """Compare what a finished file says about itself with what it was to say.

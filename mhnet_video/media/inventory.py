@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, NamedTuple
 
-from mhnet_video.media.mp4_boxes import Box, boxes_of
+from mhnet_video.media.mp4_boxes import Mp4Box, boxes_of
 
 # what is looked at, at most; a film of a day in fragments has fewer
 _MOST_PARTS = 400_000
@@ -240,7 +240,7 @@ class _Mp4(_Inventory):
             place = max(place, self.used) if not where else place
             self.add_data(place, end, where or "behind the last box")
 
-    def _look(self, box: Box, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
+    def _look(self, box: Mp4Box, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
         begin, kind = box.start + box.header, box.kind
         path = f"{where}/{_shown(kind)}".lstrip("/")
         if kind == b"trak":

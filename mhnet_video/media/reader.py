@@ -25,7 +25,7 @@ from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import shown
 from mhnet_video.media.decoder import Decoder, Item, Packet
-from mhnet_video.media.discontinuities import FORWARD_SECONDS, Timeline
+from mhnet_video.media.discontinuities import FORWARD_SECONDS, DiscontinuityCorrector
 from mhnet_video.media.prefetch import Prefetcher, codec_threads
 from mhnet_video.media.source import (
     SILENCE_SECONDS,
@@ -184,7 +184,9 @@ class VideoReader:
         self._told_frames = self._estimate()
         self.fps = self._rate_between_pauses(self.fps)
         self._leaps = any(part in _JUMPING_FORMATS for part in name.split(","))
-        self._timeline: Timeline[Item] = Timeline(leaps=self._leaps)
+        self._discontinuities: DiscontinuityCorrector[Item] = DiscontinuityCorrector(
+            leaps=self._leaps
+        )
         self._decoder = Decoder(self.container, self.stream, name=self.name, fps=self.fps)
 
     def _estimate(self) -> int | None:
@@ -269,7 +271,7 @@ class VideoReader:
     @property
     def jumps(self) -> int:
         """How often the recording's clock jumped so far; what follows a jump follows at once."""
-        return self._timeline.jumps
+        return self._discontinuities.jumps
 
     @cached_property
     def chroma_location(self) -> str:
@@ -315,15 +317,15 @@ class VideoReader:
                 # what an edit list hides has times of its own
                 sets_clock = item.stream.type == _TIMED and not item.is_discard
             if not isinstance(item, Frame) and not sets_clock:
-                yield _moved(item, self._timeline.follow(time))
+                yield _moved(item, self._discontinuities.follow(time))
                 continue
             stream = self.stream.index if isinstance(item, Frame) else item.stream_index
             duration = Fraction(item.duration or 0) * Fraction(item.time_base)
             if isinstance(item, Frame):
                 duration = duration or 1 / self.fps
-            for placed, shift in self._timeline.push(stream, time, duration, item):
+            for placed, shift in self._discontinuities.push(stream, time, duration, item):
                 yield _moved(placed, shift)
-        for placed, shift in self._timeline.flush():
+        for placed, shift in self._discontinuities.flush():
             yield _moved(placed, shift)
 
     def _wanted(self) -> Iterator[Item]:
@@ -430,7 +432,7 @@ class VideoReader:
     def _seek(self, time: Fraction | None) -> bool:
         """Go to the key frame before a time, or to the beginning; False where that fails."""
         self._decoder.is_searched = True
-        self._timeline = Timeline(leaps=self._leaps)
+        self._discontinuities = DiscontinuityCorrector(leaps=self._leaps)
         # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
         first = self._first_time() - 1
         for target in [first, self._first_time()] if time is None else [time]:

@@ -38,7 +38,7 @@ from mhnet_video.media.encoding_settings import (
     plan_encoding,
     usual_encoder,
 )
-from mhnet_video.media.fidelity import TIMECODE, Notes, Written, carried_by, counted
+from mhnet_video.media.fidelity import TIMECODE, Notes, OutputStream, carried_by, counted
 from mhnet_video.media.hwaccel import Surfaces, on_host, open_surfaces
 from mhnet_video.media.image_metadata import display_matrix_in, with_segments_of, with_texts_of
 from mhnet_video.media.mp4_boxes import add_cover
@@ -122,7 +122,7 @@ class VideoWriter:
         self._stream: VideoStream | None = None
         self._tracks: Tracks | None = None
         self._titles: list[str] = []
-        self._written: dict[int, Written] = {}
+        self._output_streams: dict[int, OutputStream] = {}
         self._is_finished = False
         self._origin = Fraction(0)
         self._last_pts: int | None = None
@@ -274,7 +274,7 @@ class VideoWriter:
             else:
                 self._tracks.add(stream, pause_seconds=self._reader.longest_pause(stream))
         self._add_chapters(container, kind, chapters)
-        self._written = self._describe(self._tracks)
+        self._output_streams = self._describe(self._tracks)
         container.start_encoding()
         # the muxer may count in smaller ticks
         ticks = Fraction(getattr(self._stream, "time_base", None) or self._time_base)
@@ -285,13 +285,13 @@ class VideoWriter:
         if step is not None and step < (self._longest_step or step + 1):
             self._longest_step, self._longest_of = step, self.encoder
 
-    def _describe(self, tracks: Tracks) -> dict[int, Written]:
+    def _describe(self, tracks: Tracks) -> dict[int, OutputStream]:
         """The output's streams as they are set up, by the source's numbers of theirs."""
         targets: dict[int, Any] = {self._reader.stream.index: self._stream, **tracks.targets}
         sources = self._reader.container.streams
         written, counts = {}, Counter[str]()
         for index, target in sorted(targets.items(), key=lambda item: item[1].index):
-            written[index] = Written(
+            written[index] = OutputStream(
                 stream=index,
                 name=describe(sources[index]),
                 type=target.type,
@@ -561,8 +561,8 @@ class VideoWriter:
             notes.lose("damage", reader.shortfall)
         # what is told of a picture's file in full
         carried = set() if self._kind is not None else {"EXIF", "colour profile"}
-        if self.partial is not None and self._written:
-            carried = carried_by(self.partial, self._written[reader.stream.index].number)
+        if self.partial is not None and self._output_streams:
+            carried = carried_by(self.partial, self._output_streams[reader.stream.index].number)
         if "timecode" in reader.stream.metadata:
             carried.add(TIMECODE)  # told as a tag where it is not kept as one
         where = f"stream {reader.stream.index}"
@@ -570,9 +570,9 @@ class VideoWriter:
         if self._kind is not None:
             notes.tell_units(reader.passed_over, where)
             notes.tell_hidden(reader.container, reader.stream)
-        if self.partial is not None and self._written:
+        if self.partial is not None and self._output_streams:
             metadata = file_metadata(reader.container)
-            notes.tell_metadata(metadata, self.partial, self._written.values(), self._titles)
+            notes.tell_metadata(metadata, self.partial, self._output_streams.values(), self._titles)
 
     def _error(self, error: Exception) -> WriteError:
         """What went wrong, for a person."""

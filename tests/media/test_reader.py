@@ -15,7 +15,7 @@ from clips import Audio, Clip, Subtitles, Video, every, picture, rotation
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.media.discontinuities import Timeline
+from mhnet_video.media.discontinuities import DiscontinuityCorrector
 from mhnet_video.media.hwaccel import has_extras
 from mhnet_video.media.pixel_formats import (
     Converter,
@@ -312,11 +312,11 @@ def test_before_is_on_the_left_as_shown(turned: int, first: str) -> None:
 def place(
     times: list[int], duration: int = 1, stream: int = 0, *, leaps: bool = True
 ) -> list[Fraction]:
-    timeline: Timeline[int] = Timeline(leaps=leaps)
+    corrector: DiscontinuityCorrector[int] = DiscontinuityCorrector(leaps=leaps)
     placed = []
     for time_seconds in times:
-        placed += timeline.push(stream, Fraction(time_seconds), Fraction(duration), time_seconds)
-    placed += timeline.flush()
+        placed += corrector.push(stream, Fraction(time_seconds), Fraction(duration), time_seconds)
+    placed += corrector.flush()
     return [time_seconds - shift for time_seconds, shift in placed]
 
 
@@ -396,13 +396,13 @@ def test_what_says_that_it_lasts_longer_is_no_jump() -> None:
 
 
 def test_streams_jump_together() -> None:
-    timeline: Timeline[str] = Timeline()
+    corrector: DiscontinuityCorrector[str] = DiscontinuityCorrector()
     shifts = {}
     for stream, clock in [(0, 50), (1, 50), (0, 51), (1, 51), (0, 0), (1, 0), (0, 1), (1, 1)]:
-        for name, shift in timeline.push(stream, Fraction(clock), SECOND, f"{stream}"):
+        for name, shift in corrector.push(stream, Fraction(clock), SECOND, f"{stream}"):
             shifts[name] = shift
     assert shifts["0"] == shifts["1"] == -52
-    assert timeline.jumps == 1
+    assert corrector.jumps == 1
 
 
 def test_a_copied_track_with_b_frames_has_no_jumps(tmp_path: Path) -> None:
