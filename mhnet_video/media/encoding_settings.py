@@ -13,9 +13,9 @@ from mhnet_video.media.containers import Format
 from mhnet_video.media.encoder import (
     BOTTOM_FIRST,
     TOP_FIRST,
-    Encoding,
+    EncoderSettings,
     clock_of,
-    find_encoding,
+    find_settings,
     option_names,
     pixel_formats,
 )
@@ -48,14 +48,14 @@ def usual_encoder(kind: Format, reader: VideoReader) -> str:
     return kind.video
 
 
-def plan_encoding(
+def choose_settings(
     encoder: str,
     options: Mapping[str, str],
     *,
     kind: Format | None,
     reader: VideoReader,
     frame: Frame,
-) -> Encoding:
+) -> EncoderSettings:
     """An encoder set up for a source, with the pixel format that loses least.
 
     Args:
@@ -89,8 +89,8 @@ def plan_encoding(
     if aspect and frame.tags.get("is_quarter_turned"):
         aspect = 1 / aspect
 
-    def make(pixel_format: str) -> Encoding:
-        return Encoding(
+    def make(pixel_format: str) -> EncoderSettings:
+        return EncoderSettings(
             encoder=encoder,
             width=frame.width,
             height=frame.height,
@@ -107,7 +107,7 @@ def plan_encoding(
         )
 
     # formats that lose little, should a size or an encoder rule the first one out
-    return find_encoding(make, formats[:8])
+    return find_settings(make, formats[:8])
 
 
 def has_cues(kind: Format, reader: VideoReader) -> bool:

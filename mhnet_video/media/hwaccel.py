@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
-from mhnet_video.media.encoder import Encoding
+from mhnet_video.media.encoder import EncoderSettings
 from mhnet_video.media.pixel_formats import Decoded, planes_of, side_data_of, to_planar
 from mhnet_video.media.source import Packet, filled_packets, open_source
 
@@ -393,23 +393,23 @@ def takes_surfaces(encoder: str) -> bool:
     return encoder.endswith("_nvenc") and os.environ.get("MHNET_HWACCEL") != "0"
 
 
-def open_surfaces(frame: Frame, encoding: Encoding) -> Surfaces | None:
+def open_surfaces(frame: Frame, settings: EncoderSettings) -> Surfaces | None:
     """A way from a GPU's memory to an encoder; None, and a line in the log, where it fails.
 
     Args:
         frame: The first one, for a try.
-        encoding: The encoder as it takes samples from the host.
+        settings: The encoder as it takes samples from the host.
     """
-    if not isinstance(frame, DeviceFrame) or not takes_surfaces(encoding.encoder):
+    if not isinstance(frame, DeviceFrame) or not takes_surfaces(settings.encoder):
         return None
     wanted = "nv12" if frame.bits_down == 0 else "p010le"
-    if _FORMATS.get(encoding.pixel_format, encoding.pixel_format) != wanted:
+    if _FORMATS.get(settings.pixel_format, settings.pixel_format) != wanted:
         return None  # it would lose bits that a conversion on the host must take away
     try:
         surfaces = Surfaces(frame)
         with surfaces.ready():
-            context: Any = av.CodecContext.create(encoding.encoder, "w")
-            replace(encoding, pixel_format=surfaces.pixel_format).apply(context)
+            context: Any = av.CodecContext.create(settings.encoder, "w")
+            replace(settings, pixel_format=surfaces.pixel_format).apply(context)
             picture = surfaces.picture(frame)
             picture.pts = 0
             if context.encode(picture) + context.encode(None):
@@ -419,7 +419,7 @@ def open_surfaces(frame: Frame, encoding: Encoding) -> Surfaces | None:
         said = str(error)
     _log.warning(
         "%s does not take pictures from the GPU's memory (%s): they go through the host",
-        encoding.encoder,
+        settings.encoder,
         said,
     )
     return None

@@ -24,7 +24,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.media.containers import Format, format_of, muxer_options, picture_encoder
 from mhnet_video.media.decoder import Item, Packet
 from mhnet_video.media.encoder import (
-    Encoding,
+    EncoderSettings,
     encoder_options,
     longest_step,
     open_encoder,
@@ -32,10 +32,10 @@ from mhnet_video.media.encoder import (
     working_encoders,
 )
 from mhnet_video.media.encoding_settings import (
+    choose_settings,
     has_cues,
     has_late_track,
     late_tracks,
-    plan_encoding,
     usual_encoder,
 )
 from mhnet_video.media.fidelity import TIMECODE, Notes, OutputStream, carried_by, counted
@@ -177,7 +177,7 @@ class VideoWriter:
         if self._kind is None:
             self._held = [self._as_a_picture(i) if isinstance(i, Frame) else i for i in self._held]
         frame = next(item for item in self._held if isinstance(item, Frame))
-        encoding = plan_encoding(
+        encoding = choose_settings(
             self.encoder, self._options, kind=self._kind, reader=self._reader, frame=frame
         )
         self.pixel_format = encoding.pixel_format
@@ -219,7 +219,7 @@ class VideoWriter:
         for item in held:
             self.write(item)
 
-    def _open_with_others(self, kind: Format, encoding: Encoding, frame: Frame) -> None:
+    def _open_with_others(self, kind: Format, encoding: EncoderSettings, frame: Frame) -> None:
         """Begin the file with as many of the other streams as the muxer takes together."""
         others = [s for s in self._reader.container.streams if s.index != self._reader.stream.index]
         for most in range(len(others), -1, -1):
@@ -233,7 +233,7 @@ class VideoWriter:
                 return
 
     def _open_container(
-        self, kind: Format, encoding: Encoding, frame: Frame, refused: list[Stream]
+        self, kind: Format, encoding: EncoderSettings, frame: Frame, refused: list[Stream]
     ) -> None:
         source = self._reader.container
         metadata = file_metadata(source)
@@ -309,7 +309,9 @@ class VideoWriter:
                 first[item.stream_index] = bytes(item)
         return first
 
-    def _add_video(self, container: OutputContainer, encoding: Encoding, frame: Frame) -> None:
+    def _add_video(
+        self, container: OutputContainer, encoding: EncoderSettings, frame: Frame
+    ) -> None:
         try:
             stream: Any = container.add_stream(self.encoder, rate=encoding.fps)
         except ValueError as error:

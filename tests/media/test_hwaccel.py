@@ -21,7 +21,7 @@ from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.media import hwaccel
-from mhnet_video.media.encoder import Encoding
+from mhnet_video.media.encoder import EncoderSettings
 from mhnet_video.media.hwaccel import on_host, open_surfaces
 from mhnet_video.media.pixel_formats import side_data_of
 from mhnet_video.media.reader import VideoReader
@@ -442,7 +442,7 @@ def test_surfaces_are_for_frames_that_they_suit(surfaces, caplog):
             "time_base": Fraction(1, 25),
             "options": {},
         }
-        return Encoding(**{**values, **changes})
+        return EncoderSettings(**{**values, **changes})
 
     found = open_surfaces(frame, encoding())
     assert found is not None
