@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import format_of, picture_encoder
@@ -162,7 +162,7 @@ def _count_others(folder: Path, pictures: list[Path]) -> int:
     return len(set(seen) - set(pictures))
 
 
-class FolderWriter:
+class FolderWriter(Closing):
     """A folder with the same pictures, restored: each appears when it is complete.
 
     Args:
@@ -307,15 +307,6 @@ class FolderWriter:
                 self._folder.rmdir()
         return None
 
-    def __enter__(self) -> Self:
-        """Return the writer."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Leave what is complete."""
         self.abandon()

@@ -8,8 +8,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
+
+from mhnet_video.closing import Closing
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ def codec_threads() -> int:
     return min(_MAX_CODEC_THREADS, os.cpu_count() or 1)
 
 
-class Prefetcher(Generic[T], Iterator[T]):
+class Prefetcher(Closing, Generic[T], Iterator[T]):
     """Items of an iterable, made ahead on a thread.
 
     Args:
@@ -152,16 +153,3 @@ class Prefetcher(Generic[T], Iterator[T]):
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
-
-    def __enter__(self) -> Self:
-        """Return the running prefetcher."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the thread."""
-        self.close()

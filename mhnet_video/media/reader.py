@@ -13,14 +13,13 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import chain, pairwise
 from os import PathLike
-from types import TracebackType
-from typing import Self
 
 import av
 from av.error import FFmpegError
 from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import shown
@@ -101,7 +100,7 @@ def decoded_ahead(items: Iterable[Item]) -> Prefetcher[Item]:
     )
 
 
-class VideoReader:
+class VideoReader(Closing):
     """Frames of the first video that is not a cover picture, and packets of all other streams.
 
     Iterating decodes on a thread of its own, a few frames ahead, and gives a `Frame` or an
@@ -471,19 +470,6 @@ class VideoReader:
             return  # the thread waits for input that may never come: the file is still its own
         self._decoder.close()
         self.container.close()
-
-    def __enter__(self) -> Self:
-        """Return the open reader."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the thread and close the file."""
-        self.close()
 
 
 def _time_of(item: Item) -> Fraction | None:
