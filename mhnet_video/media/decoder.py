@@ -16,6 +16,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from mhnet_video.color_spaces import FULL_RANGE, MATRIX_NAMES, usual_matrix
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.media.hwaccel import (
@@ -41,10 +42,6 @@ from mhnet_video.media.source import is_end_mark, packets_of
 
 Item = Frame | Packet
 
-# AVColorSpace to the names of `Frame.matrix`
-_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco"}
-_MATRICES |= {9: "bt2020", 10: "bt2020"}
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 # display matrices by degrees counter-clockwise
 _TURNS = {90: DISPLAY_MATRICES[8], 180: DISPLAY_MATRICES[3], 270: DISPLAY_MATRICES[6]}
 # a file that fails this often in a row without a packet has no more to give
@@ -120,7 +117,7 @@ class FrameMaker:
         if pts is None:
             pts = self._next_pts
         self._next_pts = pts + (picture.duration or self._step)
-        is_full = picture.color_range == _FULL_RANGE
+        is_full = picture.color_range == FULL_RANGE
         if not picture.color_range:
             # FFmpeg does not say so of JPEGs in grey; and where the range becomes a limited one
             # in the middle, the name of the pixels stays
@@ -131,14 +128,14 @@ class FrameMaker:
             layout=layout,
             pts=pts,
             time_base=self._time_base,
-            matrix=_MATRICES.get(picture.colorspace, "bt601" if picture.height < 720 else "bt709"),
+            matrix=MATRIX_NAMES.get(picture.colorspace, usual_matrix(picture.height)),
             full_range=is_full,
             rotation=_rotation(display_matrix),
             duration=picture.duration or 0,
             tags={
                 "decoded": Decoded(planar, planes, self._codec),
                 "pixel_format": name,
-                "color_range": _FULL_RANGE if is_full else picture.color_range,
+                "color_range": FULL_RANGE if is_full else picture.color_range,
                 "colorspace": picture.colorspace,
                 "color_primaries": picture.color_primaries,
                 "color_trc": picture.color_trc,

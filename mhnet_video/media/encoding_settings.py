@@ -8,6 +8,7 @@ from typing import Any
 import av
 from av.stream import Discard
 
+from mhnet_video.color_spaces import FULL_RANGE, LIMITED_RANGE, MATRIX_NUMBERS, usual_matrix
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import Format
 from mhnet_video.media.encoder import (
@@ -19,12 +20,10 @@ from mhnet_video.media.encoder import (
     option_names,
     pixel_formats,
 )
-from mhnet_video.media.pixel_formats import has_user_data, layout_of, planar_twin, rgb_matrix
+from mhnet_video.media.pixel_formats import has_user_data, layout_of, planar_twin
 from mhnet_video.media.reader import COVER, VideoReader
 
 _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
-_BT601 = 5  # AVCOL_SPC_BT470BG
 _PICTURE_SAMPLES = {"mjpeg": ("bt601", True), "libwebp": ("bt601", False)}
 """Matrix and whether the range is full, by the encoder of a picture: its files say nothing about
 them, and every viewer takes them to be so."""
@@ -151,11 +150,11 @@ def _color(frame: Frame, pixel_format: str, samples: tuple[str, bool] | None) ->
     color = {name: int(frame.tags.get(name, 0)) for name in _COLOR_TAGS if name in frame.tags}
     is_rgb = av.VideoFormat(pixel_format, 16, 16).is_rgb
     if samples is not None and not is_rgb:
-        color["colorspace"] = _BT601
-        color["color_range"] = _FULL_RANGE if samples[1] else _LIMITED_RANGE
+        color["colorspace"] = MATRIX_NUMBERS[samples[0]]
+        color["color_range"] = FULL_RANGE if samples[1] else LIMITED_RANGE
     elif frame.layout.kind == "rgb" and not is_rgb:
-        color["colorspace"] = rgb_matrix(frame.height)
-        color["color_range"] = _FULL_RANGE if "yuvj" in pixel_format else _LIMITED_RANGE
+        color["colorspace"] = MATRIX_NUMBERS[usual_matrix(frame.height)]
+        color["color_range"] = FULL_RANGE if "yuvj" in pixel_format else LIMITED_RANGE
     return color
 
 

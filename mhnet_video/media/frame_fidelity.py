@@ -6,13 +6,12 @@ from enum import IntEnum
 
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
+from mhnet_video.color_spaces import UNSPECIFIED
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import Format
 from mhnet_video.media.fidelity import Notes, counted
 from mhnet_video.media.pixel_formats import layout_of, planar_twin
 
-_UNSPECIFIED = 2
-"""FFmpeg's AVCOL_PRI_UNSPECIFIED and AVCOL_TRC_UNSPECIFIED."""
 _COLORS: tuple[tuple[str, str, type[IntEnum]], ...] = (
     ("color_primaries", "primaries", ColorPrimaries),
     ("color_trc", "the transfer", ColorTrc),
@@ -98,8 +97,8 @@ class FrameChanges:
             why = f"converted to {first.matrix}"
             self._changed["colour", f"with the matrix of {frame.matrix}", why] += 1
         for tag, what, names in _COLORS:
-            numbers = [each.tags.get(tag, _UNSPECIFIED) for each in (first, frame)]
-            if numbers[0] != numbers[1] and not set(numbers) & {0, _UNSPECIFIED}:
+            numbers = [each.tags.get(tag, UNSPECIFIED) for each in (first, frame)]
+            if numbers[0] != numbers[1] and not set(numbers) & {0, UNSPECIFIED}:
                 named = [_name_of(names, number) for number in numbers]
                 self._changed["colour", f"with {what} {named[1]}", f"{one}, {named[0]}"] += 1
 
