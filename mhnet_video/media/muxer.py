@@ -24,7 +24,8 @@ from mhnet_video.media.metadata_fidelity import OutputStream
 from mhnet_video.media.mp4_boxes import add_cover
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.remux import Tracks, describe, dress, file_metadata
+from mhnet_video.media.remux import Tracks
+from mhnet_video.media.stream_tags import describe, dress, file_metadata
 from mhnet_video.media.write_errors import encoder_error, muxer_error
 
 _BUFFER_BYTES = 1 << 18

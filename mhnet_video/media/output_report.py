@@ -11,8 +11,8 @@ from mhnet_video.media.metadata_fidelity import tell_hidden, tell_metadata, tell
 from mhnet_video.media.muxer import Muxer
 from mhnet_video.media.picture_file import PictureFile
 from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.remux import file_metadata
 from mhnet_video.media.side_data import TIMECODE, FrameSideData, carried_by
+from mhnet_video.media.stream_tags import file_metadata
 
 _TOLD_OF_PICTURES = {"EXIF", "colour profile"}
 """Side data that is told of a picture's file in full."""
