@@ -21,7 +21,8 @@ from mhnet_video.media.encoder import (
     pixel_formats,
 )
 from mhnet_video.media.pixel_formats import has_user_data, layout_of, planar_twin
-from mhnet_video.media.reader import COVER, VideoReader
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import COVER
 
 _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
 _PICTURE_SAMPLES = {"mjpeg": ("bt601", True), "libwebp": ("bt601", False)}

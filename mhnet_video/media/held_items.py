@@ -2,7 +2,8 @@
 
 from mhnet_video.frame import Frame
 from mhnet_video.media.decoder import Item
-from mhnet_video.media.reader import COVER, VideoReader
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import COVER
 
 _MAX_FRAMES = 40
 """Most frames that are held."""

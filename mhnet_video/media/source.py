@@ -16,6 +16,7 @@ import av.logging
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from mhnet_video.errors import ConfigError, ReadError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 else:
     Packet = av.Packet
 
+COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+"""What a stream is that holds pictures of the file, and is not restored."""
 SILENCE_SECONDS = 30.0
 """How long an address may say nothing, in seconds, before it is given up."""
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")

@@ -5,7 +5,7 @@ from av.stream import Stream
 
 from mhnet_video.media.containers import Format
 from mhnet_video.media.fidelity import printable
-from mhnet_video.media.reader import COVER
+from mhnet_video.media.source import COVER
 
 # written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")

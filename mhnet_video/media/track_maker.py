@@ -12,8 +12,7 @@ from mhnet_video.media.containers import Format
 from mhnet_video.media.encoding_settings import NEED_A_PACKET
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.muxer_trials import MuxerTrials
-from mhnet_video.media.reader import COVER
-from mhnet_video.media.source import is_known
+from mhnet_video.media.source import COVER, is_known
 from mhnet_video.media.stream_tags import describe, dress
 from mhnet_video.media.tracks import (
     DOLBY_SYNC,

@@ -35,7 +35,8 @@ from mhnet_video.media.image_metadata import descriptions_in, with_segments_of
 from mhnet_video.media.mp4_boxes import add_cover, lacks_index
 from mhnet_video.media.output_file import OutputFile, check_destination
 from mhnet_video.media.pixel_formats import Converter, layout_of, side_data_of
-from mhnet_video.media.reader import COVER, VideoReader
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import COVER
 from mhnet_video.media.writer import VideoWriter, working_encoders
 from mhnet_video.pipelines.restore import restore_video
 
