@@ -42,26 +42,26 @@ from mhnet_video.media.source import is_end_mark, packets_of
 
 Item = Frame | Packet
 
-# display matrices by degrees counter-clockwise
 _TURNS = {90: DISPLAY_MATRICES[8], 180: DISPLAY_MATRICES[3], 270: DISPLAY_MATRICES[6]}
-# a file that fails this often in a row without a packet has no more to give
+"""Display matrices by degrees counter-clockwise."""
 _MAX_READ_ERRORS = 64
-# so much must be read before it tells how much there is
+"""A file that fails this often in a row without a packet has no more to give."""
 _MIN_PACKETS = 25
-# codecs whose empty packets say that the picture before is shown on
+"""So much must be read before it tells how much there is."""
 _REPEATING = ("theora",)
-# codecs besides those of key frames alone whose every packet is a picture
+"""Codecs whose empty packets say that the picture before is shown on."""
 _EVEN = ("hevc", "av1")
+"""Codecs besides those of key frames alone whose every packet is a picture."""
 # packets in a row without their pictures, in other codecs, that are more than a second field or a
 # picture that is not to be shown, and in streams without times more than a guess
 _MIN_SILENT, _MIN_SILENT_UNTIMED = 2, 3
 # codecs that say in a packet as small as this that there is no picture
 _SAYING_NOTHING = ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "h263p", "flv1")
 _NOTHING_BYTES = 19
-# where the end of a track is told, it need not be that of its last packet to the tick
 _MIN_STEPS_BEHIND = 1.1
-# packets among which the one of a picture is looked for: more than decoders hold back
+"""Where the end of a track is told, it need not be that of its last packet to the tick."""
 _MAX_OWED = 256
+"""Packets among which the one of a picture is looked for: more than decoders hold back."""
 
 
 class FrameMaker:

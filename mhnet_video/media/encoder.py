@@ -53,21 +53,21 @@ _X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
-# encoders whose quality has another name
 _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
+"""Encoders whose quality has another name."""
 # what sets the number of bits, and our defaults of quality, which would outrank it
 _RATES = ("b", "qp", "rc")
 _QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
 TOP_FIRST, BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
-# encoders that mark interlaced frames; others open for them, and do not
 _MARKING = re.compile("264|ffv1|mpeg4|mpeg2video|prores|dvvideo|rawvideo|^png$")
-# pixel formats of few colours, and of floating-point numbers
+"""Encoders that mark interlaced frames; others open for them, and do not."""
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
+"""Pixel formats of few colours, and of floating-point numbers."""
 # the range of times that MPEG-4 part 2 and its kin can count in
 _MAX_SHORT_CLOCK = 65535
 _SHORT_CLOCKS = ("mpeg4", "msmpeg4", "h263", "h263p", "flv", "libxvid")
-# MPEG-4 part 2 counts the seconds of a pause up to a day
 _LONGEST_SECONDS = {"mpeg4": 86_400, "libxvid": 86_400}
+"""MPEG-4 part 2 counts the seconds of a pause up to a day."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,13 +31,13 @@ them, and every viewer takes them to be so."""
 # viewers disagree about TIFF's YUV
 _PICTURE_FORMATS = {"mjpeg": re.compile("yuvj"), "tiff": re.compile("(?!yuv)")}
 _ANY = re.compile("")
-# a rate beyond this is a clock mistaken for one, and would make encoders reserve for it
 _MAX_FPS = 1000
+"""A rate beyond this is a clock mistaken for one, and would make encoders reserve for it."""
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
 _LATE_WITHOUT_TIMES_SECONDS = Fraction(1, 10)
-# codecs of which MP4 cannot write anything before the first packet
 NEED_A_PACKET = ("ac3", "eac3")
+"""Codecs of which MP4 cannot write anything before the first packet."""
 
 
 def usual_encoder(kind: Format, reader: VideoReader) -> str:

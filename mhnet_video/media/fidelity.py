@@ -1,4 +1,4 @@
-"""What a person is told about an output: what it kept of the source, and what it could not."""
+"""What is reported about an output: what it kept of the source, and what it could not."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Loss:
 
 
 def lines_of(losses: Iterable[Loss]) -> list[str]:
-    """What a person is told of losses: one line for those of one kind and reason, sizes shown.
+    """Losses as they are reported: one line for those of one kind and reason, sizes shown.
 
     Args:
         losses: In the order in which they are told.
@@ -61,7 +61,7 @@ def printable(text: str) -> str:
 
 @dataclass
 class Notes:
-    """What is told of an output."""
+    """What is reported of an output."""
 
     kept: list[str] = field(default_factory=list)
     """What else of the source is in the output, a line each."""

@@ -18,8 +18,8 @@ _COLORS: tuple[tuple[str, str, type[IntEnum]], ...] = (
 )
 
 
-def tell_pixels(notes: Notes, frame: Frame, pixel_format: str, encoder: str) -> None:
-    """Say where the output's pixels cannot be what the source's were."""
+def report_pixels(notes: Notes, frame: Frame, pixel_format: str, encoder: str) -> None:
+    """Report where the output's pixels cannot be what the source's were."""
     source, target = frame.layout, layout_of(planar_twin(pixel_format))
     if target is None:
         return
@@ -42,8 +42,8 @@ def tell_pixels(notes: Notes, frame: Frame, pixel_format: str, encoder: str) -> 
         notes.kept.append(f"{shown}, as {encoder} takes it")
 
 
-def tell_rotation(notes: Notes, frame: Frame, kind: Format | None) -> None:
-    """Say where the output cannot hold which way up it is."""
+def report_rotation(notes: Notes, frame: Frame, kind: Format | None) -> None:
+    """Report where the output cannot hold which way up it is."""
     is_turned = frame.tags.get("display_matrix") is not None
     if is_turned and kind is not None and not kind.has_rotation:
         notes.lose("rotation", "rotation", f"{kind.label} has no place for it")
@@ -102,8 +102,8 @@ class FrameChanges:
                 named = [_name_of(names, number) for number in numbers]
                 self._changed["colour", f"with {what} {named[1]}", f"{one}, {named[0]}"] += 1
 
-    def tell(self, notes: Notes) -> None:
-        """Say how many frames were otherwise than the first, and what became of them."""
+    def report(self, notes: Notes) -> None:
+        """Report how many frames were otherwise than the first, and what became of them."""
         if self.scaled:
             frames = counted(
                 self.scaled, "frame of another size was", "frames of another size were"

@@ -33,28 +33,28 @@ from mhnet_video.media.source import Packet, filled_packets, open_source
 
 _log = logging.getLogger(__name__)
 
-# how FFmpeg is to find the context that PyTorch has made
 _CONTEXT = {"primary_ctx": "0", "current_ctx": "1"}
-# codecs of which every decoder gives the same samples, by their standards; of AV1, PyAV takes a
-# decoder that knows no GPU
+"""How FFmpeg is to find the context that PyTorch has made."""
 _CODECS = ("h264", "hevc", "vp9")
+"""Codecs of which every decoder gives the same samples, by their standards; of AV1, PyAV takes a
+decoder that knows no GPU."""
 # 4:2:0 of 8 and 10 bits, and what they are on the GPU: of 4:2:2 and 4:4:4 PyAV exports nothing
 _FORMATS = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
 _BITS_DOWN = {"nv12": 0, "p010le": 6}
-# what a picture carries that no encoder writes down, or that the writer knows from elsewhere
 _SILENT = (
     SideDataType.DISPLAYMATRIX,
     SideDataType.SEI_UNREGISTERED,
     SideDataType.MASTERING_DISPLAY_METADATA,
     SideDataType.CONTENT_LIGHT_LEVEL,
 )
+"""What a picture carries that no encoder writes down, or that the writer knows from elsewhere."""
 # packets from which the CPU can take over: a decoder holds back less than so many pictures
 _MIN_KEPT = 32
 _MAX_KEPT_BYTES = 64 << 20
-# a stream whose first picture needs more packets than this is the CPU's
 _MAX_PROBE_PACKETS = 64
-# what FFmpeg, PyAV and PyTorch raise where the hardware or its driver does not do
+"""A stream whose first picture needs more packets than this is the CPU's."""
 _FAILURES = (FFmpegError, OSError, ValueError, RuntimeError, MemoryError, TypeError)
+"""What FFmpeg, PyAV and PyTorch raise where the hardware or its driver does not do."""
 
 
 def is_exportable(picture: av.VideoFrame) -> bool:

@@ -66,7 +66,7 @@ class FolderReader:
     """The pictures of a folder in the order of their names, as frames.
 
     Those that show one scene are frames of a clip to whoever restores them, and the others are
-    on their own (`neighbours.with_steps` tells them apart). A picture that cannot be read is
+    on their own (`restoration.scene_changes` tells them apart). A picture that cannot be read is
     skipped and counted.
 
     Args:
@@ -200,7 +200,7 @@ class FolderWriter(Closing):
         self.frames = 0
         """Pictures written."""
         self.notes = Notes()
-        """What to tell a person, complete at the end."""
+        """The report, complete at the end."""
         self._kept: Counter[str] = Counter()
         self._lost: Counter[Loss] = Counter()
         self._encoders: Counter[str] = Counter()
@@ -249,7 +249,7 @@ class FolderWriter(Closing):
 
     @property
     def has_frames(self) -> bool:
-        """Whether it was given a frame."""
+        """Whether a frame was passed to it."""
         return self.frames > 0
 
     def write(self, item: Item) -> None:

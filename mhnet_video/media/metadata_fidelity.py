@@ -16,17 +16,17 @@ from mhnet_video.media.fidelity import MOST_SHOWN, Notes, counted, printable
 from mhnet_video.media.image_metadata import descriptions_in
 from mhnet_video.media.inventory import unseen_in
 
-# names that muxers give to their tracks and what they count, true of one file only; and what is
-# told apart from the tags
 _NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
-# of a time: to the second, as MP4 has it
+"""Names that muxers give to their tracks and what they count, true of one file only; and what is
+told apart from the tags."""
 _TIME_LETTERS = 19
-# a value as short as this may stand in another tag by chance
+"""Of a time: to the second, as MP4 has it."""
 _SHORT_LETTERS = 3
-# of a chapter's title, to a person
+"""A value as short as this may stand in another tag by chance."""
 _MOST_LETTERS = 40
-# formats that are looked into, by FFmpeg's names
+"""Of a chapter's title, to a person."""
 _LOOKED_INTO = ("mov", "matroska", "avi")
+"""Formats that are looked into, by FFmpeg's names."""
 
 
 class OutputStream(NamedTuple):
@@ -43,16 +43,16 @@ class OutputStream(NamedTuple):
     disposition: int
 
 
-def tell_descriptions(notes: Notes, source: bytes, encoded: bytes) -> None:
-    """Say what a picture's file said about it and the output's does not."""
+def report_descriptions(notes: Notes, source: bytes, encoded: bytes) -> None:
+    """Report what a picture's file said about it and the output's does not."""
     written = descriptions_in(encoded)
     for what in descriptions_in(source):
         if what not in written:
             notes.lose("metadata", what, "not written into this kind of picture")
 
 
-def tell_hidden(notes: Notes, container: InputContainer, stream: VideoStream) -> None:
-    """Say what a camera wrote into its file past FFmpeg, and how players would crop it."""
+def report_hidden(notes: Notes, container: InputContainer, stream: VideoStream) -> None:
+    """Report what a camera wrote into its file past FFmpeg, and how players would crop it."""
     name = container.name
     if not os.path.isfile(name):
         if container.format.name.split(",")[0] in _LOOKED_INTO:
@@ -77,13 +77,13 @@ def tell_hidden(notes: Notes, container: InputContainer, stream: VideoStream) ->
             notes.lose(found.kind, what, why, where=found.where, bytes=found.bytes)
 
 
-def tell_units(notes: Notes, found: Mapping[str, int], where: str) -> None:
-    """Say what of a stream its decoder has passed over, and how many bytes of it."""
+def report_units(notes: Notes, found: Mapping[str, int], where: str) -> None:
+    """Report what of a stream its decoder has passed over, and how many bytes of it."""
     for what, size in found.items():
         notes.lose("side data", what, "FFmpeg does not decode it", where=where, bytes=size)
 
 
-def tell_metadata(
+def report_metadata(
     notes: Notes,
     wanted: dict[str, str],
     result: Path,
@@ -93,7 +93,7 @@ def tell_metadata(
     """Compare what a finished file says about itself with what it was to say.
 
     Args:
-        notes: Where it is said.
+        notes: What it is added to.
         wanted: Tags of the file as a whole.
         result: The file.
         streams: Its streams.

@@ -12,8 +12,8 @@ from typing import IO, NamedTuple
 
 # "well-known types" of iTunes metadata values
 _JPEG, _PNG, _BMP = 13, 14, 27
-# an index larger than this is not worth holding in memory for a cover
 _MAX_INDEX_BYTES = 1 << 30
+"""An index larger than this is not worth holding in memory for a cover."""
 
 
 class Mp4Box(NamedTuple):

@@ -101,11 +101,11 @@ class OutputClock:
         self.end = max(self.end, pts + duration)
         return pts, duration
 
-    def tell(self, notes: Notes, *, holder: str, shift: Fraction | None, jumps: int) -> None:
-        """Say where times are not the source's.
+    def report(self, notes: Notes, *, holder: str, shift: Fraction | None, jumps: int) -> None:
+        """Report where times are not the source's.
 
         Args:
-            notes: Where it is said.
+            notes: What it is added to.
             holder: The format or the encoder of one frame rate, if there is one.
             shift: Where the source starts, in seconds, if the output starts at zero instead.
             jumps: How often the source's clock jumped.

@@ -26,8 +26,8 @@ _REASONS = {
     errno.EPIPE: "the program that reads it has ended",
     errno.EIO: "the disk reports an error; name another one",
 }
-# what the usual file systems allow
 _MAX_NAME_BYTES = 255
+"""What the usual file systems allow."""
 
 
 def why_unwritable(error: OSError) -> str:

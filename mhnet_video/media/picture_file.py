@@ -16,7 +16,7 @@ from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frame_encoder import FrameEncoder
 from mhnet_video.media.hwaccel import on_host
 from mhnet_video.media.image_metadata import display_matrix_in, with_segments_of, with_texts_of
-from mhnet_video.media.metadata_fidelity import tell_descriptions
+from mhnet_video.media.metadata_fidelity import report_descriptions
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.pixel_formats import upright
 from mhnet_video.media.reader import VideoReader
@@ -63,7 +63,7 @@ class PictureSource:
             encoded = with_segments_of(self._content, encoded)
         elif self._encoder == "png":
             encoded = with_texts_of(self._content, encoded)
-        tell_descriptions(self._notes, self._content, encoded)
+        report_descriptions(self._notes, self._content, encoded)
         return encoded
 
     @cached_property

@@ -34,7 +34,6 @@ _ENCODERS_DATA = (
 _NAMED_PROFILES = ("png", "apng")
 _SWS_TAGS = (0, 1, 2, 4, 5, 6, 7, 9)  # values of AVColorSpace that swscale takes
 
-# packed and semi-planar formats, and the planar one that holds the same samples
 _TWINS = {
     "monow": "gray",
     "monob": "gray",
@@ -77,6 +76,7 @@ _TWINS = {
     "x2bgr10le": "gbrp10le",
     "xyz12le": "gbrp16le",
 }
+"""Packed and semi-planar formats, and the planar one that holds the same samples."""
 
 
 @dataclass(frozen=True, slots=True)

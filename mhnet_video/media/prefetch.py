@@ -85,7 +85,7 @@ class Prefetcher(Closing, Generic[T], Iterator[T]):
             self._changed.notify_all()
 
     def _put(self, item: T) -> bool:
-        """Add an item once there is room; False if nobody wants it any more."""
+        """Add an item once the lead allows it; False after `cancel`."""
         size = self._size_of(item) if self._size_of is not None else 0
         with self._changed:
             while not self._is_closed and self._is_full(size):

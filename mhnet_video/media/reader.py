@@ -36,10 +36,11 @@ from mhnet_video.media.source_timing import SourceTiming
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
-# Matroska's numbers for where they are across and down: 1 beside the first luma sample, 2 between
 _CHROMA_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
-# a decoded picture of more needs gigabytes
+"""Matroska's numbers for where they are across and down: 1 beside the first luma sample, 2
+between."""
 _MAX_PIXELS = 1 << 28
+"""A decoded picture of more needs gigabytes."""
 
 
 def size_in_bytes(item: object) -> int:

@@ -15,9 +15,8 @@ from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.pixel_formats import Decoded, is_user_data, side_data_of
 
 TIMECODE = "timecode in the stream"
-# MPEG-2 must have one; most begin at nothing, which is this bit alone
 _TIMECODE_MARK = 1 << 12
-# what pictures carry beside their samples, and is no matter of decoding alone
+"""MPEG-2 must have one; most begin at nothing, which is this bit alone."""
 _SIDE_DATA = {
     SideDataType.A53_CC: "captions",
     SideDataType.SEI_UNREGISTERED: "a camera's data in the stream",
@@ -36,10 +35,11 @@ _SIDE_DATA = {
     SideDataType.FILM_GRAIN_PARAMS: "film grain",
     SideDataType.ICC_PROFILE: "colour profile",
 }
-# what FFmpeg 8.1 has and PyAV 18 does not know, by FFmpeg's numbers
+"""What pictures carry beside their samples, and is no matter of decoding alone."""
 _NEW_SIDE_DATA = {28: "LCEVC enhancement", 29: "number of the view", 30: "3D displays", 31: "EXIF"}
-# an encoder that has this option writes it
+"""What FFmpeg 8.1 has and PyAV 18 does not know, by FFmpeg's numbers."""
 _OPTIONS = {SideDataType.A53_CC: "a53cc", SideDataType.SEI_UNREGISTERED: "udu_sei"}
+"""An encoder that has this option writes it."""
 
 
 class FrameSideData:
@@ -51,19 +51,19 @@ class FrameSideData:
         self._is_first = True
 
     def see(self, frame: Frame) -> None:
-        """Take note of what a frame carries beside its samples, for `tell`."""
+        """Take note of what a frame carries beside its samples, for `report`."""
         is_first, self._is_first = self._is_first, False
         for what, size in _side_data(frame).items():
             if what in self._seen or is_first or what != TIMECODE:
                 self._seen[what] = self._seen.get(what, 0) + size
 
-    def tell(
+    def report(
         self, notes: Notes, encoder: str, result: set[str], options: Collection[str], where: str
     ) -> None:
-        """Say what frames carried beside their samples and the output's do not.
+        """Report what frames carried beside their samples and the output's do not.
 
         Args:
-            notes: Where it is said.
+            notes: What it is added to.
             encoder: FFmpeg's name of the encoder.
             result: What the output's first frame carries, as `carried_by` tells.
             options: The names of the encoder's options.

@@ -14,15 +14,15 @@ _STALE_FILE_TAGS = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "location-"),
     *("wm/encodingsettings", "isvbr", "devicecon", "software"),
 )
-# QuickTime numbers its languages, and FFmpeg knows them by one of the two codes of ISO 639-2
 _QUICKTIMES_LANGUAGES = {
     "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq",
     "fre": "fra", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may",
     "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk", "sqi": "alb", "swe": "sve",
     "zho": "chi",
 }  # fmt: skip
-# names that FFmpeg's own muxers give to tracks that have none
+"""QuickTime numbers its languages, and FFmpeg knows them by one of the two codes of ISO 639-2."""
 _EMPTY_NAMES = ("VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler", "")
+"""Names that FFmpeg's own muxers give to tracks that have none."""
 
 
 def describe(stream: Stream) -> str:

@@ -1,4 +1,4 @@
-"""Why an output cannot be written, in a sentence for a person."""
+"""Errors of an output, each in one sentence."""
 
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.media.containers import Format
@@ -9,7 +9,7 @@ def encoder_error(output: OutputFile, encoder: str, error: Exception) -> WriteEr
     """What went wrong while frames were encoded.
 
     Args:
-        output: The output; an error of its disk is what is told.
+        output: The output; an error of its disk comes first.
         encoder: FFmpeg's name.
         error: What was caught.
     """
@@ -30,7 +30,7 @@ def muxer_error(
     """What a container did not take.
 
     Args:
-        output: The output; an error of its disk is what is told.
+        output: The output; an error of its disk comes first.
         encoder: FFmpeg's name of what made the packets.
         container_format: The output's format.
         error: What was caught.

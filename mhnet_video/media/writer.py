@@ -21,7 +21,7 @@ from mhnet_video.media.hwaccel import Surfaces, open_surfaces
 from mhnet_video.media.muxer import Muxer, open_muxer
 from mhnet_video.media.output_clock import OutputClock
 from mhnet_video.media.output_file import OutputFile
-from mhnet_video.media.output_report import tell_beginning, tell_end
+from mhnet_video.media.output_report import report_beginning, report_end
 from mhnet_video.media.picture_file import PictureFile, PictureSource
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.side_data import FrameSideData
@@ -81,7 +81,7 @@ class VideoWriter(Closing):
         self.frames = 0
         """Frames written."""
         self.notes = Notes()
-        """What to tell a person: what was kept of the source, and what was not."""
+        """The report: what was kept of the source, and what was not."""
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
         self._output = OutputFile(destination, overwrite=overwrite)
         self._held = HeldItems(reader)
@@ -96,7 +96,7 @@ class VideoWriter(Closing):
 
     @property
     def has_frames(self) -> bool:
-        """Whether it was given a frame."""
+        """Whether a frame was passed to it."""
         return self._target is not None or bool(self._held.frames)
 
     def write(self, item: Item) -> None:
@@ -128,7 +128,7 @@ class VideoWriter(Closing):
             target = self._open_container(container_format)
         self._target = target
         first = self._held.frames[0]
-        tell_beginning(self.notes, self._reader, target, first)
+        report_beginning(self.notes, self._reader, target, first)
         if isinstance(target, Muxer):
             target.begin(first)
         held, self._held = self._held, HeldItems(self._reader)
@@ -195,7 +195,7 @@ class VideoWriter(Closing):
         target.finish(target.frames.flush())
         if isinstance(target, Muxer):
             target.add_covers()
-        tell_end(self.notes, self._reader, target, self._side_data, self.partial)
+        report_end(self.notes, self._reader, target, self._side_data, self.partial)
         self._output.commit()
         self._is_finished = True
 

@@ -30,7 +30,7 @@ from mhnet_video.media.decoder import FrameMaker
 from mhnet_video.media.encoder import clock_of, encoder_options, open_encoder, pixel_formats
 from mhnet_video.media.encoding_settings import _field_order
 from mhnet_video.media.fidelity import Notes
-from mhnet_video.media.frame_fidelity import FrameChanges, tell_pixels
+from mhnet_video.media.frame_fidelity import FrameChanges, report_pixels
 from mhnet_video.media.image_metadata import descriptions_in, with_segments_of
 from mhnet_video.media.mp4_boxes import add_cover, lacks_index
 from mhnet_video.media.output_file import OutputFile, check_destination
@@ -678,7 +678,7 @@ def test_transparency_is_lost_only_where_something_shows_through(alpha: int, is_
     planes[3][2, 3] = alpha
     frame = Frame(tuple(planes), layout, pts=0, time_base=Fraction(1, 25))
     notes = Notes()
-    tell_pixels(notes, frame, "gbrp", "libx264rgb")
+    report_pixels(notes, frame, "gbrp", "libx264rgb")
     assert ("transparency is gone" in "".join(notes.lost)) == is_lost
 
 
@@ -693,7 +693,7 @@ def test_one_of_a_kind_is_told_as_one() -> None:
         notes, changes = Notes(), FrameChanges(first, "libx264", marks_fields=True)
         for _ in range(number):
             changes.see(other)
-        changes.tell(notes)
+        changes.report(notes)
         assert notes.lost == [f"size: {ends}"]
 
 
