@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from mhnet_video.color_spaces import MATRIX_NUMBERS
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
 
 CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
 FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
-
-_COLORSPACES = {
-    "bt601": Colorspace.ITU601,
-    "bt709": Colorspace.ITU709,
-    "bt2020": Colorspace.BT2020,
-    "fcc": Colorspace.FCC,
-    "smpte240m": Colorspace.SMPTE240M,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,7 +348,7 @@ class ToRgb:
     def __call__(self, frame: Frame) -> Picture:
         """`[H, W, 3]` uint8."""
         yuv = {
-            "src_colorspace": _COLORSPACES.get(frame.matrix, Colorspace.ITU709),
+            "src_colorspace": MATRIX_NUMBERS.get(frame.matrix, MATRIX_NUMBERS["bt709"]),
             "src_color_range": ColorRange.JPEG if frame.full_range else ColorRange.MPEG,
         }
         flags = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT

@@ -21,7 +21,7 @@ from mhnet_video.media.hwaccel import takes_surfaces
 from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.pixel_formats import beside
-from mhnet_video.media.prefetch import Stage
+from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
 from mhnet_video.media.writer import VideoWriter
 
@@ -219,14 +219,14 @@ class _Run:
         """Run to the end, or to a graceful one when interrupted."""
         decoded = reader.ahead()
         pairs = restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu)
-        restored = Stage(
+        restored = Prefetcher(
             _shown(pairs, is_compared=self._config.compare),
             name="mhnet-video restorer",
             max_items=_MAX_WAITING,
             max_size=_MAX_WAITING_BYTES,
             size_of=size_in_bytes,
         )
-        written = Stage(
+        written = Prefetcher(
             self._written(restored, writer), name="mhnet-video writer", max_items=1 << 30
         )
         interrupt: KeyboardInterrupt | None = None
@@ -242,10 +242,10 @@ class _Run:
                     interrupt = caught
                     self._stop.set()
         except BaseException as error:
-            # cancelled stages end like finished ones; the writer must not take it for the end
+            # cancelled prefetchers end like finished ones; the writer must not take it for the end
             self._is_failed = True
-            for stage in (decoded, restored, written):
-                stage.cancel()
+            for prefetcher in (decoded, restored, written):
+                prefetcher.cancel()
             # a thread in the middle of a long step is left to end by itself
             is_hurried = isinstance(error, KeyboardInterrupt)
             patience = _HURRY_SECONDS if is_hurried else _PATIENCE_SECONDS
@@ -261,7 +261,7 @@ class _Run:
             raise interrupt
         return self._report(reader, restorer, writer)
 
-    def _watch(self, written: Stage[float], reader: _Reader, writer: _Writer) -> bool:
+    def _watch(self, written: Prefetcher[float], reader: _Reader, writer: _Writer) -> bool:
         """Report progress until something happens; False when all is written."""
         position = 0.0
         told = 0.0
@@ -290,7 +290,7 @@ class _Run:
                 )
             )
 
-    def _until_stopped(self, decoded: Stage[Item]) -> Iterator[Item]:
+    def _until_stopped(self, decoded: Prefetcher[Item]) -> Iterator[Item]:
         """The decoded items until a stop is asked for, also while none comes."""
         while True:
             if self._stop.is_set():

@@ -35,13 +35,13 @@ from mhnet_video.live.source_address import SOCKET_SECONDS
 from mhnet_video.locator import hide, locate, shown
 from mhnet_video.media.containers import Format, format_of, muxer_options
 from mhnet_video.media.encoder import (
-    Encoding,
+    EncoderSettings,
     clock_of,
     encoder_options,
-    find_encoding,
+    find_settings,
     pixel_formats,
 )
-from mhnet_video.media.output_file import Sink, check_destination, why_unwritable
+from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
 from mhnet_video.media.pixel_formats import Converter
 from mhnet_video.media.source import plays, url_of
 
@@ -154,7 +154,7 @@ class _File:
                 f"{destination}: {kind.label} has no times for frames; record to .mp4 or .mkv."
             )
         self._name = shown(destination)
-        self._sink = Sink(destination, overwrite=overwrite)
+        self._sink = OutputFile(destination, overwrite=overwrite)
         self._size = (frame.width, frame.height)
         self._first = frame.pts
         self._unit = frame.time_base
@@ -404,7 +404,7 @@ def check_recording(destination: str, segment_seconds: float | None, overwrite: 
 
 def _encoding(
     encoder: str, options: Mapping[str, str], frame: Frame, fps: float, time_base: Fraction
-) -> Encoding:
+) -> EncoderSettings:
     rate = Fraction(fps).limit_denominator(1001)
     source = str(frame.tags.get("pixel_format", frame.layout.name))
     color = {name: int(frame.tags[name]) for name in _COLOR_TAGS if name in frame.tags}
@@ -412,8 +412,8 @@ def _encoding(
         color = {}
     merged = {"g": str(max(1, round(_KEY_SECONDS * fps)))} | dict(options)
 
-    def make(pixel_format: str) -> Encoding:
-        return Encoding(
+    def make(pixel_format: str) -> EncoderSettings:
+        return EncoderSettings(
             encoder=encoder,
             width=frame.width,
             height=frame.height,
@@ -425,13 +425,13 @@ def _encoding(
         )
 
     formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
-    return find_encoding(make, formats)
+    return find_settings(make, formats)
 
 
 class _Fitter:
     """Brings frames of other sizes into an encoder's, with black beside them."""
 
-    def __init__(self, encoding: Encoding, *, is_full: bool) -> None:
+    def __init__(self, encoding: EncoderSettings, *, is_full: bool) -> None:
         self._size = encoding.width, encoding.height
         self._format = encoding.pixel_format
         self._painter = Painter("yuvj420p" if is_full else "yuv420p")

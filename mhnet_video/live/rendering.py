@@ -12,20 +12,14 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from mhnet_video.color_spaces import MATRIX_NUMBERS
 from mhnet_video.config import VIEWS
 from mhnet_video.frame import Frame
 from mhnet_video.media.pixel_formats import picture_of
 
-_MATRICES = {
-    "bt601": Colorspace.ITU601,
-    "bt709": Colorspace.ITU709,
-    "bt2020": Colorspace.BT2020,
-    "fcc": Colorspace.FCC,
-    "smpte240m": Colorspace.SMPTE240M,
-}
 _QUALITY = 80
 """Of JPEG pictures, as a person says it: 1 to 100."""
 _STRENGTH_STEP = 0.1
@@ -69,8 +63,8 @@ class Painter:
         is_rgb = self._format.endswith("24")
         is_full = is_rgb or "yuvj" in self._format
         # JPEG knows one matrix only; what is encoded otherwise keeps its own
-        matrix = int(_MATRICES.get(frame.matrix, Colorspace.ITU601))
-        target = int(Colorspace.ITU601) if "yuvj" in self._format else matrix
+        matrix = MATRIX_NUMBERS.get(frame.matrix, MATRIX_NUMBERS["bt601"])
+        target = MATRIX_NUMBERS["bt601"] if "yuvj" in self._format else matrix
         is_from_rgb = frame.layout.kind == "rgb"
         picture = self._reformatter.reformat(
             picture_of(replace(frame, tags={})),

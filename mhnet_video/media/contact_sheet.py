@@ -1,12 +1,8 @@
-"""A contact sheet: moments of a clip before and after, side by side, as one PNG.
-
-Everything is drawn with PyAV and NumPy, because OpenCV needs libraries that a bare machine lacks.
-"""
+"""A contact sheet: moments of a clip before and after, side by side, as one PNG."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 
@@ -16,6 +12,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in
@@ -26,39 +23,19 @@ Picture = NDArray[np.uint8]
 """`[H, W, 3]`, RGB."""
 
 _CELL = (640, 480)
+"""Width and height that a picture must fit into, in pixels."""
 _GAP = 6
-_BACKGROUND = 24
-_NEAR_SECONDS = 0.002  # containers round times to a millisecond
-
-# rows of five pixels, the leftmost in the highest bit
-_GLYPHS = {
-    "0": (14, 17, 19, 21, 25, 17, 14),
-    "1": (4, 12, 4, 4, 4, 4, 14),
-    "2": (14, 17, 1, 2, 4, 8, 31),
-    "3": (31, 2, 4, 2, 1, 17, 14),
-    "4": (2, 6, 10, 18, 31, 2, 2),
-    "5": (31, 16, 30, 1, 1, 17, 14),
-    "6": (6, 8, 16, 30, 17, 17, 14),
-    "7": (31, 1, 2, 4, 8, 8, 8),
-    "8": (14, 17, 17, 14, 17, 17, 14),
-    "9": (14, 17, 17, 15, 1, 2, 12),
-    ":": (0, 4, 4, 0, 4, 4, 0),
-    ".": (0, 0, 0, 0, 0, 4, 4),
-    "A": (14, 17, 17, 31, 17, 17, 17),
-    "B": (30, 17, 17, 30, 17, 17, 30),
-    "C": (14, 17, 16, 16, 16, 17, 14),
-    "D": (30, 17, 17, 17, 17, 17, 30),
-    "E": (31, 16, 16, 30, 16, 16, 31),
-    "F": (31, 16, 16, 30, 16, 16, 16),
-    "I": (14, 4, 4, 4, 4, 4, 14),
-    "L": (16, 16, 16, 16, 16, 16, 31),
-    "N": (17, 25, 21, 19, 17, 17, 17),
-    "O": (14, 17, 17, 17, 17, 17, 14),
-    "R": (30, 17, 17, 30, 20, 18, 17),
-    "S": (15, 16, 16, 14, 1, 1, 30),
-    "T": (31, 4, 4, 4, 4, 4, 4),
-    "Y": (17, 17, 10, 4, 4, 4, 4),
-}
+"""Pixels between the pictures and around them."""
+_BACKGROUND = (24, 24, 24)
+"""Colour of the gaps, RGB."""
+_LETTER_PIXELS = 16
+"""Size of the letters."""
+_LABEL_HEIGHT = 20
+"""Height of the strip that is darkened behind the letters, in pixels."""
+_LABEL_MARGIN = 4
+"""Pixels of the strip before the letters and after them."""
+_NEAR_SECONDS = 0.002
+"""A frame that is earlier by less is at its time: containers round times to a millisecond."""
 
 
 def check_sheet(
@@ -117,7 +94,7 @@ def save_contact_sheet(
         for number in sorted({int(len(pairs) * (i + 0.5) / moments) for i in range(moments)}):
             old, new = (_picture_at(picture, 0)[1] for picture in pairs[number])
             rows.append(_row(old, _right(new, old) if is_compared else new, str(number + 1)))
-        _save_png(Path(path), _stack(rows, axis=0))
+        _save_png(Path(path), rows)
         return
     duration = _duration(after)
     times = sorted({round(duration * (i + 0.5) / moments, 3) for i in range(moments)})
@@ -127,7 +104,7 @@ def save_contact_sheet(
         if is_compared:
             picture_after = _right(picture_after, picture_before)
         rows.append(_row(picture_before, picture_after, _clock(shown)))
-    _save_png(Path(path), _stack(rows, axis=0))
+    _save_png(Path(path), rows)
 
 
 def save_pictures(rows: Sequence[Sequence[tuple[str, Picture]]], path: str | PathLike[str]) -> None:
@@ -140,8 +117,7 @@ def save_pictures(rows: Sequence[Sequence[tuple[str, Picture]]], path: str | Pat
     Raises:
         WriteError: The PNG cannot be written.
     """
-    cells = [[_labelled(_fit(picture), label) for label, picture in row] for row in rows]
-    _save_png(Path(path), _stack([_stack(row, axis=1) for row in cells], axis=0))
+    _save_png(Path(path), [[_cell(picture, label) for label, picture in row] for row in rows])
 
 
 def _right(both: Picture, before: Picture) -> Picture:
@@ -155,15 +131,14 @@ def _clock(seconds: float) -> str:
     return f"{int(minutes // 60)}:{int(minutes % 60):02d}:{rest:04.1f}"
 
 
-def _row(before: Picture, after: Picture, label: str) -> Picture:
-    cells = [_labelled(_fit(before), f"BEFORE {label}"), _labelled(_fit(after), f"AFTER {label}")]
+def _row(before: Picture, after: Picture, label: str) -> list[Image.Image]:
+    cells = [_cell(before, f"BEFORE {label}"), _cell(after, f"AFTER {label}")]
     if before.shape == after.shape and min(before.shape[:2]) >= 32:
-        size = cells[0].shape[0]
+        size = (cells[0].height, cells[0].height)
         top, left, side = _busiest_square(before, after)
         for picture, name in ((before, "BEFORE"), (after, "AFTER")):
-            square = picture[top : top + side, left : left + side]
-            cells.append(_labelled(_resize(square, size, size), name))
-    return _stack(cells, axis=1)
+            cells.append(_cell(picture[top : top + side, left : left + side], name, size))
+    return cells
 
 
 def _busiest_square(before: Picture, after: Picture) -> tuple[int, int, int]:
@@ -222,66 +197,52 @@ def _main_video(container: av.container.InputContainer, path: str | PathLike[str
     raise ReadError(f"{path} holds no video for the contact sheet")
 
 
-def _fit(picture: Picture) -> Picture:
-    height, width = picture.shape[:2]
-    scale = min(_CELL[0] / width, _CELL[1] / height)
-    return _resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
-
-
-def _resize(picture: Picture, height: int, width: int) -> Picture:
-    if picture.shape[:2] == (height, width):
-        return picture
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    interpolation = "AREA" if height < picture.shape[0] else "BICUBIC"
-    return _rgb(frame.reformat(width, height, interpolation=interpolation))
-
-
 def _rgb(frame: av.VideoFrame) -> Picture:
     return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
 
-def _labelled(picture: Picture, text: str) -> Picture:
-    """A copy with white text on a dark strip in the top left corner."""
-    scale = 2
-    bitmap = np.zeros((9, 6 * len(text) + 1), dtype=bool)
-    for index, letter in enumerate(text):
-        for row, bits in enumerate(_GLYPHS.get(letter, ())):
-            bitmap[row + 1, 6 * index + 1 : 6 * index + 6] = [bits >> (4 - x) & 1 for x in range(5)]
-    bitmap = bitmap.repeat(scale, axis=0).repeat(scale, axis=1)
-    out = picture.copy()
-    strip = out[: bitmap.shape[0], : bitmap.shape[1]]
-    strip //= 3
-    strip[bitmap[: strip.shape[0], : strip.shape[1]]] = 255
-    return out
+def _cell(picture: Picture, text: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """A picture with white text on a dark strip in its top left corner.
+
+    Args:
+        picture: `[H, W, 3]`, RGB.
+        text: What is written.
+        size: Width and height of the result, in pixels; None for the largest that fits a cell.
+    """
+    image = Image.fromarray(picture)
+    if size is None:
+        scale = min(_CELL[0] / image.width, _CELL[1] / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    is_shrunk = size[1] < image.height
+    image = image.resize(size, Image.Resampling.BOX if is_shrunk else Image.Resampling.BICUBIC)
+    font = ImageFont.load_default(_LETTER_PIXELS)
+    width = round(font.getlength(text)) + 2 * _LABEL_MARGIN
+    strip = (0, 0, min(width, image.width), min(_LABEL_HEIGHT, image.height))
+    image.paste(image.crop(strip).point([value // 3 for value in range(256)] * 3), strip)
+    place = (_LABEL_MARGIN, _LABEL_HEIGHT // 2)
+    ImageDraw.Draw(image).text(place, text, fill="white", font=font, anchor="lm")
+    return image
 
 
-def _stack(pictures: list[Picture], axis: int) -> Picture:
-    """Pictures beside (axis 1) or below one another (axis 0), on a dark ground with gaps."""
-    other = 1 - axis
-    shape = [0, 0, 3]
-    shape[axis] = sum(picture.shape[axis] + _GAP for picture in pictures) + _GAP
-    shape[other] = max(picture.shape[other] for picture in pictures)
-    out = np.full(shape, _BACKGROUND, dtype=np.uint8)
-    place = _GAP
-    for picture in pictures:
-        height, width = picture.shape[:2]
-        top, left = (place, 0) if axis == 0 else (0, place)
-        out[top : top + height, left : left + width] = picture
-        place += picture.shape[axis] + _GAP
-    return out
+def _stack(images: Sequence[Image.Image], *, is_row: bool) -> Image.Image:
+    """Pictures beside or below one another, on a dark ground with gaps."""
+    widths, heights = [each.width for each in images], [each.height for each in images]
+    gaps = _GAP * (len(images) + 1)
+    size = (sum(widths) + gaps, max(heights)) if is_row else (max(widths), sum(heights) + gaps)
+    whole = Image.new("RGB", size, _BACKGROUND)
+    position = _GAP
+    for image in images:
+        whole.paste(image, (position, 0) if is_row else (0, position))
+        position += (image.width if is_row else image.height) + _GAP
+    return whole
 
 
-def _save_png(path: Path, picture: Picture) -> None:
-    encoder = av.CodecContext.create("png", "w")
-    encoder.height, encoder.width = picture.shape[:2]
-    encoder.pix_fmt = "rgb24"
-    encoder.time_base = Fraction(1)
-    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-    data = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+def _save_png(path: Path, rows: Sequence[Sequence[Image.Image]]) -> None:
+    sheet = _stack([_stack(row, is_row=True) for row in rows], is_row=False)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
+        sheet.save(partial, format="PNG")
         os.replace(partial, path)
     except OSError as error:
         with suppress(OSError):

@@ -14,12 +14,12 @@ _MAX_TIMESCALE = 10_000_000
 # of video, one for 29.97 frames a second, and one in which an MP4 can count 24 hours at once
 _CLOCKS = (9_000_000, 90_000, 30_000, 24_000)
 _MAX_CLOCK = 10**9  # of libvpx, and half of x264's
-# keys of global metadata that iTunes-style MP4 metadata has a place for
 _ITUNES_KEYS = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
     *("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"),
     *("network", "keywords", "compilation", "track", "disc", "creation_time", "location"),
 }
+"""Keys of global metadata that iTunes-style MP4 metadata has a place for."""
 
 
 @dataclass(frozen=True, kw_only=True)

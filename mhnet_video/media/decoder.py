@@ -16,6 +16,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from mhnet_video.color_spaces import FULL_RANGE, MATRIX_NAMES, usual_matrix
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.media.hwaccel import (
@@ -41,30 +42,26 @@ from mhnet_video.media.source import is_end_mark, packets_of
 
 Item = Frame | Packet
 
-# AVColorSpace to the names of `Frame.matrix`
-_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco"}
-_MATRICES |= {9: "bt2020", 10: "bt2020"}
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-# display matrices by degrees counter-clockwise
 _TURNS = {90: DISPLAY_MATRICES[8], 180: DISPLAY_MATRICES[3], 270: DISPLAY_MATRICES[6]}
-# a file that fails this often in a row without a packet has no more to give
+"""Display matrices by degrees counter-clockwise."""
 _MAX_READ_ERRORS = 64
-# so much must be read before it tells how much there is
+"""A file that fails this often in a row without a packet has no more to give."""
 _MIN_PACKETS = 25
-# codecs whose empty packets say that the picture before is shown on
+"""So much must be read before it tells how much there is."""
 _REPEATING = ("theora",)
-# codecs besides those of key frames alone whose every packet is a picture
+"""Codecs whose empty packets say that the picture before is shown on."""
 _EVEN = ("hevc", "av1")
+"""Codecs besides those of key frames alone whose every packet is a picture."""
 # packets in a row without their pictures, in other codecs, that are more than a second field or a
 # picture that is not to be shown, and in streams without times more than a guess
 _MIN_SILENT, _MIN_SILENT_UNTIMED = 2, 3
 # codecs that say in a packet as small as this that there is no picture
 _SAYING_NOTHING = ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "h263p", "flv1")
 _NOTHING_BYTES = 19
-# where the end of a track is told, it need not be that of its last packet to the tick
 _MIN_STEPS_BEHIND = 1.1
-# packets among which the one of a picture is looked for: more than decoders hold back
+"""Where the end of a track is told, it need not be that of its last packet to the tick."""
 _MAX_OWED = 256
+"""Packets among which the one of a picture is looked for: more than decoders hold back."""
 
 
 class FrameMaker:
@@ -120,7 +117,7 @@ class FrameMaker:
         if pts is None:
             pts = self._next_pts
         self._next_pts = pts + (picture.duration or self._step)
-        is_full = picture.color_range == _FULL_RANGE
+        is_full = picture.color_range == FULL_RANGE
         if not picture.color_range:
             # FFmpeg does not say so of JPEGs in grey; and where the range becomes a limited one
             # in the middle, the name of the pixels stays
@@ -131,14 +128,14 @@ class FrameMaker:
             layout=layout,
             pts=pts,
             time_base=self._time_base,
-            matrix=_MATRICES.get(picture.colorspace, "bt601" if picture.height < 720 else "bt709"),
+            matrix=MATRIX_NAMES.get(picture.colorspace, usual_matrix(picture.height)),
             full_range=is_full,
             rotation=_rotation(display_matrix),
             duration=picture.duration or 0,
             tags={
                 "decoded": Decoded(planar, planes, self._codec),
                 "pixel_format": name,
-                "color_range": _FULL_RANGE if is_full else picture.color_range,
+                "color_range": FULL_RANGE if is_full else picture.color_range,
                 "colorspace": picture.colorspace,
                 "color_primaries": picture.color_primaries,
                 "color_trc": picture.color_trc,

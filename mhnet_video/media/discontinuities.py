@@ -5,16 +5,16 @@ from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-# a clock that goes back by more than this was set anew
 _BACKWARD_SECONDS = Fraction(1, 10)
+"""A clock that goes back by more than this was set anew."""
 # a step forward by more is a pause, a damaged number, or (far more) a clock set anew
 _PAUSE_SECONDS = Fraction(10)
 FORWARD_SECONDS = Fraction(3600)
-# a clock that counts in no circle steps so far only where its number is damaged: cameras that are
-# set off by motion pause for up to a day
 _DAY_SECONDS = Fraction(25 * 3600)
-# streams of one recording jump together: how far apart they may do so
+"""A clock that counts in no circle steps so far only where its number is damaged: cameras that are
+set off by motion pause for up to a day."""
 _TOGETHER_SECONDS = Fraction(10)
+"""Streams of one recording jump together: how far apart they may do so."""
 
 
 class _Held(NamedTuple, Generic[T]):
@@ -23,7 +23,7 @@ class _Held(NamedTuple, Generic[T]):
     duration: Fraction
 
 
-class Timeline(Generic[T]):
+class DiscontinuityCorrector(Generic[T]):
     """Bridges jumps of a recording's clock, by the same amount for all of its streams.
 
     Args:

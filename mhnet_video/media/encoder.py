@@ -53,25 +53,25 @@ _X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
-# encoders whose quality has another name
 _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
+"""Encoders whose quality has another name."""
 # what sets the number of bits, and our defaults of quality, which would outrank it
 _RATES = ("b", "qp", "rc")
 _QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
 TOP_FIRST, BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
-# encoders that mark interlaced frames; others open for them, and do not
 _MARKING = re.compile("264|ffv1|mpeg4|mpeg2video|prores|dvvideo|rawvideo|^png$")
-# pixel formats of few colours, and of floating-point numbers
+"""Encoders that mark interlaced frames; others open for them, and do not."""
 _COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
+"""Pixel formats of few colours, and of floating-point numbers."""
 # the range of times that MPEG-4 part 2 and its kin can count in
 _MAX_SHORT_CLOCK = 65535
 _SHORT_CLOCKS = ("mpeg4", "msmpeg4", "h263", "h263p", "flv", "libxvid")
-# MPEG-4 part 2 counts the seconds of a pause up to a day
 _LONGEST_SECONDS = {"mpeg4": 86_400, "libxvid": 86_400}
+"""MPEG-4 part 2 counts the seconds of a pause up to a day."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class EncoderSettings:
     """Everything an encoder must be told before it opens."""
 
     encoder: str
@@ -268,7 +268,7 @@ def _loss(layout: PixelLayout, name: str, is_full: bool) -> tuple[int, ...] | No
     )
 
 
-def find_encoding(make: Callable[[str], Encoding], formats: list[str]) -> Encoding:
+def find_settings(make: Callable[[str], EncoderSettings], formats: list[str]) -> EncoderSettings:
     """The first of the pixel formats with which the encoder opens.
 
     Raises:
@@ -278,22 +278,22 @@ def find_encoding(make: Callable[[str], Encoding], formats: list[str]) -> Encodi
     if not formats:
         raise ValueError("no pixel formats to choose from")
     first_error: Exception | None = None
-    encodings = [make(pixel_format) for pixel_format in formats]
+    candidates = [make(pixel_format) for pixel_format in formats]
     # some encoders know whole frames only, and do not open for others
-    encodings += [replace(each, field_order=0) for each in encodings if each.field_order > 1]
-    for encoding in encodings:
-        context = av.CodecContext.create(encoding.encoder, "w")
+    candidates += [replace(each, field_order=0) for each in candidates if each.field_order > 1]
+    for settings in candidates:
+        context = av.CodecContext.create(settings.encoder, "w")
         if not isinstance(context, VideoCodecContext):
             break
         try:
-            encoding.apply(context)
+            settings.apply(context)
             _quiet()
             open_encoder(context)
         except (FFmpegError, OSError, ValueError, OverflowError) as error:
             first_error = first_error or error
             continue
-        return encoding
-    raise WriteError(_why_not_open(encodings[0])) from first_error
+        return settings
+    raise WriteError(_why_not_open(candidates[0])) from first_error
 
 
 def open_encoder(context: CodecContext) -> None:
@@ -323,13 +323,13 @@ def open_encoder(context: CodecContext) -> None:
                     os.sched_setscheduler(int(task), *mine)
 
 
-def _why_not_open(encoding: Encoding) -> str:
-    encoder = encoding.encoder
-    size = f"{encoding.width}x{encoding.height}"
+def _why_not_open(settings: EncoderSettings) -> str:
+    encoder = settings.encoder
+    size = f"{settings.width}x{settings.height}"
     if _opens(encoder):
         return (
             f"the encoder {encoder} does not open for {size} pixels with these options "
-            f"({_as_text(encoding.options)}); change them, or choose another encoder."
+            f"({_as_text(settings.options)}); change them, or choose another encoder."
         )
     return f"the encoder {encoder} does not open on this machine; {_choices()}."
 
@@ -348,7 +348,7 @@ def _opens(encoder: str) -> bool:
     try:
         formats = av.Codec(encoder, "w").video_formats or ()
         names = [pixel_format.name for pixel_format in formats] or ["yuv420p"]
-        encoding = Encoding(
+        settings = EncoderSettings(
             encoder=encoder,
             width=256,
             height=144,
@@ -360,10 +360,10 @@ def _opens(encoder: str) -> bool:
         context = av.CodecContext.create(encoder, "w")
         if not isinstance(context, VideoCodecContext):
             return False
-        encoding.apply(context)
+        settings.apply(context)
         _quiet()
         open_encoder(context)
-        picture = av.VideoFrame(encoding.width, encoding.height, encoding.pixel_format)
+        picture = av.VideoFrame(settings.width, settings.height, settings.pixel_format)
         picture.pts = 0
         return bool(context.encode(picture) + context.encode(None))
     except (FFmpegError, OSError, ValueError):

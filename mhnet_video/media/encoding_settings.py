@@ -8,36 +8,36 @@ from typing import Any
 import av
 from av.stream import Discard
 
+from mhnet_video.color_spaces import FULL_RANGE, LIMITED_RANGE, MATRIX_NUMBERS, usual_matrix
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import Format
 from mhnet_video.media.encoder import (
     BOTTOM_FIRST,
     TOP_FIRST,
-    Encoding,
+    EncoderSettings,
     clock_of,
-    find_encoding,
+    find_settings,
     option_names,
     pixel_formats,
 )
-from mhnet_video.media.pixel_formats import has_user_data, layout_of, planar_twin, rgb_matrix
-from mhnet_video.media.reader import COVER, VideoReader
+from mhnet_video.media.pixel_formats import has_user_data, layout_of, planar_twin
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import COVER
 
 _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
-_BT601 = 5  # AVCOL_SPC_BT470BG
 _PICTURE_SAMPLES = {"mjpeg": ("bt601", True), "libwebp": ("bt601", False)}
 """Matrix and whether the range is full, by the encoder of a picture: its files say nothing about
 them, and every viewer takes them to be so."""
 # viewers disagree about TIFF's YUV
 _PICTURE_FORMATS = {"mjpeg": re.compile("yuvj"), "tiff": re.compile("(?!yuv)")}
 _ANY = re.compile("")
-# a rate beyond this is a clock mistaken for one, and would make encoders reserve for it
 _MAX_FPS = 1000
+"""A rate beyond this is a clock mistaken for one, and would make encoders reserve for it."""
 # a track that begins later than the video by more would delay the index of an MP4
 _LATE_SECONDS = 2
 _LATE_WITHOUT_TIMES_SECONDS = Fraction(1, 10)
-# codecs of which MP4 cannot write anything before the first packet
 NEED_A_PACKET = ("ac3", "eac3")
+"""Codecs of which MP4 cannot write anything before the first packet."""
 
 
 def usual_encoder(kind: Format, reader: VideoReader) -> str:
@@ -48,14 +48,14 @@ def usual_encoder(kind: Format, reader: VideoReader) -> str:
     return kind.video
 
 
-def plan_encoding(
+def choose_settings(
     encoder: str,
     options: Mapping[str, str],
     *,
     kind: Format | None,
     reader: VideoReader,
     frame: Frame,
-) -> Encoding:
+) -> EncoderSettings:
     """An encoder set up for a source, with the pixel format that loses least.
 
     Args:
@@ -89,8 +89,8 @@ def plan_encoding(
     if aspect and frame.tags.get("is_quarter_turned"):
         aspect = 1 / aspect
 
-    def make(pixel_format: str) -> Encoding:
-        return Encoding(
+    def make(pixel_format: str) -> EncoderSettings:
+        return EncoderSettings(
             encoder=encoder,
             width=frame.width,
             height=frame.height,
@@ -107,7 +107,7 @@ def plan_encoding(
         )
 
     # formats that lose little, should a size or an encoder rule the first one out
-    return find_encoding(make, formats[:8])
+    return find_settings(make, formats[:8])
 
 
 def has_cues(kind: Format, reader: VideoReader) -> bool:
@@ -151,11 +151,11 @@ def _color(frame: Frame, pixel_format: str, samples: tuple[str, bool] | None) ->
     color = {name: int(frame.tags.get(name, 0)) for name in _COLOR_TAGS if name in frame.tags}
     is_rgb = av.VideoFormat(pixel_format, 16, 16).is_rgb
     if samples is not None and not is_rgb:
-        color["colorspace"] = _BT601
-        color["color_range"] = _FULL_RANGE if samples[1] else _LIMITED_RANGE
+        color["colorspace"] = MATRIX_NUMBERS[samples[0]]
+        color["color_range"] = FULL_RANGE if samples[1] else LIMITED_RANGE
     elif frame.layout.kind == "rgb" and not is_rgb:
-        color["colorspace"] = rgb_matrix(frame.height)
-        color["color_range"] = _FULL_RANGE if "yuvj" in pixel_format else _LIMITED_RANGE
+        color["colorspace"] = MATRIX_NUMBERS[usual_matrix(frame.height)]
+        color["color_range"] = FULL_RANGE if "yuvj" in pixel_format else LIMITED_RANGE
     return color
 
 

@@ -27,34 +27,34 @@ from av.video.stream import VideoStream
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import DeviceFrame, Frame, Plane
-from mhnet_video.media.encoder import Encoding
+from mhnet_video.media.encoder import EncoderSettings
 from mhnet_video.media.pixel_formats import Decoded, planes_of, side_data_of, to_planar
 from mhnet_video.media.source import Packet, filled_packets, open_source
 
 _log = logging.getLogger(__name__)
 
-# how FFmpeg is to find the context that PyTorch has made
 _CONTEXT = {"primary_ctx": "0", "current_ctx": "1"}
-# codecs of which every decoder gives the same samples, by their standards; of AV1, PyAV takes a
-# decoder that knows no GPU
+"""How FFmpeg is to find the context that PyTorch has made."""
 _CODECS = ("h264", "hevc", "vp9")
+"""Codecs of which every decoder gives the same samples, by their standards; of AV1, PyAV takes a
+decoder that knows no GPU."""
 # 4:2:0 of 8 and 10 bits, and what they are on the GPU: of 4:2:2 and 4:4:4 PyAV exports nothing
 _FORMATS = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
 _BITS_DOWN = {"nv12": 0, "p010le": 6}
-# what a picture carries that no encoder writes down, or that the writer knows from elsewhere
 _SILENT = (
     SideDataType.DISPLAYMATRIX,
     SideDataType.SEI_UNREGISTERED,
     SideDataType.MASTERING_DISPLAY_METADATA,
     SideDataType.CONTENT_LIGHT_LEVEL,
 )
+"""What a picture carries that no encoder writes down, or that the writer knows from elsewhere."""
 # packets from which the CPU can take over: a decoder holds back less than so many pictures
 _MIN_KEPT = 32
 _MAX_KEPT_BYTES = 64 << 20
-# a stream whose first picture needs more packets than this is the CPU's
 _MAX_PROBE_PACKETS = 64
-# what FFmpeg, PyAV and PyTorch raise where the hardware or its driver does not do
+"""A stream whose first picture needs more packets than this is the CPU's."""
 _FAILURES = (FFmpegError, OSError, ValueError, RuntimeError, MemoryError, TypeError)
+"""What FFmpeg, PyAV and PyTorch raise where the hardware or its driver does not do."""
 
 
 def is_exportable(picture: av.VideoFrame) -> bool:
@@ -393,23 +393,23 @@ def takes_surfaces(encoder: str) -> bool:
     return encoder.endswith("_nvenc") and os.environ.get("MHNET_HWACCEL") != "0"
 
 
-def open_surfaces(frame: Frame, encoding: Encoding) -> Surfaces | None:
+def open_surfaces(frame: Frame, settings: EncoderSettings) -> Surfaces | None:
     """A way from a GPU's memory to an encoder; None, and a line in the log, where it fails.
 
     Args:
         frame: The first one, for a try.
-        encoding: The encoder as it takes samples from the host.
+        settings: The encoder as it takes samples from the host.
     """
-    if not isinstance(frame, DeviceFrame) or not takes_surfaces(encoding.encoder):
+    if not isinstance(frame, DeviceFrame) or not takes_surfaces(settings.encoder):
         return None
     wanted = "nv12" if frame.bits_down == 0 else "p010le"
-    if _FORMATS.get(encoding.pixel_format, encoding.pixel_format) != wanted:
+    if _FORMATS.get(settings.pixel_format, settings.pixel_format) != wanted:
         return None  # it would lose bits that a conversion on the host must take away
     try:
         surfaces = Surfaces(frame)
         with surfaces.ready():
-            context: Any = av.CodecContext.create(encoding.encoder, "w")
-            replace(encoding, pixel_format=surfaces.pixel_format).apply(context)
+            context: Any = av.CodecContext.create(settings.encoder, "w")
+            replace(settings, pixel_format=surfaces.pixel_format).apply(context)
             picture = surfaces.picture(frame)
             picture.pts = 0
             if context.encode(picture) + context.encode(None):
@@ -419,7 +419,7 @@ def open_surfaces(frame: Frame, encoding: Encoding) -> Surfaces | None:
         said = str(error)
     _log.warning(
         "%s does not take pictures from the GPU's memory (%s): they go through the host",
-        encoding.encoder,
+        settings.encoder,
         said,
     )
     return None

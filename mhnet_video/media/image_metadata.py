@@ -30,8 +30,8 @@ DISPLAY_MATRICES = {
 }
 """In fixed point, by the number that EXIF has for how a picture is turned and mirrored: a sample
 at (x, y) is shown at (a x + c y, b x + d y)."""
-# JFIF and Adobe segments describe the encoding: each file has its own
 _OF_THE_ENCODING = (0xE0, 0xEE)
+"""JFIF and Adobe segments describe the encoding: each file has its own."""
 
 
 def with_segments_of(source: bytes, encoded: bytes) -> bytes:

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import format_of, picture_encoder
 from mhnet_video.media.decoder import Item
 from mhnet_video.media.fidelity import Loss, Notes, counted
 from mhnet_video.media.output_file import check_destination, why_unwritable
-from mhnet_video.media.prefetch import Stage
+from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, decoded_ahead
 from mhnet_video.media.writer import VideoWriter
 
@@ -66,7 +66,7 @@ class FolderReader:
     """The pictures of a folder in the order of their names, as frames.
 
     Those that show one scene are frames of a clip to whoever restores them, and the others are
-    on their own (`neighbours.with_steps` tells them apart). A picture that cannot be read is
+    on their own (`restoration.scene_changes` tells them apart). A picture that cannot be read is
     skipped and counted.
 
     Args:
@@ -95,7 +95,7 @@ class FolderReader:
         """Width and height of the first picture, once it is read."""
         self.opened: deque[tuple[Path, VideoReader]] = deque()
         """The files of the frames that were given, in their order; whoever takes one closes it."""
-        self._stage: Stage[Item] | None = None
+        self._prefetcher: Prefetcher[Item] | None = None
 
     def _lose(self, path: Path, why: str) -> None:
         self.losses.append(Loss(kind="damage", what=path.name, why=why, where=path.name))
@@ -105,11 +105,11 @@ class FolderReader:
         """Pictures there will be, as far as is known."""
         return len(self.paths) - self.damaged
 
-    def ahead(self) -> Stage[Item]:
-        """The frames, decoded ahead; the same stage each time it is asked for."""
-        if self._stage is None:
-            self._stage = decoded_ahead(self._frames())
-        return self._stage
+    def ahead(self) -> Prefetcher[Item]:
+        """The frames, decoded ahead; the same prefetcher each time it is asked for."""
+        if self._prefetcher is None:
+            self._prefetcher = decoded_ahead(self._frames())
+        return self._prefetcher
 
     def _frames(self) -> Iterator[Frame]:
         why = ""
@@ -137,8 +137,8 @@ class FolderReader:
 
     def close(self) -> None:
         """End the thread and close the files."""
-        if self._stage is not None:
-            self._stage.close(timeout_seconds=5)
+        if self._prefetcher is not None:
+            self._prefetcher.close(timeout_seconds=5)
         while self.opened:
             self.opened.popleft()[1].close()
 
@@ -162,7 +162,7 @@ def _count_others(folder: Path, pictures: list[Path]) -> int:
     return len(set(seen) - set(pictures))
 
 
-class FolderWriter:
+class FolderWriter(Closing):
     """A folder with the same pictures, restored: each appears when it is complete.
 
     Args:
@@ -200,7 +200,7 @@ class FolderWriter:
         self.frames = 0
         """Pictures written."""
         self.notes = Notes()
-        """What to tell a person, complete at the end."""
+        """The report, complete at the end."""
         self._kept: Counter[str] = Counter()
         self._lost: Counter[Loss] = Counter()
         self._encoders: Counter[str] = Counter()
@@ -249,7 +249,7 @@ class FolderWriter:
 
     @property
     def has_frames(self) -> bool:
-        """Whether it was given a frame."""
+        """Whether a frame was passed to it."""
         return self.frames > 0
 
     def write(self, item: Item) -> None:
@@ -307,15 +307,6 @@ class FolderWriter:
                 self._folder.rmdir()
         return None
 
-    def __enter__(self) -> Self:
-        """Return the writer."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Leave what is complete."""
         self.abandon()

@@ -33,16 +33,16 @@ _HOLDING_LISTS = (b"movi", b"rec ")
 # kinds of an FLV's tags
 _TAG = re.compile(rb"[\x08\x09\x12]")
 _BOX = re.compile(rb"[\x20-\x7e\xa9]{4}")
-# each byte with its bits in the opposite order
 _TURNED = bytes(int(f"{number:08b}"[::-1], 2) for number in range(256))
+"""Each byte with its bits in the opposite order."""
 # bytes of a transport stream's packets, and where in them their first one, always the same, is
 _STRIDES, _SYNC = {188: 0, 192: 4, 204: 0}, 0x47
 # how many must be in a row to be believed, and how many are looked at together
 _MIN_PACKETS, _PACKETS = 5, 1 << 16
-# how far the next whole piece is looked for, in bytes
 _MAX_SEARCH = 16 << 20
-# what is broken so often is not read to its end
+"""How far the next whole piece is looked for, in bytes."""
 _MAX_PLACES = 1000
+"""What is broken so often is not read to its end."""
 
 _File = mmap.mmap
 

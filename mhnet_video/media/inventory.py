@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, NamedTuple
 
-from mhnet_video.media.mp4_boxes import Box, boxes_of
+from mhnet_video.media.mp4_boxes import Mp4Box, boxes_of
 
 # what is looked at, at most; a film of a day in fragments has fewer
 _MOST_PARTS = 400_000
@@ -188,13 +188,12 @@ _STANDARD = (
         "mehd trep trex leva mfhd tfhd tfdt trun meta keys ilst uuid"
     )
 )
-# of a sample's description; what there is of HDR, projection and stereo, frames carry
 _OF_SAMPLES = _kinds(
     "avcC hvcC lhvC vvcC evcC av1C vpcC av2C esds glbl jp2h jp2x mvcC svcC colr fiel gama pasp "
     "btrt clap mdcv clli SmDm CoLL amve ccst auxi st3d sv3d vexu hfov proj d263 bitr SMI strf "
     "dvc1 ACLR ARES APRG AORD alis sinf free wave dfLa jpgC mjqt mjht"
 )
-# tags that FFmpeg 8.1 reads from user data and iTunes' list, and what it makes chapters of
+"""Of a sample's description; what there is of HDR, projection and stereo, frames carry."""
 _READ_TAGS = _kinds(
     "@PRM @PRQ aART akID apID catg cpil cprt desc disk egid FIRM gnre hdvd HMMT keyw ldes loci "
     "manu modl pcst pgap purd rtng soaa soal soar soco sonm sosn stik trkn tven tves tvnn tvsh "
@@ -203,6 +202,7 @@ _READ_TAGS = _kinds(
     "\xa9mak \xa9mod \xa9nam \xa9ope \xa9prd \xa9prf \xa9req \xa9src \xa9st3 \xa9swr \xa9too "
     "\xa9trk \xa9url \xa9wrn \xa9wrt \xa9xyz"
 )
+"""Tags that FFmpeg 8.1 reads from user data and iTunes' list, and what it makes chapters of."""
 # of user data besides: a track's name, roles, hints for servers, how Google has sent it
 _OF_USER_DATA = _READ_TAGS | _kinds(
     "meta name tagc kind tsel strk hnti hinf hinv free skip gsst gstd gssd gspu gspm gshh"
@@ -240,7 +240,7 @@ class _Mp4(_Inventory):
             place = max(place, self.used) if not where else place
             self.add_data(place, end, where or "behind the last box")
 
-    def _look(self, box: Box, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
+    def _look(self, box: Mp4Box, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
         begin, kind = box.start + box.header, box.kind
         path = f"{where}/{_shown(kind)}".lstrip("/")
         if kind == b"trak":
@@ -390,8 +390,8 @@ _ELEMENTS: dict[int, tuple[str, frozenset[int]]] = {
 _CROPS = {0x54AA: "bottom", 0x54BB: "top", 0x54CC: "left", 0x54DD: "right"}
 _TAG_NAME, _TAG_BINARY, _CHAPTER_PROCESS = 0x45A3, 0x4485, 0x6944
 _ADDITION_NAME, _ADDITION_TYPE = 0x41A4, 0x41E7
-# transparency is told from the stream, and frames carry what is registered with the ITU
 _KNOWN_ADDITIONS = (0, 1, 4)
+"""Transparency is told from the stream, and frames carry what is registered with the ITU."""
 
 
 class _Matroska(_Inventory):

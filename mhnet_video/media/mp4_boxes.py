@@ -12,11 +12,11 @@ from typing import IO, NamedTuple
 
 # "well-known types" of iTunes metadata values
 _JPEG, _PNG, _BMP = 13, 14, 27
-# an index larger than this is not worth holding in memory for a cover
 _MAX_INDEX_BYTES = 1 << 30
+"""An index larger than this is not worth holding in memory for a cover."""
 
 
-class Box(NamedTuple):
+class Mp4Box(NamedTuple):
     """One box: where it stands in its file."""
 
     kind: bytes
@@ -26,7 +26,7 @@ class Box(NamedTuple):
     """Bytes before its contents."""
 
 
-def boxes_of(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
+def boxes_of(file: IO[bytes], start: int, end: int) -> Iterator[Mp4Box]:
     """The boxes from one position to another; ends early where the sizes make no sense."""
     while start + 8 <= end:
         file.seek(start)
@@ -41,7 +41,7 @@ def boxes_of(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
             size = end - start
         if size < header:
             return
-        yield Box(kind, start, size, header)
+        yield Mp4Box(kind, start, size, header)
         start += size
 
 
@@ -63,7 +63,7 @@ def add_cover(path: Path, covers: list[bytes]) -> bool:
     """
     with open(path, "r+b") as file:
         end = os.fstat(file.fileno()).st_size
-        *_, last = [Box(b"", 0, 0, 0), *boxes_of(file, 0, end)]
+        *_, last = [Mp4Box(b"", 0, 0, 0), *boxes_of(file, 0, end)]
         if last.kind != b"moov" or last.size > _MAX_INDEX_BYTES:
             return False
         file.seek(last.start + last.header)

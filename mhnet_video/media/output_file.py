@@ -26,8 +26,8 @@ _REASONS = {
     errno.EPIPE: "the program that reads it has ended",
     errno.EIO: "the disk reports an error; name another one",
 }
-# what the usual file systems allow
 _MAX_NAME_BYTES = 255
+"""What the usual file systems allow."""
 
 
 def why_unwritable(error: OSError) -> str:
@@ -35,7 +35,7 @@ def why_unwritable(error: OSError) -> str:
     return _REASONS.get(error.errno or 0, (error.strerror or str(error)).lower())
 
 
-class Sink:
+class OutputFile:
     """A file for FFmpeg to write: it keeps the first error, and swallows writes after it.
 
     After a full disk the bytes on it must stay as they are: they play. FFmpeg would go on to

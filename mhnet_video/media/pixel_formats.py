@@ -14,20 +14,18 @@ import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
+from mhnet_video.color_spaces import (
+    FULL_RANGE,
+    LIMITED_RANGE,
+    MATRIX_NUMBERS,
+    UNSPECIFIED,
+    usual_matrix,
+)
 from mhnet_video.frame import Frame, PixelLayout, Plane
 
-_FULL, _LIMITED = int(ColorRange.JPEG), int(ColorRange.MPEG)
 _BEST = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
-_SWS_MATRICES = {
-    "bt601": int(Colorspace.ITU601),
-    "bt709": int(Colorspace.ITU709),
-    "bt2020": int(Colorspace.BT2020),
-    "fcc": int(Colorspace.FCC),
-    "smpte240m": int(Colorspace.SMPTE240M),
-}
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 # numbers of what x264 and x265 write about themselves, which is false of another encoding
 _ENCODERS_DATA = (
     bytes.fromhex("dc45e9bde6d948b7962cd820d923eeef"),
@@ -36,7 +34,6 @@ _ENCODERS_DATA = (
 _NAMED_PROFILES = ("png", "apng")
 _SWS_TAGS = (0, 1, 2, 4, 5, 6, 7, 9)  # values of AVColorSpace that swscale takes
 
-# packed and semi-planar formats, and the planar one that holds the same samples
 _TWINS = {
     "monow": "gray",
     "monob": "gray",
@@ -79,6 +76,7 @@ _TWINS = {
     "x2bgr10le": "gbrp10le",
     "xyz12le": "gbrp16le",
 }
+"""Packed and semi-planar formats, and the planar one that holds the same samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +225,7 @@ def _reformatted(
     tag = picture.colorspace
     if hides_matrix or tag not in _SWS_TAGS:
         # swscale refuses matrices it does not know, also where it need not know them
-        picture.colorspace = _UNSPECIFIED
+        picture.colorspace = UNSPECIFIED
     try:
         return reformatter.reformat(picture, threads=1, **to)
     finally:
@@ -332,26 +330,26 @@ class Converter:
             plain = av.VideoFrame(frame.width, frame.height, frame.layout.name)
             picture = _replaced(plain, frame.planes, range(len(frame.planes)))
         is_rgb = av.VideoFormat(self._format, 16, 16).is_rgb
-        matrix = _SWS_MATRICES.get(frame.matrix, Colorspace.ITU601)
-        source = {"src_color_range": _FULL if frame.full_range else _LIMITED}
+        matrix = MATRIX_NUMBERS.get(frame.matrix, MATRIX_NUMBERS["bt601"])
+        source = {"src_color_range": FULL_RANGE if frame.full_range else LIMITED_RANGE}
         target = {"dst_color_range": source["src_color_range"]}
         is_other = is_rgb != (frame.layout.kind == "rgb")
         if self._samples is not None and not is_rgb:
             wanted, is_full = self._samples
             is_other = True
             source["src_colorspace"] = matrix
-            target["dst_colorspace"] = _SWS_MATRICES.get(wanted, Colorspace.ITU601)
-            target["dst_color_range"] = _FULL if is_full else _LIMITED
+            target["dst_colorspace"] = MATRIX_NUMBERS.get(wanted, MATRIX_NUMBERS["bt601"])
+            target["dst_color_range"] = FULL_RANGE if is_full else LIMITED_RANGE
         elif is_other:
             if is_rgb:
                 source["src_colorspace"] = matrix
-                target["dst_color_range"] = _FULL
+                target["dst_color_range"] = FULL_RANGE
             else:
-                target["dst_colorspace"] = rgb_matrix(frame.height)
-                target["dst_color_range"] = _FULL if "yuvj" in self._format else _LIMITED
+                target["dst_colorspace"] = MATRIX_NUMBERS[usual_matrix(frame.height)]
+                target["dst_color_range"] = FULL_RANGE if "yuvj" in self._format else LIMITED_RANGE
         elif is_rgb:
-            source = {"src_color_range": _FULL}
-            target = {"dst_color_range": _FULL}
+            source = {"src_color_range": FULL_RANGE}
+            target = {"dst_color_range": FULL_RANGE}
         return _reformatted(
             self._reformatter,
             picture,
@@ -363,11 +361,6 @@ class Converter:
             **source,
             **target,
         )
-
-
-def rgb_matrix(height: int) -> int:
-    """The matrix by which RGB becomes YUV where nothing says otherwise."""
-    return int(Colorspace.ITU601 if height < 720 else Colorspace.ITU709)
 
 
 def _finer(frame: Frame, target: PixelLayout) -> Frame:

@@ -1,15 +1,16 @@
 """Run an iterator ahead on a thread of its own, with a bounded lead.
 
-A pipeline is a chain of stages: closing the last one ends them all, and an error in one reaches
-the consumer after the items made before it.
+Pipelines are chains of prefetchers: closing the last one ends them all, and an error in one
+reaches the consumer after the items made before it.
 """
 
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
+
+from mhnet_video.closing import Closing
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ def codec_threads() -> int:
 
     What a frame costs does not depend on it (640x480 in H.264: 2.2 ms of one core to decode and
     6.7 to encode, with one thread as with three), so that more threads take nothing from the
-    network; fewer would make a codec the slowest stage where pictures are large. Each holds a
+    network. Fewer would make a codec the slowest part where pictures are large. Each holds a
     picture or two, which is why there are not more.
     """
     if hasattr(os, "sched_getaffinity"):
@@ -29,11 +30,11 @@ def codec_threads() -> int:
     return min(_MAX_CODEC_THREADS, os.cpu_count() or 1)
 
 
-class Stage(Generic[T], Iterator[T]):
+class Prefetcher(Closing, Generic[T], Iterator[T]):
     """Items of an iterable, made ahead on a thread.
 
     Args:
-        items: What to run; a generator is closed on its own thread when the stage ends.
+        items: What to run; a generator is closed on its own thread when the prefetcher is closed.
         name: The thread's name, for debuggers.
         max_items: Most items that wait; the thread pauses when they are reached.
         max_size: Most that waiting items may weigh together; one item is always let through.
@@ -84,7 +85,7 @@ class Stage(Generic[T], Iterator[T]):
             self._changed.notify_all()
 
     def _put(self, item: T) -> bool:
-        """Add an item once there is room; False if nobody wants it any more."""
+        """Add an item once the lead allows it; False after `cancel`."""
         size = self._size_of(item) if self._size_of is not None else 0
         with self._changed:
             while not self._is_closed and self._is_full(size):
@@ -152,16 +153,3 @@ class Stage(Generic[T], Iterator[T]):
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
-
-    def __enter__(self) -> Self:
-        """Return the running stage."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the thread."""
-        self.close()

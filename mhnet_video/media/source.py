@@ -16,6 +16,7 @@ import av.logging
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from mhnet_video.errors import ConfigError, ReadError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 else:
     Packet = av.Packet
 
+COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+"""What a stream is that holds pictures of the file, and is not restored."""
 SILENCE_SECONDS = 30.0
 """How long an address may say nothing, in seconds, before it is given up."""
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
@@ -37,14 +40,14 @@ _STANDARD_INPUT = "pipe:0"
 # how far is looked for sound that begins late, in bytes, which are in memory, and microseconds
 _FAR = {"probesize": str(128 << 20), "analyzeduration": str(600 * 10**6), "scan_all_pmts": "1"}
 _PIPE = {"probesize": str(64 << 20), "analyzeduration": str(30 * 10**6), "scan_all_pmts": "1"}
-# formats that tell of a stream when its first packet comes
 _UNTOLD_FORMATS = ("flv", "mpeg")
-# lists of other files and addresses, and text that is drawn: a file that claims to be a video
-# must not make FFmpeg open what it names
+"""Formats that tell of a stream when its first packet comes."""
 _FOREIGN_FORMATS = {
     *("concat", "hls", "dash", "webm_dash_manifest", "imf", "sdp", "rtsp", "rtp", "sap"),
     *("lavfi", "ffmetadata", "tty", "bin", "xbin", "adf", "idf"),
 }
+"""Lists of other files and addresses, and text that is drawn: a file that claims to be a video must
+not make FFmpeg open what it names."""
 
 
 def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) -> InputContainer:

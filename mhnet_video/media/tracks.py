@@ -29,14 +29,14 @@ _MPEG4_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 1
 _MPEG4_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
 DOLBY_SYNC = b"\x0b\x77"
 """How each packet of AC-3 and E-AC-3 begins."""
-# codecs that an encoder makes such that the header of the output is true of it
 _REPEATABLE = ("aac", "mp2", "mp3", "ac3")
-# codecs whose packets tell the rate and the channels themselves
+"""Codecs that an encoder makes such that the header of the output is true of it."""
 _SELF_CONTAINED = ("mp1", "mp2", "mp3", "ac3", "eac3", "dts", "flac", "opus", "truehd")
-# AAC begins with a packet of its own; at lower rates that one lasts long
+"""Codecs whose packets tell the rate and the channels themselves."""
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
-# a longer pause in sound that is encoded again stays one; a shorter one is filled with silence
+"""AAC begins with a packet of its own; at lower rates that one lasts long."""
 _LONGEST_SILENCE_SECONDS = 10
+"""A longer pause in sound that is encoded again stays one; a shorter one is filled with silence."""
 # where samples are counted and have no times: a gap that is none, and silence that is too much
 _SLACK_SECONDS = Fraction(1, 10)
 _MAX_SILENCE_BYTES = 64 << 20

@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.kernels import map_ops, motion_ops
 from mhnet_video.kernels.motion_reference import sampled
 from mhnet_video.model.window import Window, middle_of, stacked
 
-LUMA = (0.299, 0.587, 0.114)
+LUMA = LUMA_WEIGHTS["bt601"]
 """Shares of red, green and blue in what motion is estimated on."""
 SHRINK = 4
 """Pixels of a side of the squares whose mean luma the estimate sees."""

@@ -13,18 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.config import Box
 from mhnet_video.frame import Frame, PixelLayout, Plane
 from mhnet_video.restoration.yuv import kernels_for
-
-LUMA_WEIGHTS = {
-    "bt601": (0.299, 0.114),
-    "bt709": (0.2126, 0.0722),
-    "bt2020": (0.2627, 0.0593),
-    "fcc": (0.30, 0.11),
-    "smpte240m": (0.212, 0.087),
-}
-"""Weights of red and blue in luma. Source: ITU-T H.273, table 4."""
 
 # a CPU takes so many pixels at once: what is made of them stays in its cache, and PyTorch does not
 # spread such small pieces over threads, which would wait for each other on cores that others use
@@ -48,7 +40,7 @@ def rgb_to_yuv(matrix: str) -> Tensor:
         return torch.tensor(rows, dtype=torch.float64)
     if matrix not in LUMA_WEIGHTS:
         raise ValueError(f"matrix must be ycgco or one of {sorted(LUMA_WEIGHTS)}, not {matrix!r}")
-    red, blue = LUMA_WEIGHTS[matrix]
+    red, _, blue = LUMA_WEIGHTS[matrix]
     luma = torch.tensor([red, 1 - red - blue, blue], dtype=torch.float64)
     cb = (torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64) - luma) / (2 * (1 - blue))
     cr = (torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64) - luma) / (2 * (1 - red))

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.model.align import SHRINK, estimate, move, shrunken_luma
 
 
@@ -470,7 +471,8 @@ def compress(
         steps = torch.full_like(steps, 24)
     steps = (steps * scale).round().clamp(min=1) / 255
     red, green, blue = x.unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    of_red, of_green, of_blue = LUMA_WEIGHTS["bt601"]
+    luma = of_red * red + of_green * green + of_blue * blue
     chroma = torch.stack([(blue - luma) * 0.564, (red - luma) * 0.713], dim=1)
     luma = _coded(luma[:, None], steps, shift, motion)[:, 0]
     half = None if motion is None else motion / 2
@@ -478,7 +480,7 @@ def compress(
     chroma = _coded(F.avg_pool2d(chroma, 2), coarse, (shift[0] // 2, shift[1] // 2), half)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     blue, red = luma + chroma[:, 0] / 0.564, luma + chroma[:, 1] / 0.713
-    green = (luma - 0.299 * red - 0.114 * blue) / 0.587
+    green = (luma - of_red * red - of_blue * blue) / of_green
     return torch.stack([red, green, blue], dim=1).clamp(0, 1)
 
 

@@ -309,7 +309,7 @@ def test_recordings_that_cannot_begin(tmp_path):
 
 
 def test_a_disk_that_fails_ends_the_recording_and_nothing_else(tmp_path, monkeypatch):
-    create = mhnet_video.media.output_file.Sink._create_partial
+    create = mhnet_video.media.output_file.OutputFile._create_partial
     is_full = threading.Event()
 
     class Disk:
@@ -325,7 +325,7 @@ def test_a_disk_that_fails_ends_the_recording_and_nothing_else(tmp_path, monkeyp
             return getattr(self.file, name)
 
     monkeypatch.setattr(
-        mhnet_video.media.output_file.Sink, "_create_partial", lambda self: Disk(create(self))
+        mhnet_video.media.output_file.OutputFile, "_create_partial", lambda self: Disk(create(self))
     )
     recorder = Recorder(tmp_path / "out.mp4", fps=25)
     for index in range(100):

@@ -21,7 +21,7 @@ from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.media import hwaccel
-from mhnet_video.media.encoder import Encoding
+from mhnet_video.media.encoder import EncoderSettings
 from mhnet_video.media.hwaccel import on_host, open_surfaces
 from mhnet_video.media.pixel_formats import side_data_of
 from mhnet_video.media.reader import VideoReader
@@ -49,7 +49,7 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 def gpu(monkeypatch):
     made = Gpu()
     monkeypatch.setattr(hwaccel, "_open_on_gpu", made.open)
-    for module in ("media.decoder", "media.hwaccel", "media.fidelity", "media.pixel_formats"):
+    for module in ("media.decoder", "media.hwaccel", "media.side_data", "media.pixel_formats"):
         # PyAV makes its container for pictures of its own only
         monkeypatch.setattr(
             f"mhnet_video.{module}.side_data_of",
@@ -442,7 +442,7 @@ def test_surfaces_are_for_frames_that_they_suit(surfaces, caplog):
             "time_base": Fraction(1, 25),
             "options": {},
         }
-        return Encoding(**{**values, **changes})
+        return EncoderSettings(**{**values, **changes})
 
     found = open_surfaces(frame, encoding())
     assert found is not None

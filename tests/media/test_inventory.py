@@ -352,7 +352,7 @@ def test_values_of_tags_are_compared(tmp_path, monkeypatch):
     clip = replace(SHORT, name="clip.mkv", metadata={"comment": "x" * 70000})
     source = clip.make(tmp_path)
     monkeypatch.setattr(
-        "mhnet_video.media.writer.muxer_options",
+        "mhnet_video.media.muxer.muxer_options",
         lambda *args, **options: {"movflags": "hybrid_fragmented"},
     )
     (found,) = lost(source, "out.mov")

@@ -15,7 +15,7 @@ from clips import Audio, Clip, Subtitles, Video, every, picture, rotation
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.media.discontinuities import Timeline
+from mhnet_video.media.discontinuities import DiscontinuityCorrector
 from mhnet_video.media.hwaccel import has_extras
 from mhnet_video.media.pixel_formats import (
     Converter,
@@ -25,7 +25,7 @@ from mhnet_video.media.pixel_formats import (
     planar_twin,
     planes_of,
 )
-from mhnet_video.media.prefetch import Stage, codec_threads
+from mhnet_video.media.prefetch import Prefetcher, codec_threads
 from mhnet_video.media.reader import VideoReader
 
 SECOND = Fraction(1)
@@ -312,11 +312,11 @@ def test_before_is_on_the_left_as_shown(turned: int, first: str) -> None:
 def place(
     times: list[int], duration: int = 1, stream: int = 0, *, leaps: bool = True
 ) -> list[Fraction]:
-    timeline: Timeline[int] = Timeline(leaps=leaps)
+    corrector: DiscontinuityCorrector[int] = DiscontinuityCorrector(leaps=leaps)
     placed = []
     for time_seconds in times:
-        placed += timeline.push(stream, Fraction(time_seconds), Fraction(duration), time_seconds)
-    placed += timeline.flush()
+        placed += corrector.push(stream, Fraction(time_seconds), Fraction(duration), time_seconds)
+    placed += corrector.flush()
     return [time_seconds - shift for time_seconds, shift in placed]
 
 
@@ -396,13 +396,13 @@ def test_what_says_that_it_lasts_longer_is_no_jump() -> None:
 
 
 def test_streams_jump_together() -> None:
-    timeline: Timeline[str] = Timeline()
+    corrector: DiscontinuityCorrector[str] = DiscontinuityCorrector()
     shifts = {}
     for stream, clock in [(0, 50), (1, 50), (0, 51), (1, 51), (0, 0), (1, 0), (0, 1), (1, 1)]:
-        for name, shift in timeline.push(stream, Fraction(clock), SECOND, f"{stream}"):
+        for name, shift in corrector.push(stream, Fraction(clock), SECOND, f"{stream}"):
             shifts[name] = shift
     assert shifts["0"] == shifts["1"] == -52
-    assert timeline.jumps == 1
+    assert corrector.jumps == 1
 
 
 def test_a_copied_track_with_b_frames_has_no_jumps(tmp_path: Path) -> None:
@@ -429,11 +429,11 @@ def test_a_stage_runs_ahead_by_so_much_and_no_more() -> None:
             made.append(number)
             yield number
 
-    with Stage(items(), name="test", max_items=4) as stage:
-        assert next(stage) == 0
+    with Prefetcher(items(), name="test", max_items=4) as prefetcher:
+        assert next(prefetcher) == 0
         time.sleep(0.1)
         assert len(made) <= 1 + 4 + 1
-        assert list(stage) == list(range(1, 100))
+        assert list(prefetcher) == list(range(1, 100))
 
 
 def test_codecs_take_the_cores_that_there_are(
@@ -458,15 +458,19 @@ def test_a_stage_is_bounded_by_weight() -> None:
             made.append(number)
             yield number
 
-    with Stage(items(), name="test", max_items=100, max_size=25, size_of=lambda item: 10) as stage:
+    with Prefetcher(
+        items(), name="test", max_items=100, max_size=25, size_of=lambda item: 10
+    ) as prefetcher:
         time.sleep(0.1)
         assert len(made) <= 3
-        assert list(stage) == list(range(10))
+        assert list(prefetcher) == list(range(10))
 
 
 def test_a_heavy_item_passes_alone() -> None:
-    with Stage([1, 2], name="test", max_items=9, max_size=1, size_of=lambda item: 9) as stage:
-        assert list(stage) == [1, 2]
+    with Prefetcher(
+        [1, 2], name="test", max_items=9, max_size=1, size_of=lambda item: 9
+    ) as prefetcher:
+        assert list(prefetcher) == [1, 2]
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:
@@ -475,11 +479,11 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 2
         raise KeyError("broken")
 
-    stage = Stage(items(), name="test", max_items=9)
-    assert [next(stage), next(stage)] == [1, 2]
+    prefetcher = Prefetcher(items(), name="test", max_items=9)
+    assert [next(prefetcher), next(prefetcher)] == [1, 2]
     with pytest.raises(KeyError, match="broken"):
-        next(stage)
-    assert stage.close()
+        next(prefetcher)
+    assert prefetcher.close()
 
 
 def test_closing_a_stage_closes_its_generator() -> None:
@@ -492,7 +496,7 @@ def test_closing_a_stage_closes_its_generator() -> None:
         finally:
             closed.set()
 
-    stage = Stage(items(), name="test", max_items=2)
-    next(stage)
-    assert stage.close()
+    prefetcher = Prefetcher(items(), name="test", max_items=2)
+    next(prefetcher)
+    assert prefetcher.close()
     assert closed.is_set()

@@ -25,17 +25,18 @@ from standin import StandIn
 from mhnet_video.config import Box, RestoreConfig
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.media import writer as writer_module
 from mhnet_video.media.containers import format_of
 from mhnet_video.media.decoder import FrameMaker
 from mhnet_video.media.encoder import clock_of, encoder_options, open_encoder, pixel_formats
 from mhnet_video.media.encoding_settings import _field_order
 from mhnet_video.media.fidelity import Notes
+from mhnet_video.media.frame_fidelity import FrameChanges, report_pixels
 from mhnet_video.media.image_metadata import descriptions_in, with_segments_of
 from mhnet_video.media.mp4_boxes import add_cover, lacks_index
-from mhnet_video.media.output_file import Sink, check_destination
+from mhnet_video.media.output_file import OutputFile, check_destination
 from mhnet_video.media.pixel_formats import Converter, layout_of, side_data_of
-from mhnet_video.media.reader import COVER, VideoReader
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import COVER
 from mhnet_video.media.writer import VideoWriter, working_encoders
 from mhnet_video.pipelines.restore import restore_video
 
@@ -148,9 +149,9 @@ def test_what_a_full_disk_holds_plays(name: str, tmp_path: Path, small_files: No
     assert not (tmp_path / name).exists()
 
 
-def test_a_sink_swallows_what_comes_after_an_error(tmp_path: Path) -> None:
-    sink = Sink(tmp_path / "out.bin")
-    assert sink.write(b"good") == 4
+def test_after_an_error_an_output_file_stays_as_it_is(tmp_path: Path) -> None:
+    output = OutputFile(tmp_path / "out.bin")
+    assert output.write(b"good") == 4
 
     class Full:
         def write(self, data: bytes) -> int:
@@ -158,26 +159,26 @@ def test_a_sink_swallows_what_comes_after_an_error(tmp_path: Path) -> None:
 
         def close(self) -> None: ...
 
-    file, sink._file = sink._file, Full()  # type: ignore[assignment]
+    file, output._file = output._file, Full()  # type: ignore[assignment]
     with pytest.raises(OSError, match="full"):
-        sink.write(b"bad")
-    sink._file = file
-    sink.seek(0)
-    assert sink.write(b"later") == 5
-    sink.close()
-    assert sink.partial is not None
-    assert sink.partial.read_bytes() == b"good"
+        output.write(b"bad")
+    output._file = file
+    output.seek(0)
+    assert output.write(b"later") == 5
+    output.close()
+    assert output.partial is not None
+    assert output.partial.read_bytes() == b"good"
 
 
 def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    sink = Sink(tmp_path / "out.mp4")
-    sink.write(b"result")
+    output = OutputFile(tmp_path / "out.mp4")
+    output.write(b"result")
     (tmp_path / "out.mp4").write_bytes(b"another's")
     with pytest.raises(WriteError, match="another program"):
-        sink.commit()
+        output.commit()
     assert (tmp_path / "out.mp4").read_bytes() == b"another's"
-    assert sink.partial is not None
-    assert sink.partial.read_bytes() == b"result"
+    assert output.partial is not None
+    assert output.partial.read_bytes() == b"result"
 
 
 @pytest.mark.parametrize(
@@ -409,14 +410,14 @@ def test_unchanged_frames_go_to_the_encoder_as_they_came(
     """No sample is copied where none has changed."""
     path = Clip().make(tmp_path)
     seen = []
-    original = writer_module.Converter.convert
+    original = Converter.convert
 
-    def watch(self: writer_module.Converter, frame: Frame) -> av.VideoFrame:
+    def watch(self: Converter, frame: Frame) -> av.VideoFrame:
         result = original(self, frame)
         seen.append(result is frame.tags["decoded"].picture)
         return result
 
-    monkeypatch.setattr(writer_module.Converter, "convert", watch)
+    monkeypatch.setattr(Converter, "convert", watch)
     copy(path, tmp_path / "out.mp4")
     assert seen == [True] * 10
 
@@ -677,15 +678,22 @@ def test_transparency_is_lost_only_where_something_shows_through(alpha: int, is_
     planes[3][2, 3] = alpha
     frame = Frame(tuple(planes), layout, pts=0, time_base=Fraction(1, 25))
     notes = Notes()
-    notes.tell_pixels(frame, "gbrp", "libx264rgb")
+    report_pixels(notes, frame, "gbrp", "libx264rgb")
     assert ("transparency is gone" in "".join(notes.lost)) == is_lost
 
 
 def test_one_of_a_kind_is_told_as_one() -> None:
     for number, ends in ((1, "1 frame of another size was scaled to 6x4"),
                          (2, "2 frames of another size were scaled to 6x4")):  # fmt: skip
-        notes = Notes(scaled=number)
-        notes.tell_counts(6, 4)
+        layout = PixelLayout("gray", "gray", 8)
+        first, other = (
+            Frame((np.zeros(shape, np.uint8),), layout, pts=0, time_base=Fraction(1, 25))
+            for shape in ((4, 6), (5, 6))
+        )
+        notes, changes = Notes(), FrameChanges(first, "libx264", marks_fields=True)
+        for _ in range(number):
+            changes.see(other)
+        changes.report(notes)
         assert notes.lost == [f"size: {ends}"]
 
 

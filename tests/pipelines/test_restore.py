@@ -25,6 +25,7 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.decoder import Decoder
+from mhnet_video.media.frame_encoder import FrameEncoder
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress, restore_video
 
@@ -158,7 +159,7 @@ def test_the_stages_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(owner, name, call)
 
     slow(Decoder, "_frame")
-    slow(mhnet_video.media.writer.VideoWriter, "_encode")
+    slow(FrameEncoder, "encode")
     begin = time.monotonic()
     restore_video(source, tmp_path / "out.mp4", restorer=StandIn(seconds=rest))
     assert time.monotonic() - begin < 2 * 60 * rest

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.config import Box
 from mhnet_video.engines.select import llvm_obstacle
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.restoration import color, yuv
-from mhnet_video.restoration.color import LUMA_WEIGHTS, add_residual, rgb_to_yuv, to_rgb
+from mhnet_video.restoration.color import add_residual, rgb_to_yuv, to_rgb
 
 CPU = torch.device("cpu")
 LAYOUTS = [

@@ -19,6 +19,7 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange
 
+from mhnet_video.color_spaces import MATRIX_NUMBERS
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.rendering import Painter, even_size, to_picture
 from mhnet_video.live.session import Latest, LiveFrame
@@ -48,8 +49,8 @@ _OPTIONS = {
     "forced-idr": "1",
 }
 """Of libx264."""
-_MATRICES = {"bt601": 6, "bt709": 1, "bt2020": 9, "fcc": 4, "smpte240m": 7}
-"""FFmpeg's numbers of the colour matrices."""
+_MATRICES = MATRIX_NUMBERS | {"bt601": 6}
+"""H.273's numbers of matrices; BT.601 goes by that of 525 lines, which has the same weights."""
 
 
 class WebRtc:
@@ -235,7 +236,7 @@ def _open(width: int, height: int, matrix: str) -> Any:
     context.max_b_frames = 0
     context.thread_count = 1
     context.color_range = int(ColorRange.MPEG)
-    context.colorspace = _MATRICES.get(matrix, 6)
+    context.colorspace = _MATRICES.get(matrix, _MATRICES["bt601"])
     context.flags |= Flags.low_delay
     context.options = dict(_OPTIONS)
     context.open()

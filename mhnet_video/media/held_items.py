@@ -1,0 +1,52 @@
+"""What is held back until the header of an output can be written, which must be right at once."""
+
+from mhnet_video.frame import Frame
+from mhnet_video.media.decoder import Item
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import COVER
+
+_MAX_FRAMES = 40
+"""Most frames that are held."""
+_MAX_BYTES = 96 << 20
+"""Most memory of frames that are held."""
+
+
+class HeldItems:
+    """Frames and packets in their order, until enough is known to write the header.
+
+    Args:
+        reader: The source; by the first packet of each of its streams the muxer is asked whether
+            it takes the stream.
+    """
+
+    def __init__(self, reader: VideoReader) -> None:
+        self._reader = reader
+        self.items: list[Item] = []
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames among the items."""
+        return [item for item in self.items if isinstance(item, Frame)]
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there is a frame, and a packet of each stream; or more than may be held."""
+        frames = self.frames
+        if not frames or len(frames) >= _MAX_FRAMES:
+            return bool(frames)
+        if sum(frame.num_bytes for frame in frames) > _MAX_BYTES:
+            return True
+        seen = {self._reader.stream.index, *self.first_packets()}
+        streams = self._reader.container.streams
+        return all(
+            stream.index in seen or stream.disposition & COVER
+            for stream in (*streams.audio, *streams.video)
+        )
+
+    def first_packets(self) -> dict[int, bytes]:
+        """The content of the first packet of each stream that has one, by the stream's number."""
+        first: dict[int, bytes] = {}
+        for item in self.items:
+            if not isinstance(item, Frame) and item.stream_index not in first:
+                first[item.stream_index] = bytes(item)
+        return first
