@@ -208,12 +208,25 @@ class SoundTrack(Track):
                 return ()
             return [e for each in [*waiting, packet] for e in self._joined(encoded, each, origin)]
         if self._filter is None:
-            return super().packets(packet, origin)
+            return super().packets(self._bare(packet), origin)
         time_base = packet.time_base
-        bare = self._filter.filter(packet)
-        for item in bare:
+        filtered = self._filter.filter(packet)
+        for item in filtered:
             item.time_base = time_base
-        return [self._place(item, origin) for item in bare]
+        return [self._place(self._bare(item), origin) for item in filtered]
+
+    def _bare(self, packet: Packet) -> Packet:
+        """A packet for a Matroska without a configuration beside it, which is that of the header.
+
+        FFmpeg 8.1 would write over the header, in more room than there is.
+        """
+        name = self.target.container.format.name
+        if name not in ("matroska", "webm") or not packet.has_sidedata("new_extradata"):
+            return packet
+        bare = Packet(bytes(packet))
+        bare.pts, bare.dts, bare.duration = packet.pts, packet.dts, packet.duration
+        bare.time_base, bare.is_keyframe = packet.time_base, packet.is_keyframe
+        return bare
 
     def flush(self) -> Iterable[Packet]:
         """What the encoder still holds, if there is one."""

@@ -48,6 +48,46 @@ def test_flv_has_newer_codecs_only_beyond_its_first_track(tmp_path: Path) -> Non
         assert {stream.codec.canonical_name for stream in container.streams.audio} == {"mp3", "aac"}
 
 
+@pytest.mark.parametrize(
+    ("codec", "rate"),
+    [("pcm_s16le", 8000), ("pcm_s16le", 44100), ("pcm_s16be", 44100), ("pcm_u8", 16000),
+     ("pcm_mulaw", 8000), ("pcm_mulaw", 44100), ("pcm_alaw", 16000)],
+)  # fmt: skip
+def test_flv_plays_samples_at_their_rate(codec: str, rate: int, tmp_path: Path) -> None:
+    """It has numbers for a few rates, and one order of bytes."""
+    extension = "mov" if codec == "pcm_s16be" else "avi"
+    source = tones(tmp_path / f"clip.{extension}", [440, 880], codec=codec, rate=rate)
+    copy(source, tmp_path / "out.flv")
+    heard = pitches(tmp_path / "out.flv")
+    assert near(heard[0.5], 440) and near(heard[1.5], 880), heard
+
+
+@pytest.mark.parametrize("codec", ["mp3", "ac3", "mp2"])
+def test_sound_of_an_avi_stays_as_it_is_in_another(codec: str, tmp_path: Path) -> None:
+    source = tones(tmp_path / "clip.avi", [440, 880], codec=codec)
+    writer = copy(source, tmp_path / "out.avi")
+    assert [line.rpartition(" ")[2] for line in writer.notes.kept] == ["copied"]
+    assert not writer.notes.lost
+
+
+def test_a_matroskas_header_is_not_written_over(tmp_path: Path) -> None:
+    """Streams of a transport stream tell what they are packet by packet."""
+    source = tones(tmp_path / "clip.ts", [440, 880])
+    copy(source, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 2 * 44100
+
+
+@pytest.mark.parametrize("pause", [0.7, 4])
+def test_a_pause_in_sound_that_needs_no_other_samples_stays(pause: float, tmp_path: Path) -> None:
+    """An encoder of the same rate and channels takes what was decoded as it is."""
+    sound = Audio(codec="libopus", seconds=1.2, pause=pause)
+    source = Clip(name="clip.mkv", video=(Video(times=every(40, 150)),), audio=(sound,))
+    copy(source.make(tmp_path), tmp_path / "out.mov")
+    assert abs(length(tmp_path / "out.mov") - 1.2 - pause) < 0.05
+
+
 @pytest.mark.parametrize("extension", ["mp4", "flv"])
 def test_opus_without_its_header_is_encoded_again(extension: str, tmp_path: Path) -> None:
     source = tones(tmp_path / "clip.mkv", [440, 880], codec="libopus", rate=48000)
