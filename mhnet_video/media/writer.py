@@ -130,6 +130,8 @@ class VideoWriter:
         self._longest_step: int | None = None
         self._longest_of = ""
         self._end = -(1 << 62)
+        # the last packet of the encoder, until it is known how long it is
+        self._waiting: Packet | None = None
 
     @property
     def partial(self) -> Path | None:
@@ -381,7 +383,7 @@ class VideoWriter:
                 packets += self._encoded(self._picture(frame))
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
-        self._mux(packets)
+        self._mux(self._up_to_the_next(packets))
         self.notes.see(frame)
         self.frames += 1
 
@@ -444,6 +446,21 @@ class VideoWriter:
         self._end = max(self._end, pts + picture.duration)
         picture.pict_type = 0
         return picture
+
+    def _up_to_the_next(self, packets: list[Packet]) -> list[Packet]:
+        """Packets of an MP4, each as long as it is to the next one, which is waited for.
+
+        Where another stream ends a fragment, FFmpeg 8.1 moves the next picture to where the one
+        before says that it ends.
+        """
+        if self._kind is None or not self._kind.is_mp4 or not packets:
+            return packets
+        ready = packets if self._waiting is None else [self._waiting, *packets]
+        for packet, following in pairwise(ready):
+            if packet.dts is not None and following.dts is not None:
+                packet.duration = following.dts - packet.dts
+        self._waiting = ready.pop()
+        return ready
 
     def _encoded(self, picture: av.VideoFrame | None) -> list[Packet]:
         return (self._stream or self._context).encode(picture)
@@ -526,9 +543,11 @@ class VideoWriter:
     def _flush(self) -> None:
         """Write what the encoders hold, and close the container."""
         try:
-            packets = self._encoded(None)
+            packets = self._up_to_the_next(self._encoded(None))
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
+        if self._waiting is not None:
+            packets = [*packets, self._waiting]
         if packets and packets[-1].pts is not None and self._kind and self._kind.is_mp4:
             # where B-frames come last, FFmpeg 8.1 may end the track with them, before the frame
             # that is shown last, and players then hide that one
