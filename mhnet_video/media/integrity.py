@@ -197,6 +197,8 @@ def _program_stream(data: _File) -> Iterator[int]:
         code = data[place : place + 4]
         if code[:3] != b"\0\0\1" or code[3] < 0xB9:
             begin = data.find(b"\0\0\1", place)
+            if begin < 0 and not any(data[place:]):
+                return  # what fills up the last sector
             if begin < 0 or any(data[place:begin]) or data[begin + 3] < 0xB9:
                 yield place
                 begin = _found(data, b"\0\0\1\xba", place + 1)

@@ -188,6 +188,8 @@ _STANDARD = (
         "mehd trep trex leva mfhd tfhd tfdt trun meta keys ilst uuid"
     )
 )
+# what an index has further in
+_OF_REPLACED = _kinds("elst dref")
 # of a sample's description; what there is of HDR, projection and stereo, frames carry
 _OF_SAMPLES = _kinds(
     "avcC hvcC lhvC vvcC evcC av1C vpcC av2C esds glbl jp2h jp2x mvcC svcC colr fiel gama pasp "
@@ -209,8 +211,10 @@ _OF_USER_DATA = _READ_TAGS | _kinds(
 )
 _OF_META = _kinds("hdlr keys ilst ctry lang free skip dinf iinf iloc idat pitm iref iprp grpl")
 _XMP = "be7acfcb97a942e89c71999491e3afac"
-# spherical video, which frames carry, and times of fragments (Smooth Streaming)
+# spherical video, which frames carry, and times of fragments (Smooth Streaming), and what a server
+# is told of its streams
 _SILENT_UUIDS = (
+    "a5d40b30e81411ddba2f0800200c9a66",
     "ffcc8263f8554a938814587a02521fdd",
     "6d1d9b0542d544e680e2141daff757b2",
     "d4807ef2ca3946958e5426cb9e46a79f",
@@ -273,9 +277,10 @@ class _Mp4(_Inventory):
         inside = list(boxes_of(self.file, begin, min(end, begin + _MOST_PADDING)))
         is_whole = inside and inside[-1].start + inside[-1].size == end
         if is_whole and all(re.fullmatch(rb"[\xa9\x20-\x7e]{4}", box.kind) for box in inside):
-            # an index that was replaced is known from its beginning to its end
+            # an index that was replaced is known from its beginning to its end, and so is an edit
+            # list that was switched off
             for box in inside:
-                if box.kind not in _STANDARD:
+                if box.kind not in _STANDARD | _OF_REPLACED:
                     self.add("box", _named(box.kind), path, box.size - box.header)
         else:
             self.add_data(begin, end, path)

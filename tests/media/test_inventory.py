@@ -137,6 +137,7 @@ def test_a_box_that_ffmpeg_passes_over_is_told(path, added, what, where, size, t
         ((), box(b"free", bytes(5000))),
         ((), box(b"skip", b"\xff" * 5000)),
         ((), box(b"free", box(b"mvhd", NOISE) + box(b"trak", NOISE))),  # an index that was replaced
+        ((), box(b"free", box(b"elst", NOISE))),  # an edit list that was switched off
         ((), box(b"free", b"IsoMedia File Produced with GPAC 0.8.0")),
         ((), box(b"sidx", NOISE) + box(b"mfra", NOISE)),
         ((), bytes(100)),
