@@ -130,7 +130,9 @@ class Tracks:
             # the muxer counts sound in its samples; it has no times for those of PCM
             is_counted = self._kind.is_constant_rate or "pcm_" in (track.target.name or "")
             step = 0 if is_counted else self._kind.longest_step
-            self._pauses[stream.index] = Pauses(track.target, step)
+            self._pauses[stream.index] = Pauses(
+                track.target, step, is_timeless=self._kind.is_constant_rate
+            )
 
     def _add(self, stream: Stream) -> None:
         if stream.discard == Discard.all:
@@ -298,6 +300,9 @@ class Tracks:
             if is_further and codecs and canonical not in codecs:
                 return False
             if not self._is_whole(stream, canonical):
+                return False
+            rates = kind.audio_rates.get(canonical)
+            if rates is not None and context.sample_rate not in rates:
                 return False
         for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
             if stream.type == media and codecs and canonical not in codecs:

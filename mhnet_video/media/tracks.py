@@ -37,7 +37,7 @@ _SELF_CONTAINED = ("mp1", "mp2", "mp3", "ac3", "eac3", "dts", "flac", "opus", "t
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
 # a longer pause in sound that is encoded again stays one; a shorter one is filled with silence
 _LONGEST_SILENCE_SECONDS = 10
-# where samples are counted and have no times: a gap that is none, and silence that is too much
+# a gap between samples that is none, and where they have no times, silence that is too much
 _SLACK_SECONDS = Fraction(1, 10)
 _MAX_SILENCE_BYTES = 64 << 20
 # what is added in a pause at the most; one that wants more is a damaged number
@@ -178,7 +178,10 @@ class SoundTrack(Track):
             self._may_change = kind.name == "mpegts"
         # packets of other codecs tell their rate themselves, but a file without times needs one
         self._is_timeless = kind.is_constant_rate
-        self._config: bytes | None = source.codec_context.extradata
+        codec = source.codec_context.codec.canonical_name
+        tells_itself = self._is_timeless and codec in _SELF_CONTAINED
+        # what an AVI has beside sound that tells of itself is no header of it
+        self._config: bytes | None = None if tells_itself else source.codec_context.extradata
         if self._is_adts:
             self._config = _aac_config(first)
         self._encoded: AudioTrack | None = None
@@ -404,8 +407,11 @@ class AudioTrack(Track):
             return ready + self._encode(frame)
         for piece in resampled:
             begin = self._next or 0
-            if is_new and piece.pts is not None and piece.time_base:
-                begin = round(piece.pts * piece.time_base * piece.sample_rate)
+            if piece.pts is not None and piece.time_base:
+                told = round(piece.pts * piece.time_base * piece.sample_rate)
+                # a resampler that has nothing to change fills no gaps
+                if is_new or told - begin > _SLACK_SECONDS * piece.sample_rate:
+                    begin = told
             if self._next is None:
                 self._next = begin
             is_new = False
@@ -466,11 +472,14 @@ class Pauses:
         target: The track, its header not yet written.
         longest_step: The most ticks from packet to packet; 0 for a format that counts samples
             only, so that whatever follows a pause would follow at once.
+        is_timeless: Whether the format has no time before zero: FFmpeg would move all streams to
+            later times for what encoders put before the first sound.
     """
 
-    def __init__(self, target: Stream, longest_step: int) -> None:
+    def __init__(self, target: Stream, longest_step: int, *, is_timeless: bool = False) -> None:
         self._target = target
         self._longest_step = longest_step
+        self._lead = None if is_timeless else 0
         self._end: int | None = None
         self._before = b""
         self._silence_bytes = 0
@@ -491,8 +500,11 @@ class Pauses:
         """
         ticks = Fraction(self._target.time_base or packet.time_base)
         scale = Fraction(packet.time_base) / ticks
-        packet.dts = round((packet.dts or 0) * scale) - self._early
-        packet.pts = round((packet.pts or 0) * scale) - self._early
+        dts, pts = round((packet.dts or 0) * scale), round((packet.pts or 0) * scale)
+        if self._lead is None:
+            self._lead = max(0, -dts)
+        packet.dts = dts + self._lead - self._early
+        packet.pts = pts + self._lead - self._early
         packet.duration = round((packet.duration or 0) * scale)
         packet.time_base = ticks
         end = packet.dts if self._end is None else self._end

@@ -14,6 +14,9 @@ import sounds
 from clips import Audio, Clip, Video, boxes, every
 from sounds import copy, length, pitches, tones
 
+from mhnet_video.frame import Frame
+from mhnet_video.media.reader import VideoReader
+
 
 def near(heard: float, wanted: float) -> bool:
     """Whether two frequencies are the same, as far as half a window tells."""
@@ -226,7 +229,8 @@ def with_edits(content: bytes, pieces: list[tuple[float, float]]) -> bytes:
 
     Args:
         content: The file, with an edit list of one entry for each track.
-        pieces: Where each begins in the media and how long it lasts, in seconds.
+        pieces: Where each begins in the media and how long it lasts, in seconds; nothing is played
+            in one that begins before the media.
     """
     start, end = next((first, last) for name, first, last in boxes(content) if name == b"moov")
     movie = parts_of(content[start + 8 : end])
@@ -243,7 +247,12 @@ def edited(track: bytes, movie_scale: int, pieces: list[tuple[float, float]]) ->
     # behind the two headers, flags, a count and a duration: what an encoder put before the first
     hidden = int.from_bytes(old[28:32], "big")
     entries = [
-        struct.pack(">III", round(lasts * movie_scale), hidden + round(begin * scale), 1 << 16)
+        struct.pack(
+            ">IiI",
+            round(lasts * movie_scale),
+            -1 if begin < 0 else hidden + round(begin * scale),
+            1 << 16,
+        )
         for begin, lasts in pieces
     ]
     content = struct.pack(">II", 0, len(entries)) + b"".join(entries)
@@ -285,6 +294,14 @@ def test_sound_that_an_edit_list_hides_between_pieces_stays_hidden(
     heard = pitches(output)
     for moment, frequency in wanted.items():
         assert near(heard[moment], frequency), heard
+
+
+def test_time_before_the_first_piece_is_no_damage(tmp_path: Path) -> None:
+    source = tones(tmp_path / "clip.mov", [400, 800, 1200], rate=48000)
+    source.write_bytes(with_edits(source.read_bytes(), [(-1, 0.5), (0, 2)]))
+    with VideoReader(source) as reader:
+        assert sum(isinstance(item, Frame) for item in reader) == 2 * sounds.FPS
+        assert reader.damaged == 0
 
 
 # sound that changes
