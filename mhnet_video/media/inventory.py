@@ -228,6 +228,7 @@ class _Mp4(_Inventory):
     def read(self) -> None:
         self._track = -1
         self._handler = b""
+        self._seen: set[bytes] = set()
         self._walk(0, self.end, "", _STANDARD, 0)
 
     def _walk(self, start: int, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
@@ -239,10 +240,23 @@ class _Mp4(_Inventory):
             if not self.counts():
                 return
             place = box.start + box.size
-            self._look(box, min(place, end), where, known, depth)
+            if where or not self._is_another(box, min(place, end)):
+                self._look(box, min(place, end), where, known, depth)
         if place < end and (where or place > start):
             place = max(place, self.used) if not where else place
             self.add_data(place, end, where or "behind the last box")
+
+    def _is_another(self, box: Box, end: int) -> bool:
+        """Note a second film behind the first one, and media that no index knows."""
+        begin, kind = box.start + box.header, box.kind
+        is_second = kind == b"moov" and b"moov" in self._seen
+        is_unused = kind == b"mdat" and b"moof" not in self._seen and begin >= self.used > 0
+        self._seen.add(kind)
+        if is_second:
+            self.add("box", "another film's index (moov)", "", end - begin)
+        elif is_unused:
+            self.add_data(begin, end, "mdat")
+        return is_second or is_unused
 
     def _look(self, box: Box, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
         begin, kind = box.start + box.header, box.kind
@@ -351,7 +365,7 @@ def _numbers(text: str) -> frozenset[int]:
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _TRACK, _PICTURE, _ADDITION = 0xAE, 0xE0, 0x41E4
 _TAG, _SIMPLE_TAG, _CHAPTER = 0x7373, 0x67C8, 0xB6
-_ANYWHERE = _numbers("EC BF")
+_TOP, _ANYWHERE = _numbers("1A45DFA3"), _numbers("EC BF")
 _ELEMENTS: dict[int, tuple[str, frozenset[int]]] = {
     _SEGMENT: (
         "Segment",
@@ -408,6 +422,8 @@ class _Matroska(_Inventory):
             place = end
             if number == _SEGMENT:
                 self._walk(_SEGMENT, first, end, "")
+            elif number not in _TOP | _ANYWHERE:
+                self._note(number, first, end, "")
         if any(self._crop.values()):
             crop = ", ".join(f"{count} {side}" for side, count in self._crop.items() if count)
             self.add("cropping", crop, "Segment/Tracks/TrackEntry/Video")
@@ -455,10 +471,14 @@ class _Matroska(_Inventory):
             elif number in _ELEMENTS and number in known and depth < _MOST_DEPTH:
                 self._walk(number, first, last, path, depth + 1)
             elif number not in known | _ANYWHERE:
-                what = f"unknown element 0x{number:X}"
-                if _POSITIONS.search(self.at(first, min(_HEAD, last - first))):
-                    what = "positions (GPS)"
-                self.add("element", what, path, last - first)
+                self._note(number, first, last, path)
+
+    def _note(self, number: int, first: int, last: int, path: str) -> None:
+        """Note an element of no known kind."""
+        what = f"unknown element 0x{number:X}"
+        if _POSITIONS.search(self.at(first, min(_HEAD, last - first))):
+            what = "positions (GPS)"
+        self.add("element", what, path, last - first)
 
     def _look_at_addition(self, begin: int, end: int, path: str) -> None:
         kind, name = 0, ""
