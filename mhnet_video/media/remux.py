@@ -361,6 +361,10 @@ class Tracks:
             return
         self._put(stream, track)
         new = {"libopus": "Opus", "aac": "AAC", "mp3": "MP3"}[codec]
+        target: Any = track.target.codec_context
+        channels, left = stream.codec_context.layout.nb_channels, target.layout.nb_channels
+        if left < channels:
+            new += f" of {left} channels instead of {channels}"
         why = f"re-encoded to {new}, as {self._kind.label} does not hold it as it is"
         if is_timeless and stream.index in self._late:
             why = f"re-encoded to {new}, with silence before it, as {self._kind.label} has no times"

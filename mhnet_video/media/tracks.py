@@ -27,6 +27,7 @@ _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 # sampling frequencies and channels by their numbers, ISO/IEC 14496-3, 1.6.3
 _MPEG4_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _MPEG4_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 DOLBY_SYNC = b"\x0b\x77"
 """How each packet of AC-3 and E-AC-3 begins."""
 # codecs that an encoder makes such that the header of the output is true of it
@@ -574,7 +575,8 @@ def add_audio(
     rate = source.sample_rate if source.sample_rate in rates else 48000
     # 5.1(side), as DVDs and broadcasts have it, is 5.1 to encoders that know one of both
     layout = source.layout.name
-    known = {1: "mono", 2: "stereo"}.get(source.channels)
+    # channels without names are those of FFmpeg's usual layout for so many
+    known = _USUAL_LAYOUTS.get(source.channels)
     layouts = [layout, layout.partition("(")[0], known, "stereo"]
     for layout in filter(None, layouts):
         if opens_audio(codec, rate, layout):

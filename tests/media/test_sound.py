@@ -65,6 +65,16 @@ def test_flv_plays_samples_at_their_rate(codec: str, rate: int, tmp_path: Path) 
     assert near(heard[0.5], 440) and near(heard[1.5], 880), heard
 
 
+@pytest.mark.parametrize(("name", "number"), [("5.1", 6), ("2.1", 2)])
+def test_channels_without_names_stay_or_are_told(name: str, number: int, tmp_path: Path) -> None:
+    source = tmp_path / "clip.mkv"
+    tones(source, [440, 880], codec="pcm_s16le", rate=8000, layout=name)
+    writer = copy(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].layout.nb_channels == number
+    assert ("instead of" in writer.notes.lost[0]) == (number == 2)
+
+
 @pytest.mark.parametrize("codec", ["mp3", "ac3", "mp2"])
 def test_sound_of_an_avi_stays_as_it_is_in_another(codec: str, tmp_path: Path) -> None:
     source = tones(tmp_path / "clip.avi", [440, 880], codec=codec)
