@@ -205,9 +205,11 @@ _READ_TAGS = _kinds(
     "\xa9mak \xa9mod \xa9nam \xa9ope \xa9prd \xa9prf \xa9req \xa9src \xa9st3 \xa9swr \xa9too "
     "\xa9trk \xa9url \xa9wrn \xa9wrt \xa9xyz"
 )
-# of user data besides: a track's name, roles, hints for servers, how Google has sent it
-_OF_USER_DATA = _READ_TAGS | _kinds(
-    "meta name tagc kind tsel strk hnti hinf hinv free skip gsst gstd gssd gspu gspm gshh"
+# how Google has sent it
+_OF_GOOGLE = _kinds("gsst gstd gssd gspu gspm gshh")
+# of user data besides: a track's name, roles, hints for servers
+_OF_USER_DATA = (
+    _READ_TAGS | _OF_GOOGLE | _kinds("meta name tagc kind tsel strk hnti hinf hinv free skip")
 )
 _OF_META = _kinds("hdlr keys ilst ctry lang free skip dinf iinf iloc idat pitm iref iprp grpl")
 _XMP = "be7acfcb97a942e89c71999491e3afac"
@@ -317,7 +319,7 @@ class _Mp4(_Inventory):
         for box in inside:
             first, last = box.start + box.header, min(box.start + box.size, end)
             if box.kind == b"ilst" and owner == b"mdir":
-                self._walk(first, last, f"{path}/ilst", _READ_TAGS, depth + 1)
+                self._walk(first, last, f"{path}/ilst", _READ_TAGS | _OF_GOOGLE, depth + 1)
             elif box.kind == b"keys":
                 self._look_at_keys(first, last, path)
             elif box.kind in _ROOM or box.kind not in known:

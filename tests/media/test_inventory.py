@@ -146,6 +146,10 @@ def test_a_box_that_ffmpeg_passes_over_is_told(path, added, what, where, size, t
         ((), box(b"sidx", NOISE) + box(b"mfra", NOISE)),
         ((), bytes(100)),
         ((b"moov", b"udta"), bytes(4)),
+        (
+            (b"moov", b"udta"),
+            box(b"meta", bytes(4) + handler(b"mdir") + box(b"ilst", box(b"gsst", NOISE))),
+        ),  # as a site of videos has it
         (SAMPLES, box(b"clap", struct.pack(">8i", 64, 1, 48, 1, 0, 1, 0, 1))),
         (SAMPLES, bytes(4)),
     ],
