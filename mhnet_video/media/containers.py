@@ -44,8 +44,10 @@ class Format:
     """The audio codecs it holds, where the muxer does not tell; empty for asking the muxer."""
     further_audio_codecs: tuple[str, ...] = ()
     """The only ones of tracks beyond the first, and of more than two channels; empty for any."""
+    audio_rates: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """The only sample rates of audio codecs that the format has no other numbers for."""
     subtitle_codecs: tuple[str, ...] = ()
-    """Likewise for subtitles."""
+    """The subtitle codecs it holds, as with `audio_codecs`."""
     data_codecs: tuple[str, ...] = ()
     """Likewise for data."""
     is_mp4: bool = False
@@ -110,6 +112,9 @@ _TS = Format(
     data_codecs=("klv", "timed_id3"),
     options={"mpegts_copyts": "1", "max_delay": "0"},
 )
+# FLV has two bits for a rate, and none for the order of a sample's bytes. Source: Adobe's Flash
+# Video File Format Specification 10.1, E.4.2.1
+_FLV_RATES = (5512, 11025, 22050, 44100)
 _FORMATS = {
     "mp4": _MP4,
     "m4v": _MP4,
@@ -157,6 +162,10 @@ _FORMATS = {
         name="flv",
         label="FLV",
         time_base=Fraction(1, 1000),
+        # FFmpeg 8.1 takes it, and would play noise
+        refused_audio=("pcm_s16be",),
+        audio_rates=dict.fromkeys(("pcm_u8", "pcm_s16le", "adpcm_swf"), _FLV_RATES)
+        | dict.fromkeys(("pcm_alaw", "pcm_mulaw"), (8000,)),
         further_audio_codecs=("aac", "mp3", "ac3", "eac3", "opus", "flac"),
     ),
 }

@@ -48,6 +48,8 @@ _MAX_READ_ERRORS = 64
 """A file that fails this often in a row without a packet has no more to give."""
 _MIN_PACKETS = 25
 """So much must be read before it tells how much there is."""
+_WITHOUT_PTS = ("avi",)
+"""Formats that number pictures in the order in which they are stored."""
 _REPEATING = ("theora",)
 """Codecs whose empty packets say that the picture before is shown on."""
 _EVEN = ("hevc", "av1")
@@ -72,6 +74,7 @@ class FrameMaker:
         fps: Their nominal rate, for pictures without a time.
         pixel_format: What the pictures would be on the CPU, where a GPU decodes them.
         codec: FFmpeg's name of the stream's codec.
+        has_pts: Whether the file says when pictures are shown, and not only when decoded.
     """
 
     def __init__(
@@ -81,9 +84,11 @@ class FrameMaker:
         *,
         pixel_format: str | None = None,
         codec: str = "",
+        has_pts: bool = True,
     ) -> None:
         self._time_base = time_base
         self._codec = codec
+        self._has_pts = has_pts
         self._pixel_format = pixel_format
         self._step = max(1, round(1 / (fps * time_base)))
         self._next_pts = 0
@@ -113,9 +118,9 @@ class FrameMaker:
             raise ValueError(f"{name} pixels are not supported")
         if not is_on_gpu:
             planes = planes_of(planar)
-        pts = picture.pts if picture.pts is not None else picture.dts
-        if pts is None:
-            pts = self._next_pts
+        # what FFmpeg makes of times that are not there goes back and forth where B-frames are
+        times = (picture.pts, picture.dts) if self._has_pts else (picture.dts,)
+        pts = next((time for time in times if time is not None), self._next_pts)
         self._next_pts = pts + (picture.duration or self._step)
         is_full = picture.color_range == FULL_RANGE
         if not picture.color_range:
@@ -243,7 +248,7 @@ class Decoder:
         """Whether it does not begin where the file does."""
         self.is_at_end = self.is_stalled = False
         """Whether all has been read that there is; and whether that is because none came."""
-        self._damaged = self._expected = self._never_read = 0
+        self._damaged = self._expected = self._never_read = self._empty = 0
         # where packets stand in the file, when they are shown, and when the last one ends
         self._positions, self._times = array("q"), array("q")
         self._last_end = 0
@@ -260,7 +265,11 @@ class Decoder:
     def _new_maker(self) -> FrameMaker:
         stream = self.stream
         return FrameMaker(
-            self.time_base, self.fps, pixel_format=stream.pix_fmt, codec=stream.codec.name
+            self.time_base,
+            self.fps,
+            pixel_format=stream.pix_fmt,
+            codec=stream.codec.name,
+            has_pts=self.container.format.name not in _WITHOUT_PTS,
         )
 
     def accelerate(self, index: int) -> None:
@@ -308,7 +317,7 @@ class Decoder:
                 self._damaged += 1
         self.is_at_end = True
         if not self.is_searched and not self.is_stalled:
-            self._never_read = self._between() + self._behind()
+            self._never_read = self._between() + max(self._behind(), self._passed_over())
         # what was read before is decoded to its last frame
         yield None
 
@@ -337,9 +346,17 @@ class Decoder:
         is_told = "mp4" in self.container.format.name.split(",") and stream.duration
         if not is_told or not self._times or 0 < stream.frames <= self._read_packets:
             return 0
-        told = (stream.start_time or 0) + (stream.duration or 0)
+        # an index tells when the last edit ends, and with it of the time before the first picture
+        told = (stream.duration or 0) + (0 if stream.frames else stream.start_time or 0)
         steps = (told - self._last_end) / self._usual_step()
         return round(steps) if steps > _MIN_STEPS_BEHIND else 0
+
+    def _passed_over(self) -> int:
+        """Empty packets of an MP4's index that FFmpeg has not handed on, as with H.264 and VP9."""
+        is_told = "mp4" in self.container.format.name.split(",")
+        if not is_told or self.stream.codec.canonical_name in _REPEATING:
+            return 0
+        return max(0, sum(not entry.size for entry in self.stream.index_entries) - self._empty)
 
     def _beyond_end(self) -> int:
         """Frames that the file's index names and that the file, cut short, does not hold."""
@@ -354,6 +371,9 @@ class Decoder:
         if packet is not None and not packet.size:
             # which a decoder would take for the end, and give nothing from there on
             self._damaged += self.stream.codec.canonical_name not in _REPEATING
+            self._empty += 1
+            if packet.pts is not None:
+                self._last_end = max(self._last_end, packet.pts + (packet.duration or 0))
             return []
         if packet is not None:
             self._look_at(packet)

@@ -1,5 +1,9 @@
 """What is held back until the header of an output can be written, which must be right at once."""
 
+from fractions import Fraction
+
+from av.stream import Stream
+
 from mhnet_video.frame import Frame
 from mhnet_video.media.decoder import Item
 from mhnet_video.media.reader import VideoReader
@@ -9,6 +13,8 @@ _MAX_FRAMES = 40
 """Most frames that are held."""
 _MAX_BYTES = 96 << 20
 """Most memory of frames that are held."""
+_LATE_SECONDS = 1
+"""A stream that begins so much later than the video is not waited for."""
 
 
 class HeldItems:
@@ -39,9 +45,17 @@ class HeldItems:
         seen = {self._reader.stream.index, *self.first_packets()}
         streams = self._reader.container.streams
         return all(
-            stream.index in seen or stream.disposition & COVER
+            stream.index in seen or stream.disposition & COVER or self._is_late(stream)
             for stream in (*streams.audio, *streams.video)
         )
+
+    def _is_late(self, stream: Stream) -> bool:
+        """Whether a stream is known to begin so late that its first packet is not waited for."""
+        if stream.start_time is None or not stream.time_base:
+            return False
+        video = self._reader.stream
+        first = (video.start_time or 0) * self._reader.time_base
+        return stream.start_time * Fraction(stream.time_base) > first + _LATE_SECONDS
 
     def first_packets(self) -> dict[int, bytes]:
         """The content of the first packet of each stream that has one, by the stream's number."""

@@ -14,6 +14,7 @@ import numpy as np
 
 # Matroska's levels and elements. Source: RFC 9559, section 5.1
 _SEGMENT, _CLUSTER = bytes.fromhex("18538067"), bytes.fromhex("1f43b675")
+_HEADER = bytes.fromhex("1a45dfa3")
 _TRACKS, _TRACK, _TRACK_NUMBER = bytes.fromhex("1654ae6b"), b"\xae", b"\xd7"
 _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK = b"\xa3", b"\xa0", b"\xa1"
 _SEGMENT_PARTS = {
@@ -67,7 +68,7 @@ def broken_places(path: str, format_name: str) -> list[int]:
 
 
 def _matroska(data: _File) -> Iterator[int]:
-    place, end = 0, None
+    place, end, last = 0, None, None
     parts = _SEGMENT_PARTS
     tracks: set[int] = set()
     while place < len(data):
@@ -78,6 +79,11 @@ def _matroska(data: _File) -> Iterator[int]:
             parts = _SEGMENT_PARTS  # a cluster of unknown size ends where the next part begins
         is_known = number in parts
         after = start + (size or 0)
+        if number == _SEGMENT and size is not None:
+            last = after
+        if place == last and not is_known:
+            place = _found(data, _HEADER, place)  # what makers leave behind it is no damage
+            continue
         if number == _TRACKS and size is not None:
             tracks = set(_track_numbers(data, start, after))
         is_block = parts is _CLUSTER_PARTS and number in (_SIMPLE_BLOCK, _BLOCK_GROUP)
@@ -197,6 +203,8 @@ def _program_stream(data: _File) -> Iterator[int]:
         code = data[place : place + 4]
         if code[:3] != b"\0\0\1" or code[3] < 0xB9:
             begin = data.find(b"\0\0\1", place)
+            if begin < 0 and not any(data[place:]):
+                return  # what fills up the last sector
             if begin < 0 or any(data[place:begin]) or data[begin + 3] < 0xB9:
                 yield place
                 begin = _found(data, b"\0\0\1\xba", place + 1)

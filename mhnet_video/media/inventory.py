@@ -188,6 +188,8 @@ _STANDARD = (
         "mehd trep trex leva mfhd tfhd tfdt trun meta keys ilst uuid"
     )
 )
+_OF_REPLACED = _kinds("elst dref")
+"""What an index has further in."""
 _OF_SAMPLES = _kinds(
     "avcC hvcC lhvC vvcC evcC av1C vpcC av2C esds glbl jp2h jp2x mvcC svcC colr fiel gama pasp "
     "btrt clap mdcv clli SmDm CoLL amve ccst auxi st3d sv3d vexu hfov proj d263 bitr SMI strf "
@@ -203,14 +205,18 @@ _READ_TAGS = _kinds(
     "\xa9trk \xa9url \xa9wrn \xa9wrt \xa9xyz"
 )
 """Tags that FFmpeg 8.1 reads from user data and iTunes' list, and what it makes chapters of."""
-# of user data besides: a track's name, roles, hints for servers, how Google has sent it
-_OF_USER_DATA = _READ_TAGS | _kinds(
-    "meta name tagc kind tsel strk hnti hinf hinv free skip gsst gstd gssd gspu gspm gshh"
+_OF_GOOGLE = _kinds("gsst gstd gssd gspu gspm gshh")
+"""How Google has sent it."""
+# of user data besides: a track's name, roles, hints for servers
+_OF_USER_DATA = (
+    _READ_TAGS | _OF_GOOGLE | _kinds("meta name tagc kind tsel strk hnti hinf hinv free skip")
 )
 _OF_META = _kinds("hdlr keys ilst ctry lang free skip dinf iinf iloc idat pitm iref iprp grpl")
 _XMP = "be7acfcb97a942e89c71999491e3afac"
-# spherical video, which frames carry, and times of fragments (Smooth Streaming)
+# spherical video, which frames carry, and times of fragments (Smooth Streaming), and what a server
+# is told of its streams
 _SILENT_UUIDS = (
+    "a5d40b30e81411ddba2f0800200c9a66",
     "ffcc8263f8554a938814587a02521fdd",
     "6d1d9b0542d544e680e2141daff757b2",
     "d4807ef2ca3946958e5426cb9e46a79f",
@@ -224,6 +230,7 @@ class _Mp4(_Inventory):
     def read(self) -> None:
         self._track = -1
         self._handler = b""
+        self._seen: set[bytes] = set()
         self._walk(0, self.end, "", _STANDARD, 0)
 
     def _walk(self, start: int, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
@@ -235,10 +242,23 @@ class _Mp4(_Inventory):
             if not self.counts():
                 return
             place = box.start + box.size
-            self._look(box, min(place, end), where, known, depth)
+            if where or not self._is_another(box, min(place, end)):
+                self._look(box, min(place, end), where, known, depth)
         if place < end and (where or place > start):
             place = max(place, self.used) if not where else place
             self.add_data(place, end, where or "behind the last box")
+
+    def _is_another(self, box: Mp4Box, end: int) -> bool:
+        """Note a second film behind the first one, and media that no index knows."""
+        begin, kind = box.start + box.header, box.kind
+        is_second = kind == b"moov" and b"moov" in self._seen
+        is_unused = kind == b"mdat" and b"moof" not in self._seen and begin >= self.used > 0
+        self._seen.add(kind)
+        if is_second:
+            self.add("box", "another film's index (moov)", "", end - begin)
+        elif is_unused:
+            self.add_data(begin, end, "mdat")
+        return is_second or is_unused
 
     def _look(self, box: Mp4Box, end: int, where: str, known: frozenset[bytes], depth: int) -> None:
         begin, kind = box.start + box.header, box.kind
@@ -273,9 +293,10 @@ class _Mp4(_Inventory):
         inside = list(boxes_of(self.file, begin, min(end, begin + _MOST_PADDING)))
         is_whole = inside and inside[-1].start + inside[-1].size == end
         if is_whole and all(re.fullmatch(rb"[\xa9\x20-\x7e]{4}", box.kind) for box in inside):
-            # an index that was replaced is known from its beginning to its end
+            # an index that was replaced is known from its beginning to its end, and so is an edit
+            # list that was switched off
             for box in inside:
-                if box.kind not in _STANDARD:
+                if box.kind not in _STANDARD | _OF_REPLACED:
                     self.add("box", _named(box.kind), path, box.size - box.header)
         else:
             self.add_data(begin, end, path)
@@ -298,7 +319,7 @@ class _Mp4(_Inventory):
         for box in inside:
             first, last = box.start + box.header, min(box.start + box.size, end)
             if box.kind == b"ilst" and owner == b"mdir":
-                self._walk(first, last, f"{path}/ilst", _READ_TAGS, depth + 1)
+                self._walk(first, last, f"{path}/ilst", _READ_TAGS | _OF_GOOGLE, depth + 1)
             elif box.kind == b"keys":
                 self._look_at_keys(first, last, path)
             elif box.kind in _ROOM or box.kind not in known:
@@ -346,7 +367,7 @@ def _numbers(text: str) -> frozenset[int]:
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _TRACK, _PICTURE, _ADDITION = 0xAE, 0xE0, 0x41E4
 _TAG, _SIMPLE_TAG, _CHAPTER = 0x7373, 0x67C8, 0xB6
-_ANYWHERE = _numbers("EC BF")
+_TOP, _ANYWHERE = _numbers("1A45DFA3"), _numbers("EC BF")
 _ELEMENTS: dict[int, tuple[str, frozenset[int]]] = {
     _SEGMENT: (
         "Segment",
@@ -403,6 +424,8 @@ class _Matroska(_Inventory):
             place = end
             if number == _SEGMENT:
                 self._walk(_SEGMENT, first, end, "")
+            elif number not in _TOP | _ANYWHERE:
+                self._note(number, first, end, "")
         if any(self._crop.values()):
             crop = ", ".join(f"{count} {side}" for side, count in self._crop.items() if count)
             self.add("cropping", crop, "Segment/Tracks/TrackEntry/Video")
@@ -450,10 +473,14 @@ class _Matroska(_Inventory):
             elif number in _ELEMENTS and number in known and depth < _MOST_DEPTH:
                 self._walk(number, first, last, path, depth + 1)
             elif number not in known | _ANYWHERE:
-                what = f"unknown element 0x{number:X}"
-                if _POSITIONS.search(self.at(first, min(_HEAD, last - first))):
-                    what = "positions (GPS)"
-                self.add("element", what, path, last - first)
+                self._note(number, first, last, path)
+
+    def _note(self, number: int, first: int, last: int, path: str) -> None:
+        """Note an element of no known kind."""
+        what = f"unknown element 0x{number:X}"
+        if _POSITIONS.search(self.at(first, min(_HEAD, last - first))):
+            what = "positions (GPS)"
+        self.add("element", what, path, last - first)
 
     def _look_at_addition(self, begin: int, end: int, path: str) -> None:
         kind, name = 0, ""

@@ -66,6 +66,7 @@ class Muxer:
         """Packets of other streams that could not be written."""
         self._output = output
         self._reader = reader
+        self._waiting: Packet | None = None
         self._container = self._open()
         self.tracks = Tracks(
             self._container,
@@ -183,6 +184,27 @@ class Muxer:
                 # a damaged packet of another stream is no reason to end
                 self.refused += 1
 
+    def write_video(self, packets: list[Packet]) -> None:
+        """Write packets of the video, but for the last one, whose duration the next one tells.
+
+        Where another stream ends a fragment of an MP4, FFmpeg 8.1 moves the next picture to where
+        the one before says that it ends.
+
+        Raises:
+            WriteError: The disk or the muxer refuses.
+        """
+        self.write(self._up_to_the_next(packets))
+
+    def _up_to_the_next(self, packets: list[Packet]) -> list[Packet]:
+        if not self.format.is_mp4 or not packets:
+            return packets
+        ready = packets if self._waiting is None else [self._waiting, *packets]
+        for packet, following in pairwise(ready):
+            if packet.dts is not None and following.dts is not None:
+                packet.duration = following.dts - packet.dts
+        self._waiting = ready.pop()
+        return ready
+
     def carry(self, packet: Packet) -> None:
         """Write a packet of another stream of the source, as the output needs it.
 
@@ -200,6 +222,10 @@ class Muxer:
         Raises:
             WriteError: The disk or the muxer refuses.
         """
+        packets = self._up_to_the_next(packets)
+        if self._waiting is not None:
+            packets = [*packets, self._waiting]
+            self._waiting = None
         if packets and packets[-1].pts is not None and self.format.is_mp4:
             # where B-frames come last, FFmpeg 8.1 may end the track with them, before the frame
             # that is shown last, and players then hide that one

@@ -99,7 +99,7 @@ class PictureFile:
         frames.set_up(context)
         frames.open(context, first)
 
-    def write(self, packets: Iterable[Packet]) -> None:
+    def write_video(self, packets: Iterable[Packet]) -> None:
         """Write the encoded picture.
 
         Raises:
@@ -121,4 +121,4 @@ class PictureFile:
         Raises:
             WriteError: The disk refuses.
         """
-        self.write(packets)
+        self.write_video(packets)

@@ -88,7 +88,8 @@ class Tracks:
             # the muxer counts sound in its samples; it has no times for those of PCM
             is_counted = self._kind.is_constant_rate or "pcm_" in (track.target.name or "")
             step = 0 if is_counted else self._kind.longest_step
-            self._pauses[stream.index] = Pauses(track.target, step)
+            is_timeless = self._kind.is_constant_rate
+            self._pauses[stream.index] = Pauses(track.target, step, is_timeless=is_timeless)
 
     def refuse(self, stream: Stream) -> None:
         """Leave out a stream that the muxer does not take beside the others."""

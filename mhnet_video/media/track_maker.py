@@ -144,6 +144,9 @@ class TrackMaker:
                 return False
             if not self._is_whole(stream, canonical):
                 return False
+            rates = kind.audio_rates.get(canonical)
+            if rates is not None and context.sample_rate not in rates:
+                return False
         for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
             if stream.type == media and codecs and canonical not in codecs:
                 return False
@@ -171,6 +174,10 @@ class TrackMaker:
             self.lose(stream, "cannot be decoded and encoded again")
             return None
         new = {"libopus": "Opus", "aac": "AAC", "mp3": "MP3"}[codec]
+        target: Any = track.target.codec_context
+        channels, left = stream.codec_context.layout.nb_channels, target.layout.nb_channels
+        if left < channels:
+            new += f" of {left} channels instead of {channels}"
         why = f"re-encoded to {new}, as {self._kind.label} does not hold it as it is"
         if is_timeless and stream.index in self._late:
             why = f"re-encoded to {new}, with silence before it, as {self._kind.label} has no times"

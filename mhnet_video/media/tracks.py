@@ -27,6 +27,7 @@ _OPUS_RATES = (48000, 24000, 16000, 12000, 8000)
 # sampling frequencies and channels by their numbers, ISO/IEC 14496-3, 1.6.3
 _MPEG4_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _MPEG4_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 DOLBY_SYNC = b"\x0b\x77"
 """How each packet of AC-3 and E-AC-3 begins."""
 _REPEATABLE = ("aac", "mp2", "mp3", "ac3")
@@ -37,7 +38,7 @@ _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050)
 """AAC begins with a packet of its own; at lower rates that one lasts long."""
 _LONGEST_SILENCE_SECONDS = 10
 """A longer pause in sound that is encoded again stays one; a shorter one is filled with silence."""
-# where samples are counted and have no times: a gap that is none, and silence that is too much
+# a gap between samples that is none, and where they have no times, silence that is too much
 _SLACK_SECONDS = Fraction(1, 10)
 _MAX_SILENCE_BYTES = 64 << 20
 # what is added in a pause at the most; one that wants more is a damaged number
@@ -178,7 +179,10 @@ class SoundTrack(Track):
             self._may_change = kind.name == "mpegts"
         # packets of other codecs tell their rate themselves, but a file without times needs one
         self._is_timeless = kind.is_constant_rate
-        self._config: bytes | None = source.codec_context.extradata
+        codec = source.codec_context.codec.canonical_name
+        tells_itself = self._is_timeless and codec in _SELF_CONTAINED
+        # what an AVI has beside sound that tells of itself is no header of it
+        self._config: bytes | None = None if tells_itself else source.codec_context.extradata
         if self._is_adts:
             self._config = _aac_config(first)
         self._encoded: AudioTrack | None = None
@@ -208,12 +212,25 @@ class SoundTrack(Track):
                 return ()
             return [e for each in [*waiting, packet] for e in self._joined(encoded, each, origin)]
         if self._filter is None:
-            return super().packets(packet, origin)
+            return super().packets(self._bare(packet), origin)
         time_base = packet.time_base
-        bare = self._filter.filter(packet)
-        for item in bare:
+        filtered = self._filter.filter(packet)
+        for item in filtered:
             item.time_base = time_base
-        return [self._place(item, origin) for item in bare]
+        return [self._place(self._bare(item), origin) for item in filtered]
+
+    def _bare(self, packet: Packet) -> Packet:
+        """A packet for a Matroska without a configuration beside it, which is that of the header.
+
+        FFmpeg 8.1 would write over the header, in more room than there is.
+        """
+        name = self.target.container.format.name
+        if name not in ("matroska", "webm") or not packet.has_sidedata("new_extradata"):
+            return packet
+        bare = Packet(bytes(packet))
+        bare.pts, bare.dts, bare.duration = packet.pts, packet.dts, packet.duration
+        bare.time_base, bare.is_keyframe = packet.time_base, packet.is_keyframe
+        return bare
 
     def flush(self) -> Iterable[Packet]:
         """What the encoder still holds, if there is one."""
@@ -391,8 +408,11 @@ class AudioTrack(Track):
             return ready + self._encode(frame)
         for piece in resampled:
             begin = self._next or 0
-            if is_new and piece.pts is not None and piece.time_base:
-                begin = round(piece.pts * piece.time_base * piece.sample_rate)
+            if piece.pts is not None and piece.time_base:
+                told = round(piece.pts * piece.time_base * piece.sample_rate)
+                # a resampler that has nothing to change fills no gaps
+                if is_new or told - begin > _SLACK_SECONDS * piece.sample_rate:
+                    begin = told
             if self._next is None:
                 self._next = begin
             is_new = False
@@ -453,11 +473,14 @@ class Pauses:
         target: The track, its header not yet written.
         longest_step: The most ticks from packet to packet; 0 for a format that counts samples
             only, so that whatever follows a pause would follow at once.
+        is_timeless: Whether the format has no time before zero: FFmpeg would move all streams to
+            later times for what encoders put before the first sound.
     """
 
-    def __init__(self, target: Stream, longest_step: int) -> None:
+    def __init__(self, target: Stream, longest_step: int, *, is_timeless: bool = False) -> None:
         self._target = target
         self._longest_step = longest_step
+        self._lead = None if is_timeless else 0
         self._end: int | None = None
         self._before = b""
         self._silence_bytes = 0
@@ -478,8 +501,11 @@ class Pauses:
         """
         ticks = Fraction(self._target.time_base or packet.time_base)
         scale = Fraction(packet.time_base) / ticks
-        packet.dts = round((packet.dts or 0) * scale) - self._early
-        packet.pts = round((packet.pts or 0) * scale) - self._early
+        dts, pts = round((packet.dts or 0) * scale), round((packet.pts or 0) * scale)
+        if self._lead is None:
+            self._lead = max(0, -dts)
+        packet.dts = dts + self._lead - self._early
+        packet.pts = pts + self._lead - self._early
         packet.duration = round((packet.duration or 0) * scale)
         packet.time_base = ticks
         end = packet.dts if self._end is None else self._end
@@ -549,7 +575,8 @@ def add_audio(
     rate = source.sample_rate if source.sample_rate in rates else 48000
     # 5.1(side), as DVDs and broadcasts have it, is 5.1 to encoders that know one of both
     layout = source.layout.name
-    known = {1: "mono", 2: "stereo"}.get(source.channels)
+    # channels without names are those of FFmpeg's usual layout for so many
+    known = _USUAL_LAYOUTS.get(source.channels)
     layouts = [layout, layout.partition("(")[0], known, "stereo"]
     for layout in filter(None, layouts):
         if opens_audio(codec, rate, layout):

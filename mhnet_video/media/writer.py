@@ -114,7 +114,7 @@ class VideoWriter(Closing):
         elif self._format is None and self.frames:
             raise WriteError(_is_no_picture(self._output.name, self._reader))
         else:
-            self._target.write(self._target.frames.encode(item))
+            self._target.write_video(self._target.frames.encode(item))
             self._side_data.see(item)
             self.frames += 1
 

@@ -822,6 +822,21 @@ def test_an_empty_packet_is_not_the_end(tmp_path: Path, restore: Restore) -> Non
     assert shown == [number for number in range(20) if number not in (5, 6, 11)]
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("numbers", [(5, 6), (8, 9)], ids=["inside", "at the end"])
+def test_each_empty_packet_is_told_once(
+    numbers: tuple[int, ...], codec: str, tmp_path: Path, restore: Restore
+) -> None:
+    """FFmpeg hands on those of some codecs, and passes over those of others."""
+    emptied = with_empty_samples(*numbers)
+    # without sound, all pictures are in one chunk, and none has a place of its own
+    clip = Clip(video=(Video(codec=codec, gop=1),), audio=(Audio(),), finish=emptied)
+    source = clip.make(tmp_path)
+    outcome = restore(source, tmp_path / "out.mp4")
+    assert outcome.report is not None
+    assert (outcome.report["frames"], outcome.report["damaged"]) == (8, 2)
+
+
 @pytest.mark.skipif(not probe.HAS_FFMPEG, reason="no ffmpeg, which has an encoder for Theora")
 def test_an_empty_packet_of_theora_repeats_its_picture(tmp_path: Path, restore: Restore) -> None:
     """It is shown for longer, which is no damage."""
@@ -912,6 +927,13 @@ WHOLE = [
     as_frames("clip.ogv", "libvpx", "libopus", **FIFTY),
     replace(as_frames("clip.mp4", "libx264", **FIFTY), options=FRAGMENTS),
 ]
+
+
+def test_what_fills_up_a_program_stream_is_no_damage(tmp_path: Path) -> None:
+    """A Video CD's last sector."""
+    path = as_frames("clip.mpg", "mpeg2video", "mp2", **SLOW).make(tmp_path)
+    path.write_bytes(path.read_bytes() + bytes(20))
+    assert broken_places(str(path), "mpeg") == []
 
 
 @pytest.mark.parametrize("clip", WHOLE, ids=lambda clip: f"{clip.name} {clip.video[0].codec}")

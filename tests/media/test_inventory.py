@@ -19,6 +19,7 @@ from test_writer import copy
 from mhnet_video.config import RestoreConfig
 from mhnet_video.media import inventory
 from mhnet_video.media.fidelity import Loss
+from mhnet_video.media.integrity import broken_places
 from mhnet_video.media.inventory import unseen_in
 from mhnet_video.media.nal_units import Units
 from mhnet_video.media.pixel_formats import side_data_of
@@ -93,6 +94,9 @@ NOISE = bytes(range(1, 41))
         ((), box(b"free", NOISE), "unknown data (0x01020304)", "free", 40),
         ((), box(b"free", b"abcd" + NOISE), "unknown data (abcd)", "free", 44),
         ((), box(b"skip", b"GPSINFO" + NOISE), "positions (GPS)", "skip", 47),
+        ((), box(b"mdat", NOISE), "unknown data (0x01020304)", "mdat", 40),
+        ((), last_box(b"mdat", b"$GPRMC" + NOISE), "positions (GPS)", "mdat", 46),
+        ((), box(b"moov", NOISE), "another film's index (moov)", "", 40),
         ((), box(b"free", box(b"3gf ", NOISE)), "acceleration (3gf)", "free", 40),
         ((), box(b"gps0", NOISE), "positions (GPS)", "", 40),
         ((), box(b"gsen", NOISE) * 3, "acceleration (gsen)", "", 120),
@@ -137,10 +141,15 @@ def test_a_box_that_ffmpeg_passes_over_is_told(path, added, what, where, size, t
         ((), box(b"free", bytes(5000))),
         ((), box(b"skip", b"\xff" * 5000)),
         ((), box(b"free", box(b"mvhd", NOISE) + box(b"trak", NOISE))),  # an index that was replaced
+        ((), box(b"free", box(b"elst", NOISE))),  # an edit list that was switched off
         ((), box(b"free", b"IsoMedia File Produced with GPAC 0.8.0")),
         ((), box(b"sidx", NOISE) + box(b"mfra", NOISE)),
         ((), bytes(100)),
         ((b"moov", b"udta"), bytes(4)),
+        (
+            (b"moov", b"udta"),
+            box(b"meta", bytes(4) + handler(b"mdir") + box(b"ilst", box(b"gsst", NOISE))),
+        ),  # as a site of videos has it
         (SAMPLES, box(b"clap", struct.pack(">8i", 64, 1, 48, 1, 0, 1, 0, 1))),
         (SAMPLES, bytes(4)),
     ],
@@ -231,6 +240,21 @@ def test_an_element_that_ffmpeg_passes_over_is_told(path, added, what, where, na
     assert told(source) == []
     source.write_bytes(nested(data, path, added) if added else data + NOISE)
     assert [found[:2] for found in told(source)] == [(what, where)]
+
+
+@pytest.mark.parametrize(
+    ("added", "what"),
+    [
+        (NOISE, "unknown data (0x01020304)"),
+        (element("4fff", NOISE), "unknown element 0x4FFF"),
+        (element("4fff", b"GPS" + NOISE), "positions (GPS)"),
+    ],
+)
+def test_what_stands_behind_a_matroskas_segment_is_told_and_no_damage(added, what, tmp_path):
+    source = replace(SHORT, name="clip.mkv").make(tmp_path)
+    source.write_bytes(source.read_bytes() + added)
+    assert [found[0] for found in told(source)] == [what]
+    assert broken_places(str(source), "matroska") == []
 
 
 def test_a_matroska_of_unknown_sizes_is_walked_through(tmp_path):

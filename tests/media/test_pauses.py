@@ -5,6 +5,7 @@ Each clip is a few frames, a pause of up to a day, and a few frames again.
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import av
@@ -122,6 +123,34 @@ def test_frames_of_a_microsecond_mp4_keep_their_times(tmp_path):
     for extension in ("mp4", "avi"):
         write(clip, tmp_path / f"out.{extension}")
         assert times(tmp_path / f"out.{extension}") == times(clip)
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mov"])
+def test_uneven_frames_keep_their_times_beside_sound(extension, tmp_path):
+    """Its packets end fragments between two pictures."""
+    shown = tuple(accumulate([40] * 8 + [280, 240, 200] * 12 + [40] * 5, initial=0))
+    clip = Clip(name="clip.mkv", video=(Video(times=shown),), audio=(Audio(seconds=9),))
+    write(clip.make(tmp_path), tmp_path / f"out.{extension}", preset="ultrafast")
+    assert times(tmp_path / f"out.{extension}") == [Fraction(time, 1000) for time in shown]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_pictures_out_of_order_in_an_avi_are_shown_evenly(codec, tmp_path):
+    """It does not say when they are shown."""
+    frames = Video(codec=codec, times=tuple(range(30)), time_base=Fraction(1, 25), b_frames=2)
+    source = Clip(name="clip.avi", video=(frames,)).make(tmp_path)
+    notes = write(source, tmp_path / "out.mkv")
+    shown = sorted(times(tmp_path / "out.mkv"))
+    assert {after - before for before, after in pairwise(shown)} == {Fraction(1, 25)}
+    assert not notes.moved
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus"])
+def test_what_comes_before_the_first_sound_moves_no_frame_in_an_avi(codec, tmp_path):
+    frames = video(0, first=10, then=10)
+    source = Clip(name="clip.mkv", video=(frames,), audio=(Audio(codec=codec),)).make(tmp_path)
+    write(source, tmp_path / "out.avi")
+    assert times(tmp_path / "out.avi") == times(source)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ import sounds
 from clips import Audio, Clip, Video, boxes, every
 from sounds import copy, length, pitches, tones
 
+from mhnet_video.frame import Frame
+from mhnet_video.media.reader import VideoReader
+
 
 def near(heard: float, wanted: float) -> bool:
     """Whether two frequencies are the same, as far as half a window tells."""
@@ -46,6 +49,56 @@ def test_flv_has_newer_codecs_only_beyond_its_first_track(tmp_path: Path) -> Non
     assert [loss.what for loss in writer.notes.losses] == ["sound in stream 2 (pcm_s16le)"]
     with av.open(str(tmp_path / "out.flv")) as container:
         assert {stream.codec.canonical_name for stream in container.streams.audio} == {"mp3", "aac"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate"),
+    [("pcm_s16le", 8000), ("pcm_s16le", 44100), ("pcm_s16be", 44100), ("pcm_u8", 16000),
+     ("pcm_mulaw", 8000), ("pcm_mulaw", 44100), ("pcm_alaw", 16000)],
+)  # fmt: skip
+def test_flv_plays_samples_at_their_rate(codec: str, rate: int, tmp_path: Path) -> None:
+    """It has numbers for a few rates, and one order of bytes."""
+    extension = "mov" if codec == "pcm_s16be" else "avi"
+    source = tones(tmp_path / f"clip.{extension}", [440, 880], codec=codec, rate=rate)
+    copy(source, tmp_path / "out.flv")
+    heard = pitches(tmp_path / "out.flv")
+    assert near(heard[0.5], 440) and near(heard[1.5], 880), heard
+
+
+@pytest.mark.parametrize(("name", "number"), [("5.1", 6), ("2.1", 2)])
+def test_channels_without_names_stay_or_are_told(name: str, number: int, tmp_path: Path) -> None:
+    source = tmp_path / "clip.mkv"
+    tones(source, [440, 880], codec="pcm_s16le", rate=8000, layout=name)
+    writer = copy(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].layout.nb_channels == number
+    assert ("instead of" in writer.notes.lost[0]) == (number == 2)
+
+
+@pytest.mark.parametrize("codec", ["mp3", "ac3", "mp2"])
+def test_sound_of_an_avi_stays_as_it_is_in_another(codec: str, tmp_path: Path) -> None:
+    source = tones(tmp_path / "clip.avi", [440, 880], codec=codec)
+    writer = copy(source, tmp_path / "out.avi")
+    assert [line.rpartition(" ")[2] for line in writer.notes.kept] == ["copied"]
+    assert not writer.notes.lost
+
+
+def test_a_matroskas_header_is_not_written_over(tmp_path: Path) -> None:
+    """Streams of a transport stream tell what they are packet by packet."""
+    source = tones(tmp_path / "clip.ts", [440, 880])
+    copy(source, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 2 * 44100
+
+
+@pytest.mark.parametrize("pause", [0.7, 4])
+def test_a_pause_in_sound_that_needs_no_other_samples_stays(pause: float, tmp_path: Path) -> None:
+    """An encoder of the same rate and channels takes what was decoded as it is."""
+    sound = Audio(codec="libopus", seconds=1.2, pause=pause)
+    source = Clip(name="clip.mkv", video=(Video(times=every(40, 150)),), audio=(sound,))
+    copy(source.make(tmp_path), tmp_path / "out.mov")
+    assert abs(length(tmp_path / "out.mov") - 1.2 - pause) < 0.05
 
 
 @pytest.mark.parametrize("extension", ["mp4", "flv"])
@@ -186,7 +239,8 @@ def with_edits(content: bytes, pieces: list[tuple[float, float]]) -> bytes:
 
     Args:
         content: The file, with an edit list of one entry for each track.
-        pieces: Where each begins in the media and how long it lasts, in seconds.
+        pieces: Where each begins in the media and how long it lasts, in seconds; nothing is played
+            in one that begins before the media.
     """
     start, end = next((first, last) for name, first, last in boxes(content) if name == b"moov")
     movie = parts_of(content[start + 8 : end])
@@ -203,7 +257,12 @@ def edited(track: bytes, movie_scale: int, pieces: list[tuple[float, float]]) ->
     # behind the two headers, flags, a count and a duration: what an encoder put before the first
     hidden = int.from_bytes(old[28:32], "big")
     entries = [
-        struct.pack(">III", round(lasts * movie_scale), hidden + round(begin * scale), 1 << 16)
+        struct.pack(
+            ">IiI",
+            round(lasts * movie_scale),
+            -1 if begin < 0 else hidden + round(begin * scale),
+            1 << 16,
+        )
         for begin, lasts in pieces
     ]
     content = struct.pack(">II", 0, len(entries)) + b"".join(entries)
@@ -245,6 +304,14 @@ def test_sound_that_an_edit_list_hides_between_pieces_stays_hidden(
     heard = pitches(output)
     for moment, frequency in wanted.items():
         assert near(heard[moment], frequency), heard
+
+
+def test_time_before_the_first_piece_is_no_damage(tmp_path: Path) -> None:
+    source = tones(tmp_path / "clip.mov", [400, 800, 1200], rate=48000)
+    source.write_bytes(with_edits(source.read_bytes(), [(-1, 0.5), (0, 2)]))
+    with VideoReader(source) as reader:
+        assert sum(isinstance(item, Frame) for item in reader) == 2 * sounds.FPS
+        assert reader.damaged == 0
 
 
 # sound that changes
