@@ -11,10 +11,9 @@ from typing import Any
 import av
 import pytest
 from av.bitstream import BitStreamFilterContext
-from clips import Audio, Clip, Video, every, picture
+from clips import Audio, Clip, Video, copy, every, picture
 from processes import run
 from standin import StandIn
-from test_writer import copy
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.media import inventory
