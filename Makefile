@@ -28,8 +28,12 @@ demo: $(VENV)/installed ## restore the sample clip, or your own: make demo IN=my
 	mkdir -p "$$(dirname "$$out")" && \
 	$(BIN)/mhnet-video "$$IN" "$$out" --sheet "$${out%.*}-before-after.png" $(ARGS)
 
-test: $(VENV)/installed-dev ## run all the tests
-	$(BIN)/python -m pytest $(TESTS)
+# status 5 is that of a part without a test
+test: $(VENV)/installed-dev ## run all the tests, two side by side where none needs the machine alone
+	@failed=; \
+	$(BIN)/python -m pytest -n 2 -m 'not alone' $(TESTS) || [ $$? = 5 ] || failed=1; \
+	$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? = 5 ] || failed=1; \
+	[ -z "$$failed" ]
 
 FUZZ_COUNT ?= 3000
 FUZZ_KEEP ?= runs/fuzz

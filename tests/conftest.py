@@ -24,6 +24,9 @@ from mhnet_video import locator
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before the first import of triton
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # each core has a worker
+
 if torch.cuda.is_available():
     # what the kernels are judged by keeps float32's precision
     torch.backends.cudnn.allow_tf32 = False
@@ -93,6 +96,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # cameras, windows and browsers run by the clock
+        if ROOT / "tests" / "live" in item.path.parents:
+            item.add_marker("alone")
     # a GPU machine that lost its driver must fail, not pass by skipping
     if torch.cuda.is_available() or os.environ.get("MHNET_REQUIRE_CUDA") == "1":
         return

@@ -350,7 +350,8 @@ def test_a_track_that_begins_late_keeps_nothing_back(
             if isinstance(item, Frame):
                 assert writer.partial is not None
                 sizes.append(writer.partial.stat().st_size)
-        assert sizes[60] > sizes[30] > 0
+        # the header waits for sound, but for no more than forty frames
+        assert sizes[70] > sizes[50] > 0
         writer.finish()
     for file in (path, output):
         with av.open(str(file)) as container:
