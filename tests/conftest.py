@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 # Before the first import of torch. Its threads spin while they wait for one that has lost its core
@@ -119,6 +120,19 @@ def kernels_run(device):
     from mhnet_video.kernels import dispatch
 
     with nullcontext() if device.type == "cuda" else dispatch.on_cpu():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kernels_are_compiled_once():
+    """CPU engines for one machine go on with each other's kernels; they cost a second otherwise."""
+    try:
+        from mhnet_video.engines.llvm import engine
+    except ImportError:  # llvmlite is an extra
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Kernels", cache(engine.Kernels))
         yield
 
 
