@@ -42,11 +42,11 @@ fuzz: $(VENV)/installed-dev ## damaged files by the thousand; those that end bad
 
 dev: $(VENV)/installed-dev ## set up .venv with the tools for development
 
-check: $(VENV)/installed-dev ## format, lint, types and the fast tests; changes nothing
+check: $(VENV)/installed-dev ## format, lint, types and one case of each fast test; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not alone' --first-cases $(TESTS)
 
 fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 	$(BIN)/ruff format .

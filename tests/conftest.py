@@ -50,6 +50,8 @@ _STDERR = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    told = "run one case of each test that has several, for all but the tests of the repository"
+    parser.addoption("--first-cases", action="store_true", help=told)
     # a GPU machine may lack pytest-timeout, and settings that nobody knows are errors
     if not pluginmanager.hasplugin("timeout"):
         for name in ("timeout", "timeout_method"):
@@ -96,7 +98,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=config.stash[_STDERR])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("first_cases"):
+        firsts: dict[str, pytest.Item] = {}
+        for item in items:
+            is_whole = item.path.parent == ROOT / "tests"
+            firsts.setdefault(item.nodeid if is_whole else item.nodeid.partition("[")[0], item)
+        kept = set(firsts.values())
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = firsts.values()
     for item in items:
         # cameras, windows and browsers run by the clock
         if ROOT / "tests" / "live" in item.path.parents:
