@@ -70,7 +70,7 @@ class Stalling(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.content)
         self.wfile.flush()
-        self.is_over.wait(processes.SECONDS)
+        self.is_over.wait()
 
     def log_message(self, *_: Any) -> None:
         pass
