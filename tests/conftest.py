@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -93,6 +93,14 @@ def pytest_runtest_call(item):
 pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 
 
+def pytest_sessionstart() -> None:
+    # CPU engines for one machine go on with each other's kernels, which take a second to compile
+    with suppress(ImportError):  # llvmlite is an extra
+        from mhnet_video.engines.llvm import engine
+
+        engine.Kernels = cache(engine.Kernels)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     # nor does a thread that a test has left behind hold the run after its last line
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=config.stash[_STDERR])
@@ -130,19 +138,6 @@ def kernels_run(device):
     from mhnet_video.kernels import dispatch
 
     with nullcontext() if device.type == "cuda" else dispatch.on_cpu():
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def kernels_are_compiled_once():
-    """CPU engines for one machine go on with each other's kernels; they cost a second otherwise."""
-    try:
-        from mhnet_video.engines.llvm import engine
-    except ImportError:  # llvmlite is an extra
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "Kernels", cache(engine.Kernels))
         yield
 
 
