@@ -28,8 +28,12 @@ demo: $(VENV)/installed ## restore the sample clip, or your own: make demo IN=my
 	mkdir -p "$$(dirname "$$out")" && \
 	$(BIN)/mhnet-video "$$IN" "$$out" --sheet "$${out%.*}-before-after.png" $(ARGS)
 
-test: $(VENV)/installed-dev ## run all the tests
-	$(BIN)/python -m pytest $(TESTS)
+# status 5 is that of a part without a test
+test: $(VENV)/installed-dev ## run all the tests, two side by side where none needs the machine alone
+	@failed=; \
+	$(BIN)/python -m pytest -n 2 -m 'not alone' $(TESTS) || [ $$? = 5 ] || failed=1; \
+	$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? = 5 ] || failed=1; \
+	[ -z "$$failed" ]
 
 FUZZ_COUNT ?= 3000
 FUZZ_KEEP ?= runs/fuzz
@@ -38,11 +42,11 @@ fuzz: $(VENV)/installed-dev ## damaged files by the thousand; those that end bad
 
 dev: $(VENV)/installed-dev ## set up .venv with the tools for development
 
-check: $(VENV)/installed-dev ## format, lint, types and the fast tests; changes nothing
+check: $(VENV)/installed-dev ## format, lint, types and one case of each fast test; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not alone' --first-cases $(TESTS)
 
 fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 	$(BIN)/ruff format .

@@ -16,6 +16,8 @@ import numpy as np
 from av.subtitles.subtitle import SubtitleSet
 
 from mhnet_video.media.encoder import open_encoder
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.writer import VideoWriter
 
 ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n"
@@ -410,6 +412,15 @@ def picture(kind: str = "mjpeg", width: int = 32, height: int = 32) -> bytes:
         frame = make_frame(5, pixel_format, width, height)
     frame.pts = 0
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+def copy(source: Path, destination: Path, **options: object) -> VideoWriter:
+    """Write all of a source as it is."""
+    with VideoReader(source) as reader, VideoWriter(destination, reader, **options) as writer:
+        for item in reader:
+            writer.write(item)
+        writer.finish()
+        return writer
 
 
 def boxes(content: bytes) -> list[tuple[bytes, int, int]]:

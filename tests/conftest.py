@@ -5,7 +5,8 @@ import os
 import random
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import cache
 from pathlib import Path
 
 # Before the first import of torch. Its threads spin while they wait for one that has lost its core
@@ -23,6 +24,9 @@ from mhnet_video import locator
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before the first import of triton
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # each core has a worker
 
 if torch.cuda.is_available():
     # what the kernels are judged by keeps float32's precision
@@ -46,6 +50,8 @@ _STDERR = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    told = "run one case of each test that has several, for all but the tests of the repository"
+    parser.addoption("--first-cases", action="store_true", help=told)
     # a GPU machine may lack pytest-timeout, and settings that nobody knows are errors
     if not pluginmanager.hasplugin("timeout"):
         for name in ("timeout", "timeout_method"):
@@ -87,12 +93,32 @@ def pytest_runtest_call(item):
 pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 
 
+def pytest_sessionstart() -> None:
+    # CPU engines for one machine go on with each other's kernels, which take a second to compile
+    with suppress(ImportError):  # llvmlite is an extra
+        from mhnet_video.engines.llvm import engine
+
+        engine.Kernels = cache(engine.Kernels)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     # nor does a thread that a test has left behind hold the run after its last line
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=config.stash[_STDERR])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("first_cases"):
+        firsts: dict[str, pytest.Item] = {}
+        for item in items:
+            is_whole = item.path.parent == ROOT / "tests"
+            firsts.setdefault(item.nodeid if is_whole else item.nodeid.partition("[")[0], item)
+        kept = set(firsts.values())
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = firsts.values()
+    for item in items:
+        # cameras, windows and browsers run by the clock
+        if ROOT / "tests" / "live" in item.path.parents:
+            item.add_marker("alone")
     # a GPU machine that lost its driver must fail, not pass by skipping
     if torch.cuda.is_available() or os.environ.get("MHNET_REQUIRE_CUDA") == "1":
         return

@@ -1,7 +1,7 @@
 """What an independent tool says of a file: ffprobe and ffmpeg where they are installed.
 
 Without them PyAV answers the same questions, so that the tables run on any machine;
-`test_fidelity.py` checks that the two agree.
+`test_probe.py` checks that the two agree.
 """
 
 import hashlib

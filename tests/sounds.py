@@ -1,7 +1,8 @@
 """Clips whose sound is known at every moment, and a way to hear what became of it.
 
-As a program it puts the sound of every codec that FFmpeg can encode into one container, and says
-before each what it does: `python sounds.py FOLDER EXTENSION`.
+As a program it makes a clip of every codec that FFmpeg can encode: `python sounds.py FOLDER`. Or it
+puts the sound of each of them into one container, and says before each what it does:
+`python sounds.py FOLDER OUTPUT`.
 """
 
 import sys
@@ -147,9 +148,8 @@ def encoders() -> list[str]:
     return found
 
 
-def sources(folder: Path) -> list[Path]:
+def make_sources(folder: Path) -> None:
     """A short clip for each encoder, in containers that name the channels and that do not."""
-    found = []
     for codec in encoders():
         for extension, layout in (("nut", "mono"), ("mkv", "stereo"), ("mkv", "5.1")):
             for rate in _RATES:
@@ -157,22 +157,24 @@ def sources(folder: Path) -> list[Path]:
                 try:
                     tones(path, [440], codec=codec, rate=rate, layout=layout, seconds=0.2)
                 except (ValueError, OSError, NotImplementedError):
+                    path.unlink(missing_ok=True)
                     continue
-                found.append(path)
                 break
-    return found
 
 
-def main(folder: Path, extension: str) -> None:
+def copy_sources(folder: Path, output: Path) -> None:
     """Put each into a container; the video must come out whole, and the sound, or be told."""
-    for source in sources(folder):
+    for source in sorted(folder.iterdir()):
         sys.stdout.write(f"{source.name}\n")
         sys.stdout.flush()
-        writer = copy(source, folder / f"out.{extension}")
+        writer = copy(source, output)
         told = "".join([*writer.notes.kept, *writer.notes.lost])
         assert writer.frames == 5, source
         assert "sound in stream 1" in told, source
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    if len(sys.argv) > 2:
+        copy_sources(*map(Path, sys.argv[1:]))
+    else:
+        make_sources(Path(sys.argv[1]))

@@ -11,10 +11,9 @@ from typing import Any
 import av
 import pytest
 from av.bitstream import BitStreamFilterContext
-from clips import Audio, Clip, Video, every, picture
+from clips import Audio, Clip, Video, copy, every, picture
 from processes import run
 from standin import StandIn
-from test_writer import copy
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.media import inventory
@@ -321,15 +320,17 @@ def test_no_damage_costs_more_than_a_note(name, tmp_path):
     """Any four bytes overwritten, with what sizes are worst: nothing, and all there is."""
     data = replace(SHORT, name=name, audio=(Audio(seconds=0.1),)).make(tmp_path).read_bytes()
     path = tmp_path / "damaged"
-    begun = time.monotonic()
+    begun = time.process_time()
     places = range(0, len(data), max(1, len(data) // 500))
     for place in places:
         for damage in (bytes(4), b"\xff" * 4, b"\0\0\0\1"):
+            # some file systems wait for a disk where what was there is cut off
+            path.unlink(missing_ok=True)
             path.write_bytes(data[:place] + damage + data[place + 4 :])
             unseen_in(path, stream=0, tags=set())
     path.write_bytes(data[: len(data) // 2])
     unseen_in(path, stream=0, tags=set())
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 60
 
 
 def test_a_mangled_size_makes_no_telemetry_of_pictures(tmp_path):

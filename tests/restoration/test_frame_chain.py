@@ -57,6 +57,7 @@ def differences(found, expected):
     return [int(np.abs(a.astype(int) - b).max()) for a, b in zip(found, expected, strict=True)]
 
 
+@pytest.mark.slow
 def test_pushed_pictures_come_out_as_those_of_a_file(pictures, restored_file):
     restorer = Restorer(**NETWORK)
     pushed = [out for picture in pictures for out in restorer.push(picture)] + restorer.flush()
@@ -64,6 +65,7 @@ def test_pushed_pictures_come_out_as_those_of_a_file(pictures, restored_file):
     assert max(differences(restorer.restore(pictures), restored_file)) == 0
 
 
+@pytest.mark.slow
 def test_cuts_copies_and_the_temporal_filter_count_for_pushed_pictures(pictures, restored_file):
     """What a detector would get without each of them is something else."""
     assert min(differences(pictures, restored_file)) > 20

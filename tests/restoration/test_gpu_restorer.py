@@ -65,6 +65,7 @@ def assert_close(found, expected):
             assert (x != y).mean() < 0.05
 
 
+@pytest.mark.slow
 def test_the_stream_gives_what_the_plain_one_gives(restorer):
     frames = clip()
     plain = plain_of(restorer)
@@ -78,6 +79,7 @@ def test_the_stream_gives_what_the_plain_one_gives(restorer):
         np.testing.assert_array_equal(source.planes[0][1:3, 2:5], frame.planes[0][1:3, 2:5])
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_done_in_float32(restorer, monkeypatch):
     frames = clip()
     plain = plain_of(restorer)

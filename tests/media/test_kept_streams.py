@@ -1,0 +1,257 @@
+"""Subtitles, telemetry, covers, attachments, chapters and other videos stay."""
+
+from pathlib import Path
+
+import probe
+import pytest
+from clips import Clip, Data, Subtitles, Video, as_telemetry, cover_first, every, rotation, uneven
+from promises import (
+    BOTH,
+    CHAPTERS,
+    JPEG,
+    PNG,
+    REAL,
+    TEXT,
+    VP9,
+    Case,
+    Promise,
+    aspect_stays,
+    attachments,
+    audio,
+    chapters,
+    color,
+    cover,
+    data,
+    dispositions,
+    keep,
+    lost,
+    matrix,
+    no,
+    nothing_lost,
+    restored,
+    second_pictures,
+    second_video,
+    size,
+    stream_count,
+    stream_tags,
+    subtitles,
+    subtitles_become,
+    tags,
+    times,
+    video,
+)
+from standin import StandIn, inverted
+
+from mhnet_video.config import RestoreConfig
+from mhnet_video.pipelines.restore import restore_video
+
+REORDERED = Video(seed=1, width=32, height=32, b_frames=2, times=every(40, 20))
+MOVED_TEXT = (Subtitles(codec="mov_text", metadata={"language": "jpn"}),)
+FONT = ("rain.ttf", "application/x-truetype-font", bytes(range(256)))
+
+OTHER_STREAMS = [
+    Promise("text, MP4", Clip(subtitles=MOVED_TEXT), "out.mp4", (times, subtitles, stream_tags)),
+    Promise(
+        "text and styled text, MKV",
+        Clip(name="clip.mkv", subtitles=TEXT),
+        "out.mkv",
+        (times, subtitles, stream_tags, dispositions),
+    ),
+    Promise(
+        "text, MKV to MP4",
+        Clip(name="clip.mkv", subtitles=TEXT[:1]),
+        "out.mp4",
+        (times, subtitles_become("mov_text"), stream_tags),
+    ),
+    Promise(
+        "styled text, MKV to MP4",
+        Clip(name="clip.mkv", subtitles=TEXT[1:]),
+        "out.mp4",
+        (times, subtitles_become("mov_text"), stream_tags),
+    ),
+    Promise(
+        "text, MP4 to MKV",
+        Clip(subtitles=MOVED_TEXT),
+        "out.mkv",
+        (times, subtitles_become("subrip"), stream_tags),
+    ),
+    Promise(
+        "WebVTT, WebM",
+        Clip(name="clip.webm", video=(VP9,), subtitles=(Subtitles(codec="webvtt"),)),
+        "out.webm",
+        (times, subtitles),
+    ),
+    Promise(
+        "text, MKV to WebM",
+        Clip(name="clip.mkv", subtitles=TEXT[:1]),
+        "out.webm",
+        (times, subtitles_become("webvtt")),
+    ),
+    Promise(
+        "text, MKV to AVI: no place",
+        Clip(name="clip.mkv", subtitles=TEXT[:1]),
+        "out.avi",
+        (times, no("subtitle"), lost("subtitle")),
+    ),
+    Promise(
+        "pictures of text, TS",
+        Clip(name="clip.ts", subtitles=(Subtitles(codec="dvb_subtitle"),)),
+        "out.ts",
+        (times, subtitles),
+    ),
+    Promise(
+        "pictures of text, TS to MP4: no place",
+        Clip(name="clip.ts", subtitles=(Subtitles(codec="dvb_subtitle"),)),
+        "out.mp4",
+        (times, no("subtitle"), lost("subtitle")),
+    ),
+    Promise("telemetry, TS", Clip(name="clip.ts", data=(Data(),)), "out.ts", (times, data)),
+    Promise(
+        "telemetry, TS to MP4: no place",
+        Clip(name="clip.ts", data=(Data(),)),
+        "out.mp4",
+        (times, no("data"), lost("klv")),
+    ),
+    Promise(
+        "a camera's telemetry, MP4",
+        Clip(subtitles=(Subtitles(codec="mov_text"),), finish=as_telemetry),
+        "out.mp4",
+        (times, data),
+    ),
+    Promise(
+        "a camera's telemetry, MP4 to MKV: no place",
+        Clip(subtitles=(Subtitles(codec="mov_text"),), finish=as_telemetry),
+        "out.mkv",
+        (times, no("data"), lost("data")),
+    ),
+    Promise(
+        "timecode, MOV",
+        Clip(name="clip.mov", video=video(metadata={"timecode": "01:02:03:04"})),
+        "out.mov",
+        (times, stream_tags, stream_count),
+    ),
+    Promise(
+        "an attachment, MKV",
+        Clip(name="clip.mkv", attachments=(FONT,)),
+        "out.mkv",
+        (times, attachments),
+    ),
+    Promise(
+        "an attachment, MKV to MP4: no place",
+        Clip(name="clip.mkv", attachments=(FONT,)),
+        "out.mp4",
+        (times, lost("attachment")),
+    ),
+    Promise("a JPEG cover, MP4", Clip(cover=JPEG), "out.mp4", (times, cover)),
+    Promise("a PNG cover, MP4", Clip(cover=PNG), "out.mp4", (times, cover)),
+    Promise(
+        "a cover before the video, MP4",
+        Clip(cover=JPEG, finish=cover_first),
+        "out.mp4",
+        (times, cover, restored),
+        restorer=lambda: StandIn(inverted),
+    ),
+    Promise(
+        "a cover, MKV",
+        Clip(name="clip.mkv", attachments=(("cover.jpg", "image/jpeg", JPEG),)),
+        "out.mkv",
+        (times, cover),
+    ),
+    Promise(
+        "a cover, MKV to MP4",
+        Clip(name="clip.mkv", attachments=(("cover.png", "image/png", PNG),)),
+        "out.mp4",
+        (times, cover),
+    ),
+    Promise("a cover, MP4 to MKV", Clip(cover=JPEG), "out.mkv", (times, cover)),
+    Promise(
+        "a second camera, MP4",
+        Clip(video=(Video(), Video(seed=1, width=32, height=32, times=uneven(8, 20)))),
+        "out.mp4",
+        (times, second_video, restored),
+        restorer=lambda: StandIn(inverted),
+    ),
+    Promise(
+        "a second camera, MKV",
+        Clip(name="clip.mkv", video=(Video(), Video(seed=1, width=32, height=32))),
+        "out.mkv",
+        (times, second_video),
+    ),
+    *(
+        Promise(
+            f"a second camera with pictures out of order, MKV to {name}",
+            Clip(name="clip.mkv", video=(Video(), REORDERED)),
+            name,
+            (times, second_video),
+        )
+        for name in ("out.mkv", "out.mp4")
+    ),
+    Promise(
+        "a second camera, TS to MP4",
+        Clip(name="clip.ts", video=(Video(), Video(seed=1, width=32, height=32))),
+        "out.mp4",
+        (times, second_pictures),
+    ),
+    Promise("chapters, MP4", Clip(chapters=CHAPTERS), "out.mp4", (times, chapters, stream_count)),
+    Promise(
+        "chapters, MKV", Clip(name="clip.mkv", chapters=CHAPTERS), "out.mkv", (times, chapters)
+    ),
+    Promise("chapters, MP4 to MKV", Clip(chapters=CHAPTERS), "out.mkv", (times, chapters)),
+    Promise(
+        "chapters, MKV to MP4", Clip(name="clip.mkv", chapters=CHAPTERS), "out.mp4", (chapters,)
+    ),
+    Promise(
+        "chapters, MP4 to TS: no place", Clip(chapters=CHAPTERS), "out.ts", (times, lost("chapter"))
+    ),
+    Promise(
+        "all at once, MKV",
+        Clip(
+            name="clip.mkv",
+            video=video(times=uneven(12), b_frames=2),
+            audio=BOTH,
+            subtitles=TEXT,
+            attachments=(FONT, ("cover.jpg", "image/jpeg", JPEG)),
+            chapters=CHAPTERS,
+            metadata={"title": "Sous la pluie ☔", "comment": "a\nb"},
+        ),
+        "out.mkv",
+        (
+            *(times, audio, subtitles, attachments, cover, chapters),
+            *(tags, stream_tags, dispositions, nothing_lost),
+        ),
+    ),
+    Promise(
+        "all at once, MP4",
+        Clip(
+            video=video(times=uneven(12), b_frames=2, matrix=rotation(90)),
+            audio=BOTH,
+            subtitles=MOVED_TEXT,
+            cover=JPEG,
+            chapters=CHAPTERS,
+            metadata={"title": "Sous la pluie ☔", "comment": "a b"},
+        ),
+        "out.mp4",
+        (
+            *(times, audio, subtitles, cover, chapters, stream_count),
+            *(tags, stream_tags, dispositions, matrix, nothing_lost),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("promise", OTHER_STREAMS, ids=lambda promise: promise.name)
+def test_streams_stay(promise: Promise, tmp_path: Path) -> None:
+    keep(promise, tmp_path)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_clip_keeps_all_streams(name: str, data_dir: Path, tmp_path: Path) -> None:
+    source = data_dir / "dev" / "real" / name
+    output = tmp_path / "out.mp4"
+    config = RestoreConfig(preset="ultrafast", crf=30)
+    report = restore_video(source, output, config, restorer=StandIn())
+    case = Case(probe.probe(source), probe.probe(output), report)
+    for check in (times, dispositions, color, size, aspect_stays, nothing_lost):
+        check(case)
+    if case.source.of("audio"):
+        audio(case)
