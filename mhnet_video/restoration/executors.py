@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Protocol
 
-from mhnet_video.engines.select import Engine
+from mhnet_video.engines.base import Engine
 from mhnet_video.frame import Frame, Pair, Plane
 from mhnet_video.media.hwaccel import on_host
 from mhnet_video.model.window import middle_of

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.engines.select import Engine, TorchEngine
+from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
 from mhnet_video.frame import Plane
 from mhnet_video.media.hwaccel import on_host

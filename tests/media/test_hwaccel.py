@@ -16,7 +16,7 @@ from test_gpu_pipeline import FakeMachine, Piped, frames_of, mixed, restored
 from test_llvm_engine import make_network
 
 from mhnet_video.config import Box, RestoreConfig, Settings
-from mhnet_video.engines.select import Choice
+from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.kernels import dispatch, map_ops
@@ -332,7 +332,7 @@ def make_restorer(monkeypatch, keep=()):
     """A restorer on a GPU that the CPU plays."""
     network = make_network(width=4, heads=4, frames=3, **SMALL)
     made = Restorer(network, device="cpu", keep=keep)
-    made.engine = Choice(TritonEngine(network, torch.float32), "triton", "a test")
+    made.engine = SelectedEngine(TritonEngine(network, torch.float32), "triton", "a test")
     monkeypatch.setattr(gpu_pipeline, "CudaMachine", lambda device: FakeMachine())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     return made

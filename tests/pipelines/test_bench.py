@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mhnet_video.cli.main import main
-from mhnet_video.engines.select import TorchEngine
+from mhnet_video.engines.base import TorchEngine
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.model.weights import load_model
 from mhnet_video.pipelines import bench as bench_module

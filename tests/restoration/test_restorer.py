@@ -12,7 +12,8 @@ from test_self_ensemble import looked_at, wanted_of
 import mhnet_video.restoration.resize
 import mhnet_video.restoration.restorer
 from mhnet_video.config import Box
-from mhnet_video.engines.select import Choice, TorchEngine
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.model.align import align
@@ -85,7 +86,7 @@ def test_a_picture_on_its_own_is_seen_from_several_sides_and_distances(frames, s
     blocks = {"encoder_blocks": (1,) * 4, "group_blocks": (1,) * 4}
     network = make_network(width=4, heads=4, frames=frames, patch=2, **blocks)
     restorer = Restorer(network, device="cpu")
-    restorer.engine = Choice(TorchEngine(network), "torch", "a test")  # float32
+    restorer.engine = SelectedEngine(TorchEngine(network), "torch", "a test")  # float32
     pictures = np.random.default_rng(3).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     picture = torch.from_numpy(pictures[0]).permute(2, 0, 1) / 255
     bottom, right = (-side % network.config.multiple for side in size)

@@ -1,0 +1,91 @@
+"""What an engine is, and the one that is PyTorch itself."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mhnet_video.kernels.dispatch import off
+from mhnet_video.model.align import align_frames
+from mhnet_video.model.network import MHNet
+from mhnet_video.model.window import Window, stacked
+
+
+class Engine(Protocol):
+    """Something that runs a network."""
+
+    max_pixels: int
+    """Larger pictures are to be given in tiles, which bounds the memory of the maps."""
+
+    def lanes(self, pixels: int) -> "Sequence[Engine]":
+        """What may run at the same time, each in a thread of its own, for pictures of a size.
+
+        Args:
+            pixels: Of a picture.
+
+        Returns:
+            Engines that share this one's threads between them, or this one alone.
+        """
+
+    def residual(self, frames: Window) -> Tensor:
+        """What is to be added to the middle frame, `[3, H, W]` float32, in memory of its own.
+
+        Args:
+            frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
+        """
+
+    def align(self, frames: Window) -> Window:
+        """Move the neighbours to where the middle frame shows the same things, see align.py.
+
+        Args:
+            frames: As for `residual`.
+
+        Returns:
+            As many, to be read before the next call; the middle frame is that one.
+        """
+
+    def aligned_residual(self, frames: Window) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32, likewise.
+
+        Args:
+            frames: As for `residual`, as they are.
+        """
+
+
+class TorchEngine:
+    """PyTorch, operation by operation: none of this package's kernels, which may be what failed."""
+
+    max_pixels = 2560 * 1600
+
+    def __init__(self, network: MHNet, *, bfloat16: bool = False) -> None:
+        """Take a network.
+
+        Args:
+            network: On any device.
+            bfloat16: Whether convolutions are done in bfloat16.
+        """
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bfloat16 = bfloat16
+
+    def lanes(self, pixels: int) -> Sequence[Engine]:
+        """This engine alone."""
+        return (self,)
+
+    @torch.inference_mode()
+    def residual(self, frames: Window) -> Tensor:
+        """What is to be added to the middle frame, `[3, H, W]` float32."""
+        window = stacked(frames).flatten(0, 1)[None]
+        window = window.contiguous(memory_format=torch.channels_last)
+        with off(), torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.network.residual(window)[0].float()
+
+    @torch.inference_mode()
+    def align(self, frames: Window) -> Window:
+        """Move the neighbours to where the middle frame shows the same things."""
+        with off():
+            return align_frames(frames)
+
+    def aligned_residual(self, frames: Window) -> Tensor:
+        """The residual of frames that are aligned first, `[3, H, W]` float32."""
+        return self.residual(self.align(frames))
