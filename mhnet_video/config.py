@@ -115,6 +115,9 @@ class RestoreConfig:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
 
 
+ENGINES = ("auto", "torch", "llvm", "triton")
+"""What can run the network; `auto` is the fastest that can."""
+
 VIEWS = ("split", "side", "after", "before")
 """How the picture before and after can be shown."""
 

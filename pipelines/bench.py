@@ -21,6 +21,10 @@ from mhnet_video.errors import ConfigError, MHNetVideoError
 
 ISAS = ("avx2",)
 """What `isa` takes."""
+DEFAULT_SIZE = (640, 480)
+"""Width and height of the pictures, in pixels."""
+DEFAULT_FRAMES = 150
+"""Length of the synthetic clips."""
 LEAST_PSNR = 50.0
 """How near a result must be to that of float32 for its time to be told, in dB with a peak of 1.
 Rounding to bfloat16 leaves 70; 8-bit samples hold 59."""
@@ -164,8 +168,8 @@ def bench(
     *,
     model: str = "auto",
     weights: str | None = None,
-    sizes: Iterable[tuple[int, int]] = ((640, 480),),
-    frames: int = 150,
+    sizes: Iterable[tuple[int, int]] = (DEFAULT_SIZE,),
+    frames: int = DEFAULT_FRAMES,
     isa: str | None = None,
     on_log: Callable[[str], None] = lambda text: None,
 ) -> BenchResult:

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video import __version__
-from mhnet_video.config import RestoreConfig
+from mhnet_video.config import ENGINES, RestoreConfig
 from mhnet_video.engines.base import Engine, TorchEngine
-from mhnet_video.engines.select import ENGINES, llvm_machine, llvm_obstacle, resolve_engine
+from mhnet_video.engines.select import llvm_machine, llvm_obstacle, resolve_engine
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame
 from mhnet_video.media.reader import VideoReader

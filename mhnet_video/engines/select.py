@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mhnet_video.config import ENGINES
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.align import align_maps
 from mhnet_video.model.network import MHNet, NetworkConfig
 from mhnet_video.model.window import stacked
-
-ENGINES = ("auto", "torch", "llvm", "triton")
-"""What `--engine` takes."""
 
 
 @dataclass(frozen=True)
