@@ -11,17 +11,7 @@ from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mhnet_video.cli import reports
-from mhnet_video.cli.arguments import (
-    bench_parser,
-    evaluate_parser,
-    from_options,
-    info_parser,
-    live_parser,
-    network_settings,
-    restore_parser,
-    train_parser,
-)
+from mhnet_video.cli import arguments, reports
 from mhnet_video.cli.terminal import (
     WithoutSecrets,
     flush_stdout,
@@ -84,7 +74,7 @@ def _run(words: list[str]) -> int:
 
 
 def _restore(words: list[str]) -> int:
-    parser = restore_parser()
+    parser = arguments.restore_parser()
     options = parser.parse_args(words)
     if options.source == "-" and sys.stdin.isatty():
         parser.error("standard input is the keyboard; pipe a video into it")
@@ -97,7 +87,7 @@ def _restore(words: list[str]) -> int:
 
         paths = options.source, options.destination
         check_sheet(options.sheet, paths, overwrite=options.overwrite)
-    config = from_options(RestoreConfig, options)
+    config = arguments.from_options(RestoreConfig, options)
     shown = options.progress
     if shown is None:
         shown = sys.stderr.isatty() and not options.quiet
@@ -130,11 +120,11 @@ def _restore(words: list[str]) -> int:
 
 
 def _live(words: list[str]) -> int:
-    options = live_parser().parse_args(words)
+    options = arguments.live_parser().parse_args(words)
     if options.list:
         return _list_cameras()
-    config = from_options(LiveConfig, options)
-    outputs = from_options(LiveOutputs, options, has_window=_wants_window(options))
+    config = arguments.from_options(LiveConfig, options)
+    outputs = arguments.from_options(LiveOutputs, options, has_window=_wants_window(options))
     stop = threading.Event()
     with stop_on_signals(stop, "mhnet-video: ending (Ctrl-C again: abort)"):
         from mhnet_video.pipelines.live import run_live  # PyTorch loads here
@@ -176,7 +166,7 @@ def _list_cameras() -> int:
 
 
 def _evaluate(words: list[str]) -> int:
-    parser = evaluate_parser()
+    parser = arguments.evaluate_parser()
     options = parser.parse_args(words)
     if options.clean is None and options.sheet:
         parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
@@ -191,7 +181,7 @@ def _evaluate(words: list[str]) -> int:
         result = evaluate(
             options.rainy,
             options.clean,
-            **network_settings(options),
+            **arguments.network_settings(options),
             on_progress=on_progress,
             sheet=options.sheet,
             overwrite=options.overwrite,
@@ -211,7 +201,7 @@ def _flicker(options: "Namespace") -> int:
     if options.model or options.weights:
         from mhnet_video.restoration.restorer import Restorer
 
-        settings = network_settings(options)
+        settings = arguments.network_settings(options)
         restorer = Restorer(**{**settings, "model": options.model or RestoreConfig.model})
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
         clips = measure_flicker(options.rainy, restorer=restorer, on_progress=on_progress)
@@ -224,7 +214,7 @@ def _flicker(options: "Namespace") -> int:
 
 
 def _train(words: list[str]) -> int:
-    config = from_options(TrainConfig, train_parser().parse_args(words))
+    config = arguments.from_options(TrainConfig, arguments.train_parser().parse_args(words))
     try:
         from mhnet_video.pipelines.train import train
     except ImportError as error:  # opencv-python needs libraries that a bare system lacks
@@ -244,7 +234,7 @@ def _train(words: list[str]) -> int:
 
 
 def _info(words: list[str]) -> int:
-    options = info_parser().parse_args(words)
+    options = arguments.info_parser().parse_args(words)
     from mhnet_video.pipelines.info import collect_info
 
     info = collect_info()
@@ -253,7 +243,7 @@ def _info(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    options = bench_parser().parse_args(words)
+    options = arguments.bench_parser().parse_args(words)
     if options.json:
         from mhnet_video.media.output_file import check_destination
 
