@@ -246,7 +246,7 @@ class TrainConfig:
             raise ConfigError(f"learning_rate must be greater than 0, got {self.learning_rate}")
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
-        # halves of a quilt hold whole blocks of a codec, its sides whole cells of the network
+        # halves of a mosaic hold whole blocks of a codec, its sides whole cells of the network
         multiple = math.lcm(32, 16 * self.patch)
         if self.crop % multiple or self.final_crop % multiple:
             raise ConfigError(f"crops must be multiples of {multiple} at patch {self.patch}")

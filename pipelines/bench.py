@@ -26,8 +26,8 @@ DEFAULT_SIZE = (640, 480)
 DEFAULT_FRAMES = 150
 """Length of the synthetic clips."""
 LEAST_PSNR = 50.0
-"""How near a result must be to that of float32 for its time to be told, in dB with a peak of 1.
-Rounding to bfloat16 leaves 70; 8-bit samples hold 59."""
+"""Lowest PSNR against float32 of a result whose time is reported, in dB with a peak of 1. Rounding
+to bfloat16 leaves 70; 8-bit samples hold 59."""
 
 _ENVIRONMENTS = {
     "avx2": {

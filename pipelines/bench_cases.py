@@ -19,7 +19,9 @@ from mhnet_video.restoration.gpu_layout import FrameFormat, colors_of
 PICTURE = 3
 """The number of channels that stands for a picture: its size is that of the frames' kernels."""
 # of the networks whose first and last passes are measured; what their input's sides divide by
-_FRAMES, _PATCH, _MULTIPLE = 3, 2, 32
+_FRAMES = 3
+_PATCH = 2
+_MULTIPLE = 32
 
 
 class Case(NamedTuple):
@@ -30,7 +32,7 @@ class Case(NamedTuple):
     name: str
     """What it does; no other case of that size has it."""
     kernel: Callable[..., Any]
-    meaning: Callable[..., Any]
+    reference: Callable[..., Any]
     """The same in plain PyTorch."""
     given: list[Tensor]
     """Arguments of both."""
@@ -41,7 +43,7 @@ class Case(NamedTuple):
 
     def expected(self) -> Any:
         """What the meaning gives in float32."""
-        return self.meaning(*(x.float() if x.is_floating_point() else x for x in self.given))
+        return self.reference(*(x.float() if x.is_floating_point() else x for x in self.given))
 
     def plain(
         self,
@@ -55,9 +57,9 @@ class Case(NamedTuple):
             compiled: Makes another function of it.
         """
         given = self.given if self.is_exact else [x.to(kind) for x in self.given]
-        meaning = self.meaning
+        reference = self.reference
         # a function, because compilers do not take every callable
-        return partial(compiled(lambda *arguments: meaning(*arguments)), *given)
+        return partial(compiled(lambda *arguments: reference(*arguments)), *given)
 
 
 def kernel_cases(
@@ -334,7 +336,7 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
             (0.1, 3, 1e-3, 2.0),
         ),
     ):
-        kernel, meaning = (getattr(module, op) for module in (motion_ops, motion_reference))
+        kernel, reference_op = (getattr(module, op) for module in (motion_ops, motion_reference))
 
         def run(
             *given: Tensor,
@@ -343,7 +345,7 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
         ) -> Tensor:
             return call(*given, *constants)
 
-        yield Case(op, name, run, partial(run, call=meaning), given, is_exact=True)
+        yield Case(op, name, run, partial(run, call=reference_op), given, is_exact=True)
 
 
 def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> Iterator[Case]:

@@ -18,7 +18,7 @@ from mhnet_video.media.image_sequence import files_in
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb
 from mhnet_video.pipelines.restore import Progress
-from mhnet_video.training.metrics import Flicker, Picture, luma
+from mhnet_video.training.metrics import Flicker, Image, luma
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -109,10 +109,10 @@ def measure_flicker(
 
 def _frames(
     path: Path, restorer: "Restorer | None"
-) -> Iterator[tuple[tuple[Picture, ...], int | None]]:
+) -> Iterator[tuple[tuple[Image, ...], int | None]]:
     """Y of each frame, rainy and restored, and how many there are."""
     rgb = ToRgb()
-    waiting: deque[Picture] = deque()
+    waiting: deque[Image] = deque()
     with VideoReader(path) as reader:
 
         def frames() -> Iterator[Frame]:

@@ -46,11 +46,20 @@ from mhnet_video.restoration.color import add_residual, to_rgb
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.training.rain import Storm, StreakLayer, fall, render_streaks
 
-# rounds of the engines: as many as fit into so many seconds
-_MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 5, 15, 60.0
-_STAGE_ROUNDS, _STAGE_FRAMES, _RESTORED_FRAMES = 7, 30, 10
-# different pictures of rain in a clip, in which the scene moves one pixel with each frame
+_MIN_ROUNDS = 5
+"""Fewest rounds of the engines."""
+_MAX_ROUNDS = 15
+"""Most rounds of the engines."""
+_SECONDS = 60.0
+"""Time for the rounds of the engines, between these limits."""
+_STAGE_ROUNDS = 7
+"""Rounds of the stages."""
+_STAGE_FRAMES = 30
+"""Frames of a round of the stages."""
+_RESTORED_FRAMES = 10
+"""Frames that a round restores at least."""
 _RAINS = 8
+"""Different layers of rain in a clip, in which the scene moves by one pixel a frame."""
 
 
 def work() -> None:

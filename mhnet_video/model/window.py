@@ -59,7 +59,7 @@ def stacked(window: Window) -> Tensor:
     return torch.stack([torch.zeros_like(middle) if f is None else f for f in window])
 
 
-def places_of(centre: int, count: int, frames: int) -> list[int]:
+def window_indices(centre: int, count: int, frames: int) -> list[int]:
     """Where the items of a window are in a run.
 
     Those beside the middle one, as many before as behind. Where there is none any more, the next

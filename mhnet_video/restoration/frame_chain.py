@@ -10,7 +10,7 @@ import torch
 from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.restoration.executors import Counts, Executor
-from mhnet_video.restoration.scene_changes import Step, StepFinder
+from mhnet_video.restoration.scene_changes import Transition, TransitionDetector
 from mhnet_video.restoration.temporal_filter import TemporalFilter
 from mhnet_video.restoration.temporal_window import WindowAssembler
 from mhnet_video.restoration.window_network import check_size, working_scale
@@ -30,7 +30,7 @@ class FrameChain:
         self, frames: int, executor: Executor, device: torch.device, *, is_filtered: bool = True
     ) -> None:
         self._device = device
-        self._steps = StepFinder()
+        self._transitions = TransitionDetector()
         self._windows = WindowAssembler(frames)
         self._executor = executor
         self._filter = TemporalFilter(device) if is_filtered else None
@@ -55,12 +55,12 @@ class FrameChain:
             ShortageError: The device has too little memory even for small tiles.
         """
         check_size(frame.height, frame.width)
-        for known in self._steps.push(frame, settings):
+        for known in self._transitions.push(frame, settings):
             yield from self._filtered(self._restored(*known), settings)
 
     def flush(self, settings: Settings) -> Iterator[Pair]:
         """End the clip; the pairs that are missing."""
-        for known in self._steps.flush():
+        for known in self._transitions.flush():
             yield from self._filtered(self._restored(*known), settings)
         yield from self._filtered(self._drained(), settings)
         yield from self.release(settings)
@@ -74,7 +74,7 @@ class FrameChain:
         """Wait for what is being worked on, and drop the rest."""
         self._executor.close()
 
-    def _restored(self, frame: Frame, settings: Settings, step: Step) -> Iterator[Pair]:
+    def _restored(self, frame: Frame, settings: Settings, step: Transition) -> Iterator[Pair]:
         if settings.strength == 0:
             yield from self._drained()
             yield Pair(frame, frame)

@@ -30,7 +30,7 @@ from mhnet_video.restoration.temporal_window import WindowPicker
 from mhnet_video.restoration.window_network import WindowNetwork, check_size, working_scale
 
 T = TypeVar("T")
-Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
+RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
 
 
 class Restorer:
@@ -212,7 +212,7 @@ class Restorer:
             for item in pairs:
                 yield item.restored if isinstance(item, Pair) else item
 
-    def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+    def restore(self, pictures: Iterable[RgbImage]) -> Iterator[RgbImage]:
         """Restore RGB pictures of a clip in order, as the frames of a file are.
 
         Args:
@@ -230,7 +230,7 @@ class Restorer:
         for frame in self.stream(frames):
             yield picture_of(frame)
 
-    def push(self, picture: Picture) -> list[Picture]:
+    def push(self, picture: RgbImage) -> list[RgbImage]:
         """Take one picture of a clip, where the next one is not known yet.
 
         Args:

@@ -15,27 +15,33 @@ from mhnet_video.frame import DeviceFrame, Frame
 MAX_RUN = 3
 """Copies of a frame in a row where the frame rate was raised, at most."""
 
-_RHYTHM, _LEAST, _PART = 12, 6, 3
-"""Changes from frame to frame by which a raised rate is known; how many there must be at least, and
-one of how many must be a copy's."""
-_YARDSTICK, _SHARE = 3, 0.3
-"""The change that copies are measured by is the third largest, as a cut or what an encoder codes
-anew may be larger; a copy changes by less than this share of it."""
+_RHYTHM = 12
+"""Number of frame differences by which a raised frame rate is recognized."""
+_LEAST = 6
+"""Fewest differences for that."""
+_PART = 3
+"""At least one difference in so many must be a copy's."""
+_YARDSTICK = 3
+"""Copies are measured by the third largest difference; cuts and keyframes cause larger ones."""
+_SHARE = 0.3
+"""A copy differs by less than this share of it."""
 _MOST_HELD = 64 << 20
-"""Bytes of a clip's first frames that may wait until it is known."""
-_BEFORE, _JUMP, _CONTRAST = 4, 2, 0.6
-"""A cut is known by as many changes before it; it is larger than any of them by this factor, and
-larger than this share of what there is of light and dark in the pictures. Of six hundred pairs of
-clips that were spliced this finds 97 %, and nothing within 29 clips. Two changes before it at least
-tell what is usual."""
+"""Most bytes of a clip's first frames that wait for the decision."""
+_BEFORE = 4
+"""Number of earlier differences with which a cut is compared; at least two."""
+_JUMP = 2
+"""A cut differs by more than this multiple of each of them."""
+_CONTRAST = 0.6
+"""A cut differs by more than this share of the contrast of both pictures. Of 600 spliced pairs of
+clips these limits find 97 %, and no cut within 29 clips."""
 _UNLIKE = 0.8
-"""Pictures of their own show one scene as long as the change is less than this share. Of
-successive photographs 98 % change by more (median 1.1), frames of 29 clips by 0.67 at most."""
+"""Still pictures show one scene where they differ by less than this share of the contrast. Of
+successive photographs 98 % differ by more (median 1.1), frames of 29 clips by 0.67 at most."""
 _LEAST_SAMPLES = 64
-"""Of smaller pictures there is too little to tell."""
+"""Smaller pictures are never compared, in luma samples."""
 
 
-class Step(Enum):
+class Transition(Enum):
     """What a frame is to the one before."""
 
     NEXT = "next"
@@ -46,7 +52,7 @@ class Step(Enum):
     """It shows something else."""
 
 
-class StepFinder:
+class TransitionDetector:
     """Tells cuts, and frames that repeat the one before but for what an encoder has made of them.
 
     Pictures of their own (`Frame.is_still`) need not show one scene, and are told apart pair by
@@ -61,7 +67,9 @@ class StepFinder:
         self._changes = _Changes()
         self._held: deque[tuple[Frame, Settings, bool]] = deque()
 
-    def push(self, frame: Frame, settings: Settings) -> Iterator[tuple[Frame, Settings, Step]]:
+    def push(
+        self, frame: Frame, settings: Settings
+    ) -> Iterator[tuple[Frame, Settings, Transition]]:
         """Take the next frame.
 
         Args:
@@ -80,12 +88,16 @@ class StepFinder:
         if not waits or sum(_bytes(held) for held, _, _ in self._held) > _MOST_HELD:
             yield from self.flush()
 
-    def flush(self) -> Iterator[tuple[Frame, Settings, Step]]:
+    def flush(self) -> Iterator[tuple[Frame, Settings, Transition]]:
         """The frames that still wait, by what is known."""
         while self._held:
             frame, settings, is_cut = self._held.popleft()
             is_copy = not is_cut and self._changes.is_copy(len(self._held))
-            yield frame, settings, Step.CUT if is_cut else Step.COPY if is_copy else Step.NEXT
+            yield (
+                frame,
+                settings,
+                Transition.CUT if is_cut else Transition.COPY if is_copy else Transition.NEXT,
+            )
 
 
 class _Changes:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mhnet_video.model.window import Window, middle_of
 
-LOOKS: tuple[tuple[tuple[int, ...], float], ...] = (
+TRANSFORMS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((), 1.0),
     ((2,), 1.0),
     ((1, 2), 1.25),
@@ -37,7 +37,7 @@ _SIDE = 15
 """Of the squares in which answers are compared, in pixels."""
 
 
-def agreed_residual(
+def ensemble_residual(
     window: Window, residual_of: Callable[[Window], Tensor], multiple: int = 1
 ) -> Tensor:
     """The residual that several looks agree on.
@@ -55,7 +55,7 @@ def agreed_residual(
     total, squares = torch.zeros(()), torch.zeros(())
     enlarges = math.prod(size) <= MOST_PIXELS
     # no look twice where none is enlarged
-    looks = dict.fromkeys((flips, scale if enlarges else 1.0) for flips, scale in LOOKS)
+    looks = dict.fromkeys((flips, scale if enlarges else 1.0) for flips, scale in TRANSFORMS)
     for flips, scale in looks:
         larger = tuple(round(side * scale / multiple) * multiple for side in size)
         seen = [

@@ -31,30 +31,32 @@ from mhnet_video.restoration.resize import opencv
 Array = Any
 """A tensor, or an array where OpenCV is there: on a CPU it does this in a quarter of the time."""
 MIN_SIDE = 64
-"""Smaller pictures are not averaged."""
+"""Smallest side of a plane that is averaged, in pixels."""
 _MOST_FRAMES = 8.0
-"""The running mean is one of about so many frames."""
-_SQUARE, _PART = 4, 16
-"""Sides in pixels of the squares in which changes are judged, and of the parts in which motion is
-looked for."""
+"""Largest weight of the past: the running mean covers about so many frames."""
+_SQUARE = 4
+"""Side in pixels of the blocks in which changes are measured."""
+_PART = 16
+"""Side in pixels of the larger blocks in which motion is measured."""
 _CHANGE = 2.0, 5.0
-"""Change of a square or one beside it, in levels of 8 bits and beyond what was taken out there, up
-to which it stands still, and from which it does not."""
+"""Change of a block or its neighbours, in 8-bit levels beyond what the network removed there. Up to
+the first it is at rest; from the second on it is not."""
 _PASSING = 8.0, 16.0
-"""The same where the next frame is as those before: a rest of a streak, or its glow."""
+"""The same limits where the next frame equals the past: a remainder of a streak, or its glow."""
 _LASTING = 2.0, 4.0
-"""Change of a square and those around it that the next frame has, too, whatever was taken out:
-rests of streaks come and go, and a thing that differs little from the ground stays."""
+"""Limits of a change around a block that persists in the next frame, in 8-bit levels. What the
+network removed does not count: remainders of streaks come and go, a faint object persists."""
 _CHANGED_SHARE = 0.1, 0.4
-"""Share of what moves around a part, up to which and from which on the part moves, too."""
+"""Limits of the share of moving blocks around a larger block, from which on it moves too."""
 _MOTION = 0.05, 0.15
-"""Motion of a part in pixels, likewise."""
+"""Limits of the motion of a larger block, in pixels."""
 _DRIFT = 1.0, 2.0
-"""Mean change of a part, in levels, with its sign: light that goes on and off slowly, likewise."""
+"""Limits of the signed mean change of a larger block, in 8-bit levels: light that fades."""
 _FLAT = 20.0
-"""Squared slope, in levels, of what has too little texture to show motion."""
+"""Added to squared gradients: with less texture a larger block shows no motion."""
 _TAKEN_OUT = 0.05
-"""Mean change by the network around a part, in levels, from which on all of it is averaged."""
+"""Mean change by the network around a larger block, in 8-bit levels, from which on the mean is
+shown in full."""
 
 
 class PlaneAverage:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
-from mhnet_video.model.window import places_of, window_of
-from mhnet_video.restoration.scene_changes import Step
+from mhnet_video.model.window import window_indices, window_of
+from mhnet_video.restoration.scene_changes import Transition
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ MAX_COPIES = 8
 
 
 @dataclass(eq=False, slots=True)
-class Picture:
+class NetworkImage:
     """The samples of a frame. Frames with equal samples share one, so that work on it is shared."""
 
     frame: Frame
@@ -40,24 +40,24 @@ class FrameWindow:
     frame: Frame
     settings: Settings
     """How it is to be restored."""
-    pictures: list[Picture | None]
+    images: list[NetworkImage | None]
     """T of them, that of `frame` in the middle; None where there is no neighbour at all."""
 
     @property
-    def middle(self) -> Picture:
+    def middle(self) -> NetworkImage:
         """The picture of the frame to restore."""
-        middle = self.pictures[len(self.pictures) // 2]
+        middle = self.images[len(self.images) // 2]
         if middle is None:
             raise ValueError("expected a frame in the middle")
         return middle
 
     def is_restored_as(self, other: "FrameWindow") -> bool:
         """Whether both hold the very same pictures, restored in the same way."""
-        return self.settings == other.settings and all(map(is_, self.pictures, other.pictures))
+        return self.settings == other.settings and all(map(is_, self.images, other.images))
 
 
 class Neighbours(Generic[T]):
-    """The windows of successive items; `places_of` says which these are at the ends of a run.
+    """The windows of successive items; `window_indices` says which these are at the ends of a run.
 
     An item that repeats the one before waits with that one, and gets the same neighbours: a copy is
     none, and would tell the network that the rain stands still.
@@ -77,7 +77,7 @@ class Neighbours(Generic[T]):
         """The item that was pushed last in this run; None if there is none."""
         return self._held[-1][-1] if self._held else None
 
-    def push(self, item: T, step: Step = Step.NEXT) -> list[list[T]]:
+    def push(self, item: T, step: Transition = Transition.NEXT) -> list[list[T]]:
         """Take the next item.
 
         Args:
@@ -87,11 +87,11 @@ class Neighbours(Generic[T]):
         Returns:
             The windows that are complete now, in the order of their middle items.
         """
-        is_copy = step is Step.COPY and self._frames > 1 and self._held
+        is_copy = step is Transition.COPY and self._frames > 1 and self._held
         if is_copy and len(self._held[-1]) < MAX_COPIES:
             self._held[-1].append(item)
             return []
-        windows = self.flush() if step is Step.CUT else []
+        windows = self.flush() if step is Transition.CUT else []
         self._held.append([item])
         self._pushed += 1
         if self._pushed >= self._frames:  # the first ones look further ahead
@@ -113,8 +113,8 @@ class Neighbours(Generic[T]):
         first = self._pushed - len(self._held)
         windows = []
         for centre in range(begin, end):
-            places = places_of(centre, self._pushed, self._frames)
-            groups = [self._held[place - first] for place in places]
+            indices = window_indices(centre, self._pushed, self._frames)
+            groups = [self._held[index - first] for index in indices]
             middle = self._held[centre - first]
             windows += [[item if each is middle else each[0] for each in groups] for item in middle]
             del middle[1:]  # no later window needs them, and they may be large
@@ -130,10 +130,10 @@ class WindowAssembler:
 
     def __init__(self, frames: int) -> None:
         self._neighbours: Neighbours[_Item] = Neighbours(frames)
-        self._last: Picture | None = None
+        self._last: NetworkImage | None = None
 
     def push(
-        self, frame: Frame, settings: Settings, step: Step, scale: float
+        self, frame: Frame, settings: Settings, step: Transition, scale: float
     ) -> Iterator[FrameWindow]:
         """Take the next frame.
 
@@ -156,9 +156,9 @@ class WindowAssembler:
             yield from self.flush()
             last = None
         if last is not None and have_equal_samples(last.frame, frame):
-            picture, step = last, Step.COPY if self._neighbours.last is not None else step
+            picture, step = last, Transition.COPY if self._neighbours.last is not None else step
         else:
-            picture = Picture(frame, scale)
+            picture = NetworkImage(frame, scale)
         self._last = picture
         yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), step))
 
@@ -176,7 +176,7 @@ class WindowPicker:
 
     def __init__(self, frames: int) -> None:
         self._frames = frames
-        self._seen: list[tuple[Frame, Picture]] = []
+        self._seen: list[tuple[Frame, NetworkImage]] = []
 
     def window(
         self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
@@ -189,24 +189,24 @@ class WindowPicker:
             settings: How.
             scale: Working scale, above 0 to 1.
         """
-        places = places_of(index, len(frames), self._frames)
-        first = min(places)
-        seen: list[tuple[Frame, Picture]] = []
-        for frame in frames[first : max(places) + 1]:
+        indices = window_indices(index, len(frames), self._frames)
+        first = min(indices)
+        seen: list[tuple[Frame, NetworkImage]] = []
+        for frame in frames[first : max(indices) + 1]:
             known = (p for old, p in self._seen if old is frame and p.scale == scale)
             picture = next(known, None)
             if picture is None and seen and have_equal_samples(seen[-1][1].frame, frame):
                 picture = seen[-1][1]
-            seen.append((frame, picture or Picture(frame, scale)))
+            seen.append((frame, picture or NetworkImage(frame, scale)))
         self._seen = seen
-        pictures = window_of([seen[place - first][1] for place in places])
+        pictures = window_of([seen[index - first][1] for index in indices])
         return FrameWindow(frames[index], settings, pictures)
 
 
 class _Item(NamedTuple):
     frame: Frame
     settings: Settings
-    picture: Picture
+    picture: NetworkImage
 
 
 def _window(items: list[_Item]) -> FrameWindow:

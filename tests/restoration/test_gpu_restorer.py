@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_gpu_layout import make_frame
-from test_gpu_pipeline import FakeMachine
+from test_gpu_pipeline import FakeBackend
 from test_llvm_engine import make_network
 
 from mhnet_video.config import Box
@@ -35,7 +35,7 @@ def restorer(device, monkeypatch):
     if device.type == "cuda":
         yield made
         return
-    monkeypatch.setattr(gpu_pipeline, "CudaMachine", lambda device: FakeMachine())
+    monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     with dispatch.on_cpu():
         yield made

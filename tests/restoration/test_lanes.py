@@ -14,7 +14,7 @@ from test_restorer import LAYOUT, Spy, gray_frame, levels
 from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.frame import Frame
-from mhnet_video.model.window import places_of
+from mhnet_video.model.window import window_indices
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.window_network import WindowNetwork
 
@@ -76,7 +76,7 @@ def test_frames_come_in_order_whichever_is_done_first():
     assert [frame.pts for frame in found] == list(range(9))
     assert first_samples(found) == [round(7.5 * i) for i in range(9)]
     assert watch.most == 2
-    wanted = [[10 * place for place in places_of(i, 9, 3)] for i in range(9)]
+    wanted = [[10 * place for place in window_indices(i, 9, 3)] for i in range(9)]
     assert sorted(levels(spy)) == sorted(wanted)
 
 

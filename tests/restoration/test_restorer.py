@@ -23,7 +23,7 @@ from mhnet_video.restoration import window_network
 from mhnet_video.restoration.color import to_rgb
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.rgb_frames import frame_of
-from mhnet_video.restoration.self_ensemble import LOOKS
+from mhnet_video.restoration.self_ensemble import TRANSFORMS
 
 LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)
 
@@ -61,11 +61,11 @@ def levels(spy):
 @pytest.mark.parametrize(
     ("count", "frames", "expected"),
     [
-        (1, 3, [[0, 10, 0]] * len(LOOKS)),
+        (1, 3, [[0, 10, 0]] * len(TRANSFORMS)),
         (2, 3, [[10, 10, 20], [10, 20, 20]]),
         (4, 3, [[30, 10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 20]]),
         (3, 5, [[10, 10, 10, 20, 30], [10, 10, 20, 30, 30], [10, 20, 30, 30, 30]]),
-        (1, 5, [[0, 0, 10, 0, 0]] * len(LOOKS)),
+        (1, 5, [[0, 0, 10, 0, 0]] * len(TRANSFORMS)),
         (3, 1, [[10], [20], [30]]),
         (0, 3, []),
     ],
@@ -211,7 +211,7 @@ def test_a_still_picture_does_not_wait_for_ever():
     assert [frame.pts for frame in begun] == list(range(60))
     assert [frame.pts for frame in stream] == list(range(60, 100))
     # a picture, no scene at rest
-    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]] * len(LOOKS), 99)
+    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]] * len(TRANSFORMS), 99)
 
 
 @pytest.mark.parametrize(
@@ -509,7 +509,9 @@ def test_one_frame_of_several():
     copies = [frames[1], gray_frame(20, 9), gray_frame(20, 9)]
     restorer.restore_frame(copies, 1)
     restorer.restore_frame([*copies[1:], frames[0]], 1)
-    assert levels(spy) == [[0, 10, 0]] * len(LOOKS) + [[0, 20, 0]] * len(LOOKS) + [[20, 20, 10]]
+    assert levels(spy) == [[0, 10, 0]] * len(TRANSFORMS) + [[0, 20, 0]] * len(TRANSFORMS) + [
+        [20, 20, 10]
+    ]
     restorer.strength = 0
     assert restorer.restore_frame(frames, 2) is frames[2]
 

@@ -27,7 +27,7 @@ def no_frame() -> None:
 class Folds(NamedTuple):
     """Where a network reads the frames of a window, folded as by `llvm_images.fold` at patch 2."""
 
-    places: Sequence[int]
+    addresses: Sequence[int]
     """The address of each frame's first plane, at its first row."""
     plane: int
     """Elements of a row of a plane."""
@@ -71,8 +71,8 @@ class Inputs:
         """Where the frames are folded to, if motion kernels can do that."""
         if patch == 2:
             firsts = [self.folded[3 * i * per_picture * self.plane :] for i in range(config.frames)]
-            places = [first.data_ptr() for first in firsts]
-            self.folds = Folds(places, self.plane, self.planes * self.plane)
+            addresses = [first.data_ptr() for first in firsts]
+            self.folds = Folds(addresses, self.plane, self.planes * self.plane)
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
         self._fold_pictures = group if patch == 1 else 1
         folds = -(-pictures // self._fold_pictures)

@@ -37,11 +37,11 @@ MAX_ELEMENTS = 2**31 - 1
 _log = logging.getLogger(__name__)
 _RECORDING = threading.Lock()
 """Held while a graph is recorded: a second one at the same time spoils both."""
-_PLANS = 3
+_MAX_GRAPHS = 3
 """Sizes of pictures for which buffers are kept: as many as a picture on its own is looked at in."""
 
 
-class Plan:
+class ExecutionGraph:
     """Everything for pictures of one size: buffers, and the steps in their order.
 
     Args:
@@ -310,36 +310,36 @@ class Plan:
 
 
 class Forward:
-    """A plan that runs as one CUDA graph where there is CUDA.
+    """A graph that runs as one CUDA graph where there is CUDA.
 
     Args:
-        plan: The plan.
-        before: Steps that belong to the graph too, ahead of the plan's.
+        graph: The graph.
+        before: Steps that belong to the graph too, ahead of the graph's.
         after: The same behind it.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        graph: ExecutionGraph,
         before: Callable[[], None] | None = None,
         after: Callable[[], None] | None = None,
     ) -> None:
-        self.plan = plan
+        self.graph = graph
         self._before, self._after = before, after
         self._graph: torch.cuda.CUDAGraph | None = None
-        if plan.kind.device.type == "cuda":
+        if graph.kind.device.type == "cuda":
             self._graph = self._captured()
 
     def _run(self) -> None:
         if self._before is not None:
             self._before()
-        self.plan.run()
+        self.graph.run()
         if self._after is not None:
             self._after()
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Run once, which compiles the kernels, then record; None where that alone fails."""
-        device = self.plan.kind.device
+        device = self.graph.kind.device
         with torch.cuda.device(device):
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
@@ -368,7 +368,7 @@ class Forward:
         return graph
 
     def run(self) -> None:
-        """Compute the plan's `residual` from its `input`, on the current stream."""
+        """Compute the graph's `residual` from its `input`, on the current stream."""
         if self._graph is not None:
             self._graph.replay()
         else:
@@ -407,8 +407,8 @@ class TritonEngine:
         self.maps = NetworkMaps(network, self.kind, fronts)
         self._forwards: dict[tuple[int, int, int], Forward] = {}
 
-    def plan(self, batch: int, height: int, width: int) -> Plan:
-        """Plan for pictures of a size.
+    def graph(self, batch: int, height: int, width: int) -> ExecutionGraph:
+        """ExecutionGraph for pictures of a size.
 
         Args:
             batch: Windows at once.
@@ -419,7 +419,9 @@ class TritonEngine:
             torch.OutOfMemoryError: The buffers do not fit.
         """
         multiple = self.config.multiple
-        return Plan(self.maps, batch, height + -height % multiple, width + -width % multiple)
+        return ExecutionGraph(
+            self.maps, batch, height + -height % multiple, width + -width % multiple
+        )
 
     def lanes(self, pixels: int) -> Sequence["TritonEngine"]:
         """This engine alone: its streams overlap."""
@@ -466,13 +468,13 @@ class TritonEngine:
         key = (batch, height, width)
         forward = self._forwards.pop(key, None)
         if forward is None:
-            while len(self._forwards) >= _PLANS:
+            while len(self._forwards) >= _MAX_GRAPHS:
                 self._forwards.pop(next(iter(self._forwards)))
-            forward = Forward(self.plan(batch, height, width))
+            forward = Forward(self.graph(batch, height, width))
         self._forwards[key] = forward
-        self._fill(forward.plan.input, window)
+        self._fill(forward.graph.input, window)
         forward.run()
-        return forward.plan.residual[..., :height, :width].clone()
+        return forward.graph.residual[..., :height, :width].clone()
 
     def _fill(self, room: Tensor, window: Tensor) -> None:
         """Fold the pictures; beyond them the room stays zero, as it was made."""
