@@ -1,4 +1,4 @@
-"""What a frame is to the one before: the same scene, another one, or the same picture again."""
+"""How each frame relates to the one before: same scene, copy, or cut."""
 
 import itertools
 from collections import deque
@@ -13,7 +13,7 @@ from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
 
 MAX_RUN = 3
-"""Copies of a frame in a row where the frame rate was raised, at most."""
+"""Most copies of a frame in a row where the frame rate was raised."""
 
 _RHYTHM = 12
 """Number of frame differences by which a raised frame rate is recognized."""
@@ -42,25 +42,25 @@ _LEAST_SAMPLES = 64
 
 
 class Transition(Enum):
-    """What a frame is to the one before."""
+    """How a frame relates to the one before."""
 
     NEXT = "next"
     """It shows the same scene, later."""
     COPY = "copy"
-    """It repeats it."""
+    """It is a copy of it."""
     CUT = "cut"
-    """It shows something else."""
+    """It shows another scene."""
 
 
 class TransitionDetector:
-    """Tells cuts, and frames that repeat the one before but for what an encoder has made of them.
+    """Detects cuts, and copies of the frame before that an encoder has altered.
 
-    Pictures of their own (`Frame.is_still`) need not show one scene, and are told apart pair by
-    pair; of a video's frames a cut is what is unlike the changes before it.
+    Still pictures (`Frame.is_still`) may show different scenes, and are compared pair by pair. In a
+    video, a cut differs more than the frames before it did.
 
-    Where the frame rate was raised, copies change little and the others much, again and again.
-    Before a fixed camera all change alike. That is known after a dozen changes, which the first
-    frames wait for; those that are in a GPU's memory do not, as a decoder has few surfaces.
+    Where the frame rate was raised, small differences of copies alternate with large ones. With a
+    fixed camera all differences are alike. A dozen differences decide, and a clip's first frames
+    wait for them. Frames in GPU memory do not wait, because a decoder has few surfaces.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class TransitionDetector:
             settings: How it is to be restored; comes out with it.
 
         Yields:
-            The frames of which it is known now what they are to the one before, in order.
+            The frames whose transition is known now, in order.
         """
         sample = _some_luma(frame)
         if not self._changes.fits(sample):
@@ -89,7 +89,7 @@ class TransitionDetector:
             yield from self.flush()
 
     def flush(self) -> Iterator[tuple[Frame, Settings, Transition]]:
-        """The frames that still wait, by what is known."""
+        """The frames that still wait, with what is known of them."""
         while self._held:
             frame, settings, is_cut = self._held.popleft()
             is_copy = not is_cut and self._changes.is_copy(len(self._held))
@@ -101,7 +101,7 @@ class TransitionDetector:
 
 
 class _Changes:
-    """The last changes from frame to frame."""
+    """The latest differences from frame to frame."""
 
     def __init__(self) -> None:
         self._changes: deque[float] = deque(maxlen=_RHYTHM)
@@ -109,18 +109,18 @@ class _Changes:
 
     @property
     def are_enough(self) -> bool:
-        """Whether there are as many as are ever looked at."""
+        """Whether there are as many as are ever compared."""
         return len(self._changes) == _RHYTHM
 
     def fits(self, sample: Tensor) -> bool:
-        """Whether a frame is of the size and at the place of the ones before."""
+        """Whether a frame has the size and the device of the ones before."""
         last = self._last
         return last is not None and (last.shape, last.device) == (sample.shape, sample.device)
 
     def push(self, sample: Tensor, *, is_still: bool = False) -> bool:
-        """Take the next frame, and tell whether it begins another scene.
+        """Take the next frame, and return whether it begins another scene.
 
-        One that does not fit begins anew.
+        One that does not fit starts a new series.
         """
         last = self._last if self.fits(sample) else None
         self._last = sample
@@ -134,13 +134,13 @@ class _Changes:
         is_usual = len(before) < 2 or change <= _JUMP * max(before)
         if sample.numel() < _LEAST_SAMPLES or (is_usual and not is_still):
             return False
-        # a light that goes on, or another exposure, is none
+        # a light that goes on, or a change of exposure, is no cut
         shift = float((difference - difference.mean()).abs().mean())
         contrast = float((last.float().var() + sample.float().var()) / 2) ** 0.5
         return shift > (_UNLIKE if is_usual else _CONTRAST) * contrast
 
     def is_copy(self, age: int = 0) -> bool:
-        """Whether the frame that was pushed so many frames ago is a copy."""
+        """Whether the frame pushed `age` frames ago is a copy."""
         if not max(age + 1, _LEAST) <= len(self._changes):
             return False
         least = _SHARE * sorted(self._changes)[-_YARDSTICK]
@@ -151,7 +151,7 @@ class _Changes:
 
 
 def _bytes(frame: Frame) -> int:
-    """What its planes take."""
+    """Size of its planes, in bytes."""
     return sum(plane.nbytes for plane in frame.planes)
 
 

@@ -1,4 +1,4 @@
-"""From frames to the windows that a network sees: cuts, copies and neighbours, in one place."""
+"""Assembles the windows of frames that the network takes: cuts, copies and neighbours."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,30 +18,30 @@ from mhnet_video.restoration.scene_changes import Transition
 T = TypeVar("T")
 
 MAX_COPIES = 8
-"""How many items may wait as one, so that a still picture does not wait for ever."""
+"""Most copies that wait together, so that a frozen picture does not wait for ever."""
 
 
 @dataclass(eq=False, slots=True)
 class NetworkImage:
-    """The samples of a frame. Frames with equal samples share one, so that work on it is shared."""
+    """What the network takes of a frame. Frames with equal samples share one, and its result."""
 
     frame: Frame
     """The first frame with these samples."""
     scale: float
     """Working scale of the network for it, above 0 to 1."""
     rgb: Tensor | None = None
-    """What the network sees of it, `[3, H, W]`; kept here by whoever has made it."""
+    """RGB at the working scale, `[3, H, W]`; None until it has been computed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FrameWindow:
-    """A frame to restore, and what the network sees for it."""
+    """A frame to restore, and the images that the network takes for it."""
 
     frame: Frame
     settings: Settings
     """How it is to be restored."""
     images: list[NetworkImage | None]
-    """T of them, that of `frame` in the middle; None where there is no neighbour at all."""
+    """T of them, that of `frame` in the middle; None for each neighbour where there are none."""
 
     @property
     def middle(self) -> NetworkImage:
@@ -52,15 +52,15 @@ class FrameWindow:
         return middle
 
     def is_restored_as(self, other: "FrameWindow") -> bool:
-        """Whether both hold the very same pictures, restored in the same way."""
+        """Whether both hold the very same images and settings."""
         return self.settings == other.settings and all(map(is_, self.images, other.images))
 
 
 class Neighbours(Generic[T]):
-    """The windows of successive items; `window_indices` says which these are at the ends of a run.
+    """The windows of successive items; `window_indices` chooses them at the ends of a run.
 
-    An item that repeats the one before waits with that one, and gets the same neighbours: a copy is
-    none, and would tell the network that the rain stands still.
+    An item that is a copy waits with the one before, and gets the same neighbours. A copy is no
+    neighbour itself: its rain, unchanged, would look like scenery.
 
     Args:
         frames: Items of a window, T, odd.
@@ -77,21 +77,21 @@ class Neighbours(Generic[T]):
         """The item that was pushed last in this run; None if there is none."""
         return self._held[-1][-1] if self._held else None
 
-    def push(self, item: T, step: Transition = Transition.NEXT) -> list[list[T]]:
+    def push(self, item: T, transition: Transition = Transition.NEXT) -> list[list[T]]:
         """Take the next item.
 
         Args:
             item: What the windows are made of.
-            step: What it is to the one before; a cut begins another run.
+            transition: How it relates to the one before; a cut begins another run.
 
         Returns:
             The windows that are complete now, in the order of their middle items.
         """
-        is_copy = step is Transition.COPY and self._frames > 1 and self._held
+        is_copy = transition is Transition.COPY and self._frames > 1 and self._held
         if is_copy and len(self._held[-1]) < MAX_COPIES:
             self._held[-1].append(item)
             return []
-        windows = self.flush() if step is Transition.CUT else []
+        windows = self.flush() if transition is Transition.CUT else []
         self._held.append([item])
         self._pushed += 1
         if self._pushed >= self._frames:  # the first ones look further ahead
@@ -101,7 +101,7 @@ class Neighbours(Generic[T]):
         return windows
 
     def flush(self) -> list[list[T]]:
-        """End the run; the windows that are missing."""
+        """End the run, and return the windows that are missing."""
         begin = self._pushed - self._frames // 2 if self._pushed >= self._frames else 0
         windows = self._windows(begin, self._pushed)
         self._held.clear()
@@ -133,16 +133,16 @@ class WindowAssembler:
         self._last: NetworkImage | None = None
 
     def push(
-        self, frame: Frame, settings: Settings, step: Transition, scale: float
+        self, frame: Frame, settings: Settings, transition: Transition, scale: float
     ) -> Iterator[FrameWindow]:
         """Take the next frame.
 
-        A frame whose samples are those of the one before is a copy, whatever `step` says.
+        A frame whose samples are those of the one before is a copy, whatever `transition` says.
 
         Args:
             frame: The frame; where its size as it is shown changes, another run begins.
             settings: How it is to be restored.
-            step: What it is to the one before.
+            transition: How it relates to the one before.
             scale: Working scale for it, above 0 to 1; where it changes, another run begins.
 
         Yields:
@@ -156,14 +156,17 @@ class WindowAssembler:
             yield from self.flush()
             last = None
         if last is not None and have_equal_samples(last.frame, frame):
-            picture, step = last, Transition.COPY if self._neighbours.last is not None else step
+            picture, transition = (
+                last,
+                Transition.COPY if self._neighbours.last is not None else transition,
+            )
         else:
             picture = NetworkImage(frame, scale)
         self._last = picture
-        yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), step))
+        yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), transition))
 
     def flush(self) -> Iterator[FrameWindow]:
-        """End the run; the windows that are missing."""
+        """End the run, and return the windows that are missing."""
         yield from map(_window, self._neighbours.flush())
 
 
