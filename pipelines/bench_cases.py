@@ -1,4 +1,4 @@
-"""What the GPU benchmark measures of the kernels: each with its meaning, and what to give both."""
+"""The kernels of the GPU benchmark, each with its reference implementation and their arguments."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,7 +25,7 @@ _MULTIPLE = 32
 
 
 class Case(NamedTuple):
-    """A kernel and what to give it."""
+    """A kernel and its arguments."""
 
     op: str
     """The public function that starts it."""
@@ -37,12 +37,12 @@ class Case(NamedTuple):
     given: list[Tensor]
     """Arguments of both."""
     is_exact: bool = False
-    """Whether the meaning, too, is timed on them as they are; else all are of the maps' type."""
+    """Whether the reference, too, is timed on them unchanged; else all have the maps' type."""
     moved: int | None = None
     """Bytes that are read and written; None if they are those of the kernels' tensors."""
 
     def expected(self) -> Any:
-        """What the meaning gives in float32."""
+        """The result of the reference in float32."""
         return self.reference(*(x.float() if x.is_floating_point() else x for x in self.given))
 
     def plain(
@@ -50,7 +50,7 @@ class Case(NamedTuple):
         kind: torch.dtype,
         compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call,
     ) -> Callable[[], Any]:
-        """The meaning as PyTorch would run it.
+        """The reference as PyTorch would run it.
 
         Args:
             kind: Type of the maps.

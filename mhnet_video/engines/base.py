@@ -1,4 +1,4 @@
-"""What an engine is, and the one that is PyTorch itself."""
+"""The interface of engines, and the engine that is PyTorch itself."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,26 +13,26 @@ from mhnet_video.model.window import Window, stacked
 
 
 class Engine(Protocol):
-    """Something that runs a network."""
+    """Runs a network."""
 
     max_pixels: int
-    """Larger pictures are to be given in tiles, which bounds the memory of the maps."""
+    """Largest picture in one piece; larger ones are passed in tiles, which bounds memory."""
 
     def lanes(self, pixels: int) -> "Sequence[Engine]":
-        """What may run at the same time, each in a thread of its own, for pictures of a size.
+        """Engines that may run concurrently, each in its own thread, for pictures of a size.
 
         Args:
-            pixels: Of a picture.
+            pixels: Pixels of a picture.
 
         Returns:
             Engines that share this one's threads between them, or this one alone.
         """
 
     def residual(self, frames: Window) -> Tensor:
-        """What is to be added to the middle frame, `[3, H, W]` float32, in memory of its own.
+        """The residual of the middle frame, `[3, H, W]` float32, in memory of its own.
 
         Args:
-            frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
+            frames: The input frames of the network, `[3, H, W]` float32 each, RGB in [0, 1].
         """
 
     def align(self, frames: Window) -> Window:
@@ -42,19 +42,19 @@ class Engine(Protocol):
             frames: As for `residual`.
 
         Returns:
-            As many, to be read before the next call; the middle frame is that one.
+            As many, valid until the next call; the middle frame is the same tensor.
         """
 
     def aligned_residual(self, frames: Window) -> Tensor:
-        """The residual of frames that are aligned first, `[3, H, W]` float32, likewise.
+        """Align the frames, then compute the residual, `[3, H, W]` float32, in memory of its own.
 
         Args:
-            frames: As for `residual`, as they are.
+            frames: As for `residual`, not aligned.
         """
 
 
 class TorchEngine:
-    """PyTorch, operation by operation: none of this package's kernels, which may be what failed."""
+    """PyTorch alone, without this package's kernels, so that it works where those fail."""
 
     max_pixels = 2560 * 1600
 
@@ -74,7 +74,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def residual(self, frames: Window) -> Tensor:
-        """What is to be added to the middle frame, `[3, H, W]` float32."""
+        """The residual of the middle frame, `[3, H, W]` float32."""
         window = stacked(frames).flatten(0, 1)[None]
         window = window.contiguous(memory_format=torch.channels_last)
         with off(), torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):

@@ -16,7 +16,7 @@ from mhnet_video.model.window import stacked
 
 @dataclass(frozen=True)
 class SelectedEngine:
-    """An engine and why it is the one."""
+    """An engine, and why it was selected."""
 
     engine: Engine
     name: str
@@ -95,14 +95,14 @@ def _gpu_obstacle(device: torch.device) -> str:
 
 
 def failure(engine: Engine, network: MHNet) -> str:
-    """What goes wrong when an engine runs a small picture; empty if nothing does.
+    """Why an engine fails on a small picture; empty if it does not.
 
-    Kernels are compiled on the user's machine, by the user's driver: that they work is tried before
-    a film depends on it.
+    Kernels are compiled on the user's machine, by the user's driver. So they are tested before a
+    video depends on them.
 
     Args:
         engine: Runs `network`.
-        network: The meaning.
+        network: The reference implementation.
     """
     side = 3 * network.config.multiple
     generator = torch.Generator().manual_seed(0)

@@ -160,7 +160,7 @@ class _Batch:
 
 
 class DeviceBuffers(NamedTuple):
-    """The memory of the device that the network's step reads and writes, at fixed places."""
+    """The memory of the device that the network's step reads and writes, at fixed addresses."""
 
     ring: Tensor
     """`[slots, size]`, samples of frames."""
@@ -180,7 +180,7 @@ class FramePipeline:
     Args:
         backend: The device.
         form: How the frames lie in its memory.
-        frames: T, how many the network looks at.
+        frames: T, the input frames of the network.
         make_step: Gives what computes `out` and `flags` from the rest of the buffers.
         batch: Windows at once.
         depth: Batches under way.
@@ -353,7 +353,7 @@ class FramePipeline:
         def compute() -> None:
             buffers.slots.copy_(self._host_slots[number], non_blocking=True)
             self._step()
-            # the step writes to one place, which the next one needs before this has gone down
+            # the step writes to one buffer, which the next one overwrites before this is downloaded
             self._results[number].copy_(buffers.out)
             self._result_flags[number].copy_(buffers.flags)
 
@@ -474,7 +474,7 @@ class GpuExecutor:
         self._one_by_one = LaneExecutor(network, EnginePool(engine), self.counts)
 
     def push(self, window: FrameWindow) -> Iterator[Pair]:
-        """Take the next window; give the pairs that are done."""
+        """Take the next window; yield the pairs that are done."""
         pipeline = None
         if not self._is_given_up and _is_uniform(window):
             form, stays = format_of(window.frame), self._stays and not window.settings.keep
@@ -495,7 +495,7 @@ class GpuExecutor:
             yield from self._pairs_of(shared, [window.frame])
 
     def flush(self) -> Iterator[Pair]:
-        """All that are still on their way."""
+        """The pairs of all frames in flight."""
         if self._pipeline is not None:
             yield from self._pairs(self._pipeline.flush())
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mhnet_video.model.window import Window, middle_of
 
-TILE_MARGIN = 64
+TILE_HALO = 64
 """Halo around a tile, in pixels, so that seams do not show."""
 MIN_TILE_PIXELS = 256 * 256
 """Smallest tile, in pixels; smaller ones would be mostly halo."""
@@ -37,14 +37,14 @@ def tiled_residual(
     cuts = _cuts(height, rows), _cuts(width, columns)
     # all of one size, so that engines build one execution graph
     tall, wide = (
-        min(length, max(end - begin for begin, end in parts) + 2 * TILE_MARGIN)
+        min(length, max(end - begin for begin, end in parts) + 2 * TILE_HALO)
         for length, parts in zip((height, width), cuts, strict=True)
     )
     residual = torch.empty_like(middle_of(window))
     for top, bottom in cuts[0]:
         for left, right in cuts[1]:
-            y = min(max(0, top - TILE_MARGIN), height - tall)
-            x = min(max(0, left - TILE_MARGIN), width - wide)
+            y = min(max(0, top - TILE_HALO), height - tall)
+            x = min(max(0, left - TILE_HALO), width - wide)
             tile = [
                 None if frame is None else padded(frame[:, y : y + tall, x : x + wide])
                 for frame in window

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_gpu_layout import make_frame
 from test_llvm_engine import make_network
-from test_self_ensemble import looked_at, wanted_of
+from test_self_ensemble import answers, wanted_of
 
 from mhnet_video.config import Settings
 from mhnet_video.engines.triton.engine import TritonEngine
@@ -542,7 +542,7 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
 
         with torch.inference_mode():
             if count == 1:
-                residual = wanted_of(looked_at(x[0, 3:6], network.config.multiple, alone))
+                residual = wanted_of(answers(x[0, 3:6], network.config.multiple, alone))
             else:
                 residual = (network(x.to(device)).cpu() - x[:, 3:6])[0]
         residual = residual[:, :7, :40]

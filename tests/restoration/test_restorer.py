@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from test_llvm_engine import make_network
-from test_self_ensemble import looked_at, wanted_of
+from test_self_ensemble import answers, wanted_of
 
 import mhnet_video.restoration.resize
 import mhnet_video.restoration.restorer
@@ -98,7 +98,7 @@ def test_a_picture_on_its_own_is_seen_from_several_sides_and_distances(frames, s
 
     with torch.inference_mode():
         once = residual_of(picture)
-        sides = list(looked_at(picture, network.config.multiple, residual_of))
+        sides = list(answers(picture, network.config.multiple, residual_of))
     assert all(float((once - side).abs().max()) > 0.02 for side in sides[1:])
     residual = wanted_of(sides) if frames > 1 else once
     expected = (picture + residual)[:, : size[0], : size[1]] * 255

@@ -1,4 +1,4 @@
-"""What several looks at a picture agree on."""
+"""The residual on which several transforms of a picture agree."""
 
 from functools import partial
 
@@ -15,8 +15,8 @@ def size_of(picture, scale, multiple):
     return tuple(round(side * scale / multiple) * multiple for side in picture.shape[-2:])
 
 
-def looked_at(picture, multiple, residual_of):
-    """The answers to all looks at a picture, `[3, H, W]` each, as the picture stands."""
+def answers(picture, multiple, residual_of):
+    """The residuals of all transforms of a picture, `[3, H, W]` each, as the picture stands."""
     for way, scale in TRANSFORMS:
         size = size_of(picture, scale, multiple)
         seen = interpolate(picture.flip(way)[None], size, mode="bicubic")[0]
@@ -25,7 +25,7 @@ def looked_at(picture, multiple, residual_of):
 
 
 def wanted_of(sides):
-    """The meaning, pixel by pixel: the mean, and around it how far the sides are of one mind."""
+    """The reference implementation: the mean, attenuated by the variance around each pixel."""
     sides = torch.stack(list(sides)).double().numpy()
     mean = sides.mean(0)
     share = np.empty(mean.shape[1:])
@@ -37,8 +37,8 @@ def wanted_of(sides):
     return torch.from_numpy(mean * share).float()
 
 
-def test_it_is_what_the_meaning_says():
-    """Each look shows the picture, and what is answered to it is turned and shrunk back."""
+def test_it_equals_the_reference_implementation():
+    """Each transform of the picture is undone on its residual."""
     weights = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     picture = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(1))
     shapes = []
@@ -54,7 +54,7 @@ def test_it_is_what_the_meaning_says():
     found = ensemble_residual([None, picture, None], of_window, 16)
     assert shapes == [size_of(picture, scale, 16) for _, scale in TRANSFORMS]
     assert len(set(shapes)) > 1
-    sides = list(looked_at(picture, 16, residual_of))
+    sides = list(answers(picture, 16, residual_of))
     torch.testing.assert_close(found, wanted_of(sides), rtol=1e-4, atol=1e-5)
 
 
@@ -80,8 +80,8 @@ def test_what_all_agree_on_is_taken_out_whole_and_nothing_is_nothing():
     assert not ensemble_residual([answer], lambda seen: torch.zeros_like(seen[0])).any()
 
 
-def test_what_only_one_look_sees_hardly_counts():
-    """With n looks an n-th of it in the mean; of that, by m = 1 / n^2, v = 1 / n - m, less."""
+def test_what_only_one_transform_shows_hardly_counts():
+    """With n transforms an n-th of it in the mean; of that, by m = 1 / n^2, v = 1 / n - m, less."""
     streak = torch.zeros(3, 40, 40)
     streak[:, 10:30, 20] = -0.4
     seen = []

@@ -1,4 +1,4 @@
-"""What stands still is filtered; what moves, however slowly, and what is dry stay as they are."""
+"""What stands still is averaged; what moves, however slowly, and what is dry stay as they are."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -40,7 +40,7 @@ def symbolic_graph(
     batch: int = 1,
     fronts: Mapping[int, Front] | None = None,
 ) -> ExecutionGraph:
-    """A graph without memory."""
+    """An execution graph on the `meta` device, without memory."""
     with torch.device("meta"):
         network = MHNet(config).eval().requires_grad_(False)
     with recording():

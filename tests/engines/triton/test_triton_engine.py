@@ -1,6 +1,6 @@
 """The GPU engine against the plain network.
 
-Without CUDA the engine runs on the CPU: once with the plain meaning of every operation, which
+Without CUDA the engine runs on the CPU: once with the reference implementations, which
 proves the graph and the folded weights, and on tiny pictures with Triton's interpreter.
 """
 
