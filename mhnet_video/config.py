@@ -22,7 +22,7 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
     """Boxes to keep, from anything that is four whole numbers.
 
     Raises:
-        ConfigError: One is no box, or begins outside the picture.
+        ConfigError: One has no four whole numbers, or begins outside the picture.
     """
     checked = []
     for box in boxes:
@@ -37,7 +37,7 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
 
 
 def check_strength(strength: float) -> None:
-    """Refuse a share of the restoration that is none.
+    """Check the share of the restoration that is applied.
 
     Raises:
         ConfigError: It is not between 0 and 1.
@@ -47,7 +47,7 @@ def check_strength(strength: float) -> None:
 
 
 def check_scale(scale: float | None) -> None:
-    """Refuse a working scale that is none; None for what suits is fine.
+    """Check the working scale; None for the one that suits the size is valid.
 
     Raises:
         ConfigError: It is not above 0 and at most 1.
@@ -114,6 +114,9 @@ class RestoreConfig:
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
 
+
+ENGINES = ("auto", "torch", "llvm", "triton")
+"""What can run the network; `auto` is the fastest that can."""
 
 VIEWS = ("split", "side", "after", "before")
 """How the picture before and after can be shown."""
@@ -243,7 +246,7 @@ class TrainConfig:
             raise ConfigError(f"learning_rate must be greater than 0, got {self.learning_rate}")
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
-        # halves of a quilt hold whole blocks of a codec, its sides whole cells of the network
+        # crops of a mosaic hold whole blocks of a codec, its sides are multiples of the network's
         multiple = math.lcm(32, 16 * self.patch)
         if self.crop % multiple or self.final_crop % multiple:
             raise ConfigError(f"crops must be multiples of {multiple} at patch {self.patch}")

@@ -21,9 +21,13 @@ from mhnet_video.errors import ConfigError, MHNetVideoError
 
 ISAS = ("avx2",)
 """What `isa` takes."""
+DEFAULT_SIZE = (640, 480)
+"""Width and height of the pictures, in pixels."""
+DEFAULT_FRAMES = 150
+"""Length of the synthetic clips."""
 LEAST_PSNR = 50.0
-"""How near a result must be to that of float32 for its time to be told, in dB with a peak of 1.
-Rounding to bfloat16 leaves 70; 8-bit samples hold 59."""
+"""Lowest PSNR against float32 of a result whose time is reported, in dB with a peak of 1. Rounding
+to bfloat16 leaves 70; 8-bit samples hold 59."""
 
 _ENVIRONMENTS = {
     "avx2": {
@@ -90,6 +94,26 @@ class EngineRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuntimeRow:
+    """A runtime on the network alone, without the alignment of its frames, with all threads."""
+
+    runtime: str
+    detail: str
+    """Element type or instructions, or why there are no times."""
+    concurrency: int
+    """Windows in flight at once."""
+    psnr: float | None
+    """The lowest of its results against those of `torch float32`, in dB; None if they are equal, or
+    there is none."""
+    ms: Spread | None
+    """Milliseconds a frame; None where the result is wrong."""
+    speedup: float | None
+    """Against `torch float32`, one frame at a time."""
+    of_llvm: float | None
+    """Its time as a multiple of the fastest of the llvm engine; None where that does not run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WholeRow:
     """From file to file, H.264 in and out, with the engine that is picked automatically."""
 
@@ -115,6 +139,9 @@ class SizeResult:
     macs: int
     """Multiplications with an addition that the network does for a frame."""
     engines: tuple[EngineRow, ...]
+    runtimes: tuple[RuntimeRow, ...]
+    runtimes_obstacle: str
+    """Why there are no `runtimes`; empty if there are."""
     stages: dict[str, Spread]
     """Milliseconds a frame of each stage alone, with all cores free for it."""
     whole: tuple[WholeRow, ...]
@@ -141,8 +168,8 @@ def bench(
     *,
     model: str = "auto",
     weights: str | None = None,
-    sizes: Iterable[tuple[int, int]] = ((640, 480),),
-    frames: int = 150,
+    sizes: Iterable[tuple[int, int]] = (DEFAULT_SIZE,),
+    frames: int = DEFAULT_FRAMES,
     isa: str | None = None,
     on_log: Callable[[str], None] = lambda text: None,
 ) -> BenchResult:
@@ -182,6 +209,8 @@ def bench(
             _child("clip", environment, clip=clip, width=width, height=height, frames=frames)
             on_log(f"{size}: the network")
             network = _child("network", environment, peaks=told["peaks"], **of_clip)
+            on_log(f"{size}: other runtimes")
+            runtimes = _child("runtimes", environment, **of_clip)
             on_log(f"{size}: the stages")
             told_stages = _child("stages", environment, **of_clip)
             stages = {stage: Spread.of(times) for stage, times in told_stages.items()}
@@ -193,6 +222,8 @@ def bench(
                     height=height,
                     macs=network["macs"],
                     engines=tuple(_engine_row(row) for row in network["rows"]),
+                    runtimes=tuple(_runtime_rows(runtimes["rows"])),
+                    runtimes_obstacle=runtimes["obstacle"],
                     stages=stages,
                     whole=tuple(_measure_whole(environment, of_clip, cores, stages)),
                 )
@@ -209,6 +240,23 @@ def bench(
 def _engine_row(row: dict[str, Any]) -> EngineRow:
     times = row.pop("times")
     return EngineRow(**row, ms=Spread.of(times) if times else None)
+
+
+def _runtime_rows(rows: list[dict[str, Any]]) -> Iterable[RuntimeRow]:
+    """Rows with their ratios, of medians that were measured in turns."""
+    spreads = [Spread.of(times) if (times := row.pop("times")) else None for row in rows]
+    medians: dict[str, list[float]] = {}
+    for row, ms in zip(rows, spreads, strict=True):
+        if ms is not None:
+            medians.setdefault(row["runtime"], []).append(ms.median)
+    eager, llvm = medians["torch"][0], min(medians.get("llvm", []), default=None)
+    for row, ms in zip(rows, spreads, strict=True):
+        yield RuntimeRow(
+            **row,
+            ms=ms,
+            speedup=None if ms is None else eager / ms.median,
+            of_llvm=None if ms is None or llvm is None else ms.median / llvm,
+        )
 
 
 def _measure_whole(
@@ -262,7 +310,10 @@ def _child(job: str, environment: dict[str, str], **arguments: Any) -> Any:
 
 
 def to_lines(result: BenchResult) -> list[str]:
-    """The result as Markdown, for a terminal and for a document."""
+    """The result as Markdown, for a terminal and for a document.
+
+    In the table of runtimes all get frames that are not aligned, and have all threads.
+    """
     lines = [f"{result.model} on {', '.join(result.machine.values())}", ""]
     for peak in result.peaks:
         threads = f"{peak.threads} thread{'' if peak.threads == 1 else 's'}"
@@ -273,6 +324,11 @@ def to_lines(result: BenchResult) -> list[str]:
         lines += ["", f"{size.width}x{size.height}, {size.macs / 1e9:.2f} GMAC a frame:", ""]
         names = "network, threads, ms a frame, 20 to 80 %, times eager, of peak, of copy, result"
         lines += _table(names, [_engine_cells(row) for row in size.engines])
+        if size.runtimes:
+            names = "runtime, frames at once, ms a frame, 20 to 80 %, times eager, of llvm, result"
+            lines += ["", *_table(names, [_runtime_cells(row) for row in size.runtimes])]
+        else:
+            lines += ["", f"no other runtimes: {size.runtimes_obstacle}"]
         rows = [[name, f"{ms.median:.1f}", _range(ms)] for name, ms in size.stages.items()]
         lines += ["", *_table("stage alone, ms a frame, 20 to 80 %", rows)]
         names = "file to file, cores, frames a second, 20 to 80 %, first frame, memory, overlap"
@@ -292,8 +348,27 @@ def _engine_cells(row: EngineRow) -> list[str]:
         f"{row.speedup:.1f}",
         f"{row.of_peak:.0%}",
         f"{row.of_copy:.0%}",
-        f"{row.psnr:.0f} dB" if row.psnr is not None and row.psnr < 100 else "equal",
+        _nearness(row.psnr),
     ]
+
+
+def _runtime_cells(row: RuntimeRow) -> list[str]:
+    name = f"{row.runtime} ({row.detail})"
+    if row.ms is None:
+        return [name, str(row.concurrency), *[""] * 5]
+    return [
+        name,
+        str(row.concurrency),
+        f"{row.ms.median:.1f}",
+        _range(row.ms),
+        f"{row.speedup:.1f}",
+        "" if row.of_llvm is None else f"{row.of_llvm:.2f}",
+        _nearness(row.psnr),
+    ]
+
+
+def _nearness(psnr: float | None) -> str:
+    return f"{psnr:.0f} dB" if psnr is not None and psnr < 100 else "equal"
 
 
 def _whole_cells(row: WholeRow) -> list[str]:

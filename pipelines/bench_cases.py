@@ -1,4 +1,4 @@
-"""What the GPU benchmark measures of the kernels: each with its meaning, and what to give both."""
+"""The kernels of the GPU benchmark, each with its reference implementation and their arguments."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,45 +19,47 @@ from mhnet_video.restoration.gpu_layout import FrameFormat, colors_of
 PICTURE = 3
 """The number of channels that stands for a picture: its size is that of the frames' kernels."""
 # of the networks whose first and last passes are measured; what their input's sides divide by
-_FRAMES, _PATCH, _MULTIPLE = 3, 2, 32
+_FRAMES = 3
+_PATCH = 2
+_MULTIPLE = 32
 
 
 class Case(NamedTuple):
-    """A kernel and what to give it."""
+    """A kernel and its arguments."""
 
     op: str
     """The public function that starts it."""
     name: str
     """What it does; no other case of that size has it."""
     kernel: Callable[..., Any]
-    meaning: Callable[..., Any]
+    reference: Callable[..., Any]
     """The same in plain PyTorch."""
     given: list[Tensor]
     """Arguments of both."""
     is_exact: bool = False
-    """Whether the meaning, too, is timed on them as they are; else all are of the maps' type."""
+    """Whether the reference, too, is timed on them unchanged; else all have the maps' type."""
     moved: int | None = None
     """Bytes that are read and written; None if they are those of the kernels' tensors."""
 
     def expected(self) -> Any:
-        """What the meaning gives in float32."""
-        return self.meaning(*(x.float() if x.is_floating_point() else x for x in self.given))
+        """The result of the reference in float32."""
+        return self.reference(*(x.float() if x.is_floating_point() else x for x in self.given))
 
     def plain(
         self,
         kind: torch.dtype,
         compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call,
     ) -> Callable[[], Any]:
-        """The meaning as PyTorch would run it.
+        """The reference as PyTorch would run it.
 
         Args:
             kind: Type of the maps.
             compiled: Makes another function of it.
         """
         given = self.given if self.is_exact else [x.to(kind) for x in self.given]
-        meaning = self.meaning
+        reference = self.reference
         # a function, because compilers do not take every callable
-        return partial(compiled(lambda *arguments: meaning(*arguments)), *given)
+        return partial(compiled(lambda *arguments: reference(*arguments)), *given)
 
 
 def kernel_cases(
@@ -334,7 +336,7 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
             (0.1, 3, 1e-3, 2.0),
         ),
     ):
-        kernel, meaning = (getattr(module, op) for module in (motion_ops, motion_reference))
+        kernel, reference_op = (getattr(module, op) for module in (motion_ops, motion_reference))
 
         def run(
             *given: Tensor,
@@ -343,7 +345,7 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
         ) -> Tensor:
             return call(*given, *constants)
 
-        yield Case(op, name, run, partial(run, call=meaning), given, is_exact=True)
+        yield Case(op, name, run, partial(run, call=reference_op), given, is_exact=True)
 
 
 def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> Iterator[Case]:

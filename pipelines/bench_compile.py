@@ -52,7 +52,7 @@ class Compiler:
         self._said.close()
 
     def ask(self, row: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Have the plain meaning of a row compiled, checked and timed.
+        """Have the reference implementation of a row compiled, checked and timed.
 
         Args:
             row: Of a kernel or a network.
@@ -134,7 +134,7 @@ def compiler(is_dry: bool) -> Compiler:
 def add_compiled(
     rows: list[dict[str, Any]], asked: Compiler, share: float, deadline: float
 ) -> Iterator[None]:
-    """Add to rows what `torch.compile` makes of their plain meanings, one after the other.
+    """Add to rows the times of their compiled reference implementations, one after the other.
 
     Args:
         rows: Of kernels or networks; those without a time are left out.
@@ -153,7 +153,7 @@ def add_compiled(
 
 @torch.inference_mode()
 def compiled(row: dict[str, Any], clock: Clock, options: dict[str, Any]) -> dict[str, Any]:
-    """Compile, check and time the plain meaning of a row.
+    """Compile, check and time the reference implementation of a row.
 
     Args:
         row: Of a kernel or a network.

@@ -38,9 +38,9 @@ from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.restoration.gpu_layout import format_of
-from mhnet_video.restoration.gpu_pipeline import CudaMachine, FramePipeline, batch_of, network_step
+from mhnet_video.restoration.gpu_pipeline import CudaBackend, FramePipeline, batch_of, network_step
 from mhnet_video.restoration.restorer import Restorer
-from mhnet_video.restoration.temporal_window import FrameWindow, Neighbours, Picture
+from mhnet_video.restoration.temporal_window import FrameWindow, Neighbours, NetworkImage
 
 SECONDS = 540.0
 """When to begin nothing more; a third of it is for what is compiled."""
@@ -100,7 +100,7 @@ def _streams(
 
         def pipeline_of(batch: int, engine: TritonEngine = engine, form: Any = form) -> Any:
             return FramePipeline(
-                CudaMachine(clock.device),
+                CudaBackend(clock.device),
                 form,
                 engine.config.frames,
                 partial(network_step, engine, form),
@@ -136,9 +136,9 @@ def _streams(
 
 def _windows(frames: Iterable[Frame], width: int) -> Iterator[FrameWindow]:
     """Windows of frames none of which is in the ring yet; those at the end are left out."""
-    neighbours: Neighbours[Picture] = Neighbours(width)
+    neighbours: Neighbours[NetworkImage] = Neighbours(width)
     for frame in frames:
-        for pictures in neighbours.push(Picture(frame, 1.0)):
+        for pictures in neighbours.push(NetworkImage(frame, 1.0)):
             yield FrameWindow(pictures[width // 2].frame, Settings(), list(pictures))
 
 

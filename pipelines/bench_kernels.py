@@ -1,4 +1,4 @@
-"""The GPU benchmark's kernels: each checked against its meaning, then timed against it."""
+"""The GPU benchmark of kernels: each is checked and timed against its reference implementation."""
 
 import platform
 import statistics

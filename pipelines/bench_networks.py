@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mhnet_video.engines.triton.engine import Forward, TritonEngine, best_kind
-from mhnet_video.engines.triton.memory_traffic import count, memory, planned
+from mhnet_video.engines.triton.memory_traffic import count, memory, symbolic_graph
 from mhnet_video.kernels import dispatch
 from mhnet_video.model.cost import count_macs
 from mhnet_video.model.network import MHNet, NetworkConfig
@@ -61,10 +61,10 @@ def measure_networks(
         row["decibels"] = decibels(engine.residuals(window), expected)
         row["ready_seconds"] = time.monotonic() - begin
         row["fronts"] = [level[0].front for level in engine.maps.encoders]
-        plan = planned(config, height, width, kind, fronts=engine.fronts)
-        row["bytes"] = sum(each.moved for each in count(plan))
+        graph = symbolic_graph(config, height, width, kind, fronts=engine.fronts)
+        row["bytes"] = sum(each.moved for each in count(graph))
         row["macs"] = count_macs(config, height, width)
-        row["planned_memory"] = memory(plan)
+        row["planned_memory"] = memory(graph)
         if row["decibels"] >= NETWORK_DECIBELS:
             forward: Forward = next(iter(engine._forwards.values()))
             if device.type == "cuda":

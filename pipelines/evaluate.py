@@ -23,7 +23,7 @@ from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, in_orde
 from mhnet_video.media.pixel_formats import picture_of
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress
-from mhnet_video.training.metrics import Picture, Scores, flicker, luma, mean_scores, score
+from mhnet_video.training.metrics import Image, Scores, flicker, luma, mean_scores, score
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -183,10 +183,10 @@ class _Sheet:
     """Keeps 5 to 8 of however many pictures, evenly spread."""
 
     def __init__(self) -> None:
-        self.rows: list[list[tuple[str, Picture]]] = []
+        self.rows: list[list[tuple[str, Image]]] = []
         self._count, self._every = 0, 1
 
-    def add(self, name: str, pictures: dict[str, Picture]) -> None:
+    def add(self, name: str, pictures: dict[str, Image]) -> None:
         if self._count % self._every == 0:
             self.rows.append([(f"{label} {name}", each) for label, each in pictures.items()])
         self._count += 1
@@ -202,7 +202,7 @@ class _Found(NamedTuple):
     """Its name on a contact sheet."""
     total: int | None
     """How many there are."""
-    pictures: dict[str, Picture]
+    pictures: dict[str, Image]
     """Rainy, restored and clean; of a clip, those of the frame in the middle."""
 
 
@@ -226,10 +226,10 @@ def _are_pictures(pair: tuple[Path, Path]) -> bool:
 
 def _of_pictures(
     pairs: Iterable[tuple[Path, Path]], restorer: "Restorer | None"
-) -> Iterator[tuple[Row, dict[str, Picture]]]:
+) -> Iterator[tuple[Row, dict[str, Image]]]:
     """Of each picture; those of one scene are restored as the frames of a clip."""
     rgb = ToRgb()
-    waiting: deque[tuple[Path, Path, Picture, Picture]] = deque()
+    waiting: deque[tuple[Path, Path, Image, Image]] = deque()
 
     def frames() -> Iterator[Frame]:
         for pair in pairs:
@@ -248,11 +248,11 @@ def _of_pictures(
 
 def _compared(
     name: str,
-    picture: Picture,
-    restored: Picture | None,
-    truth: Picture,
-    judges: Sequence[Callable[[Picture, Picture], Scores]] = (score, score),
-) -> tuple[Row, dict[str, Picture]]:
+    picture: Image,
+    restored: Image | None,
+    truth: Image,
+    judges: Sequence[Callable[[Image, Image], Scores]] = (score, score),
+) -> tuple[Row, dict[str, Image]]:
     """The figures of a picture, and what a contact sheet shows of it."""
     scores = judges[0](picture, truth)
     if restored is None:
@@ -275,7 +275,7 @@ def _of_clip(
 ) -> _Found:
     """Of one of several clips, or of a folder of frames: the mean over these."""
     rows: list[Row] = []
-    pictures: dict[str, Picture] = {}
+    pictures: dict[str, Image] = {}
     are_folders = rainy.is_dir() and clean.is_dir()
     frames = _of_files(_pairs(rainy, clean), restorer) if are_folders else None
     for each in frames or _rows(rainy, clean, restorer):
@@ -300,7 +300,7 @@ def _mean(name: str, rows: Sequence[Row]) -> Row:
 def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Found]:
     """Of every frame of a clip, or of a picture."""
     rgb = ToRgb()
-    waiting: deque[tuple[Picture, Picture]] = deque()
+    waiting: deque[tuple[Image, Image]] = deque()
     judges = _Judge(), _Judge()
     with VideoReader(rainy) as rainy_reader, VideoReader(clean) as clean_reader:
         clean_frames = (item for item in clean_reader if isinstance(item, Frame))
@@ -329,9 +329,9 @@ class _Judge:
     """Scores the frames of a clip one after another."""
 
     def __init__(self) -> None:
-        self._last: tuple[Picture, Picture] | None = None
+        self._last: tuple[Image, Image] | None = None
 
-    def __call__(self, picture: Picture, clean: Picture) -> Scores:
+    def __call__(self, picture: Image, clean: Image) -> Scores:
         scores, last = score(picture, clean), self._last
         self._last = luma(picture), luma(clean)
         if last is None or last[0].shape != self._last[0].shape:
@@ -345,7 +345,7 @@ class ToRgb:
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: Frame) -> Picture:
+    def __call__(self, frame: Frame) -> Image:
         """`[H, W, 3]` uint8."""
         yuv = {
             "src_colorspace": MATRIX_NUMBERS.get(frame.matrix, MATRIX_NUMBERS["bt709"]),

@@ -22,15 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video import __version__
-from mhnet_video.config import RestoreConfig
-from mhnet_video.engines.select import (
-    ENGINES,
-    Engine,
-    TorchEngine,
-    llvm_machine,
-    llvm_obstacle,
-    resolve_engine,
-)
+from mhnet_video.config import ENGINES, RestoreConfig
+from mhnet_video.engines.base import Engine, TorchEngine
+from mhnet_video.engines.select import llvm_machine, llvm_obstacle, resolve_engine
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame
 from mhnet_video.media.reader import VideoReader
@@ -40,16 +34,32 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.model.weights import DEFAULT_CPU, load_model
 from mhnet_video.model.window import Window
 from mhnet_video.pipelines.bench import LEAST_PSNR
+from mhnet_video.pipelines.bench_runtimes import (
+    WINDOWS,
+    Runtime,
+    jobs,
+    runtimes,
+    runtimes_obstacle,
+)
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.restoration.color import add_residual, to_rgb
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.training.rain import Storm, StreakLayer, fall, render_streaks
 
-# rounds of the engines: as many as fit into so many seconds
-_MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 5, 15, 60.0
-_STAGE_ROUNDS, _STAGE_FRAMES, _RESTORED_FRAMES = 7, 30, 10
-# different pictures of rain in a clip, in which the scene moves one pixel with each frame
+_MIN_ROUNDS = 5
+"""Fewest rounds of the engines."""
+_MAX_ROUNDS = 15
+"""Most rounds of the engines."""
+_SECONDS = 60.0
+"""Time for the rounds of the engines, between these limits."""
+_STAGE_ROUNDS = 7
+"""Rounds of the stages."""
+_STAGE_FRAMES = 30
+"""Frames of a round of the stages."""
+_RESTORED_FRAMES = 10
+"""Frames that a round restores at least."""
 _RAINS = 8
+"""Different layers of rain in a clip, in which the scene moves by one pixel a frame."""
 
 
 def work() -> None:
@@ -330,6 +340,53 @@ def _median(values: list[float]) -> float:
     return torch.tensor(values, dtype=torch.float64).quantile(0.5).item()
 
 
+# other runtimes
+
+
+@torch.inference_mode()
+def _measure_runtimes(clip: str, name: str) -> dict[str, Any]:
+    """The network without the alignment of its frames, in every runtime, with all threads."""
+    obstacle = runtimes_obstacle()
+    if obstacle:
+        return {"obstacle": obstacle, "rows": []}
+    network = load_model(name)
+    length = network.config.frames
+    film = _padded(_frames_of(clip, WINDOWS + length - 1), network.config.multiple)
+    windows = [
+        [film[index].clone() for index in range(first, first + length)] for first in range(WINDOWS)
+    ]
+    expected = [TorchEngine(network).residual(window) for window in windows]
+
+    def milliseconds(runtime: Runtime) -> float:
+        begin = time.perf_counter()
+        count = len(runtime.run())
+        return (time.perf_counter() - begin) * 1e3 / count
+
+    rows: list[dict[str, Any]] = []
+    right: list[tuple[dict[str, Any], Runtime]] = []
+    for runtime in runtimes(network, windows, torch.get_num_threads()):
+        order = jobs(runtime.concurrency)
+        pairs = zip(runtime.run(), order, strict=True)
+        near = min(psnr_of(result, expected[index]) for result, index in pairs)
+        row: dict[str, Any] = {
+            "runtime": runtime.name,
+            "detail": runtime.detail,
+            "concurrency": runtime.concurrency,
+            "psnr": near if math.isfinite(near) else None,
+            "times": [],
+        }
+        rows.append(row)
+        if near >= LEAST_PSNR:
+            right.append((row, runtime))
+        else:
+            row["detail"] = f"wrong result: less than {LEAST_PSNR:.0f} dB"
+    round_seconds = sum(milliseconds(runtime) * 2 * runtime.concurrency for _, runtime in right)
+    rounds = max(_MIN_ROUNDS, min(_MAX_ROUNDS, round(_SECONDS * 1e3 / round_seconds)))
+    for _, (row, runtime) in itertools.product(range(rounds), right):
+        row["times"].append(milliseconds(runtime))
+    return {"obstacle": "", "rows": rows}
+
+
 # the stages
 
 
@@ -447,6 +504,7 @@ _JOBS: dict[str, Callable[..., Any]] = {
     "machine": _tell_machine,
     "clip": _make_clip,
     "network": _measure_network,
+    "runtimes": _measure_runtimes,
     "stages": _measure_stages,
     "whole": _measure_whole,
 }

@@ -36,7 +36,8 @@ _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
 # glibc's names of options, from which size on blocks are the system's own, and how much of what is
 # free of smaller ones is kept: pictures come and go, and fresh memory costs a fault a page
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
+_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD = -1
 _LARGE_BLOCK_BYTES = 8 << 20
 _KEPT_BYTES = 64 << 20
 # how often a stop is looked for and progress told, in seconds

@@ -86,7 +86,7 @@ class BorrowedMeans(torch.nn.Module):
 
     A network can tell from its means whether a picture is rainy, and then leaves alone the rain of
     a frame that is mostly dry. What it learns by means that are partly another picture's, it does
-    by what it sees in each place.
+    by what it sees at each pixel.
 
     Shape:
         - Input: `[N, C, 1, 1]`
@@ -178,7 +178,7 @@ class _Team:
             dist.init_process_group("nccl" if on_gpu else "gloo")
 
     def average(self, tensors: list[Tensor]) -> None:
-        """Put the mean over the processes in the place of each tensor."""
+        """Put the mean over the processes into each tensor."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors]) / self.size
@@ -250,8 +250,8 @@ def train(
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
-    places = ("minutes", "data", "device", "output")
-    settings = {name: value for name, value in asdict(config).items() if name not in places}
+    local_settings = ("minutes", "data", "device", "output")
+    settings = {name: value for name, value in asdict(config).items() if name not in local_settings}
     about = {name: settings[name] for name in settings if name not in ("init", "description")}
     if config.init:
         about["before"] = training_of(config.init)

@@ -2,10 +2,22 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from dataclasses import MISSING, fields
+from typing import Any, TypeVar
 
 from mhnet_video import __version__
-from mhnet_video.config import VIEWS, Box, LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
+from mhnet_video.config import (
+    ENGINES,
+    VIEWS,
+    Box,
+    LiveConfig,
+    LiveOutputs,
+    RestoreConfig,
+    TrainConfig,
+)
+
+T = TypeVar("T")
 
 _TIME = re.compile(r"(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+\.?\d*|\.\d+)")
 
@@ -30,6 +42,8 @@ _TRAIN_HELP = {
     "description": "what the weights file says of itself",
 }
 
+_NETWORK_SETTINGS = ("model", "weights", "device", "engine", "scale")
+
 _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
   mhnet-video live [SOURCE]          a camera, restored as it comes: window, browser, recording
@@ -53,9 +67,35 @@ keys, in the window and on the page:
 """
 
 
+def from_options(settings: type[T], options: argparse.Namespace, **others: Any) -> T:
+    """Settings from the options of their names.
+
+    Args:
+        settings: A dataclass.
+        options: What was typed; options of other names are passed over.
+        others: Fields that no option has the value of.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(options).items()
+        if name in {field.name for field in fields(settings)}  # type: ignore[arg-type]
+    }
+    return settings(**values | others)
+
+
+def _take_defaults(parser: argparse.ArgumentParser, settings: type) -> None:
+    """Give the options of a parser the defaults of the settings of their names."""
+    for field in fields(settings):
+        # argparse appends to a copy, which must be a list
+        default = [] if field.default == () else field.default
+        parser.set_defaults(**{field.name: default})
+
+
 def restore_parser() -> argparse.ArgumentParser:
     """The arguments of the main job."""
-    defaults = RestoreConfig()
     parser = argparse.ArgumentParser(
         prog="mhnet-video",
         description="Take the rain out of a video, and change nothing else about the file.",
@@ -65,8 +105,8 @@ def restore_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", metavar="INPUT", help="video, picture or folder of pictures; - for stdin")
     add("destination", metavar="OUTPUT", help="file or folder to create; - for Matroska on stdout")
-    _add_model_arguments(parser, default=defaults.model)
-    _add_strength(parser, defaults.strength)
+    _add_model_arguments(parser)
+    _add_strength(parser)
     add("--start", type=_time, metavar="TIME", help="where to begin")
     add("--duration", type=_time, metavar="TIME", help="how much to restore")
     _add_keep(parser)
@@ -81,7 +121,7 @@ def restore_parser() -> argparse.ArgumentParser:
         "--encoder-option",
         type=_pair,
         action="append",
-        default=[],
+        dest="encoder_options",
         metavar="K=V",
         help="any other option of the encoder; may be repeated",
     )
@@ -96,12 +136,12 @@ def restore_parser() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="print the result for programs")
     add("--version", action="version", version=f"mhnet-video {__version__}")
+    _take_defaults(parser, RestoreConfig)
     return parser
 
 
 def live_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video live`."""
-    defaults, outputs = LiveConfig(), LiveOutputs()
     parser = argparse.ArgumentParser(
         prog="mhnet-video live",
         description="Restore a camera, a stream or a file as it comes, and show it in a window.",
@@ -118,7 +158,7 @@ def live_parser() -> argparse.ArgumentParser:
         "--serve (default: the first camera)",
     )
     add("--list", action="store_true", help="list the cameras with their formats, and end")
-    _add_model_arguments(parser, default=defaults.model, scale="what holds the source's rate here")
+    _add_model_arguments(parser, scale="what holds the source's rate here")
     add(
         "--size",
         type=_size,
@@ -132,12 +172,11 @@ def live_parser() -> argparse.ArgumentParser:
         help="ask the camera for N frames a second; take no more of other sources",
     )
     add("--loop", action="store_true", help="begin a file again at its end")
-    _add_strength(parser, defaults.strength)
+    _add_strength(parser)
     _add_keep(parser)
     add(
         "--view",
         choices=VIEWS,
-        default=outputs.view,
         help="how the picture is shown at first (default: %(default)s)",
     )
     add(
@@ -156,6 +195,8 @@ def live_parser() -> argparse.ArgumentParser:
     add("--output", metavar="URL", help="send it to an rtmp://, srt://, udp://, tcp:// or http://")
     add("--seconds", type=_time, metavar="TIME", help="end after this time")
     add("--stats", action="store_true", help="print a line of statistics every second")
+    _take_defaults(parser, LiveConfig)
+    _take_defaults(parser, LiveOutputs)
     return parser
 
 
@@ -175,7 +216,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
     )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
-    _add_model_arguments(parser, default=None)
+    _add_model_arguments(parser, model="the pictures as they are")
+    parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
     )
@@ -197,25 +239,25 @@ def train_parser() -> argparse.ArgumentParser:
         epilog="Run it again with the same arguments to go on where it stopped.",
     )
     for field in fields(TrainConfig):
+        option, said = "--" + field.name.replace("_", "-"), _TRAIN_HELP[field.name]
         if isinstance(field.default, bool):
-            parser.add_argument(
-                "--" + field.name, action="store_true", help=_TRAIN_HELP[field.name]
-            )
+            parser.add_argument(option, action="store_true", help=said)
             continue
-        is_needed = field.default is MISSING
-        is_tuple = isinstance(field.default, tuple)
-        usual = (
-            ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        )
-        said = "" if is_needed or field.default is None else f" (default: {usual})"
+        usual: Any = field.default
+        kind: Callable[[str], Any]
+        if isinstance(usual, tuple):
+            kind, metavar, usual = _counts, "N,N,...", ",".join(map(str, usual))
+        else:
+            kind, metavar = _kind_of(usual), field.name.upper()
+        has_usual = usual is not MISSING and usual is not None
         parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            required=is_needed,
-            type=_counts if is_tuple else _kind_of(field.default),
-            default=None if is_needed else field.default,
-            metavar="N,N,..." if is_tuple else field.name.upper(),
-            help=_TRAIN_HELP.get(field.name, "") + said,
+            option,
+            required=usual is MISSING,
+            type=kind,
+            metavar=metavar,
+            help=f"{said} (default: {usual})" if has_usual else said,
         )
+    _take_defaults(parser, TrainConfig)
     return parser
 
 
@@ -237,23 +279,26 @@ def bench_parser() -> argparse.ArgumentParser:
         epilog="No time is told for an engine whose result is not that of PyTorch in float32. "
         "For figures that mean something, let nothing else run meanwhile.",
     )
+    from mhnet_video.pipelines.bench import DEFAULT_FRAMES, DEFAULT_SIZE, ISAS
+
     add = parser.add_argument
-    _add_network_arguments(parser, "auto", "default: the one for the CPU")
+    _add_network_arguments(parser, "the one for the CPU")
+    parser.set_defaults(model=RestoreConfig.model)
     add(
         "--size",
         type=_size,
         action="append",
         metavar="WxH",
-        help="size of the pictures; may be repeated (default: 640x480)",
+        help="size of the pictures; may be repeated (default: {}x{})".format(*DEFAULT_SIZE),
     )
     add(
         "--frames",
         type=int,
-        default=150,
+        default=DEFAULT_FRAMES,
         metavar="N",
         help="length of the synthetic clips (default: %(default)s)",
     )
-    add("--isa", choices=("avx2",), help="forbid all instructions beyond these")
+    add("--isa", choices=ISAS, help="forbid all instructions beyond these")
     add(
         "--gpu",
         action="store_true",
@@ -264,11 +309,10 @@ def bench_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_strength(parser: argparse.ArgumentParser, default: float) -> None:
+def _add_strength(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strength",
         type=float,
-        default=default,
         metavar="0..1",
         help="share of the restoration that is applied (default: %(default)s)",
     )
@@ -279,37 +323,33 @@ def _add_keep(parser: argparse.ArgumentParser) -> None:
         "--keep",
         type=_box,
         action="append",
-        default=[],
         metavar="X,Y,W,H",
         help="leave this box of the coded picture untouched; may be repeated",
     )
 
 
-def _add_network_arguments(parser: argparse.ArgumentParser, default: str | None, said: str) -> None:
+def _add_network_arguments(parser: argparse.ArgumentParser, model: str) -> None:
     parser.add_argument(
-        "--model", default=default, metavar="NAME", help=f"`mhnet-video info` lists them ({said})"
+        "--model", metavar="NAME", help=f"`mhnet-video info` lists them (default: {model})"
     )
     parser.add_argument("--weights", metavar="FILE", help="weights file to use instead of a model")
 
 
 def _add_model_arguments(
     parser: argparse.ArgumentParser,
-    default: str | None,
+    model: str = "the one for the device",
     scale: str = "1; on a CPU what makes 1080 rows of more than 1200",
 ) -> None:
-    said = "default: the one for the device" if default else "default: the pictures as they are"
-    _add_network_arguments(parser, default, said)
+    _add_network_arguments(parser, model)
     parser.add_argument(
         "--device",
         type=_device,
-        default=RestoreConfig().device,
         metavar="auto|cpu|cuda|cuda:N",
         help="where the network runs (default: %(default)s)",
     )
     parser.add_argument(
         "--engine",
-        choices=("auto", "torch", "llvm", "triton"),
-        default=RestoreConfig().engine,
+        choices=ENGINES,
         help="what runs it: PyTorch, or kernels for this CPU or GPU (default: %(default)s)",
     )
     parser.add_argument(
@@ -318,6 +358,11 @@ def _add_model_arguments(
         metavar="0..1",
         help=f"working scale of the network (default: {scale})",
     )
+
+
+def network_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options about the network, by the names that `Restorer` and `evaluate` have for them."""
+    return {name: getattr(options, name) for name in _NETWORK_SETTINGS}
 
 
 def parse_time(text: str) -> float:

@@ -1,5 +1,6 @@
-"""What a person sees and presses while a clip is restored: the progress bar and Ctrl-C."""
+"""The terminal: the standard streams, the progress bar and Ctrl-C."""
 
+import io
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from mhnet_video.locator import hide
 
 if TYPE_CHECKING:
     from mhnet_video.pipelines.restore import Progress
@@ -119,3 +122,41 @@ def _has_size() -> bool:
 def _say(text: str) -> None:
     with suppress(OSError):
         os.write(2, text.encode())
+
+
+class WithoutSecrets:
+    """Standard error without the secrets of addresses, whoever writes to it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what may be seen."""
+        self._stream.write(hide(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is as it was."""
+        return getattr(self._stream, name)
+
+
+def prepare_streams() -> None:
+    """Give closed standard streams a place to go, and let any file's name be printed.
+
+    Otherwise the first file opened would take the number of a closed one, and messages for the
+    terminal would be written into the clip.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush_stdout() -> None:
+    """Write out what is printed; when nobody reads, keep Python from complaining at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,103 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from mhnet_video.config import ENGINES
+from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError
-from mhnet_video.kernels.dispatch import off
-from mhnet_video.model.align import align_frames, align_maps
+from mhnet_video.model.align import align_maps
 from mhnet_video.model.network import MHNet, NetworkConfig
-from mhnet_video.model.window import Window, stacked
-
-ENGINES = ("auto", "torch", "llvm", "triton")
-"""What `--engine` takes."""
-
-
-class Engine(Protocol):
-    """Something that runs a network."""
-
-    max_pixels: int
-    """Larger pictures are to be given in tiles, which bounds the memory of the maps."""
-
-    def lanes(self, pixels: int) -> "Sequence[Engine]":
-        """What may run at the same time, each in a thread of its own, for pictures of a size.
-
-        Args:
-            pixels: Of a picture.
-
-        Returns:
-            Engines that share this one's threads between them, or this one alone.
-        """
-
-    def residual(self, frames: Window) -> Tensor:
-        """What is to be added to the middle frame, `[3, H, W]` float32, in memory of its own.
-
-        Args:
-            frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
-        """
-
-    def align(self, frames: Window) -> Window:
-        """Move the neighbours to where the middle frame shows the same things, see align.py.
-
-        Args:
-            frames: As for `residual`.
-
-        Returns:
-            As many, to be read before the next call; the middle frame is that one.
-        """
-
-    def aligned_residual(self, frames: Window) -> Tensor:
-        """The residual of frames that are aligned first, `[3, H, W]` float32, likewise.
-
-        Args:
-            frames: As for `residual`, as they are.
-        """
-
-
-class TorchEngine:
-    """PyTorch, operation by operation: none of this package's kernels, which may be what failed."""
-
-    max_pixels = 2560 * 1600
-
-    def __init__(self, network: MHNet, *, bfloat16: bool = False) -> None:
-        """Take a network.
-
-        Args:
-            network: On any device.
-            bfloat16: Whether convolutions are done in bfloat16.
-        """
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.bfloat16 = bfloat16
-
-    def lanes(self, pixels: int) -> Sequence[Engine]:
-        """This engine alone."""
-        return (self,)
-
-    @torch.inference_mode()
-    def residual(self, frames: Window) -> Tensor:
-        """What is to be added to the middle frame, `[3, H, W]` float32."""
-        window = stacked(frames).flatten(0, 1)[None]
-        window = window.contiguous(memory_format=torch.channels_last)
-        with off(), torch.autocast(window.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.network.residual(window)[0].float()
-
-    @torch.inference_mode()
-    def align(self, frames: Window) -> Window:
-        """Move the neighbours to where the middle frame shows the same things."""
-        with off():
-            return align_frames(frames)
-
-    def aligned_residual(self, frames: Window) -> Tensor:
-        """The residual of frames that are aligned first, `[3, H, W]` float32."""
-        return self.residual(self.align(frames))
+from mhnet_video.model.window import stacked
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An engine and why it is the one."""
+class SelectedEngine:
+    """An engine, and why it was selected."""
 
     engine: Engine
     name: str
@@ -107,7 +25,7 @@ class Choice:
     """In words, for people."""
 
 
-def resolve_engine(network: MHNet, setting: str = "auto") -> Choice:
+def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
     """Find the engine for a network where it is.
 
     Args:
@@ -140,27 +58,31 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> Choice:
     machine = host_machine()
     if machine is None:
         return _torch(network, "this processor has no vectors of 8 numbers")
-    return Choice(LLVMEngine(network, machine), "llvm", machine.name)
+    return SelectedEngine(LLVMEngine(network, machine), "llvm", machine.name)
 
 
-def _on_gpu(network: MHNet, device: torch.device, setting: str) -> Choice:
+def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngine:
     if setting == "torch":
-        return Choice(TorchEngine(network), "torch", "asked for")
+        return SelectedEngine(TorchEngine(network), "torch", "asked for")
     found = triton_obstacle() or _maps_obstacle(network)
     if not found and setting == "auto":
         found = _gpu_obstacle(device)
     if found:
         if setting == "triton":
             raise ConfigError(f"the triton engine cannot run here: {found}")
-        return Choice(TorchEngine(network), "torch", found)
+        return SelectedEngine(TorchEngine(network), "torch", found)
     from mhnet_video.engines.triton.engine import TritonEngine
 
     engine = TritonEngine(network)
     if setting == "auto":
         found = failure(engine, network)
         if found:
-            return Choice(TorchEngine(network), "torch", f"the triton engine fails here: {found}")
-    return Choice(engine, "triton", f"{str(engine.kind.kind).removeprefix('torch.')} on {device}")
+            return SelectedEngine(
+                TorchEngine(network), "torch", f"the triton engine fails here: {found}"
+            )
+    return SelectedEngine(
+        engine, "triton", f"{str(engine.kind.kind).removeprefix('torch.')} on {device}"
+    )
 
 
 def _gpu_obstacle(device: torch.device) -> str:
@@ -173,14 +95,14 @@ def _gpu_obstacle(device: torch.device) -> str:
 
 
 def failure(engine: Engine, network: MHNet) -> str:
-    """What goes wrong when an engine runs a small picture; empty if nothing does.
+    """Why an engine fails on a small picture; empty if it does not.
 
-    Kernels are compiled on the user's machine, by the user's driver: that they work is tried before
-    a film depends on it.
+    Kernels are compiled on the user's machine, by the user's driver. So they are tested before a
+    video depends on them.
 
     Args:
         engine: Runs `network`.
-        network: The meaning.
+        network: The reference implementation.
     """
     side = 3 * network.config.multiple
     generator = torch.Generator().manual_seed(0)
@@ -260,8 +182,8 @@ def _network_obstacle(network: MHNet) -> str:
     return check(network)
 
 
-def _torch(network: MHNet, why: str) -> Choice:
+def _torch(network: MHNet, why: str) -> SelectedEngine:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     if supported() and type(network).residual is MHNet.residual:
-        return Choice(TorchEngine(network, bfloat16=True), "torch", f"{why}; bfloat16")
-    return Choice(TorchEngine(network), "torch", why)
+        return SelectedEngine(TorchEngine(network, bfloat16=True), "torch", f"{why}; bfloat16")
+    return SelectedEngine(TorchEngine(network), "torch", why)

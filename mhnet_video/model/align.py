@@ -28,38 +28,55 @@ from mhnet_video.kernels.motion_reference import sampled
 from mhnet_video.model.window import Window, middle_of, stacked
 
 LUMA = LUMA_WEIGHTS["bt601"]
-"""Shares of red, green and blue in what motion is estimated on."""
+"""Weights of red, green and blue in the luma on which motion is estimated."""
 SHRINK = 4
-"""Pixels of a side of the squares whose mean luma the estimate sees."""
+"""Side in pixels of the blocks whose mean luma the estimate sees."""
 LEAST_SIDE = 5
-"""Of the coarsest pictures, in pixels."""
-SHIFT_LEVELS, SHIFT_STEPS, PLANE_STEPS = 3, 4, 2
-"""How many of the coarsest resolutions have no more than a shift of the whole picture, and
-improvements at each of these, and at each finer one, where the motion is affine."""
-PLANE_DAMPING, PLANE_STRIDE, PLANE_GAIN = 1e-7, 2.0, 0.98
-"""Added to the mean squares of gradients; longest step, in pixels at the edge of the picture; and
-the share of the errors without it that the motion of the whole picture may leave."""
-STEPS, COARSE_STEPS = 2, 3
-"""Improvements of windows at the finest resolution, and at each coarser one."""
-REACH, GATE_REACH, SMOOTH_REACH = 5, 5, 4
-"""Pixels from the middle of a window to its edge: of those that share a motion, of those in which
-two motions are compared, and of those in which motions are averaged."""
-CLIP, MOST_CLIP = 0.1, 0.4
-"""Where errors are clipped, at the finest resolution, and at most: it doubles with each halving."""
+"""Smallest side of the coarsest pyramid level, in pixels."""
+SHIFT_LEVELS = 3
+"""Number of coarsest pyramid levels whose global motion is a translation only."""
+SHIFT_STEPS = 4
+"""Iterations of the global motion at each of these levels."""
+PLANE_STEPS = 2
+"""Iterations of the global motion at each finer level, where it is affine."""
+PLANE_DAMPING = 1e-7
+"""Added to the mean squared gradients of the whole picture."""
+PLANE_STRIDE = 2.0
+"""Longest step of the global motion, in pixels at the edge of the picture."""
+PLANE_GAIN = 0.98
+"""Global motion is kept where it leaves less than this share of the error without it."""
+STEPS = 2
+"""Iterations of the motion of windows at the finest pyramid level."""
+COARSE_STEPS = 3
+"""Iterations of the motion of windows at each coarser level."""
+REACH = 5
+"""Radius in pixels of the window whose pixels share a motion."""
+GATE_REACH = 5
+"""Radius in pixels of the window in which the errors of two motions are compared."""
+SMOOTH_REACH = 4
+"""Radius in pixels of the window in which motion is averaged."""
+CLIP = 0.1
+"""Where errors are clipped at the finest pyramid level; each halving of the size doubles it."""
+MOST_CLIP = 0.4
+"""Where errors are clipped at most, at any level."""
 DAMPING = 1e-3
-"""Added to the squares of gradients: where there are hardly any, the coarser estimate stays."""
+"""Added to the squared gradients of a window: without texture the coarser estimate stays."""
 STRIDE = 1.5
-"""Longest step of an improvement, in pixels."""
-GAIN, SLOPE, STILL_SLOPE, FLOOR = 0.95, 0.2, 0.1, 0.002
-"""A window's motion counts wholly where its error is below 75 % of that of the whole picture's, not
-at all where it is above 95 %; any motion where it is below 85 % of that without one. Errors of a
-camera's noise, below the floor, do not tell."""
-
-
-SAME, UNLIKE = 0.02, 0.04
-"""A neighbour's pixel that differs from the middle frame's by less than the first stays where it
-is, whatever moves around it, as that of a burnt-in clock; one that differs by more than the second
-does not; in the strongest colour."""
+"""Longest step of the motion of a window, in pixels."""
+GAIN = 0.95
+"""A window's motion is dropped where it leaves more than this share of the other motion's error."""
+SLOPE = 0.2
+"""Range of that share, below `GAIN`, in which a window's motion replaces the global one by
+degrees."""
+STILL_SLOPE = 0.1
+"""The same where motion is compared with none."""
+FLOOR = 0.002
+"""Added to errors that are compared, so that camera noise decides nothing."""
+SAME = 0.02
+"""A neighbour's pixel within this difference from the middle frame stays where it is, whatever
+moves around it, as a burnt-in clock's does. The difference is that of the strongest channel."""
+UNLIKE = 0.04
+"""A neighbour's pixel beyond this difference moves; between `SAME` and this it is blended."""
 
 
 def align(window: Tensor) -> Tensor:

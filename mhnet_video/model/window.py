@@ -10,18 +10,20 @@ from torch import Tensor
 T = TypeVar("T")
 
 Window = Sequence[Tensor | None]
-"""The frames that the network looks at, `[3, H, W]` each, the one to restore in the middle. At a
-clip's ends frames of the other side stand for those that are missing. A picture without any
-neighbour has None in their places, which are black to the network: what is there again and again is
-a scene at rest to it, and a picture on its own must not look like one."""
+"""The input frames of the network, `[3, H, W]` each, the one to restore in the middle. At a clip's
+ends, frames of the other side replace missing ones. A picture without neighbours has None instead,
+which is black to the network. Repeated, it would look like a static scene."""
 
 
 def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> list[T | None]:
-    """The window of frames, or of what stands for them.
+    """The window of frames, or of what represents them.
 
     Args:
-        frames: T of them; where a run has fewer, edge ones more than once.
+        frames: T of them; edge ones repeated where a run has fewer.
         is_same: Whether two are one picture.
+
+    Returns:
+        The frames; None for each neighbour where all are one picture.
     """
     half = len(frames) // 2
     middle = frames[half]
@@ -31,7 +33,7 @@ def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> lis
 
 
 def is_alone(window: Sequence[Any]) -> bool:
-    """Whether a picture has no neighbours, where the network could look at some."""
+    """Whether a picture has no neighbours although the network takes several frames."""
     return len(window) > 1 and sum(frame is not None for frame in window) == 1
 
 
@@ -59,28 +61,28 @@ def stacked(window: Window) -> Tensor:
     return torch.stack([torch.zeros_like(middle) if f is None else f for f in window])
 
 
-def places_of(centre: int, count: int, frames: int) -> list[int]:
-    """Where the items of a window are in a run.
+def window_indices(centre: int, count: int, frames: int) -> list[int]:
+    """Indices of a window's items in a run.
 
-    Those beside the middle one, as many before as behind. Where there is none any more, the next
-    one on the other side is in its place: what it shows is moved to where the middle one shows it,
-    and it has other rain. Where the run has no more items, the edge one is.
+    The window has as many items before the middle one as after it. Beyond an end of the run, the
+    next item of the other side replaces a missing one: it has other rain, and is aligned like any
+    neighbour. Where the run has too few items, its edge item is repeated.
 
     Args:
-        centre: Place of the middle item.
+        centre: Index of the middle item.
         count: Items of the run.
         frames: Items of a window, T, odd.
 
     Returns:
-        T places from 0 to `count - 1`, the middle one in the middle.
+        T indices from 0 to `count - 1`, `centre` in the middle.
     """
     half = frames // 2
-    places = []
-    for place in range(centre - half, centre + half + 1):
-        missing = -place if place < 0 else place - count + 1
+    indices = []
+    for index in range(centre - half, centre + half + 1):
+        missing = -index if index < 0 else index - count + 1
         if missing > 0:
             beyond = half + missing
-            other = centre + beyond if place < 0 else centre - beyond
-            place = other if 0 <= other < count else min(max(place, 0), count - 1)
-        places.append(place)
-    return places
+            other = centre + beyond if index < 0 else centre - beyond
+            index = other if 0 <= other < count else min(max(index, 0), count - 1)
+        indices.append(index)
+    return indices

@@ -209,14 +209,14 @@ def _with_residual(
             averaged = _average(part, 1 << layout.chroma_shift_y, 1 << layout.chroma_shift_x)
         for index, (gain, plane) in enumerate(zip(gains, frame.planes, strict=False)):
             is_chroma = layout.kind == "yuv" and index > 0
-            place = rows
+            part_rows = rows
             if is_chroma:
-                place = slice(
+                part_rows = slice(
                     rows.start >> layout.chroma_shift_y, -(-rows.stop >> layout.chroma_shift_y)
                 )
-            value = _to_tensor(plane[place], residual.device)
+            value = _to_tensor(plane[part_rows], residual.device)
             value.add_(_mixed(averaged if is_chroma else part, gain)).round_().clamp_(0, top)
-            restored[index][place] = value.cpu().numpy()
+            restored[index][part_rows] = value.cpu().numpy()
     return restored
 
 
@@ -225,7 +225,7 @@ def keep_boxes(frame: Frame, planes: Sequence[Plane], keep: Sequence[Box]) -> No
 
     Args:
         frame: The picture as it was decoded.
-        planes: The new ones, which are changed in place; alpha may be missing.
+        planes: The new ones, which are changed in part_rows; alpha may be missing.
         keep: What is outside the picture is ignored.
     """
     layout = frame.layout

@@ -1,7 +1,7 @@
-"""Ways from windows to restored frames on a CPU: one at a time, or several side by side.
+"""Executors that restore windows on a CPU: inline, or in several lanes at a time.
 
-An executor takes windows and gives pairs (source, restored) in the order of their frames. That of a
-GPU is in `gpu_pipeline.py`.
+An executor takes windows and yields pairs (source, restored) in the order of their frames. The
+executor for GPUs is in `gpu_pipeline.py`.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Protocol
 
-from mhnet_video.engines.select import Engine
+from mhnet_video.engines.base import Engine
 from mhnet_video.frame import Frame, Pair, Plane
 from mhnet_video.media.hwaccel import on_host
 from mhnet_video.model.window import middle_of
@@ -26,9 +26,9 @@ class Counts:
     """What an executor has done so far."""
 
     passed_through: int = 0
-    """Frames left as they were, because the network gave no finite numbers for them."""
+    """Frames left unchanged, because the network returned numbers that are not finite."""
     repeated: int = 0
-    """Frames that took no time: they were the ones before them again."""
+    """Frames that reused the result of an equal frame before them."""
 
 
 class Executor(Protocol):
@@ -36,23 +36,23 @@ class Executor(Protocol):
 
     counts: Counts
     has_failed: bool
-    """Whether its engine cannot run here, so that PyTorch runs the network instead."""
+    """Whether its engine has failed, so that PyTorch runs the network instead."""
 
     def push(self, window: FrameWindow) -> Iterator[Pair]:
         """Take the next window.
 
         Yields:
-            The pairs that are done, or for which there is no room any more.
+            The pairs that are done, and those for which the queue has no capacity left.
 
         Raises:
             ShortageError: The device has too little memory even for small tiles.
         """
 
     def flush(self) -> Iterator[Pair]:
-        """All that are still on their way."""
+        """The pairs of all frames in flight."""
 
     def close(self) -> None:
-        """Wait for what is being worked on, and drop the rest."""
+        """Wait for running work, and drop the rest."""
 
 
 class InlineExecutor:
@@ -87,18 +87,18 @@ class InlineExecutor:
             yield Pair(window.frame, replace(on_host(window.frame), planes=planes))
 
     def flush(self) -> Iterator[Pair]:
-        """Nothing: all was given at once."""
+        """Nothing: every pair was yielded at once."""
         return iter(())
 
     def close(self) -> None:
-        """Do nothing: nothing is on its way."""
+        """Do nothing: no frame is in flight."""
 
 
 class EnginePool:
     """Engines that may run at the same time, lent to one thread each.
 
     Args:
-        engine: What shares its threads between them.
+        engine: The engine whose `lanes` share its threads.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -107,9 +107,9 @@ class EnginePool:
         self._idle: SimpleQueue[Engine] = SimpleQueue()
 
     def prepare(self, pixels: int) -> "tuple[int, SimpleQueue[Engine]]":
-        """How many engines there are for pictures of a size, and those that are idle.
+        """The number of engines for pictures of a size, and a queue of the idle ones.
 
-        An engine that is taken from the queue is to be put back.
+        Whoever takes an engine from the queue puts it back.
         """
         engines = self.engine.lanes(pixels)
         if engines is not self._engines:
@@ -120,7 +120,7 @@ class EnginePool:
 
 
 class LaneExecutor:
-    """Restores several frames at a time, by engines that share the processor between them.
+    """Restores several frames at a time, by engines that share the processor.
 
     Args:
         network: The network.
@@ -139,11 +139,11 @@ class LaneExecutor:
         self._threads: ThreadPoolExecutor | None = None
         self._lanes = 1
         self._last: tuple[FrameWindow, Future[Planes]] | None = None
-        # each frame, what becomes of it, and whether that was made for the one before
+        # each frame, its result, and whether that is the result of the frame before
         self._waiting: deque[tuple[Frame, Future[Planes], bool]] = deque()
 
     def push(self, window: FrameWindow) -> Iterator[Pair]:
-        """Take the next window; give the pairs for which there is no room any more."""
+        """Take the next window; yield the pairs for which the queue has no capacity left."""
         last = self._last
         is_known = last is not None and window.is_restored_as(last[0])
         if last is None or not is_known:
@@ -155,12 +155,12 @@ class LaneExecutor:
             yield self._take()
 
     def flush(self) -> Iterator[Pair]:
-        """All that are still on their way."""
+        """The pairs of all frames in flight."""
         while self._waiting:
             yield self._take()
 
     def close(self) -> None:
-        """Wait for what is being worked on, and drop the rest."""
+        """Wait for running work, and drop the rest."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
@@ -180,7 +180,7 @@ class LaneExecutor:
             done.set_result(work())
             return done
         if self._threads is None:
-            # no more are started than there are frames on their way
+            # the number of threads is bounded by that of frames in flight
             self._threads = ThreadPoolExecutor(thread_name_prefix="mhnet-video lane")
         return self._threads.submit(work)
 

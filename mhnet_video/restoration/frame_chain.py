@@ -1,6 +1,6 @@
-"""The one way of a frame: what it is to the one before, its window, the network, temporal filter.
+"""The way of a frame: transition, window, network, temporal filter.
 
-Each link knows nothing of the others. What travels is a pair (source, restored).
+No link knows another. Pairs (source, restored) travel between them.
 """
 
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ import torch
 from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.restoration.executors import Counts, Executor
-from mhnet_video.restoration.scene_changes import Step, StepFinder
+from mhnet_video.restoration.scene_changes import Transition, TransitionDetector
 from mhnet_video.restoration.temporal_filter import TemporalFilter
 from mhnet_video.restoration.temporal_window import WindowAssembler
 from mhnet_video.restoration.window_network import check_size, working_scale
 
 
 class FrameChain:
-    """Restores the frames of one clip in order, one out for each one in.
+    """Restores the frames of a clip in order, one out for each one in.
 
     Args:
-        frames: Frames that the network looks at, T.
+        frames: Input frames of the network, T.
         executor: What restores windows.
         device: Where the network runs.
         is_filtered: Whether restored frames go through the temporal filter.
@@ -30,14 +30,14 @@ class FrameChain:
         self, frames: int, executor: Executor, device: torch.device, *, is_filtered: bool = True
     ) -> None:
         self._device = device
-        self._steps = StepFinder()
+        self._transitions = TransitionDetector()
         self._windows = WindowAssembler(frames)
         self._executor = executor
         self._filter = TemporalFilter(device) if is_filtered else None
 
     @property
     def counts(self) -> Counts:
-        """What the executor has done so far."""
+        """The statistics of the executor."""
         return self._executor.counts
 
     def push(self, frame: Frame, settings: Settings) -> Iterator[Pair]:
@@ -55,32 +55,32 @@ class FrameChain:
             ShortageError: The device has too little memory even for small tiles.
         """
         check_size(frame.height, frame.width)
-        for known in self._steps.push(frame, settings):
+        for known in self._transitions.push(frame, settings):
             yield from self._filtered(self._restored(*known), settings)
 
     def flush(self, settings: Settings) -> Iterator[Pair]:
-        """End the clip; the pairs that are missing."""
-        for known in self._steps.flush():
+        """End the clip, and yield the pairs that are still in flight."""
+        for known in self._transitions.flush():
             yield from self._filtered(self._restored(*known), settings)
         yield from self._filtered(self._drained(), settings)
         yield from self.release(settings)
 
     def release(self, settings: Settings) -> Iterator[Pair]:
-        """The pair that the temporal filter holds, where a later link has failed."""
+        """The pair that the temporal filter holds, after another link has failed."""
         if self._filter is not None:
             yield from self._filter.flush(settings)
 
     def close(self) -> None:
-        """Wait for what is being worked on, and drop the rest."""
+        """Wait for running work, and drop the rest."""
         self._executor.close()
 
-    def _restored(self, frame: Frame, settings: Settings, step: Step) -> Iterator[Pair]:
+    def _restored(self, frame: Frame, settings: Settings, transition: Transition) -> Iterator[Pair]:
         if settings.strength == 0:
             yield from self._drained()
             yield Pair(frame, frame)
             return
         scale = working_scale(settings.scale, frame.height, frame.width, self._device)
-        for window in self._windows.push(frame, settings, step, scale):
+        for window in self._windows.push(frame, settings, transition, scale):
             yield from self._executor.push(window)
 
     def _drained(self) -> Iterator[Pair]:

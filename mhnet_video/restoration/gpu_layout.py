@@ -1,7 +1,7 @@
 """How a frame's samples lie in the memory of a GPU, and the kernels that read and write them there.
 
-What the kernels mean is `color.to_rgb`, the edge repeated up to a multiple of the network's, and
-`color.add_residual`.
+The reference implementations are `color.to_rgb`, with the edge repeated up to a multiple of the
+network's, and `color.add_residual`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mhnet_video.restoration.color import rgb_to_yuv, sample_scales
 
 _KINDS = {"yuv": 0, "gray": 1, "rgb": 2}
 MISSING = -1
-"""In place of a slot: a picture without neighbours has black ones."""
+"""The slot of a missing neighbour, which is black."""
 NUM_COLORS = 24
 """Numbers that tell the kernels a frame's matrix and range."""
 
@@ -128,50 +128,50 @@ class FrameFormat:
         """Whether both chroma planes are one, as those that GPUs decode."""
         return self.chroma_step == 2
 
-    def place(self, frame: DeviceFrame, room: Tensor) -> None:
+    def place(self, frame: DeviceFrame, slot: Tensor) -> None:
         """Copy a frame's planes into a slot, both in the GPU's memory; semi-planar formats only.
 
         Args:
             frame: Of this format.
-            room: `[size]`, uint8 or int16.
+            slot: `[size]`, uint8 or int16.
         """
-        for target, samples in zip(self.planes_in(room), (frame.luma, frame.chroma), strict=True):
+        for target, samples in zip(self.planes_in(slot), (frame.luma, frame.chroma), strict=True):
             target.copy_(samples, non_blocking=True)
 
-    def planes_in(self, room: Tensor) -> tuple[Tensor, Tensor]:
+    def planes_in(self, slot: Tensor) -> tuple[Tensor, Tensor]:
         """Luma `[H, W]` and chroma `[H / 2, W / 2, 2]` of a slot, as views; semi-planar formats.
 
         Args:
-            room: `[size]`, uint8 or int16.
+            slot: `[size]`, uint8 or int16.
         """
         height, row = self.height, self.luma_row
-        luma = room[: height * row].view(height, row)[:, : self.width]
+        luma = slot[: height * row].view(height, row)[:, : self.width]
         rows, columns = self.plane_size(1)
-        chroma = room[height * row : (height + rows) * row].view(rows, row)[:, : 2 * columns]
+        chroma = slot[height * row : (height + rows) * row].view(rows, row)[:, : 2 * columns]
         return luma, chroma.view(rows, columns, 2)
 
-    def pack(self, frame: Frame, room: NDArray[Any]) -> None:
+    def pack(self, frame: Frame, slot: NDArray[Any]) -> None:
         """Copy a frame's planes into a slot; planar formats only.
 
         Args:
             frame: Of this format.
-            room: `[size]`, uint8 or int16.
+            slot: `[size]`, uint8 or int16.
         """
         for index, start in enumerate(self.starts):
             rows, columns = self.plane_size(index)
             plane = frame.planes[index]
-            place = room[start : start + rows * columns].reshape(rows, columns)
-            np.copyto(place.view(plane.dtype), plane)
+            part = slot[start : start + rows * columns].reshape(rows, columns)
+            np.copyto(part.view(plane.dtype), plane)
 
-    def unpack(self, room: NDArray[Any], like: Frame) -> tuple[Plane, ...]:
+    def unpack(self, slot: NDArray[Any], like: Frame) -> tuple[Plane, ...]:
         """Copy the planes out of a slot; what else the frame has follows them."""
         if self.is_semi_planar:
-            return planes_of_two(*self.planes_in(torch.from_numpy(room)), self.bits_down)
+            return planes_of_two(*self.planes_in(torch.from_numpy(slot)), self.bits_down)
         planes = []
         for index, start in enumerate(self.starts):
             rows, columns = self.plane_size(index)
-            place = room[start : start + rows * columns].reshape(rows, columns)
-            planes.append(place.view(like.planes[index].dtype).copy())
+            part = slot[start : start + rows * columns].reshape(rows, columns)
+            planes.append(part.view(like.planes[index].dtype).copy())
         return (*planes, *like.planes[len(planes) :])
 
     def read(self, ring: Tensor, slots: Tensor, colors: Tensor, out: Tensor, patch: int) -> None:

@@ -33,7 +33,7 @@ from mhnet_video.restoration.gpu_layout import (
     format_of,
 )
 from mhnet_video.restoration.scene_changes import MAX_RUN
-from mhnet_video.restoration.temporal_window import FrameWindow, Picture
+from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.window_network import WindowNetwork
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _FULL_PIXELS = 400_000
 """Pixels at the network's resolution that keep a large GPU busy; less of them share a batch."""
 
 
-class Event(Protocol):
+class DeviceEvent(Protocol):
     """A point in a queue's work."""
 
     def query(self) -> bool:
@@ -55,7 +55,7 @@ class Event(Protocol):
         """Wait until it is."""
 
 
-class Queue(Protocol):
+class DeviceQueue(Protocol):
     """Work of a device that is done in order, at some time."""
 
     def run(self, work: Callable[[], None]) -> None:
@@ -67,20 +67,20 @@ class Queue(Protocol):
     def wait_for_decoder(self) -> None:
         """Let what is added from now on wait for all that decoders have begun to write."""
 
-    def record(self) -> Event:
+    def record(self) -> DeviceEvent:
         """The point behind what has been added."""
 
 
-class Machine(Protocol):
+class DeviceBackend(Protocol):
     """A device with queues, and memory on both sides of the bus."""
 
     def pinned(self, *size: int, kind: torch.dtype) -> Tensor:
         """Memory of the host that the device can read and write by itself."""
 
-    def room(self, *size: int, kind: torch.dtype) -> Tensor:
+    def allocate(self, *size: int, kind: torch.dtype) -> Tensor:
         """Memory of the device."""
 
-    def queue(self) -> Queue:
+    def queue(self) -> DeviceQueue:
         """Another queue."""
 
 
@@ -103,13 +103,13 @@ class _CudaQueue:
         # FFmpeg fills its pictures on the context's own stream, which is PyTorch's default one
         self._stream.wait_stream(torch.cuda.default_stream(self._stream.device))
 
-    def record(self) -> Event:
-        event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    def record(self) -> DeviceEvent:
+        event: DeviceEvent = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)  # type: ignore[attr-defined]
         return event
 
 
-class CudaMachine:
+class CudaBackend:
     """A CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
@@ -120,11 +120,11 @@ class CudaMachine:
         with torch.cuda.device(self.device):  # or another one would get a context for it
             return torch.zeros(size, dtype=kind, pin_memory=True)
 
-    def room(self, *size: int, kind: torch.dtype) -> Tensor:
+    def allocate(self, *size: int, kind: torch.dtype) -> Tensor:
         """Memory of the device."""
         return torch.zeros(size, dtype=kind, device=self.device)
 
-    def queue(self) -> Queue:
+    def queue(self) -> DeviceQueue:
         """Another queue."""
         return _CudaQueue(self.device)
 
@@ -154,13 +154,13 @@ class _Batch:
 
     number: int
     windows: list[Restored]
-    done: Event
+    done: DeviceEvent
     samples: list[Tensor] = field(default_factory=list)
     """`[batch, size]` on the device, once the work is done, where results stay there."""
 
 
-class Room(NamedTuple):
-    """The memory of the device that the network's step reads and writes, at fixed places."""
+class DeviceBuffers(NamedTuple):
+    """The memory of the device that the network's step reads and writes, at fixed addresses."""
 
     ring: Tensor
     """`[slots, size]`, samples of frames."""
@@ -178,10 +178,10 @@ class FramePipeline:
     """Frames of one format through a device.
 
     Args:
-        machine: The device.
+        backend: The device.
         form: How the frames lie in its memory.
-        frames: T, how many the network looks at.
-        make_step: Gives what computes `out` and `flags` from the rest of the room.
+        frames: T, the input frames of the network.
+        make_step: Gives what computes `out` and `flags` from the rest of the buffers.
         batch: Windows at once.
         depth: Batches under way.
         stays: Whether results stay on the device; of semi-planar formats only.
@@ -192,10 +192,10 @@ class FramePipeline:
 
     def __init__(
         self,
-        machine: Machine,
+        backend: DeviceBackend,
         form: FrameFormat,
         frames: int,
-        make_step: Callable[[Room], Callable[[], None]],
+        make_step: Callable[[DeviceBuffers], Callable[[], None]],
         *,
         batch: int = 1,
         depth: int = DEPTH,
@@ -209,34 +209,34 @@ class FramePipeline:
         # a window's frames and their copies, those of a batch that is not full, and as many that
         # are going up
         slots = (frames * (1 + MAX_RUN) if frames > 1 else 1) + 2 * batch
-        self._room = Room(
-            ring=machine.room(slots, size, kind=samples),
-            colors=machine.room(slots, NUM_COLORS, kind=torch.float32),
-            slots=machine.room(batch, frames, kind=torch.int32),
-            out=machine.room(batch, size, kind=samples),
-            flags=machine.room(batch, kind=torch.int32),
+        self._buffers = DeviceBuffers(
+            ring=backend.allocate(slots, size, kind=samples),
+            colors=backend.allocate(slots, NUM_COLORS, kind=torch.float32),
+            slots=backend.allocate(batch, frames, kind=torch.int32),
+            out=backend.allocate(batch, size, kind=samples),
+            flags=backend.allocate(batch, kind=torch.int32),
         )
-        self._results = machine.room(depth, batch, size, kind=samples)
-        self._result_flags = machine.room(depth, batch, kind=torch.int32)
+        self._results = backend.allocate(depth, batch, size, kind=samples)
+        self._result_flags = backend.allocate(depth, batch, kind=torch.int32)
         # frames stay there only until they are up; what a GPU has decoded is there already
         staging = min(slots, 2 * batch + 2)
-        self._host_ring = machine.pinned(0 if form.is_semi_planar else staging, size, kind=samples)
-        self._host_colors = machine.pinned(staging, NUM_COLORS, kind=torch.float32)
-        self._host_slots = machine.pinned(depth, batch, frames, kind=torch.int32)
-        self._host_results = machine.pinned(0 if self._stays else depth, batch, size, kind=samples)
-        self._host_flags = machine.pinned(depth, batch, kind=torch.int32)
-        self._upload, self._compute, self._download = (machine.queue() for _ in range(3))
-        self._staged: list[Event | None] = [None] * staging
-        self._uploaded: list[Event | None] = [None] * slots
-        self._used: list[Event | None] = [None] * slots
+        self._host_ring = backend.pinned(0 if form.is_semi_planar else staging, size, kind=samples)
+        self._host_colors = backend.pinned(staging, NUM_COLORS, kind=torch.float32)
+        self._host_slots = backend.pinned(depth, batch, frames, kind=torch.int32)
+        self._host_results = backend.pinned(0 if self._stays else depth, batch, size, kind=samples)
+        self._host_flags = backend.pinned(depth, batch, kind=torch.int32)
+        self._upload, self._compute, self._download = (backend.queue() for _ in range(3))
+        self._staged: list[DeviceEvent | None] = [None] * staging
+        self._uploaded: list[DeviceEvent | None] = [None] * slots
+        self._used: list[DeviceEvent | None] = [None] * slots
         # the pictures whose samples are in the ring, and the strength that went up with them
-        self._slots: dict[tuple[Picture, float], int] = {}
-        self._held: list[tuple[Picture, float] | None] = [None] * slots
+        self._slots: dict[tuple[NetworkImage, float], int] = {}
+        self._held: list[tuple[NetworkImage, float] | None] = [None] * slots
         self._uploads = self._submitted = 0
         self._waiting: list[Restored] = []
         self._running: deque[_Batch] = deque()
         self._last: Restored | None = None
-        self._step = make_step(self._room)
+        self._step = make_step(self._buffers)
 
     def repeat(self, window: FrameWindow) -> Restored | None:
         """Let a frame share the result of the one before.
@@ -260,7 +260,7 @@ class FramePipeline:
         """
         restored: list[Restored] = []
         slots: list[int] = []
-        for picture in window.pictures:
+        for picture in window.images:
             slot = MISSING
             if picture is not None:
                 key = picture, window.settings.strength
@@ -283,7 +283,7 @@ class FramePipeline:
             self._uploads += 1
         return slot
 
-    def _put(self, slot: int, key: tuple[Picture, float]) -> None:
+    def _put(self, slot: int, key: tuple[NetworkImage, float]) -> None:
         """Start the upload of a picture into a slot of the ring."""
         stage = self._uploads % len(self._staged)
         self._uploads += 1
@@ -304,14 +304,14 @@ class FramePipeline:
         user = self._used[slot]
         if user is not None:
             self._upload.wait(user)  # a window that has not been read yet
-        room = self._room
+        buffers = self._buffers
 
         def upload() -> None:
             if isinstance(frame, DeviceFrame):
-                self.form.place(frame, room.ring[slot])
+                self.form.place(frame, buffers.ring[slot])
             else:
-                room.ring[slot].copy_(self._host_ring[stage], non_blocking=True)
-            room.colors[slot].copy_(self._host_colors[stage], non_blocking=True)
+                buffers.ring[slot].copy_(self._host_ring[stage], non_blocking=True)
+            buffers.colors[slot].copy_(self._host_colors[stage], non_blocking=True)
 
         self._upload.run(upload)
         self._staged[stage] = self._uploaded[slot] = self._upload.record()
@@ -348,14 +348,14 @@ class FramePipeline:
         used = sorted({slot for window in slots for slot in window} - {MISSING})
         for slot in used:
             self._compute.wait(self._uploaded[slot])
-        room = self._room
+        buffers = self._buffers
 
         def compute() -> None:
-            room.slots.copy_(self._host_slots[number], non_blocking=True)
+            buffers.slots.copy_(self._host_slots[number], non_blocking=True)
             self._step()
-            # the step writes to one place, which the next one needs before this has gone down
-            self._results[number].copy_(room.out)
-            self._result_flags[number].copy_(room.flags)
+            # the step writes to one buffer, which the next one overwrites before this is downloaded
+            self._results[number].copy_(buffers.out)
+            self._result_flags[number].copy_(buffers.flags)
 
         samples: list[Tensor] = []
 
@@ -388,39 +388,43 @@ class FramePipeline:
         for index, restored in enumerate(batch.windows):
             restored.is_done = True
             is_finite = int(self._host_flags[batch.number, index]) == 0
-            if is_alone(restored.window.pictures) or not is_finite:
+            if is_alone(restored.window.images) or not is_finite:
                 continue  # whoever asked is to do it again
             if self._stays:
                 restored.samples = self.form.planes_in(batch.samples[0][index])
             else:
-                room = self._host_results[batch.number, index].numpy()
-                restored.planes = self.form.unpack(room, restored.window.frame)
+                samples = self._host_results[batch.number, index].numpy()
+                restored.planes = self.form.unpack(samples, restored.window.frame)
         return batch.windows
 
 
-def network_step(engine: TritonEngine, form: FrameFormat, room: Room) -> Callable[[], None]:
+def network_step(
+    engine: TritonEngine, form: FrameFormat, buffers: DeviceBuffers
+) -> Callable[[], None]:
     """The way from the samples of a ring to restored ones: on CUDA, one graph.
 
     Raises:
         torch.OutOfMemoryError: The buffers do not fit.
     """
     with torch.inference_mode():
-        plan = engine.plan(room.slots.shape[0], *form.shown)
+        graph = engine.graph(buffers.slots.shape[0], *form.shown)
         height, width = form.shown
-        residual = plan.residual[:, :, :height, :width]
+        residual = graph.residual[:, :, :height, :width]
         patch, frames = engine.config.patch, engine.config.frames
         aligns = engine.config.align and frames > 1
-        seen = torch.empty_like(plan.input) if aligns else plan.input
+        seen = torch.empty_like(graph.input) if aligns else graph.input
 
         def before() -> None:
-            form.read(room.ring, room.slots, room.colors, seen, patch)
+            form.read(buffers.ring, buffers.slots, buffers.colors, seen, patch)
             if aligns:
-                align_maps(seen, frames, patch, plan.input)
+                align_maps(seen, frames, patch, graph.input)
 
         def after() -> None:
-            form.apply(room.ring, room.slots, room.colors, residual, room.out, room.flags)
+            form.apply(
+                buffers.ring, buffers.slots, buffers.colors, residual, buffers.out, buffers.flags
+            )
 
-        return Forward(plan, before, after).run
+        return Forward(graph, before, after).run
 
 
 def batch_of(form: FrameFormat, patch: int) -> int:
@@ -442,7 +446,7 @@ class GpuExecutor:
     Args:
         engine: The engine.
         network: The network, for what the pipeline does not restore.
-        machine: The device; the engine's if None.
+        backend: The device; the engine's if None.
         is_live: Whether frames are wanted as soon as possible: then they share no batch.
         stays: Whether frames that a GPU has decoded are to come out in its memory too. Not those
             with boxes to keep, which are put back on the host.
@@ -453,7 +457,7 @@ class GpuExecutor:
         engine: TritonEngine,
         network: WindowNetwork,
         *,
-        machine: Machine | None = None,
+        backend: DeviceBackend | None = None,
         is_live: bool = False,
         stays: bool = False,
     ) -> None:
@@ -462,7 +466,7 @@ class GpuExecutor:
         """Whether the engine's kernels have failed, so that PyTorch runs the network."""
         self._engine = engine
         self._network = network
-        self._machine = machine or CudaMachine(engine.kind.device)
+        self._backend = backend or CudaBackend(engine.kind.device)
         self._most = 1 if is_live else MAX_BATCH
         self._stays = stays
         self._pipeline: FramePipeline | None = None
@@ -470,7 +474,7 @@ class GpuExecutor:
         self._one_by_one = LaneExecutor(network, EnginePool(engine), self.counts)
 
     def push(self, window: FrameWindow) -> Iterator[Pair]:
-        """Take the next window; give the pairs that are done."""
+        """Take the next window; yield the pairs that are done."""
         pipeline = None
         if not self._is_given_up and _is_uniform(window):
             form, stays = format_of(window.frame), self._stays and not window.settings.keep
@@ -491,7 +495,7 @@ class GpuExecutor:
             yield from self._pairs_of(shared, [window.frame])
 
     def flush(self) -> Iterator[Pair]:
-        """All that are still on their way."""
+        """The pairs of all frames in flight."""
         if self._pipeline is not None:
             yield from self._pairs(self._pipeline.flush())
 
@@ -540,10 +544,10 @@ class GpuExecutor:
         while True:
             try:
                 return FramePipeline(
-                    self._machine,
+                    self._backend,
                     form,
                     self._engine.config.frames,
-                    lambda room: network_step(self._engine, form, room),
+                    lambda buffers: network_step(self._engine, form, buffers),
                     batch=batch,
                     stays=stays,
                 )
@@ -579,7 +583,7 @@ def _is_uniform(window: FrameWindow) -> bool:
     form = format_of(window.frame)
     return all(
         each is None or (each.scale == 1 and format_of(each.frame) == form)
-        for each in window.pictures
+        for each in window.images
     )
 
 

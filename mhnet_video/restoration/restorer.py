@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
-from mhnet_video.engines.select import Choice, TorchEngine, resolve_engine
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import SelectedEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
@@ -29,7 +30,7 @@ from mhnet_video.restoration.temporal_window import WindowPicker
 from mhnet_video.restoration.window_network import WindowNetwork, check_size, working_scale
 
 T = TypeVar("T")
-Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
+RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
 
 
 class Restorer:
@@ -61,7 +62,7 @@ class Restorer:
     """The model's name, or the weights file's."""
     device: torch.device
     """Where the network runs."""
-    engine: Choice
+    engine: SelectedEngine
     """What runs the network, and why."""
 
     def __init__(
@@ -96,7 +97,7 @@ class Restorer:
         self._windows = WindowNetwork(network, self.device)
         self._picker = WindowPicker(network.config.frames)
         self._pool: EnginePool | None = None
-        self._inline: tuple[Choice, InlineExecutor] | None = None
+        self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
         self._counts = Counts()
         self._pushed: tuple[FrameChain, int] | None = None
 
@@ -211,7 +212,7 @@ class Restorer:
             for item in pairs:
                 yield item.restored if isinstance(item, Pair) else item
 
-    def restore(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+    def restore(self, pictures: Iterable[RgbImage]) -> Iterator[RgbImage]:
         """Restore RGB pictures of a clip in order, as the frames of a file are.
 
         Args:
@@ -229,7 +230,7 @@ class Restorer:
         for frame in self.stream(frames):
             yield picture_of(frame)
 
-    def push(self, picture: Picture) -> list[Picture]:
+    def push(self, picture: RgbImage) -> list[RgbImage]:
         """Take one picture of a clip, where the next one is not known yet.
 
         Args:
@@ -306,4 +307,4 @@ class Restorer:
         return self._inline[1]
 
     def _use_torch(self) -> None:
-        self.engine = Choice(TorchEngine(self.network), "torch", "the triton engine failed")
+        self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")

@@ -1,4 +1,4 @@
-"""What a frame is to the one before: the same scene, another one, or the same picture again."""
+"""How each frame relates to the one before: same scene, copy, or cut."""
 
 import itertools
 from collections import deque
@@ -13,55 +13,63 @@ from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
 
 MAX_RUN = 3
-"""Copies of a frame in a row where the frame rate was raised, at most."""
+"""Most copies of a frame in a row where the frame rate was raised."""
 
-_RHYTHM, _LEAST, _PART = 12, 6, 3
-"""Changes from frame to frame by which a raised rate is known; how many there must be at least, and
-one of how many must be a copy's."""
-_YARDSTICK, _SHARE = 3, 0.3
-"""The change that copies are measured by is the third largest, as a cut or what an encoder codes
-anew may be larger; a copy changes by less than this share of it."""
+_RHYTHM = 12
+"""Number of frame differences by which a raised frame rate is recognized."""
+_LEAST = 6
+"""Fewest differences for that."""
+_PART = 3
+"""At least one difference in so many must be a copy's."""
+_YARDSTICK = 3
+"""Copies are measured by the third largest difference; cuts and keyframes cause larger ones."""
+_SHARE = 0.3
+"""A copy differs by less than this share of it."""
 _MOST_HELD = 64 << 20
-"""Bytes of a clip's first frames that may wait until it is known."""
-_BEFORE, _JUMP, _CONTRAST = 4, 2, 0.6
-"""A cut is known by as many changes before it; it is larger than any of them by this factor, and
-larger than this share of what there is of light and dark in the pictures. Of six hundred pairs of
-clips that were spliced this finds 97 %, and nothing within 29 clips. Two changes before it at least
-tell what is usual."""
+"""Most bytes of a clip's first frames that wait for the decision."""
+_BEFORE = 4
+"""Number of earlier differences with which a cut is compared; at least two."""
+_JUMP = 2
+"""A cut differs by more than this multiple of each of them."""
+_CONTRAST = 0.6
+"""A cut differs by more than this share of the contrast of both pictures. Of 600 spliced pairs of
+clips these limits find 97 %, and no cut within 29 clips."""
 _UNLIKE = 0.8
-"""Pictures of their own show one scene as long as the change is less than this share. Of
-successive photographs 98 % change by more (median 1.1), frames of 29 clips by 0.67 at most."""
+"""Still pictures show one scene where they differ by less than this share of the contrast. Of
+successive photographs 98 % differ by more (median 1.1), frames of 29 clips by 0.67 at most."""
 _LEAST_SAMPLES = 64
-"""Of smaller pictures there is too little to tell."""
+"""Smaller pictures are never compared, in luma samples."""
 
 
-class Step(Enum):
-    """What a frame is to the one before."""
+class Transition(Enum):
+    """How a frame relates to the one before."""
 
     NEXT = "next"
     """It shows the same scene, later."""
     COPY = "copy"
-    """It repeats it."""
+    """It is a copy of it."""
     CUT = "cut"
-    """It shows something else."""
+    """It shows another scene."""
 
 
-class StepFinder:
-    """Tells cuts, and frames that repeat the one before but for what an encoder has made of them.
+class TransitionDetector:
+    """Detects cuts, and copies of the frame before that an encoder has altered.
 
-    Pictures of their own (`Frame.is_still`) need not show one scene, and are told apart pair by
-    pair; of a video's frames a cut is what is unlike the changes before it.
+    Still pictures (`Frame.is_still`) may show different scenes, and are compared pair by pair. In a
+    video, a cut differs more than the frames before it did.
 
-    Where the frame rate was raised, copies change little and the others much, again and again.
-    Before a fixed camera all change alike. That is known after a dozen changes, which the first
-    frames wait for; those that are in a GPU's memory do not, as a decoder has few surfaces.
+    Where the frame rate was raised, small differences of copies alternate with large ones. With a
+    fixed camera all differences are alike. A dozen differences decide, and a clip's first frames
+    wait for them. Frames in GPU memory do not wait, because a decoder has few surfaces.
     """
 
     def __init__(self) -> None:
         self._changes = _Changes()
         self._held: deque[tuple[Frame, Settings, bool]] = deque()
 
-    def push(self, frame: Frame, settings: Settings) -> Iterator[tuple[Frame, Settings, Step]]:
+    def push(
+        self, frame: Frame, settings: Settings
+    ) -> Iterator[tuple[Frame, Settings, Transition]]:
         """Take the next frame.
 
         Args:
@@ -69,7 +77,7 @@ class StepFinder:
             settings: How it is to be restored; comes out with it.
 
         Yields:
-            The frames of which it is known now what they are to the one before, in order.
+            The frames whose transition is known now, in order.
         """
         sample = _some_luma(frame)
         if not self._changes.fits(sample):
@@ -80,16 +88,20 @@ class StepFinder:
         if not waits or sum(_bytes(held) for held, _, _ in self._held) > _MOST_HELD:
             yield from self.flush()
 
-    def flush(self) -> Iterator[tuple[Frame, Settings, Step]]:
-        """The frames that still wait, by what is known."""
+    def flush(self) -> Iterator[tuple[Frame, Settings, Transition]]:
+        """The frames that still wait, with what is known of them."""
         while self._held:
             frame, settings, is_cut = self._held.popleft()
             is_copy = not is_cut and self._changes.is_copy(len(self._held))
-            yield frame, settings, Step.CUT if is_cut else Step.COPY if is_copy else Step.NEXT
+            yield (
+                frame,
+                settings,
+                Transition.CUT if is_cut else Transition.COPY if is_copy else Transition.NEXT,
+            )
 
 
 class _Changes:
-    """The last changes from frame to frame."""
+    """The latest differences from frame to frame."""
 
     def __init__(self) -> None:
         self._changes: deque[float] = deque(maxlen=_RHYTHM)
@@ -97,18 +109,18 @@ class _Changes:
 
     @property
     def are_enough(self) -> bool:
-        """Whether there are as many as are ever looked at."""
+        """Whether there are as many as are ever compared."""
         return len(self._changes) == _RHYTHM
 
     def fits(self, sample: Tensor) -> bool:
-        """Whether a frame is of the size and at the place of the ones before."""
+        """Whether a frame has the size and the device of the ones before."""
         last = self._last
         return last is not None and (last.shape, last.device) == (sample.shape, sample.device)
 
     def push(self, sample: Tensor, *, is_still: bool = False) -> bool:
-        """Take the next frame, and tell whether it begins another scene.
+        """Take the next frame, and return whether it begins another scene.
 
-        One that does not fit begins anew.
+        One that does not fit starts a new series.
         """
         last = self._last if self.fits(sample) else None
         self._last = sample
@@ -122,13 +134,13 @@ class _Changes:
         is_usual = len(before) < 2 or change <= _JUMP * max(before)
         if sample.numel() < _LEAST_SAMPLES or (is_usual and not is_still):
             return False
-        # a light that goes on, or another exposure, is none
+        # a light that goes on, or a change of exposure, is no cut
         shift = float((difference - difference.mean()).abs().mean())
         contrast = float((last.float().var() + sample.float().var()) / 2) ** 0.5
         return shift > (_UNLIKE if is_usual else _CONTRAST) * contrast
 
     def is_copy(self, age: int = 0) -> bool:
-        """Whether the frame that was pushed so many frames ago is a copy."""
+        """Whether the frame pushed `age` frames ago is a copy."""
         if not max(age + 1, _LEAST) <= len(self._changes):
             return False
         least = _SHARE * sorted(self._changes)[-_YARDSTICK]
@@ -139,7 +151,7 @@ class _Changes:
 
 
 def _bytes(frame: Frame) -> int:
-    """What its planes take."""
+    """Size of its planes, in bytes."""
     return sum(plane.nbytes for plane in frame.planes)
 
 

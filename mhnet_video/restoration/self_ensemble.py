@@ -1,13 +1,13 @@
-"""A picture on its own, looked at from several sides and distances: what the looks agree on.
+"""Self-ensemble (test-time augmentation) for pictures without neighbours.
 
-No neighbour shows what is behind the rain, so the network judges by what a streak looks like, and
-errs: what it takes for one it often does not in the mirror, or in a larger picture, in which thin
-streaks are easier to see. The mean of several answers is surer than each, and where they differ it
-is made less, as by a Wiener filter. How much of their variance is noise of the mean is a matter of
-measuring, as the answers are not independent of each other.
+Without neighbours the network recognizes streaks by their appearance alone, and errs. An error is
+often absent from the mirrored or enlarged picture, in which thin streaks are easier to see. So the
+residuals of several transforms are averaged, and attenuated where they disagree, as by a Wiener
+filter. The residuals are not independent: the share of their variance that is noise was measured.
 
 Source: Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR
-2016, for the looks; for the share, Lim, "Two-Dimensional Signal and Image Processing", 1990, 9.2.
+2016, for the transforms; Lim, "Two-Dimensional Signal and Image Processing", 1990, 9.2, for the
+attenuation.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mhnet_video.model.window import Window, middle_of
 
-LOOKS: tuple[tuple[tuple[int, ...], float], ...] = (
+TRANSFORMS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((), 1.0),
     ((2,), 1.0),
     ((1, 2), 1.25),
@@ -27,24 +27,24 @@ LOOKS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((), 1.5),
     ((2,), 1.5),
 )
-"""The dimensions that are turned round, and how much larger the picture is: as it is and mirrored,
-turned by 180 degrees and upside down, and again the first two. Turned by 90 rain would lie."""
+"""Flipped dimensions and scale of each transform: identity, horizontal flip, rotation by 180
+degrees, vertical flip, and the first two again. Rotated by 90 degrees rain would be horizontal."""
 NOISE = 0.5
-"""Share of the answers' variance that counts as noise of their mean."""
+"""Share of the residuals' variance that counts as noise of their mean."""
 MOST_PIXELS = 1920 * 1088
-"""Of pictures that are enlarged. In larger ones streaks are large enough, and time is short."""
+"""Largest picture that is enlarged, in pixels; in larger ones streaks are large enough."""
 _SIDE = 15
-"""Of the squares in which answers are compared, in pixels."""
+"""Side of the window in which residuals are compared, in pixels."""
 
 
-def agreed_residual(
+def ensemble_residual(
     window: Window, residual_of: Callable[[Window], Tensor], multiple: int = 1
 ) -> Tensor:
-    """The residual that several looks agree on.
+    """The residual on which several transforms of a window agree.
 
     Args:
         window: `[3, H, W]` each, as for an engine; H and W multiples of `multiple`.
-        residual_of: Gives a window's residual, `[3, H, W]`.
+        residual_of: Computes the residual of a window, `[3, H, W]`.
         multiple: What the sides of an enlarged picture are multiples of.
 
     Returns:
@@ -54,9 +54,9 @@ def agreed_residual(
     size = tuple(middle_of(window).shape[1:])
     total, squares = torch.zeros(()), torch.zeros(())
     enlarges = math.prod(size) <= MOST_PIXELS
-    # no look twice where none is enlarged
-    looks = dict.fromkeys((flips, scale if enlarges else 1.0) for flips, scale in LOOKS)
-    for flips, scale in looks:
+    # without enlarging, some transforms are equal
+    transforms = dict.fromkeys((flips, scale if enlarges else 1.0) for flips, scale in TRANSFORMS)
+    for flips, scale in transforms:
         larger = tuple(round(side * scale / multiple) * multiple for side in size)
         seen = [
             None if frame is None else _resized(frame.flip(flips), larger).contiguous()
@@ -64,11 +64,11 @@ def agreed_residual(
         ]
         residual = _resized(residual_of(seen), size).flip(flips)
         total, squares = total + residual, squares + residual.square().mean(0)
-    mean = total / len(looks)
+    mean = total / len(transforms)
     # m, and m + v
     agreed, all_there = (
         F.avg_pool2d(each[None, None], _SIDE, 1, _SIDE // 2)[0]
-        for each in (mean.square().mean(0), squares / len(looks))
+        for each in (mean.square().mean(0), squares / len(transforms))
     )
     both = NOISE * all_there + (1 - NOISE) * agreed
     return mean * (agreed / both.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)

@@ -1,10 +1,10 @@
 """Temporal averaging of restored frames where nothing moves.
 
-A network that looks at a few frames leaves a rest of every streak, and an encoder codes anew what a
-streak went by: both flicker where nothing moves. A running mean of the restored frames has neither.
-It is taken only where nothing moves: neither the camera by a tenth of a pixel nor an object by a
-shade. It is shown only around what the network took out, or everywhere where it rains everywhere.
-Dry pictures stay bit-identical.
+A network with few input frames leaves a remainder of every streak, and an encoder recodes what a
+streak has crossed. Both flicker where nothing moves. A running mean of the restored frames removes
+both. It is used only where nothing moves: neither the camera by a tenth of a pixel, nor an object.
+It is shown only around what the network removed, or everywhere where it rains everywhere. Dry
+pictures stay bit-identical.
 
 Source: the motion of a part of the picture is that of Lucas and Kanade (1981), of one step. The
 rest is this project's own. Its limits were chosen on clips of `samples/pan.py` that stand still or
@@ -31,34 +31,36 @@ from mhnet_video.restoration.resize import opencv
 Array = Any
 """A tensor, or an array where OpenCV is there: on a CPU it does this in a quarter of the time."""
 MIN_SIDE = 64
-"""Smaller pictures are not averaged."""
+"""Smallest side of a plane that is averaged, in pixels."""
 _MOST_FRAMES = 8.0
-"""The running mean is one of about so many frames."""
-_SQUARE, _PART = 4, 16
-"""Sides in pixels of the squares in which changes are judged, and of the parts in which motion is
-looked for."""
+"""Largest weight of the past: the running mean covers about so many frames."""
+_SQUARE = 4
+"""Side in pixels of the blocks in which changes are measured."""
+_PART = 16
+"""Side in pixels of the larger blocks in which motion is measured."""
 _CHANGE = 2.0, 5.0
-"""Change of a square or one beside it, in levels of 8 bits and beyond what was taken out there, up
-to which it stands still, and from which it does not."""
+"""Change of a block or its neighbours, in 8-bit levels beyond what the network removed there. Up to
+the first it is at rest; from the second on it is not."""
 _PASSING = 8.0, 16.0
-"""The same where the next frame is as those before: a rest of a streak, or its glow."""
+"""The same limits where the next frame equals the past: a remainder of a streak, or its glow."""
 _LASTING = 2.0, 4.0
-"""Change of a square and those around it that the next frame has, too, whatever was taken out:
-rests of streaks come and go, and a thing that differs little from the ground stays."""
+"""Limits of a change around a block that persists in the next frame, in 8-bit levels. What the
+network removed does not count: remainders of streaks come and go, a faint object persists."""
 _CHANGED_SHARE = 0.1, 0.4
-"""Share of what moves around a part, up to which and from which on the part moves, too."""
+"""Limits of the share of moving blocks around a larger block, from which on it moves too."""
 _MOTION = 0.05, 0.15
-"""Motion of a part in pixels, likewise."""
+"""Limits of the motion of a larger block, in pixels."""
 _DRIFT = 1.0, 2.0
-"""Mean change of a part, in levels, with its sign: light that goes on and off slowly, likewise."""
+"""Limits of the signed mean change of a larger block, in 8-bit levels: light that fades."""
 _FLAT = 20.0
-"""Squared slope, in levels, of what has too little texture to show motion."""
+"""Added to squared gradients: with less texture a larger block shows no motion."""
 _TAKEN_OUT = 0.05
-"""Mean change by the network around a part, in levels, from which on all of it is averaged."""
+"""Mean change by the network around a larger block, in 8-bit levels, from which on the mean is
+shown in full."""
 
 
 class PlaneAverage:
-    """A running mean of successive restored pictures, and where it may be shown."""
+    """A running mean of successive restored planes, and the mask in which it is shown."""
 
     def __init__(self) -> None:
         self._mean: Array = None
@@ -73,7 +75,7 @@ class PlaneAverage:
             before: `[H, W]`, levels of 8 bits, as it was decoded; an array, or a tensor.
             after: The same, restored.
             ahead: The next one, restored; None where it is not known.
-            share: How much of the way to the mean is gone, 0 to 1.
+            share: Weight of the mean in the result, 0 to 1.
 
         Returns:
             The averaged picture, `[H, W]` float32; None where there is nothing to average.
@@ -111,7 +113,7 @@ class PlaneAverage:
         if not taken.any():
             return None
         taken = _shrunk(taken, _PART // _SQUARE)
-        # where it rains all over, what encoders coded anew is everywhere
+        # where it rains everywhere, what the encoder recoded is everywhere
         shown = (_around(taken, 9) + (taken.mean() - _TAKEN_OUT / 2).clip(0)) / _TAKEN_OUT
         step = mean - new
         step *= _enlarged(shown.clip(0, 1) * share, mean.shape)
@@ -119,7 +121,7 @@ class PlaneAverage:
         return step
 
     def _begin(self, picture: Array, halves: Array) -> None:
-        """Forget what was: a picture that shows something else."""
+        """Restart the mean with a plane that shows something else."""
         self._mean, self._halves = _floats(picture) + 0, halves
         self._count = 1 + 0 * _shrunk(halves, _SQUARE // 2)
 
@@ -154,7 +156,7 @@ class FrameAverage:
             before: The frame as it was decoded.
             after: The same, restored. Of a `DeviceFrame` the samples are changed in place.
             ahead: The next one, restored; None where it is not known.
-            share: How much of the way to the mean is gone, 0 to 1.
+            share: Weight of the mean in the result, 0 to 1.
             keep: Boxes left as they are; of frames on the host only.
 
         Returns:
@@ -176,7 +178,7 @@ class FrameAverage:
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
-            # a network that fits in tiles may leave no memory for this
+            # a network in tiles may leave no memory for the filter
             self._forget()
             return after
         self._last = after, out
@@ -220,7 +222,7 @@ class FrameAverage:
         return replace(after, planes=tuple(averaged))
 
     def _forget(self) -> None:
-        """Begin anew: another clip."""
+        """Reset for another clip."""
         self._planes, self._last, self._known = [], None, {}
 
     def _levels(self, frame: Frame, index: int) -> Array:
@@ -243,7 +245,7 @@ class FrameAverage:
 
 
 class TemporalFilter:
-    """The filter as the last link of a chain: it holds each pair back until the next is known.
+    """The filter as the last link of a chain: it delays each pair until the next is known.
 
     Args:
         device: Where to compute; None for a CPU.
@@ -254,7 +256,7 @@ class TemporalFilter:
         self._held: Pair | None = None
 
     def push(self, pair: Pair, settings: Settings) -> Iterator[Pair]:
-        """Take the next pair; give the one before, averaged."""
+        """Take the next pair; yield the one before it, filtered."""
         held, self._held = self._held, pair
         if held is not None:
             yield self._filtered(held, pair.restored, settings)
@@ -274,7 +276,7 @@ class TemporalFilter:
 
 
 def _are_alike(a: Frame, b: Frame) -> bool:
-    """Whether two frames are of one size and their samples mean the same."""
+    """Whether two frames have one size, layout and colour matrix."""
     return (a.height, a.width, a.layout, a.matrix, a.full_range) == (
         b.height,
         b.width,
@@ -297,12 +299,12 @@ def _share_samples(a: Frame, b: Frame) -> bool:
 
 
 def _still(change: Array, later: Array, taken: Array) -> Array:
-    """Where squares are as they were, 0 to 1.
+    """How far each block is at rest, 0 to 1.
 
     Args:
         change: Of a picture in half of its size, in levels.
         later: The same of the next picture; None where it is not known.
-        taken: What was taken out of each square, whose rest may be as much.
+        taken: What the network removed from each block; a remainder may be as large.
     """
     change = _shrunk(change, _SQUARE // 2)
     later = None if later is None else _shrunk(later, _SQUARE // 2)
@@ -378,7 +380,7 @@ def _largest(x: Array, side: int) -> Array:
 
 
 def _enlarged(x: Array, size: Sequence[int]) -> Array:
-    """A map as one of more places, interpolated."""
+    """A map at a larger size, by bilinear interpolation."""
     if isinstance(x, Tensor):
         return F.interpolate(x[None, None], tuple(size), mode="bilinear")[0, 0]
     return _resized(x, size[1], size[0], "INTER_LINEAR")

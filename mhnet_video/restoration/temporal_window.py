@@ -1,4 +1,4 @@
-"""From frames to the windows that a network sees: cuts, copies and neighbours, in one place."""
+"""Assembles the windows of frames that the network takes: cuts, copies and neighbours."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,55 +12,55 @@ from torch import Tensor
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
-from mhnet_video.model.window import places_of, window_of
-from mhnet_video.restoration.scene_changes import Step
+from mhnet_video.model.window import window_indices, window_of
+from mhnet_video.restoration.scene_changes import Transition
 
 T = TypeVar("T")
 
 MAX_COPIES = 8
-"""How many items may wait as one, so that a still picture does not wait for ever."""
+"""Most copies that wait together, so that a frozen picture does not wait for ever."""
 
 
 @dataclass(eq=False, slots=True)
-class Picture:
-    """The samples of a frame. Frames with equal samples share one, so that work on it is shared."""
+class NetworkImage:
+    """What the network takes of a frame. Frames with equal samples share one, and its result."""
 
     frame: Frame
     """The first frame with these samples."""
     scale: float
     """Working scale of the network for it, above 0 to 1."""
     rgb: Tensor | None = None
-    """What the network sees of it, `[3, H, W]`; kept here by whoever has made it."""
+    """RGB at the working scale, `[3, H, W]`; None until it has been computed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FrameWindow:
-    """A frame to restore, and what the network sees for it."""
+    """A frame to restore, and the images that the network takes for it."""
 
     frame: Frame
     settings: Settings
     """How it is to be restored."""
-    pictures: list[Picture | None]
-    """T of them, that of `frame` in the middle; None where there is no neighbour at all."""
+    images: list[NetworkImage | None]
+    """T of them, that of `frame` in the middle; None for each neighbour where there are none."""
 
     @property
-    def middle(self) -> Picture:
+    def middle(self) -> NetworkImage:
         """The picture of the frame to restore."""
-        middle = self.pictures[len(self.pictures) // 2]
+        middle = self.images[len(self.images) // 2]
         if middle is None:
             raise ValueError("expected a frame in the middle")
         return middle
 
     def is_restored_as(self, other: "FrameWindow") -> bool:
-        """Whether both hold the very same pictures, restored in the same way."""
-        return self.settings == other.settings and all(map(is_, self.pictures, other.pictures))
+        """Whether both hold the very same images and settings."""
+        return self.settings == other.settings and all(map(is_, self.images, other.images))
 
 
 class Neighbours(Generic[T]):
-    """The windows of successive items; `places_of` says which these are at the ends of a run.
+    """The windows of successive items; `window_indices` chooses them at the ends of a run.
 
-    An item that repeats the one before waits with that one, and gets the same neighbours: a copy is
-    none, and would tell the network that the rain stands still.
+    An item that is a copy waits with the one before, and gets the same neighbours. A copy is no
+    neighbour itself: its rain, unchanged, would look like scenery.
 
     Args:
         frames: Items of a window, T, odd.
@@ -77,21 +77,21 @@ class Neighbours(Generic[T]):
         """The item that was pushed last in this run; None if there is none."""
         return self._held[-1][-1] if self._held else None
 
-    def push(self, item: T, step: Step = Step.NEXT) -> list[list[T]]:
+    def push(self, item: T, transition: Transition = Transition.NEXT) -> list[list[T]]:
         """Take the next item.
 
         Args:
             item: What the windows are made of.
-            step: What it is to the one before; a cut begins another run.
+            transition: How it relates to the one before; a cut begins another run.
 
         Returns:
             The windows that are complete now, in the order of their middle items.
         """
-        is_copy = step is Step.COPY and self._frames > 1 and self._held
+        is_copy = transition is Transition.COPY and self._frames > 1 and self._held
         if is_copy and len(self._held[-1]) < MAX_COPIES:
             self._held[-1].append(item)
             return []
-        windows = self.flush() if step is Step.CUT else []
+        windows = self.flush() if transition is Transition.CUT else []
         self._held.append([item])
         self._pushed += 1
         if self._pushed >= self._frames:  # the first ones look further ahead
@@ -101,7 +101,7 @@ class Neighbours(Generic[T]):
         return windows
 
     def flush(self) -> list[list[T]]:
-        """End the run; the windows that are missing."""
+        """End the run, and return the windows that are missing."""
         begin = self._pushed - self._frames // 2 if self._pushed >= self._frames else 0
         windows = self._windows(begin, self._pushed)
         self._held.clear()
@@ -113,8 +113,8 @@ class Neighbours(Generic[T]):
         first = self._pushed - len(self._held)
         windows = []
         for centre in range(begin, end):
-            places = places_of(centre, self._pushed, self._frames)
-            groups = [self._held[place - first] for place in places]
+            indices = window_indices(centre, self._pushed, self._frames)
+            groups = [self._held[index - first] for index in indices]
             middle = self._held[centre - first]
             windows += [[item if each is middle else each[0] for each in groups] for item in middle]
             del middle[1:]  # no later window needs them, and they may be large
@@ -130,19 +130,19 @@ class WindowAssembler:
 
     def __init__(self, frames: int) -> None:
         self._neighbours: Neighbours[_Item] = Neighbours(frames)
-        self._last: Picture | None = None
+        self._last: NetworkImage | None = None
 
     def push(
-        self, frame: Frame, settings: Settings, step: Step, scale: float
+        self, frame: Frame, settings: Settings, transition: Transition, scale: float
     ) -> Iterator[FrameWindow]:
         """Take the next frame.
 
-        A frame whose samples are those of the one before is a copy, whatever `step` says.
+        A frame whose samples are those of the one before is a copy, whatever `transition` says.
 
         Args:
             frame: The frame; where its size as it is shown changes, another run begins.
             settings: How it is to be restored.
-            step: What it is to the one before.
+            transition: How it relates to the one before.
             scale: Working scale for it, above 0 to 1; where it changes, another run begins.
 
         Yields:
@@ -156,14 +156,17 @@ class WindowAssembler:
             yield from self.flush()
             last = None
         if last is not None and have_equal_samples(last.frame, frame):
-            picture, step = last, Step.COPY if self._neighbours.last is not None else step
+            picture, transition = (
+                last,
+                Transition.COPY if self._neighbours.last is not None else transition,
+            )
         else:
-            picture = Picture(frame, scale)
+            picture = NetworkImage(frame, scale)
         self._last = picture
-        yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), step))
+        yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), transition))
 
     def flush(self) -> Iterator[FrameWindow]:
-        """End the run; the windows that are missing."""
+        """End the run, and return the windows that are missing."""
         yield from map(_window, self._neighbours.flush())
 
 
@@ -176,7 +179,7 @@ class WindowPicker:
 
     def __init__(self, frames: int) -> None:
         self._frames = frames
-        self._seen: list[tuple[Frame, Picture]] = []
+        self._seen: list[tuple[Frame, NetworkImage]] = []
 
     def window(
         self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
@@ -189,24 +192,24 @@ class WindowPicker:
             settings: How.
             scale: Working scale, above 0 to 1.
         """
-        places = places_of(index, len(frames), self._frames)
-        first = min(places)
-        seen: list[tuple[Frame, Picture]] = []
-        for frame in frames[first : max(places) + 1]:
+        indices = window_indices(index, len(frames), self._frames)
+        first = min(indices)
+        seen: list[tuple[Frame, NetworkImage]] = []
+        for frame in frames[first : max(indices) + 1]:
             known = (p for old, p in self._seen if old is frame and p.scale == scale)
             picture = next(known, None)
             if picture is None and seen and have_equal_samples(seen[-1][1].frame, frame):
                 picture = seen[-1][1]
-            seen.append((frame, picture or Picture(frame, scale)))
+            seen.append((frame, picture or NetworkImage(frame, scale)))
         self._seen = seen
-        pictures = window_of([seen[place - first][1] for place in places])
+        pictures = window_of([seen[index - first][1] for index in indices])
         return FrameWindow(frames[index], settings, pictures)
 
 
 class _Item(NamedTuple):
     frame: Frame
     settings: Settings
-    picture: Picture
+    picture: NetworkImage
 
 
 def _window(items: list[_Item]) -> FrameWindow:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from mhnet_video.model.window import Window, middle_of
 
-TILE_MARGIN = 64
-"""Pixels around a tile that the network sees as well, so that seams do not show."""
+TILE_HALO = 64
+"""Halo around a tile, in pixels, so that seams do not show."""
 MIN_TILE_PIXELS = 256 * 256
-"""Smaller tiles would be margin, for the most part."""
+"""Smallest tile, in pixels; smaller ones would be mostly halo."""
 
 
 def tiled_residual(
@@ -24,9 +24,9 @@ def tiled_residual(
 
     Args:
         window: `[3, H, W]` each, aligned already where the network wants it so.
-        residual_of: Gives the residual of a window of tiles, `[3, h, w]`.
-        padded: Makes the sides of a tile the network's multiples.
-        most_pixels: Of a tile, without its margin.
+        residual_of: Computes the residual of a window of tiles, `[3, h, w]`.
+        padded: Pads the sides of a tile to multiples of the network's.
+        most_pixels: Largest tile without its halo, in pixels.
 
     Returns:
         `[3, H, W]`.
@@ -35,16 +35,16 @@ def tiled_residual(
     rows = -(-height // max(64, min(height, round(most_pixels**0.5))))
     columns = -(-width * -(-height // rows) // most_pixels)
     cuts = _cuts(height, rows), _cuts(width, columns)
-    # all of one size, for which engines plan once
+    # all of one size, so that engines build one execution graph
     tall, wide = (
-        min(length, max(end - begin for begin, end in parts) + 2 * TILE_MARGIN)
+        min(length, max(end - begin for begin, end in parts) + 2 * TILE_HALO)
         for length, parts in zip((height, width), cuts, strict=True)
     )
     residual = torch.empty_like(middle_of(window))
     for top, bottom in cuts[0]:
         for left, right in cuts[1]:
-            y = min(max(0, top - TILE_MARGIN), height - tall)
-            x = min(max(0, left - TILE_MARGIN), width - wide)
+            y = min(max(0, top - TILE_HALO), height - tall)
+            x = min(max(0, left - TILE_HALO), width - wide)
             tile = [
                 None if frame is None else padded(frame[:, y : y + tall, x : x + wide])
                 for frame in window

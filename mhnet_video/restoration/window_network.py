@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mhnet_video.engines.select import Engine, TorchEngine
+from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
 from mhnet_video.frame import Plane
 from mhnet_video.media.hwaccel import on_host
@@ -15,8 +15,8 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
 from mhnet_video.restoration.color import add_residual, to_rgb
 from mhnet_video.restoration.resize import enlarged, shrunk
-from mhnet_video.restoration.self_ensemble import agreed_residual
-from mhnet_video.restoration.temporal_window import FrameWindow, Picture
+from mhnet_video.restoration.self_ensemble import ensemble_residual
+from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
 
 MOST_ROWS = 1200
@@ -72,9 +72,9 @@ class WindowNetwork:
 
     def prepare(self, window: FrameWindow) -> Window:
         """What the network sees of each picture; made once for each."""
-        return [None if each is None else self._rgb(each) for each in window.pictures]
+        return [None if each is None else self._rgb(each) for each in window.images]
 
-    def _rgb(self, picture: Picture) -> Tensor:
+    def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:
             frame = on_host(picture.frame)
             rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
@@ -138,7 +138,7 @@ class WindowNetwork:
         rows, columns = _working_size(height, width, scale)
         residual_of = partial(self._whole_residual, engine)
         if is_alone(seen):
-            residual = agreed_residual(seen, residual_of, self.network.config.multiple)
+            residual = ensemble_residual(seen, residual_of, self.network.config.multiple)
         else:
             residual = residual_of(seen)
         residual = residual[:, :rows, :columns]

@@ -1,1 +1,1 @@
-"""Training data, the growth of networks, and quality metrics."""
+"""Training data, Net2Net growth, and quality metrics."""

@@ -16,51 +16,65 @@ from torch.utils.data import Dataset
 
 from mhnet_video.errors import ReadError
 from mhnet_video.model.align import align
-from mhnet_video.model.window import places_of
+from mhnet_video.model.window import window_indices
 from mhnet_video.training.rain import camera, rain_on
 
-ALONE_SHARE, LATE_ALONE_SHARE = 0.43, 0.5
-"""Pictures without neighbours, early and late in a run. With few of them the network learns to
-compare frames and no more: it then does nothing for a picture, and paints ghosts where the camera
-moves fast."""
-END_SHARE, SHORT_SHARE = 0.04, 0.3
-"""Windows at the ends of a clip, and such of clips with fewer frames than are looked at."""
-
+ALONE_SHARE = 0.43
+"""Share of single pictures, without neighbours, early in a run. With few of them the network learns
+to compare frames and nothing else: it does nothing for a picture, and paints ghosts where the
+camera moves fast."""
+LATE_ALONE_SHARE = 0.5
+"""The same late in a run."""
+END_SHARE = 0.04
+"""Share of windows at the ends of a clip."""
+SHORT_SHARE = 0.3
+"""Share of these whose clip has fewer frames than a window."""
 CUT_SHARE = 0.03
-"""Windows whose scene changes after the middle frame."""
+"""Share of windows whose scene changes after the middle frame."""
 STRANGER_SHARE = 0.1
-"""Windows whose neighbours both show something else, as where everything moves too fast: their
-rain must be taken out by the middle frame alone."""
-COPY_SHARE, RECODED_SHARE = 0.1, 0.6
-"""Windows in which a neighbour is a copy of the middle frame, its rain too, as where the frame rate
-was raised: without them a streak that is there twice is taken for part of the scene. Of a copy that
-was coded anew the noise is another one; exact ones the program finds by itself."""
-QUILT_SHARE = 0.75
-"""Samples that are sewn from four windows of half the side, each with a rain of its own or none.
-The channel attention's means are those of a whole frame, in which rain is seen in some parts more
-than in others: a network trained on pictures that are rainy all over takes a frame with a dry half
-for dry, and leaves the rain in the other."""
+"""Share of windows whose neighbours both show another scene, as where everything moves too fast:
+only the middle frame helps to remove their rain."""
+COPY_SHARE = 0.1
+"""Share of windows in which a neighbour is a copy of the middle frame, including its rain, as where
+the frame rate was raised. Without them a streak that appears twice is taken for scenery."""
+RECODED_SHARE = 0.6
+"""Share of these whose copy has noise and compression of its own. The program itself finds exact
+copies."""
+MOSAIC_SHARE = 0.75
+"""Share of samples composed of four windows of half the side, each with its own rain or none. The
+channel attention's means cover a whole frame, in which rain is more visible in some parts than in
+others. A network trained on evenly rainy pictures takes a frame with a dry half for dry, and leaves
+the rain in the other half."""
 TURNED_SHARE = 0.2
-"""Windows turned by a quarter."""
-TEXT_SHARE, ALONE_TEXT_SHARE, PALE_SHARE = 0.12, 0.25, 0.4
-"""Windows of several frames, and dry pictures without neighbours, with letters that a recorder
-burnt in; and such letters that are watermarks, through which the scene is seen. They are as thin
-and as bright as streaks, and are to stay; of a picture alone nothing else tells that they stand
-still before a scene that moves."""
-DRY_SHARE, LATE_DRY_SHARE = 0.2, 0.28
-DRY_ALONE_SHARE, LATE_DRY_ALONE_SHARE = 0.24, 0.37
-"""Windows without rain, of those with several frames and of the others, early and late in a run: a
-road's markings must not pass for streaks of a picture. What is learned of that is soon forgotten,
-so there is more of it at the end."""
-LARGE_SHARE, LARGEST, SOFT_SHARE = 0.3, 3.0, 0.6
-"""Windows of pictures with more than 720 rows, up to so many times as large, in which streaks are
-longer and wider; three in five of them are as soft as lenses and encoders leave such pictures."""
+"""Share of windows rotated by 90 degrees."""
+TEXT_SHARE = 0.12
+"""Share of windows with burnt-in letters. These are as thin and as bright as streaks, and must
+stay."""
+ALONE_TEXT_SHARE = 0.25
+"""The same of dry single pictures, in which no motion of the scene behind tells letters apart."""
+PALE_SHARE = 0.4
+"""Share of burnt-in letters that are translucent, as watermarks are."""
+DRY_SHARE = 0.2
+"""Share of windows of several frames without rain, early in a run: road markings must not pass for
+streaks."""
+LATE_DRY_SHARE = 0.28
+"""The same late in a run. More, because the network soon forgets what dry pictures teach."""
+DRY_ALONE_SHARE = 0.24
+"""Share of single pictures without rain, early in a run."""
+LATE_DRY_ALONE_SHARE = 0.37
+"""The same late in a run."""
+LARGE_SHARE = 0.3
+"""Share of windows that stand for pictures of more than 720 rows, with longer and wider streaks."""
+LARGEST = 3.0
+"""Largest scale of such pictures against one of 360 to 720 rows."""
+SOFT_SHARE = 0.6
+"""Share of these that are as soft as lenses and encoders leave large pictures."""
 MOST_TRIES = 6
-"""A dry picture is the most rain-like of so many at most. A twentieth of the places in photographs
-accounts for nine tenths of what a trained network does to dry ones: grates, lit windows, white
-paint. They are found by what is bright, upright and narrow in them."""
+"""A dry picture is the most rain-like of up to so many. A twentieth of the area of photographs
+causes nine tenths of what a trained network does to dry ones: grates, lit windows, white paint.
+Bright, upright, narrow structures find them."""
 
-Picture = NDArray[Any]
+Image = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
 
 
@@ -68,7 +82,7 @@ Picture = NDArray[Any]
 class Footage:
     """What pairs are made from, in memory."""
 
-    photos: list[Picture]
+    photos: list[Image]
     clips: list[list[NDArray[Any]]]
     """For each clip its runs of consecutive frames, each `[run, H, W, 3]`."""
 
@@ -98,7 +112,7 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
         if path.is_dir() or path.name.startswith("."):
             continue
         runs: list[NDArray[Any]] = []
-        run: list[Picture] = []
+        run: list[Image] = []
         try:
             with av.open(str(path)) as container:
                 stream = container.streams.video[0]
@@ -121,7 +135,7 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
     return Footage(photos=photos, clips=clips)
 
 
-class Window(NamedTuple):
+class ClipWindow(NamedTuple):
     """Clean frames, and the seed of their rain."""
 
     clean: Tensor
@@ -146,12 +160,12 @@ class Window(NamedTuple):
     """Whether it is enlarged with the scene."""
 
 
-Sample = tuple[Window, ...]
+Sample = tuple[ClipWindow, ...]
 """One window, or four of half the side: upper left, upper right, lower left, lower right."""
 
 
 class CleanWindows(Dataset[Sample]):
-    """Windows of consecutive frames without rain, alone or in quilts; every index is another.
+    """Windows of consecutive frames without rain, alone or in mosaics; every index is another.
 
     An index always gives the same sample for the same seed, so that a run can be resumed exactly.
 
@@ -177,7 +191,7 @@ class CleanWindows(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """The sample of an index."""
         random = np.random.default_rng([self.seed, index])
-        if random.random() < QUILT_SHARE:
+        if random.random() < MOSAIC_SHARE:
             return tuple(self._half.draw(random) for _ in range(4))
         return (self._whole.draw(random),)
 
@@ -199,7 +213,7 @@ class _Windows:
         self._dry_share = LATE_DRY_SHARE if is_late else DRY_SHARE
         self._dry_alone_share = LATE_DRY_ALONE_SHARE if is_late else DRY_ALONE_SHARE
 
-    def draw(self, random: np.random.Generator) -> Window:
+    def draw(self, random: np.random.Generator) -> ClipWindow:
         """A window."""
         kind, middle = random.random(), self.frames // 2
         copies: tuple[int, ...] = ()
@@ -239,7 +253,7 @@ class _Windows:
         text, text_is_soft = None, is_soft and random.random() < 0.5
         if random.random() < (ALONE_TEXT_SHARE if is_alone and is_dry else TEXT_SHARE):
             text = self._text(random, 1 if text_is_soft else random.uniform(1, scale))
-        return Window(
+        return ClipWindow(
             clean.contiguous(),
             middle,
             seed,
@@ -456,7 +470,7 @@ def rainy_pair(
 
 
 def _rainy_window(
-    window: Window, frames: int, device: torch.device | str, aligns: bool
+    window: ClipWindow, frames: int, device: torch.device | str, aligns: bool
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
@@ -479,7 +493,7 @@ def _rainy_window(
         half = frames // 2
         rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, half, half))
     else:
-        rainy = rainy[places_of(window.middle, len(rainy), frames)]
+        rainy = rainy[window_indices(window.middle, len(rainy), frames)]
         if aligns:
             rainy = align(rainy[None])[0]
     return rainy.flatten(0, 1), clean[window.middle]

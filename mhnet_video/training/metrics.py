@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 """`[H, W]` or `[H, W, 3]` (RGB), 0 to 255."""
 
-_MEDIAN, _REST = 7, 4
-"""Frames of the temporal median, and levels by which it changes less where nothing moves."""
+_MEDIAN = 7
+"""Frames of the temporal median."""
+_REST = 4
+"""Where nothing moves, the temporal median changes by fewer levels than this."""
 _WINDOW_SIZE = 11
 _SIGMA = 1.5
 _PEAK = 255.0
@@ -38,7 +40,7 @@ class Scores:
     """In levels of Y, less is better; None for pictures, and for a clip's first frame."""
 
 
-def score(picture: Picture, clean: Picture) -> Scores:
+def score(picture: Image, clean: Image) -> Scores:
     """All four figures of a picture `[H, W, 3]` against its clean twin.
 
     Raises:
@@ -53,7 +55,7 @@ def score(picture: Picture, clean: Picture) -> Scores:
     )
 
 
-def flicker(before: Picture, clean_before: Picture, after: Picture, clean_after: Picture) -> float:
+def flicker(before: Image, clean_before: Image, after: Image, clean_after: Image) -> float:
     """What comes and goes from one frame to the next that does not in the clean clip.
 
     The mean absolute change of the difference from the clean twin. The twin moves as the clip
@@ -83,12 +85,12 @@ class Flicker:
     """
 
     def __init__(self, versions: int) -> None:
-        self._seen: deque[Sequence[Picture]] = deque(maxlen=_MEDIAN + 1)
-        self._median: Picture | None = None
+        self._seen: deque[Sequence[Image]] = deque(maxlen=_MEDIAN + 1)
+        self._median: Image | None = None
         self._totals = np.zeros(versions + 2)
         self._pixels = self._at_rest = 0
 
-    def push(self, lumas: Sequence[Picture]) -> None:
+    def push(self, lumas: Sequence[Image]) -> None:
         """Take Y of the next frame, `[H, W]`, in each version."""
         seen = self._seen
         if seen and seen[-1][0].shape != lumas[0].shape:
@@ -129,11 +131,11 @@ class Flicker:
         return tuple(float(total) / self._at_rest for total in self._totals)
 
 
-def _change(before: Picture, after: Picture) -> NDArray[np.int16]:
+def _change(before: Image, after: Image) -> NDArray[np.int16]:
     return np.abs(after.astype(np.int16) - before)
 
 
-def luma(picture: Picture) -> Picture:
+def luma(picture: Image) -> Image:
     """Y of an RGB picture: `[H, W, 3]` to `[H, W]`, 16 to 235.
 
     Source: ITU-R BT.601, as Matlab's rgb2ycbcr scales and rounds it.
@@ -144,7 +146,7 @@ def luma(picture: Picture) -> Picture:
     return np.rint(y).astype(np.uint8)
 
 
-def psnr(picture: Picture, clean: Picture) -> float:
+def psnr(picture: Image, clean: Image) -> float:
     """Peak signal to noise ratio in dB, the error averaged over all channels."""
     _check(picture, clean)
     error = picture.astype(np.float64) - clean
@@ -152,7 +154,7 @@ def psnr(picture: Picture, clean: Picture) -> float:
     return float(10 * np.log10(_PEAK**2 / mean_square)) if mean_square else float("inf")
 
 
-def ssim(picture: Picture, clean: Picture) -> float:
+def ssim(picture: Image, clean: Image) -> float:
     """Structural similarity, averaged over the windows and the channels.
 
     Source: Wang et al., Image Quality Assessment: From Error Visibility to Structural
@@ -210,7 +212,7 @@ def _blur(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return x
 
 
-def _check(picture: Picture, clean: Picture) -> None:
+def _check(picture: Image, clean: Image) -> None:
     for each in (picture, clean):
         if each.dtype != np.uint8:
             raise ValueError(f"expected uint8 pictures, got {each.dtype}")

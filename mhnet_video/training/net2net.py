@@ -1,4 +1,4 @@
-"""A larger network that begins where a trained smaller one stands."""
+"""Net2Net growth: a larger network initialized from a trained smaller one."""
 
 import re
 
@@ -16,10 +16,10 @@ _COPIED = re.compile(r"\.temperature$|\.attn[1-4]$")
 def grow(network: MHNet, config: NetworkConfig) -> MHNet:
     """Build a larger network that computes what a smaller one does.
 
-    Every channel becomes several that are alike, and whatever reads them shares its weights out
-    among them at random, so that training can tell them apart. Blocks that are added do nothing at
-    first, nor do frames. Only where a share of the attention's entries does not divide evenly, the
-    result differs by a little. Source: Chen, Goodfellow and Shlens, "Net2Net", ICLR 2016.
+    Every channel is copied several times, and its readers distribute their weights over the copies
+    at random, so that training can separate them. Added blocks and frames have no effect at first.
+    Where a share of the attention's entries does not divide evenly, the result differs slightly.
+    Source: Chen, Goodfellow and Shlens, "Net2Net", ICLR 2016.
 
     Args:
         network: The smaller one.

@@ -35,7 +35,7 @@ PLANS = {
 }
 ONLY = {"rows": ["front_kernel"], "exact rows": ["front_kernel"]}
 ONLY |= {"small": ["linear_kernel", "depthwise_kernel", "gram_kernel", "mean_kernel"]}
-"""Kernels of a plan that are worth their time; all of the others."""
+"""Kernels of a graph that are worth their time; all of the others."""
 
 
 def compiled(plans, capability):

@@ -1,4 +1,7 @@
-"""Every kernel against its meaning in float64. Without CUDA, Triton's interpreter runs them."""
+"""Every kernel against its reference implementation in float64.
+
+Without CUDA, Triton's interpreter runs them.
+"""
 
 import pytest
 import torch

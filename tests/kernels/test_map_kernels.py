@@ -1,4 +1,4 @@
-"""Every kernel on channels-last maps against its meaning in float64.
+"""Every kernel on channels-last maps against its reference implementation in float64.
 
 Without CUDA, Triton's interpreter runs the kernels. Outputs are poisoned: what a kernel leaves
 unwritten stays not a number.

@@ -1,4 +1,4 @@
-"""Every kernel on motion between frames against its meaning in float64.
+"""Every kernel on motion between frames against its reference implementation in float64.
 
 Without CUDA, Triton's interpreter runs the kernels.
 """

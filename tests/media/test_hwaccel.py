@@ -12,11 +12,11 @@ import torch
 from clips import Audio, Clip, Video, every, rotation
 from fake_gpu import Gpu, Surfaces
 from test_gpu_layout import make_frame
-from test_gpu_pipeline import FakeMachine, Piped, frames_of, mixed, restored
+from test_gpu_pipeline import FakeBackend, Piped, frames_of, mixed, restored
 from test_llvm_engine import make_network
 
 from mhnet_video.config import Box, RestoreConfig, Settings
-from mhnet_video.engines.select import Choice
+from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.kernels import dispatch, map_ops
@@ -25,7 +25,7 @@ from mhnet_video.media.encoder import EncoderSettings
 from mhnet_video.media.hwaccel import on_host, open_surfaces
 from mhnet_video.media.pixel_formats import side_data_of
 from mhnet_video.media.reader import VideoReader
-from mhnet_video.model.window import places_of
+from mhnet_video.model.window import window_indices
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.restoration import gpu_pipeline
 from mhnet_video.restoration.gpu_layout import FrameFormat, format_of
@@ -34,7 +34,7 @@ from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_window import (
     FrameWindow,
     Neighbours,
-    Picture,
+    NetworkImage,
     have_equal_samples,
 )
 
@@ -268,8 +268,8 @@ def test_the_way_through_the_network(name, bits_down, stays, monkeypatch):
     engine = TritonEngine(network, torch.float32)
     frames = small_frames(name)
     with dispatch.on_cpu():
-        expected = restored(Piped(engine, FakeMachine(1)).stream(frames))
-        piped = Piped(engine, FakeMachine(2), stays=stays)
+        expected = restored(Piped(engine, FakeBackend(1)).stream(frames))
+        piped = Piped(engine, FakeBackend(2), stays=stays)
         found = restored(piped.stream([device_frame(f, bits_down, row=6) for f in frames]))
     assert all(isinstance(frame, DeviceFrame) == stays for frame in found)
     assert [frame.pts for frame in found] == [frame.pts for frame in frames]
@@ -286,9 +286,9 @@ def test_the_way_through_the_network(name, bits_down, stays, monkeypatch):
 @pytest.mark.parametrize("seed", range(8))
 def test_samples_are_read_when_the_decoder_has_written_them(seed):
     sources = frames_of(12, height=4, width=6)
-    machine = FakeMachine(seed)
+    backend = FakeBackend(seed)
     form = FrameFormat.semi_planar(8, 4, 6, 6)
-    pipeline = FramePipeline(machine, form, 3, mixed, batch=2, stays=seed % 2 == 1)
+    pipeline = FramePipeline(backend, form, 3, mixed, batch=2, stays=seed % 2 == 1)
     # not of `windows_of`, which compares samples before they are written
     neighbours = Neighbours(3)
     results, made = [], []
@@ -298,10 +298,10 @@ def test_samples_are_read_when_the_decoder_has_written_them(seed):
         samples = frame.luma.clone()
         frame.luma.fill_(255)
         # the decoder's own queue, which fills the picture at some time
-        machine.decoder.run(lambda to=frame.luma, what=samples: to.copy_(what))
+        backend.decoder.run(lambda to=frame.luma, what=samples: to.copy_(what))
         made.append((frame, samples))
         assert format_of(frame).is_semi_planar
-        for items in neighbours.push(Picture(frame, 1.0)):
+        for items in neighbours.push(NetworkImage(frame, 1.0)):
             results += pipeline.push(FrameWindow(items[1].frame, Settings(), items))
     for items in neighbours.flush():
         results += pipeline.push(FrameWindow(items[1].frame, Settings(), items))
@@ -312,7 +312,7 @@ def test_samples_are_read_when_the_decoder_has_written_them(seed):
             assert result.planes is None
             assert result.samples is None
             continue
-        places = places_of(index, 12, 3)
+        places = window_indices(index, 12, 3)
         window = sum((n + 1) * made[p][1].int() for n, p in enumerate(places)) % 251
         luma = result.samples[0] if result.samples else torch.from_numpy(result.planes[0])
         np.testing.assert_array_equal(luma, window)
@@ -332,8 +332,8 @@ def make_restorer(monkeypatch, keep=()):
     """A restorer on a GPU that the CPU plays."""
     network = make_network(width=4, heads=4, frames=3, **SMALL)
     made = Restorer(network, device="cpu", keep=keep)
-    made.engine = Choice(TritonEngine(network, torch.float32), "triton", "a test")
-    monkeypatch.setattr(gpu_pipeline, "CudaMachine", lambda device: FakeMachine())
+    made.engine = SelectedEngine(TritonEngine(network, torch.float32), "triton", "a test")
+    monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     return made
 

@@ -14,7 +14,7 @@ from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.pipelines.evaluate import evaluate
-from mhnet_video.restoration.self_ensemble import LOOKS
+from mhnet_video.restoration.self_ensemble import TRANSFORMS
 
 
 def scene(seed: int, size: tuple[int, int] = (64, 96)) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_frames_of_one_scene_see_each_other_and_other_pictures_nothing(
     found = levels(spy)
     assert found[:5] == expected
     # each on its own, looked at several times
-    assert [(a, c) for a, _, c in found[5:]] == [(0, 0)] * 2 * len(LOOKS)
+    assert [(a, c) for a, _, c in found[5:]] == [(0, 0)] * 2 * len(TRANSFORMS)
     for name in names[:6]:  # PNG loses nothing
         before, after = (cv2.imread(str(folder / name)) for folder in (frames, tmp_path / "dry"))
         np.testing.assert_allclose(after, 0.75 * before, atol=0.51)
@@ -221,7 +221,7 @@ def test_evaluation_sees_frames_as_restoration_does(frames: Path, tmp_path: Path
         *["x.png", "y.jpg"],
     ]
     assert all(0 not in window for window in levels(spy)[:5])
-    assert len(spy.windows) == 5 + 2 * len(LOOKS)
+    assert len(spy.windows) == 5 + 2 * len(TRANSFORMS)
     restore_video(frames, tmp_path / "dry", restorer=restorer)
     again = evaluate(tmp_path / "dry", clean)
     for row, other in list(zip(result.rows, again.rows, strict=True))[:6]:

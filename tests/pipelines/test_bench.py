@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mhnet_video.cli.main import main
-from mhnet_video.engines.select import TorchEngine
+from mhnet_video.engines.base import TorchEngine
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.model.weights import load_model
 from mhnet_video.pipelines import bench as bench_module
@@ -23,6 +23,7 @@ from mhnet_video.pipelines.bench import (  # fmt: skip
     bench,
     to_lines,
 )
+from mhnet_video.pipelines.bench_runtimes import WINDOWS, Runtime, jobs, runtimes_obstacle
 
 STAGES = ["decode", "to RGB, and the residual", "restore", "encode"]
 STAGES += ["network, frames as they are", "network, frames aligned"]
@@ -70,6 +71,71 @@ def test_a_wrong_result_has_no_time(tmp_path, monkeypatch):
     assert rows[0]["speedup"] == 1.0
     assert rows[2]["detail"] == "wrong result: less than 50 dB"
     assert rows[4]["detail"] == "not here"
+
+
+def test_a_wrong_result_of_a_runtime_has_no_time(tmp_path, monkeypatch):
+    clip = str(tmp_path / "a.mp4")
+    measure._make_clip(clip, 64, 64, 6)
+
+    def contenders(network, windows, threads):
+        for name, by in (("torch", 0.0), ("near", 1e-3), ("far", 1e-2), ("broken", math.nan)):
+            for count in (1, 3):
+
+                def run(by=by, count=count):
+                    engine = TorchEngine(network)
+                    return [engine.residual(windows[index]) + by for index in jobs(count)]
+
+                yield Runtime(name, "", count, run)
+
+    monkeypatch.setattr(measure, "runtimes_obstacle", lambda: "")
+    monkeypatch.setattr(measure, "runtimes", contenders)
+    rows = measure._measure_runtimes(clip, "realtime")["rows"]
+    assert [bool(row["times"]) for row in rows] == [True] * 4 + [False] * 4
+    assert [row["psnr"] and round(row["psnr"]) for row in rows[::2]] == [None, 60, 40, None]
+    assert rows[4]["detail"] == "wrong result: less than 50 dB"
+
+
+def test_nothing_in_flight_gets_the_same_window_twice_in_succession():
+    for count in range(1, 9):
+        order = jobs(count)
+        assert all(order[lane] != order[lane + count] for lane in range(count))
+        assert max(order) < WINDOWS
+
+
+def test_ratios_are_of_torch_one_at_a_time_and_of_the_fastest_llvm():
+    def row(runtime, concurrency, *times):
+        return {
+            "runtime": runtime,
+            "detail": "",
+            "concurrency": concurrency,
+            "psnr": 70.0,
+            "times": list(times),
+        }
+
+    rows = [row("torch", 1, 80.0), row("llvm", 1, 20.0), row("llvm", 2, 10.0)]
+    rows += [row("OpenVINO", 1, 39.0, 40.0, 41.0), row("OpenVINO", 2)]
+    found = list(bench_module._runtime_rows(rows))
+    assert [each.speedup for each in found] == [1, 4, 8, 2, None]
+    assert [each.of_llvm for each in found] == [8, 2, 1, 4, None]
+    assert bench_module._runtime_cells(found[3])[2:] == [
+        "40.0",
+        "39.4 to 40.6",
+        "2.0",
+        "4.00",
+        "70 dB",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(runtimes_obstacle()), reason=runtimes_obstacle())
+def test_every_runtime_gets_the_result_of_pytorch(tmp_path, monkeypatch):
+    clip = str(tmp_path / "a.mp4")
+    measure._make_clip(clip, 64, 64, 6)
+    monkeypatch.setattr(measure, "_SECONDS", 0.0)
+    rows = measure._measure_runtimes(clip, "realtime")["rows"]
+    assert {row["runtime"] for row in rows} >= {"torch", "OpenVINO", "ONNX Runtime"}
+    assert all(row["times"] for row in rows)
+    assert all(row["psnr"] is None or row["psnr"] > 60 for row in rows)
 
 
 def test_shares_are_of_the_peak_for_the_element(tmp_path, monkeypatch):
@@ -121,6 +187,8 @@ def test_the_table_tells_why_there_is_no_time():
         height=48,
         macs=10**9,
         engines=(row,),
+        runtimes=(),
+        runtimes_obstacle="openvino not installed",
         stages={"decode": Spread(1.25, 1.0, 2.0)},
         whole=(
             WholeRow(
@@ -141,6 +209,7 @@ def test_the_table_tells_why_there_is_no_time():
     assert lines[0] == "m on one, two"
     assert lines[2] == "- peak of 1 thread: float32 100 GFLOP/s, copy 10 GB/s"
     assert any(line.startswith("| llvm (no LLVM) |       1 | ") for line in lines)
+    assert "no other runtimes: openvino not installed" in lines
     assert "| decode      |        1.2 | 1.0 to 2.0 |" in lines
     assert lines[-1].endswith("1.5 s |        |    0.80 |")
     tables = [line for line in lines if line.startswith("|")]

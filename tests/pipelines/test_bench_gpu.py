@@ -98,7 +98,7 @@ def test_names_tell_rows_apart():
 
 @pytest.mark.parametrize("name", ["yuv420p", "nv12", "yuv420p10le"])
 def test_what_is_meant_by_the_way_from_frames_and_back(name):
-    """The benchmark's meaning is that of the CPU's pipeline."""
+    """The benchmark's reference is the CPU's pipeline."""
     height, width = 5, 10
     frames = make_frames(3, height, width)
     if name == "yuv420p10le":
@@ -253,7 +253,7 @@ def test_the_compiler_has_no_helpers():
         assert os.getpgid(asked._process.pid) != os.getpgid(0)
 
 
-def test_compiled_meanings_are_checked_and_timed():
+def test_compiled_references_are_checked_and_timed():
     clock, options = Clock(CPU, 0.0), {"backend": "eager"}
     row = {"kernel": "2x2 stride 2", "channels": 16, "size": [6, 4]}
     told = bench_compile.compiled(row, clock, options)

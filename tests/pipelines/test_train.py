@@ -26,7 +26,7 @@ from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.model.align import align
 from mhnet_video.model.network import MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model
-from mhnet_video.model.window import places_of
+from mhnet_video.model.window import window_indices
 from mhnet_video.pipelines.train import (
     BorrowedMeans,
     Optimizer,
@@ -75,7 +75,7 @@ def pair(samples, index):
 
 
 def windows_of(samples, count):
-    """The windows of the first samples, alone or in quilts."""
+    """The windows of the first samples, alone or in mosaics."""
     return [window for index in range(count) for window in samples[index]]
 
 
@@ -143,19 +143,19 @@ def test_dry_pictures_are_the_most_rain_like(footage_dir):
     assert dry > 1.15 * rainy > 0
 
 
-def test_quilts_are_sewn_of_windows_with_rain_of_their_own(footage_dir):
+def test_mosaics_are_sewn_of_windows_with_rain_of_their_own(footage_dir):
     samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=1)
     sizes = [len(samples[index]) for index in range(60)]
     assert set(sizes) == {1, 4} and 0.55 < sizes.count(4) / 60 < 0.95
-    quilt = samples[sizes.index(4)]
-    assert all(window.clean.shape[2:] == (32, 32) for window in quilt)
-    rainy, clean = rainy_pair(quilt, frames=3, device="cpu")
-    for place, window in enumerate(quilt):
+    mosaic = samples[sizes.index(4)]
+    assert all(window.clean.shape[2:] == (32, 32) for window in mosaic)
+    rainy, clean = rainy_pair(mosaic, frames=3, device="cpu")
+    for place, window in enumerate(mosaic):
         y, x = 32 * (place // 2), 32 * (place % 2)
         alone = rainy_pair((window,), frames=3, device="cpu")
         assert torch.equal(rainy[:, y : y + 32, x : x + 32], alone[0])
         assert torch.equal(clean[:, y : y + 32, x : x + 32], alone[1])
-    assert len({window.seed for window in quilt}) == 4
+    assert len({window.seed for window in mosaic}) == 4
 
 
 def test_some_windows_are_of_large_pictures(footage_dir, monkeypatch):
@@ -246,7 +246,7 @@ def test_at_a_clips_ends_frames_of_the_other_side_are_seen(frames, footage_dir):
     for window in ends:
         seen, clean = rainy_pair((window,), frames=frames, device="cpu")
         rainy = seen.unflatten(0, (frames, 3))
-        places = places_of(window.middle, len(window.clean), frames)
+        places = window_indices(window.middle, len(window.clean), frames)
         for place, frame in zip(places, rainy, strict=True):
             assert torch.equal(frame, rainy[places.index(place)])
         unlike += len({float(frame.mean()) for frame in rainy}) == len(set(places))

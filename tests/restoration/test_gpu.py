@@ -19,7 +19,7 @@ from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.model.weights import DEFAULT_CUDA, list_models, load_model
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.restoration.gpu_layout import format_of
-from mhnet_video.restoration.gpu_pipeline import CudaMachine, FramePipeline, network_step
+from mhnet_video.restoration.gpu_pipeline import CudaBackend, FramePipeline, network_step
 from mhnet_video.restoration.restorer import Restorer
 
 pytestmark = pytest.mark.cuda
@@ -80,10 +80,10 @@ def test_real_streams_give_the_same_in_every_run(batch):
     results = []
     for _ in range(2):
         pipeline = FramePipeline(
-            CudaMachine(torch.device("cuda")),
+            CudaBackend(torch.device("cuda")),
             form,
             3,
-            lambda room: network_step(engine, form, room),
+            lambda buffers: network_step(engine, form, buffers),
             batch=batch,
         )
         run = []

@@ -12,19 +12,19 @@ import pytest
 import torch
 from test_gpu_layout import make_frame
 from test_llvm_engine import make_network
-from test_self_ensemble import looked_at, wanted_of
+from test_self_ensemble import answers, wanted_of
 
 from mhnet_video.config import Settings
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import Pair
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.model.window import places_of
+from mhnet_video.model.window import window_indices
 from mhnet_video.restoration import gpu_pipeline
 from mhnet_video.restoration.color import add_residual, to_rgb
 from mhnet_video.restoration.frame_chain import FrameChain
 from mhnet_video.restoration.gpu_layout import MISSING, format_of
 from mhnet_video.restoration.gpu_pipeline import FramePipeline, GpuExecutor, batch_of
-from mhnet_video.restoration.scene_changes import Step
+from mhnet_video.restoration.scene_changes import Transition
 from mhnet_video.restoration.temporal_window import WindowAssembler
 from mhnet_video.restoration.window_network import WindowNetwork
 
@@ -34,24 +34,24 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 
 
 class FakeEvent:
-    def __init__(self, machine):
-        self.machine = machine
+    def __init__(self, backend):
+        self.backend = backend
         self.is_done = False
 
     def query(self):
-        for _ in range(self.machine.random.randrange(4)):
-            self.machine.step()
+        for _ in range(self.backend.random.randrange(4)):
+            self.backend.step()
         return self.is_done
 
     def synchronize(self):
-        self.machine.syncs += 1
+        self.backend.syncs += 1
         while not self.is_done:
-            self.machine.step()
+            self.backend.step()
 
 
 class FakeQueue:
-    def __init__(self, machine):
-        self.machine = machine
+    def __init__(self, backend):
+        self.backend = backend
         self.work = []
 
     def run(self, work):
@@ -61,15 +61,15 @@ class FakeQueue:
         self.work.append(("wait", event))
 
     def wait_for_decoder(self):
-        self.work.append(("wait", self.machine.decoder.record()))
+        self.work.append(("wait", self.backend.decoder.record()))
 
     def record(self):
-        event = FakeEvent(self.machine)
+        event = FakeEvent(self.backend)
         self.work.append(("record", event))
         return event
 
 
-class FakeMachine:
+class FakeBackend:
     """Its clock moves only when somebody looks."""
 
     def __init__(self, seed=0, room=None):
@@ -83,7 +83,7 @@ class FakeMachine:
     def pinned(self, *size, kind):
         return torch.zeros(size, dtype=kind)
 
-    def room(self, *size, kind):
+    def allocate(self, *size, kind):
         made = torch.zeros(size, dtype=kind)
         if self.bytes_left is not None:
             self.bytes_left -= made.numel() * made.element_size()
@@ -109,19 +109,19 @@ class FakeMachine:
             value.is_done = True
 
 
-def mixed(room):
+def mixed(buffers):
     """Stands for the network: the window's frames, each with a weight of its own."""
 
     def step():
-        for index, slots in enumerate(room.slots.tolist()):
+        for index, slots in enumerate(buffers.slots.tolist()):
             total = sum(
-                (number + 1) * room.ring[slot].int()
+                (number + 1) * buffers.ring[slot].int()
                 for number, slot in enumerate(slots)
                 if slot != MISSING
             )
-            room.out[index] = (total % 251).to(torch.uint8)
+            buffers.out[index] = (total % 251).to(torch.uint8)
             # the brightness of the colours that came with the frame in the middle
-            room.flags[index] = int(room.colors[slots[len(slots) // 2], 1] > 240)
+            buffers.flags[index] = int(buffers.colors[slots[len(slots) // 2], 1] > 240)
 
     return step
 
@@ -138,7 +138,7 @@ def frames_of(count, height=4, width=6):
 def expected_of(frames, width):
     """What `mixed` gives, computed in one go."""
     for centre in range(len(frames)):
-        window = [frames[place] for place in places_of(centre, len(frames), width)]
+        window = [frames[place] for place in window_indices(centre, len(frames), width)]
         is_alone = len(frames) == 1 < width
         if is_alone:
             window = [None] * (width // 2) + frames + [None] * (width // 2)
@@ -147,7 +147,7 @@ def expected_of(frames, width):
         yield window, None if is_alone or frames[centre].full_range else planes
 
 
-def windows_of(frames, width, step_of=lambda index: Step.NEXT):
+def windows_of(frames, width, step_of=lambda index: Transition.NEXT):
     """The windows of a clip, to its end."""
     assembler = WindowAssembler(width)
     for index, frame in enumerate(frames):
@@ -156,7 +156,7 @@ def windows_of(frames, width, step_of=lambda index: Step.NEXT):
 
 
 def times(window):
-    return [None if picture is None else picture.frame.pts for picture in window.pictures]
+    return [None if picture is None else picture.frame.pts for picture in window.images]
 
 
 def check_results(results, frames, width):
@@ -183,43 +183,43 @@ def check_results(results, frames, width):
 )
 def test_any_order_that_events_allow_gives_the_same(count, width, batch, depth, seed):
     frames = frames_of(count)
-    machine = FakeMachine(seed)
-    pipeline = FramePipeline(machine, format_of(frames[0]), width, mixed, batch=batch, depth=depth)
+    backend = FakeBackend(seed)
+    pipeline = FramePipeline(backend, format_of(frames[0]), width, mixed, batch=batch, depth=depth)
     results = []
     for window in windows_of(frames, width):
         results += pipeline.push(window)
         assert len(pipeline._running) <= depth
     results += pipeline.flush()
     check_results(results, frames, width)
-    assert not any(queue.work for queue in machine.queues[2:])
+    assert not any(queue.work for queue in backend.queues[2:])
 
 
 def test_a_slow_device_holds_the_caller_back_and_an_idle_one_does_not():
     frames = frames_of(12)
-    machine = FakeMachine()
-    machine.random.randrange = lambda _: 0  # nothing is done until somebody waits
-    pipeline = FramePipeline(machine, format_of(frames[0]), 1, mixed, depth=3)
+    backend = FakeBackend()
+    backend.random.randrange = lambda _: 0  # nothing is done until somebody waits
+    pipeline = FramePipeline(backend, format_of(frames[0]), 1, mixed, depth=3)
     counts = [len(pipeline.push(window)) for window in windows_of(frames, 1)]
     # three batches are under way, then one has to end for each that begins
     assert counts == [0, 0, 0] + [1] * 9
     assert len(pipeline.flush()) == 3
 
-    machine = FakeMachine()
-    machine.random.randrange = lambda _: 50
-    machine.step = lambda: FakeMachine.step(machine) if any(q.work for q in machine.queues) else 0
-    pipeline = FramePipeline(machine, format_of(frames[0]), 1, mixed, depth=3)
+    backend = FakeBackend()
+    backend.random.randrange = lambda _: 50
+    backend.step = lambda: FakeBackend.step(backend) if any(q.work for q in backend.queues) else 0
+    pipeline = FramePipeline(backend, format_of(frames[0]), 1, mixed, depth=3)
     assert [len(pipeline.push(window)) for window in windows_of(frames, 1)] == [1] * 12
 
 
 def test_close_waits_for_the_device():
     frames = frames_of(5)
-    machine = FakeMachine()
-    machine.random.randrange = lambda _: 0
-    pipeline = FramePipeline(machine, format_of(frames[0]), 3, mixed)
+    backend = FakeBackend()
+    backend.random.randrange = lambda _: 0
+    pipeline = FramePipeline(backend, format_of(frames[0]), 3, mixed)
     for window in windows_of(frames, 3):
         pipeline.push(window)
     pipeline.close()
-    assert not any(queue.work for queue in machine.queues)
+    assert not any(queue.work for queue in backend.queues)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -233,12 +233,12 @@ def test_copies_that_differ_are_restored_each_with_the_same_neighbours(width, ba
     firsts = firsts[:40]
     cuts = {first for first in firsts if first and order.random() < 0.2}
     pipeline = FramePipeline(
-        FakeMachine(seed), format_of(frames[0]), width, mixed, batch=batch, depth=2
+        FakeBackend(seed), format_of(frames[0]), width, mixed, batch=batch, depth=2
     )
 
     def step_of(index):
         is_copy = index > 0 and firsts[index] == firsts[index - 1]
-        return Step.COPY if is_copy else Step.CUT if index in cuts else Step.NEXT
+        return Transition.COPY if is_copy else Transition.CUT if index in cuts else Transition.NEXT
 
     results = []
     for window in windows_of(frames, width, step_of):
@@ -251,7 +251,7 @@ def test_copies_that_differ_are_restored_each_with_the_same_neighbours(width, ba
         end = min((cut for cut in cuts if cut > index), default=40)
         every = [i for i in sorted(set(firsts)) if begin <= i < end] if width > 1 else range(40)
         place = every.index(firsts[index] if width > 1 else index)
-        places = places_of(place, len(every), width)
+        places = window_indices(place, len(every), width)
         seen = [index if each == place else every[each] for each in places]
         if width > 1 and len(every) == 1:  # nothing beside it: a picture on its own
             assert times(result.window) == [None] * half + [index] + [None] * half
@@ -282,11 +282,11 @@ class Quiet:
         self.released = 0
         self.batches = []
 
-        def network_step(engine, form, room):
-            if room.slots.shape[0] * form.height * form.width > most:
+        def network_step(engine, form, buffers):
+            if buffers.slots.shape[0] * form.height * form.width > most:
                 raise torch.OutOfMemoryError("too many")
-            self.batches.append(room.slots.shape[0])
-            return mixed(room)
+            self.batches.append(buffers.slots.shape[0])
+            return mixed(buffers)
 
         monkeypatch.setattr(gpu_pipeline, "network_step", network_step)
 
@@ -303,10 +303,10 @@ class Plain(WindowNetwork):
 
     def prepare(self, window):
         self.windows.append(window)
-        for each in window.pictures:
+        for each in window.images:
             if each is not None:
                 each.rgb = torch.zeros(3, *each.frame.planes[0].shape)
-        return [None if each is None else each.rgb for each in window.pictures]
+        return [None if each is None else each.rgb for each in window.images]
 
     def planes(self, engine, window, seen):
         self.engine = engine
@@ -316,10 +316,10 @@ class Plain(WindowNetwork):
 class Piped:
     """Frames through an executor on a GPU that the CPU plays."""
 
-    def __init__(self, engine, machine, network=None, strength=1.0, is_live=False, stays=False):
+    def __init__(self, engine, backend, network=None, strength=1.0, is_live=False, stays=False):
         self.network = network or Plain(engine.network)
         self.settings = Settings(strength=strength)
-        how = {"machine": machine, "is_live": is_live, "stays": stays}
+        how = {"backend": backend, "is_live": is_live, "stays": stays}
         self.executor = GpuExecutor(engine, self.network, **how)
         self.width = engine.config.frames
 
@@ -339,7 +339,7 @@ def restored(pairs):
 
 def test_out_of_memory_makes_batches_smaller_and_says_so_once(monkeypatch, caplog):
     engine = Quiet(monkeypatch, most=2 * 24)
-    piped = Piped(engine, FakeMachine())
+    piped = Piped(engine, FakeBackend())
     frames = [replace(frame, full_range=False) for frame in frames_of(9)]
     out = restored(piped.stream(frames))
     assert [frame.pts for frame in out] == list(range(9))
@@ -365,7 +365,7 @@ def test_out_of_memory_for_one_frame_goes_on_without_the_pipeline(monkeypatch, c
     engine = Quiet(monkeypatch, most=0)
     engine.lanes = lambda pixels: (engine,)
     frames = frames_of(16)
-    piped = Piped(engine, FakeMachine())
+    piped = Piped(engine, FakeBackend())
     assert are_halves(restored(piped.stream(frames)), frames)
     assert piped.network.engine is engine and not piped.executor.has_failed
     assert "tiles" in caplog.records[-1].getMessage()
@@ -385,12 +385,12 @@ def test_kernels_that_fail_for_a_size_do_not_end_the_film(monkeypatch, caplog, k
     engine = Quiet(monkeypatch, most=10**9)
     engine.lanes = lambda pixels: (engine,)
 
-    def network_step(engine, form, room):
+    def network_step(engine, form, buffers):
         raise kind(text)
 
     monkeypatch.setattr(gpu_pipeline, "network_step", network_step)
     frames = frames_of(16)
-    piped = Piped(engine, FakeMachine())
+    piped = Piped(engine, FakeBackend())
     assert are_halves(restored(piped.stream(frames)), frames)
     assert piped.executor.has_failed is not is_full
     assert (piped.network.engine is engine) is is_full
@@ -401,7 +401,7 @@ def test_kernels_that_fail_for_a_size_do_not_end_the_film(monkeypatch, caplog, k
 
 def test_frames_that_are_not_finite_are_done_again(monkeypatch):
     engine = Quiet(monkeypatch, most=10**9)
-    piped = Piped(engine, FakeMachine(3))
+    piped = Piped(engine, FakeBackend(3))
     out = restored(piped.stream(frames_of(9)))
     assert [frame.pts for frame in out] == list(range(9))
     assert [times(window) for window in piped.network.windows] == [[1, 2, 3], [4, 5, 6], [7, 8, 6]]
@@ -409,7 +409,7 @@ def test_frames_that_are_not_finite_are_done_again(monkeypatch):
 
 def test_frames_without_finite_numbers_pass_through(monkeypatch):
     engine = Quiet(monkeypatch, most=10**9)
-    piped = Piped(engine, FakeMachine(3))
+    piped = Piped(engine, FakeBackend(3))
     piped.network.planes = lambda *_, **__: None
     frames = frames_of(9)
     out = restored(piped.stream(frames))
@@ -427,7 +427,7 @@ def test_a_strength_that_changes_reaches_the_frames_that_follow(monkeypatch):
         return real(frame, strength)
 
     monkeypatch.setattr(gpu_pipeline, "colors_of", colors_of)
-    piped = Piped(engine, FakeMachine(3), is_live=True)
+    piped = Piped(engine, FakeBackend(3), is_live=True)
     frames = [replace(frame, full_range=False) for frame in frames_of(30)]
 
     def changing():
@@ -445,7 +445,7 @@ def test_another_format_ends_a_run(monkeypatch):
     engine = Quiet(monkeypatch, most=10**9)
     first = [replace(frame, full_range=False) for frame in frames_of(3)]
     second = [replace(frame, full_range=False) for frame in frames_of(4, 6, 4)]
-    out = restored(Piped(engine, FakeMachine(5)).stream([*first, *second]))
+    out = restored(Piped(engine, FakeBackend(5)).stream([*first, *second]))
     expected = [*expected_of(first, 3), *expected_of(second, 3)]
     for frame, (_, planes) in zip(out, expected, strict=True):
         for a, b in zip(frame.planes, planes, strict=True):
@@ -457,7 +457,7 @@ def test_a_frame_that_repeats_the_one_before_is_no_neighbour(monkeypatch):
     kinds = [replace(frame, full_range=False) for frame in frames_of(4)]
     order = [0, 0, 1, 2, 2, 2, 3, 3]
     frames = [replace(kinds[kind], pts=index) for index, kind in enumerate(order)]
-    piped = Piped(engine, FakeMachine(2))
+    piped = Piped(engine, FakeBackend(2))
     out = restored(piped.stream(frames))
     expected = list(expected_of(kinds, 3))
     assert [frame.pts for frame in out] == list(range(8))
@@ -476,7 +476,7 @@ def test_a_raised_rate_is_found(monkeypatch):
             planes = tuple(np.clip(plane + again, 0, 255) for plane in frame.planes)
             pts = 2 * index + again
             frames.append(replace(frame, planes=planes, pts=pts, full_range=False))
-    out = restored(Piped(engine, FakeMachine(4)).stream(frames))
+    out = restored(Piped(engine, FakeBackend(4)).stream(frames))
     assert [frame.pts for frame in out] == list(range(40))
     for index in range(14, 38):
         first = index // 2 * 2
@@ -494,7 +494,7 @@ def test_many_copies_are_a_picture_on_its_own(monkeypatch):
     kinds = [replace(frame, full_range=False) for frame in frames_of(2)]
     frames = [replace(kinds[index == 30], pts=index) for index in range(31)]
     alone = [plane // 2 for plane in kinds[0].planes]
-    piped = Piped(engine, FakeMachine(2))
+    piped = Piped(engine, FakeBackend(2))
     out = restored(piped.stream(frames))
     assert [frame.pts for frame in out] == list(range(31))
     # all of them share one window, which is restored once
@@ -516,14 +516,14 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
     for index in range(count):
         planes = tuple(np.roll(plane, index, axis=0) for plane in first.planes)
         frames.append(replace(first, planes=planes, pts=index))
-    machine = None
+    backend = None
     if device.type == "cpu":
         # the frames' kernels are interpreted; the network's are, in test_triton_engine.py
-        machine = FakeMachine()
+        backend = FakeBackend()
         monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     piped = Piped(
         TritonEngine(network, torch.float32),
-        machine,
+        backend,
         WindowNetwork(network, device),
         strength=0.5,
         is_live=True,
@@ -532,7 +532,7 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
         out = restored(piped.stream(frames))
     assert len(out) == count
     for index, frame in enumerate(out):
-        window = [frames[place] for place in places_of(index, count, 3)]
+        window = [frames[place] for place in window_indices(index, count, 3)]
         seen = [torch.rot90(to_rgb(each, torch.device("cpu")), -1, (1, 2)) for each in window]
         x = torch.nn.functional.pad(torch.cat(seen)[None], (0, 24, 0, 25), mode="replicate")
 
@@ -542,7 +542,7 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
 
         with torch.inference_mode():
             if count == 1:
-                residual = wanted_of(looked_at(x[0, 3:6], network.config.multiple, alone))
+                residual = wanted_of(answers(x[0, 3:6], network.config.multiple, alone))
             else:
                 residual = (network(x.to(device)).cpu() - x[:, 3:6])[0]
         residual = residual[:, :7, :40]

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from test_gpu_layout import make_frame
-from test_gpu_pipeline import FakeMachine
+from test_gpu_pipeline import FakeBackend
 from test_llvm_engine import make_network
 
 from mhnet_video.config import Box
 from mhnet_video.engines import select
-from mhnet_video.engines.select import Choice, TorchEngine, resolve_engine
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import SelectedEngine, resolve_engine
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.kernels import dispatch, map_ops
@@ -30,11 +31,11 @@ def restorer(device, monkeypatch):
     """Without CUDA: a fake device, and the frames' kernels in the interpreter."""
     network = make_network(width=4, heads=4, frames=3, patch=2, **SMALL).to(device)
     made = Restorer(network, device=device.type, keep=[Box(2, 1, 3, 2)])
-    made.engine = Choice(TritonEngine(network, torch.float32), "triton", "a test")
+    made.engine = SelectedEngine(TritonEngine(network, torch.float32), "triton", "a test")
     if device.type == "cuda":
         yield made
         return
-    monkeypatch.setattr(gpu_pipeline, "CudaMachine", lambda device: FakeMachine())
+    monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     with dispatch.on_cpu():
         yield made
@@ -43,7 +44,7 @@ def restorer(device, monkeypatch):
 def plain_of(restorer):
     """The same in float32, one frame after the other."""
     plain = Restorer(restorer.network, device=restorer.device.type, keep=restorer.keep)
-    plain.engine = Choice(TorchEngine(restorer.network), "torch", "a test")
+    plain.engine = SelectedEngine(TorchEngine(restorer.network), "torch", "a test")
     return plain
 
 
@@ -113,13 +114,13 @@ class Small:
 def test_out_of_memory_ends_in_tiles(device):
     network = make_network(width=4, heads=4, frames=1, patch=2, **SMALL).to(device)
     restorer = Restorer(network, device=device.type)
-    restorer.engine = Choice(Small(network, 700 * 700), "small", "a test")
+    restorer.engine = SelectedEngine(Small(network, 700 * 700), "small", "a test")
     picture = torch.randint(0, 256, (1200, 900, 3), dtype=torch.uint8)
     (restored,) = restorer.restore([picture])
     expected = (picture.double() * 0.75).round()
     assert (restored.double() - expected).abs().max() <= 1
     assert restorer.engine.engine.max_pixels < 1200 * 900
-    restorer.engine = Choice(Small(network, 100), "small", "a test")
+    restorer.engine = SelectedEngine(Small(network, 100), "small", "a test")
     with pytest.raises(ConfigError, match="too little memory"):
         list(restorer.restore([picture]))
 
@@ -148,7 +149,7 @@ def test_which_engine_a_gpu_gets(monkeypatch):
 def test_pytorch_needs_no_kernel(monkeypatch):
     """It takes over where they fail, so it must not start one."""
     network = make_network(width=4, frames=3, patch=2, **SMALL)
-    engine = select.TorchEngine(network)
+    engine = TorchEngine(network)
     frames = [torch.rand(3, 32, 32) for _ in range(3)]
     expected = engine.aligned_residual(frames)
 

@@ -11,9 +11,10 @@ import torch
 from test_llvm_engine import make_network, needs_llvm
 from test_restorer import LAYOUT, Spy, gray_frame, levels
 
-from mhnet_video.engines.select import Choice, TorchEngine
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.frame import Frame
-from mhnet_video.model.window import places_of
+from mhnet_video.model.window import window_indices
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.window_network import WindowNetwork
 
@@ -60,7 +61,7 @@ class Watch(TorchEngine):
 def in_lanes(spy, delays=()):
     restorer = Restorer(spy, device="cpu", engine="torch")
     watch = Watch(spy, delays)
-    restorer.engine = Choice(watch, "torch", "for a test")
+    restorer.engine = SelectedEngine(watch, "torch", "for a test")
     return restorer, watch
 
 
@@ -75,7 +76,7 @@ def test_frames_come_in_order_whichever_is_done_first():
     assert [frame.pts for frame in found] == list(range(9))
     assert first_samples(found) == [round(7.5 * i) for i in range(9)]
     assert watch.most == 2
-    wanted = [[10 * place for place in places_of(i, 9, 3)] for i in range(9)]
+    wanted = [[10 * place for place in window_indices(i, 9, 3)] for i in range(9)]
     assert sorted(levels(spy)) == sorted(wanted)
 
 
@@ -189,7 +190,7 @@ def test_a_stream_whose_size_changes_changes_lanes(monkeypatch):
     network = make_network(width=16, patch=2, frames=3)
     restorer = Restorer(network, device="cpu", engine="llvm")
     engine = type(restorer.engine.engine)(network, restorer.engine.engine._kernels.machine, 8)
-    restorer.engine = Choice(engine, "llvm", "for a test")
+    restorer.engine = SelectedEngine(engine, "llvm", "for a test")
     counts = {64 * 96: 3, 96 * 128: 2}
     monkeypatch.setattr(module, "lane_count", lambda threads, pixels: counts[pixels])
     random = np.random.default_rng(0)
@@ -223,7 +224,7 @@ def test_the_engine_has_two_lanes_that_restore_as_it_does():
     restorer = Restorer(network, device="cpu", engine="llvm")
     kind, machine = type(restorer.engine.engine), restorer.engine.engine._kernels.machine
     engine, alone = kind(network, machine, 3), kind(network, machine, 1)
-    restorer.engine = Choice(engine, "llvm", "for a test")
+    restorer.engine = SelectedEngine(engine, "llvm", "for a test")
     assert engine.lanes(1 << 24) == (engine,) and alone.lanes(96 * 128) == (alone,)
     lanes = engine.lanes(96 * 128)
     assert [lane.threads for lane in lanes] == [2, 1] and engine.lanes(64 * 64) is lanes

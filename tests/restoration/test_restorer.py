@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from test_llvm_engine import make_network
-from test_self_ensemble import looked_at, wanted_of
+from test_self_ensemble import answers, wanted_of
 
 import mhnet_video.restoration.resize
 import mhnet_video.restoration.restorer
 from mhnet_video.config import Box
-from mhnet_video.engines.select import Choice, TorchEngine
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.model.align import align
@@ -22,7 +23,7 @@ from mhnet_video.restoration import window_network
 from mhnet_video.restoration.color import to_rgb
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.rgb_frames import frame_of
-from mhnet_video.restoration.self_ensemble import LOOKS
+from mhnet_video.restoration.self_ensemble import TRANSFORMS
 
 LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)
 
@@ -60,11 +61,11 @@ def levels(spy):
 @pytest.mark.parametrize(
     ("count", "frames", "expected"),
     [
-        (1, 3, [[0, 10, 0]] * len(LOOKS)),
+        (1, 3, [[0, 10, 0]] * len(TRANSFORMS)),
         (2, 3, [[10, 10, 20], [10, 20, 20]]),
         (4, 3, [[30, 10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 20]]),
         (3, 5, [[10, 10, 10, 20, 30], [10, 10, 20, 30, 30], [10, 20, 30, 30, 30]]),
-        (1, 5, [[0, 0, 10, 0, 0]] * len(LOOKS)),
+        (1, 5, [[0, 0, 10, 0, 0]] * len(TRANSFORMS)),
         (3, 1, [[10], [20], [30]]),
         (0, 3, []),
     ],
@@ -85,7 +86,7 @@ def test_a_picture_on_its_own_is_seen_from_several_sides_and_distances(frames, s
     blocks = {"encoder_blocks": (1,) * 4, "group_blocks": (1,) * 4}
     network = make_network(width=4, heads=4, frames=frames, patch=2, **blocks)
     restorer = Restorer(network, device="cpu")
-    restorer.engine = Choice(TorchEngine(network), "torch", "a test")  # float32
+    restorer.engine = SelectedEngine(TorchEngine(network), "torch", "a test")  # float32
     pictures = np.random.default_rng(3).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     picture = torch.from_numpy(pictures[0]).permute(2, 0, 1) / 255
     bottom, right = (-side % network.config.multiple for side in size)
@@ -97,7 +98,7 @@ def test_a_picture_on_its_own_is_seen_from_several_sides_and_distances(frames, s
 
     with torch.inference_mode():
         once = residual_of(picture)
-        sides = list(looked_at(picture, network.config.multiple, residual_of))
+        sides = list(answers(picture, network.config.multiple, residual_of))
     assert all(float((once - side).abs().max()) > 0.02 for side in sides[1:])
     residual = wanted_of(sides) if frames > 1 else once
     expected = (picture + residual)[:, : size[0], : size[1]] * 255
@@ -210,7 +211,7 @@ def test_a_still_picture_does_not_wait_for_ever():
     assert [frame.pts for frame in begun] == list(range(60))
     assert [frame.pts for frame in stream] == list(range(60, 100))
     # a picture, no scene at rest
-    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]] * len(LOOKS), 99)
+    assert (levels(spy), restorer.repeated) == ([[0, 10, 0]] * len(TRANSFORMS), 99)
 
 
 @pytest.mark.parametrize(
@@ -508,7 +509,9 @@ def test_one_frame_of_several():
     copies = [frames[1], gray_frame(20, 9), gray_frame(20, 9)]
     restorer.restore_frame(copies, 1)
     restorer.restore_frame([*copies[1:], frames[0]], 1)
-    assert levels(spy) == [[0, 10, 0]] * len(LOOKS) + [[0, 20, 0]] * len(LOOKS) + [[20, 20, 10]]
+    assert levels(spy) == [[0, 10, 0]] * len(TRANSFORMS) + [[0, 20, 0]] * len(TRANSFORMS) + [
+        [20, 20, 10]
+    ]
     restorer.strength = 0
     assert restorer.restore_frame(frames, 2) is frames[2]
 

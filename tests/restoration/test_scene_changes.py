@@ -9,7 +9,7 @@ import pytest
 from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.restoration import scene_changes
-from mhnet_video.restoration.scene_changes import Step, StepFinder
+from mhnet_video.restoration.scene_changes import Transition, TransitionDetector
 
 GRAY = PixelLayout("gray", "gray", 8)
 SETTINGS = Settings()
@@ -22,7 +22,7 @@ def frame(picture, index=0):
 
 def with_steps(frames):
     """Frames as it is known what they are to the one before."""
-    finder = StepFinder()
+    finder = TransitionDetector()
     for each in frames:
         for found, _, step in finder.push(each, SETTINGS):
             yield found, step
@@ -41,7 +41,7 @@ def steps_in(pictures):
 
 def copies_in(pictures):
     """Which of a clip's pictures are found to be copies."""
-    return [step is Step.COPY for step in steps_in(pictures)]
+    return [step is Transition.COPY for step in steps_in(pictures)]
 
 
 def clip(count, times, *, change, noise, seed=0):
@@ -91,7 +91,7 @@ def test_other_sizes_begin_anew():
 
 
 def test_a_dozen_frames_wait_and_then_none():
-    finder = StepFinder()
+    finder = TransitionDetector()
     pictures = clip(20, 2, change=4, noise=0.5)
     counts = [len(list(finder.push(frame(each, i), SETTINGS))) for i, each in enumerate(pictures)]
     assert counts == [0] * 12 + [13] + [1] * 27
@@ -105,7 +105,7 @@ def test_large_frames_do_not_wait(monkeypatch):
     found = []
     for item, step in with_steps(frames):
         assert len(taken) - item.pts <= 6
-        found.append(step is Step.COPY)
+        found.append(step is Transition.COPY)
     assert not any(found[:6]) and found[6:] == [index % 2 > 0 for index in range(6, 40)]
 
 
@@ -122,15 +122,15 @@ def test_a_cut_is_found_and_nothing_else(step):
     path = range(0, 20 * step, step) if step else [0] * 20
     one, other = scene(path, 1), scene(path, 2)
     steps = steps_in([*one, *other])
-    assert [index for index, each in enumerate(steps) if each is not Step.NEXT] == [20]
-    assert steps[20] is Step.CUT
+    assert [index for index, each in enumerate(steps) if each is not Transition.NEXT] == [20]
+    assert steps[20] is Transition.CUT
     # a jolt of the camera, a light that goes on, and motion that begins are none
     jolt = scene([0] * 8 + [6] * 8 + list(range(6, 166, 8)), 1)
     lit = [*one[:8], *(picture + 20 for picture in one[8:])]
-    assert set(steps_in(jolt)) == set(steps_in(lit)) == {Step.NEXT}
+    assert set(steps_in(jolt)) == set(steps_in(lit)) == {Transition.NEXT}
     # what is usual must be known
-    assert Step.CUT not in steps_in([*one[:2], *other])
-    assert steps_in([*one[:3], *other])[3] is Step.CUT
+    assert Transition.CUT not in steps_in([*one[:2], *other])
+    assert steps_in([*one[:3], *other])[3] is Transition.CUT
 
 
 def test_a_cut_is_found_at_a_raised_rate():
@@ -138,5 +138,5 @@ def test_a_cut_is_found_at_a_raised_rate():
     pictures = [*scene(path, 1), *scene(path, 2)]
     twice = [picture + 0.3 * index for picture in pictures for index in range(2)]
     steps = steps_in(twice)
-    assert steps[24] is Step.CUT
-    assert [step is Step.COPY for step in steps] == [index % 2 > 0 for index in range(48)]
+    assert steps[24] is Transition.CUT
+    assert [step is Transition.COPY for step in steps] == [index % 2 > 0 for index in range(48)]

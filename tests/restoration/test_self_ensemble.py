@@ -1,4 +1,4 @@
-"""What several looks at a picture agree on."""
+"""The residual on which several transforms of a picture agree."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from mhnet_video.restoration import self_ensemble
-from mhnet_video.restoration.self_ensemble import LOOKS, NOISE, agreed_residual
+from mhnet_video.restoration.self_ensemble import NOISE, TRANSFORMS, ensemble_residual
 
 
 def size_of(picture, scale, multiple):
@@ -15,9 +15,9 @@ def size_of(picture, scale, multiple):
     return tuple(round(side * scale / multiple) * multiple for side in picture.shape[-2:])
 
 
-def looked_at(picture, multiple, residual_of):
-    """The answers to all looks at a picture, `[3, H, W]` each, as the picture stands."""
-    for way, scale in LOOKS:
+def answers(picture, multiple, residual_of):
+    """The residuals of all transforms of a picture, `[3, H, W]` each, as the picture stands."""
+    for way, scale in TRANSFORMS:
         size = size_of(picture, scale, multiple)
         seen = interpolate(picture.flip(way)[None], size, mode="bicubic")[0]
         answer = residual_of(seen)
@@ -25,7 +25,7 @@ def looked_at(picture, multiple, residual_of):
 
 
 def wanted_of(sides):
-    """The meaning, pixel by pixel: the mean, and around it how far the sides are of one mind."""
+    """The reference implementation: the mean, attenuated by the variance around each pixel."""
     sides = torch.stack(list(sides)).double().numpy()
     mean = sides.mean(0)
     share = np.empty(mean.shape[1:])
@@ -37,8 +37,8 @@ def wanted_of(sides):
     return torch.from_numpy(mean * share).float()
 
 
-def test_it_is_what_the_meaning_says():
-    """Each look shows the picture, and what is answered to it is turned and shrunk back."""
+def test_it_equals_the_reference_implementation():
+    """Each transform of the picture is undone on its residual."""
     weights = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     picture = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(1))
     shapes = []
@@ -51,10 +51,10 @@ def test_it_is_what_the_meaning_says():
         shapes.append(window[1].shape[1:])
         return residual_of(window[1])
 
-    found = agreed_residual([None, picture, None], of_window, 16)
-    assert shapes == [size_of(picture, scale, 16) for _, scale in LOOKS]
+    found = ensemble_residual([None, picture, None], of_window, 16)
+    assert shapes == [size_of(picture, scale, 16) for _, scale in TRANSFORMS]
     assert len(set(shapes)) > 1
-    sides = list(looked_at(picture, 16, residual_of))
+    sides = list(answers(picture, 16, residual_of))
     torch.testing.assert_close(found, wanted_of(sides), rtol=1e-4, atol=1e-5)
 
 
@@ -68,20 +68,20 @@ def test_large_pictures_are_not_enlarged(monkeypatch):
     monkeypatch.setattr(self_ensemble, "MOST_PIXELS", 32 * 64)
     for rows, is_enlarged in ((32, True), (33, False)):
         given = []
-        agreed_residual([torch.rand(3, rows, 64)], partial(noted, given))
+        ensemble_residual([torch.rand(3, rows, 64)], partial(noted, given))
         assert len({seen.shape for seen in given}) == (3 if is_enlarged else 1)
-        assert len(given) == (len(LOOKS) if is_enlarged else 4)
+        assert len(given) == (len(TRANSFORMS) if is_enlarged else 4)
 
 
 def test_what_all_agree_on_is_taken_out_whole_and_nothing_is_nothing():
     answer = torch.full((3, 5, 40), -0.25)
-    found = agreed_residual([answer], lambda seen: seen[0].clone())
+    found = ensemble_residual([answer], lambda seen: seen[0].clone())
     torch.testing.assert_close(found, answer, rtol=1e-5, atol=0)
-    assert not agreed_residual([answer], lambda seen: torch.zeros_like(seen[0])).any()
+    assert not ensemble_residual([answer], lambda seen: torch.zeros_like(seen[0])).any()
 
 
-def test_what_only_one_look_sees_hardly_counts():
-    """With n looks an n-th of it in the mean; of that, by m = 1 / n^2, v = 1 / n - m, less."""
+def test_what_only_one_transform_shows_hardly_counts():
+    """With n transforms an n-th of it in the mean; of that, by m = 1 / n^2, v = 1 / n - m, less."""
     streak = torch.zeros(3, 40, 40)
     streak[:, 10:30, 20] = -0.4
     seen = []
@@ -90,8 +90,8 @@ def test_what_only_one_look_sees_hardly_counts():
         seen.append(window)
         return streak if len(seen) == 1 else torch.zeros_like(window[0])
 
-    found = agreed_residual([torch.rand(3, 40, 40)], residual_of)
-    count = len(LOOKS)
+    found = ensemble_residual([torch.rand(3, 40, 40)], residual_of)
+    count = len(TRANSFORMS)
     share = 1 / (1 + NOISE * (count - 1))
     torch.testing.assert_close(found, streak / count * share, rtol=1e-4, atol=1e-7)
 
@@ -99,4 +99,4 @@ def test_what_only_one_look_sees_hardly_counts():
 def test_what_is_not_finite_stays_so():
     answer = torch.zeros(3, 8, 8)
     answer[0, 2, 2] = torch.inf
-    assert not agreed_residual([answer], lambda seen: seen[0].clone()).isfinite().all()
+    assert not ensemble_residual([answer], lambda seen: seen[0].clone()).isfinite().all()

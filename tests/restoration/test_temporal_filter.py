@@ -1,4 +1,4 @@
-"""What stands still is steadied; what moves, however slowly, and what is dry stay as they are."""
+"""What stands still is averaged; what moves, however slowly, and what is dry stay as they are."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -48,11 +48,11 @@ def as_bytes(picture):
     return np.rint(picture).clip(0, 255).astype(np.uint8)
 
 
-def steadied(before, after, kind=np.asarray, share=1.0):
-    steadier, out = PlaneAverage(), []
+def filtered(before, after, kind=np.asarray, share=1.0):
+    average, out = PlaneAverage(), []
     given = [kind(picture) for picture in after]
     for old, new, ahead in zip(before, given, [*given[1:], None], strict=True):
-        found = steadier.push(kind(old), new, ahead, share=share)
+        found = average.push(kind(old), new, ahead, share=share)
         out.append(np.asarray(new if found is None else found, np.float32))
     return out
 
@@ -67,9 +67,9 @@ def flicker(pictures):
     return np.abs(changes).mean()
 
 
-def test_what_stands_still_is_steadied():
+def test_what_stands_still_is_averaged():
     before, after, clean = clip()
-    out = steadied(before, after)
+    out = filtered(before, after)
     assert error(out, clean) < error(after, clean) / 4
     assert flicker(out) < flicker(after) / 4
 
@@ -77,7 +77,7 @@ def test_what_stands_still_is_steadied():
 @pytest.mark.parametrize("speed", [0.25, 0.5, 1, 3, 20])
 def test_a_scene_that_moves_is_left_as_it_is(speed):
     before, after, clean = clip(speed)
-    out = steadied(before, after)
+    out = filtered(before, after)
     assert error(out, clean) < 1.02 * error(after, clean)
 
 
@@ -86,7 +86,7 @@ def test_a_thing_that_moves_leaves_nothing_behind():
     for index, pictures in enumerate(zip(before, after, clean, strict=True)):
         for picture in pictures:
             picture[60:90, 20 + 9 * index : 50 + 9 * index] = 90
-    out = steadied(before, after)
+    out = filtered(before, after)
     # around it, and where it has been, nothing is worse than it was
     for new, old, true in list(zip(out, after, clean, strict=True))[4:]:
         worse = np.abs(new - true) - np.abs(old.astype(np.float32) - true)
@@ -103,7 +103,7 @@ def test_a_thing_in_heavy_rain_leaves_nothing_behind(rain, contrast):
         clean.append(picture)
         after.append(as_bytes(picture + rng.normal(0, 1.5, SIZE)))
         before.append(as_bytes(after[-1] + 4.0 * rain * (rng.random(SIZE) < 0.25)))
-    for new, true in list(zip(steadied(before, after), clean, strict=True))[4:]:
+    for new, true in list(zip(filtered(before, after), clean, strict=True))[4:]:
         assert np.abs(cv2.blur(new - true, (7, 7)))[30:110, 10:150].max() < 3.5
 
 
@@ -113,9 +113,9 @@ def test_any_size(height, kind):
     before, after, clean = (
         [picture[:height, : height + 31] for picture in pictures] for pictures in clip()
     )
-    assert error(steadied(before, after, kind), clean) < error(after, clean) / 2
+    assert error(filtered(before, after, kind), clean) < error(after, clean) / 2
     small = [picture[: height - 63] for picture in before]
-    assert len(steadied([*before, *small], [*after, *small], kind)) == 2 * COUNT
+    assert len(filtered([*before, *small], [*after, *small], kind)) == 2 * COUNT
 
 
 def test_light_that_goes_on_slowly_is_followed():
@@ -124,7 +124,7 @@ def test_light_that_goes_on_slowly_is_followed():
         [as_bytes(picture + 1.5 * index) for index, picture in enumerate(pictures)]
         for pictures in (before, after, clean)
     ]
-    out = steadied(*lit[:2])
+    out = filtered(*lit[:2])
     assert error(out, lit[2]) < error(lit[1], lit[2])
     assert all(abs(a.mean() - b.mean()) < 2 for a, b in zip(out, lit[2], strict=True))
 
@@ -132,14 +132,14 @@ def test_light_that_goes_on_slowly_is_followed():
 def test_another_scene_begins_anew():
     before, after, _ = clip()
     other = as_bytes(scene(seed=5))
-    out = steadied([*before, other], [*after, other])
+    out = filtered([*before, other], [*after, other])
     assert np.array_equal(out[-1], other)
 
 
 def test_a_dry_clip_stays_to_the_bit():
     _, after, _ = clip()
-    steadier = PlaneAverage()
-    assert all(steadier.push(picture, picture) is None for picture in after)
+    average = PlaneAverage()
+    assert all(average.push(picture, picture) is None for picture in after)
 
 
 def test_around_what_stays_dry_nothing_is_done():
@@ -147,33 +147,33 @@ def test_around_what_stays_dry_nothing_is_done():
     before = [picture.copy() for picture in after]
     for picture in before:
         picture[40:60, 4:6] += 20  # little, as a network takes out of dry pictures
-    out = steadied(before, after)
+    out = filtered(before, after)
     # as far as the surroundings of what was taken out go
     reach = 16 + 16 * 5 + 16
     assert all(np.array_equal(a[:, reach:], b[:, reach:]) for a, b in zip(out, after, strict=True))
     assert any(np.any(a[:, :16] != b[:, :16]) for a, b in zip(out, after, strict=True))
 
 
-def test_where_it_rains_all_over_all_is_steadied():
+def test_where_it_rains_all_over_all_is_averaged():
     before, after, clean = clip()
     for old, new in zip(before, after, strict=True):
         old[:, 112:] = new[:, 112:]
-    out = [picture[:, 208:] for picture in steadied(before, after)]
+    out = [picture[:, 208:] for picture in filtered(before, after)]
     dry, true = ([picture[:, 208:] for picture in pictures] for pictures in (after, clean))
     assert error(out, true) < error(dry, true) / 4
 
 
 def test_half_the_share_is_half_the_way():
     before, after, _ = clip()
-    whole, half = steadied(before, after), steadied(before, after, share=0.5)
+    whole, half = filtered(before, after), filtered(before, after, share=0.5)
     for full, part, none in zip(whole, half, after, strict=True):
         np.testing.assert_allclose(part, (full + none) / 2, atol=0.01)
 
 
 def test_tensors_and_arrays_agree():
     before, after, _ = clip()
-    arrays = steadied(before, after)
-    tensors = steadied(before, after, kind=lambda picture: torch.from_numpy(np.array(picture)))
+    arrays = filtered(before, after)
+    tensors = filtered(before, after, kind=lambda picture: torch.from_numpy(np.array(picture)))
     # OpenCV rounds what it shrinks
     for a, b in zip(arrays, tensors, strict=True):
         assert np.abs(a - b).mean() < 0.1
@@ -185,9 +185,9 @@ def frame(planes, kind="gray", bits=8, **values):
 
 
 def through(frames, restored, device=None, **values):
-    steadier = FrameAverage(device)
+    average = FrameAverage(device)
     aheads = [*restored[1:], None]
-    return [steadier.push(*both, **values) for both in zip(frames, restored, aheads, strict=True)]
+    return [average.push(*both, **values) for both in zip(frames, restored, aheads, strict=True)]
 
 
 def with_chroma(picture):
@@ -198,7 +198,7 @@ def with_chroma(picture):
 @pytest.mark.parametrize("bits", [8, 10, 16])
 def test_luma_of_any_depth(bits, has_opencv, monkeypatch):
     before, after, _ = clip()
-    expected = steadied(before, after)
+    expected = filtered(before, after)
     if not has_opencv:
         monkeypatch.setattr(mhnet_video.restoration.temporal_filter, "opencv", lambda: None)
     kind = np.uint8 if bits == 8 else np.uint16
@@ -219,7 +219,7 @@ def test_luma_of_any_depth(bits, has_opencv, monkeypatch):
 def test_rgb_has_three_planes():
     before, after, _ = clip()
     sides = [[frame((p, p, p), "rgb") for p in pictures] for pictures in (before, after)]
-    for found, wanted in zip(through(*sides), steadied(before, after), strict=True):
+    for found, wanted in zip(through(*sides), filtered(before, after), strict=True):
         for plane in found.planes:
             assert np.abs(plane - wanted).max() <= 0.5 + 1e-3
 
@@ -290,7 +290,7 @@ def test_want_of_memory_ends_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("bits_down", [0, 6])
-def test_frames_on_a_gpu_are_steadied_in_place(bits_down):
+def test_frames_on_a_gpu_are_averaged_in_place(bits_down):
     before, after, _ = clip()
     shift = 2 if bits_down else 0
     kind = np.uint16 if bits_down else np.uint8

@@ -6,8 +6,8 @@ import pytest
 from test_restorer import gray_frame
 
 from mhnet_video.config import Settings
-from mhnet_video.model.window import places_of
-from mhnet_video.restoration.scene_changes import Step
+from mhnet_video.model.window import window_indices
+from mhnet_video.restoration.scene_changes import Transition
 from mhnet_video.restoration.temporal_window import (
     MAX_COPIES,
     Neighbours,
@@ -20,7 +20,13 @@ def windows_of(items, frames, copies="", cuts=""):
     neighbours = Neighbours(frames)
     found = []
     for item in items:
-        step = Step.COPY if str(item) in copies else Step.CUT if str(item) in cuts else Step.NEXT
+        step = (
+            Transition.COPY
+            if str(item) in copies
+            else Transition.CUT
+            if str(item) in cuts
+            else Transition.NEXT
+        )
         found += neighbours.push(item, step)
     found += neighbours.flush()
     assert neighbours.flush() == [] and neighbours.last is None
@@ -28,7 +34,7 @@ def windows_of(items, frames, copies="", cuts=""):
 
 
 def test_at_the_ends_the_next_ones_of_the_other_side_are_seen():
-    assert [places_of(centre, 9, 5) for centre in (0, 1, 2, 6, 7, 8)] == [
+    assert [window_indices(centre, 9, 5) for centre in (0, 1, 2, 6, 7, 8)] == [
         [4, 3, 0, 1, 2],
         [4, 0, 1, 2, 3],
         [0, 1, 2, 3, 4],
@@ -37,15 +43,15 @@ def test_at_the_ends_the_next_ones_of_the_other_side_are_seen():
         [6, 7, 8, 5, 4],
     ]
     # where there are no more, the edge one
-    assert places_of(0, 4, 5) == [0, 3, 0, 1, 2] and places_of(3, 4, 5) == [1, 2, 3, 0, 3]
-    assert places_of(0, 2, 3) == [0, 0, 1] and places_of(1, 2, 3) == [0, 1, 1]
-    assert places_of(0, 1, 5) == [0] * 5 and places_of(7, 9, 1) == [7]
+    assert window_indices(0, 4, 5) == [0, 3, 0, 1, 2] and window_indices(3, 4, 5) == [1, 2, 3, 0, 3]
+    assert window_indices(0, 2, 3) == [0, 0, 1] and window_indices(1, 2, 3) == [0, 1, 1]
+    assert window_indices(0, 1, 5) == [0] * 5 and window_indices(7, 9, 1) == [7]
 
 
 @pytest.mark.parametrize("frames", [1, 3, 5])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
 def test_windows_are_those_of_the_whole_run(count, frames):
-    expected = [places_of(centre, count, frames) for centre in range(count)]
+    expected = [window_indices(centre, count, frames) for centre in range(count)]
     assert windows_of(range(count), frames) == expected
     neighbours = Neighbours(frames)
     counts = [len(neighbours.push(index)) for index in range(count)]
@@ -73,7 +79,7 @@ def test_no_window_across_a_cut():
 
 def test_few_copies_wait():
     neighbours = Neighbours(3)
-    steps = [Step.NEXT] + [Step.COPY] * 2 * MAX_COPIES
+    steps = [Transition.NEXT] + [Transition.COPY] * 2 * MAX_COPIES
     counts = [len(neighbours.push(index, step)) for index, step in enumerate(steps)]
     # the windows of the first two come with the third
     assert counts == [0] * 2 * MAX_COPIES + [2 * MAX_COPIES]
@@ -82,7 +88,7 @@ def test_few_copies_wait():
 def levels_of(windows):
     """The first sample of each picture of each window."""
     return [
-        [None if each is None else int(each.frame.planes[0][0, 0]) for each in window.pictures]
+        [None if each is None else int(each.frame.planes[0][0, 0]) for each in window.images]
         for window in windows
     ]
 
@@ -91,7 +97,9 @@ def assembled(frames, scales=None, width=3):
     assembler = WindowAssembler(width)
     found = []
     for index, frame in enumerate(frames):
-        found += assembler.push(frame, Settings(), Step.NEXT, scales[index] if scales else 1.0)
+        found += assembler.push(
+            frame, Settings(), Transition.NEXT, scales[index] if scales else 1.0
+        )
     return [*found, *assembler.flush()]
 
 
@@ -118,5 +126,5 @@ def test_a_picked_window_is_that_of_the_whole_clip():
     picked = [picker.window(frames, index, Settings(), 1.0) for index in range(6)]
     assert levels_of(picked) == levels_of(assembled(frames))
     # what was made of a picture is kept as long as it is in the window before
-    assert picked[3].pictures[0] is picked[2].middle
+    assert picked[3].images[0] is picked[2].middle
     assert picker.window(frames, 3, Settings(), 0.5).middle is not picked[3].middle

@@ -156,7 +156,7 @@ class LLVMEngine:
         """What is to be added to the middle frame, as `MHNet.residual` computes it.
 
         Args:
-            frames: As many as the network looks at, `[3, H, W]` float32 each; those whose sides
+            frames: The input frames of the network, `[3, H, W]` float32 each; those whose sides
                 are multiples of `network.config.multiple` are read where they are. A tensor that
                 was passed the last time must not have changed since: it is not read again.
 

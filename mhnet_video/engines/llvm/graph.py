@@ -63,7 +63,7 @@ class Graph:
         self._layers = Layers(self.program, kernels)
         self.inputs = Inputs(self.program, kernels, config, self._levels[0])
         self._turned: list[Tensor]
-        """The first convolution's weights, by the number of places that frames are turned."""
+        """The first convolution's weights, by the number of slots that frames are rotated."""
         self._beginning: NDArray[np.void]
         """The calls of the first convolution."""
         self._ending: NDArray[np.void]
@@ -76,7 +76,7 @@ class Graph:
 
         Args:
             window: `[3, H, W]` each, of this size or smaller, see `LLVMEngine.residual`.
-            are_folded: Whether the neighbours will be in their places, in their order.
+            are_folded: Whether motion kernels fold the neighbours, without rotation.
 
         Returns:
             Where the residual will be, `[3, H, W]` with rows and columns beyond the picture.

@@ -1,7 +1,7 @@
 """The frames that the CPU engine reads, and the planes that they are folded into.
 
-A frame that was there in the last run stays where it was: the weights of the first convolution
-turn, not the frames.
+A frame of the last run keeps its slot: the weights of the first convolution are rotated, not the
+frames.
 """
 
 import weakref
@@ -21,13 +21,13 @@ from mhnet_video.model.window import Window
 
 
 def no_frame() -> None:
-    """A reference to no frame, as a weak reference to one that is gone."""
+    """Return None, as a weak reference to a deleted frame does."""
 
 
 class Folds(NamedTuple):
     """Where a network reads the frames of a window, folded as by `llvm_images.fold` at patch 2."""
 
-    places: Sequence[int]
+    addresses: Sequence[int]
     """The address of each frame's first plane, at its first row."""
     plane: int
     """Elements of a row of a plane."""
@@ -71,8 +71,8 @@ class Inputs:
         """Where the frames are folded to, if motion kernels can do that."""
         if patch == 2:
             firsts = [self.folded[3 * i * per_picture * self.plane :] for i in range(config.frames)]
-            places = [first.data_ptr() for first in firsts]
-            self.folds = Folds(places, self.plane, self.planes * self.plane)
+            addresses = [first.data_ptr() for first in firsts]
+            self.folds = Folds(addresses, self.plane, self.planes * self.plane)
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
         self._fold_pictures = group if patch == 1 else 1
         folds = -(-pictures // self._fold_pictures)
@@ -88,7 +88,7 @@ class Inputs:
             row_blocks=at.row_blocks,
         )
         self.turns = config.frames if self._fold_pictures == 1 else 1
-        """By how many places the frames can be turned, and one more."""
+        """Number of rotations of the frames, none included."""
         self._known: list[Callable[[], Tensor | None]] = [no_frame] * config.frames
 
     def prepare(self, window: Window, *, are_folded: bool) -> int:
@@ -96,16 +96,16 @@ class Inputs:
 
         Args:
             window: `[3, H, W]` each, of this size or smaller, see `LLVMEngine.residual`.
-            are_folded: Whether the neighbours will be in their places, in their order.
+            are_folded: Whether motion kernels fold the neighbours, without rotation.
 
         Returns:
-            By how many places the frames are turned.
+            By how many slots the frames are rotated.
         """
         frames = [self._black if frame is None else frame for frame in window]
         if are_folded:
-            turn, slots = 0, self._place_middle(frames)
+            turn, slots = 0, self._assign_middle(frames)
         else:
-            turn, slots = self._place(frames)
+            turn, slots = self._assign(frames)
         # beyond the last picture stands a black one
         pictures = [channel.data_ptr() for each in [*slots, self._black] for channel in each]
         end = 3 * len(slots)
@@ -116,10 +116,10 @@ class Inputs:
                 self._known[(index + turn) % len(frames)] = weakref.ref(frame)
         return turn
 
-    def _place_middle(self, frames: Sequence[Tensor]) -> list[Tensor]:
-        """Have the middle frame folded, and black ones; returns what is at each place.
+    def _assign_middle(self, frames: Sequence[Tensor]) -> list[Tensor]:
+        """Fold the middle frame and black ones; returns the frame of each slot.
 
-        The others will be there, moved: no frame that comes will be one of them.
+        Motion kernels write the other slots. These hold moved frames, which no later one equals.
         """
         middle = frames[len(frames) // 2]
         self._known = [no_frame] * len(frames)
@@ -132,7 +132,7 @@ class Inputs:
         ]
 
     def _fold(self, slot: int, is_read: bool) -> None:
-        """Have the frame at a place folded in the next run, or not."""
+        """Set whether the next run folds the frame of a slot."""
         self._calls["end"][3 * slot : 3 * slot + 3] = self._rows if is_read else 0
 
     def _readable(self, slot: int, frame: Tensor) -> Tensor:
@@ -143,12 +143,12 @@ class Inputs:
         copy[:, : frame.shape[1], : frame.shape[2]] = frame
         return copy
 
-    def _place(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
-        """Find places for frames among those of the last run; have only the new ones folded.
+    def _assign(self, frames: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
+        """Assign slots to frames: those of the last run keep theirs, and only new ones are folded.
 
         Returns:
-            By how many places the frames are turned, and what is at each place, `[3, H, W]`
-            float32 of this size (of those that are there already, anything of that kind).
+            By how many slots the frames are rotated, and the frame of each slot, `[3, H, W]`
+            float32 of this size (for frames that are folded already, any of that kind).
         """
         count = len(frames)
 

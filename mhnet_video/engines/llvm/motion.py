@@ -90,7 +90,7 @@ class Motion:
         if isinstance(to, Folds):
             if folded is None:
                 raise ValueError("frames of this size cannot be folded as they are moved")
-            moves, targets = folded, list(to.places)
+            moves, targets = folded, list(to.addresses)
             moves["plane"], moves["planes_row"] = to.plane, to.row
             del targets[middle]
         else:

@@ -15,7 +15,8 @@ from mhnet_video.kernels import map_ops
 _log = logging.getLogger(__name__)
 
 # a 1080p picture at half its sides: it fills a large GPU, and wide maps of it no cache
-_ROWS, _COLUMNS = 544, 960
+_ROWS = 544
+_COLUMNS = 960
 _RUNS = 7
 # more than that, and one pass is out of the question
 _MOST_CHANNELS = 64

@@ -1,10 +1,9 @@
-"""The GPU engine: the whole network from Triton kernels, its buffers planned once for each size.
+"""The GPU engine: the whole network in Triton kernels, with one execution graph for each size.
 
-The plain network is the meaning. Here its passes are merged as on the CPU: a block is two or three
-kernels; convolutions with nothing between them are one; the fusion's shares come from the means of
-what its maps are made from, so that those maps are never stored at full resolution. On a GPU the
-kernels of a size are captured in a CUDA graph, because starting them one by one would take longer
-than running them.
+`MHNet` is the reference implementation. Here its passes are fused as on the CPU. A block is two or
+three kernels, and successive convolutions are one. The fusion's weights come from the means of its
+maps' inputs, so that those maps are never stored at full resolution. On a GPU the kernels of a size
+are captured in a CUDA graph, because launching them one by one takes longer than running them.
 """
 
 import logging
@@ -37,12 +36,12 @@ MAX_ELEMENTS = 2**31 - 1
 _log = logging.getLogger(__name__)
 _RECORDING = threading.Lock()
 """Held while a graph is recorded: a second one at the same time spoils both."""
-_PLANS = 3
-"""Sizes of pictures for which buffers are kept: as many as a picture on its own is looked at in."""
+_MAX_GRAPHS = 3
+"""Sizes of pictures for which graphs are kept: the self-ensemble uses as many."""
 
 
-class Plan:
-    """Everything for pictures of one size: buffers, and the steps in their order.
+class ExecutionGraph:
+    """Execution graph for pictures of one size: buffers, and the steps in their order.
 
     Args:
         maps: The network's weights.
@@ -91,7 +90,7 @@ class Plan:
         """The steps in their order, each with the part of the network that it belongs to."""
         return list(self._steps)
 
-    # -- room
+    # -- buffers
 
     def _new(self, level: int, channels: int) -> Tensor:
         size = (self.batch, *self.sizes[level], channels)
@@ -101,16 +100,16 @@ class Plan:
         return torch.empty(size, dtype=torch.float32, device=self.kind.device)
 
     def _take(self, level: int, channels: int) -> Tensor:
-        """A map that nobody uses."""
+        """A map that no later step reads."""
         free = self._free.get((*self.sizes[level], channels))
         return free.pop() if free else self._new(level, channels)
 
     def _give(self, used: Tensor) -> None:
-        """Let others use a map in the steps to come."""
+        """Release a map to the steps that follow."""
         self._free.setdefault(tuple(used.shape[1:]), []).append(used)
 
-    def _room_for(self, make: Callable[[Tensor], Tensor], out: Tensor) -> Tensor:
-        """Room for partial sums, which are added up before the next ones are made."""
+    def _sums_for(self, make: Callable[[Tensor], Tensor], out: Tensor) -> Tensor:
+        """A buffer for partial sums, which are reduced before the next ones are written."""
         sums = make(out)
         return self._sums.setdefault(tuple(sums.shape), sums)
 
@@ -138,16 +137,16 @@ class Plan:
         channels = self.widths[level]
         gated = self._take(level, channels)
         if weights.front == "dense" and weights.dense is not None:
-            sums = self._room_for(map_ops.block_front_sums, gated)
+            sums = self._sums_for(map_ops.block_front_sums, gated)
             self._add(map_ops.block_front, x, *weights.dense, sums=sums, out=gated)
         elif weights.front == "rows":
-            sums = self._room_for(map_ops.block_front_rows_sums, gated)
+            sums = self._sums_for(map_ops.block_front_rows_sums, gated)
             given = (*weights.first, *weights.depthwise)
             self._add(map_ops.block_front_rows, x, *given, sums=sums, out=gated)
         else:
             expanded = self._take(level, 2 * channels)
             self._add(map_ops.linear, x, *weights.first, norm=True, out=expanded)
-            sums = self._room_for(map_ops.depthwise_sums, gated)
+            sums = self._sums_for(map_ops.depthwise_sums, gated)
             self._add(
                 map_ops.depthwise, expanded, *weights.depthwise, gate=True, sums=sums, out=gated
             )
@@ -155,7 +154,7 @@ class Plan:
         gain = self._exact(self.batch, channels)
         self._add(map_ops.attend, self._mean(sums, level), *weights.attention, out=gain)
         if map_ops.block_back_fits(channels, self.kind.kind):
-            total = self._room_for(map_ops.block_back_sums, out) if is_summed else None
+            total = self._sums_for(map_ops.block_back_sums, out) if is_summed else None
             self._add(
                 map_ops.block_back, gated, x, gain, weights.back, more=more, sums=total, out=out
             )
@@ -166,7 +165,7 @@ class Plan:
         self._add(map_ops.linear, gated, w3, b3, gain=gain, residuals=(x,), out=middle)
         self._add(map_ops.linear, middle, w4, b4, norm=True, gate=True, out=gated)
         residuals = (middle,) if more is None else (middle, more)
-        total = self._room_for(map_ops.linear_sums, out) if is_summed else None
+        total = self._sums_for(map_ops.linear_sums, out) if is_summed else None
         self._add(map_ops.linear, gated, w5, b5, residuals=residuals, sums=total, out=out)
         self._give(middle)
         self._give(gated)
@@ -310,49 +309,49 @@ class Plan:
 
 
 class Forward:
-    """A plan that runs as one CUDA graph where there is CUDA.
+    """Runs an execution graph, captured as a CUDA graph where there is CUDA.
 
     Args:
-        plan: The plan.
-        before: Steps that belong to the graph too, ahead of the plan's.
+        graph: The execution graph.
+        before: Steps that are captured too, ahead of the graph's.
         after: The same behind it.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        graph: ExecutionGraph,
         before: Callable[[], None] | None = None,
         after: Callable[[], None] | None = None,
     ) -> None:
-        self.plan = plan
+        self.graph = graph
         self._before, self._after = before, after
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if plan.kind.device.type == "cuda":
-            self._graph = self._captured()
+        self._cuda_graph: torch.cuda.CUDAGraph | None = None
+        if graph.kind.device.type == "cuda":
+            self._cuda_graph = self._captured()
 
     def _run(self) -> None:
         if self._before is not None:
             self._before()
-        self.plan.run()
+        self.graph.run()
         if self._after is not None:
             self._after()
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """Run once, which compiles the kernels, then record; None where that alone fails."""
-        device = self.plan.kind.device
+        device = self.graph.kind.device
         with torch.cuda.device(device):
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
                 self._run()
             stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
+            captured = torch.cuda.CUDAGraph()
             before = torch.cuda.current_stream(device)
             try:
                 # other threads may use the device meanwhile, but not record too
                 with (
                     _RECORDING,
-                    torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+                    torch.cuda.graph(captured, stream=stream, capture_error_mode="thread_local"),
                 ):
                     self._run()
             except RuntimeError as error:
@@ -365,12 +364,12 @@ class Forward:
             finally:
                 # which one that fails would leave as the thread's own
                 torch.cuda.set_stream(before)
-        return graph
+        return captured
 
     def run(self) -> None:
-        """Compute the plan's `residual` from its `input`, on the current stream."""
-        if self._graph is not None:
-            self._graph.replay()
+        """Compute the graph's `residual` from its `input`, on the current stream."""
+        if self._cuda_graph is not None:
+            self._cuda_graph.replay()
         else:
             self._run()
 
@@ -407,8 +406,8 @@ class TritonEngine:
         self.maps = NetworkMaps(network, self.kind, fronts)
         self._forwards: dict[tuple[int, int, int], Forward] = {}
 
-    def plan(self, batch: int, height: int, width: int) -> Plan:
-        """Plan for pictures of a size.
+    def graph(self, batch: int, height: int, width: int) -> ExecutionGraph:
+        """Build the execution graph for pictures of a size.
 
         Args:
             batch: Windows at once.
@@ -419,7 +418,9 @@ class TritonEngine:
             torch.OutOfMemoryError: The buffers do not fit.
         """
         multiple = self.config.multiple
-        return Plan(self.maps, batch, height + -height % multiple, width + -width % multiple)
+        return ExecutionGraph(
+            self.maps, batch, height + -height % multiple, width + -width % multiple
+        )
 
     def lanes(self, pixels: int) -> Sequence["TritonEngine"]:
         """This engine alone: its streams overlap."""
@@ -429,7 +430,7 @@ class TritonEngine:
         """What is to be added to the middle frame, `[3, H, W]` float32.
 
         Args:
-            frames: As many as the network looks at, `[3, H, W]` float32 each, RGB in [0, 1].
+            frames: The input frames of the network, `[3, H, W]` float32 each, RGB in [0, 1].
 
         Raises:
             torch.OutOfMemoryError: The buffers do not fit.
@@ -466,26 +467,26 @@ class TritonEngine:
         key = (batch, height, width)
         forward = self._forwards.pop(key, None)
         if forward is None:
-            while len(self._forwards) >= _PLANS:
+            while len(self._forwards) >= _MAX_GRAPHS:
                 self._forwards.pop(next(iter(self._forwards)))
-            forward = Forward(self.plan(batch, height, width))
+            forward = Forward(self.graph(batch, height, width))
         self._forwards[key] = forward
-        self._fill(forward.plan.input, window)
+        self._fill(forward.graph.input, window)
         forward.run()
-        return forward.plan.residual[..., :height, :width].clone()
+        return forward.graph.residual[..., :height, :width].clone()
 
-    def _fill(self, room: Tensor, window: Tensor) -> None:
-        """Fold the pictures; beyond them the room stays zero, as it was made."""
+    def _fill(self, buffer: Tensor, window: Tensor) -> None:
+        """Fold the pictures into a buffer; the padding around them stays zero."""
         _batch, channels, _height, _width = window.shape
         patch = self.config.patch
-        blocks = room.view(*room.shape[:3], channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
+        blocks = buffer.view(*buffer.shape[:3], channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
         for y in range(patch):
             for x in range(patch):
                 part = window[:, :, y::patch, x::patch]
                 blocks[:, :, : part.shape[2], y, : part.shape[3], x].copy_(part)
 
     def release(self) -> None:
-        """Drop all plans, and with them their memory."""
+        """Drop all graphs and their memory."""
         self._forwards.clear()
         if self.kind.device.type == "cuda":
             torch.cuda.empty_cache()

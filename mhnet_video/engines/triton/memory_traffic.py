@@ -1,4 +1,4 @@
-"""How many bytes a forward pass moves, counted from its plan without running it.
+"""How many bytes a forward pass moves, counted from its graph without running it.
 
 At full resolution the network is bound by memory traffic, so that this, over the memory's speed, is
 the time to expect. Counted on the `meta` device, which has shapes and no memory: for any GPU, on
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mhnet_video.engines.triton.engine import Plan, TritonEngine
+from mhnet_video.engines.triton.engine import ExecutionGraph, TritonEngine
 from mhnet_video.engines.triton.weight_packing import Front
 from mhnet_video.kernels.dispatch import Launch, num_bytes, recording
 from mhnet_video.model.network import LEVELS, MHNet, NetworkConfig
@@ -32,38 +32,38 @@ class Traffic:
     out."""
 
 
-def planned(
+def symbolic_graph(
     config: NetworkConfig,
     height: int,
     width: int,
     kind: torch.dtype,
     batch: int = 1,
     fronts: Mapping[int, Front] | None = None,
-) -> Plan:
-    """A plan without memory."""
+) -> ExecutionGraph:
+    """An execution graph on the `meta` device, without memory."""
     with torch.device("meta"):
         network = MHNet(config).eval().requires_grad_(False)
     with recording():
-        return TritonEngine(network, kind, fronts).plan(batch, height, width)
+        return TritonEngine(network, kind, fronts).graph(batch, height, width)
 
 
-def launches(plan: Plan) -> list[tuple[str, Launch]]:
-    """The kernels of a plan, in their order, each with its part of the network."""
+def launches(graph: ExecutionGraph) -> list[tuple[str, Launch]]:
+    """The kernels of a graph, in their order, each with its part of the network."""
     found = []
     with torch.inference_mode():
-        for part, step in plan.parts():
+        for part, step in graph.parts():
             with recording() as launched:
                 step()
             found += [(part, launch) for launch in launched]
     return found
 
 
-def count(plan: Plan) -> list[Traffic]:
-    """What each part of a plan's network moves, in their order."""
+def count(graph: ExecutionGraph) -> list[Traffic]:
+    """What each part of a graph's network moves, in their order."""
     moved: dict[str, int] = {}
     kernels: dict[str, int] = {}
     with torch.inference_mode():
-        for part, step in plan.parts():
+        for part, step in graph.parts():
             with recording() as launched:
                 step()
             size = sum(launch.num_bytes for launch in launched)
@@ -72,18 +72,18 @@ def count(plan: Plan) -> list[Traffic]:
                 size = sum(map(num_bytes, [*values, *step.keywords.values()]))
             moved[part] = moved.get(part, 0) + size
             kernels[part] = kernels.get(part, 0) + max(1, len(launched))
-    ideal = _ideal(plan)
+    ideal = _ideal(graph)
     return [Traffic(part, kernels[part], moved[part], ideal[part]) for part in moved]
 
 
-def _ideal(plan: Plan) -> dict[str, int]:
-    config = plan.maps.config
-    item = plan.kind.kind.itemsize
+def _ideal(graph: ExecutionGraph) -> dict[str, int]:
+    config = graph.maps.config
+    item = graph.kind.kind.itemsize
     maps = [
-        plan.batch * rows * columns * channels * item
-        for (rows, columns), channels in zip(plan.sizes, plan.widths, strict=True)
+        graph.batch * rows * columns * channels * item
+        for (rows, columns), channels in zip(graph.sizes, graph.widths, strict=True)
     ]
-    result = {"first convolutions": num_bytes(plan.input) + 2 * maps[0]}
+    result = {"first convolutions": num_bytes(graph.input) + 2 * maps[0]}
     for level in range(LEVELS):
         result[f"encoder {level + 1}"] = (
             5 * config.encoder_blocks[level] * maps[level] + maps[level] + maps[level + 1]
@@ -101,14 +101,14 @@ def _ideal(plan: Plan) -> dict[str, int]:
         # the group's input is added at its end
         result[f"group {index + 1}"] = (5 * blocks + 1) * maps[0]
         result[f"fusion {index + 1}"] = 2 * maps[0] + 2 * maps[index]
-    result["last convolution"] = maps[0] + num_bytes(plan.residual)
+    result["last convolution"] = maps[0] + num_bytes(graph.residual)
     return result
 
 
-def memory(plan: Plan) -> int:
-    """Bytes of all buffers and weights of a plan."""
+def memory(graph: ExecutionGraph) -> int:
+    """Bytes of all buffers and weights of a graph."""
     seen: dict[int, Tensor] = {}
-    for _, step in plan.parts():
+    for _, step in graph.parts():
         for value in [*step.args, *step.keywords.values()]:
             for each in value if isinstance(value, tuple) else (value,):
                 if isinstance(each, Tensor):

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import mhnet_video.engines.select
-from mhnet_video.engines.select import ENGINES, TorchEngine, failure, llvm_obstacle, resolve_engine
+from mhnet_video.config import ENGINES
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import failure, llvm_obstacle, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.network import MHNet, NetworkConfig
 from mhnet_video.restoration.restorer import Restorer

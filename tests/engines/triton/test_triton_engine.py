@@ -1,7 +1,7 @@
 """The GPU engine against the plain network.
 
-Without CUDA the engine runs on the CPU: once with the plain meaning of every operation, which
-proves the plan and the folded weights, and on tiny pictures with Triton's interpreter.
+Without CUDA the engine runs on the CPU: once with the reference implementations, which
+proves the graph and the folded weights, and on tiny pictures with Triton's interpreter.
 """
 
 import itertools
@@ -171,13 +171,13 @@ def test_result_is_the_callers_own(device):
 
 
 def test_buffers_are_planned_once(device):
-    """Every run of a plan writes its maps where the first one did."""
+    """Every run of a graph writes its maps where the first one did."""
     network = make_network(width=8, patch=2, frames=1, **SMALL).to(device)
-    plan = TritonEngine(network, torch.float32).plan(1, 64, 64)
+    graph = TritonEngine(network, torch.float32).graph(1, 64, 64)
     places = []
     with dispatch.recording() as launches:
         for _ in range(2):
-            plan.run()
+            graph.run()
             arguments = [launch.arguments.get("out_ptr") for launch in launches]
             places.append([each.data_ptr() for each in arguments if each is not None])
             launches.clear()
@@ -211,7 +211,7 @@ def test_every_way_of_first_halves(front, device):
     engine = TritonEngine(network, torch.float32, fronts)
     compare(network, engine, torch.rand(1, 3, 40, 50, device=device), 5e-5)
     with dispatch.recording() as launches:
-        engine.plan(1, 64, 64).run()
+        engine.graph(1, 64, 64).run()
     names = [launch.name for launch in launches]
     assert names.count("front_kernel") == (0 if front != "rows" else 4 + 4)
 
@@ -269,4 +269,4 @@ def test_pictures_that_kernels_cannot_count():
     network = make_network(width=4, **SMALL).to("meta")
     engine = TritonEngine(network, torch.float32)
     with pytest.raises(torch.OutOfMemoryError, match="100000x80000"):
-        engine.plan(1, 80000, 100000)
+        engine.graph(1, 80000, 100000)

@@ -12,7 +12,7 @@ from standin import StandIn
 
 from mhnet_video.cli.main import main
 from mhnet_video.errors import ReadError
-from mhnet_video.pipelines.steadiness import steadiness
+from mhnet_video.pipelines.flicker import measure_flicker
 from mhnet_video.training.metrics import Flicker
 
 SIZE = (48, 64)
@@ -94,7 +94,7 @@ def test_clips_of_a_folder_have_a_row_each(tmp_path, capsys):
     def darken(frame):
         return replace(frame, planes=(frame.planes[0] - 10,))
 
-    wet_row, dry_row = steadiness(tmp_path, restorer=StandIn(darken), on_progress=seen.append)
+    wet_row, dry_row = measure_flicker(tmp_path, restorer=StandIn(darken), on_progress=seen.append)
     assert (wet_row.name, dry_row.name) == ("2.mkv", "10.mkv")
     assert [(progress.frames, progress.total) for progress in seen] == [
         (count, None) for count in range(1, 22)
@@ -125,12 +125,12 @@ def test_restored_by_a_model(tmp_path, capsys):
 def test_what_cannot_be_measured_is_named(tmp_path, capsys):
     short = save(tmp_path / "short.mkv", rain(7)[1])
     with pytest.raises(ReadError, match=r"short\.mkv is shorter than eight frames"):
-        steadiness(short)
+        measure_flicker(short)
     with pytest.raises(ReadError, match=r"there is no .*gone\.mp4"):
-        steadiness(tmp_path / "gone.mp4")
+        measure_flicker(tmp_path / "gone.mp4")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ReadError, match="holds none of these"):
-        steadiness(tmp_path / "empty")
+        measure_flicker(tmp_path / "empty")
     with pytest.raises(SystemExit):
         main(["evaluate", str(short), "--sheet", str(tmp_path / "sheet.png")])
     assert "--sheet needs CLEAN" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Measure clips that have no clean twin: what flickers at rest, and how much is taken out."""
+"""Flicker of clips without a clean reference, and how much rain is taken out of them."""
 
 import math
 import time
@@ -18,14 +18,14 @@ from mhnet_video.media.image_sequence import files_in
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb
 from mhnet_video.pipelines.restore import Progress
-from mhnet_video.training.metrics import Flicker, Picture, luma
+from mhnet_video.training.metrics import Flicker, Image, luma
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steadiness:
+class ClipFlicker:
     """The figures of a clip; levels are those of 8-bit Y, 16 to 235."""
 
     name: str
@@ -49,12 +49,12 @@ class Steadiness:
         return asdict(self)
 
 
-def steadiness(
+def measure_flicker(
     rainy: str | PathLike[str],
     *,
     restorer: "Restorer | None" = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> list[Steadiness]:
+) -> list[ClipFlicker]:
     """How much clips flicker where nothing moves, and how much is taken out of them.
 
     Where the camera moves nothing is at rest but by chance, and the flicker tells little.
@@ -71,11 +71,11 @@ def steadiness(
         ReadError: A clip cannot be read, or has fewer than eight frames.
     """
     learn(rainy)
-    place = Path(rainy)
-    if not place.exists():
-        raise ReadError(f"there is no {place}; name a clip or a folder of clips")
+    source = Path(rainy)
+    if not source.exists():
+        raise ReadError(f"there is no {source}; name a clip or a folder of clips")
     found, count, begin = [], 0, time.monotonic()
-    for path in files_in(place, CLIP_SUFFIXES) if place.is_dir() else [place]:
+    for path in files_in(source, CLIP_SUFFIXES) if source.is_dir() else [source]:
         flicker, taken_out = Flicker(1 if restorer is None else 2), []
         for seen, total in _frames(path, restorer):
             flicker.push(seen)
@@ -85,7 +85,7 @@ def steadiness(
                 on_progress(
                     Progress(
                         frames=count,
-                        total=None if place.is_dir() else total,
+                        total=None if source.is_dir() else total,
                         seconds=time.monotonic() - begin,
                         position_seconds=0.0,
                     )
@@ -94,7 +94,7 @@ def steadiness(
             raise ReadError(f"{path} is shorter than eight frames; its flicker cannot be told")
         levels = [None if math.isnan(level) else level for level in flicker.levels]
         found.append(
-            Steadiness(
+            ClipFlicker(
                 name=path.name,
                 at_rest=flicker.share,
                 rainy=levels[0],
@@ -109,10 +109,10 @@ def steadiness(
 
 def _frames(
     path: Path, restorer: "Restorer | None"
-) -> Iterator[tuple[tuple[Picture, ...], int | None]]:
+) -> Iterator[tuple[tuple[Image, ...], int | None]]:
     """Y of each frame, rainy and restored, and how many there are."""
     rgb = ToRgb()
-    waiting: deque[Picture] = deque()
+    waiting: deque[Image] = deque()
     with VideoReader(path) as reader:
 
         def frames() -> Iterator[Frame]:

@@ -1,0 +1,176 @@
+"""What is printed: the lines of every report. Imports nothing heavy."""
+
+import json
+import os
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mhnet_video.config import TrainConfig
+    from mhnet_video.live.session import LiveStatistics
+    from mhnet_video.live.source_address import CameraInfo
+    from mhnet_video.pipelines.evaluate import Evaluation
+    from mhnet_video.pipelines.flicker import ClipFlicker
+    from mhnet_video.pipelines.info import Info
+    from mhnet_video.pipelines.live import LiveReport
+    from mhnet_video.pipelines.restore import Report
+
+
+def restore_summary(report: "Report") -> list[str]:
+    """What became of a file."""
+    from mhnet_video.media.fidelity import counted
+
+    name = "standard output" if report.destination == "-" else report.destination
+    speed = f", {report.frames / report.seconds:.1f} a second" if report.seconds > 0 else ""
+    scale = f" at {report.scale:.0%} scale" if report.scale < 1 else ""
+    lines = [
+        f"{name}: {counted(report.frames, 'frame')} in {report.seconds:.1f} s{speed}",
+        f"  model {report.model} on {report.device}{scale}, {report.encoder} {report.pixel_format}",
+    ]
+    if report.kept:
+        lines.append("  kept: " + ", ".join(report.kept))
+    if report.lost:
+        lines.append("  not kept: " + "; ".join(report.lost))
+    if report.damaged:
+        what = counted(report.damaged, "packet or frame", "packets or frames")
+        lines.append(f"  damaged: {what} could not be decoded")
+    if report.interrupted:
+        what = "folder" if os.path.isdir(report.destination) else "file"
+        done = f"the {what} is complete up to the last frame above"
+        lines.append(f"  interrupted: {done if report.frames else 'nothing was written'}")
+    return lines
+
+
+def camera_lines(camera: "CameraInfo") -> list[str]:
+    """A camera and its formats."""
+    return [f"{camera.source}  {camera.description}", *(f"  {line}" for line in camera.formats)]
+
+
+def statistics_line(statistics: "LiveStatistics") -> str:
+    """How a live session is doing, on one line."""
+    return (
+        f"{statistics.frames} frames, {statistics.fps:.1f} of {statistics.source_fps:.1f} fps, "
+        f"latency {1000 * statistics.latency_seconds:.0f} ms, dropped {statistics.dropped}, "
+        f"{statistics.level or 'measuring'} {1000 * statistics.network_seconds:.0f} ms"
+    )
+
+
+def live_summary(report: "LiveReport") -> list[str]:
+    """What became of a live session."""
+    statistics = report.statistics
+    lines = [
+        f"{statistics.source}: {statistics.frames} frames restored, {statistics.dropped} dropped",
+    ]
+    if statistics.level:
+        lines.append(
+            f"  model {statistics.level} on {statistics.device}, "
+            f"latency {1000 * statistics.latency_seconds:.0f} ms"
+        )
+    if statistics.reconnects:
+        lines.append(f"  the source was lost and came back {statistics.reconnects} times")
+    if statistics.damaged:
+        lines.append(f"  damaged: {statistics.damaged} packets could not be decoded")
+    if report.recorded:
+        lines.append(f"  recorded: {', '.join(report.recorded)}")
+    if report.missed:
+        lines.append(f"  not recorded: {report.missed} frames, this machine was too slow")
+    if report.forwarded:
+        lines.append(f"  sent: {report.forwarded} frames")
+    return lines
+
+
+def evaluation_table(result: "Evaluation") -> list[str]:
+    """PSNR, SSIM and flicker, a row for each item and one for their mean."""
+    width = max(len("mean"), *(len(row.name) for row in result.rows))
+    flickers = result.mean.rainy.flicker is not None
+    names = ("PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB") + ("flicker",) * flickers
+    figures = "{:>8} {:>7} {:>8} {:>8}" + " {:>7}" * flickers
+    kinds = ["input"] if result.model is None else ["input", result.model]
+    lines = [
+        "  ".join([" " * width, *(f"{kind:^{34 + 8 * flickers}}" for kind in kinds)]).rstrip(),
+        "  ".join([" " * width, *(figures.format(*names) for _ in kinds)]),
+    ]
+    for row in [*result.rows, result.mean]:
+        cells = [
+            figures.format(
+                f"{scores.psnr_y:.2f}",
+                f"{scores.ssim_y:.4f}",
+                f"{scores.psnr_rgb:.2f}",
+                f"{scores.ssim_rgb:.4f}",
+                "-" if scores.flicker is None else f"{scores.flicker:.3f}",
+            )
+            for scores in (row.rainy, row.restored)
+            if scores is not None
+        ]
+        lines.append("  ".join([f"{row.name:<{width}}", *cells]))
+    if result.equal:
+        lines.append(f"equal to the clean ones, and not in the mean PSNR: {result.equal}")
+    return lines
+
+
+def flicker_table(clips: "Sequence[ClipFlicker]", name: str | None) -> list[str]:
+    """The flicker of clips, a row for each.
+
+    Args:
+        clips: What was measured.
+        name: The model's, which restored them; None if none did.
+    """
+    heads = ["input", "cut at median", "median", "restored" if name is None else name]
+    lines = [["flicker", *heads, "taken out", "at rest"]]
+    for clip in clips:
+        levels = (clip.rainy, clip.cut, clip.median, clip.restored, clip.taken_out)
+        cells = ["-" if level is None else f"{level:.3f}" for level in levels]
+        lines.append([clip.name, *cells, f"{clip.at_rest:.0%}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            [
+                f"{first:<{widths[0]}}",
+                *(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)),
+            ]
+        )
+        for first, *rest in lines
+    ]
+
+
+def training_line(
+    config: "TrainConfig", step: int, minutes: float, loss_db: float, input_db: float
+) -> str:
+    """How training is doing, on one line."""
+    line = f"{minutes:7.1f} of {config.minutes:g} min, step {step}: "
+    return f"{line}error {loss_db:.2f} dB, of the input {input_db:.2f} dB"
+
+
+def info_lines(info: "Info") -> list[str]:
+    """Versions, devices, models and encoders."""
+    lines = [f"{name:<14} {version}" for name, version in info.versions.items()]
+    lines += ["", *(f"{name:<14} {what}" for name, what in info.devices.items())]
+    lines += [f"{'engine':<14} {info.engine}", ""]
+    for model in info.models:
+        size = f"{model.size_bytes / 1e6:.1f} MB"
+        lines.append(f"{model.name:<14} {size}, {model.description}")
+        if model.training:
+            lines.append(f"{'':<14} {_history(model.training)}")
+    if not info.models:
+        lines.append("no models: give --weights FILE")
+    encoders = ", ".join(info.encoders)
+    lines += ["", *textwrap.wrap(f"encoders that open here: {encoders}", 100)]
+    return lines
+
+
+def _history(training: dict[str, Any]) -> str:
+    """How weights were trained, over all stages of which each began with the one before."""
+    from mhnet_video.media.fidelity import counted
+
+    stages = [training]
+    while before := stages[-1].get("before"):
+        stages.append(before)
+    minutes, steps = (sum(stage.get(key, 0) for stage in stages) for key in ("minutes", "steps"))
+    what = counted(len(stages), "stage")
+    return f"trained for {minutes:.0f} minutes, {steps:,} steps in {what}; --json has the settings"
+
+
+def to_json(value: Any) -> str:
+    """Plain values as JSON for programs."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
