@@ -13,9 +13,10 @@ from typing import Any
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.live import display  # before what imports PyAV
+from mhnet_video.live.exchange import Latest
 from mhnet_video.live.recorder import Forwarder, Recorder, check_forwarding, check_recording
 from mhnet_video.live.rendering import View
-from mhnet_video.live.session import Latest, Live, LiveFrame, LiveStatistics
+from mhnet_video.live.session import Live, LiveFrame, LiveStatistics
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.web.page import Page, parse_address
 from mhnet_video.live.web.server import Server

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.live import relay
 from mhnet_video.live.capture import pause_after
+from mhnet_video.live.exchange import FrameQueue
 from mhnet_video.live.rendering import Painter, fit, to_picture
 from mhnet_video.live.source_address import SOCKET_SECONDS
 from mhnet_video.locator import hide, locate, shown
@@ -75,63 +75,6 @@ _SCHEMES = {
     "rtsp": "rtsp",
 }
 """FFmpeg's muxer for each kind of address that frames are sent to."""
-
-
-class _Queue:
-    """Frames that wait for a thread, up to a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._changed = threading.Condition()
-        self._waiting: deque[Frame] = deque()
-        self._bytes = 0
-        self._max_bytes = max_bytes
-        self._is_closed = False
-        self.missed = 0
-
-    def put(self, frame: Frame) -> None:
-        size = frame.num_bytes
-        with self._changed:
-            if self._waiting and self._bytes + size > self._max_bytes:
-                self.missed += 1
-                return
-            self._waiting.append(frame)
-            self._bytes += size
-            self._changed.notify()
-
-    def get(self, timeout_seconds: float | None = None) -> Frame | None:
-        """The next frame; None when there are no more, or none came in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed, timeout_seconds)
-            if not self._waiting:
-                return None
-            frame = self._waiting.popleft()
-            self._bytes -= frame.num_bytes
-            return frame
-
-    def clear(self) -> None:
-        with self._changed:
-            self._waiting.clear()
-            self._bytes = 0
-
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no frames wait."""
-        return not self._waiting
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there are no frames, and will be none."""
-        with self._changed:
-            return self._is_closed and not self._waiting
-
-    def close(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
 
 
 class _File:
@@ -306,7 +249,7 @@ class Recorder:
         """Frames written."""
         self.error: MHNetVideoError | None = None
         """Why recording has ended before it was closed; None while it goes on."""
-        self._queue = _Queue(_MAX_WAITING_BYTES)
+        self._queue = FrameQueue(_MAX_WAITING_BYTES)
         self._thread = threading.Thread(target=self._run, name="mhnet-video recorder")
         self._thread.start()
 
@@ -491,7 +434,7 @@ class Forwarder:
         self.error: MHNetVideoError | None = None
         """Why it has given up; None while it goes on."""
         self._end = threading.Event()
-        self._queue = _Queue(_MAX_UNSENT_BYTES)
+        self._queue = FrameQueue(_MAX_UNSENT_BYTES)
         self._process: subprocess.Popen[bytes] | None = None
         self._moved_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="mhnet-video forwarder", daemon=True)

@@ -2,12 +2,11 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from os import PathLike
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,92 +16,17 @@ from mhnet_video.frame import Frame
 from mhnet_video.live.adaptive_quality import Level, Pacer, models_at_hand
 from mhnet_video.live.browser_camera import Visitors
 from mhnet_video.live.capture import Camera, Window
+from mhnet_video.live.exchange import Latest as Latest
+from mhnet_video.live.rates import ThroughputMeter
 from mhnet_video.live.rendering import Painter
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.model.weights import list_models
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_filter import FrameAverage
 
-T = TypeVar("T")
-
 _TICK_SECONDS = 0.2
-# over how long rates are told, in seconds, and over how many frames latencies
 _RATE_SECONDS = 2.0
-_LATENCIES = 25
-
-
-class Latest(Generic[T]):
-    """The newest of a stream of things, for any number of readers; older ones are forgotten."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._item: T | None = None
-        self._number = 0
-        self._is_closed = False
-
-    def put(self, item: T) -> None:
-        """Replace the item; never waits."""
-        with self._changed:
-            self._item = item
-            self._number += 1
-            self._changed.notify_all()
-
-    def get(self, after: int, timeout_seconds: float) -> tuple[int, T] | None:
-        """An item put later than number `after` and its number; None if none came in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._number > after or self._is_closed, timeout_seconds)
-            if self._number <= after or self._item is None:
-                return None
-            return self._number, self._item
-
-    @property
-    def item(self) -> T | None:
-        """The newest item; None before the first."""
-        return self._item
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing more will come."""
-        return self._is_closed
-
-    def close(self) -> None:
-        """Tell readers that nothing more will come."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-
-
-class Meter:
-    """Events a second, and how long they took, lately."""
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque()
-        self._durations: deque[float] = deque(maxlen=_LATENCIES)
-        self._lock = threading.Lock()
-
-    def note(self, now: float, seconds: float) -> None:
-        """Count an event that took so long."""
-        with self._lock:
-            self._times.append(now)
-            self._durations.append(seconds)
-            while now - self._times[0] > _RATE_SECONDS:
-                self._times.popleft()
-
-    def rate(self, now: float) -> float:
-        """Events a second."""
-        with self._lock:
-            recent = [time for time in self._times if now - time <= _RATE_SECONDS]
-        if len(recent) < 2 or now <= recent[0]:
-            return 0.0
-        # an outage shows at once, and a slow source is not taken for one
-        gap = (recent[-1] - recent[0]) / (len(recent) - 1)
-        return (len(recent) - 1) / (max(recent[-1], now - gap) - recent[0])
-
-    def typical(self) -> float:
-        """The median of how long they took, in seconds; 0 before the first."""
-        with self._lock:
-            ordered = sorted(self._durations)
-        return ordered[len(ordered) // 2] if ordered else 0.0
+"""Over how long the rates of the statistics are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +158,8 @@ class Live:
         self._dropped = 0
         self._end: float | None = None
         self._is_late = False
-        self._restored_meter = Meter()
-        self._shown_meter = Meter()
+        self._restored_meter = ThroughputMeter(_RATE_SECONDS)
+        self._shown_meter = ThroughputMeter(_RATE_SECONDS)
         self._shown_number = -1
         self._lock = threading.Lock()
 
@@ -375,7 +299,7 @@ class Live:
             damaged=camera.damaged,
             source_fps=camera.fps,
             fps=fps,
-            latency_seconds=meter.typical(),
+            latency_seconds=meter.median_seconds,
             network_seconds=pacer.seconds if pacer is not None else 0.0,
             model=level.model if level is not None else "",
             scale=level.scale if level is not None else 1.0,

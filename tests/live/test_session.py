@@ -31,8 +31,10 @@ from mhnet_video.cli.main import main
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.frame import Frame, PixelLayout
+from mhnet_video.live.exchange import Latest
+from mhnet_video.live.rates import ThroughputMeter
 from mhnet_video.live.recorder import Forwarder, Recorder
-from mhnet_video.live.session import Latest, Live, Meter
+from mhnet_video.live.session import Live
 from mhnet_video.pipelines.live import run_live
 
 YUV420 = PixelLayout("yuv420p", "yuv", 8, 1, 1)
@@ -163,14 +165,14 @@ def test_the_next_model(tmp_path, standin, monkeypatch):
 
 
 def test_rates_tell_of_an_outage_at_once():
-    meter = Meter()
+    meter = ThroughputMeter(2.0)
     for index in range(50):
         meter.note(index * 0.04, 0.1)
     assert meter.rate(49 * 0.04) == pytest.approx(25, rel=0.02)
     assert meter.rate(49 * 0.04 + 1) < 15
     assert meter.rate(49 * 0.04 + 5) == 0
-    assert meter.typical() == 0.1
-    slow = Meter()
+    assert meter.median_seconds == 0.1
+    slow = ThroughputMeter(2.0)
     slow.note(0.0, 0.0)
     slow.note(1.0, 0.0)
     assert slow.rate(1.9) == pytest.approx(1, rel=0.2)
