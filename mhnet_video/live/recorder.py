@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.live import relay
-from mhnet_video.live.capture import pause_after
 from mhnet_video.live.exchange import FrameQueue
+from mhnet_video.live.reconnection import pause_after
 from mhnet_video.live.rendering import Painter, fit, to_picture
 from mhnet_video.live.source_address import SOCKET_SECONDS
 from mhnet_video.locator import hide, locate, shown

@@ -15,8 +15,9 @@ from mhnet_video.config import LiveConfig
 from mhnet_video.frame import Frame
 from mhnet_video.live.adaptive_quality import Level, Pacer, models_at_hand
 from mhnet_video.live.browser_camera import Visitors
-from mhnet_video.live.capture import Camera, Window
+from mhnet_video.live.capture import Camera
 from mhnet_video.live.exchange import Latest as Latest
+from mhnet_video.live.frame_buffer import Selection
 from mhnet_video.live.rates import ThroughputMeter
 from mhnet_video.live.rendering import Painter
 from mhnet_video.live.source_address import VISITOR, resolve_address
@@ -184,9 +185,9 @@ class Live:
                 raise StopIteration
             # what came until the end belongs to it
             self._is_late = is_late
-            window = self._camera.newest(0 if is_late else _TICK_SECONDS)
-            if window is not None:
-                return self._restored(self._pacer, window)
+            selection = self._camera.newest(0 if is_late else _TICK_SECONDS)
+            if selection is not None:
+                return self._restored(self._pacer, selection)
 
     def _start(self) -> None:
         """Measure the machine with a first picture, if there is one yet."""
@@ -208,28 +209,28 @@ class Live:
         if self.config.seconds is not None:
             self._end = time.monotonic() + self.config.seconds
 
-    def _restored(self, pacer: Pacer, window: Window) -> LiveFrame:
-        frame = window.frames[window.index]
+    def _restored(self, pacer: Pacer, selection: Selection) -> LiveFrame:
+        frame = selection.frames[selection.index]
         if self._frames:
             # what came while the machine was measured was not dropped for want of speed
-            self._dropped += window.skipped
+            self._dropped += selection.skipped
         if self._wanted_models is not None:
             self._models, self._wanted_models = self._wanted_models, None
             pacer.use(self._models, frame)
         # a camera's rate may change: in the dark, or when it comes back
         interval = 1 / self._camera.fps
         pacer.governor.budget_seconds = max(interval - self._filter_seconds, interval / 4)
-        after = pacer.restore(window.frames, window.index, self.strength)
+        after = pacer.restore(selection.frames, selection.index, self.strength)
         begin = time.monotonic()
         after = self._average.push(frame, after, share=self.strength, keep=self.config.keep)
         if self._frames:  # the first one loads OpenCV
             self._filter_seconds += (time.monotonic() - begin - self._filter_seconds) / 10
         self._frames += 1
         self._size = after.upright_size
-        captured = window.captured
+        captured = selection.captured
         taken = self._camera.wall_begin + float(frame.pts * frame.time_base)
         live = LiveFrame(
-            frame, after, captured.number, taken, captured.arrival, window.skipped_frames
+            frame, after, captured.number, taken, captured.arrival, selection.skipped_frames
         )
         self._restored_meter.note(time.monotonic(), live.latency_seconds)
         return live

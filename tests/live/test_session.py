@@ -25,7 +25,7 @@ from clips import Clip, Video, every, uneven
 from standin import LiveStandIn, inverted
 from test_capture import free_port
 
-import mhnet_video.live.capture
+import mhnet_video.live.frame_buffer
 import mhnet_video.live.session
 from mhnet_video.cli.main import main
 from mhnet_video.config import LiveConfig, LiveOutputs
@@ -578,7 +578,7 @@ def test_a_changed_rate_changes_the_time_that_a_frame_may_take(tmp_path, standin
 
 
 def test_frames_that_nobody_could_keep_are_told(tmp_path, standin, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.capture, "_MAX_KEPT_BYTES", 8 * 64 * 48 * 3 // 2)
+    monkeypatch.setattr(mhnet_video.live.frame_buffer, "_MAX_BYTES", 8 * 64 * 48 * 3 // 2)
     standin.seconds = 0.4
     clip = make_clip(tmp_path, every(20, 100), rate=50)
     out = tmp_path / "out.mp4"
