@@ -158,9 +158,9 @@ class _Run:
             self._say(f"the picture is at {self._page.link}")
         window = None
         if outputs.has_window:
-            from mhnet_video.live.window import Window
+            from mhnet_video.live.window import LiveWindow
 
-            window = Window(self._view)
+            window = LiveWindow(self._view)
         thread = threading.Thread(target=self._restore, name="mhnet-video live", daemon=True)
         thread.start()
         try:

@@ -1,6 +1,5 @@
 """A window on this machine's screen with the live picture, its divider, keys and statistics."""
 
-import subprocess
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhnet_video.live.display import screen_size, watch_window
+from mhnet_video.live.display import screen_size
 from mhnet_video.live.rendering import Painter, View, fit
 from mhnet_video.live.session import LiveFrame
 
@@ -31,7 +30,7 @@ _ABOVE_LABELS = 37
 _RED, _WHITE = (60, 60, 235), (255, 255, 255)
 
 
-class Window:
+class LiveWindow:
     """The window; of the main thread only.
 
     Args:
@@ -45,7 +44,6 @@ class Window:
         self.view = view
         self._painter = Painter("bgr24")
         self._is_open = False
-        self._watch: subprocess.Popen[bytes] | None = None
         self._frame: LiveFrame | None = None
         self._shape = (0, 0)
         self._left, self._width = 0, 1
@@ -90,9 +88,6 @@ class Window:
 
     def close(self) -> None:
         """Take the window away."""
-        if self._watch is not None:
-            self._watch.kill()
-            self._watch.wait()
         if self._is_open:
             self._cv2.destroyAllWindows()
             self._cv2.waitKey(1)
@@ -112,7 +107,6 @@ class Window:
             self._cv2.namedWindow(_TITLE, flags | self._cv2.WINDOW_FREERATIO)
             self._cv2.setMouseCallback(_TITLE, self._mouse)
             self._is_open = True
-            self._watch = watch_window(_TITLE)
         wanted = (width * self.view.parts, height)
         if wanted != self._shape:
             self._shape = wanted
