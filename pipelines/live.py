@@ -14,7 +14,8 @@ from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.live import display  # before what imports PyAV
 from mhnet_video.live.exchange import Latest
-from mhnet_video.live.recorder import Forwarder, Recorder, check_forwarding, check_recording
+from mhnet_video.live.forwarder import Forwarder, check_forwarding
+from mhnet_video.live.recorder import Recorder, check_recording
 from mhnet_video.live.rendering import View
 from mhnet_video.live.session import Live, LiveFrame, LiveStatistics
 from mhnet_video.live.source_address import VISITOR, resolve_address

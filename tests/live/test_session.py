@@ -32,8 +32,9 @@ from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.live.exchange import Latest
+from mhnet_video.live.forwarder import Forwarder
 from mhnet_video.live.rates import ThroughputMeter
-from mhnet_video.live.recorder import Forwarder, Recorder
+from mhnet_video.live.recorder import Recorder
 from mhnet_video.live.session import Live
 from mhnet_video.pipelines.live import run_live
 
@@ -465,7 +466,7 @@ def test_frames_are_sent_on(kind):
 
 @pytest.mark.slow
 def test_what_is_sent_is_whole_and_survives_a_source_that_is_away(monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.recorder, "_STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(mhnet_video.live.forwarder, "_STUCK_SECONDS", 0.5)
     got = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         forwarder = Forwarder(f"tcp://127.0.0.1:{server.getsockname()[1]}", fps=25)
