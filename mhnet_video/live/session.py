@@ -1,4 +1,4 @@
-"""Live pictures, restored as they come: the newest frame, and what is to be known about it."""
+"""Restores live frames as they come: the newest one each time, with statistics."""
 
 import threading
 import time
@@ -26,17 +26,18 @@ from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_filter import FrameAverage
 
 _TICK_SECONDS = 0.2
+"""How long to wait for a frame before looking whether the run is over."""
 _RATE_SECONDS = 2.0
 """Over how long the rates of the statistics are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveStatistics:
-    """How live restoration goes."""
+    """The state of a live restoration."""
 
     source: str
     width: int
-    """Of the pictures as they are shown, in pixels; 0 before the first."""
+    """Of the frames as they are shown, in pixels; 0 before the first."""
     height: int
     frames: int
     """Restored so far."""
@@ -51,7 +52,7 @@ class LiveStatistics:
     fps: float
     """Frames a second that are shown, over the last two seconds."""
     latency_seconds: float
-    """From a picture's arrival to its being shown, the median of the last frames."""
+    """From the arrival of a frame until it is shown, the median of the last frames."""
     network_seconds: float
     """Time that the last frame took to restore."""
     model: str
@@ -95,7 +96,7 @@ class LiveFrame:
         return time.monotonic() - self.arrival
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The restored picture, upright: `[H, W, 3]`, RGB."""
+        """The restored frame, upright: `[H, W, 3]`, 8-bit RGB."""
         return np.ascontiguousarray(Painter("rgb24").paint(self.after)[0])
 
 
@@ -129,7 +130,7 @@ class Live:
         self.source = address.name
         self.visitors = Visitors() if address.kind == VISITOR else None
         """Takes the pictures of visitors' cameras; None for other sources."""
-        # what is wrong with a model or the device is to be known before the camera is
+        # errors of a model or the device come before the camera is opened
         self._spare: dict[str, Restorer] = {}
         self._first = self._make(self._models[-1])
         self._spare[self._models[-1]] = self._first
@@ -140,7 +141,7 @@ class Live:
             fps=config.fps,
             loop=config.loop,
             ahead=half,
-            # the larger model sees more of what was before; what comes is not waited for
+            # larger models see more frames before this one; later frames are not waited for
             behind=max(half, *(info.config.frames // 2 for info in list_models())),
             visitors=self.visitors,
         )
@@ -152,7 +153,7 @@ class Live:
         """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
         self._average = FrameAverage()
         self._filter_seconds = 0.0
-        """What the temporal filter takes of a frame's time, a running mean."""
+        """Seconds a frame that the temporal filter takes, a running mean."""
         self._wanted_models: list[str] | None = None
         self._size = (0, 0)
         self._frames = 0
@@ -164,7 +165,7 @@ class Live:
         self._shown_number = -1
         self._lock = threading.Lock()
 
-    # what a caller sees
+    # for the thread that restores
 
     def __iter__(self) -> Iterator[LiveFrame]:
         """Return itself."""
@@ -183,14 +184,14 @@ class Live:
             is_late = self._end is not None and time.monotonic() >= self._end
             if is_late and self._is_late:
                 raise StopIteration
-            # what came until the end belongs to it
+            # a last look: frames that came before the end belong to the run
             self._is_late = is_late
             selection = self._camera.newest(0 if is_late else _TICK_SECONDS)
             if selection is not None:
                 return self._restored(self._pacer, selection)
 
     def _start(self) -> None:
-        """Measure the machine with a first picture, if there is one yet."""
+        """Measure the machine with the first frame, once there is one."""
         frame = self._camera.sample(_TICK_SECONDS)
         if frame is None:
             return
@@ -212,18 +213,18 @@ class Live:
     def _restored(self, pacer: Pacer, selection: Selection) -> LiveFrame:
         frame = selection.frames[selection.index]
         if self._frames:
-            # what came while the machine was measured was not dropped for want of speed
+            # frames that came while the machine was measured do not count
             self._dropped += selection.skipped
         if self._wanted_models is not None:
             self._models, self._wanted_models = self._wanted_models, None
             pacer.use(self._models, frame)
-        # a camera's rate may change: in the dark, or when it comes back
+        # the rate of a camera may change: in the dark, or after a reconnect
         interval = 1 / self._camera.fps
         pacer.governor.budget_seconds = max(interval - self._filter_seconds, interval / 4)
         after = pacer.restore(selection.frames, selection.index, self.strength)
         begin = time.monotonic()
         after = self._average.push(frame, after, share=self.strength, keep=self.config.keep)
-        if self._frames:  # the first one loads OpenCV
+        if self._frames:  # the first frame also loads OpenCV
             self._filter_seconds += (time.monotonic() - begin - self._filter_seconds) / 10
         self._frames += 1
         self._size = after.upright_size
@@ -253,9 +254,10 @@ class Live:
         return self._camera.wall_begin
 
     def shown(self, frame: LiveFrame) -> None:
-        """Say that a frame is on a screen now, one of any number of them.
+        """Note that a frame is on a screen now; any number of screens may show it.
 
-        The statistics tell of the first screen that shows each frame, as long as there is one.
+        Rate and latency of the statistics are those of the first screen that shows each frame.
+        Without a screen they are those of restoration.
         """
         with self._lock:
             if frame.number <= self._shown_number:
@@ -264,10 +266,10 @@ class Live:
         self._shown_meter.note(time.monotonic(), frame.latency_seconds)
 
     def next_model(self) -> str:
-        """Go on with the next of the models at hand, and after the last with the best that fits.
+        """Switch to the next model, and after the last one to automatic choice.
 
         Returns:
-            What was chosen, for a person.
+            What was chosen, for people.
         """
         if self.config.weights:
             return "one model only: the weights file"
@@ -282,7 +284,7 @@ class Live:
 
     @property
     def statistics(self) -> LiveStatistics:
-        """How it goes; may be asked for from any thread."""
+        """The present state, for any thread."""
         camera, pacer = self._camera, self._pacer
         level = pacer.level if pacer is not None else None
         now = time.monotonic()
@@ -311,14 +313,14 @@ class Live:
         )
 
     def close(self) -> None:
-        """End it, from any thread."""
+        """End the run, from any thread."""
         self._is_closed = True
         self._camera.close()
         if self._measuring is not None:
             self._measuring.close()
 
     def __enter__(self) -> Self:
-        """Return the running source."""
+        """Return the running restoration."""
         return self
 
     def __exit__(
@@ -327,5 +329,5 @@ class Live:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it."""
+        """End the run."""
         self.close()
