@@ -204,7 +204,22 @@ class Shown:
             text=True,
         )
         self.window = self.wait_for(lambda: self.tool("search", "--name", "mhnet-video live"), 60)
+        self.wait_for(self.is_drawn)
         self.tool("windowfocus", self.window)
+
+    def is_drawn(self):
+        """Whether the window is not black.
+
+        On a busy machine Qt may miss that its window was mapped, and then draws nothing until the
+        window is mapped again. There is no window manager here, which would let a person do so.
+        """
+        if self.picture().any():
+            return True
+        time.sleep(1)
+        if self.picture().any():
+            return True
+        self.tool("windowunmap", self.window, "windowmap", self.window)
+        return False
 
     def tool(self, *words):
         done = subprocess.run(
