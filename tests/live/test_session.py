@@ -179,20 +179,30 @@ def test_rates_tell_of_an_outage_at_once():
     assert slow.rate(1.9) == pytest.approx(1, rel=0.2)
 
 
-def test_many_screens_count_once(tmp_path, standin):
-    clip = make_clip(tmp_path, every(40, 40))
+def test_many_screens_count_once(tmp_path, standin, monkeypatch):
+    clip = make_clip(tmp_path, every(40, 20))
     with Live(clip, LiveConfig(scale=1.0)) as live:
-        for frame in live:
-            time.sleep(0.005)
+        noted = []
+        monkeypatch.setattr(live._shown_meter, "note", lambda now, seconds: noted.append(seconds))
+        frames = list(live)
+        for frame in frames:
             for _ in range(20):
                 live.shown(frame)
-        statistics = live.statistics
-        assert 15 < statistics.fps < 30
-        latency = statistics.latency_seconds
-        # nobody looks any more: it tells of what is restored
-        time.sleep(2.2)
-        assert live.statistics.fps == 0
-        assert 0 < live.statistics.latency_seconds <= latency
+        live.shown(frames[0])  # a screen that is late
+    assert len(noted) == len(frames)
+
+
+def test_without_a_screen_the_statistics_are_those_of_restoration(tmp_path, standin):
+    clip = make_clip(tmp_path, every(40, 5))
+    with Live(clip, LiveConfig(scale=1.0)) as live:
+        for _ in live:
+            pass
+        restored = live._restored_meter.median_seconds
+        assert live.statistics.latency_seconds == restored > 0
+        now = time.monotonic()
+        for index in range(10):
+            live._shown_meter.note(now - 1 + index / 10, 7.0)
+        assert live.statistics.latency_seconds == 7
 
 
 def test_the_newest_is_what_readers_get():
