@@ -18,11 +18,13 @@ KEY_TAG = "visitor"
 """Under which tag a frame has the key of the visitor whose camera it is from."""
 
 _MAX_PIXELS = 1920 * 1080
+"""Pixels of a picture, at most."""
 _MIN_SIDE = 16
-# who sends nothing for so long has gone
+"""Pixels of its sides, at least."""
 _IDLE_SECONDS = 5.0
-# another size costs seconds where an engine compiles for it; a phone is turned less often
+"""A visitor who sends nothing for so long has left."""
 _SIZE_SECONDS = 3.0
+"""Least time between two changes of size, as an engine may compile kernels for each."""
 
 
 class Sent(NamedTuple):
