@@ -422,9 +422,11 @@ def test_a_file_somewhere_else_plays_at_its_own_speed_too(loop, tmp_path, web):
         got = frames_for(camera, 10, wanted=70)
         took = time.monotonic() - begin
         assert camera.trouble == "" and camera.reconnects == 0
-    numbers = [selection.captured.number for selection in got]
-    assert numbers == list(range(70 if loop else 30))
-    assert len(numbers) * 0.04 - 0.1 < took < len(numbers) * 0.04 + 1.5
+    # a busy machine may skip frames, and counts them
+    count = sum(1 + selection.skipped for selection in got)
+    assert count == got[-1].captured.number + 1
+    assert count >= 70 if loop else count == 30
+    assert count * 0.04 - 0.1 < took < count * 0.04 + 1.5
     steps = np.diff([w.frames[w.index].pts for w in got]) / 1e6
     # beginning again is opening it again
     assert 0.03 < np.median(steps) < 0.05 and steps.max() < (1.5 if loop else 0.5)
