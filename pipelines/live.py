@@ -1,4 +1,4 @@
-"""A live source to a window, a page, a recording and an address, all at once."""
+"""Runs live mode: one source to a window, a page, a recording and an address."""
 
 import glob
 import threading
@@ -13,34 +13,41 @@ from typing import TYPE_CHECKING, Any
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.live import display  # before what imports PyAV
-from mhnet_video.live.recorder import Forwarder, Recorder, check_forwarding, check_recording
+from mhnet_video.live.exchange import Latest
+from mhnet_video.live.forwarder import Forwarder, check_forwarding
+from mhnet_video.live.recorder import Recorder, check_recording
 from mhnet_video.live.rendering import View
-from mhnet_video.live.session import Latest, Live, LiveFrame, LiveStatistics
+from mhnet_video.live.session import Live, LiveFrame, LiveStatistics
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.web.access import check_installed, parse_address
 
 if TYPE_CHECKING:
     from mhnet_video.live.web.server import PageServer
 
-# how long the screen waits for a frame before it looks at keys, in seconds: two that are pressed
-# within it are one to OpenCV, and each look takes a millisecond of a core
 _KEY_SECONDS = 0.008
-# at least how often the window is drawn, as the line is dragged and the statistics change
+"""How long the window waits for a frame before it handles keys.
+
+OpenCV reports two keys within that time as one. Each look takes a millisecond of a core.
+"""
 _DRAW_SECONDS = 0.015
+"""Longest time between two drawings of the window: the divider moves, the statistics change."""
 _TICK_SECONDS = 0.1
+"""How often the state is checked without a window."""
 _TELL_SECONDS = 1.0
-# how long a short message stays on the screen
+"""Time from one report of the statistics to the next."""
 _MESSAGE_SECONDS = 4.0
+"""How long a message stays on the screen."""
 _HINT = "space freeze   s view   + - strength   m model   r record   i statistics   q quit"
 _HINT_SECONDS = 12.0
+"""How long the keys stay on the screen, from the first frame on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveReport:
-    """What a live run has done."""
+    """The outcome of a live run."""
 
     statistics: LiveStatistics
-    """At its end."""
+    """At the end of the run."""
     recorded: tuple[str, ...]
     """The files that were recorded."""
     missed: int
@@ -98,7 +105,7 @@ def run_live(
 
 
 def _check_visitor(outputs: LiveOutputs) -> None:
-    """Visitors' pictures are nobody's but theirs."""
+    """Refuse outputs that would show the pictures of visitors to others."""
     if outputs.serve is None:
         raise ConfigError("a visitor's camera comes in over the page; say --serve PORT too")
     if outputs.record is not None or outputs.output is not None or outputs.has_window:
@@ -131,8 +138,8 @@ class _Run:
         self._recorders: list[Recorder] = []
         self._recorder: Recorder | None = None
         self._is_to_record = outputs.record is not None
-        # frames that a recording should have and nobody could keep
         self._lost = 0
+        """Frames that a recording lacks because there was no memory to keep them."""
         self._forwarder: Forwarder | None = None
         self._page: PageServer | None = None
         self._hint_until = float("inf")
@@ -149,9 +156,9 @@ class _Run:
             self._say(f"the picture is at {self._page.link}")
         window = None
         if outputs.has_window:
-            from mhnet_video.live.window import Window
+            from mhnet_video.live.window import LiveWindow
 
-            window = Window(self._view)
+            window = LiveWindow(self._view)
         thread = threading.Thread(target=self._restore, name="mhnet-video live", daemon=True)
         thread.start()
         try:
@@ -218,7 +225,7 @@ class _Run:
                         self._begin_recording()
                     recorder = self._recorder
                 if recorder is not None:
-                    # what there was no time for is recorded as it came: nothing is missing
+                    # frames that there was no time to restore are recorded as they came
                     for each in (*frame.skipped, frame.after):
                         recorder.put(each)
                     self._lost += frame.number - next_number - len(frame.skipped)
@@ -234,7 +241,7 @@ class _Run:
             self._frames.close()
 
     def _begin_recording(self) -> None:
-        """Begin the one that was asked for to begin with, or another one."""
+        """Begin the recording of the command line, or a later one."""
         outputs = self._outputs
         is_first = not self._recorders and outputs.record is not None
         try:
@@ -248,14 +255,14 @@ class _Run:
         except WriteError as error:
             if is_first:
                 raise
-            # whoever watches goes on watching
+            # the run goes on without it
             self._is_to_record = False
             self._say(str(error))
             return
         self._recorders.append(self._recorder)
 
     def _free_name(self) -> str:
-        """For a recording that a key begins: it must not replace another one."""
+        """The name of a recording that a key begins, which must not replace another one."""
         path = Path(self._outputs.record or "mhnet-video.mp4")
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         name = path.with_name(f"{path.stem}-{now}{path.suffix}")
@@ -287,10 +294,10 @@ class _Run:
             if frame is not None:
                 self._live.shown(frame)
                 self._hint_until = min(self._hint_until, time.monotonic() + _HINT_SECONDS)
-            self._fulfil()
+            self._handle_wishes()
 
     def _look_after(self, now: float) -> None:
-        """Tell what has changed."""
+        """Report what has changed."""
         if now - self._told_at < _TICK_SECONDS:
             return
         statistics = self._live.statistics
@@ -322,7 +329,7 @@ class _Run:
         self._message, self._message_until = text, time.monotonic() + _MESSAGE_SECONDS
         self._on_message(text)
 
-    def _fulfil(self) -> None:
+    def _handle_wishes(self) -> None:
         wishes, self._view.wishes = self._view.wishes, []
         for wish in wishes:
             if wish == "quit":
@@ -335,7 +342,7 @@ class _Run:
                 self._toggle_recording()
 
     def _press_on_page(self, key: str) -> None:
-        """What a visitor presses: only what is told to begin with may write files."""
+        """Handle a key of the page, which may write files only where the command line says so."""
         if key == "r" and self._outputs.record is None:
             self._say("recording from the page needs --record FILE")
             return

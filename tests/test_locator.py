@@ -27,8 +27,7 @@ import mhnet_video.live.session
 from mhnet_video.cli.main import main
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError
-from mhnet_video.live import recorder
-from mhnet_video.live.recorder import Forwarder
+from mhnet_video.live.forwarder import Forwarder
 from mhnet_video.live.source_address import is_unanswered, resolve_address, why_not_opened
 from mhnet_video.locator import hide, locate, shown
 from mhnet_video.media.reader import VideoReader
@@ -422,7 +421,7 @@ def test_no_command_line_holds_where_frames_are_sent(host, monkeypatch):
             begun.append(words)
             super().__init__(words, **options)
 
-    monkeypatch.setattr(recorder.subprocess, "Popen", Process)
+    monkeypatch.setattr(subprocess, "Popen", Process)
     forwarder = Forwarder(f"tcp://me:ge%40heim@{host}/app/streamkey?pass=word", fps=25)
     deadline = time.monotonic() + 15
     while not forwarder.trouble and time.monotonic() < deadline:

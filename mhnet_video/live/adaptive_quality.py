@@ -1,7 +1,7 @@
-"""Hold a rate: pick a model and a working scale by measurement, and change them with the load.
+"""Holds the rate of a live source: chooses model and working scale, and adapts them to the load.
 
-`choose_level` and `Governor` are plain logic, which know neither clocks nor networks; `Pacer` is a
-restorer that they steer.
+`choose_level` and `Governor` are plain logic, which know neither clocks nor networks. `Pacer`
+restores frames at the level that they choose.
 """
 
 import atexit
@@ -29,24 +29,30 @@ SCALES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 
 _SHARE = 0.85
 """Share of the budget that a level may take: the rest is for what else the machine does."""
-# how many frames, and for how long, a level must be too slow before it is left
 _MIN_FRAMES = 6
+"""Frames from which on the median tells, where they take less than `_SLOW_SECONDS`."""
 _SLOW_SECONDS = 1.0
-# how long there must be room before a better level is tried, and what a failed try makes of it
+"""How long a level must be too slow before it is left."""
 _ROOM_SECONDS = 5.0
+"""How long a better level must fit the budget before it is tried."""
 _MAX_ROOM_SECONDS = 80.0
-# a level that is left sooner than this after it was risen to was a failed try
+"""Longest such time, as it doubles with every failed trial."""
 _TRIAL_SECONDS = 15.0
-# the first frames after a change pay for new maps
+"""A better level that is left sooner than this was a failed trial."""
 _SKIPPED = 2
+"""Frames after a change that do not count: they allocate new buffers."""
 _MEASURE_RUNS = 4
-_START_PIXELS = 640 * 480
-_KEPT_LEVELS = 3
+"""Frames by which a level is measured, at most."""
 _MEASURE_SECONDS = 0.3
-# how long closing waits for a level that is being made ready, which can take much longer, and how
-# long the end of the process does
+"""How long a level is measured, at most, after the first frame."""
+_START_PIXELS = 640 * 480
+"""Pixels of the first level that is measured, at most."""
+_KEPT_LEVELS = 3
+"""Levels whose restorers are kept."""
 _CLOSE_SECONDS = 2.0
+"""How long closing waits for a level that is being prepared, which can take much longer."""
 _END_SECONDS = 60.0
+"""How long the end of the process waits for such a level."""
 
 
 @dataclass(frozen=True)

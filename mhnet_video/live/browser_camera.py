@@ -18,13 +18,13 @@ KEY_TAG = "visitor"
 """The tag of a frame that holds the key of the visitor whose camera it is from."""
 
 _MAX_PIXELS = 1920 * 1080
-"""Of one picture."""
+"""Pixels of a picture, at most."""
 _MIN_SIDE = 16
-"""Least width and height of a picture, in pixels."""
+"""Pixels of its sides, at least."""
 _IDLE_SECONDS = 5.0
-"""A visitor who sends nothing for so long has gone."""
+"""A visitor who sends nothing for so long has left."""
 _SIZE_SECONDS = 3.0
-"""Least time between two sizes: each costs seconds where an engine compiles for it."""
+"""Least time between two changes of size, as an engine may compile kernels for each."""
 
 
 class Sent(NamedTuple):

@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 from mhnet_video.errors import MHNetVideoError
-from mhnet_video.live import unveil
 
 _USUAL_SIZE = (1280, 720)
 _PROBE_SECONDS = 20
@@ -61,22 +60,6 @@ def check_screen() -> None:
 
 def _without(why: str) -> str:
     return f"{why}; --serve 8080 shows the picture in a browser instead."
-
-
-def watch_window(title: str) -> "subprocess.Popen[bytes] | None":
-    """Start what shows a window anew if it stays black, for some seconds; None where none can."""
-    if sys.platform != "linux" or not os.environ.get("DISPLAY"):
-        return None
-    nothing = subprocess.DEVNULL
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", unveil.__file__, title],
-            stdin=nothing,
-            stdout=nothing,
-            stderr=nothing,
-        )
-    except OSError:
-        return None
 
 
 def screen_size() -> tuple[int, int]:

@@ -107,6 +107,32 @@ def to_picture(planes: Sequence[NDArray[np.uint8]], pixel_format: str) -> av.Vid
     return picture
 
 
+def letterboxed(
+    planes: Sequence[NDArray[np.uint8]], size: tuple[int, int], black: int
+) -> list[NDArray[np.uint8]]:
+    """The planes of a 4:2:0 picture in the middle of a larger one, which is black.
+
+    Args:
+        planes: Luma `[h, w]`, and chroma of half the size.
+        size: Width and height of the larger picture.
+        black: The luma of black: 0 for full range, 16 for limited range.
+    """
+    return [
+        _centred(plane, size, black if index == 0 else 128, index > 0)
+        for index, plane in enumerate(planes)
+    ]
+
+
+def _centred(
+    plane: NDArray[np.uint8], size: tuple[int, int], value: int, is_chroma: bool
+) -> NDArray[np.uint8]:
+    width, height = (-(-side // 2) for side in size) if is_chroma else size
+    whole = np.full((height, width), value, np.uint8)
+    top, left = (height - plane.shape[0]) // 2, (width - plane.shape[1]) // 2
+    whole[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
+    return whole
+
+
 class JpegEncoder:
     """Makes JPEG files of frames; not for several threads at once."""
 

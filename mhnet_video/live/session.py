@@ -1,13 +1,12 @@
-"""Live pictures, restored as they come: the newest frame, and what is to be known about it."""
+"""Restores live frames as they come: the newest one each time, with statistics."""
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from os import PathLike
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,102 +15,28 @@ from mhnet_video.config import LiveConfig
 from mhnet_video.frame import Frame
 from mhnet_video.live.adaptive_quality import Level, Pacer, models_at_hand
 from mhnet_video.live.browser_camera import Visitors
-from mhnet_video.live.capture import Camera, Window
+from mhnet_video.live.capture import Camera
+from mhnet_video.live.frame_buffer import Selection
+from mhnet_video.live.rates import ThroughputMeter
 from mhnet_video.live.rendering import Painter
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.model.weights import list_models
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_filter import FrameAverage
 
-T = TypeVar("T")
-
 _TICK_SECONDS = 0.2
-# over how long rates are told, in seconds, and over how many frames latencies
+"""How long to wait for a frame before looking whether the run is over."""
 _RATE_SECONDS = 2.0
-_LATENCIES = 25
-
-
-class Latest(Generic[T]):
-    """The newest of a stream of things, for any number of readers; older ones are forgotten."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._item: T | None = None
-        self._number = 0
-        self._is_closed = False
-
-    def put(self, item: T) -> None:
-        """Replace the item; never waits."""
-        with self._changed:
-            self._item = item
-            self._number += 1
-            self._changed.notify_all()
-
-    def get(self, after: int, timeout_seconds: float) -> tuple[int, T] | None:
-        """An item put later than number `after` and its number; None if none came in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._number > after or self._is_closed, timeout_seconds)
-            if self._number <= after or self._item is None:
-                return None
-            return self._number, self._item
-
-    @property
-    def item(self) -> T | None:
-        """The newest item; None before the first."""
-        return self._item
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing more will come."""
-        return self._is_closed
-
-    def close(self) -> None:
-        """Tell readers that nothing more will come."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-
-
-class Meter:
-    """Events a second, and how long they took, lately."""
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque()
-        self._durations: deque[float] = deque(maxlen=_LATENCIES)
-        self._lock = threading.Lock()
-
-    def note(self, now: float, seconds: float) -> None:
-        """Count an event that took so long."""
-        with self._lock:
-            self._times.append(now)
-            self._durations.append(seconds)
-            while now - self._times[0] > _RATE_SECONDS:
-                self._times.popleft()
-
-    def rate(self, now: float) -> float:
-        """Events a second."""
-        with self._lock:
-            recent = [time for time in self._times if now - time <= _RATE_SECONDS]
-        if len(recent) < 2 or now <= recent[0]:
-            return 0.0
-        # an outage shows at once, and a slow source is not taken for one
-        gap = (recent[-1] - recent[0]) / (len(recent) - 1)
-        return (len(recent) - 1) / (max(recent[-1], now - gap) - recent[0])
-
-    def typical(self) -> float:
-        """The median of how long they took, in seconds; 0 before the first."""
-        with self._lock:
-            ordered = sorted(self._durations)
-        return ordered[len(ordered) // 2] if ordered else 0.0
+"""Over how long the rates of the statistics are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveStatistics:
-    """How live restoration goes."""
+    """The state of a live restoration."""
 
     source: str
     width: int
-    """Of the pictures as they are shown, in pixels; 0 before the first."""
+    """Of the frames as they are shown, in pixels; 0 before the first."""
     height: int
     frames: int
     """Restored so far."""
@@ -126,7 +51,7 @@ class LiveStatistics:
     fps: float
     """Frames a second that are shown, over the last two seconds."""
     latency_seconds: float
-    """From a picture's arrival to its being shown, the median of the last frames."""
+    """From the arrival of a frame until it is shown, the median of the last frames."""
     network_seconds: float
     """Time that the last frame took to restore."""
     model: str
@@ -170,7 +95,7 @@ class LiveFrame:
         return time.monotonic() - self.arrival
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The restored picture, upright: `[H, W, 3]`, RGB."""
+        """The restored frame, upright: `[H, W, 3]`, 8-bit RGB."""
         return np.ascontiguousarray(Painter("rgb24").paint(self.after)[0])
 
 
@@ -204,7 +129,7 @@ class Live:
         self.source = address.name
         self.visitors = Visitors() if address.kind == VISITOR else None
         """Takes the pictures of visitors' cameras; None for other sources."""
-        # what is wrong with a model or the device is to be known before the camera is
+        # errors of a model or the device come before the camera is opened
         self._spare: dict[str, Restorer] = {}
         self._first = self._make(self._models[-1])
         self._spare[self._models[-1]] = self._first
@@ -215,7 +140,7 @@ class Live:
             fps=config.fps,
             loop=config.loop,
             ahead=half,
-            # the larger model sees more of what was before; what comes is not waited for
+            # larger models see more frames before this one; later frames are not waited for
             behind=max(half, *(info.config.frames // 2 for info in list_models())),
             visitors=self.visitors,
         )
@@ -227,19 +152,19 @@ class Live:
         """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
         self._average = FrameAverage()
         self._filter_seconds = 0.0
-        """What the temporal filter takes of a frame's time, a running mean."""
+        """Seconds a frame that the temporal filter takes, a running mean."""
         self._wanted_models: list[str] | None = None
         self._size = (0, 0)
         self._frames = 0
         self._dropped = 0
         self._end: float | None = None
         self._is_late = False
-        self._restored_meter = Meter()
-        self._shown_meter = Meter()
+        self._restored_meter = ThroughputMeter(_RATE_SECONDS)
+        self._shown_meter = ThroughputMeter(_RATE_SECONDS)
         self._shown_number = -1
         self._lock = threading.Lock()
 
-    # what a caller sees
+    # for the thread that restores
 
     def __iter__(self) -> Iterator[LiveFrame]:
         """Return itself."""
@@ -258,14 +183,14 @@ class Live:
             is_late = self._end is not None and time.monotonic() >= self._end
             if is_late and self._is_late:
                 raise StopIteration
-            # what came until the end belongs to it
+            # a last look: frames that came before the end belong to the run
             self._is_late = is_late
-            window = self._camera.newest(0 if is_late else _TICK_SECONDS)
-            if window is not None:
-                return self._restored(self._pacer, window)
+            selection = self._camera.newest(0 if is_late else _TICK_SECONDS)
+            if selection is not None:
+                return self._restored(self._pacer, selection)
 
     def _start(self) -> None:
-        """Measure the machine with a first picture, if there is one yet."""
+        """Measure the machine with the first frame, once there is one."""
         frame = self._camera.sample(_TICK_SECONDS)
         if frame is None:
             return
@@ -284,28 +209,28 @@ class Live:
         if self.config.seconds is not None:
             self._end = time.monotonic() + self.config.seconds
 
-    def _restored(self, pacer: Pacer, window: Window) -> LiveFrame:
-        frame = window.frames[window.index]
+    def _restored(self, pacer: Pacer, selection: Selection) -> LiveFrame:
+        frame = selection.frames[selection.index]
         if self._frames:
-            # what came while the machine was measured was not dropped for want of speed
-            self._dropped += window.skipped
+            # frames that came while the machine was measured do not count
+            self._dropped += selection.skipped
         if self._wanted_models is not None:
             self._models, self._wanted_models = self._wanted_models, None
             pacer.use(self._models, frame)
-        # a camera's rate may change: in the dark, or when it comes back
+        # the rate of a camera may change: in the dark, or after a reconnect
         interval = 1 / self._camera.fps
         pacer.governor.budget_seconds = max(interval - self._filter_seconds, interval / 4)
-        after = pacer.restore(window.frames, window.index, self.strength)
+        after = pacer.restore(selection.frames, selection.index, self.strength)
         begin = time.monotonic()
         after = self._average.push(frame, after, share=self.strength, keep=self.config.keep)
-        if self._frames:  # the first one loads OpenCV
+        if self._frames:  # the first frame also loads OpenCV
             self._filter_seconds += (time.monotonic() - begin - self._filter_seconds) / 10
         self._frames += 1
         self._size = after.upright_size
-        captured = window.captured
+        captured = selection.captured
         taken = self._camera.wall_begin + float(frame.pts * frame.time_base)
         live = LiveFrame(
-            frame, after, captured.number, taken, captured.arrival, window.skipped_frames
+            frame, after, captured.number, taken, captured.arrival, selection.skipped_frames
         )
         self._restored_meter.note(time.monotonic(), live.latency_seconds)
         return live
@@ -328,9 +253,10 @@ class Live:
         return self._camera.wall_begin
 
     def shown(self, frame: LiveFrame) -> None:
-        """Say that a frame is on a screen now, one of any number of them.
+        """Note that a frame is on a screen now; any number of screens may show it.
 
-        The statistics tell of the first screen that shows each frame, as long as there is one.
+        Rate and latency of the statistics are those of the first screen that shows each frame.
+        Without a screen they are those of restoration.
         """
         with self._lock:
             if frame.number <= self._shown_number:
@@ -339,10 +265,10 @@ class Live:
         self._shown_meter.note(time.monotonic(), frame.latency_seconds)
 
     def next_model(self) -> str:
-        """Go on with the next of the models at hand, and after the last with the best that fits.
+        """Switch to the next model, and after the last one to automatic choice.
 
         Returns:
-            What was chosen, for a person.
+            What was chosen, for people.
         """
         if self.config.weights:
             return "one model only: the weights file"
@@ -357,7 +283,7 @@ class Live:
 
     @property
     def statistics(self) -> LiveStatistics:
-        """How it goes; may be asked for from any thread."""
+        """The present state, for any thread."""
         camera, pacer = self._camera, self._pacer
         level = pacer.level if pacer is not None else None
         now = time.monotonic()
@@ -375,7 +301,7 @@ class Live:
             damaged=camera.damaged,
             source_fps=camera.fps,
             fps=fps,
-            latency_seconds=meter.typical(),
+            latency_seconds=meter.median_seconds,
             network_seconds=pacer.seconds if pacer is not None else 0.0,
             model=level.model if level is not None else "",
             scale=level.scale if level is not None else 1.0,
@@ -386,14 +312,14 @@ class Live:
         )
 
     def close(self) -> None:
-        """End it, from any thread."""
+        """End the run, from any thread."""
         self._is_closed = True
         self._camera.close()
         if self._measuring is not None:
             self._measuring.close()
 
     def __enter__(self) -> Self:
-        """Return the running source."""
+        """Return the running restoration."""
         return self
 
     def __exit__(
@@ -402,5 +328,5 @@ class Live:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it."""
+        """End the run."""
         self.close()

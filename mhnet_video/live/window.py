@@ -1,6 +1,5 @@
-"""A window on this machine's screen with the live picture, its divider, keys and statistics."""
+"""The desktop window of live mode: the picture, its divider, keys and statistics."""
 
-import subprocess
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhnet_video.live.display import screen_size, watch_window
+from mhnet_video.live.display import screen_size
 from mhnet_video.live.rendering import Painter, View, fit
 from mhnet_video.live.session import LiveFrame
 
 _TITLE = "mhnet-video live"
 _SCREEN_SHARE = 0.9
-# what OpenCV calls the arrows on X11, Windows and macOS
+"""Share of the screen's sides that the window has at most."""
 _KEYS = {
     27: "escape",
     65361: "left",
@@ -24,18 +23,22 @@ _KEYS = {
     63234: "left",
     63235: "right",
 }
+"""OpenCV's key codes on X11, Windows and macOS."""
 _FONT_SIZE = 0.48
+"""Scale of OpenCV's font."""
 _EDGE = 8
-# room that the labels in the lower corners take
+"""Pixels between text and the edges."""
 _ABOVE_LABELS = 37
+"""Height of the labels in the lower corners, in pixels."""
 _RED, _WHITE = (60, 60, 235), (255, 255, 255)
+"""BGR."""
 
 
-class Window:
-    """The window; of the main thread only.
+class LiveWindow:
+    """A window of OpenCV, for the main thread only.
 
     Args:
-        view: What the person has chosen, and what keys and mouse change.
+        view: What is shown; keys and mouse change it.
     """
 
     def __init__(self, view: View) -> None:
@@ -45,7 +48,6 @@ class Window:
         self.view = view
         self._painter = Painter("bgr24")
         self._is_open = False
-        self._watch: subprocess.Popen[bytes] | None = None
         self._frame: LiveFrame | None = None
         self._shape = (0, 0)
         self._left, self._width = 0, 1
@@ -78,7 +80,7 @@ class Window:
         self._cv2.imshow(_TITLE, picture)
 
     def pump(self) -> None:
-        """Take keys and mouse; closing the window is a wish to quit."""
+        """Handle keys and mouse; closing the window is a wish to quit."""
         self._take_keys()
         if self._is_closed():
             self.view.wishes.append("quit")
@@ -89,16 +91,13 @@ class Window:
             self.view.press(key.lower() if len(key) == 1 else key)
 
     def close(self) -> None:
-        """Take the window away."""
-        if self._watch is not None:
-            self._watch.kill()
-            self._watch.wait()
+        """Close the window."""
         if self._is_open:
             self._cv2.destroyAllWindows()
             self._cv2.waitKey(1)
 
     def _is_closed(self) -> bool:
-        """Whether the person has closed it."""
+        """Whether somebody has closed the window."""
         if not self._is_open:
             return False
         try:
@@ -112,35 +111,34 @@ class Window:
             self._cv2.namedWindow(_TITLE, flags | self._cv2.WINDOW_FREERATIO)
             self._cv2.setMouseCallback(_TITLE, self._mouse)
             self._is_open = True
-            self._watch = watch_window(_TITLE)
         wanted = (width * self.view.parts, height)
         if wanted != self._shape:
             self._shape = wanted
             screen = screen_size()
-            room = (round(screen[0] * _SCREEN_SHARE), round(screen[1] * _SCREEN_SHARE))
-            # not larger than twice: pixels as large as beans help nobody
-            size = fit(*wanted, (min(room[0], 2 * wanted[0]), min(room[1], 2 * wanted[1])))
+            limit = (round(screen[0] * _SCREEN_SHARE), round(screen[1] * _SCREEN_SHARE))
+            # at most twice the size of the frame
+            size = fit(*wanted, (min(limit[0], 2 * wanted[0]), min(limit[1], 2 * wanted[1])))
             self._cv2.resizeWindow(_TITLE, *size)
 
-    def _room(self) -> tuple[int, int]:
-        """Width and height that the window has for the picture."""
+    def _client_size(self) -> tuple[int, int]:
+        """Width and height of the window without its frame, in pixels."""
         _, _, width, height = self._cv2.getWindowImageRect(_TITLE)
         return max(64, width), max(48, height)
 
     def _picture(self, frame: LiveFrame) -> NDArray[np.uint8]:
-        """The picture at the window's size, whatever shape the person has given to it."""
+        """The frame as shown, centred on a picture of the window's size."""
         width, height = frame.after.upright_size
         parts = self.view.parts
-        room = self._room()
-        size = fit(width * parts, height, room)
+        client = self._client_size()
+        size = fit(width * parts, height, client)
         size = (max(2, size[0] // parts // 2 * 2), size[1])
         before, after = (self._painter.paint(each, size)[0] for each in (frame.before, frame.after))
         composed = self.view.compose(before, after)
-        whole = np.full((room[1], room[0], 3), 16, np.uint8)
-        top = max(0, (room[1] - composed.shape[0]) // 2)
-        left = max(0, (room[0] - composed.shape[1]) // 2)
+        whole = np.full((client[1], client[0], 3), 16, np.uint8)
+        top = max(0, (client[1] - composed.shape[0]) // 2)
+        left = max(0, (client[0] - composed.shape[1]) // 2)
         self._left, self._width = left, composed.shape[1]
-        composed = composed[: room[1], : room[0]]
+        composed = composed[: client[1], : client[0]]
         whole[top : top + composed.shape[0], left : left + composed.shape[1]] = composed
         self._label(whole, left, top, composed.shape)
         return whole
@@ -148,7 +146,7 @@ class Window:
     def _label(
         self, picture: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]
     ) -> None:
-        """Say which side is which, in the lower corners."""
+        """Label the sides in the lower corners."""
         lower = top + shape[0] - picture.shape[0] - _EDGE
         if self.view.mode != "after":
             self._write(picture, ["before"], left + _EDGE, lower)
@@ -157,7 +155,7 @@ class Window:
             self._write(picture, ["after"], left + shape[1] - width - _EDGE, lower)
 
     def _width_of(self, lines: Sequence[str]) -> int:
-        """Pixels that a box of text is wide."""
+        """Width of a text box, in pixels."""
         cv2 = self._cv2
         font = cv2.FONT_HERSHEY_SIMPLEX
         return max(cv2.getTextSize(line, font, _FONT_SIZE, 1)[0][0] for line in lines) + 16
@@ -178,7 +176,7 @@ class Window:
         y: int,
         color: tuple[int, int, int] | None = None,
     ) -> None:
-        """Text on a dark box; from the lower edge where y is negative."""
+        """Draw text on a dark box, relative to the lower edge where y is negative."""
         cv2, font = self._cv2, self._cv2.FONT_HERSHEY_SIMPLEX
         step = 19
         height = step * len(lines) + 10
@@ -192,10 +190,10 @@ class Window:
         else:
             box[:] = np.array(color, np.uint8) // 2
         for index, line in enumerate(lines):
-            place = (x + 8, top + step * (index + 1))
-            cv2.putText(picture, line, place, font, _FONT_SIZE, _WHITE, 1, cv2.LINE_AA)
+            origin = (x + 8, top + step * (index + 1))
+            cv2.putText(picture, line, origin, font, _FONT_SIZE, _WHITE, 1, cv2.LINE_AA)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """A sentence in lines that fit."""
+    """A sentence, broken into lines of a width in pixels."""
     return textwrap.wrap(text, max(20, (width - 40) // 9))

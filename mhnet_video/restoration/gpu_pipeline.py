@@ -447,7 +447,6 @@ class GpuExecutor:
         engine: The engine.
         network: The network, for what the pipeline does not restore.
         backend: The device; the engine's if None.
-        is_live: Whether frames are wanted as soon as possible: then they share no batch.
         stays: Whether frames that a GPU has decoded are to come out in its memory too. Not those
             with boxes to keep, which are put back on the host.
     """
@@ -458,7 +457,6 @@ class GpuExecutor:
         network: WindowNetwork,
         *,
         backend: DeviceBackend | None = None,
-        is_live: bool = False,
         stays: bool = False,
     ) -> None:
         self.counts = Counts()
@@ -467,7 +465,7 @@ class GpuExecutor:
         self._engine = engine
         self._network = network
         self._backend = backend or CudaBackend(engine.kind.device)
-        self._most = 1 if is_live else MAX_BATCH
+        self._most = MAX_BATCH
         self._stays = stays
         self._pipeline: FramePipeline | None = None
         self._is_given_up = False

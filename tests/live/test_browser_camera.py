@@ -20,8 +20,8 @@ from mhnet_video.cli.main import main
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
 from mhnet_video.live.capture import Camera
+from mhnet_video.live.exchange import Latest
 from mhnet_video.live.rendering import JpegEncoder
-from mhnet_video.live.session import Latest
 from mhnet_video.live.source_address import resolve_address
 from mhnet_video.live.web.access import Address
 from mhnet_video.live.web.page import Page

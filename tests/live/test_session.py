@@ -25,14 +25,17 @@ from clips import Clip, Video, every, uneven
 from standin import LiveStandIn, inverted
 from test_capture import free_port
 
-import mhnet_video.live.capture
+import mhnet_video.live.frame_buffer
 import mhnet_video.live.session
 from mhnet_video.cli.main import main
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.live.recorder import Forwarder, Recorder
-from mhnet_video.live.session import Latest, Live, Meter
+from mhnet_video.live.exchange import Latest
+from mhnet_video.live.forwarder import Forwarder
+from mhnet_video.live.rates import ThroughputMeter
+from mhnet_video.live.recorder import Recorder
+from mhnet_video.live.session import Live
 from mhnet_video.pipelines.live import run_live
 
 YUV420 = PixelLayout("yuv420p", "yuv", 8, 1, 1)
@@ -163,33 +166,43 @@ def test_the_next_model(tmp_path, standin, monkeypatch):
 
 
 def test_rates_tell_of_an_outage_at_once():
-    meter = Meter()
+    meter = ThroughputMeter(2.0)
     for index in range(50):
         meter.note(index * 0.04, 0.1)
     assert meter.rate(49 * 0.04) == pytest.approx(25, rel=0.02)
     assert meter.rate(49 * 0.04 + 1) < 15
     assert meter.rate(49 * 0.04 + 5) == 0
-    assert meter.typical() == 0.1
-    slow = Meter()
+    assert meter.median_seconds == 0.1
+    slow = ThroughputMeter(2.0)
     slow.note(0.0, 0.0)
     slow.note(1.0, 0.0)
     assert slow.rate(1.9) == pytest.approx(1, rel=0.2)
 
 
-def test_many_screens_count_once(tmp_path, standin):
-    clip = make_clip(tmp_path, every(40, 40))
+def test_many_screens_count_once(tmp_path, standin, monkeypatch):
+    clip = make_clip(tmp_path, every(40, 20))
     with Live(clip, LiveConfig(scale=1.0)) as live:
-        for frame in live:
-            time.sleep(0.005)
+        noted = []
+        monkeypatch.setattr(live._shown_meter, "note", lambda now, seconds: noted.append(seconds))
+        frames = list(live)
+        for frame in frames:
             for _ in range(20):
                 live.shown(frame)
-        statistics = live.statistics
-        assert 15 < statistics.fps < 30
-        latency = statistics.latency_seconds
-        # nobody looks any more: it tells of what is restored
-        time.sleep(2.2)
-        assert live.statistics.fps == 0
-        assert 0 < live.statistics.latency_seconds <= latency
+        live.shown(frames[0])  # a screen that is late
+    assert len(noted) == len(frames)
+
+
+def test_without_a_screen_the_statistics_are_those_of_restoration(tmp_path, standin):
+    clip = make_clip(tmp_path, every(40, 5))
+    with Live(clip, LiveConfig(scale=1.0)) as live:
+        for _ in live:
+            pass
+        restored = live._restored_meter.median_seconds
+        assert live.statistics.latency_seconds == restored > 0
+        now = time.monotonic()
+        for index in range(10):
+            live._shown_meter.note(now - 1 + index / 10, 7.0)
+        assert live.statistics.latency_seconds == 7
 
 
 def test_the_newest_is_what_readers_get():
@@ -463,7 +476,7 @@ def test_frames_are_sent_on(kind):
 
 @pytest.mark.slow
 def test_what_is_sent_is_whole_and_survives_a_source_that_is_away(monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.recorder, "_STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(mhnet_video.live.forwarder, "_STUCK_SECONDS", 0.5)
     got = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         forwarder = Forwarder(f"tcp://127.0.0.1:{server.getsockname()[1]}", fps=25)
@@ -576,7 +589,7 @@ def test_a_changed_rate_changes_the_time_that_a_frame_may_take(tmp_path, standin
 
 
 def test_frames_that_nobody_could_keep_are_told(tmp_path, standin, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.capture, "_MAX_KEPT_BYTES", 8 * 64 * 48 * 3 // 2)
+    monkeypatch.setattr(mhnet_video.live.frame_buffer, "_MAX_BYTES", 8 * 64 * 48 * 3 // 2)
     standin.seconds = 0.4
     clip = make_clip(tmp_path, every(20, 100), rate=50)
     out = tmp_path / "out.mp4"

@@ -20,7 +20,6 @@ from standin import inverted
 from test_session import live_frame
 
 from mhnet_video.config import VIEWS
-from mhnet_video.live import unveil
 from mhnet_video.live.rendering import JpegEncoder, Painter, View, fit
 
 HERE = Path(__file__).parents[1]
@@ -205,7 +204,22 @@ class Shown:
             text=True,
         )
         self.window = self.wait_for(lambda: self.tool("search", "--name", "mhnet-video live"), 60)
+        self.wait_for(self.is_drawn)
         self.tool("windowfocus", self.window)
+
+    def is_drawn(self):
+        """Whether the window is not black.
+
+        On a busy machine Qt may miss that its window was mapped, and then draws nothing until the
+        window is mapped again. There is no window manager here, which would let a person do so.
+        """
+        if self.picture().any():
+            return True
+        time.sleep(1)
+        if self.picture().any():
+            return True
+        self.tool("windowunmap", self.window, "windowmap", self.window)
+        return False
 
     def tool(self, *words):
         done = subprocess.run(
@@ -357,40 +371,6 @@ def test_closing_the_window_ends_it(screen, tmp_path):
         assert shown.process.returncode == 0
     finally:
         processes.end(shown.process)
-
-
-@needs_screen
-@pytest.mark.slow
-@pytest.mark.parametrize(("level", "said"), [(0, True), (16, False)])
-def test_a_window_that_stays_black_is_shown_anew(screen, level, said):
-    """As Qt may miss that its window is there; nobody sees that of one that has a picture."""
-    code = (
-        "import cv2, numpy, sys\n"
-        "cv2.namedWindow('black?', cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)\n"
-        "while cv2.getWindowProperty('black?', cv2.WND_PROP_VISIBLE) >= 1:\n"
-        "    cv2.imshow('black?', numpy.full((48, 64, 3), int(sys.argv[1]), numpy.uint8))\n"
-        "    cv2.waitKey(20)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(level)], env=screen) as process:
-        try:
-            deadline = time.monotonic() + 60
-            words = ["xdotool", "search", "--name", "black?"]
-            while not subprocess.run(words, env=screen, capture_output=True, timeout=20).stdout:
-                assert time.monotonic() < deadline
-            time.sleep(2)
-            done = subprocess.run(
-                [sys.executable, "-P", unveil.__file__, "black?"],
-                env=screen,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-            )
-            assert done.stdout.startswith("shown anew\n") == said and not done.stderr
-            # it is still there, and the program has not taken it for closed
-            assert process.poll() is None
-        finally:
-            process.kill()
 
 
 def test_a_screen_that_is_not_there(monkeypatch):

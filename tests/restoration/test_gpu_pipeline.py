@@ -316,10 +316,10 @@ class Plain(WindowNetwork):
 class Piped:
     """Frames through an executor on a GPU that the CPU plays."""
 
-    def __init__(self, engine, backend, network=None, strength=1.0, is_live=False, stays=False):
+    def __init__(self, engine, backend, network=None, strength=1.0, stays=False):
         self.network = network or Plain(engine.network)
         self.settings = Settings(strength=strength)
-        how = {"backend": backend, "is_live": is_live, "stays": stays}
+        how = {"backend": backend, "stays": stays}
         self.executor = GpuExecutor(engine, self.network, **how)
         self.width = engine.config.frames
 
@@ -427,7 +427,7 @@ def test_a_strength_that_changes_reaches_the_frames_that_follow(monkeypatch):
         return real(frame, strength)
 
     monkeypatch.setattr(gpu_pipeline, "colors_of", colors_of)
-    piped = Piped(engine, FakeBackend(3), is_live=True)
+    piped = Piped(engine, FakeBackend(3))
     frames = [replace(frame, full_range=False) for frame in frames_of(30)]
 
     def changing():
@@ -526,7 +526,6 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
         backend,
         WindowNetwork(network, device),
         strength=0.5,
-        is_live=True,
     )
     with dispatch.on_cpu():
         out = restored(piped.stream(frames))

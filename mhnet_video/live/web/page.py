@@ -14,8 +14,9 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
+from mhnet_video.live.exchange import Latest
 from mhnet_video.live.rendering import JpegEncoder, even_size
-from mhnet_video.live.session import Latest, LiveFrame, LiveStatistics
+from mhnet_video.live.session import LiveFrame, LiveStatistics
 from mhnet_video.live.web.metrics import exposition
 
 SNAPSHOTS = ("after", "before", "side")

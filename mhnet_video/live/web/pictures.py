@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from mhnet_video.live.exchange import Latest
 from mhnet_video.live.rendering import JpegEncoder, even_size
-from mhnet_video.live.session import Latest, LiveFrame
+from mhnet_video.live.session import LiveFrame
 
 BOUNDARY = "mhnet-video-frame"
 """Between the parts of the stream."""
