@@ -267,7 +267,7 @@ def is_end_mark(packet: Packet) -> bool:
 def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
     """The packets of streams, or of all that there are by now."""
     with suppress(IndexError):  # of PyAV, at the end, where streams came into being in the middle
-        yield from container.demux(streams or list(container.streams))
+        yield from container.demux(*(streams or container.streams))
 
 
 def filled_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
