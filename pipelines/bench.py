@@ -249,6 +249,8 @@ def _runtime_rows(rows: list[dict[str, Any]]) -> Iterable[RuntimeRow]:
     for row, ms in zip(rows, spreads, strict=True):
         if ms is not None:
             medians.setdefault(row["runtime"], []).append(ms.median)
+    if not medians:
+        return  # they are not installed, which is said in their place
     eager, llvm = medians["torch"][0], min(medians.get("llvm", []), default=None)
     for row, ms in zip(rows, spreads, strict=True):
         yield RuntimeRow(

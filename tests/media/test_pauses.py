@@ -142,7 +142,7 @@ def test_pictures_out_of_order_in_an_avi_are_shown_evenly(codec, tmp_path):
     notes = write(source, tmp_path / "out.mkv")
     shown = sorted(times(tmp_path / "out.mkv"))
     assert {after - before for before, after in pairwise(shown)} == {Fraction(1, 25)}
-    assert not notes.moved
+    assert not any("moved" in line for line in notes.lost)
 
 
 @pytest.mark.parametrize("codec", ["aac", "libopus"])
