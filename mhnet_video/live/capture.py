@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from math import ceil
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import av.logging
 
+from mhnet_video.closing import Closing
 from mhnet_video.errors import MHNetVideoError, ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.live.browser_camera import Visitors
@@ -78,7 +78,7 @@ class _Trouble:
     """When the source is opened again, on the clock of `time.monotonic`."""
 
 
-class Camera:
+class Camera(Closing):
     """The frames of a source, from when it is made until it is closed.
 
     Args:
@@ -198,19 +198,6 @@ class Camera:
         self._may_begin.set()
         self._events.put(None)
         self._thread.join(_CLOSE_SECONDS)
-
-    def __enter__(self) -> Self:
-        """Return the running camera."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the threads."""
-        self.close()
 
     # the thread that takes the events
 

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from os import PathLike
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mhnet_video.closing import Closing
 from mhnet_video.config import LiveConfig
 from mhnet_video.frame import Frame
 from mhnet_video.live.adaptive_quality import Level, Pacer, models_at_hand
@@ -99,7 +99,7 @@ class LiveFrame:
         return np.ascontiguousarray(Painter("rgb24").paint(self.after)[0])
 
 
-class Live:
+class Live(Closing):
     """Restored frames of a live source, the newest each time one is asked for.
 
     Iterating waits for the next frame and restores it on the caller's thread; a caller that is
@@ -317,16 +317,3 @@ class Live:
         self._camera.close()
         if self._measuring is not None:
             self._measuring.close()
-
-    def __enter__(self) -> Self:
-        """Return the running restoration."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the run."""
-        self.close()
