@@ -7,7 +7,7 @@ between frames.
 
 llvm_*.py are the kernels of the CPU engine: llvm_operations.py has the table of LLVM's operations,
 llvm_values.py the typed values that they make, llvm_ir.py the emitter of kernels, llvm_compiler.py
-the compiler, and the others the kernels.
+the compiler, llvm_cache.py what it made before, and the others the kernels.
 """
 
 if __name__ != "mhnet_video.kernels":

@@ -59,7 +59,9 @@ class Emitter(Block):
     def __init__(self, machine: Machine, name: str, /, **parameters: Type) -> None:
         super().__init__("v")
         self.machine = machine
-        self.signature = Signature(name, parameters)
+        self.signature = Signature(name, tuple(parameters))
+        self.types = parameters
+        """The type of each parameter."""
         self.parameters = Parameters(
             {each: Value(self, type, f"%{each}") for each, type in parameters.items()}
         )
@@ -437,7 +439,7 @@ class Emitter(Block):
 
         The calling function takes the address of the bound arguments, 8 bytes each.
         """
-        name, parameters = self.signature.name, self.signature.parameters
+        name, parameters = self.signature.name, self.types
         start, end, constant = Block("t"), Block("t"), ""
         if self.shape is not None:
             settings = "".join(f"\\{byte:02X}" for byte in self.shape.settings())

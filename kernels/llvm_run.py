@@ -84,7 +84,7 @@ def run_program(machine: Machine, triple: str) -> tuple[str, set[str]]:
         e.jump(wait)
         e.begin(ready)
     e.emit("return")
-    return function("run_program", e.signature.parameters, e.lines), e.declarations
+    return function("run_program", e.types, e.lines), e.declarations
 
 
 def first_count(run: int) -> int:

@@ -1,10 +1,13 @@
 """What every test may use; also makes Triton run in its interpreter where there is no CUDA."""
 
+import atexit
 import faulthandler
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +17,10 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # a pool of compilers would outlive those who started it
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# the processes of a run share compiled kernels with each other, and with nothing else
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="mhnet-cache-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import numpy as np
 import processes

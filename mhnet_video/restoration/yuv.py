@@ -135,22 +135,22 @@ def kernels_for(frame: Frame) -> YuvKernels | None:
 @cache
 def _compiled(sample_bytes: int, shift_x: int, shift_y: int) -> YuvKernels | None:
     try:
+        from mhnet_video.engines.llvm.scheduler import Kernels
         from mhnet_video.kernels.llvm_color import planes_to_rgb, residual_to_planes
-        from mhnet_video.kernels.llvm_compiler import Library
         from mhnet_video.kernels.llvm_machine import host_machine
     except (ImportError, OSError):
         return None  # llvmlite is not installed
     machine = host_machine(bfloat16=False)
     if machine is None:
         return None
-    emitters = [
-        make(machine, make.__name__, sample_bytes, shift_x, shift_y)
+    kernels = Kernels(machine)
+    signatures = [
+        kernels.kernel(make, sample_bytes, shift_x, shift_y)
         for make in (planes_to_rgb, residual_to_planes)
     ]
-    library = Library(machine, emitters)
+    kernels.compile()
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
     rgb, residual = (
-        _Kernel(each.signature, kind(library.addresses[each.signature.name]), library)
-        for each in emitters
+        _Kernel(each, kind(kernels.address(each.name)), kernels) for each in signatures
     )
     return YuvKernels(machine.lanes, rgb, residual)
