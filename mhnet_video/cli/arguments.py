@@ -20,6 +20,7 @@ from mhnet_video.config import (
 T = TypeVar("T")
 
 _TIME = re.compile(r"(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+\.?\d*|\.\d+)")
+"""A time as seconds, `M:SS` or `H:MM:SS`, with decimals."""
 
 _TRAIN_HELP = {
     "data": "folder with photos/ and clips/ without rain",
@@ -207,8 +208,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
         description="PSNR and SSIM, on Y and on RGB, of each picture, frame, or clip of a folder, "
         "and of all on average; of clips also the flicker: how much the difference from CLEAN "
         "changes from one frame to the next, in levels of Y. Without CLEAN: how much clips of a "
-        "fixed camera, of eight frames and more, flicker where nothing moves, and what is taken "
-        "out of them.",
+        "fixed camera, of eight frames and more, flicker where nothing moves, and how much is "
+        "removed from them.",
         epilog="Files of two folders are matched by name, or by order where no name matches. "
         "Successive pictures of a folder that show one scene are restored as a clip's frames.",
     )
@@ -216,7 +217,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
     )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
-    _add_model_arguments(parser, model="the pictures as they are")
+    _add_model_arguments(parser, model="no restoration")
     parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
@@ -226,8 +227,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _kind_of(default: object) -> type:
-    """What a setting is given as: text where it has no default of its own."""
+def _type_of(default: object) -> type:
+    """The type of a setting's argument: that of its default, or text without one."""
     return str if default is None or default is MISSING else type(default)
 
 
@@ -244,16 +245,16 @@ def train_parser() -> argparse.ArgumentParser:
             parser.add_argument(option, action="store_true", help=said)
             continue
         usual: Any = field.default
-        kind: Callable[[str], Any]
+        parse: Callable[[str], Any]
         if isinstance(usual, tuple):
-            kind, metavar, usual = _counts, "N,N,...", ",".join(map(str, usual))
+            parse, metavar, usual = _counts, "N,N,...", ",".join(map(str, usual))
         else:
-            kind, metavar = _kind_of(usual), field.name.upper()
+            parse, metavar = _type_of(usual), field.name.upper()
         has_usual = usual is not MISSING and usual is not None
         parser.add_argument(
             option,
             required=usual is MISSING,
-            type=kind,
+            type=parse,
             metavar=metavar,
             help=f"{said} (default: {usual})" if has_usual else said,
         )
@@ -265,7 +266,7 @@ def info_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video info`."""
     parser = argparse.ArgumentParser(
         prog="mhnet-video info",
-        description="Tell versions, devices, models, and the video encoders that open here.",
+        description="Print versions, devices, models, and the video encoders that open here.",
     )
     parser.add_argument("--json", action="store_true", help="print it for programs")
     return parser
@@ -276,8 +277,8 @@ def bench_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mhnet-video bench",
         description="Measure this machine: engines side by side, each stage, and file to file.",
-        epilog="No time is told for an engine whose result is not that of PyTorch in float32. "
-        "For figures that mean something, let nothing else run meanwhile.",
+        epilog="An engine whose result differs from that of PyTorch in float32 has no time. "
+        "For reliable figures, run nothing else meanwhile.",
     )
     from mhnet_video.pipelines.bench import DEFAULT_FRAMES, DEFAULT_SIZE, ISAS
 

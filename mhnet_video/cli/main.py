@@ -1,4 +1,4 @@
-"""The command line: read the arguments, run a pipeline, tell how it went.
+"""The command line: read the arguments, run a pipeline, report its result.
 
 Exit status: 0, 1 after an error, 2 for wrong usage, 130 after an interrupt.
 """
@@ -55,7 +55,7 @@ def _run(words: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        return 1  # nobody reads any more, so there is nobody to tell
+        return 1  # the reader has gone, so that a message would not arrive
     except MemoryError:
         return _fail("the memory of this machine is not enough for a picture of this size")
     except OSError as error:

@@ -86,10 +86,10 @@ def evaluation_table(result: "Evaluation") -> list[str]:
     flickers = result.mean.rainy.flicker is not None
     names = ("PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB") + ("flicker",) * flickers
     figures = "{:>8} {:>7} {:>8} {:>8}" + " {:>7}" * flickers
-    kinds = ["input"] if result.model is None else ["input", result.model]
+    columns = ["input"] if result.model is None else ["input", result.model]
     lines = [
-        "  ".join([" " * width, *(f"{kind:^{34 + 8 * flickers}}" for kind in kinds)]).rstrip(),
-        "  ".join([" " * width, *(figures.format(*names) for _ in kinds)]),
+        "  ".join([" " * width, *(f"{name:^{34 + 8 * flickers}}" for name in columns)]).rstrip(),
+        "  ".join([" " * width, *(figures.format(*names) for _ in columns)]),
     ]
     for row in [*result.rows, result.mean]:
         cells = [
@@ -160,7 +160,7 @@ def info_lines(info: "Info") -> list[str]:
 
 
 def _history(training: dict[str, Any]) -> str:
-    """How weights were trained, over all stages of which each began with the one before."""
+    """Training of weights: minutes and steps over all stages, each begun with the one before."""
     from mhnet_video.media.fidelity import counted
 
     stages = [training]

@@ -25,7 +25,9 @@ MODELS = Path(__file__).parents[1] / "models"
 """Folder of the shipped weights; a model's name is its file's."""
 
 DEFAULT_CPU = "realtime"
+"""Default model on a CPU."""
 DEFAULT_CUDA = "quality"
+"""Default model on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +108,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _fault(device: torch.device) -> str:
-    """What keeps a GPU that is there from computing; empty if nothing does.
+    """Why an installed GPU cannot compute; empty if it can.
 
-    A driver or a PyTorch that is too old for it, say, or another process that has it alone.
+    The driver or PyTorch may be too old, or another process may use it exclusively.
     """
     try:
         torch.ones(8, device=device).double().sum().item()

@@ -39,10 +39,11 @@ from mhnet_video.restoration.window_network import WindowNetwork
 _log = logging.getLogger(__name__)
 
 DEPTH = 3
-"""Batches under way: one going up or down, one in work, one being packed or unpacked."""
+"""Batches in flight: one in transfer, one in the network, one being packed or unpacked."""
 MAX_BATCH = 8
+"""Most frames of a batch."""
 _FULL_PIXELS = 400_000
-"""Pixels at the network's resolution that keep a large GPU busy; less of them share a batch."""
+"""Pixels at the network's resolution that keep a large GPU busy; smaller frames share a batch."""
 
 
 class DeviceEvent(Protocol):
@@ -62,22 +63,22 @@ class DeviceQueue(Protocol):
         """Add work."""
 
     def wait(self, event: Any) -> None:
-        """Let what is added from now on wait for another queue's work."""
+        """Make work added from now on wait for an event of another queue."""
 
     def wait_for_decoder(self) -> None:
-        """Let what is added from now on wait for all that decoders have begun to write."""
+        """Make work added from now on wait for all frames that decoders have begun to write."""
 
     def record(self) -> DeviceEvent:
-        """The point behind what has been added."""
+        """An event after the work added so far."""
 
 
 class DeviceBackend(Protocol):
     """A device with queues, and memory on both sides of the bus."""
 
-    def pinned(self, *size: int, kind: torch.dtype) -> Tensor:
-        """Memory of the host that the device can read and write by itself."""
+    def pinned(self, *size: int, dtype: torch.dtype) -> Tensor:
+        """Pinned memory of the host, which the device reads and writes directly."""
 
-    def allocate(self, *size: int, kind: torch.dtype) -> Tensor:
+    def allocate(self, *size: int, dtype: torch.dtype) -> Tensor:
         """Memory of the device."""
 
     def queue(self) -> DeviceQueue:
@@ -115,14 +116,14 @@ class CudaBackend:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def pinned(self, *size: int, kind: torch.dtype) -> Tensor:
-        """Memory of the host that the device can read and write by itself."""
+    def pinned(self, *size: int, dtype: torch.dtype) -> Tensor:
+        """Pinned memory of the host, which the device reads and writes directly."""
         with torch.cuda.device(self.device):  # or another one would get a context for it
-            return torch.zeros(size, dtype=kind, pin_memory=True)
+            return torch.zeros(size, dtype=dtype, pin_memory=True)
 
-    def allocate(self, *size: int, kind: torch.dtype) -> Tensor:
+    def allocate(self, *size: int, dtype: torch.dtype) -> Tensor:
         """Memory of the device."""
-        return torch.zeros(size, dtype=kind, device=self.device)
+        return torch.zeros(size, dtype=dtype, device=self.device)
 
     def queue(self) -> DeviceQueue:
         """Another queue."""
@@ -131,32 +132,31 @@ class CudaBackend:
 
 @dataclass(eq=False)
 class Restored:
-    """A window on its way through the device, and what came of it."""
+    """A window on its way through the device, and its result."""
 
     window: FrameWindow
     slots: list[int]
-    """Where its pictures are in the ring; `MISSING` where there is none."""
+    """Slots of its frames in the ring; `MISSING` for a missing neighbour."""
     frames: list[Frame]
-    """Its frame, and those behind it that are restored as it is."""
+    """Its frame, and following frames with the same result."""
     is_done: bool = False
-    """Whether the device is done with it."""
+    """Whether the device has finished it."""
     planes: tuple[Plane, ...] | None = None
-    """The frame's new samples; None where they are on the device, the network gave no finite
-    numbers, or the frame has no neighbours: the self-ensemble that such a one needs is not made
-    here."""
+    """The restored samples. None if they stay on the device, if the residual is not finite, or if
+    the frame has no neighbours, whose self-ensemble does not run here."""
     samples: tuple[Tensor, Tensor] | None = None
-    """The frame's new samples on the device, luma and chroma."""
+    """The restored samples on the device, luma and chroma."""
 
 
 @dataclass
 class _Batch:
-    """What is under way."""
+    """A batch in flight."""
 
     number: int
     windows: list[Restored]
     done: DeviceEvent
     samples: list[Tensor] = field(default_factory=list)
-    """`[batch, size]` on the device, once the work is done, where results stay there."""
+    """`[batch, size]` on the device once the batch is done; only if results stay there."""
 
 
 class DeviceBuffers(NamedTuple):
@@ -210,21 +210,21 @@ class FramePipeline:
         # are going up
         slots = (frames * (1 + MAX_RUN) if frames > 1 else 1) + 2 * batch
         self._buffers = DeviceBuffers(
-            ring=backend.allocate(slots, size, kind=samples),
-            colors=backend.allocate(slots, NUM_COLORS, kind=torch.float32),
-            slots=backend.allocate(batch, frames, kind=torch.int32),
-            out=backend.allocate(batch, size, kind=samples),
-            flags=backend.allocate(batch, kind=torch.int32),
+            ring=backend.allocate(slots, size, dtype=samples),
+            colors=backend.allocate(slots, NUM_COLORS, dtype=torch.float32),
+            slots=backend.allocate(batch, frames, dtype=torch.int32),
+            out=backend.allocate(batch, size, dtype=samples),
+            flags=backend.allocate(batch, dtype=torch.int32),
         )
-        self._results = backend.allocate(depth, batch, size, kind=samples)
-        self._result_flags = backend.allocate(depth, batch, kind=torch.int32)
+        self._results = backend.allocate(depth, batch, size, dtype=samples)
+        self._result_flags = backend.allocate(depth, batch, dtype=torch.int32)
         # frames stay there only until they are up; what a GPU has decoded is there already
         staging = min(slots, 2 * batch + 2)
-        self._host_ring = backend.pinned(0 if form.is_semi_planar else staging, size, kind=samples)
-        self._host_colors = backend.pinned(staging, NUM_COLORS, kind=torch.float32)
-        self._host_slots = backend.pinned(depth, batch, frames, kind=torch.int32)
-        self._host_results = backend.pinned(0 if self._stays else depth, batch, size, kind=samples)
-        self._host_flags = backend.pinned(depth, batch, kind=torch.int32)
+        self._host_ring = backend.pinned(0 if form.is_semi_planar else staging, size, dtype=samples)
+        self._host_colors = backend.pinned(staging, NUM_COLORS, dtype=torch.float32)
+        self._host_slots = backend.pinned(depth, batch, frames, dtype=torch.int32)
+        self._host_results = backend.pinned(0 if self._stays else depth, batch, size, dtype=samples)
+        self._host_flags = backend.pinned(depth, batch, dtype=torch.int32)
         self._upload, self._compute, self._download = (backend.queue() for _ in range(3))
         self._staged: list[DeviceEvent | None] = [None] * staging
         self._uploaded: list[DeviceEvent | None] = [None] * slots
@@ -253,10 +253,11 @@ class FramePipeline:
         return last
 
     def push(self, window: FrameWindow) -> list[Restored]:
-        """Take the next window; what is done by now, in order.
+        """Take the next window, and return the windows that are done, in order.
 
         Args:
-            window: Its pictures are all of this format. Its strength goes up with the samples.
+            window: A window whose frames all have this format. Its strength is uploaded with the
+                samples.
         """
         restored: list[Restored] = []
         slots: list[int] = []
@@ -464,7 +465,7 @@ class GpuExecutor:
         """Whether the engine's kernels have failed, so that PyTorch runs the network."""
         self._engine = engine
         self._network = network
-        self._backend = backend or CudaBackend(engine.kind.device)
+        self._backend = backend or CudaBackend(engine.map_type.device)
         self._most = MAX_BATCH
         self._stays = stays
         self._pipeline: FramePipeline | None = None
@@ -505,7 +506,7 @@ class GpuExecutor:
         self._one_by_one.close()
 
     def _end_pipeline(self) -> Iterator[Pair]:
-        """Finish what is in the pipeline, and give back its memory."""
+        """Finish the frames in the pipeline, and free its memory."""
         if self._pipeline is not None:
             yield from self._pairs(self._pipeline.flush())
             self._pipeline.close()

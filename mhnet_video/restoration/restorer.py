@@ -34,36 +34,34 @@ RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
 
 
 class Restorer:
-    """A network on a device, fed with frames one after another.
-
-    Not for several threads at once.
+    """A network on a device that restores the frames of a clip in order. Not thread-safe.
 
     Args:
-        model: A shipped model's name, `auto` for the one that suits the device, or a network.
+        model: A shipped model's name, `auto` for the device's default, or a network.
         weights: A weights file to use instead; None for the model's own.
-        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`.
-        engine: What runs the network: `auto` (the fastest that can), `torch`, `llvm` or
+        device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:<index>`.
+        engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
             `triton`.
-        strength: Share of the restoration that is applied, 0 (none) to 1 (all).
-        keep: Boxes left as they are.
-        scale: Share of the width and height at which the network works, above 0 to 1. Below 1 it
-            sees the picture shrunk, and its residual is enlarged before it is added: the time
-            falls with the square, and the picture stays as sharp as it is. None for 1, and on a
-            CPU for what makes 1080 rows of more than 1200.
+        strength: Share of the residual that is added, 0 (none) to 1 (all).
+        keep: Boxes in which nothing changes.
+        scale: Working scale of the network, above 0 to 1. Below 1 it sees a smaller picture, and
+            its residual is enlarged. The time falls with the square, and the picture stays as
+            sharp as the source. None for 1, and on a CPU for 1080 rows where there are more than
+            1200.
         is_filtered: Whether restored frames of a clip go through the temporal filter.
 
     Raises:
-        ConfigError: There is no such device or engine, the strength or scale is out of range, or
-            there are weights for a network that has its own.
+        ConfigError: The device or engine is not available, the strength or scale is out of range,
+            or weights are passed with a network.
         WeightsError: The weights cannot be loaded.
     """
 
     name: str
     """The model's name, or the weights file's."""
     device: torch.device
-    """Where the network runs."""
+    """Device of the network."""
     engine: SelectedEngine
-    """What runs the network, and why."""
+    """Engine of the network, and the reason for it."""
 
     def __init__(
         self,
@@ -126,7 +124,7 @@ class Restorer:
 
     @property
     def keep(self) -> tuple[Box, ...]:
-        """Boxes left as they are."""
+        """Boxes in which nothing changes."""
         return self._settings.keep
 
     @keep.setter
@@ -219,8 +217,8 @@ class Restorer:
             pictures: `[H, W, 3]` uint8, arrays or tensors.
 
         Yields:
-            Restored pictures of the same kind and size, one for each one in, as late as `pairs`
-            gives them.
+            Restored pictures of the same type and size, one for each input, with the delay of
+            `pairs`.
 
         Raises:
             ValueError: A picture has another shape or type.
@@ -268,7 +266,7 @@ class Restorer:
 
         Raises:
             ConfigError: The picture is too large.
-            IndexError: There is no such frame.
+            IndexError: The index is out of range.
         """
         if not 0 <= index < len(frames):
             raise IndexError(f"index must be from 0 to {len(frames) - 1}, not {index}")
@@ -289,7 +287,7 @@ class Restorer:
         return FrameChain(frames, executor, self.device, is_filtered=self._is_filtered)
 
     def _executor(self, *, stays_on_gpu: bool) -> Executor:
-        """What restores a clip of which all frames are wanted, as fast as can be."""
+        """The executor with the highest throughput, for all frames of a clip."""
         if self.gpu is not None:
             from mhnet_video.engines.triton.engine import TritonEngine
             from mhnet_video.restoration.gpu_pipeline import GpuExecutor
@@ -301,7 +299,7 @@ class Restorer:
         return LaneExecutor(self._windows, self._pool)
 
     def _whole(self) -> InlineExecutor:
-        """What restores a frame at once."""
+        """The executor with the lowest latency, for single frames."""
         if self._inline is None or self._inline[0] is not self.engine:
             self._inline = self.engine, InlineExecutor(self._windows, self.engine.engine)
         return self._inline[1]

@@ -20,20 +20,21 @@ from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
 
 MOST_ROWS = 1200
-"""On a CPU, pictures with more rows, or columns where these are fewer, are restored at a scale
-below 1."""
+"""Length of a picture's shorter side, in pixels, above which a CPU restores it at a scale below
+1."""
 WORKING_ROWS = 1080
-"""Rows at which the network sees such a picture: at 3840x2160 in a quarter of the time. Streaks are
-as large there as the network knows them from training."""
+"""Shorter side of these pictures at the working scale, in pixels. At 3840x2160 it takes a quarter
+of the time, and streaks have the size that the network knows from training."""
 MAX_PIXELS = 80_000_000
-"""Largest picture, in pixels; a window of three would not fit a small machine's memory."""
+"""Largest picture, in pixels. A window of three larger ones would not fit a small machine's
+memory."""
 
 
 def check_size(height: int, width: int) -> None:
     """Refuse a picture that is too large.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: It has more than `MAX_PIXELS`.
     """
     if height * width > MAX_PIXELS:
         raise ConfigError(
@@ -46,10 +47,10 @@ def working_scale(scale: float | None, height: int, width: int, device: torch.de
     """Working scale for pictures of a size, above 0 to 1.
 
     Args:
-        scale: What was asked for; None for what suits the size.
+        scale: Requested scale; None to choose it by the size.
         height: Rows of the picture.
-        width: Its columns.
-        device: Where the network runs.
+        width: Columns of the picture.
+        device: Device of the network.
     """
     if scale is not None:
         return scale
@@ -59,11 +60,11 @@ def working_scale(scale: float | None, height: int, width: int, device: torch.de
 
 
 class WindowNetwork:
-    """Restores the middle frame of a window by whichever engine it is given.
+    """Restores the middle frame of a window by any engine.
 
     Args:
         network: The network, on its device.
-        device: That device.
+        device: Device of the network.
     """
 
     def __init__(self, network: MHNet, device: torch.device) -> None:
@@ -102,15 +103,15 @@ class WindowNetwork:
         window: FrameWindow,
         seen: Window,
     ) -> tuple[Plane, ...] | None:
-        """The new planes of a window's frame.
+        """Restore the planes of a window's frame.
 
         Args:
-            engine: What runs the network.
+            engine: Engine that runs the network.
             window: The window.
-            seen: What `prepare` gave for it.
+            seen: Result of `prepare` for the window.
 
         Returns:
-            The planes; None where the network gives no finite numbers.
+            The planes; None if the residual is not finite.
 
         Raises:
             ShortageError: The device has too little memory even for small tiles.
@@ -160,14 +161,14 @@ class WindowNetwork:
             except RuntimeError as error:
                 if not is_shortage(error):
                     raise
-                failure = error.with_traceback(None)  # which would hold what was made until then
+                failure = error.with_traceback(None)  # a traceback would keep tensors alive
             self._shrink_tiles(engine, pixels, failure)
 
     def _shrink_tiles(self, engine: Engine, pixels: int, error: Exception) -> None:
-        """Halve the pictures that an engine is given.
+        """Halve the largest tile of an engine.
 
         Raises:
-            ShortageError: They are small already.
+            ShortageError: The tiles are at their smallest.
         """
         engine.max_pixels = min(engine.max_pixels, pixels) // 2
         if engine.max_pixels < MIN_TILE_PIXELS:

@@ -17,6 +17,7 @@ from torch import Tensor
 from mhnet_video.frame import Frame, Plane
 
 _SHIFTS = (0, 1)
+"""Chroma shifts that the kernels support."""
 
 
 @dataclass(frozen=True)

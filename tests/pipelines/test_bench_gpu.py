@@ -83,7 +83,7 @@ def test_every_kernel_has_a_row():
     started = set()
     for case in all_cases():
         with dispatch.recording() as launches:
-            case.kernel(*case.given)
+            case.kernel(*case.inputs)
         assert launches, case.name
         started |= {each.name for each in launches}
     assert len(wanted) > 15

@@ -80,11 +80,11 @@ class FakeBackend:
         # what a GPU decodes with, whose work is not the pipeline's
         self.decoder = self.queue()
 
-    def pinned(self, *size, kind):
-        return torch.zeros(size, dtype=kind)
+    def pinned(self, *size, dtype):
+        return torch.zeros(size, dtype=dtype)
 
-    def allocate(self, *size, kind):
-        made = torch.zeros(size, dtype=kind)
+    def allocate(self, *size, dtype):
+        made = torch.zeros(size, dtype=dtype)
         if self.bytes_left is not None:
             self.bytes_left -= made.numel() * made.element_size()
             if self.bytes_left < 0:
@@ -278,7 +278,7 @@ class Quiet:
         from mhnet_video.restoration import gpu_pipeline
 
         self.network = make_network(width=4, frames=3, patch=2, **SMALL)
-        self.config, self.kind = self.network.config, TritonEngine(self.network).kind
+        self.config, self.map_type = self.network.config, TritonEngine(self.network).map_type
         self.released = 0
         self.batches = []
 

@@ -125,7 +125,7 @@ class Inputs:
         self._known = [no_frame] * len(frames)
         for index, frame in enumerate(frames):
             self._fold(index, frame is middle or frame is self._black)
-        # what is not read is anything of that size
+        # slots that the kernels skip may hold any tensor of that size
         return [
             self._readable(index, frame if frame is self._black else middle)
             for index, frame in enumerate(frames)

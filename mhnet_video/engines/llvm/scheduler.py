@@ -70,8 +70,8 @@ class Kernels:
             arguments: For `make`, besides the machine and the name.
             options: Likewise.
         """
-        given = [*arguments, *(int(bool(value)) for value in options.values())]
-        name = "_".join([make.__name__, *map(_word, given)])
+        bound = [*arguments, *(int(bool(value)) for value in options.values())]
+        name = "_".join([make.__name__, *map(_word, bound)])
         if name not in self._signatures:
             signature = self._cache.signature(name)
             if signature is None:
@@ -82,7 +82,7 @@ class Kernels:
         return self._signatures[name]
 
     def compile(self) -> Callable[..., None]:
-        """Compile what is new, and load what is on disk; returns what runs programs."""
+        """Compile new kernels, load those on disk; returns the function that runs programs."""
         new = self._signatures.keys() - self._addresses.keys()
         objects = list(self._cache.objects(new))
         if self._emitters or not (self._libraries or objects):
@@ -156,9 +156,9 @@ class Program:
             TypeError: The arguments are not those of the kernel.
         """
         firsts, ends = zip(*parts, strict=True)
-        given = {**arguments, "first": firsts, "end": ends}
-        calls = kernel.bind({name: _addresses(each) for name, each in given.items()}, len(parts))
-        self.steps.append(Step(kernel.name, calls, given))
+        bound = {**arguments, "first": firsts, "end": ends}
+        calls = kernel.bind({name: _addresses(each) for name, each in bound.items()}, len(parts))
+        self.steps.append(Step(kernel.name, calls, bound))
         return calls
 
     def finish(self) -> None:
