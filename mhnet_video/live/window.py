@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhnet_video.live.display import screen_size
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import Painter, View, fit
-from mhnet_video.live.session import LiveFrame
 
 _TITLE = "mhnet-video live"
 _SCREEN_SHARE = 0.9

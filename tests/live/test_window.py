@@ -190,8 +190,8 @@ class Shown:
     def __init__(self, screen, folder, *words):
         code = (
             "import sys; import mhnet_video.live.display; sys.path.insert(0, sys.argv[1])\n"
-            "import mhnet_video.live.session; from standin import LiveStandIn\n"
-            "mhnet_video.live.session.Restorer = lambda *_, **__: LiveStandIn()\n"
+            "import mhnet_video.live.adaptive_restorer; from standin import LiveStandIn\n"
+            "mhnet_video.live.adaptive_restorer.Restorer = lambda *_, **__: LiveStandIn()\n"
             "from mhnet_video.cli.main import main; sys.exit(main(['live', *sys.argv[2:]]))\n"
         )
         self.screen, self.folder = screen, folder

@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from mhnet_video.live.session import LiveStatistics
+from mhnet_video.live.statistics import LiveStatistics
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of the text that `exposition` returns."""

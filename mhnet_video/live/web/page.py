@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
 from mhnet_video.live.exchange import Latest
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import JpegEncoder, even_size
-from mhnet_video.live.session import LiveFrame, LiveStatistics
+from mhnet_video.live.statistics import LiveStatistics
 from mhnet_video.live.web.metrics import exposition
 
 SNAPSHOTS = ("after", "before", "side")

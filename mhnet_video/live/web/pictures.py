@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mhnet_video.live.exchange import Latest
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import JpegEncoder, even_size
-from mhnet_video.live.session import LiveFrame
 
 BOUNDARY = "mhnet-video-frame"
 """Between the parts of the stream."""

@@ -22,8 +22,8 @@ from av.video.reformatter import ColorRange
 from mhnet_video.color_spaces import MATRIX_NUMBERS
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.exchange import Latest
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import Painter, even_size, to_picture
-from mhnet_video.live.session import LiveFrame
 from mhnet_video.live.web.pictures import newest_frames
 
 _CLOCK = Fraction(1, 90_000)

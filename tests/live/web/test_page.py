@@ -30,7 +30,8 @@ import mhnet_video.live.web.server
 from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live.exchange import Latest
-from mhnet_video.live.session import LiveFrame, LiveStatistics
+from mhnet_video.live.live_frame import LiveFrame
+from mhnet_video.live.statistics import LiveStatistics
 from mhnet_video.live.web.access import Address, is_own, parse_address
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.server import PageServer
