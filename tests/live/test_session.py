@@ -13,6 +13,7 @@ from waiting import Clock, wait_until
 
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.frame import Frame, PixelLayout
+from mhnet_video.live.capture import Camera
 from mhnet_video.live.model_choice import ModelChoice
 from mhnet_video.live.session import Live, _Deadline
 
@@ -143,12 +144,12 @@ def test_it_picks_a_scale_that_holds_the_rate(tmp_path, standin):
     assert statistics.scale <= 0.6 and standin.scale == statistics.scale
 
 
-def test_the_network_has_the_time_that_the_filter_leaves(tmp_path, standin):
+def test_the_network_has_the_time_that_the_filter_leaves(tmp_path, standin, monkeypatch):
     clip = make_clip(tmp_path, every(40, 10))
     with Live(clip, LiveConfig(scale=1.0)) as live:
         next(live)
         assert live._restorer.budget_seconds == pytest.approx(0.04)
-        live._camera.fps = 10.0
+        monkeypatch.setattr(Camera, "fps", 10.0)
         live._restorer._filter.seconds = 0.02
         next(live)
         assert live._restorer.budget_seconds == pytest.approx(0.08, abs=0.001)
