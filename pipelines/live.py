@@ -25,7 +25,7 @@ from mhnet_video.live.restoring_thread import LiveOutput, RestoringThread
 from mhnet_video.live.session import Live
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.statistics import LiveStatistics
-from mhnet_video.live.web.access import check_installed, parse_address
+from mhnet_video.live.web.access import check_installed, parse_listen_address
 
 _KEY_SECONDS = 0.008
 """How long the window waits for a frame before it handles keys.
@@ -87,7 +87,7 @@ def run_live(
     if address.kind == VISITOR:
         _check_visitor(outputs)
     if outputs.serve is not None:
-        parse_address(str(outputs.serve))
+        parse_listen_address(str(outputs.serve))
         check_installed()
     if outputs.output is not None:
         check_forwarding(outputs.output)
@@ -96,7 +96,7 @@ def run_live(
     if outputs.has_window:
         display.check_screen()
     with Live(source, config) as live:
-        run = _Run(live, outputs, Messages(on_message), stop or threading.Event())
+        run = _LiveRun(live, outputs, Messages(on_message), stop or threading.Event())
         return run.to_the_end(on_statistics)
 
 
@@ -111,7 +111,7 @@ def _check_visitor(outputs: LiveOutputs) -> None:
         )
 
 
-class _Run:
+class _LiveRun:
     """One run: a thread restores, and the caller's thread shows."""
 
     def __init__(
@@ -173,7 +173,7 @@ class _Run:
             camera_size=self._live.config.size,
             camera_fps=self._live.config.fps,
         )
-        server = PageServer(parse_address(address), page)
+        server = PageServer(parse_listen_address(address), page)
         ends.callback(server.close)
         self._messages.say(f"the picture is at {server.link}")
 

@@ -14,7 +14,7 @@ SCALES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 _SHARE = 0.85
 """Share of the budget that a level may take: the rest is for what else the machine does."""
 _MIN_FRAMES = 6
-"""Frames from which on the median tells, where they take less than `_SLOW_SECONDS`."""
+"""Least number of frames for a median, where they take less than `_SLOW_SECONDS`."""
 _SLOW_SECONDS = 1.0
 """How long a level must be too slow before it is left."""
 _ROOM_SECONDS = 5.0
@@ -64,8 +64,8 @@ def choose_level(
 ) -> tuple[int, dict[Level, float]]:
     """The best level that fits a frame's budget, with as few measurements as will do.
 
-    Each costs seconds where an engine compiles kernels for a size, so what has been measured tells
-    where to measure next: the time goes with the area.
+    Each costs seconds where an engine compiles kernels for a size, so each measurement
+    decides where to measure next: the time is proportional to the area.
 
     Args:
         levels: The best, and slowest, first.

@@ -19,21 +19,25 @@ from mhnet_video.frame import Frame
 from mhnet_video.live.browser_camera import Visitors
 from mhnet_video.live.capture_clock import CaptureClock
 from mhnet_video.live.capture_state import CaptureState, Phase, Trouble
-from mhnet_video.live.connection import (
-    Connection,
+from mhnet_video.live.connection import Connection, Request
+from mhnet_video.live.connection_events import (
     Event,
     FirstFrame,
     FrameArrived,
     Opened,
     Over,
     PacketsDamaged,
-    Request,
     Waiting,
 )
 from mhnet_video.live.frame_buffer import Selection
 from mhnet_video.live.intake import Intake
-from mhnet_video.live.reconnection import Life, Reconnection, Step
-from mhnet_video.live.source_address import Address, is_hopeless, is_unanswered, why_not_opened
+from mhnet_video.live.reconnection import Life, NextStep, Reconnection
+from mhnet_video.live.source_address import (
+    SourceAddress,
+    is_hopeless,
+    is_unanswered,
+    why_not_opened,
+)
 
 _USUAL_FPS = 25.0
 """Frames a second that are expected before the source says its rate."""
@@ -59,7 +63,7 @@ class Camera(Closing):
 
     def __init__(
         self,
-        address: Address,
+        address: SourceAddress,
         *,
         size: tuple[int, int] | None = None,
         fps: float | None = None,
@@ -200,13 +204,13 @@ class _Capture:
                 is_hopeless=is_hopeless(address, error),
                 is_unanswered=not life.has_played and is_unanswered(address, error),
             )
-            if decision.step is Step.FINISH:
+            if decision.step is NextStep.FINISH:
                 self._state.end(Phase.FINISHED)
                 return
-            if decision.step is Step.GIVE_UP:
+            if decision.step is NextStep.GIVE_UP:
                 self._state.end(Phase.FAILED, ReadError(why_not_opened(address, error)))
                 return
-            if decision.step is Step.RETRY:
+            if decision.step is NextStep.RETRY:
                 self._pause(why_not_opened(address, error), now + decision.pause_seconds)
 
     def _follow(self) -> Life:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mhnet_video.frame import Frame
 from mhnet_video.live.capture_clock import CaptureClock
-from mhnet_video.live.connection import TIME_BASE, FrameArrived, Opened
+from mhnet_video.live.connection_events import TIME_BASE, FrameArrived, Opened
 from mhnet_video.live.rates import RateLimiter, RateMeter
 
 _RATE_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""What a person is told during a live run: messages, changes, and the statistics."""
+"""Reports of a live run to people: messages, changes, and the statistics."""
 
 import time
 from collections.abc import Callable

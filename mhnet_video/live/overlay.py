@@ -6,6 +6,7 @@ from collections.abc import Callable
 from mhnet_video.live.statistics import LiveStatistics
 
 _HINT = "space freeze   s view   + - strength   m model   r record   i statistics   q quit"
+"""The keys, on one line."""
 _HINT_SECONDS = 12.0
 """How long the keys stay on the screen, from the first frame on."""
 

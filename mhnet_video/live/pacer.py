@@ -225,6 +225,7 @@ def _moved(frame: Frame, step: int) -> Frame:
 
 
 _threads: WeakSet[threading.Thread] = WeakSet()
+"""Threads that the end of the process waits for."""
 
 
 def _on_thread(work: Callable[[], None]) -> threading.Thread:

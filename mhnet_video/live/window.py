@@ -12,6 +12,7 @@ from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import Painter, View, fit
 
 _TITLE = "mhnet-video live"
+"""Title of the window, by which OpenCV knows it."""
 _SCREEN_SHARE = 0.9
 """Share of the screen's sides that the window has at most."""
 _KEYS = {

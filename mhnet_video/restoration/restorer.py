@@ -292,7 +292,7 @@ class Restorer:
         """What restores a clip of which all frames are wanted, as fast as can be."""
         if self.gpu is not None:
             from mhnet_video.engines.triton.engine import TritonEngine
-            from mhnet_video.restoration.gpu_pipeline import GpuExecutor
+            from mhnet_video.restoration.gpu_executor import GpuExecutor
 
             engine = cast(TritonEngine, self.engine.engine)
             return GpuExecutor(engine, self._windows, stays=stays_on_gpu)

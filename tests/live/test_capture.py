@@ -30,7 +30,7 @@ import mhnet_video.live.source_address
 from mhnet_video.errors import ReadError
 from mhnet_video.live.capture import Camera
 from mhnet_video.live.capture_clock import CaptureClock
-from mhnet_video.live.connection import TIME_BASE
+from mhnet_video.live.connection_events import TIME_BASE
 from mhnet_video.live.file_pacing import FilePacing
 from mhnet_video.live.frame_buffer import FrameBuffer
 from mhnet_video.live.packet_decoder import CodecChangedError, PacketDecoder
@@ -38,13 +38,13 @@ from mhnet_video.live.rates import RateLimiter, RateMeter
 from mhnet_video.live.reconnection import (
     Decision,
     Life,
+    NextStep,
     Reconnection,
     State,
-    Step,
     pause_after,
 )
 from mhnet_video.live.source_address import (
-    Address,
+    SourceAddress,
     formats_in,
     is_hopeless,
     is_unanswered,
@@ -285,7 +285,7 @@ def test_a_stream_that_hangs_is_noticed(sender, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.reconnection, "_SILENT_SECONDS", 1.0)
     monkeypatch.setattr(mhnet_video.live.reconnection, "OPEN_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = Address("silent", f"tcp://127.0.0.1:{server.getsockname()[1]}", "network")
+        address = SourceAddress("silent", f"tcp://127.0.0.1:{server.getsockname()[1]}", "network")
         with Camera(address) as camera:
             visitors = []
             for _ in range(2):  # it is tried again and again
@@ -732,20 +732,20 @@ def test_nothing_follows_the_end_of_a_connection(last):
 def test_what_has_never_played_is_given_up_where_that_is_hopeless():
     reconnection = Reconnection(is_file=False, loop=False)
     failed = life_of(State.FAILED)
-    assert reconnection.after(failed, 0.0, is_hopeless=True).step is Step.GIVE_UP
-    assert reconnection.after(failed, 0.0).step is Step.RETRY
+    assert reconnection.after(failed, 0.0, is_hopeless=True).step is NextStep.GIVE_UP
+    assert reconnection.after(failed, 0.0).step is NextStep.RETRY
     played = life_of(State.FAILED, has_played=True)
-    assert reconnection.after(played, 0.0, is_hopeless=True).step is Step.RETRY
+    assert reconnection.after(played, 0.0, is_hopeless=True).step is NextStep.RETRY
     # it was there: it may come back
-    assert reconnection.after(failed, 1.0, is_hopeless=True).step is Step.RETRY
+    assert reconnection.after(failed, 1.0, is_hopeless=True).step is NextStep.RETRY
 
 
 def test_a_file_is_played_once_or_again_and_is_not_waited_for():
     ended = life_of(State.ENDED, has_played=True)
-    assert Reconnection(is_file=False, loop=False).after(ended, 0.0).step is Step.FINISH
-    assert Reconnection(is_file=False, loop=True).after(ended, 0.0) == Decision(Step.REPLAY)
+    assert Reconnection(is_file=False, loop=False).after(ended, 0.0).step is NextStep.FINISH
+    assert Reconnection(is_file=False, loop=True).after(ended, 0.0) == Decision(NextStep.REPLAY)
     broken = life_of(State.FAILED, has_played=True)
-    assert Reconnection(is_file=True, loop=True).after(broken, 0.0).step is Step.FINISH
+    assert Reconnection(is_file=True, loop=True).after(broken, 0.0).step is NextStep.FINISH
 
 
 def test_pauses_grow_where_somebody_is_disturbed_and_begin_anew_with_a_frame():
@@ -757,9 +757,9 @@ def test_pauses_grow_where_somebody_is_disturbed_and_begin_anew_with_a_frame():
     assert reconnection.after(failed, 1002.0).pause_seconds == 1
     reconnection.after(failed, 2000.0)
     played = life_of(State.SILENT, has_played=True)
-    assert reconnection.after(played, 2001.0) == Decision(Step.RETRY, 1.0)
+    assert reconnection.after(played, 2001.0) == Decision(NextStep.RETRY, 1.0)
     other = life_of(State.CHANGED, has_played=True)
-    assert reconnection.after(other, 3000.0) == Decision(Step.RETRY, 0.0)
+    assert reconnection.after(other, 3000.0) == Decision(NextStep.RETRY, 0.0)
 
 
 # clocks

@@ -20,6 +20,7 @@ import mhnet_video.live.recorder
 import mhnet_video.media.output_file
 from mhnet_video.errors import WriteError
 from mhnet_video.live.recorder import Recorder
+from mhnet_video.live.recording_file import RecordingFile
 
 
 def test_a_recording_has_the_times_at_which_frames_were_taken(tmp_path):
@@ -157,13 +158,13 @@ def test_a_disk_that_fails_ends_the_recording_and_nothing_else(tmp_path, monkeyp
 def test_a_disk_that_is_slow_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.recorder, "_MAX_WAITING_BYTES", 10 * 64 * 48 * 3 // 2)
     released = threading.Event()
-    write = mhnet_video.live.recorder._File.write
+    write = RecordingFile.write
 
     def slow(self, frame):
         released.wait(SECONDS)
         write(self, frame)
 
-    monkeypatch.setattr(mhnet_video.live.recorder._File, "write", slow)
+    monkeypatch.setattr(RecordingFile, "write", slow)
     recorder = Recorder(tmp_path / "out.mp4", fps=25)
     for index in range(30):
         recorder.put(live_frame(index * 0.04))

@@ -27,7 +27,7 @@ from mhnet_video.media.pixel_formats import side_data_of
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.model.window import window_indices
 from mhnet_video.pipelines.restore import restore_video
-from mhnet_video.restoration import gpu_pipeline
+from mhnet_video.restoration import gpu_executor
 from mhnet_video.restoration.gpu_layout import FrameFormat, format_of
 from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.restorer import Restorer
@@ -333,7 +333,7 @@ def make_restorer(monkeypatch, keep=()):
     network = make_network(width=4, heads=4, frames=3, **SMALL)
     made = Restorer(network, device="cpu", keep=keep)
     made.engine = SelectedEngine(TritonEngine(network, torch.float32), "triton", "a test")
-    monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
+    monkeypatch.setattr(gpu_executor, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     return made
 
@@ -385,6 +385,7 @@ def plain(tmp_path_factory):
     return path, restored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["to the end", "through the host", "boxes", "extras", "mixed"])
 def test_from_file_to_file(case, plain, gpu, surfaces, tmp_path, monkeypatch, caplog):
     keep = (Box(2, 1, 6, 4),) if case == "boxes" else ()

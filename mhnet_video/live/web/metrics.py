@@ -13,6 +13,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of the text that `exposition` returns."""
 
 _PREFIX = "mhnet_video"
+"""First part of the name of each metric."""
 
 
 def exposition(statistics: LiveStatistics, *, is_up: bool, visitors: int) -> bytes:

@@ -103,7 +103,7 @@ class WebRtc:
         if len(self._peers) >= _MAX_PEERS:
             raise MHNetVideoError("there are enough visitors over WebRTC")
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
-        track = self._peers[peer] = _Track(visitor)
+        track = self._peers[peer] = _PacketTrack(visitor)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 description = await _negotiate(peer, track, offer)
@@ -181,7 +181,7 @@ async def _negotiate(peer: Any, track: Any, offer: str) -> str:
     return str(peer.localDescription.sdp)
 
 
-class _Track(aiortc.MediaStreamTrack):
+class _PacketTrack(aiortc.MediaStreamTrack):
     """What a connection takes packets from."""
 
     kind = "video"
