@@ -46,7 +46,7 @@ check: $(VENV)/installed-dev ## format, lint, types and one case of each fast te
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not alone' --first-cases $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not alone' --first-cases $(TESTS)
 
 fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 	$(BIN)/ruff format .

@@ -353,7 +353,7 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> Iterator[Case]:
     """The same for one format, of noise."""
     device = draw.device
-    ring = (torch.rand(_FRAMES, form.size, device=device) * 2**form.bits).to(form.kind_of_samples)
+    ring = (torch.rand(_FRAMES, form.size, device=device) * 2**form.bits).to(form.sample_dtype)
     slots = torch.arange(_FRAMES, dtype=torch.int32, device=device)[None]
     size = form.height + -form.height % _MULTIPLE, form.width + -form.width % _MULTIPLE
     sides = size[0] // _PATCH, size[1] // _PATCH

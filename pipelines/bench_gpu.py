@@ -37,8 +37,10 @@ from mhnet_video.pipelines.bench_networks import Case, measure_networks, network
 from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
+from mhnet_video.restoration.gpu_backend import CudaBackend
+from mhnet_video.restoration.gpu_executor import batch_of, network_step
 from mhnet_video.restoration.gpu_layout import format_of
-from mhnet_video.restoration.gpu_pipeline import CudaBackend, FramePipeline, batch_of, network_step
+from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_window import FrameWindow, Neighbours, NetworkImage
 

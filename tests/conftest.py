@@ -181,3 +181,22 @@ def no_secret_is_remembered():
     """What one test calls a password is an ordinary word in another's messages."""
     yield
     locator._said.clear()
+
+
+@pytest.fixture
+def nothing_drops(monkeypatch):
+    """Frames wait for whoever restores them, however busy the machine is."""
+    monkeypatch.setattr("mhnet_video.live.frame_buffer._MAX_BACKLOG", 1_000_000)
+
+
+@pytest.fixture
+def standin(monkeypatch):
+    """A restorer in place of live mode's network; its one instance, under one model's name."""
+    from standin import LiveStandIn
+
+    from mhnet_video.live import adaptive_restorer
+
+    made = LiveStandIn()
+    monkeypatch.setattr(adaptive_restorer, "models_at_hand", lambda model="auto": ["realtime"])
+    monkeypatch.setattr(adaptive_restorer, "Restorer", lambda *_, **__: made)
+    return made

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mhnet_video.config import TrainConfig
-    from mhnet_video.live.session import LiveStatistics
     from mhnet_video.live.source_address import CameraInfo
+    from mhnet_video.live.statistics import LiveStatistics
     from mhnet_video.pipelines.evaluate import Evaluation
     from mhnet_video.pipelines.flicker import ClipFlicker
     from mhnet_video.pipelines.info import Info

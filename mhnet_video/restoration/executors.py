@@ -1,7 +1,7 @@
 """Executors that restore windows on a CPU: inline, or in several lanes at a time.
 
 An executor takes windows and yields pairs (source, restored) in the order of their frames. The
-executor for GPUs is in `gpu_pipeline.py`.
+executor for GPUs is in `gpu_executor.py`.
 """
 
 from collections import deque

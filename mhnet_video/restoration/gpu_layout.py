@@ -114,7 +114,7 @@ class FrameFormat:
         return (self.width, self.height) if turned else (self.height, self.width)
 
     @property
-    def kind_of_samples(self) -> torch.dtype:
+    def sample_dtype(self) -> torch.dtype:
         """Of a ring: int16 stands for uint16, which PyTorch hardly knows."""
         return torch.uint8 if self.bits == 8 else torch.int16
 

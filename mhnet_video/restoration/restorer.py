@@ -290,7 +290,7 @@ class Restorer:
         """The executor with the highest throughput, for all frames of a clip."""
         if self.gpu is not None:
             from mhnet_video.engines.triton.engine import TritonEngine
-            from mhnet_video.restoration.gpu_pipeline import GpuExecutor
+            from mhnet_video.restoration.gpu_executor import GpuExecutor
 
             engine = cast(TritonEngine, self.engine.engine)
             return GpuExecutor(engine, self._windows, stays=stays_on_gpu)

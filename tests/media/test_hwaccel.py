@@ -27,7 +27,7 @@ from mhnet_video.media.pixel_formats import side_data_of
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.model.window import window_indices
 from mhnet_video.pipelines.restore import restore_video
-from mhnet_video.restoration import gpu_pipeline
+from mhnet_video.restoration import gpu_executor
 from mhnet_video.restoration.gpu_layout import FrameFormat, format_of
 from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.restorer import Restorer
@@ -242,7 +242,7 @@ def device_frame(frame, bits_down=0, row=0):
 def test_rows_begin_where_nvenc_wants_them(name, bits_down, width):
     """It reads results where they are, and ends the whole context where a row begins elsewhere."""
     form = format_of(device_frame(make_frame(name, 12, width), bits_down))
-    results = torch.zeros(3, form.size, dtype=form.kind_of_samples)
+    results = torch.zeros(3, form.size, dtype=form.sample_dtype)
     for slot in results:
         luma, chroma = form.planes_in(slot)
         bytes_of_row = luma.stride(0) * luma.element_size()
@@ -333,7 +333,7 @@ def make_restorer(monkeypatch, keep=()):
     network = make_network(width=4, heads=4, frames=3, **SMALL)
     made = Restorer(network, device="cpu", keep=keep)
     made.engine = SelectedEngine(TritonEngine(network, torch.float32), "triton", "a test")
-    monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
+    monkeypatch.setattr(gpu_executor, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     return made
 
@@ -385,6 +385,7 @@ def plain(tmp_path_factory):
     return path, restored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["to the end", "through the host", "boxes", "extras", "mixed"])
 def test_from_file_to_file(case, plain, gpu, surfaces, tmp_path, monkeypatch, caplog):
     keep = (Box(2, 1, 6, 4),) if case == "boxes" else ()

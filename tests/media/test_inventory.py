@@ -174,6 +174,7 @@ def test_what_one_file_hides_is_one_line_and_structured(tmp_path):
     assert restore_video(source, tmp_path / "out.mp4", part, restorer=StandIn()).lost == report.lost
 
 
+@pytest.mark.slow
 def test_standard_input_is_read_once(tmp_path):
     source = Clip(name="clip.mkv", video=(Video(times=every(40, 3)),)).make(tmp_path)
     command = ["mhnet_video", "-", str(tmp_path / "out.mkv")]

@@ -551,6 +551,7 @@ def test_a_loader_that_hangs_ends_the_run(footage_dir, tmp_path, monkeypatch):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_processes_train_as_one(footage_dir, tmp_path):
     """Two processes, of other windows each, take the steps of one with all of these windows."""
     script = tmp_path / "run.py"
