@@ -8,8 +8,8 @@ from av.error import FFmpegError
 from av.stream import Stream
 
 from mhnet_video.media.containers import Format
-from mhnet_video.media.decoder import Packet
-from mhnet_video.media.tracks import add_copy
+from mhnet_video.media.source import Packet
+from mhnet_video.media.stream_copy import add_copy
 
 _TRIAL_PACKETS = 4096
 """Packets after which a trial is begun anew, as its index grows with them."""

@@ -8,22 +8,17 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.stream import AttachmentStream, Discard, Stream
 
+from mhnet_video.media.audio_headers import DOLBY_SYNC
 from mhnet_video.media.containers import Format
+from mhnet_video.media.copied_audio import CopiedAudioTrack, DolbyTrack
+from mhnet_video.media.encoded_audio import add_audio, opens_audio
 from mhnet_video.media.encoding_settings import NEED_A_PACKET
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.muxer_trials import MuxerTrials
 from mhnet_video.media.source import COVER, is_known
+from mhnet_video.media.stream_copy import add_copy
 from mhnet_video.media.stream_tags import describe, dress
-from mhnet_video.media.tracks import (
-    DOLBY_SYNC,
-    DolbyTrack,
-    SoundTrack,
-    SubtitleTrack,
-    Track,
-    add_audio,
-    add_copy,
-    opens_audio,
-)
+from mhnet_video.media.tracks import SubtitleTrack, Track
 
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
 """Subtitles that one format's codec can be made of another's, by FFmpeg's names."""
@@ -70,7 +65,7 @@ class TrackMaker:
         """Cover pictures to put into the finished file."""
         self.silent: dict[int, list[str]] = {}
         """Sound of which nothing is known: what it is called, and what became of it."""
-        self.sounds: dict[int, tuple[SoundTrack, str]] = {}
+        self.sounds: dict[int, tuple[CopiedAudioTrack, str]] = {}
         """Copied sound, and what it is called."""
         self._container = container
         self._kind = kind
@@ -121,7 +116,7 @@ class TrackMaker:
         if self._kind.is_mp4 and stream.name in NEED_A_PACKET:
             return DolbyTrack(target, stream)
         if stream.type == "audio":
-            track = SoundTrack(target, stream, self._kind, first)
+            track = CopiedAudioTrack(target, stream, self._kind, first)
             self.sounds[stream.index] = track, describe(stream)
             return track
         return Track(target)
