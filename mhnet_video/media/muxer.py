@@ -15,7 +15,6 @@ from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.chapters import chapters_of, edges_of
 from mhnet_video.media.containers import Format, muxer_options
-from mhnet_video.media.decoder import Packet
 from mhnet_video.media.encoder import longest_step
 from mhnet_video.media.encoding_settings import has_cues, has_late_track, late_tracks
 from mhnet_video.media.frame_encoder import FrameEncoder
@@ -25,6 +24,7 @@ from mhnet_video.media.mp4_boxes import add_cover
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.remux import Tracks
+from mhnet_video.media.source import Packet
 from mhnet_video.media.stream_tags import describe, dress, file_metadata
 from mhnet_video.media.write_errors import encoder_error, muxer_error
 

@@ -11,7 +11,6 @@ import av
 from av.error import FFmpegError
 
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Packet
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frame_encoder import FrameEncoder
 from mhnet_video.media.hwaccel import on_host
@@ -20,6 +19,7 @@ from mhnet_video.media.metadata_fidelity import report_descriptions
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.pixel_formats import upright
 from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import Packet
 from mhnet_video.media.write_errors import encoder_error
 
 

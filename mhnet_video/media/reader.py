@@ -178,7 +178,7 @@ class VideoReader(Closing):
         """
         if self._told_frames or self.start or self.duration is not None:
             return self._told_frames
-        return self._decoder.estimate_frames()
+        return self._decoder.damage.estimate_frames()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -188,7 +188,7 @@ class VideoReader(Closing):
     @property
     def damaged(self) -> int:
         """Packets and frames lost so far."""
-        return self._decoder.damaged
+        return self._decoder.damage.lost
 
     @property
     def passed_over(self) -> dict[str, int]:

@@ -49,7 +49,7 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 def gpu(monkeypatch):
     made = Gpu()
     monkeypatch.setattr(hwaccel, "_open_on_gpu", made.open)
-    for module in ("media.decoder", "media.hwaccel", "media.side_data", "media.pixel_formats"):
+    for module in ("media.frame_maker", "media.hwaccel", "media.side_data", "media.pixel_formats"):
         # PyAV makes its container for pictures of its own only
         monkeypatch.setattr(
             f"mhnet_video.{module}.side_data_of",
