@@ -16,11 +16,11 @@ from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
 from mhnet_video.media.decoder import Item
+from mhnet_video.media.encoder_surfaces import takes_surfaces
 from mhnet_video.media.fidelity import Loss, counted, lines_of
-from mhnet_video.media.hwaccel import takes_surfaces
+from mhnet_video.media.frame_geometry import beside
 from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.media.pixel_formats import beside
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
 from mhnet_video.media.source import Packet

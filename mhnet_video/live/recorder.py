@@ -24,6 +24,7 @@ from mhnet_video.live.exchange import FrameQueue
 from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
 from mhnet_video.locator import shown
 from mhnet_video.media.containers import Format, format_of, muxer_options
+from mhnet_video.media.converter import Converter
 from mhnet_video.media.encoder import (
     EncoderSettings,
     clock_of,
@@ -32,7 +33,6 @@ from mhnet_video.media.encoder import (
     pixel_formats,
 )
 from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
-from mhnet_video.media.pixel_formats import Converter
 from mhnet_video.media.source import plays
 
 _CLOCK = Fraction(1, 90_000)

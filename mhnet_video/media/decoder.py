@@ -12,7 +12,7 @@ from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.media.damage_counter import DamageCounter
 from mhnet_video.media.frame_maker import FrameMaker
-from mhnet_video.media.hwaccel import HardwareDecoder, open_decoder
+from mhnet_video.media.hardware_decoder import HardwareDecoder, open_decoder
 from mhnet_video.media.image_metadata import is_cut_short
 from mhnet_video.media.nal_units import Units
 from mhnet_video.media.source import Packet, is_end_mark, packets_of

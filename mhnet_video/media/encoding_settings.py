@@ -20,8 +20,9 @@ from mhnet_video.media.encoder import (
     option_names,
     pixel_formats,
 )
-from mhnet_video.media.pixel_formats import has_user_data, layout_of, planar_twin
+from mhnet_video.media.pixel_formats import layout_of, planar_twin
 from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.side_data import has_user_data
 from mhnet_video.media.source import COVER
 
 _COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")

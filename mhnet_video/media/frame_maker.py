@@ -10,20 +10,10 @@ from av.video.reformatter import VideoReformatter
 
 from mhnet_video.color_spaces import FULL_RANGE, MATRIX_NAMES, usual_matrix
 from mhnet_video.frame import DeviceFrame, Frame, Plane
-from mhnet_video.media.hwaccel import (
-    is_exportable,
-    samples_of,
-    twin_of,
-)
+from mhnet_video.media.device_frames import is_exportable, samples_of, twin_of
 from mhnet_video.media.image_metadata import DISPLAY_MATRICES
-from mhnet_video.media.pixel_formats import (
-    Decoded,
-    layout_of,
-    planar_twin,
-    planes_of,
-    side_data_of,
-    to_planar,
-)
+from mhnet_video.media.pixel_formats import Decoded, layout_of, planar_twin, planes_of, to_planar
+from mhnet_video.media.side_data import side_data_of
 from mhnet_video.media.source import Packet as Packet
 
 _TURNS = {90: DISPLAY_MATRICES[8], 180: DISPLAY_MATRICES[3], 270: DISPLAY_MATRICES[6]}

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mhnet_video.engines.base import Engine
 from mhnet_video.frame import Frame, Pair, Plane
-from mhnet_video.media.hwaccel import on_host
+from mhnet_video.media.device_frames import on_host
 from mhnet_video.model.window import middle_of
 from mhnet_video.restoration.temporal_window import FrameWindow
 from mhnet_video.restoration.window_network import WindowNetwork

@@ -9,7 +9,7 @@ from torch import Tensor
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
 from mhnet_video.frame import Plane
-from mhnet_video.media.hwaccel import on_host
+from mhnet_video.media.device_frames import on_host
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of

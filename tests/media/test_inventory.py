@@ -21,7 +21,7 @@ from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.integrity import broken_places
 from mhnet_video.media.inventory import unseen_in
 from mhnet_video.media.nal_units import Units
-from mhnet_video.media.pixel_formats import side_data_of
+from mhnet_video.media.side_data import side_data_of
 from mhnet_video.pipelines.restore import restore_video
 
 SHORT = Clip(video=(Video(times=every(40, 3)),))
