@@ -25,13 +25,9 @@ from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
 from mhnet_video.locator import shown
 from mhnet_video.media.containers import Format, format_of, muxer_options
 from mhnet_video.media.converter import Converter
-from mhnet_video.media.encoder import (
-    EncoderSettings,
-    clock_of,
-    encoder_options,
-    find_settings,
-    pixel_formats,
-)
+from mhnet_video.media.encoder import COLOR_TAGS, EncoderSettings, find_settings, frame_settings
+from mhnet_video.media.encoder_options import encoder_options
+from mhnet_video.media.encoder_pixel_formats import formats_of
 from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
 from mhnet_video.media.source import plays
 
@@ -39,8 +35,6 @@ _CLOCK = Fraction(1, 90_000)
 """Unit of the times of a recording, in seconds, where its format has no unit of its own."""
 _MAX_WAITING_BYTES = 256 << 20
 """Bytes of frames that may wait for the disk or the encoder."""
-_COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-"""Tags of a frame that a recording keeps."""
 _LIVE_DEFAULTS = {
     "libx264": {"crf": "20", "preset": "superfast"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
@@ -326,26 +320,13 @@ def _encoding(
     encoder: str, options: Mapping[str, str], frame: Frame, fps: float, time_base: Fraction
 ) -> EncoderSettings:
     rate = Fraction(fps).limit_denominator(1001)
-    source = str(frame.tags.get("pixel_format", frame.layout.name))
-    color = {name: int(frame.tags[name]) for name in _COLOR_TAGS if name in frame.tags}
+    color = {name: int(frame.tags[name]) for name in COLOR_TAGS if name in frame.tags}
     if frame.layout.kind == "rgb":
         color = {}
     merged = {"g": str(max(1, round(_KEY_SECONDS * fps)))} | dict(options)
-
-    def make(pixel_format: str) -> EncoderSettings:
-        return EncoderSettings(
-            encoder=encoder,
-            width=frame.width,
-            height=frame.height,
-            pixel_format=pixel_format,
-            fps=rate,
-            time_base=clock_of(encoder, time_base, rate),
-            options=merged,
-            color=color,
-        )
-
-    formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
-    return find_settings(make, formats)
+    base = frame_settings(encoder, merged, frame, fps=rate, time_base=time_base)
+    formats = formats_of(encoder, frame)
+    return find_settings([replace(base, pixel_format=name, color=color) for name in formats])
 
 
 class _Fitter:

@@ -205,7 +205,7 @@ def picture_encoder(destination: str) -> str | None:
 
 
 def muxer_options(
-    kind: Format,
+    container_format: Format,
     time_bases: list[Fraction],
     metadata: dict[str, str],
     *,
@@ -217,7 +217,7 @@ def muxer_options(
     """Options with which times stay exact and a killed run leaves a file that plays.
 
     Args:
-        kind: The format.
+        container_format: The format.
         time_bases: Of the video, then of the other streams.
         metadata: What will be written about the whole file.
         has_cues: Whether there will be subtitles.
@@ -231,13 +231,13 @@ def muxer_options(
         "avoid_negative_ts": "disabled",
         # a stream with pauses must not keep the others in memory
         "max_interleave_delta": str(_FRAGMENT_MS * 1000),
-    } | kind.options
-    if kind.name in ("avi", "flv"):
+    } | container_format.options
+    if container_format.name in ("avi", "flv"):
         del options["avoid_negative_ts"]
-    if kind.name == "flv":
+    if container_format.name == "flv":
         # its times begin with the first packet, which must not be one of sound that comes later
         del options["max_interleave_delta"]
-    if not kind.is_mp4:
+    if not container_format.is_mp4:
         return options
     flags = "hybrid_fragmented" if is_seekable else "frag_keyframe"
     if has_late_track:
@@ -249,7 +249,7 @@ def muxer_options(
         flags += "+delay_moov"
     is_long = any(len(value.encode("utf-8", "replace")) >= 1 << 16 for value in metadata.values())
     # what QuickTime has places for may be no longer
-    if set(map(str.lower, metadata)) - _ITUNES_KEYS or (is_long and kind.name == "mov"):
+    if set(map(str.lower, metadata)) - _ITUNES_KEYS or (is_long and container_format.name == "mov"):
         flags += "+use_metadata_tags"
     if has_cues:
         # FFmpeg 8.1 ends cues while it cuts by time, and then dates sound wrongly: it must
@@ -259,11 +259,13 @@ def muxer_options(
         options["frag_duration"] = str(_FRAGMENT_MS * 1000)
     return options | {
         "movflags": flags,
-        "movie_timescale": str(_timescale(kind, time_bases, chapter_seconds)),
+        "movie_timescale": str(_timescale(container_format, time_bases, chapter_seconds)),
     }
 
 
-def _timescale(kind: Format, time_bases: list[Fraction], chapter_seconds: Fraction) -> int:
+def _timescale(
+    container_format: Format, time_bases: list[Fraction], chapter_seconds: Fraction
+) -> int:
     """A clock for the whole file in which the beginning of each stream is exact.
 
     Chapters are counted in it, too.
@@ -271,7 +273,7 @@ def _timescale(kind: Format, time_bases: list[Fraction], chapter_seconds: Fracti
     scale = time_bases[0].denominator
     while scale < 1000:
         scale *= 2
-    most = kind.clock(Fraction(1, _MAX_TIMESCALE), chapter_seconds).denominator
+    most = container_format.clock(Fraction(1, _MAX_TIMESCALE), chapter_seconds).denominator
     for time_base in time_bases[1:]:
         finer = lcm(scale, time_base.denominator)
         scale = finer if finer <= most else scale

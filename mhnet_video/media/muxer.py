@@ -90,7 +90,7 @@ class Muxer:
         self._limit_steps()
 
     def _open(self) -> OutputContainer:
-        source, kind = self._reader.container, self.format
+        source, container_format = self._reader.container, self.format
         metadata = file_metadata(source)
         time_bases = [self.frames.clock.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
@@ -98,13 +98,13 @@ class Muxer:
         container = av.open(
             self._output,
             mode="w",
-            format=kind.name,
+            format=container_format.name,
             container_options=muxer_options(
-                kind,
+                container_format,
                 time_bases,
                 metadata,
-                has_cues=has_cues(kind, self._reader),
-                has_late_track=has_late_track(self._reader, kind),
+                has_cues=has_cues(container_format, self._reader),
+                has_late_track=has_late_track(self._reader, container_format),
                 is_seekable=self._output.is_seekable,
                 chapter_seconds=max((b - a for a, b in pairwise(edges)), default=Fraction(0)),
             ),

@@ -23,7 +23,9 @@ from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.media.containers import format_of
 from mhnet_video.media.converter import Converter
-from mhnet_video.media.encoder import clock_of, encoder_options, open_encoder, pixel_formats
+from mhnet_video.media.encoder import clock_of, open_encoder
+from mhnet_video.media.encoder_options import encoder_options
+from mhnet_video.media.encoder_pixel_formats import pixel_formats
 from mhnet_video.media.encoding_settings import _field_order
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frame_fidelity import FrameChanges
