@@ -20,7 +20,7 @@ from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.media import encoder_surfaces, hardware_decoder
+from mhnet_video.media import device_frames, encoder_surfaces, hardware_decoder
 from mhnet_video.media.device_frames import on_host, planes_of_two
 from mhnet_video.media.encoder import EncoderSettings
 from mhnet_video.media.encoder_surfaces import open_surfaces
@@ -337,6 +337,29 @@ def make_restorer(monkeypatch, keep=()):
     monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     return made
+
+
+def test_lanes_download_each_frame_once(gpu, tmp_path, monkeypatch):
+    path = Clip(video=(Video(times=every(40, 9)),)).make(tmp_path)
+    downloads = []
+    plain = device_frames.downloaded
+
+    def counted(picture):
+        downloads.append(picture.pts)
+        return plain(picture)
+
+    monkeypatch.setattr(device_frames, "downloaded", counted)
+    restorer = Restorer(
+        make_network(width=4, heads=4, frames=3, **SMALL), device="cpu", engine="torch"
+    )
+    with VideoReader(path) as reader:
+        reader.decode_on_gpu(0)
+        frames = [item for item in reader if isinstance(item, Frame)]
+    downloads.clear()
+    found = list(restorer.stream(frames))
+    assert all(isinstance(frame, DeviceFrame) for frame in frames)
+    assert sorted(downloads) == [frame.pts for frame in frames]
+    assert_same_frames(found, list(restorer.stream(items_of(path, False)[0])))
 
 
 @pytest.fixture
