@@ -7,9 +7,9 @@ from av.stream import Stream
 DOLBY_SYNC = b"\x0b\x77"
 """How each packet of AC-3 and E-AC-3 begins."""
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-"""Sample rates by their index. Source: ISO/IEC 14496-3, 1.6.3.4."""
+"""Sample rates by their index. Source: ISO/IEC 14496-3, 1.6.3."""
 _AAC_LAYOUTS = ("", "mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
-"""Layouts by their channel configuration. Source: ISO/IEC 14496-3, 1.6.3.5."""
+"""Layouts by their channel configuration. Source: ISO/IEC 14496-3, 1.6.3."""
 _AAC_LC = 2
 """Audio object type of AAC LC."""
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from mhnet_video.errors import WriteError
 
-# how much of a film may be in memory only, in milliseconds
 _FRAGMENT_MS = 500
+"""How much of a film may be in memory only, in milliseconds."""
 _MAX_TIMESCALE = 10_000_000
-# the finest clocks are tried first: of every microsecond and every tick of 1/90000 s, the usual one
-# of video, one for 29.97 frames a second, and one in which an MP4 can count 24 hours at once
+"""Ticks of a second of an MP4's own clock, at most."""
 _CLOCKS = (9_000_000, 90_000, 30_000, 24_000)
-_MAX_CLOCK = 10**9  # of libvpx, and half of x264's
+"""Ticks of a second to choose from, the finest first: of every microsecond and every tick of
+1/90000 s, the usual one of video, one for 29.97 frames a second, and one in which an MP4 can count
+24 hours at once."""
+_MAX_CLOCK = 10**9
+"""Ticks of a second that libvpx can count; x264 can count twice as many."""
 _ITUNES_KEYS = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
     *("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"),
@@ -80,6 +83,7 @@ class Format:
 
 
 _LONGEST_MP4_STEP = (1 << 31) - 2
+"""Ticks from a packet to the next that an MP4 can count."""
 _MP4 = Format(
     name="mp4",
     label="MP4",
@@ -112,9 +116,10 @@ _TS = Format(
     data_codecs=("klv", "timed_id3"),
     options={"mpegts_copyts": "1", "max_delay": "0"},
 )
-# FLV has two bits for a rate, and none for the order of a sample's bytes. Source: Adobe's Flash
-# Video File Format Specification 10.1, E.4.2.1
 _FLV_RATES = (5512, 11025, 22050, 44100)
+"""Sample rates by FLV's two bits.
+
+Source: Adobe Flash Video File Format Specification 10.1, E.4.2.1."""
 _FORMATS = {
     "mp4": _MP4,
     "m4v": _MP4,

@@ -6,10 +6,11 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 _BACKWARD_SECONDS = Fraction(1, 10)
-"""A clock that goes back by more than this was set anew."""
-# a step forward by more is a pause, a damaged number, or (far more) a clock set anew
+"""A clock that goes back by more than this was set."""
 _PAUSE_SECONDS = Fraction(10)
+"""A step forward by more is a pause, or a damaged number."""
 FORWARD_SECONDS = Fraction(3600)
+"""A step forward by more is a clock that was set, or a damaged number."""
 _DAY_SECONDS = Fraction(25 * 3600)
 """A clock that counts in no circle steps so far only where its number is damaged: cameras that are
 set off by motion pause for up to a day."""

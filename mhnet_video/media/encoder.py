@@ -58,7 +58,7 @@ BOTTOM_FIRST = 3
 _MARKING = re.compile("264|ffv1|mpeg4|mpeg2video|prores|dvvideo|rawvideo|^png$")
 """Encoders that mark interlaced frames; others open for them, and do not."""
 _MAX_SHORT_CLOCK = 65535
-"""Ticks of a second that MPEG-4 part 2 can count. Source: ISO/IEC 14496-2, 6.3.3."""
+"""Ticks of a second that MPEG-4 part 2 can count."""
 _SHORT_CLOCKS = ("mpeg4", "msmpeg4", "h263", "h263p", "flv", "libxvid")
 """Encoders of MPEG-4 part 2 and its kin."""
 _LONGEST_SECONDS = {"mpeg4": 86_400, "libxvid": 86_400}

@@ -16,6 +16,7 @@ _COLORS: tuple[tuple[str, str, type[IntEnum]], ...] = (
     ("color_primaries", "primaries", ColorPrimaries),
     ("color_trc", "the transfer", ColorTrc),
 )
+"""Tags of a frame that not every encoder writes, what a person calls them, and their values."""
 
 
 def report_pixels(notes: Notes, frame: Frame, pixel_format: str, encoder: str) -> None:

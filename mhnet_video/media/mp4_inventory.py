@@ -41,6 +41,7 @@ _STANDARD = (
         "mehd trep trex leva mfhd tfhd tfdt trun meta keys ilst uuid"
     )
 )
+"""Boxes that FFmpeg reads, or that say nothing about another file."""
 _OF_REPLACED = names("elst dref")
 """Boxes of a track's index below those of `_STANDARD`."""
 _OF_SAMPLES = names(

@@ -35,7 +35,9 @@ from mhnet_video.media.source import (
 from mhnet_video.media.source_timing import SourceTiming
 
 _MAX_WAITING = 16
+"""Items that may be decoded ahead."""
 _MAX_WAITING_BYTES = 48 << 20
+"""Memory that they may hold."""
 _CHROMA_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
 """Matroska's numbers for where they are across and down: 1 beside the first luma sample, 2
 between."""

@@ -22,6 +22,33 @@ _ENCODERS_DATA = (
 """UUIDs of what x264 and x265 write about themselves, which is false of another encoding."""
 _NAMED_PROFILES = ("png", "apng")
 """Codecs whose pictures may have a colour profile with a name."""
+TIMECODE = "timecode in the stream"
+"""What a person calls a timecode in the stream."""
+_TIMECODE_MARK = 1 << 12
+"""MPEG-2 must have one; most begin at nothing, which is this bit alone."""
+_SIDE_DATA = {
+    SideDataType.A53_CC: "captions",
+    SideDataType.SEI_UNREGISTERED: "a camera's data in the stream",
+    SideDataType.STEREO3D: "stereoscopic layout",
+    SideDataType.AFD: "active format",
+    SideDataType.MASTERING_DISPLAY_METADATA: "HDR mastering data",
+    SideDataType.CONTENT_LIGHT_LEVEL: "HDR light levels",
+    SideDataType.DYNAMIC_HDR_PLUS: "HDR10+",
+    SideDataType.DYNAMIC_HDR_VIVID: "HDR Vivid",
+    SideDataType.AMBIENT_VIEWING_ENVIRONMENT: "ambient light",
+    SideDataType.SPHERICAL: "360 degree projection",
+    SideDataType.GOP_TIMECODE: TIMECODE,
+    SideDataType.S12M_TIMECODE: TIMECODE,
+    SideDataType.DOVI_RPU_BUFFER: "Dolby Vision",
+    SideDataType.DOVI_METADATA: "Dolby Vision",
+    SideDataType.FILM_GRAIN_PARAMS: "film grain",
+    SideDataType.ICC_PROFILE: "colour profile",
+}
+"""What pictures carry beside their samples, and is no matter of decoding alone."""
+_NEW_SIDE_DATA = {28: "LCEVC enhancement", 29: "number of the view", 30: "3D displays", 31: "EXIF"}
+"""What FFmpeg 8.1 has and PyAV 18 does not know, by FFmpeg's numbers."""
+_OPTIONS = {SideDataType.A53_CC: "a53cc", SideDataType.SEI_UNREGISTERED: "udu_sei"}
+"""An encoder that has this option writes it."""
 
 
 def side_data_of(picture: av.VideoFrame, codec: str = "") -> Any:
@@ -61,34 +88,6 @@ def has_user_data(frame: Frame) -> bool:
 def is_user_data(message: bytes) -> bool:
     """Whether user data in a stream is not an encoder's note about itself."""
     return message[:16] not in _ENCODERS_DATA
-
-
-TIMECODE = "timecode in the stream"
-_TIMECODE_MARK = 1 << 12
-"""MPEG-2 must have one; most begin at nothing, which is this bit alone."""
-_SIDE_DATA = {
-    SideDataType.A53_CC: "captions",
-    SideDataType.SEI_UNREGISTERED: "a camera's data in the stream",
-    SideDataType.STEREO3D: "stereoscopic layout",
-    SideDataType.AFD: "active format",
-    SideDataType.MASTERING_DISPLAY_METADATA: "HDR mastering data",
-    SideDataType.CONTENT_LIGHT_LEVEL: "HDR light levels",
-    SideDataType.DYNAMIC_HDR_PLUS: "HDR10+",
-    SideDataType.DYNAMIC_HDR_VIVID: "HDR Vivid",
-    SideDataType.AMBIENT_VIEWING_ENVIRONMENT: "ambient light",
-    SideDataType.SPHERICAL: "360 degree projection",
-    SideDataType.GOP_TIMECODE: TIMECODE,
-    SideDataType.S12M_TIMECODE: TIMECODE,
-    SideDataType.DOVI_RPU_BUFFER: "Dolby Vision",
-    SideDataType.DOVI_METADATA: "Dolby Vision",
-    SideDataType.FILM_GRAIN_PARAMS: "film grain",
-    SideDataType.ICC_PROFILE: "colour profile",
-}
-"""What pictures carry beside their samples, and is no matter of decoding alone."""
-_NEW_SIDE_DATA = {28: "LCEVC enhancement", 29: "number of the view", 30: "3D displays", 31: "EXIF"}
-"""What FFmpeg 8.1 has and PyAV 18 does not know, by FFmpeg's numbers."""
-_OPTIONS = {SideDataType.A53_CC: "a53cc", SideDataType.SEI_UNREGISTERED: "udu_sei"}
-"""An encoder that has this option writes it."""
 
 
 class FrameSideData:

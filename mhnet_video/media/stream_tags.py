@@ -7,13 +7,15 @@ from mhnet_video.media.containers import Format
 from mhnet_video.media.fidelity import printable
 from mhnet_video.media.source import COVER
 
-# written by a muxer about its own file, false in another
 _STALE_TAGS = ("encoder", "duration", "vendor_id", "rotate", "bps", "number_of_", "_statistics_")
+"""How tags of a stream begin that a muxer writes about its own file; they are false in another."""
 _STALE_VIDEO_TAGS = ("alpha_mode",)
+"""Likewise of video that is encoded again."""
 _STALE_FILE_TAGS = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "location-"),
     *("wm/encodingsettings", "isvbr", "devicecon", "software"),
 )
+"""Likewise of a file."""
 _QUICKTIMES_LANGUAGES = {
     "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq",
     "fre": "fra", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may",
