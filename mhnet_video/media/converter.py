@@ -72,7 +72,7 @@ class Converter:
     def _scaled(self, frame: Frame) -> av.VideoFrame:
         picture = picture_of(frame)
         if "yuvj" in picture.format.name and not frame.full_range:
-            # the range changed in the middle; swscale goes by the name, whatever it is told
+            # the range changed in the middle; swscale goes by the name, whatever its options say
             plain = av.VideoFrame(frame.width, frame.height, frame.layout.name)
             picture = with_samples(plain, frame.planes, range(len(frame.planes)))
         is_rgb = av.VideoFormat(self._format, 16, 16).is_rgb

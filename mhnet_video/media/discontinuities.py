@@ -55,7 +55,7 @@ class DiscontinuityCorrector(Generic[T]):
             stream: The stream's number.
             time: The item's time as the file has it, in seconds.
             duration: How long it lasts, in seconds.
-            item: What has this time; it may be given back only with the next of its stream.
+            item: What has this time; it may be returned only with the next of its stream.
         """
         if stream not in self._end:
             self._shift[stream] = self._shifts[-1]

@@ -67,7 +67,7 @@ class Surfaces:
         return picture
 
     def ready(self) -> contextlib.AbstractContextManager[None]:
-        """What the first picture is to be made in."""
+        """The context in which the first picture must be made."""
         return context_of(self._index)
 
 

@@ -1,4 +1,4 @@
-"""How a source is to be written: which encoder, how it is set up, and what the tracks need."""
+"""How a source is written: which encoder, its settings, and what the tracks need."""
 
 import re
 from collections.abc import Mapping
@@ -172,7 +172,7 @@ def _chroma_location(reader: VideoReader, frame: Frame, pixel_format: str) -> st
     shifts = [each and (each.chroma_shift_x, each.chroma_shift_y) for each in (frame.layout, twin)]
     if shifts != [(1, 1), (1, 1)] or frame.tags.get("is_quarter_turned"):
         return ""
-    # what is taken for granted where nothing is said
+    # the default of every format
     return "" if reader.chroma_location == "left" else reader.chroma_location
 
 

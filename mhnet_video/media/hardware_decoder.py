@@ -142,7 +142,7 @@ def open_decoder(
 
     Args:
         container: The source.
-        stream: What is to be decoded.
+        stream: The stream to decode.
         index: The GPU's number.
         software: Decodes a packet, or None for the end, on the CPU.
     """

@@ -123,7 +123,7 @@ def descriptions_in(data: bytes) -> list[str]:
 
 
 def display_matrix_in(data: bytes) -> tuple[int, ...] | None:
-    """How the EXIF of a picture's file says that it is to be turned and mirrored.
+    """How a player must turn and mirror a picture, by the EXIF data of its file.
 
     Returns:
         A display matrix, as `Frame.tags` has it; None for as it is.

@@ -94,7 +94,7 @@ class FolderReader:
         self.size = (0, 0)
         """Width and height of the first picture, once it is read."""
         self.opened: deque[tuple[Path, VideoReader]] = deque()
-        """The files of the frames that were given, in their order; whoever takes one closes it."""
+        """The files of the frames that came out, in their order; whoever takes one closes it."""
         self._prefetcher: Prefetcher[Item] | None = None
 
     def _lose(self, path: Path, why: str) -> None:

@@ -108,7 +108,7 @@ def _matroska(data: _File) -> Iterator[int]:
         elif end is None and number and size is not None and _follows(data, after, parts):
             place = after  # somebody's own
         elif is_known and size is not None and end is None:
-            return  # the end is missing, which is told otherwise
+            return  # the end is missing, which is reported elsewhere
         else:
             yield place
             parts, end = _SEGMENT_PARTS, None

@@ -33,7 +33,7 @@ class Units:
 
     Args:
         codec: FFmpeg's name of the codec; of others than `h264` and `hevc` nothing is found.
-        extradata: What describes the stream; it tells how units are told apart.
+        extradata: What describes the stream; it says how units are separated.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:

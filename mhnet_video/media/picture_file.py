@@ -29,7 +29,7 @@ class PictureSource:
     Args:
         reader: The source.
         encoder: FFmpeg's name of the output's encoder.
-        notes: What is said of the picture.
+        notes: The report.
     """
 
     def __init__(self, reader: VideoReader, encoder: str, notes: Notes) -> None:

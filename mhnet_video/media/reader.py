@@ -83,7 +83,7 @@ def decoded_ahead(items: Iterable[Item]) -> Prefetcher[Item]:
 class VideoReader(Closing):
     """Frames of the first video that is not a cover picture, and packets of all other streams.
 
-    Iterating decodes on a thread of its own, a few frames ahead, and gives a `Frame` or an
+    Iterating decodes on a thread of its own, a few frames ahead, and yields a `Frame` or an
     `av.Packet` in the order of the file.
 
     Args:

@@ -1,4 +1,4 @@
-"""Open what is to be read, or say in a sentence why it cannot be."""
+"""Opens a source, or says in one sentence why it cannot be read."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ else:
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 """What a stream is that holds pictures of the file, and is not restored."""
 SILENCE_SECONDS = 30.0
-"""How long an address may say nothing, in seconds, before it is given up."""
+"""Seconds without data after which an address is given up."""
 # element IDs of Matroska: the file's header, and a segment
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 _HEAD_BYTES = 4096
