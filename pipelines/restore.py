@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,15 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
-from mhnet_video.media.decoder import Item, Packet
+from mhnet_video.media.decoder import Item
+from mhnet_video.media.encoder_surfaces import takes_surfaces
 from mhnet_video.media.fidelity import Loss, counted, lines_of
-from mhnet_video.media.hwaccel import takes_surfaces
+from mhnet_video.media.frame_geometry import beside
 from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.media.pixel_formats import beside
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
+from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
 
 if TYPE_CHECKING:
@@ -137,25 +139,26 @@ def restore_video(
     config = config or RestoreConfig()
     _release_large_blocks()
     run = _Run(source, destination, config, stop or threading.Event(), on_progress)
-    how: dict[str, Any] = {
-        "encoder": config.encoder,
-        "crf": config.crf,
-        "preset": config.preset,
-        "options": config.encoder_options,
-        "overwrite": config.overwrite,
-    }
+    open_writer = partial(
+        VideoWriter,
+        encoder=config.encoder,
+        crf=config.crf,
+        preset=config.preset,
+        options=config.encoder_options,
+        overwrite=config.overwrite,
+    )
     if os.path.isdir(source):
         if config.start is not None or config.duration is not None:
             raise ConfigError("pictures of a folder have no times; leave out start and duration.")
         with (
             closing(FolderReader(source)) as pictures,
-            FolderWriter(destination, pictures, **how) as folder,
+            FolderWriter(destination, pictures, open_writer, overwrite=config.overwrite) as folder,
         ):
             return run.through(pictures, restorer or _restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
         VideoReader(source, start=config.start, duration=config.duration) as reader,
-        VideoWriter(destination, reader, **how) as writer,
+        open_writer(destination, reader) as writer,
     ):
         restorer = restorer or _restorer_of(config)
         stays_on_gpu = False

@@ -36,7 +36,7 @@ from mhnet_video.live.rates import MAX_RATE
 from mhnet_video.live.reconnection import OPEN_SECONDS, State
 from mhnet_video.live.source_address import SOCKET_SECONDS, SourceAddress
 from mhnet_video.locator import clean
-from mhnet_video.media.decoder import FrameMaker
+from mhnet_video.media.frame_maker import FrameMaker
 from mhnet_video.media.source import is_end_mark
 
 _USUAL_RATE = Fraction(25)

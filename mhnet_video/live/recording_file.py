@@ -16,21 +16,15 @@ from mhnet_video.frame import Frame
 from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
 from mhnet_video.locator import shown
 from mhnet_video.media.containers import Format, format_of, muxer_options
-from mhnet_video.media.encoder import (
-    EncoderSettings,
-    clock_of,
-    encoder_options,
-    find_settings,
-    pixel_formats,
-)
+from mhnet_video.media.converter import Converter
+from mhnet_video.media.encoder import COLOR_TAGS, EncoderSettings, find_settings, frame_settings
+from mhnet_video.media.encoder_options import encoder_options
+from mhnet_video.media.encoder_pixel_formats import formats_of
 from mhnet_video.media.output_file import OutputFile, why_unwritable
-from mhnet_video.media.pixel_formats import Converter
 from mhnet_video.media.source import plays
 
 _CLOCK = Fraction(1, 90_000)
 """Unit of the times of a recording, in seconds, where its format has no unit of its own."""
-_COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-"""Tags of a frame that a recording keeps."""
 _LIVE_DEFAULTS = {
     "libx264": {"crf": "20", "preset": "superfast"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
@@ -56,10 +50,11 @@ class RecordingFile:
         overwrite: bool,
         begin: float,
     ) -> None:
-        kind = format_of(destination)
-        if kind.is_constant_rate:
+        container_format = format_of(destination)
+        if container_format.is_constant_rate:
             raise WriteError(
-                f"{destination}: {kind.label} has no times for frames; record to .mp4 or .mkv."
+                f"{destination}: {container_format.label} has no times for frames; "
+                "record to .mp4 or .mkv."
             )
         self._name = shown(destination)
         self._sink = OutputFile(destination, overwrite=overwrite)
@@ -71,15 +66,15 @@ class RecordingFile:
         self._usual = round(1 / Fraction(fps).limit_denominator(1000) / _CLOCK)
         self.frames = 0
         try:
-            self._open(kind, frame, fps, begin)
+            self._open(container_format, frame, fps, begin)
         except BaseException:
             self._sink.discard()
             raise
 
-    def _open(self, kind: Format, frame: Frame, fps: float, begin: float) -> None:
-        encoder = kind.video
+    def _open(self, container_format: Format, frame: Frame, fps: float, begin: float) -> None:
+        encoder = container_format.video
         options = encoder_options(encoder, options=tuple(_LIVE_DEFAULTS.get(encoder, {}).items()))
-        encoding = _encoding(encoder, options, frame, fps, kind.time_base or _CLOCK)
+        encoding = _encoding(encoder, options, frame, fps, container_format.time_base or _CLOCK)
         self._time_base = encoding.time_base
         # a camera may come back with other samples than it had
         samples = None if frame.layout.kind == "rgb" else (frame.matrix, frame.full_range)
@@ -90,9 +85,9 @@ class RecordingFile:
         container: Any = av.open(
             self._sink,
             mode="w",
-            format=kind.name,
+            format=container_format.name,
             container_options=muxer_options(
-                kind,
+                container_format,
                 [encoding.time_base],
                 metadata,
                 has_cues=False,
@@ -106,11 +101,12 @@ class RecordingFile:
             stream = container.add_stream(encoder, rate=encoding.fps)
         except ValueError as error:
             raise WriteError(
-                f"{kind.label} cannot hold what the encoder {encoder} makes; choose another one."
+                f"{container_format.label} cannot hold what the encoder {encoder} makes; choose "
+                "another one."
             ) from error
         encoding.apply(stream.codec_context)
         stream.time_base = encoding.time_base
-        if kind.has_rotation:
+        if container_format.has_rotation:
             stream.set_display_matrix(frame.tags.get("display_matrix"))
         self._stream = stream
 
@@ -179,26 +175,13 @@ def _encoding(
     encoder: str, options: Mapping[str, str], frame: Frame, fps: float, time_base: Fraction
 ) -> EncoderSettings:
     rate = Fraction(fps).limit_denominator(1001)
-    source = str(frame.tags.get("pixel_format", frame.layout.name))
-    color = {name: int(frame.tags[name]) for name in _COLOR_TAGS if name in frame.tags}
+    color = {name: int(frame.tags[name]) for name in COLOR_TAGS if name in frame.tags}
     if frame.layout.kind == "rgb":
         color = {}
     merged = {"g": str(max(1, round(_KEY_SECONDS * fps)))} | dict(options)
-
-    def make(pixel_format: str) -> EncoderSettings:
-        return EncoderSettings(
-            encoder=encoder,
-            width=frame.width,
-            height=frame.height,
-            pixel_format=pixel_format,
-            fps=rate,
-            time_base=clock_of(encoder, time_base, rate),
-            options=merged,
-            color=color,
-        )
-
-    formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
-    return find_settings(make, formats)
+    base = frame_settings(encoder, merged, frame, fps=rate, time_base=time_base)
+    formats = formats_of(encoder, frame)
+    return find_settings([replace(base, pixel_format=name, color=color) for name in formats])
 
 
 class _Fitter:

@@ -15,7 +15,6 @@ from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.chapters import chapters_of, edges_of
 from mhnet_video.media.containers import Format, muxer_options
-from mhnet_video.media.decoder import Packet
 from mhnet_video.media.encoder import longest_step
 from mhnet_video.media.encoding_settings import has_cues, has_late_track, late_tracks
 from mhnet_video.media.frame_encoder import FrameEncoder
@@ -25,6 +24,7 @@ from mhnet_video.media.mp4_boxes import add_cover
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.remux import Tracks
+from mhnet_video.media.source import Packet
 from mhnet_video.media.stream_tags import describe, dress, file_metadata
 from mhnet_video.media.write_errors import encoder_error, muxer_error
 
@@ -90,7 +90,7 @@ class Muxer:
         self._limit_steps()
 
     def _open(self) -> OutputContainer:
-        source, kind = self._reader.container, self.format
+        source, container_format = self._reader.container, self.format
         metadata = file_metadata(source)
         time_bases = [self.frames.clock.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
@@ -98,13 +98,13 @@ class Muxer:
         container = av.open(
             self._output,
             mode="w",
-            format=kind.name,
+            format=container_format.name,
             container_options=muxer_options(
-                kind,
+                container_format,
                 time_bases,
                 metadata,
-                has_cues=has_cues(kind, self._reader),
-                has_late_track=has_late_track(self._reader, kind),
+                has_cues=has_cues(container_format, self._reader),
+                has_late_track=has_late_track(self._reader, container_format),
                 is_seekable=self._output.is_seekable,
                 chapter_seconds=max((b - a for a, b in pairwise(edges)), default=Fraction(0)),
             ),

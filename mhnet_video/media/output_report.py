@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mhnet_video.frame import Frame
 from mhnet_video.media.chapters import titles_of
-from mhnet_video.media.encoder import option_names
+from mhnet_video.media.encoder_options import option_names
 from mhnet_video.media.fidelity import Notes, counted
 from mhnet_video.media.frame_fidelity import report_pixels, report_rotation
 from mhnet_video.media.metadata_fidelity import report_hidden, report_metadata, report_units

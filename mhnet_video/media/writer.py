@@ -12,12 +12,13 @@ from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import Format, format_of, picture_encoder
 from mhnet_video.media.decoder import Item
-from mhnet_video.media.encoder import EncoderSettings, encoder_options, working_encoders
+from mhnet_video.media.encoder import EncoderSettings, working_encoders
+from mhnet_video.media.encoder_options import encoder_options
+from mhnet_video.media.encoder_surfaces import Surfaces, open_surfaces
 from mhnet_video.media.encoding_settings import choose_settings, usual_encoder
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frame_encoder import FrameEncoder
 from mhnet_video.media.held_items import HeldItems
-from mhnet_video.media.hwaccel import Surfaces, open_surfaces
 from mhnet_video.media.muxer import Muxer, open_muxer
 from mhnet_video.media.output_clock import OutputClock
 from mhnet_video.media.output_file import OutputFile
@@ -166,7 +167,7 @@ class VideoWriter(Closing):
         settings = choose_settings(
             self.encoder,
             self._options,
-            kind=self._format,
+            container_format=self._format,
             reader=self._reader,
             frame=self._held.frames[0],
         )

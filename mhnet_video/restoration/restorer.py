@@ -243,7 +243,8 @@ class Restorer:
             ValueError: The picture has another shape or type.
             ConfigError: The picture is too large.
         """
-        chain, index = self._pushed or (self._new_chain(self._whole()), 0)
+        # an executor for each clip, which counts its frames alone
+        chain, index = self._pushed or (self._new_chain(self._new_inline()), 0)
         frame = frame_of(picture, index)
         self._pushed = chain, index + 1
         return [picture_of(pair.restored) for pair in chain.push(frame, self._settings)]
@@ -301,8 +302,11 @@ class Restorer:
     def _whole(self) -> InlineExecutor:
         """The executor with the lowest latency, for single frames."""
         if self._inline is None or self._inline[0] is not self.engine:
-            self._inline = self.engine, InlineExecutor(self._windows, self.engine.engine)
+            self._inline = self.engine, self._new_inline()
         return self._inline[1]
+
+    def _new_inline(self) -> InlineExecutor:
+        return InlineExecutor(self._windows, self.engine.engine)
 
     def _use_torch(self) -> None:
         self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")

@@ -9,7 +9,6 @@ from torch import Tensor
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
 from mhnet_video.frame import Plane
-from mhnet_video.media.hwaccel import on_host
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
@@ -77,7 +76,7 @@ class WindowNetwork:
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:
-            frame = on_host(picture.frame)
+            frame = picture.host_frame
             rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
             height, width = rgb.shape[1:]
             size = _working_size(height, width, picture.scale)
@@ -116,7 +115,7 @@ class WindowNetwork:
         Raises:
             ShortageError: The device has too little memory even for small tiles.
         """
-        frame, settings, scale = on_host(window.frame), window.settings, window.middle.scale
+        frame, settings, scale = window.host_frame, window.settings, window.middle.scale
         width, height = frame.upright_size
         residual = self._residual(engine, seen, height, width, scale)
         if not _is_finite(residual):

@@ -16,12 +16,12 @@ from processes import run
 from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.media import inventory
+from mhnet_video.media import inventory_base
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.integrity import broken_places
 from mhnet_video.media.inventory import unseen_in
 from mhnet_video.media.nal_units import Units
-from mhnet_video.media.pixel_formats import side_data_of
+from mhnet_video.media.side_data import side_data_of
 from mhnet_video.pipelines.restore import restore_video
 
 SHORT = Clip(video=(Video(times=every(40, 3)),))
@@ -347,7 +347,7 @@ def test_a_mangled_size_makes_no_telemetry_of_pictures(tmp_path):
 
 
 def test_boxes_in_boxes_have_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(inventory, "_MOST_PARTS", 1000)
+    monkeypatch.setattr(inventory_base, "_MOST_PARTS", 1000)
     deep = b""
     for _ in range(200):
         deep = box(b"moov", deep)
