@@ -99,6 +99,8 @@ class RestoreConfig:
     """Further options of the encoder, name and value."""
     compare: bool = False
     """Whether to write the picture before and after, side by side."""
+    gpx: bool = False
+    """Whether to write the camera's positions, too, under the destination's name in `.gpx`."""
     overwrite: bool = False
     """Whether an existing destination may be replaced."""
 

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import RestoreConfig
@@ -17,6 +18,7 @@ from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
 from mhnet_video.media.decoder import Item, Packet
 from mhnet_video.media.fidelity import Loss, counted, lines_of
+from mhnet_video.media.gpx import check_gpx, save_gpx
 from mhnet_video.media.hwaccel import takes_surfaces
 from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
@@ -87,6 +89,8 @@ class Report:
     """Packets and frames that could not be decoded."""
     interrupted: bool
     """Whether the run was ended before the end of the source."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Other files that were written: what is in them, and where they are."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -130,6 +134,7 @@ def restore_video(
         ConfigError: A setting does not fit this source or this machine.
     """
     config = config or RestoreConfig()
+    gpx = _gpx_of(source, destination, config) if config.gpx else None
     _give_back_large_blocks()
     run = _Run(source, destination, config, stop or threading.Event(), on_progress)
     how: dict[str, Any] = {
@@ -158,7 +163,33 @@ def restore_video(
             # decoded where they are restored, and encoded there, as far as can be
             reader.decode_on_gpu(restorer.gpu)
             stays_on_gpu = takes_surfaces(writer.encoder)
-        return run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+        report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+    return report if gpx is None or not report.frames else _with_gpx(report, source, gpx, config)
+
+
+def _gpx_of(
+    source: str | PathLike[str], destination: str | PathLike[str], config: RestoreConfig
+) -> Path:
+    """Where positions go, after what can be checked before the work."""
+    if not os.path.isfile(source) or os.fspath(destination) == "-":
+        raise ConfigError("positions go from a file to one beside another; leave --gpx out.")
+    check_gpx()
+    path = Path(destination).with_suffix(".gpx")
+    check_destination(path, source=source, overwrite=config.overwrite)
+    return path
+
+
+def _with_gpx(
+    report: Report, source: str | PathLike[str], path: Path, config: RestoreConfig
+) -> Report:
+    """The report after positions were saved, too; they are those of the whole source."""
+    count = save_gpx(source, path, overwrite=config.overwrite)
+    if not count:
+        loss = Loss(kind="positions", what="a track of positions", why="none can be read")
+        return replace(report, losses=(*report.losses, loss))
+    is_part = config.start is not None or config.duration is not None
+    name = "positions of the whole source" if is_part else "positions"
+    return replace(report, files=report.files | {name: str(path)})
 
 
 def _give_back_large_blocks() -> None:

@@ -127,7 +127,8 @@ def restore_parser() -> argparse.ArgumentParser:
     )
     add("--compare", action="store_true", help="write before and after side by side")
     add("--sheet", metavar="PNG", help="also save a contact sheet of moments before and after")
-    add("--overwrite", action="store_true", help="replace an existing OUTPUT or PNG")
+    add("--gpx", action="store_true", help="also save where the camera was, as OUTPUT's name.gpx")
+    add("--overwrite", action="store_true", help="replace existing files")
     add("--quiet", action="store_true", help="print errors only")
     add(
         "--progress",

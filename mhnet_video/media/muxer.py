@@ -1,5 +1,6 @@
 """The container of an output: its header, its streams, and the packets that go into them."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from fractions import Fraction
@@ -26,6 +27,7 @@ from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.remux import Tracks
 from mhnet_video.media.stream_tags import describe, dress, file_metadata
+from mhnet_video.media.telemetry import Carried, carry
 from mhnet_video.media.write_errors import encoder_error, muxer_error
 
 _BUFFER_BYTES = 1 << 18
@@ -62,6 +64,8 @@ class Muxer:
         self.frames = frames
         self.chapters = chapters_of(reader, frames.clock.origin)
         """The source's chapters at their times in the output, which may have no place for them."""
+        self.telemetry = Carried()
+        """What of the source's positions and sensors is in the output."""
         self.refused = 0
         """Packets of other streams that could not be written."""
         self._output = output
@@ -244,6 +248,12 @@ class Muxer:
         """Put cover pictures into the finished file."""
         if self.tracks.late_covers and self._output.partial is not None:
             add_cover(self._output.partial, self.tracks.late_covers)
+
+    def carry_telemetry(self) -> None:
+        """Copy what a camera keeps beside the tracks into the finished file, if it holds that."""
+        source = self._reader.container.name
+        if self.format.is_mp4 and self._output.partial is not None and os.path.isfile(source):
+            self.telemetry = carry([source], self._output.partial)
 
     def close(self) -> None:
         """Close the container as it is.

@@ -195,6 +195,7 @@ class VideoWriter(Closing):
         target.finish(target.frames.flush())
         if isinstance(target, Muxer):
             target.add_covers()
+            target.carry_telemetry()
         report_end(self.notes, self._reader, target, self._side_data, self.partial)
         self._output.commit()
         self._is_finished = True
