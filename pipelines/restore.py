@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.config import RestoreConfig
@@ -18,7 +17,6 @@ from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
 from mhnet_video.media.decoder import Item, Packet
 from mhnet_video.media.fidelity import Loss, counted, lines_of
-from mhnet_video.media.gpx import check_gpx, save_gpx
 from mhnet_video.media.hwaccel import takes_surfaces
 from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
@@ -26,6 +24,7 @@ from mhnet_video.media.pixel_formats import beside
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
 from mhnet_video.media.writer import VideoWriter
+from mhnet_video.pipelines.companions import Companions
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -33,6 +32,10 @@ if TYPE_CHECKING:
 
 _Reader = VideoReader | FolderReader
 _Writer = VideoWriter | FolderWriter
+_Pairs = Generator[Pair | Packet]
+
+_EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
+"""What of a report is evidence."""
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
@@ -134,7 +137,6 @@ def restore_video(
         ConfigError: A setting does not fit this source or this machine.
     """
     config = config or RestoreConfig()
-    gpx = _gpx_of(source, destination, config) if config.gpx else None
     _give_back_large_blocks()
     run = _Run(source, destination, config, stop or threading.Event(), on_progress)
     how: dict[str, Any] = {
@@ -147,6 +149,8 @@ def restore_video(
     if os.path.isdir(source):
         if config.start is not None or config.duration is not None:
             raise ConfigError("pictures of a folder have no times; leave out start and duration.")
+        if config.gpx or config.evidence:
+            raise ConfigError("a folder has no positions and no evidence; leave these out.")
         with (
             closing(FolderReader(source)) as pictures,
             FolderWriter(destination, pictures, **how) as folder,
@@ -154,42 +158,23 @@ def restore_video(
             return run.through(pictures, restorer or _restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
+        Companions(source, destination, config) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
-        VideoWriter(destination, reader, **how) as writer,
+        VideoWriter(destination, reader, **how, remark=companions.remark) as writer,
     ):
         restorer = restorer or _restorer_of(config)
         stays_on_gpu = False
-        if restorer.gpu is not None and not config.compare:
+        if restorer.gpu is not None and not (config.compare or config.evidence):
             # decoded where they are restored, and encoded there, as far as can be
             reader.decode_on_gpu(restorer.gpu)
             stays_on_gpu = takes_surfaces(writer.encoder)
+        run.watch = companions.watch
         report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
-    return report if gpx is None or not report.frames else _with_gpx(report, source, gpx, config)
-
-
-def _gpx_of(
-    source: str | PathLike[str], destination: str | PathLike[str], config: RestoreConfig
-) -> Path:
-    """Where positions go, after what can be checked before the work."""
-    if not os.path.isfile(source) or os.fspath(destination) == "-":
-        raise ConfigError("positions go from a file to one beside another; leave --gpx out.")
-    check_gpx()
-    path = Path(destination).with_suffix(".gpx")
-    check_destination(path, source=source, overwrite=config.overwrite)
-    return path
-
-
-def _with_gpx(
-    report: Report, source: str | PathLike[str], path: Path, config: RestoreConfig
-) -> Report:
-    """The report after positions were saved, too; they are those of the whole source."""
-    count = save_gpx(source, path, overwrite=config.overwrite)
-    if not count:
-        loss = Loss(kind="positions", what="a track of positions", why="none can be read")
-        return replace(report, losses=(*report.losses, loss))
-    is_part = config.start is not None or config.duration is not None
-    name = "positions of the whole source" if is_part else "positions"
-    return replace(report, files=report.files | {name: str(path)})
+        if not report.frames:
+            return report
+        told = asdict(report)
+        files, losses = companions.complete({key: told[key] for key in _EVIDENT})
+        return replace(report, files=files, losses=(*report.losses, *losses))
 
 
 def _give_back_large_blocks() -> None:
@@ -239,6 +224,8 @@ class _Run:
         self._begin = time.monotonic()
         self._is_interrupted = False
         self._is_failed = False
+        self.watch: Callable[[_Pairs], _Pairs] = lambda pairs: pairs
+        """Takes note of the pairs on their way."""
 
     def through(
         self,
@@ -252,7 +239,7 @@ class _Run:
         decoded = reader.ahead()
         pairs = restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu)
         restored = Prefetcher(
-            _shown(pairs, is_compared=self._config.compare),
+            _shown(self.watch(pairs), is_compared=self._config.compare),
             name="mhnet-video restorer",
             max_items=_MAX_WAITING,
             max_size=_MAX_WAITING_BYTES,

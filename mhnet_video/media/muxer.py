@@ -44,6 +44,7 @@ class Muxer:
         held: What came before; it holds a frame.
         frames: Makes the packets of the video, and is opened here.
         refused: Streams of the source that are left out.
+        remark: What the output's comment says besides what the source's says.
 
     Raises:
         FFmpegError: The muxer does not take a stream.
@@ -59,8 +60,11 @@ class Muxer:
         held: HeldItems,
         frames: FrameEncoder,
         refused: Collection[Stream],
+        remark: str,
     ) -> None:
         self.format = container_format
+        self.metadata = file_metadata(reader.container, remark)
+        """What the output is to say about itself as a whole."""
         self.frames = frames
         self.chapters = chapters_of(reader, frames.clock.origin)
         """The source's chapters at their times in the output, which may have no place for them."""
@@ -95,7 +99,7 @@ class Muxer:
 
     def _open(self) -> OutputContainer:
         source, kind = self._reader.container, self.format
-        metadata = file_metadata(source)
+        metadata = self.metadata
         time_bases = [self.frames.clock.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
         edges = edges_of(self.chapters)
@@ -273,6 +277,7 @@ def open_muxer(
     reader: VideoReader,
     held: HeldItems,
     new_encoder: Callable[[], FrameEncoder],
+    remark: str = "",
 ) -> Muxer:
     """Begin a file with as many of the source's other streams as the muxer takes together.
 
@@ -282,6 +287,7 @@ def open_muxer(
         reader: The source.
         held: What came before the header can be written.
         new_encoder: Makes an encoder, one for each try.
+        remark: What the output's comment says besides what the source's says.
 
     Raises:
         FFmpegError: The muxer does not take the video alone.
@@ -292,7 +298,8 @@ def open_muxer(
     most = len(others)
     while True:
         try:
-            return Muxer(output, container_format, reader, held, new_encoder(), others[most:])
+            refused = others[most:]
+            return Muxer(output, container_format, reader, held, new_encoder(), refused, remark)
         except (FFmpegError, ValueError):
             if output.error is not None or not most:
                 raise

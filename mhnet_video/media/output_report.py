@@ -12,7 +12,6 @@ from mhnet_video.media.muxer import Muxer
 from mhnet_video.media.picture_file import PictureFile
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.side_data import TIMECODE, FrameSideData, carried_by
-from mhnet_video.media.stream_tags import file_metadata
 from mhnet_video.media.telemetry import Carried
 
 _TOLD_OF_PICTURES = {"EXIF", "colour profile"}
@@ -92,8 +91,7 @@ def report_end(
     _report_telemetry(notes, muxer.telemetry, is_part=bool(reader.start or reader.duration))
     if result is not None:
         titles = titles_of(muxer.chapters) if muxer.format.has_chapters else []
-        metadata = file_metadata(reader.container)
-        report_metadata(notes, metadata, result, muxer.streams.values(), titles)
+        report_metadata(notes, muxer.metadata, result, muxer.streams.values(), titles)
 
 
 def _report_telemetry(notes: Notes, carried: Carried, *, is_part: bool) -> None:

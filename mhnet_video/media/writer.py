@@ -44,6 +44,7 @@ class VideoWriter(Closing):
         crf: Quality of the encoder, lower is better; None for the default.
         preset: Speed preset of the encoder; None for the default.
         options: Further options of the encoder, name and value.
+        remark: What the file's comment says besides what the source's says.
         overwrite: Whether an existing destination may be replaced.
 
     Raises:
@@ -60,6 +61,7 @@ class VideoWriter(Closing):
         crf: int | None = None,
         preset: str | None = None,
         options: tuple[tuple[str, str], ...] = (),
+        remark: str = "",
         overwrite: bool = False,
     ) -> None:
         name = str(destination)
@@ -83,6 +85,7 @@ class VideoWriter(Closing):
         self.notes = Notes()
         """The report: what was kept of the source, and what was not."""
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
+        self._remark = remark
         self._output = OutputFile(destination, overwrite=overwrite)
         self._held = HeldItems(reader)
         self._target: Muxer | PictureFile | None = None
@@ -158,6 +161,7 @@ class VideoWriter(Closing):
                 self._reader,
                 self._held,
                 lambda: self._new_encoder(settings, surfaces),
+                self._remark,
             )
         except (FFmpegError, OSError, ValueError) as error:
             raise muxer_error(self._output, self.encoder, container_format, error) from error

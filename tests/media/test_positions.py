@@ -240,7 +240,7 @@ def test_an_existing_track_is_not_replaced_and_no_work_is_done(tmp_path):
 def test_a_pipe_has_no_track_beside_it(places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with_positions(tmp_path, COLD)
-    with pytest.raises(ConfigError, match="leave --gpx out"):
+    with pytest.raises(ConfigError, match="leave gpx out"):
         restore_video(*places, RestoreConfig(gpx=True), restorer=StandIn())
 
 
