@@ -10,7 +10,6 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -33,6 +32,8 @@ _MOST_IN_INDEX_BYTES = 64 << 20
 _INDEX_HEAD_BYTES = 8
 """A version, and the number of blocks. An entry is a block's offset and size, 32 bits each."""
 _LAST_OFFSET = (1 << 32) - 1
+_KIND_PLACE = 4
+"""Where a box has its kind, in bytes from its beginning."""
 
 
 class Extent(NamedTuple):
@@ -202,7 +203,8 @@ def _is_telemetry(file: IO[bytes], each: Mp4Box, end: int) -> bool:
 def carry(sources: Sequence[str | PathLike[str]], output: str | PathLike[str]) -> Carried:
     """Copy the telemetry of files into a finished MP4 or MOV whose index stands last.
 
-    The output stays as it was where that fails.
+    All of it is written behind the index, with a new one; then the former becomes room. So the
+    output plays whenever that is cut off, and stays as it was where it fails.
 
     Args:
         sources: The files, in the order in which the output shows them.
@@ -224,17 +226,17 @@ def carry(sources: Sequence[str | PathLike[str]], output: str | PathLike[str]) -
         if last.kind != b"moov" or last.start + last.size != end or last.size > MAX_INDEX_BYTES:
             return Carried(why="the output's index does not stand last")
         num_bytes = sum(each.num_bytes for each in found)
-        if any(each.indices for each in found) and last.start + num_bytes + 8 > _LAST_OFFSET:
+        if any(each.indices for each in found) and end + num_bytes + 8 > _LAST_OFFSET:
             return Carried(why="the camera's index counts to 4 GB only")
-        before = _read(file, last.start, last.size)
-        file.seek(last.start)
+        moov = _read(file, last.start + last.header, last.size - last.header)
+        file.seek(end)
         try:
-            _write(file, found, before[last.header :])
+            _write(file, found, moov)
+            # until here a file that is cut off plays by the index of before
+            file.seek(last.start + _KIND_PLACE)
+            _put(file, b"free")
         except OSError as error:
-            with suppress(OSError):
-                file.seek(last.start)
-                _put(file, before)
-                file.truncate()
+            file.truncate(end)
             return Carried(why=why_unwritable(error))
     return Carried(num_bytes, sum(index.missing for each in found for index in each.indices))
 
