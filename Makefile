@@ -115,11 +115,11 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 			2> /dev/null || \
 		echo "no PyTorch for CPUs only is to be had here: taking PyPI's, 2.5 GB"; \
 	fi; \
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web]' || exit 1; \
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx]' || exit 1; \
 	touch $@; echo "set up in $$(($$(date +%s) - begin)) s"
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,dev]' && touch $@
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx,dev]' && touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,docs]' && touch $@

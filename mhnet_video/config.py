@@ -99,6 +99,10 @@ class RestoreConfig:
     """Further options of the encoder, name and value."""
     compare: bool = False
     """Whether to write the picture before and after, side by side."""
+    gpx: bool = False
+    """Whether to write the camera's positions, too, under the destination's name in `.gpx`."""
+    evidence: bool = False
+    """Whether to write what was done to each frame, beside the destination; `verify` checks it."""
     overwrite: bool = False
     """Whether an existing destination may be replaced."""
 
@@ -113,6 +117,8 @@ class RestoreConfig:
         object.__setattr__(self, "keep", check_boxes(self.keep))
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
+        if self.evidence and self.compare:
+            raise ConfigError("evidence is of the restored picture alone; leave compare out")
 
 
 ENGINES = ("auto", "torch", "llvm", "triton")

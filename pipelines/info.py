@@ -56,7 +56,7 @@ class Info:
 def collect_info() -> Info:
     """Inspect this machine. Opening each encoder once takes a second or two."""
     return Info(
-        versions=_versions(),
+        versions=versions(),
         devices=_devices(),
         engine=_engine(),
         models=_models(),
@@ -64,15 +64,16 @@ def collect_info() -> Info:
     )
 
 
-def _versions() -> dict[str, str]:
-    versions = {"mhnet-video": __version__, "python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the packages that it stands on."""
+    found = {"mhnet-video": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "not installed"
-    versions["ffmpeg"] = av.ffmpeg_version_info
-    return versions
+            found[name] = "not installed"
+    found["ffmpeg"] = av.ffmpeg_version_info
+    return found
 
 
 def _devices() -> dict[str, str]:

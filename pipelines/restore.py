@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
 from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
+from mhnet_video.pipelines.companions import Companions
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 _Reader = VideoReader | FolderReader
 _Writer = VideoWriter | FolderWriter
+_Pairs = Generator[Pair | Packet]
+
+_EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
+"""What of a report is evidence."""
 
 _MAX_WAITING = 16
 """Most restored frames that wait for the writer."""
@@ -93,7 +98,9 @@ class Report:
     damaged: int
     """Packets and frames that could not be decoded."""
     interrupted: bool
-    """Whether the run was stopped before the end of the source."""
+    """Whether the run was ended before the end of the source."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Other files that were written: what is in them, and where they are."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -150,6 +157,8 @@ def restore_video(
     if os.path.isdir(source):
         if config.start is not None or config.duration is not None:
             raise ConfigError("pictures of a folder have no times; leave out start and duration.")
+        if config.gpx or config.evidence:
+            raise ConfigError("a folder has no positions and no evidence; leave these out.")
         with (
             closing(FolderReader(source)) as pictures,
             FolderWriter(destination, pictures, open_writer, overwrite=config.overwrite) as folder,
@@ -157,16 +166,23 @@ def restore_video(
             return run.through(pictures, restorer or _restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
+        Companions(source, destination, config) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
-        open_writer(destination, reader) as writer,
+        open_writer(destination, reader, remark=companions.remark) as writer,
     ):
         restorer = restorer or _restorer_of(config)
         stays_on_gpu = False
-        if restorer.gpu is not None and not config.compare:
+        if restorer.gpu is not None and not (config.compare or config.evidence):
             # decoded and encoded on the GPU that restores, where it can
             reader.decode_on_gpu(restorer.gpu)
             stays_on_gpu = takes_surfaces(writer.encoder)
-        return run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+        run.watch = companions.watch
+        report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+        if not report.frames:
+            return report
+        told = asdict(report)
+        files, losses = companions.complete({key: told[key] for key in _EVIDENT})
+        return replace(report, files=files, losses=(*report.losses, *losses))
 
 
 def _release_large_blocks() -> None:
@@ -217,6 +233,8 @@ class _Run:
         self._begin = time.monotonic()
         self._is_interrupted = False
         self._is_failed = False
+        self.watch: Callable[[_Pairs], _Pairs] = lambda pairs: pairs
+        """Takes note of the pairs on their way."""
 
     def through(
         self,
@@ -230,7 +248,7 @@ class _Run:
         decoded = reader.ahead()
         pairs = restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu)
         restored = Prefetcher(
-            _shown(pairs, is_compared=self._config.compare),
+            _shown(self.watch(pairs), is_compared=self._config.compare),
             name="mhnet-video restorer",
             max_items=_MAX_WAITING,
             max_size=_MAX_WAITING_BYTES,

@@ -51,6 +51,7 @@ other commands, each with a --help of its own:
   mhnet-video evaluate RAINY CLEAN   PSNR and SSIM of folders of pictures or clips, or of two clips
   mhnet-video train ...              train a network
   mhnet-video bench                  how fast this machine is, by engine and stage
+  mhnet-video verify FILE.json       whether files are what --evidence wrote of them
   mhnet-video info                   versions, devices, models and encoders of this machine
 
 TIME is seconds or H:MM:SS.mmm. A file named like a command is ./evaluate. The exit status is
@@ -128,7 +129,13 @@ def restore_parser() -> argparse.ArgumentParser:
     )
     add("--compare", action="store_true", help="write before and after side by side")
     add("--sheet", metavar="PNG", help="also save a contact sheet of moments before and after")
-    add("--overwrite", action="store_true", help="replace an existing OUTPUT or PNG")
+    add("--gpx", action="store_true", help="also save where the camera was, as OUTPUT's name.gpx")
+    add(
+        "--evidence",
+        action="store_true",
+        help="also save hashes, settings and what was done to each frame, as OUTPUT.evidence.json",
+    )
+    add("--overwrite", action="store_true", help="replace existing files")
     add("--quiet", action="store_true", help="print errors only")
     add(
         "--progress",
@@ -259,6 +266,19 @@ def train_parser() -> argparse.ArgumentParser:
             help=f"{said} (default: {usual})" if has_usual else said,
         )
     _take_defaults(parser, TrainConfig)
+    return parser
+
+
+def verify_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video verify`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video verify",
+        description="Check what --evidence wrote: hashes of source, output and weights, the number "
+        "of frames and their PTS, and that the output decodes to the changes that are told.",
+        epilog="The exit status is 1 if anything differs.",
+    )
+    parser.add_argument("evidence", metavar="FILE.json", help="what --evidence wrote")
+    parser.add_argument("--json", action="store_true", help="print the result for programs")
     return parser
 
 

@@ -242,6 +242,18 @@ def _info(words: list[str]) -> int:
     return 0
 
 
+def _verify(words: list[str]) -> int:
+    options = arguments.verify_parser().parse_args(words)
+    from mhnet_video.pipelines.verify import verify
+
+    result = verify(options.evidence)
+    if options.json:
+        print(reports.to_json(result._asdict()))
+    else:
+        print("\n".join((*result.lines, *result.mismatches)))
+    return 1 if result.mismatches else 0
+
+
 def _bench(words: list[str]) -> int:
     options = arguments.bench_parser().parse_args(words)
     if options.json:
@@ -284,6 +296,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "bench": _bench,
     "info": _info,
+    "verify": _verify,
 }
 
 

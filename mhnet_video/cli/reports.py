@@ -35,6 +35,7 @@ def restore_summary(report: "Report") -> list[str]:
     if report.damaged:
         what = counted(report.damaged, "packet or frame", "packets or frames")
         lines.append(f"  damaged: {what} could not be decoded")
+    lines += [f"  {name}: {path}" for name, path in report.files.items()]
     if report.interrupted:
         what = "folder" if os.path.isdir(report.destination) else "file"
         done = f"the {what} is complete up to the last frame above"

@@ -58,10 +58,19 @@ def dress(
     target.disposition = source.disposition
 
 
-def file_metadata(source: InputContainer) -> dict[str, str]:
-    """What the source says about itself as a whole, without what is true of it only."""
-    return {
+def file_metadata(source: InputContainer, remark: str = "") -> dict[str, str]:
+    """What the source says about itself as a whole, without what is true of it only.
+
+    Args:
+        source: The source.
+        remark: What the comment says besides what the source's says; nothing if empty.
+    """
+    tags = {
         key: value
         for key, value in source.metadata.items()
         if not key.lower().startswith(_STALE_FILE_TAGS)
     }
+    if remark:
+        key = next((key for key in tags if key.lower() == "comment"), "comment")
+        tags[key] = "\n".join(filter(None, (tags.get(key), remark)))
+    return tags

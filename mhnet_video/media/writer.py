@@ -45,6 +45,7 @@ class VideoWriter(Closing):
         crf: Quality of the encoder, lower is better; None for the default.
         preset: Speed preset of the encoder; None for the default.
         options: Further options of the encoder, name and value.
+        remark: What the file's comment says besides what the source's says.
         overwrite: Whether an existing destination may be replaced.
 
     Raises:
@@ -61,6 +62,7 @@ class VideoWriter(Closing):
         crf: int | None = None,
         preset: str | None = None,
         options: tuple[tuple[str, str], ...] = (),
+        remark: str = "",
         overwrite: bool = False,
     ) -> None:
         name = str(destination)
@@ -84,6 +86,7 @@ class VideoWriter(Closing):
         self.notes = Notes()
         """The report: what was kept of the source, and what was not."""
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
+        self._remark = remark
         self._output = OutputFile(destination, overwrite=overwrite)
         self._held = HeldItems(reader)
         self._target: Muxer | PictureFile | None = None
@@ -159,6 +162,7 @@ class VideoWriter(Closing):
                 self._reader,
                 self._held,
                 lambda: self._new_encoder(settings, surfaces),
+                self._remark,
             )
         except (FFmpegError, OSError, ValueError) as error:
             raise muxer_error(self._output, self.encoder, container_format, error) from error
@@ -196,6 +200,7 @@ class VideoWriter(Closing):
         target.finish(target.frames.flush())
         if isinstance(target, Muxer):
             target.add_covers()
+            target.carry_telemetry()
         report_end(self.notes, self._reader, target, self._side_data, self.partial)
         self._output.commit()
         self._is_finished = True
