@@ -146,13 +146,13 @@ def restore_video(
             closing(FolderReader(source)) as pictures,
             FolderWriter(destination, pictures, **how) as folder,
         ):
-            return run.through(pictures, restorer or _restorer_of(config), folder)
+            return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         VideoWriter(destination, reader, **how) as writer,
     ):
-        restorer = restorer or _restorer_of(config)
+        restorer = restorer or restorer_of(config)
         stays_on_gpu = False
         if restorer.gpu is not None and not config.compare:
             # decoded where they are restored, and encoded there, as far as can be
@@ -175,7 +175,13 @@ def _give_back_large_blocks() -> None:
         set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def _restorer_of(config: RestoreConfig) -> "Restorer":
+def restorer_of(config: RestoreConfig) -> "Restorer":
+    """The restorer that settings describe.
+
+    Raises:
+        WeightsError: The model's weights cannot be loaded.
+        ConfigError: A setting does not fit this machine.
+    """
     from mhnet_video.restoration.restorer import Restorer
 
     return Restorer(

@@ -1,8 +1,9 @@
 """From sources to works: which outputs there will be, and what becomes none."""
 
+import time
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mhnet_video.batch.discovery import OWN_FOLDER, Found, discover
@@ -11,6 +12,9 @@ from mhnet_video.batch.trips import Clip, group_trips, paths_of
 from mhnet_video.batch.work import LeftOut, Shard, Work
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.containers import format_of
+
+_Version = tuple[Path, int, int]
+"""A file with its size and when it was changed last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,23 +25,35 @@ class Plan:
     left_out: tuple[LeftOut, ...]
 
 
-@dataclass
 class Looks:
-    """What files hold, remembered as long as they stay as they are."""
+    """What files hold, remembered as long as they stay as they are.
 
-    _known: dict[tuple[Path, int, int], Footage | LeftOut] = field(default_factory=dict)
+    Args:
+        settled_seconds: How long a file must have stayed as it is before it is opened.
+    """
 
-    def of(self, found: Found) -> Footage | LeftOut:
-        """What a file holds, or why it becomes no work."""
+    def __init__(self, settled_seconds: float = 0.0) -> None:
+        self.is_waiting = False
+        """Whether a file has not stayed so long, since this was set to False."""
+        self._settled_seconds = settled_seconds
+        self._since: dict[_Version, float] = {}
+        self._known: dict[_Version, Footage | LeftOut] = {}
+
+    def of(self, found: Found) -> Footage | LeftOut | None:
+        """What a file holds, or why it becomes no work; None if it may be growing."""
         try:
             status = found.path.stat()
         except OSError as error:
             reason = f"is gone since it was found ({error.strerror}); run it again."
             return LeftOut(path=found.path, reason=reason, is_error=True)
-        key = found.path, status.st_size, status.st_mtime_ns
-        if key not in self._known:
-            self._known[key] = _look(found)
-        return self._known[key]
+        version = found.path, status.st_size, status.st_mtime_ns
+        now = time.monotonic()
+        if now - self._since.setdefault(version, now) < self._settled_seconds:
+            self.is_waiting = True
+            return None
+        if version not in self._known:
+            self._known[version] = _look(found)
+        return self._known[version]
 
 
 def _look(found: Found) -> Footage | LeftOut:
