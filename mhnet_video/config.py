@@ -127,6 +127,9 @@ class BatchConfig:
     """Files that are restored at the same time; None for what serves this machine."""
     shard: tuple[int, int] = (1, 1)
     """Which part of the works to take, from 1, and of how many."""
+    ray: str | None = None
+    """The Ray cluster to do it on by its address; empty for the one that runs here, or a new one;
+    None for none."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
@@ -137,6 +140,8 @@ class BatchConfig:
             raise ConfigError(f"a shard is I/N with I from 1 to N, not {number}/{count}")
         if self.join and self.watch:
             raise ConfigError("a trip is joined when all of it is there; leave --watch or --join")
+        if self.ray is not None and self.watch:
+            raise ConfigError("a cluster works through what is there; leave --watch or --ray")
 
 
 ENGINES = ("auto", "torch", "llvm", "triton")

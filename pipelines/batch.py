@@ -1,8 +1,6 @@
 """Many files: each is restored by one of several processes, and what is done is not done again."""
 
-import errno
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -13,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhnet_video.batch.claim import Claim, staged_path
 from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
 from mhnet_video.batch.jobs import Share, share_machine, usable_cores, visible_gpus
-from mhnet_video.batch.manifest import Entry, Manifest, check_unchanged, identify
+from mhnet_video.batch.manifest import Manifest
 from mhnet_video.batch.planning import Looks, make_plan
 from mhnet_video.batch.recipe import recipe_of
 from mhnet_video.batch.rows import Row, Status, row_of, rows_of
@@ -24,17 +21,17 @@ from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
 from mhnet_video.batch.work import Shard, Work
 from mhnet_video.batch.workers import Job, Position, WorkerPool
 from mhnet_video.config import BatchConfig, RestoreConfig
-from mhnet_video.errors import MHNetVideoError, WriteError, first_line
+from mhnet_video.errors import WriteError
 from mhnet_video.media.output_file import why_unwritable
-from mhnet_video.pipelines.restore import Progress, Report, restore_video, restorer_of
+from mhnet_video.pipelines.batch_job import load_job, row_before
+from mhnet_video.pipelines.batch_ray import RayJob, run_on_ray
+from mhnet_video.pipelines.restore import restorer_of
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
 _TICK_SECONDS = 0.2
 """How often a stop is looked for and progress told."""
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""What no other work would get round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +112,13 @@ def run_batch(
     """
     config, batch = config or RestoreConfig(), batch or BatchConfig()
     out = Path(out_folder)
+    if batch.ray is not None:  # other machines have other working folders
+        out = Path(os.path.abspath(out))
+        sources = [os.path.abspath(source) for source in sources]
     _prepare(out)
     check_sources(sources, out)
     config, recipe, share = _resolve(config, batch)
-    load = partial(_load, make_restorer, config, recipe, out, share.threads)
+    load = partial(load_job, make_restorer, config, recipe, out, share.threads)
     run = _Run(out, recipe, load, share, on_row, on_progress, stop or threading.Event())
     if batch.watch:
         return run.through_watch(sources, Shard(number=batch.shard[0], count=batch.shard[1]))
@@ -128,6 +128,9 @@ def run_batch(
         is_joined=batch.join,
         shard=Shard(number=batch.shard[0], count=batch.shard[1]),
     )
+    if batch.ray is not None:
+        job = RayJob(make_restorer=make_restorer, config=config, recipe=recipe, out=out, threads=1)
+        return run.through_ray(plan.works, rows_of(plan.left_out), job, batch)
     return run.through(plan.works, rows_of(plan.left_out))
 
 
@@ -156,7 +159,8 @@ def _resolve(
         resolve_device,
     )
 
-    device = resolve_device(config.device)
+    is_elsewhere = batch.ray is not None and config.device.startswith("cuda")
+    device = torch.device("cuda") if is_elsewhere else resolve_device(config.device)
     if config.model == "auto":
         config = replace(config, model=DEFAULT_CUDA if device.type == "cuda" else DEFAULT_CPU)
     gpus: tuple[str, ...] = ()
@@ -222,6 +226,35 @@ class _Run:
         with FolderWatch(sources) as watch:
             return self._go_on(lambda: look(watch))
 
+    def through_ray(
+        self, works: Sequence[Work], rows: Sequence[Row], job: RayJob, batch: BatchConfig
+    ) -> BatchReport:
+        """Do some works on a cluster."""
+        self._take(works, rows)
+        left = []
+        with Manifest(self._out / OWN_FOLDER) as manifest:
+            manifest.refresh()
+            for work in works:
+                row = row_before(work, manifest, self._recipe)
+                if row is None:
+                    left.append(work)
+                else:
+                    self._finish(row)
+        self._waiting.clear()
+        if left:
+            ended = run_on_ray(
+                left,
+                job,
+                address=batch.ray or "",
+                jobs=batch.jobs,
+                is_on_gpu=job.config.device.startswith("cuda"),
+                stop=self._stop,
+            )
+            for row in ended:
+                self._finish(row)
+                self._tell([])
+        return self._report()
+
     def _take(self, works: Sequence[Work], rows: Sequence[Row]) -> None:
         self._waiting += works
         self._total_works += len(works)
@@ -254,6 +287,9 @@ class _Run:
                         self._finish(news)
                 self._tell(pool.works)
             self._tell([])
+        return self._report()
+
+    def _report(self) -> BatchReport:
         return BatchReport(
             rows=tuple(self._rows),
             seconds=time.monotonic() - self._begin,
@@ -265,7 +301,7 @@ class _Run:
         """Give the workers that have none a work; what is done needs no worker."""
         while self._waiting and not self._stop.is_set():
             work = self._waiting[0]
-            row = _row_before(work, manifest, self._recipe)
+            row = row_before(work, manifest, self._recipe)
             if row is not None:
                 self._finish(row)
             elif not pool.give(work):
@@ -325,136 +361,3 @@ def _versions(work: Work) -> list[tuple[int, int]]:
             continue  # whoever reads it says so
         versions.append((status.st_size, status.st_mtime_ns))
     return versions
-
-
-def _row_before(work: Work, manifest: Manifest, recipe: dict[str, Any]) -> Row | None:
-    """The row of a work that needs not be begun; None for one that is to be done."""
-    try:
-        is_done = manifest.is_done(work, recipe)
-    except OSError as error:
-        return row_of(work, Status.FAILED, f"{error.filename} cannot be read: {error.strerror}.")
-    return row_of(work, Status.BEFORE) if is_done else None
-
-
-def _load(
-    make_restorer: "Callable[[RestoreConfig], Restorer]",
-    config: RestoreConfig,
-    recipe: dict[str, Any],
-    out: Path,
-    threads: int,
-) -> Job:
-    """What a worker does once: load the model, and read what has been done."""
-    import torch
-
-    torch.set_num_threads(threads)
-    return partial(_do, make_restorer(config), Manifest(out / OWN_FOLDER), config, recipe, out)
-
-
-def _do(
-    restorer: "Restorer",
-    manifest: Manifest,
-    config: RestoreConfig,
-    recipe: dict[str, Any],
-    out: Path,
-    work: Work,
-    tell: Callable[[float], None],
-    stop: threading.Event,
-) -> Row:
-    """Do a work in a worker, whatever happens."""
-    begin = time.monotonic()
-    try:
-        row = _restore(restorer, manifest, config, recipe, out, work, tell, stop)
-    except (MHNetVideoError, OSError, MemoryError) as error:
-        # of where it grew nothing is left, and nobody knows that name
-        reason = _said(error, work).replace(str(staged_path(out, work)), str(work.output))
-        row = row_of(work, Status.FAILED, reason, is_fatal=_is_fatal(error))
-    except Exception as error:
-        reason = f"a fault in this program, {type(error).__name__}: {first_line(error)}"
-        row = row_of(work, Status.FAILED, reason)
-    return replace(
-        row,
-        seconds=round(time.monotonic() - begin, 3),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
-    )
-
-
-def _restore(
-    restorer: "Restorer",
-    manifest: Manifest,
-    config: RestoreConfig,
-    recipe: dict[str, Any],
-    out: Path,
-    work: Work,
-    tell: Callable[[float], None],
-    stop: threading.Event,
-) -> Row:
-    try:
-        claim = Claim(out, work)
-    except BlockingIOError:
-        return row_of(work, Status.ELSEWHERE, "another run is at it; run it again to see.")
-    with claim:
-        manifest.refresh()
-        if manifest.is_done(work, recipe):
-            return row_of(work, Status.BEFORE)
-        if work.output.exists() and not config.overwrite and not manifest.has_made(work):
-            raise WriteError(
-                f"{work.output} exists already, and is not as a batch has left it; "
-                "move it away, or add --overwrite."
-            )
-        before = tuple(identify(path) for path in work.sources)
-        report = _restored(work, claim.staged, config, restorer, tell, stop)
-        if report.interrupted:
-            return row_of(work, Status.UNFINISHED, "it was ended before its end.")
-        if changed := check_unchanged(work.sources, before):
-            return row_of(work, Status.FAILED, changed)
-        result = identify(claim.staged)
-        manifest.add(Entry(output=work.key, result=result, sources=before, recipe=recipe))
-        claim.commit()
-    return row_of(
-        work,
-        Status.DONE,
-        frames=report.frames,
-        damaged=report.damaged,
-        lost=report.lost,
-        model=report.model,
-    )
-
-
-def _restored(
-    work: Work,
-    staged: Path,
-    config: RestoreConfig,
-    restorer: "Restorer",
-    tell: Callable[[float], None],
-    stop: threading.Event,
-) -> Report:
-    """Restore the sources of a work into one file."""
-
-    def on_progress(progress: Progress) -> None:
-        tell(progress.position_seconds)
-
-    (source,) = work.sources
-    return restore_video(
-        source, staged, config, restorer=restorer, on_progress=on_progress, stop=stop
-    )
-
-
-def _said(error: BaseException, work: Work) -> str:
-    """Why a work has no output."""
-    if isinstance(error, MemoryError):
-        return "the memory of this machine is not enough for pictures of this size."
-    if isinstance(error, OSError):
-        what = error.filename or work.output
-        return f"{what} cannot be used: {why_unwritable(error)}."
-    # which says nothing of a part that is left
-    cause = error.__cause__
-    return str(cause if isinstance(cause, MHNetVideoError) else error)
-
-
-def _is_fatal(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FATAL:
-            return True
-        cause = cause.__cause__
-    return False

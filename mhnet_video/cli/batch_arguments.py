@@ -49,6 +49,13 @@ def batch_parser() -> argparse.ArgumentParser:
         metavar="I/N",
         help="take only the I-th of N parts of the files, for several machines",
     )
+    add(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="do it on a Ray cluster: the one of --ray=HOST:PORT, or the one that runs here",
+    )
     add("--report", metavar="FILE", help="also write a row for each file, .jsonl or .parquet")
     add_model_arguments(parser)
     add_strength(parser)
