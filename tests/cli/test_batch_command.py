@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import sys
+from pathlib import Path
 
 import processes
 import pytest
@@ -10,6 +12,7 @@ import tqdm.std
 
 import mhnet_video.pipelines.batch
 from mhnet_video.batch.rows import Row, Status
+from mhnet_video.cli.batch_arguments import batch_parser
 from mhnet_video.cli.batch_progress import batch_progress
 from mhnet_video.cli.batch_reports import batch_table, row_line
 from mhnet_video.cli.main import main
@@ -180,3 +183,13 @@ def test_ray_is_loaded_only_when_it_is_asked_for():
         "assert not {'ray', 'pyarrow', 'watchfiles', 'pandas'} & set(sys.modules)"
     )
     processes.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["mhnet-video-batch.service", "compose.yaml"])
+def test_the_examples_of_services_say_what_the_command_understands(name):
+    text = (Path(__file__).parents[2] / "examples" / name).read_text()
+    found = re.search(r"^(?:ExecStart=|    command: )(.*)$", text, re.MULTILINE)[1]
+    program, command, *words = json.loads(found) if found[0] == "[" else found.split()
+    assert program.rpartition("/")[2] == "mhnet-video"
+    assert command == "batch"
+    assert batch_parser().parse_args(words).watch
