@@ -120,6 +120,7 @@ def _restore(
                 f"{work.output} exists already, and is not as a batch has left it; "
                 "move it away, or add --overwrite."
             )
+        work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
         before = tuple(identify(path) for path in work.sources)
         report = _restored(work, claim.staged, config, restorer, tell, stop)
         if report.interrupted:

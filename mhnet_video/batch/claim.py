@@ -55,9 +55,8 @@ class Claim(Closing):
         """Give the output its own name.
 
         Raises:
-            OSError: Its folder cannot be made or written.
+            OSError: Its folder is gone or cannot be written.
         """
-        self._output.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.staged, self._output)
         shutil.rmtree(self._folder, ignore_errors=True)
 

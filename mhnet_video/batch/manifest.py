@@ -5,6 +5,7 @@ those of all. A line counts only if its output is there and is the one it tells 
 written before its output gets its name, and a killed run leaves nothing that looks finished.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -127,12 +128,14 @@ class Manifest(Closing):
         Raises:
             OSError: The line cannot be written.
         """
-        line = json.dumps(asdict(entry), separators=(",", ":")).encode() + b"\n"
+        # the one before may have been cut off by a full disk
+        line = b"\n" + json.dumps(asdict(entry), separators=(",", ":")).encode() + b"\n"
         if self._descriptor is None:
             name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{_host()}-{os.getpid()}.jsonl"
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             self._descriptor = os.open(self._folder / name, flags, 0o666)
-        os.write(self._descriptor, line)
+        if os.write(self._descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
         os.fsync(self._descriptor)
 
     def close(self) -> None:

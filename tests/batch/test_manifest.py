@@ -125,6 +125,18 @@ def test_a_line_is_whole_when_somebody_else_completes_it(out, work):
         assert ours.is_done(work, RECIPE)
 
 
+def test_a_line_that_a_full_disk_cuts_off_costs_no_other(out, work, monkeypatch):
+    with Manifest(out / OWN_FOLDER) as manifest:
+        plain = os.write
+        monkeypatch.setattr(os, "write", lambda descriptor, line: plain(descriptor, line[:50]))
+        with pytest.raises(OSError, match="No space left"):
+            manifest.add(entry_of(work))
+        monkeypatch.undo()
+        manifest.add(entry_of(work))
+        manifest.refresh()
+        assert manifest.is_done(work, RECIPE)
+
+
 def test_a_source_that_changes_or_goes_is_told(tmp_path):
     path = tmp_path / "in.mp4"
     path.write_bytes(b"1")

@@ -244,6 +244,15 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_file(card, out):
     assert list((out / OWN_FOLDER / "work").iterdir()) == []
 
 
+@pytest.mark.usefixtures("own_process")
+def test_an_output_without_a_folder_is_a_row_before_it_is_restored(card, out, notes):
+    out.mkdir()
+    (out / "sub").touch()
+    rows = restore(card, out, partial(batch_restorers.counted, notes))
+    assert statuses(rows) == ALL_DONE | {"sub/c.mp4": Status.FAILED}
+    assert rows["sub/c.mp4"].reason == f"{out / 'sub'} cannot be used: file exists."
+
+
 @pytest.mark.parametrize("place", ["file", "file/out", "/proc/out"])
 def test_a_folder_that_cannot_be_written_is_one_sentence(card, tmp_path, place):
     (tmp_path / "file").touch()
