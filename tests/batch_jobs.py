@@ -49,7 +49,7 @@ def load_wrongly(error: str) -> Job:
     os._exit(5)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 200.0) -> None:
     """Wait until something is so, or fail."""
     end = time.monotonic() + seconds
     while not condition():

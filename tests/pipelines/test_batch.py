@@ -332,6 +332,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_process")
 def test_a_card_that_is_killed_twice_is_as_an_undisturbed_one(tmp_path, notes):
     """Sixty loops, of which three are broken and one is empty."""
     card = tmp_path / "card"
@@ -340,7 +341,7 @@ def test_a_card_that_is_killed_twice_is_as_an_undisturbed_one(tmp_path, notes):
         (card / folder).mkdir(parents=True, exist_ok=True)
         sound = (Audio(seconds=0.4),) if index % 3 else ()
         name = f"{folder}/2023_0615_12{index // 2:02}00_{index:04}{view}.MP4"
-        Clip(name=name, video=(Video(times=every(40, 10), seed=index),), audio=sound).make(card)
+        Clip(name=name, video=(Video(times=every(40, 6), seed=index),), audio=sound).make(card)
     loops = sorted(card.rglob("*.MP4"))
     for path in loops[10:13]:
         path.write_bytes(path.read_bytes()[:400])
@@ -363,7 +364,7 @@ def test_a_card_that_is_killed_twice_is_as_an_undisturbed_one(tmp_path, notes):
     command = [sys.executable, str(script), str(card), str(out), str(notes)]
     for count in (10, 30):
         run = processes.start(command, env=os.environ | {"PYTHONPATH": path})
-        wait_for(lambda count=count: len(list(out.rglob("*.MP4"))) > count)
+        wait_for(lambda count=count: len(list(out.glob("Movie/**/*.MP4"))) > count)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     assert 30 < len(outputs(out)) < 56
@@ -385,9 +386,9 @@ def test_the_command_ends_at_a_frame_on_sigterm_and_goes_on_later(tmp_path):
     words += ["--engine", "torch", "--jobs", "1", "--report", "report.jsonl", "--overwrite"]
     run = processes.start(words, cwd=tmp_path)
     # the pattern is not the shell's
-    wait_for(lambda: list((tmp_path / "out").rglob("*.partial.mp4")), 100)
+    wait_for(lambda: list((tmp_path / "out").rglob("*.partial.mp4")))
     run.send_signal(signal.SIGTERM)
-    assert run.wait(100) == 130
+    assert run.wait(200) == 130
     rows = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert "unfinished" in {row["status"] for row in rows} <= {"unfinished", "done"}
