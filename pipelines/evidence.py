@@ -26,7 +26,7 @@ from mhnet_video.media.containers import picture_encoder
 from mhnet_video.media.device_frames import on_host
 from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
 from mhnet_video.media.reader import VideoReader
-from mhnet_video.model.weights import locate
+from mhnet_video.model.weights import locate_weights
 from mhnet_video.pipelines.info import versions
 
 T = TypeVar("T")
@@ -270,7 +270,7 @@ def _described(path: Path, folder: Path) -> dict[str, Any]:
 
 def _weights(name: str) -> dict[str, Any]:
     try:
-        path = locate(name)
+        path = locate_weights(name)
     except WeightsError:  # a network that was passed in
         return {"name": name, "sha256": None}
     return {"name": name, "sha256": sha256_of(path)}

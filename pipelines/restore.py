@@ -163,14 +163,14 @@ def restore_video(
             closing(FolderReader(source)) as pictures,
             FolderWriter(destination, pictures, open_writer, overwrite=config.overwrite) as folder,
         ):
-            return run.through(pictures, restorer or _restorer_of(config), folder)
+            return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
         Companions(source, destination, config) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):
-        restorer = restorer or _restorer_of(config)
+        restorer = restorer or restorer_of(config)
         stays_on_gpu = False
         if restorer.gpu is not None and not (config.compare or config.evidence):
             # decoded and encoded on the GPU that restores, where it can
@@ -199,8 +199,13 @@ def _release_large_blocks() -> None:
         set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def _restorer_of(config: RestoreConfig) -> "Restorer":
-    """The restorer of the settings."""
+def restorer_of(config: RestoreConfig) -> "Restorer":
+    """The restorer that settings describe.
+
+    Raises:
+        WeightsError: The model's weights cannot be loaded.
+        ConfigError: A setting does not fit this machine.
+    """
     from mhnet_video.restoration.restorer import Restorer
 
     return Restorer(

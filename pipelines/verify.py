@@ -12,7 +12,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.locator import shown
 from mhnet_video.media.fidelity import counted
 from mhnet_video.media.reader import VideoReader
-from mhnet_video.model.weights import locate
+from mhnet_video.model.weights import locate_weights
 from mhnet_video.pipelines.evidence import COLUMNS, FORMAT, Change, Digest, changes_of, sha256_of
 
 _TOLERANCES = (0.001, 0.01)
@@ -83,7 +83,7 @@ class _Check:
         name, told = self._told["weights"]["name"], self._told["weights"].get("sha256")
         path = None
         with suppress(WeightsError):
-            path = locate(name)
+            path = locate_weights(name)
         if told is None or path is None:
             self._lines.append(f"The weights {name} are not here: they were not checked.")
         else:

@@ -92,7 +92,7 @@ def host():
 @pytest.fixture
 def standin(monkeypatch):
     """No network is loaded."""
-    monkeypatch.setattr(pipeline, "_restorer_of", lambda config: StandIn())
+    monkeypatch.setattr(pipeline, "restorer_of", lambda config: StandIn())
     monkeypatch.setattr(
         mhnet_video.live.adaptive_restorer, "Restorer", lambda *_, **__: LiveStandIn()
     )

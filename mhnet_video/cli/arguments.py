@@ -47,12 +47,13 @@ _NETWORK_SETTINGS = ("model", "weights", "device", "engine", "scale")
 
 _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
-  mhnet-video live [SOURCE]          a camera, restored as it comes: window, browser, recording
-  mhnet-video evaluate RAINY CLEAN   PSNR and SSIM of folders of pictures or clips, or of two clips
-  mhnet-video train ...              train a network
-  mhnet-video bench                  how fast this machine is, by engine and stage
-  mhnet-video verify FILE.json       whether files are what --evidence wrote of them
-  mhnet-video info                   versions, devices, models and encoders of this machine
+  mhnet-video batch SOURCE... FOLDER  many files: folders, cards, trips, archives
+  mhnet-video live [SOURCE]           a camera, restored as it comes: window, browser, recording
+  mhnet-video evaluate RAINY CLEAN    PSNR and SSIM of folders of pictures or clips, or two clips
+  mhnet-video train ...               train a network
+  mhnet-video bench                   how fast this machine is, by engine and stage
+  mhnet-video verify FILE.json        whether files are what --evidence wrote of them
+  mhnet-video info                    versions, devices, models and encoders of this machine
 
 TIME is seconds or H:MM:SS.mmm. A file named like a command is ./evaluate. The exit status is
 0, 1 after an error, 2 for wrong usage, and 130 after an interrupt, which leaves a playable file.
@@ -88,7 +89,7 @@ def from_options(settings: type[T], options: argparse.Namespace, **others: Any) 
     return settings(**values | others)
 
 
-def _take_defaults(parser: argparse.ArgumentParser, settings: type) -> None:
+def take_defaults(parser: argparse.ArgumentParser, settings: type) -> None:
     """Give the options of a parser the defaults of the settings of their names."""
     for field in fields(settings):
         # argparse appends to a copy, which must be a list
@@ -107,26 +108,12 @@ def restore_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", metavar="INPUT", help="video, picture or folder of pictures; - for stdin")
     add("destination", metavar="OUTPUT", help="file or folder to create; - for Matroska on stdout")
-    _add_model_arguments(parser)
-    _add_strength(parser)
+    add_model_arguments(parser)
+    add_strength(parser)
     add("--start", type=_time, metavar="TIME", help="where to begin")
     add("--duration", type=_time, metavar="TIME", help="how much to restore")
-    _add_keep(parser)
-    add(
-        "--encoder",
-        metavar="NAME",
-        help="FFmpeg's name of a video encoder, such as libx265 or h264_nvenc",
-    )
-    add("--crf", type=int, metavar="N", help="the encoder's quality, lower is better")
-    add("--preset", metavar="P", help="the encoder's speed, such as medium")
-    add(
-        "--encoder-option",
-        type=_pair,
-        action="append",
-        dest="encoder_options",
-        metavar="K=V",
-        help="any other option of the encoder; may be repeated",
-    )
+    add_keep(parser)
+    add_encoding(parser)
     add("--compare", action="store_true", help="write before and after side by side")
     add("--sheet", metavar="PNG", help="also save a contact sheet of moments before and after")
     add("--gpx", action="store_true", help="also save where the camera was, as OUTPUT's name.gpx")
@@ -144,7 +131,7 @@ def restore_parser() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="print the result for programs")
     add("--version", action="version", version=f"mhnet-video {__version__}")
-    _take_defaults(parser, RestoreConfig)
+    take_defaults(parser, RestoreConfig)
     return parser
 
 
@@ -166,7 +153,7 @@ def live_parser() -> argparse.ArgumentParser:
         "--serve (default: the first camera)",
     )
     add("--list", action="store_true", help="list the cameras with their formats, and end")
-    _add_model_arguments(parser, scale="what holds the source's rate here")
+    add_model_arguments(parser, scale="what holds the source's rate here")
     add(
         "--size",
         type=_size,
@@ -180,8 +167,8 @@ def live_parser() -> argparse.ArgumentParser:
         help="ask the camera for N frames a second; take no more of other sources",
     )
     add("--loop", action="store_true", help="begin a file again at its end")
-    _add_strength(parser)
-    _add_keep(parser)
+    add_strength(parser)
+    add_keep(parser)
     add(
         "--view",
         choices=VIEWS,
@@ -203,8 +190,8 @@ def live_parser() -> argparse.ArgumentParser:
     add("--output", metavar="URL", help="send it to an rtmp://, srt://, udp://, tcp:// or http://")
     add("--seconds", type=_time, metavar="TIME", help="end after this time")
     add("--stats", action="store_true", help="print a line of statistics every second")
-    _take_defaults(parser, LiveConfig)
-    _take_defaults(parser, LiveOutputs)
+    take_defaults(parser, LiveConfig)
+    take_defaults(parser, LiveOutputs)
     return parser
 
 
@@ -224,7 +211,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
     )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
-    _add_model_arguments(parser, model="no restoration")
+    add_model_arguments(parser, model="no restoration")
     parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
@@ -265,7 +252,7 @@ def train_parser() -> argparse.ArgumentParser:
             metavar=metavar,
             help=f"{said} (default: {usual})" if has_usual else said,
         )
-    _take_defaults(parser, TrainConfig)
+    take_defaults(parser, TrainConfig)
     return parser
 
 
@@ -330,7 +317,29 @@ def bench_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_strength(parser: argparse.ArgumentParser) -> None:
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the encoder."""
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="FFmpeg's name of a video encoder, such as libx265 or h264_nvenc",
+    )
+    parser.add_argument(
+        "--crf", type=int, metavar="N", help="the encoder's quality, lower is better"
+    )
+    parser.add_argument("--preset", metavar="P", help="the encoder's speed, such as medium")
+    parser.add_argument(
+        "--encoder-option",
+        type=_pair,
+        action="append",
+        dest="encoder_options",
+        metavar="K=V",
+        help="any other option of the encoder; may be repeated",
+    )
+
+
+def add_strength(parser: argparse.ArgumentParser) -> None:
+    """Add `--strength`."""
     parser.add_argument(
         "--strength",
         type=float,
@@ -339,7 +348,8 @@ def _add_strength(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_keep(parser: argparse.ArgumentParser) -> None:
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """Add `--keep`."""
     parser.add_argument(
         "--keep",
         type=_box,
@@ -356,11 +366,18 @@ def _add_network_arguments(parser: argparse.ArgumentParser, model: str) -> None:
     parser.add_argument("--weights", metavar="FILE", help="weights file to use instead of a model")
 
 
-def _add_model_arguments(
+def add_model_arguments(
     parser: argparse.ArgumentParser,
     model: str = "the one for the device",
     scale: str = "1; on a CPU what makes 1080 rows of more than 1200",
 ) -> None:
+    """Add the options of the network.
+
+    Args:
+        parser: Where to.
+        model: The default model, as the help says it.
+        scale: The default scale, likewise.
+    """
     _add_network_arguments(parser, model)
     parser.add_argument(
         "--device",

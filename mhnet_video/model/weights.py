@@ -55,7 +55,7 @@ def training_of(name_or_path: str | PathLike[str]) -> dict[str, Any]:
         WeightsError: There is no such model or file.
     """
     try:
-        return _info(locate(name_or_path)).training
+        return _info(locate_weights(name_or_path)).training
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
         return {}
 
@@ -136,7 +136,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
         ConfigError: There is no such device on this machine.
     """
     learn(name_or_path)
-    path = locate(name_or_path)
+    path = locate_weights(name_or_path)
     where = resolve_device(device) if isinstance(device, str) else device
     tensors, config = _read(path)
     try:
@@ -150,7 +150,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
     return network.to(where).eval()
 
 
-def locate(name_or_path: str | PathLike[str]) -> Path:
+def locate_weights(name_or_path: str | PathLike[str]) -> Path:
     """The file of a shipped model, or the one named; `./realtime` is never the model.
 
     Raises:
