@@ -1,8 +1,6 @@
 """File to file: decode, restore and encode, each on a thread of its own."""
 
-import ctypes
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -23,23 +21,22 @@ from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.pixel_formats import beside
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
+from mhnet_video.media.segment_reader import SegmentReader
+from mhnet_video.media.segment_writer import SegmentWriter
 from mhnet_video.media.writer import VideoWriter
+from mhnet_video.memory import give_back_large_blocks
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
 
-_Reader = VideoReader | FolderReader
-_Writer = VideoWriter | FolderWriter
+_Reader = VideoReader | FolderReader | SegmentReader
+_Writer = VideoWriter | FolderWriter | SegmentWriter
+
+_Pairs = Generator[Pair | Packet]
 
 _MAX_WAITING = 16
 _MAX_WAITING_BYTES = 48 << 20
-# glibc's names of options, from which size on blocks are the system's own, and how much of what is
-# free of smaller ones is kept: pictures come and go, and fresh memory costs a fault a page
-_M_MMAP_THRESHOLD = -3
-_M_TRIM_THRESHOLD = -1
-_LARGE_BLOCK_BYTES = 8 << 20
-_KEPT_BYTES = 64 << 20
 # how often a stop is looked for and progress told, in seconds
 _TICK_SECONDS = 0.1
 # how long an error, and a person in a hurry, wait for the threads to end, in seconds
@@ -130,8 +127,8 @@ def restore_video(
         ConfigError: A setting does not fit this source or this machine.
     """
     config = config or RestoreConfig()
-    _give_back_large_blocks()
-    run = _Run(source, destination, config, stop or threading.Event(), on_progress)
+    give_back_large_blocks()
+    run = Run(source, destination, config, stop or threading.Event(), on_progress)
     how: dict[str, Any] = {
         "encoder": config.encoder,
         "crf": config.crf,
@@ -146,13 +143,13 @@ def restore_video(
             closing(FolderReader(source)) as pictures,
             FolderWriter(destination, pictures, **how) as folder,
         ):
-            return run.through(pictures, restorer or _restorer_of(config), folder)
+            return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         VideoWriter(destination, reader, **how) as writer,
     ):
-        restorer = restorer or _restorer_of(config)
+        restorer = restorer or restorer_of(config)
         stays_on_gpu = False
         if restorer.gpu is not None and not config.compare:
             # decoded where they are restored, and encoded there, as far as can be
@@ -161,21 +158,33 @@ def restore_video(
         return run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
 
 
-def _give_back_large_blocks() -> None:
-    """Have the system take large blocks of memory back as soon as they are free.
+def losses_of_network(passed: int, config: RestoreConfig, size: tuple[int, int]) -> list[Loss]:
+    """What the network could not do as it was asked.
 
-    glibc keeps blocks of up to 32 MB once it has seen one freed, each thread for itself: at
-    1920x1080 that is half a gigabyte that nobody uses.
+    Args:
+        passed: Frames for which it gave no numbers.
+        config: The settings.
+        size: Width and height of the source, in pixels.
     """
-    if sys.platform != "linux":
-        return
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    losses = []
+    if passed:
+        frames = counted(passed, "frame is as it was", "frames are as they were")
+        losses.append(Loss(kind="frames", what=frames, why="the network gave no numbers"))
+    for box in config.keep:
+        if box[0] >= size[0] or box[1] >= size[1]:
+            label = ",".join(map(str, box))
+            why = f"it lies outside the picture of {size[0]}x{size[1]}"
+            losses.append(Loss(kind="setting", what=f"the box {label}", why=why))
+    return losses
 
 
-def _restorer_of(config: RestoreConfig) -> "Restorer":
+def restorer_of(config: RestoreConfig) -> "Restorer":
+    """The restorer that settings describe.
+
+    Raises:
+        ConfigError: There is no such device or engine.
+        WeightsError: The weights cannot be loaded.
+    """
     from mhnet_video.restoration.restorer import Restorer
 
     return Restorer(
@@ -189,7 +198,7 @@ def _restorer_of(config: RestoreConfig) -> "Restorer":
     )
 
 
-class _Run:
+class Run:
     """One run: three threads, watched by the caller's."""
 
     def __init__(
@@ -218,8 +227,29 @@ class _Run:
         stays_on_gpu: bool = False,
     ) -> Report:
         """Run to the end, or to a graceful one when interrupted."""
+        self.work(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+        return self._report(reader, restorer, writer)
+
+    def work(
+        self,
+        reader: _Reader,
+        restorer: "Restorer",
+        writer: _Writer,
+        *,
+        stays_on_gpu: bool = False,
+        select: Callable[[_Pairs], _Pairs] = lambda pairs: pairs,
+    ) -> None:
+        """Do all but the report.
+
+        Args:
+            reader: Gives the frames.
+            restorer: Restores them.
+            writer: Takes those that are wanted.
+            stays_on_gpu: As for `Restorer.pairs`.
+            select: Passes on the pairs that are wanted; at its end nothing more is restored.
+        """
         decoded = reader.ahead()
-        pairs = restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu)
+        pairs = select(restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu))
         restored = Prefetcher(
             _shown(pairs, is_compared=self._config.compare),
             name="mhnet-video restorer",
@@ -260,7 +290,6 @@ class _Run:
             raise
         if interrupt is not None:
             raise interrupt
-        return self._report(reader, restorer, writer)
 
     def _watch(self, written: Prefetcher[float], reader: _Reader, writer: _Writer) -> bool:
         """Report progress until something happens; False when all is written."""
@@ -319,16 +348,9 @@ class _Run:
             writer.finish()
 
     def _report(self, reader: _Reader, restorer: "Restorer", writer: _Writer) -> Report:
-        losses = list(writer.notes.losses)
-        if passed := restorer.passed_through:
-            frames = counted(passed, "frame is as it was", "frames are as they were")
-            losses.append(Loss(kind="frames", what=frames, why="the network gave no numbers"))
         size = reader.size
-        for box in self._config.keep:
-            if box[0] >= size[0] or box[1] >= size[1]:
-                label = ",".join(map(str, box))
-                why = f"it lies outside the picture of {size[0]}x{size[1]}"
-                losses.append(Loss(kind="setting", what=f"the box {label}", why=why))
+        losses = list(writer.notes.losses)
+        losses += losses_of_network(restorer.passed_through, self._config, size)
         return Report(
             source=shown(self._source),
             destination=shown(self._destination),

@@ -92,7 +92,7 @@ def host():
 @pytest.fixture
 def standin(monkeypatch):
     """No network is loaded."""
-    monkeypatch.setattr(pipeline, "_restorer_of", lambda config: StandIn())
+    monkeypatch.setattr(pipeline, "restorer_of", lambda config: StandIn())
     monkeypatch.setattr(mhnet_video.live.session, "Restorer", lambda *_, **__: LiveStandIn())
     monkeypatch.setattr(mhnet_video.live.session, "models_at_hand", lambda *_: ["realtime"])
 
