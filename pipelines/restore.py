@@ -84,6 +84,8 @@ class Report:
     """Packets and frames that could not be decoded."""
     interrupted: bool
     """Whether the run was ended before the end of the source."""
+    parts: str = ""
+    """Where the segments wait of an output that is not complete; empty where there are none."""
 
     @property
     def lost(self) -> tuple[str, ...]:

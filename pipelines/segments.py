@@ -328,6 +328,7 @@ class _Work:
             losses=tuple(losses),
             damaged=damaged,
             interrupted=joined is None,
+            parts="" if joined is not None else self.store.name,
         )
 
     def _about_files(

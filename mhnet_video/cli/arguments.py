@@ -128,6 +128,11 @@ def restore_parser() -> argparse.ArgumentParser:
     add("--compare", action="store_true", help="write before and after side by side")
     add("--sheet", metavar="PNG", help="also save a contact sheet of moments before and after")
     add("--overwrite", action="store_true", help="replace an existing OUTPUT or PNG")
+    add(
+        "--resume",
+        action="store_true",
+        help="work in segments, and go on from those that a run before has left beside OUTPUT",
+    )
     add("--quiet", action="store_true", help="print errors only")
     add(
         "--progress",

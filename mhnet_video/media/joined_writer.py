@@ -2,6 +2,7 @@
 
 import contextlib
 from array import array
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,8 @@ from mhnet_video.media.segment_writer import header_of
 from mhnet_video.media.source import packets_of
 from mhnet_video.media.writer import VideoWriter
 
+_DELAY = 12
+"""Packets that are held back, as encoders do: in some files sound stands behind its pictures."""
 _CIRCLE_SECONDS = {"mpegts": Fraction(1 << 33, 90000)}
 """Formats whose clock begins again after so long."""
 
@@ -63,6 +66,7 @@ class EncodedFrames(FrameEncoder):
         self._next = next(self._packets, None)
         # how much later than its segment says a frame is, and how long it lasts, by its time there
         self._moves: dict[int, tuple[int, int]] = {}
+        self._waiting: deque[Packet] = deque()
 
     def _all_placed(self) -> Iterator[int]:
         for record in self._store.records():
@@ -102,21 +106,21 @@ class EncodedFrames(FrameEncoder):
             raise self._mismatch(f"they end before {float(self.clock.time_of(frame)):.3f} s")
         self.times.append(pts)
         self._moves[placed] = pts - placed, duration
-        ready = []
         while self._next is not None and self._next.pts in self._moves:
-            ready.append(self._moved(self._next))
+            self._waiting.append(self._moved(self._next))
             self._next = next(self._packets, None)
-        return ready
+        return [self._waiting.popleft() for _ in range(len(self._waiting) - _DELAY)]
 
     def flush(self) -> list[Packet]:
-        """Nothing: every packet comes with its frame.
+        """The packets that are still held back.
 
         Raises:
             WriteError: There are packets whose frames never came.
         """
         if self._next is not None or next(self._placed, None) is not None:
             raise self._mismatch("they have pictures that the sources lack")
-        return []
+        rest, self._waiting = list(self._waiting), deque()
+        return rest
 
     def _moved(self, packet: Packet) -> Packet:
         later, duration = self._moves.pop(packet.pts or 0)

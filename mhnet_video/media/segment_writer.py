@@ -32,6 +32,9 @@ from mhnet_video.media.write_errors import encoder_error
 
 _GLOBAL_HEADER = 0x40
 """FFmpeg's AVFMT_GLOBALHEADER."""
+_EXACT = "cpu-independent=1"
+"""With AVX-512, x264's macroblock tree reads memory beyond a row of other than 16 n macroblocks, so
+that the same pictures become other bytes each time. This option takes its code in C."""
 
 
 def header_of(context: Any) -> str:
@@ -71,9 +74,12 @@ class SegmentEncoding:
         kind = format_of(str(output))
         self.encoder = encoder or usual_encoder(kind, reader)
         self.first = first
+        merged = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
+        if self.encoder == "libx264":
+            merged["x264-params"] = f"{_EXACT}:{merged.get('x264-params', '')}".strip(":")
         self.settings = choose_settings(
             self.encoder,
-            encoder_options(self.encoder, crf=crf, preset=preset, options=options),
+            merged,
             kind=kind,
             reader=reader,
             frame=first,
