@@ -112,9 +112,10 @@ def _checked(
     if not sources:
         raise ConfigError("there is no source; name a video file.")
     for source in sources:
-        if os.fspath(source) == "-" or is_address(os.fspath(source)):
+        name = "standard input" if os.fspath(source) == "-" else shown(source)
+        if name == "standard input" or is_address(os.fspath(source)):
             raise ConfigError(
-                f"{shown(source)} can be read once only, and not from where a run has ended; save "
+                f"{name} can be read once only, and not from where a run has ended; save "
                 "it as a file, or leave --resume out."
             )
         if os.path.isdir(source):

@@ -29,8 +29,10 @@ _MAX_READ_ERRORS = 64
 """A file that fails this often in a row without a packet has no more to give."""
 _UNORDERED = ("avi",)
 """Formats that do not tell when pictures are shown, so that none can be found by its time."""
-# how far pictures are out of order at most, and what is no pause any more but a clock set anew
+# how far pictures are out of order at most, how far times are that are only damaged, and what is no
+# pause any more but a clock set anew
 _REORDERING_SECONDS = 5
+_BACKWARD_SECONDS = Fraction(1, 10)
 _JUMP_SECONDS = 3600
 
 
@@ -168,13 +170,20 @@ class _Times:
         """The time of each picture and whether it is a key frame's."""
         step = max(1, round(1 / (reader.fps * self.time_base)))
         latest: int | None = None
+        decoded = -(1 << 62)
         for packet in _packets(reader):
             self._has_all = self._has_all and packet.pts is not None
             pts = packet.pts if packet.pts is not None else packet.dts
             if pts is None:
                 pts = 0 if latest is None else latest + step
             ahead = 0 if latest is None else (pts - latest) * self.time_base
-            self.rises = self.rises and -_REORDERING_SECONDS <= ahead <= _JUMP_SECONDS
+            back = Fraction(0)
+            if packet.dts is not None:
+                back = max(back, (decoded - packet.dts) * self.time_base)
+                decoded = packet.dts
+            is_jump = back > _BACKWARD_SECONDS or ahead < -_REORDERING_SECONDS
+            self.rises = self.rises and not is_jump and ahead <= _JUMP_SECONDS
+            self._has_all = self._has_all and not back
             latest = pts if latest is None else max(latest, pts)
             self.end = max(self.end, pts + (packet.duration or step))
             yield pts, packet.is_keyframe

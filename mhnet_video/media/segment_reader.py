@@ -121,9 +121,11 @@ class SegmentReader(Closing):
     def _count(self, index: int, frame: Frame, reader: VideoReader, count: int) -> None:
         """Note whether a frame is before the segment, in it, or behind it."""
         segment = self._segment
+        # as the file has it: what jumps is straightened anew where all is joined
+        pts: int = frame.tags["source_pts"]
         if self.num_own is not None or index < segment.source:
             return
-        if segment.begin is not None and frame.pts < segment.begin:
+        if segment.begin is not None and pts < segment.begin:
             return
         if self.num_lead is None:
             self.num_lead = count
@@ -131,10 +133,10 @@ class SegmentReader(Closing):
             self.begin_seconds = float(time)
             if segment.begin is not None:
                 self._damaged_before = reader.damaged
-        if segment.end is not None and frame.pts >= segment.end:
+        if segment.end is not None and pts >= segment.end:
             self._end(reader, count)
         else:
-            self.own.append((frame.pts, frame.duration))
+            self.own.append((pts, frame.duration))
 
     def _end(self, reader: VideoReader, count: int) -> None:
         """Note that no more frames belong to the segment."""

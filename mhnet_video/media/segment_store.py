@@ -66,6 +66,7 @@ class SegmentStore:
     def __init__(self, output: Path) -> None:
         self.folder = output.with_name(f".{output.name}.parts")
         self.name = shown(self.folder)
+        self.output_name = shown(output)
         self.count = 0
         """Segments there are to be."""
 

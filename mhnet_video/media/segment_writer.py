@@ -155,6 +155,7 @@ class SegmentWriter(Closing):
         self._encoding = encoding
         self._is_whole = is_whole
         self._output = OutputFile(store.path(index), overwrite=True)
+        self._output.name = f"{store.output_name} (segment {index + 1})"
         self._side_data = FrameSideData()
         # what the first frame of all carries is told by whoever writes the output
         self._side_data.see(encoding.first)
