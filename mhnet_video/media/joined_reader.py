@@ -187,7 +187,9 @@ class _SoundSeams:
     def __init__(self) -> None:
         self.dropped = Fraction(0)
         """How much was left out, in seconds."""
-        # when the sound of each stream ends, and the streams of which this file had none yet
+        # when the last packet of each stream begins, when it ends, and the streams of which this
+        # file had none yet
+        self._last: dict[int, Fraction] = {}
         self._ends: dict[int, Fraction] = {}
         self._waiting: set[int] = set()
 
@@ -199,8 +201,10 @@ class _SoundSeams:
         """Take note of a packet that is written."""
         time = packet.pts if packet.pts is not None else packet.dts
         if packet.stream.type == "audio" and time is not None:
-            end = (time + (packet.duration or 0)) * Fraction(packet.time_base)
-            self._ends[packet.stream_index] = max(end, self._ends.get(packet.stream_index, end))
+            index, begin = packet.stream_index, time * Fraction(packet.time_base)
+            end = begin + (packet.duration or 0) * Fraction(packet.time_base)
+            self._last[index] = begin
+            self._ends[index] = max(end, self._ends.get(index, end))
 
     def takes(self, packet: Packet) -> bool:
         """Whether a packet of a later file is to be written."""
@@ -208,7 +212,9 @@ class _SoundSeams:
         time = packet.pts if packet.pts is not None else packet.dts
         if index in self._waiting and time is not None:
             length = (packet.duration or 0) * Fraction(packet.time_base)
-            if time * Fraction(packet.time_base) + length / 2 < self._ends[index]:
+            middle = time * Fraction(packet.time_base) + length / 2
+            # the last packet of a file may say that it is shorter than the others
+            if middle < max(self._ends[index], self._last[index] + length):
                 self.dropped += 0 if packet.is_discard else length
                 return False
             self._waiting.discard(index)
