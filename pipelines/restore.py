@@ -1,8 +1,6 @@
 """Restoration from file to file: decode, restore and encode, each on a thread of its own."""
 
-import ctypes
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -24,16 +22,19 @@ from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
+from mhnet_video.media.segment_reader import SegmentReader
+from mhnet_video.media.segment_writer import SegmentWriter
 from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
+from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
 
-_Reader = VideoReader | FolderReader
-_Writer = VideoWriter | FolderWriter
+_Reader = VideoReader | FolderReader | SegmentReader
+_Writer = VideoWriter | FolderWriter | SegmentWriter
 _Pairs = Generator[Pair | Packet]
 
 _EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
@@ -43,14 +44,6 @@ _MAX_WAITING = 16
 """Most restored frames that wait for the writer."""
 _MAX_WAITING_BYTES = 48 << 20
 """Most bytes of restored frames that wait for the writer."""
-_M_MMAP_THRESHOLD = -3
-"""glibc's number of the option for the smallest block that is mapped. Source: malloc.h."""
-_M_TRIM_THRESHOLD = -1
-"""glibc's number of the option for the free memory that is kept. Source: malloc.h."""
-_LARGE_BLOCK_BYTES = 8 << 20
-"""Smallest block that is mapped, and returned to the system when freed."""
-_KEPT_BYTES = 64 << 20
-"""Free memory of smaller blocks that is kept. Returned memory would cost a page fault per page."""
 _TICK_SECONDS = 0.1
 """Seconds between checks for a stop, and between reports of progress."""
 _PATIENCE_SECONDS = 30.0
@@ -101,6 +94,8 @@ class Report:
     """Whether the run was ended before the end of the source."""
     files: dict[str, str] = field(default_factory=dict)
     """Other files that were written: what is in them, and where they are."""
+    parts: str = ""
+    """Where the segments wait of an output that is not complete; empty where there are none."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -144,8 +139,8 @@ def restore_video(
         ConfigError: A setting does not fit this source or this machine.
     """
     config = config or RestoreConfig()
-    _release_large_blocks()
-    run = _Run(source, destination, config, stop or threading.Event(), on_progress)
+    give_back_large_blocks()
+    run = Run(source, destination, config, stop or threading.Event(), on_progress)
     open_writer = partial(
         VideoWriter,
         encoder=config.encoder,
@@ -185,18 +180,24 @@ def restore_video(
         return replace(report, files=files, losses=(*report.losses, *losses))
 
 
-def _release_large_blocks() -> None:
-    """Make glibc return large blocks of memory to the system as soon as they are freed.
+def losses_of_network(passed: int, config: RestoreConfig, size: tuple[int, int]) -> list[Loss]:
+    """What the network could not do as it was asked.
 
-    By default it keeps freed blocks of up to 32 MB for each thread. At 1920x1080 that is half a
-    gigabyte of unused memory.
+    Args:
+        passed: Frames for which it gave no numbers.
+        config: The settings.
+        size: Width and height of the source, in pixels.
     """
-    if sys.platform != "linux":
-        return
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    losses = []
+    if passed:
+        frames = counted(passed, "frame is as it was", "frames are as they were")
+        losses.append(Loss(kind="frames", what=frames, why="the network gave no numbers"))
+    for box in config.keep:
+        if box[0] >= size[0] or box[1] >= size[1]:
+            label = ",".join(map(str, box))
+            why = f"it lies outside the picture of {size[0]}x{size[1]}"
+            losses.append(Loss(kind="setting", what=f"the box {label}", why=why))
+    return losses
 
 
 def restorer_of(config: RestoreConfig) -> "Restorer":
@@ -219,7 +220,7 @@ def restorer_of(config: RestoreConfig) -> "Restorer":
     )
 
 
-class _Run:
+class Run:
     """One run: three threads, watched by the caller's."""
 
     def __init__(
@@ -250,8 +251,29 @@ class _Run:
         stays_on_gpu: bool = False,
     ) -> Report:
         """Run to the end, or to a graceful one when interrupted."""
+        self.work(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+        return self._report(reader, restorer, writer)
+
+    def work(
+        self,
+        reader: _Reader,
+        restorer: "Restorer",
+        writer: _Writer,
+        *,
+        stays_on_gpu: bool = False,
+        select: Callable[[_Pairs], _Pairs] = lambda pairs: pairs,
+    ) -> None:
+        """Do all but the report.
+
+        Args:
+            reader: Gives the frames.
+            restorer: Restores them.
+            writer: Takes those that are wanted.
+            stays_on_gpu: As for `Restorer.pairs`.
+            select: Passes on the pairs that are wanted; at its end nothing more is restored.
+        """
         decoded = reader.ahead()
-        pairs = restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu)
+        pairs = select(restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu))
         restored = Prefetcher(
             _shown(self.watch(pairs), is_compared=self._config.compare),
             name="mhnet-video restorer",
@@ -292,7 +314,6 @@ class _Run:
             raise
         if interrupt is not None:
             raise interrupt
-        return self._report(reader, restorer, writer)
 
     def _watch(self, written: Prefetcher[float], reader: _Reader, writer: _Writer) -> bool:
         """Report progress until everything is written; returns False then."""
@@ -351,16 +372,9 @@ class _Run:
             writer.finish()
 
     def _report(self, reader: _Reader, restorer: "Restorer", writer: _Writer) -> Report:
-        losses = list(writer.notes.losses)
-        if passed := restorer.passed_through:
-            frames = counted(passed, "frame is as it was", "frames are as they were")
-            losses.append(Loss(kind="frames", what=frames, why="the network gave no numbers"))
         size = reader.size
-        for box in self._config.keep:
-            if box[0] >= size[0] or box[1] >= size[1]:
-                label = ",".join(map(str, box))
-                why = f"it lies outside the picture of {size[0]}x{size[1]}"
-                losses.append(Loss(kind="setting", what=f"the box {label}", why=why))
+        losses = list(writer.notes.losses)
+        losses += losses_of_network(restorer.passed_through, self._config, size)
         return Report(
             source=shown(self._source),
             destination=shown(self._destination),

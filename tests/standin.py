@@ -18,6 +18,7 @@ class StandIn:
     name = "stand-in"
     device = torch.device("cpu")
     gpu = None
+    fingerprint = "none"
     passed_through = 0
 
     def __init__(

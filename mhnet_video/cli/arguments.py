@@ -123,6 +123,11 @@ def restore_parser() -> argparse.ArgumentParser:
         help="also save hashes, settings and what was done to each frame, as OUTPUT.evidence.json",
     )
     add("--overwrite", action="store_true", help="replace existing files")
+    add(
+        "--resume",
+        action="store_true",
+        help="work in segments, and go on from those that a run before has left beside OUTPUT",
+    )
     add("--quiet", action="store_true", help="print errors only")
     add(
         "--progress",

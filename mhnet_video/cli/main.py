@@ -94,19 +94,33 @@ def _restore(words: list[str]) -> int:
     if shown is None:
         shown = sys.stderr.isatty() and not options.quiet
     stop = threading.Event()
-    with stop_on_signals(stop), progress_bar(shown) as on_progress:
-        from mhnet_video.pipelines.restore import restore_video  # PyTorch loads here
+    if options.resume:
+        said = "mhnet-video: ending; the same command goes on (Ctrl-C again: abort)"
+        with stop_on_signals(stop, said), progress_bar(shown) as on_progress:
+            from mhnet_video.pipelines.segments import restore_in_segments  # PyTorch loads here
 
-        report = restore_video(
-            options.source, options.destination, config, on_progress=on_progress, stop=stop
-        )
+            report = restore_in_segments(
+                [options.source],
+                options.destination,
+                config,
+                on_progress=on_progress,
+                on_message=None if options.quiet else lambda text: _tell(f"mhnet-video: {text}"),
+                stop=stop,
+            )
+    else:
+        with stop_on_signals(stop), progress_bar(shown) as on_progress:
+            from mhnet_video.pipelines.restore import restore_video  # PyTorch loads here
+
+            report = restore_video(
+                options.source, options.destination, config, on_progress=on_progress, stop=stop
+            )
     # a clip on standard output must stay a clip
     out = sys.stderr if options.destination == "-" else sys.stdout
     if options.json:
         print(reports.to_json(report.to_dict()), file=out)
     elif not options.quiet:
         print("\n".join(reports.restore_summary(report)), file=out)
-    if options.sheet and report.frames:
+    if options.sheet and report.frames and not report.parts:
         from mhnet_video.media.contact_sheet import save_contact_sheet
 
         save_contact_sheet(

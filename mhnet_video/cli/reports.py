@@ -36,7 +36,9 @@ def restore_summary(report: "Report") -> list[str]:
         what = counted(report.damaged, "packet or frame", "packets or frames")
         lines.append(f"  damaged: {what} could not be decoded")
     lines += [f"  {name}: {path}" for name, path in report.files.items()]
-    if report.interrupted:
+    if report.parts:
+        lines.append(f"  interrupted: it waits in {report.parts}; the same command goes on")
+    elif report.interrupted:
         what = "folder" if os.path.isdir(report.destination) else "file"
         done = f"the {what} is complete up to the last frame above"
         lines.append(f"  interrupted: {done if report.frames else 'nothing was written'}")

@@ -15,7 +15,7 @@ def chapters_of(reader: VideoReader, origin: Fraction) -> list[Any]:
         origin: Time of the source that becomes zero in the output, in seconds.
     """
     chapters: list[Any] = []
-    for chapter in reader.container.chapters():
+    for chapter in reader.chapters():
         unit = Fraction(chapter["time_base"] or Fraction(1, 1000))
         begin = chapter["start"] * unit - origin
         end = chapter["end"] * unit - origin

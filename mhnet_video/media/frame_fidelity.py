@@ -1,8 +1,10 @@
 """Which frames of an output cannot be what the source's are, and how they differ."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
+from typing import Any
 
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
@@ -102,6 +104,21 @@ class FrameChanges:
             if numbers[0] != numbers[1] and not set(numbers) & {0, UNSPECIFIED}:
                 named = [_name_of(names, number) for number in numbers]
                 self._changed["colour", f"with {what} {named[1]}", f"{one}, {named[0]}"] += 1
+
+    def counts(self) -> list[list[Any]]:
+        """How frames differ from the first: kind, how, what became of them, and how many."""
+        return [[*said, number] for said, number in self._changed.items()]
+
+    def add(self, scaled: int, counts: Iterable[Sequence[Any]]) -> None:
+        """Count frames that others have compared with the same first one.
+
+        Args:
+            scaled: Frames of another size.
+            counts: As `counts` gives it.
+        """
+        self.scaled += scaled
+        for kind, what, why, number in counts:
+            self._changed[kind, what, why] += number
 
     def report(self, notes: Notes) -> None:
         """Report how many frames were otherwise than the first, and what became of them."""

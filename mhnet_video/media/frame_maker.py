@@ -93,6 +93,7 @@ class FrameMaker:
             duration=picture.duration or 0,
             tags={
                 "decoded": Decoded(planar, planes, self._codec),
+                "source_pts": pts,
                 "pixel_format": name,
                 "color_range": FULL_RANGE if is_full else picture.color_range,
                 "colorspace": picture.colorspace,

@@ -43,6 +43,11 @@ class OutputClock:
         self._longest_step: int | None = None
         self._limited_by = ""
 
+    @property
+    def last(self) -> int:
+        """The time of the frame that was placed last, in units; 0 before the first one."""
+        return self._last_pts or 0
+
     def limit_steps(self, step: int, holder: str) -> None:
         """Let no frame be later than the one before by more; the shortest such limit counts.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
 from os import PathLike
+from typing import Any
 
 import av
 from av.error import FFmpegError
@@ -156,10 +157,17 @@ class VideoReader(Closing):
         self._told_frames = (
             1 if self.is_picture else self._timing.estimate_frames(self.start, self.duration)
         )
-        self._decoder = Decoder(self.container, self.stream, name=self.name, fps=self.fps)
+        self._decoder = self._new_decoder()
         self._segment = Segment(
             self._decoder, start=self.start, duration=self.duration, leaps=self._timing.leaps
         )
+
+    def _new_decoder(self) -> Decoder:
+        return Decoder(self.container, self.stream, name=self.name, fps=self.fps)
+
+    def chapters(self) -> list[Any]:
+        """The chapters of the source, as PyAV has them."""
+        return list(self.container.chapters())
 
     def longest_pause(self, stream: Stream) -> Fraction:
         """The longest time that may pass from a packet of a stream to the next one.
@@ -234,14 +242,19 @@ class VideoReader(Closing):
     def ahead(self) -> Prefetcher[Item]:
         """The items, decoded ahead; the same prefetcher each time it is asked for."""
         if self._prefetcher is None:
-            self._prefetcher = decoded_ahead(self._items())
+            self._prefetcher = decoded_ahead(self.items())
         return self._prefetcher
 
     def __iter__(self) -> Iterator[Item]:
         """The items; a second iterator goes on where the first one ended."""
         return self.ahead()
 
-    def _items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Item]:
+        """The items, decoded as they are asked for, on the caller's thread.
+
+        Raises:
+            ReadError: There is no frame.
+        """
         yield from self._segment.items()
         if self._segment.origin is None:
             raise ReadError(self._why_no_frame())

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +94,21 @@ class FrameSideData:
     """Adds up what the frames of a source carry beside their samples."""
 
     def __init__(self) -> None:
-        # bytes of each kind
-        self._seen: dict[str, int] = {}
+        self.found: dict[str, int] = {}
+        """Bytes of what was seen, by what it is."""
         self._is_first = True
 
     def see(self, frame: Frame) -> None:
         """Take note of what a frame carries beside its samples, for `report`."""
         is_first, self._is_first = self._is_first, False
         for what, size in _side_data(frame).items():
-            if what in self._seen or is_first or what != TIMECODE:
-                self._seen[what] = self._seen.get(what, 0) + size
+            if what in self.found or is_first or what != TIMECODE:
+                self.found[what] = self.found.get(what, 0) + size
+
+    def add(self, found: Mapping[str, int]) -> None:
+        """Take note of what other frames carried, as in `found`."""
+        for what, size in found.items():
+            self.found[what] = self.found.get(what, 0) + size
 
     def report(
         self, notes: Notes, encoder: str, result: set[str], options: Collection[str], where: str
@@ -119,7 +124,7 @@ class FrameSideData:
         """
         written = {_SIDE_DATA[kind] for kind, name in _OPTIONS.items() if name in options}
         asked = {_SIDE_DATA[kind] for kind in _OPTIONS}
-        for what, size in self._seen.items():
+        for what, size in self.found.items():
             if what not in written | (result - asked):
                 why = f"{encoder} does not write it"
                 notes.lose("side data", what, why, where=where, bytes=size or None)

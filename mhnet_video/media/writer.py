@@ -201,9 +201,13 @@ class VideoWriter(Closing):
         if isinstance(target, Muxer):
             target.add_covers()
             target.carry_telemetry()
+        self._check()
         report_end(self.notes, self._reader, target, self._side_data, self.partial)
         self._output.commit()
         self._is_finished = True
+
+    def _check(self) -> None:
+        """Find out whether the file is what it should be, before it gets its name."""
 
     def close(self) -> None:
         """Abandon the file unless it was finished."""

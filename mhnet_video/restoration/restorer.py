@@ -1,5 +1,6 @@
 """A network on a device, fed with frames or RGB pictures: the doors to the one way of a frame."""
 
+import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from os import PathLike
@@ -130,6 +131,15 @@ class Restorer:
     @keep.setter
     def keep(self, boxes: Sequence[Sequence[int]]) -> None:
         self._settings = self._settings._replace(keep=check_boxes(boxes))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, and of what they are called, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def passed_through(self) -> int:

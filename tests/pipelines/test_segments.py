@@ -1,0 +1,365 @@
+"""Segments are joined to what one run gives, whatever ended the runs before."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import probe
+import processes
+import promises
+import pytest
+import rainy_road
+from clips import Audio, Clip, Video, every, join
+from standin import StandIn, inverted
+from test_kept_pictures import PICTURE
+from test_kept_sound import AUDIO
+from test_kept_streams import OTHER_STREAMS
+from test_kept_tags import TAGS
+from test_kept_times import TIMES
+
+import mhnet_video.pipelines.segments as segments
+from mhnet_video.cli.main import main
+from mhnet_video.config import RestoreConfig
+from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
+from mhnet_video.media.output_file import OutputFile
+from mhnet_video.media.segment_plan import plan_segments
+from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.pipelines.restore import restore_video
+from mhnet_video.pipelines.segments import restore_in_segments
+from mhnet_video.restoration.restorer import Restorer
+
+HERE = Path(__file__).parents[1]
+CLIP = Clip(
+    video=(Video(times=every(40, 100), gop=10, b_frames=2),),
+    audio=(Audio(seconds=4),),
+    chapters=((0, 1, "dry"), (1, 4, "wet")),
+)
+EXACT = RestoreConfig(encoder="ffv1")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Segments of a second."""
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1.0)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return CLIP.make(tmp_path)
+
+
+def mixing():
+    return Restorer(rainy_road.Mixing(), device="cpu", engine="torch")
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """The film, and what one run makes of it."""
+    folder = tmp_path_factory.mktemp("road")
+    film = rainy_road.film(folder / "road.mp4")
+    restore_video(film, folder / "one.mkv", EXACT, restorer=mixing())
+    return film, probe.pictures(folder / "one.mkv").astype(int)
+
+
+def assert_as_one_run(output, wanted):
+    found = probe.pictures(output).astype(int)
+    assert found.shape == wanted.shape
+    apart = np.abs(found - wanted)
+    assert apart.max() <= 1
+    # where rounding goes the other way, and no more
+    assert (apart > 0).mean(1).max() < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.9, 2.3, 4.0, 7.0])
+def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypatch, seconds):
+    """With cuts, copies and a frozen picture before, behind and across the seams."""
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    film, wanted = road
+    restore_in_segments([film], tmp_path / "out.mkv", EXACT, restorer=mixing())
+    assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
+PROMISES = [*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES]
+
+
+@pytest.mark.parametrize("promise", PROMISES[::9], ids=lambda promise: promise.name)
+def test_what_is_kept_by_one_run_is_kept_in_segments(promise, tmp_path, monkeypatch):
+    def in_segments(source, output, config, *, restorer):
+        return restore_in_segments([source], output, config, restorer=restorer)
+
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 0.1)
+    monkeypatch.setattr(promises, "restore_video", in_segments)
+    if promise.output.endswith(".avi"):
+        with pytest.raises(ConfigError, match="AVI has no times"):
+            promises.keep(promise, tmp_path)
+    else:
+        promises.keep(promise, tmp_path)
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mkv", "ts"])
+def test_the_report_is_that_of_one_run(source, tmp_path, extension):
+    one, other = tmp_path / f"one.{extension}", tmp_path / f"other.{extension}"
+    wanted = restore_video(source, one, restorer=StandIn()).to_dict()
+    found = restore_in_segments([source], other, restorer=StandIn()).to_dict()
+    own = ("seconds", "destination")
+    assert {k: v for k, v in found.items() if k not in own} == {
+        k: v for k, v in wanted.items() if k not in own
+    }
+    for stream in probe.probe(one).streams:
+        times = [[p.pts for p in probe.packets(each, stream.index)] for each in (one, other)]
+        assert times[0] == times[1]
+
+
+def test_damage_is_counted_once(tmp_path):
+    path = Clip(name="in.ts", video=(Video(times=every(40, 100), gop=10),)).make(tmp_path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 // 188 * 188
+    content[middle : middle + 188 * 5] = bytes(188 * 5)
+    path.write_bytes(content)
+    wanted = restore_video(path, tmp_path / "one.mkv", restorer=StandIn())
+    found = restore_in_segments([path], tmp_path / "other.mkv", restorer=StandIn())
+    assert (found.frames, found.damaged) == (wanted.frames, wanted.damaged)
+    assert wanted.damaged
+
+
+def test_a_source_whose_clock_jumps_is_one_segment(tmp_path):
+    parts = [
+        Clip(name=f"{n}.ts", video=(Video(times=every(40, 50), seed=n, gop=10),)).make(tmp_path)
+        for n in range(2)
+    ]
+    path = join(tmp_path / "in.ts", parts)
+    assert len(plan_segments([path], 0.5).segments) == 1
+    wanted = restore_video(path, tmp_path / "one.mkv", restorer=StandIn())
+    found = restore_in_segments([path], tmp_path / "other.mkv", restorer=StandIn())
+    assert found.lost == wanted.lost
+    assert probe.probe(tmp_path / "other.mkv").video.times == (
+        probe.probe(tmp_path / "one.mkv").video.times
+    )
+
+
+def test_segments_begin_on_key_frames(source):
+    plan = plan_segments([source], 1.0)
+    with av.open(str(source)) as container:
+        keys = {packet.pts for packet in container.demux(video=0) if packet.is_keyframe}
+    begins = [segment.begin for segment in plan.segments]
+    assert begins[0] is None
+    assert set(begins[1:]) <= keys
+    assert [segment.end for segment in plan.segments] == [*begins[1:], None]
+    assert len(begins) == 4
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[3], sys.argv[3] + "/.."]
+from standin import StandIn, inverted
+import mhnet_video.pipelines.segments as segments
+segments.SEGMENT_SECONDS = 1.0
+segments.restore_in_segments([sys.argv[1]], sys.argv[2], restorer=StandIn(inverted, seconds=0.01))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+def test_a_run_that_is_killed_twice_gives_the_very_same_file(source, tmp_path, extension):
+    wanted, output = tmp_path / f"wanted.{extension}", tmp_path / f"out.{extension}"
+    restore_in_segments([source], wanted, restorer=StandIn(inverted))
+    parts = SegmentStore(output).folder
+    command = [sys.executable, "-c", KILLED, source, output, HERE]
+    for begun in ("000001.partial.nut", "000003.partial.nut"):
+        process = processes.start(command)
+        wait_for(parts / begun, process)
+        process.kill()
+        process.wait(60)
+        assert (parts / begun).exists()
+        assert not output.exists()
+    done = {
+        path: path.stat().st_mtime_ns for path in parts.glob("*.nut") if "part" not in path.name
+    }
+    assert len(done) == 3
+    messages = []
+    restore_in_segments([source], output, restorer=StandIn(inverted), on_message=messages.append)
+    assert messages == ["going on: 3 of 4 segments are done already."]
+    assert output.read_bytes() == wanted.read_bytes()
+    assert not parts.exists()
+
+
+def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + processes.SECONDS
+    while not path.exists():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.002)
+
+
+def stopped(source, output, after=1, **config):
+    """What is left of a run that was stopped in a segment."""
+    stop = threading.Event()
+
+    class Stopping(StandIn):
+        def pairs(self, items, **how):
+            if len(list(SegmentStore(output).folder.glob("*.json"))) > after:
+                stop.set()
+            return super().pairs(items, **how)
+
+    config = RestoreConfig(**config)
+    return restore_in_segments([source], output, config, restorer=Stopping(), stop=stop)
+
+
+def test_a_stop_keeps_the_segments_and_says_where(source, tmp_path):
+    output = tmp_path / "out.mp4"
+    report = stopped(source, output, after=2)
+    assert report.interrupted
+    assert report.parts == str(tmp_path / ".out.mp4.parts")
+    assert report.frames == 2 * 25 + 5 + 5
+    assert not output.exists()
+    progress = []
+    report = restore_in_segments([source], output, restorer=StandIn(), on_progress=progress.append)
+    assert (report.interrupted, report.parts, report.frames) == (False, "", 100)
+    assert progress[0].frames >= 60
+    assert progress[-1].total == 100
+    assert progress[-1].position_seconds == pytest.approx(3.96)
+    assert sorted(os.listdir(tmp_path)) == ["clip.mp4", "out.mp4"]
+
+
+def test_other_settings_begin_anew_and_say_so(source, tmp_path):
+    output = tmp_path / "out.mp4"
+    stopped(source, output)
+    messages = []
+    config = RestoreConfig(crf=30)
+    restore_in_segments([source], output, config, restorer=StandIn(), on_message=messages.append)
+    assert len(messages) == 1
+    assert messages[0].startswith("beginning anew")
+    wanted = tmp_path / "wanted.mp4"
+    restore_in_segments([source], wanted, config, restorer=StandIn())
+    assert output.read_bytes() == wanted.read_bytes()
+
+
+def test_a_source_that_changed_begins_anew(source, tmp_path):
+    output = tmp_path / "out.mp4"
+    stopped(source, output)
+    os.utime(source, ns=(1, 1))
+    messages = []
+    restore_in_segments([source], output, restorer=StandIn(), on_message=messages.append)
+    assert messages[0].startswith("beginning anew")
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_source_that_changes_in_the_middle_is_told(source, tmp_path, is_gone):
+    class Meddling(StandIn):
+        def pairs(self, items, **how):
+            if (tmp_path / ".out.mp4.parts/000000.json").exists():
+                if is_gone:
+                    source.rename(tmp_path / "away.mp4")
+                else:
+                    os.utime(source, ns=(1, 1))
+            return super().pairs(items, **how)
+
+    with pytest.raises(ReadError, match=r"1 segment is kept in .*\.out\.mp4\.parts"):
+        restore_in_segments([source], tmp_path / "out.mp4", restorer=Meddling())
+    assert sorted(os.listdir(tmp_path / ".out.mp4.parts")) == [
+        *("000000.json", "000000.nut", "plan.json")
+    ]
+
+
+def test_a_full_disk_keeps_the_segments(source, tmp_path, monkeypatch):
+    plain = OutputFile.write
+
+    def write(self, data):
+        if "segment 3" in self.name:
+            self.error = OSError(errno.ENOSPC, "full")
+            raise self.error
+        return plain(self, data)
+
+    monkeypatch.setattr(OutputFile, "write", write)
+    with pytest.raises(WriteError, match=r"disk is full.* 2 segments are kept"):
+        restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
+    monkeypatch.undo()
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1.0)
+    messages = []
+    restore_in_segments(
+        [source], tmp_path / "out.mp4", restorer=StandIn(), on_message=messages.append
+    )
+    assert messages == ["going on: 2 of 4 segments are done already."]
+
+
+def test_a_segment_that_was_cut_short_is_made_again(source, tmp_path):
+    output = tmp_path / "out.mp4"
+    stopped(source, output, after=2)
+    part = tmp_path / ".out.mp4.parts/000000.nut"
+    part.write_bytes(part.read_bytes()[:-1])
+    messages = []
+    report = restore_in_segments([source], output, restorer=StandIn(), on_message=messages.append)
+    assert messages == ["going on: 1 of 4 segments are done already."]
+    assert report.frames == 100
+
+
+def test_a_join_that_is_not_what_it_should_be_keeps_the_segments(source, tmp_path, monkeypatch):
+    records = SegmentStore.records
+
+    def wrong(self, source=None):
+        for record in records(self, source):
+            if source is not None:
+                record.frames[3][0] += 30
+            yield record
+
+    monkeypatch.setattr(SegmentStore, "records", wrong)
+    plain = SegmentStore.packets
+
+    def moved(self, index):
+        for number, packet in enumerate(plain(self, index)):
+            if (index, number) == (1, 5):
+                continue
+            yield packet
+
+    monkeypatch.setattr(SegmentStore, "packets", moved)
+    with pytest.raises(MHNetVideoError, match=r"\.parts"):
+        restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
+    assert len(list((tmp_path / ".out.mp4.parts").glob("*.nut"))) == 4
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-", "out.mp4"], "standard input can be read once only"),
+        (["http://example.org/a.mp4", "out.mp4"], "can be read once only"),
+        ([".", "out.mp4"], "is a folder"),
+        (["clip.mp4", "-"], "standard output cannot be written in segments"),
+        (["clip.mp4", "out.avi"], "AVI has no times"),
+        (["clip.mp4", "out.png"], "is a picture"),
+        (["clip.mp4", "out.mp4", "--start", "1"], "neither --start nor --duration"),
+        (["clip.mp4", "out.mp4", "--duration", "1"], "neither --start nor --duration"),
+    ],
+)
+def test_what_has_no_segments_is_refused(source, arguments, said, monkeypatch, capsys):
+    monkeypatch.chdir(source.parent)
+    assert main([*arguments, "--resume"]) == 2
+    assert said in capsys.readouterr().err
+    assert os.listdir(source.parent) == ["clip.mp4"]
+
+
+def test_nothing_is_overwritten(source, tmp_path):
+    (tmp_path / "out.mp4").write_bytes(b"mine")
+    with pytest.raises(WriteError, match="exists already"):
+        restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
+    with pytest.raises(WriteError, match="is the input itself"):
+        restore_in_segments([source], source, restorer=StandIn())
+    assert (tmp_path / "out.mp4").read_bytes() == b"mine"
+
+
+def test_the_command_goes_on_and_says_where_it_was(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(segments, "restorer_of", lambda config: StandIn())
+    output = tmp_path / "out.mp4"
+    stopped(source, output, after=2)
+    assert main([str(source), str(output), "--resume"]) == 0
+    told = capsys.readouterr()
+    assert "mhnet-video: going on: 2 of 4 segments are done already." in told.err
+    assert "100 frames" in told.out

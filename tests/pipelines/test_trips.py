@@ -1,0 +1,155 @@
+"""Files that follow one another become one, and nothing shows where they meet."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import probe
+import pytest
+import rainy_road
+from clips import Audio, Clip, Data, Video, every
+from standin import StandIn
+from test_segments import EXACT, assert_as_one_run, mixing, road
+
+import mhnet_video.pipelines.segments as segments
+from mhnet_video.errors import ConfigError
+from mhnet_video.pipelines.segments import restore_in_segments
+
+PACKET_SECONDS = Fraction(1024, 48000)
+TICK = Fraction(2, 1000)
+FRAME_SECONDS = Fraction(1, 25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2.0, 60.0])
+def test_windows_and_the_filter_reach_across_files(road, tmp_path, monkeypatch, seconds):
+    """The joined film is what one run makes of the film before it was cut."""
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    film, wanted = road
+    files = rainy_road.cut(film, tmp_path, [0, 40, 90, 170, 250, 310])
+    restore_in_segments(files, tmp_path / "out.mkv", EXACT, restorer=mixing())
+    assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
+def loops(folder, count, extension="mp4", *, seconds=1.2, **audio):
+    """Files whose sound is a little longer or shorter than their pictures."""
+    return [
+        Clip(
+            name=f"loop{number:02}.{extension}",
+            video=(Video(times=every(40, round(25 * seconds)), gop=10, seed=number),),
+            audio=(Audio(seconds=seconds + (number % 5 - 2) / 100, **audio),),
+        ).make(folder)
+        for number in range(count)
+    ]
+
+
+def packets(path, kind):
+    """Time and content of each packet."""
+    with av.open(str(path)) as container:
+        stream = getattr(container.streams, kind)[0]
+        return [
+            (packet.pts * packet.time_base, bytes(packet))
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("extension", "output", "count"),
+    [("mp4", "mp4", 50), ("mp4", "mkv", 8), ("ts", "mp4", 8), ("mkv", "ts", 8)],
+)
+def test_sound_stays_with_its_pictures_over_fifty_files(tmp_path, extension, output, count):
+    """Each packet of sound is as far from its file's first picture as it was there."""
+    files = loops(tmp_path, count, extension, seconds=0.4)
+    path = tmp_path / f"out.{output}"
+    report = restore_in_segments(files, path, restorer=StandIn())
+    assert report.frames == 10 * count
+    shown = [time for time, _ in packets(path, "video")]
+    heard = packets(path, "audio")
+    matched = 0
+    for number, file in enumerate(files):
+        shift = shown[10 * number] - packets(file, "video")[0][0]
+        sound = packets(file, "audio")
+        kept = [each for each in sound if is_heard(each[0] + shift, each[1], heard)]
+        # what is left out is what the file before has at the same time
+        assert len(sound) - len(kept) <= 3
+        matched += len(kept)
+    assert matched == len(heard)
+    steps = [after[0] - before[0] for before, after in pairwise(heard)]
+    assert min(steps) > PACKET_SECONDS / 2 - TICK
+    assert max(steps) < 5 * PACKET_SECONDS / 2
+
+
+def is_heard(time, content, heard):
+    """Whether a packet is among those of an output, at its time; in TS it has a header besides."""
+    return any(
+        abs(time - other) < TICK and (each.endswith(content) or content.endswith(each))
+        for other, each in heard
+    )
+
+
+@pytest.mark.parametrize("output", ["mp4", "mkv"])
+def test_each_file_is_a_chapter(tmp_path, output):
+    files = loops(tmp_path, 3)
+    path = tmp_path / f"out.{output}"
+    report = restore_in_segments(files, path, restorer=StandIn())
+    with av.open(str(path)) as container:
+        chapters = [
+            (float(c["start"] * c["time_base"]), c["metadata"]["title"])
+            for c in container.chapters()
+        ]
+    assert chapters == [(0.0, "loop00"), (1.2, "loop01"), (2.4, "loop02")]
+    assert report.kept[:2] == ("3 files one after another", "3 chapters")
+    assert report.source == f"{files[0]} and 2 files more"
+    assert probe.probe(path).video.times == tuple(FRAME_SECONDS * i for i in range(90))
+
+
+def test_sound_that_two_files_have_is_left_out_of_the_second_and_told(tmp_path):
+    files = loops(tmp_path, 4, "ts")
+    report = restore_in_segments(files, tmp_path / "out.ts", restorer=StandIn())
+    assert any("s of sound where files meet" in line for line in report.lost)
+
+
+def test_sound_that_is_encoded_again_stays_with_its_pictures(tmp_path):
+    files = loops(tmp_path, 20, "mov", seconds=0.4, codec="pcm_mulaw", rate=8000)
+    path = tmp_path / "out.mp4"
+    restore_in_segments(files, path, restorer=StandIn())
+    last = packets(path, "audio")[-1][0]
+    assert abs(last - packets(path, "video")[-1][0]) < 3 * FRAME_SECONDS
+
+
+def test_other_packets_follow_their_file(tmp_path):
+    files = [
+        Clip(name=f"{n}.ts", video=(Video(times=every(40, 15), seed=n),), data=(Data(),)).make(
+            tmp_path
+        )
+        for n in range(3)
+    ]
+    path = tmp_path / "out.ts"
+    restore_in_segments(files, path, restorer=StandIn())
+    with av.open(str(path)) as container:
+        times = [p.pts * p.time_base for p in container.demux(container.streams.data[0]) if p.size]
+        first = container.streams.video[0].start_time * container.streams.video[0].time_base
+    wanted = [Fraction(6, 10) * file + Fraction(n, 10) for file in range(3) for n in range(6)]
+    assert (
+        np.abs(np.array([t - first for t in times], float) - np.array(wanted, float)).max() < 0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (Clip(name="b.mp4", video=(Video(width=96),), audio=(Audio(),)), "size is another"),
+        (Clip(name="b.mp4", audio=(Audio(rate=44100),)), "sound or other streams are others"),
+        (Clip(name="b.mp4"), "streams"),
+        (Clip(name="b.mp4", video=(Video(pixel_format="yuv444p"),), audio=(Audio(),)), "pixel"),
+    ],
+)
+def test_a_file_of_another_kind_is_not_joined(tmp_path, other, said):
+    first = Clip(name="a.mp4", audio=(Audio(),)).make(tmp_path)
+    second = other.make(tmp_path)
+    with pytest.raises(ConfigError, match=f"cannot be joined to .*{said}.*restore it by itself"):
+        restore_in_segments([first, second], tmp_path / "out.mp4", restorer=StandIn())
+    assert not list(tmp_path.glob(".*"))
