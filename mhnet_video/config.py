@@ -121,6 +121,11 @@ class RestoreConfig:
             raise ConfigError("evidence is of the restored picture alone; leave compare out")
 
 
+DRY_CLIPS = ("restore", "copy", "skip")
+"""What can become of a clip without rain in a batch: it is restored as all others, copied bit for
+bit, or left out."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """Settings of a batch beside those of restoring."""
@@ -129,6 +134,8 @@ class BatchConfig:
     """Whether files that follow one another become one output."""
     watch: bool = False
     """Whether to go on with files that appear later."""
+    dry: str = "restore"
+    """What becomes of dry clips: one of `DRY_CLIPS`."""
     jobs: int | None = None
     """Files that are restored at the same time; None for what serves this machine."""
     shard: tuple[int, int] = (1, 1)
@@ -139,6 +146,8 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        if self.dry not in DRY_CLIPS:
+            raise ConfigError(f"dry must be one of {', '.join(DRY_CLIPS)}, not {self.dry}")
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"jobs must be at least 1, not {self.jobs}")
         number, count = self.shard

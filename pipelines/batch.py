@@ -21,7 +21,7 @@ from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
 from mhnet_video.batch.work import Shard, Work
 from mhnet_video.batch.workers import Job, Position, WorkerPool
 from mhnet_video.config import BatchConfig, RestoreConfig
-from mhnet_video.errors import WriteError
+from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.pipelines.batch_job import load_job, row_before
 from mhnet_video.pipelines.batch_ray import RayJob, run_on_ray
@@ -111,6 +111,8 @@ def run_batch(
         WriteError: The folder of outputs cannot be written.
     """
     config, batch = config or RestoreConfig(), batch or BatchConfig()
+    if batch.join and (config.gpx or config.evidence):
+        raise ConfigError("positions and evidence are of single files; leave --join or them.")
     out = Path(out_folder)
     if batch.ray is not None:  # other machines have other working folders
         out = Path(os.path.abspath(out))
@@ -170,6 +172,7 @@ def _resolve(
             gpus = gpus[device.index or 0 :][:1]
         config = replace(config, device="cuda")
     recipe = recipe_of(config, locate_weights(config.weights or config.model))
+    recipe["dry"] = batch.dry
     return config, recipe, share_machine(batch.jobs, cores=usable_cores(), gpus=gpus)
 
 

@@ -21,10 +21,15 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, WriteError, first_line
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.pipelines.restore import Progress, Report, restore_video
+from mhnet_video.pipelines.segments import SEGMENT_SECONDS, restore_in_segments
+from mhnet_video.restoration.dryness import copy_dry, is_dry
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
+_LONG_SECONDS = 3 * SEGMENT_SECONDS
+"""Footage, in seconds, from which on a file is restored in segments, so that a killed run goes on
+where it was."""
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What no other work would get round."""
 
@@ -122,14 +127,23 @@ def _restore(
             )
         work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
         before = tuple(identify(path) for path in work.sources)
-        report = _restored(work, claim.staged, config, restorer, tell, stop)
-        if report.interrupted:
-            return row_of(work, Status.UNFINISHED, "it was ended before its end.")
+        report = None
+        dry = _dryness(work, recipe["dry"], restorer)
+        if dry and recipe["dry"] == "skip":
+            return row_of(work, Status.SKIPPED, dry)
+        if dry:
+            copy_dry(work.sources[0], claim.staged)
+        else:
+            report = _restored(work, claim.staged, config, restorer, tell, stop)
+            if report.interrupted:
+                return row_of(work, Status.UNFINISHED, "it was ended before its end.")
         if changed := check_unchanged(work.sources, before):
             return row_of(work, Status.FAILED, changed)
         result = identify(claim.staged)
         manifest.add(Entry(output=work.key, result=result, sources=before, recipe=recipe))
         claim.commit()
+    if report is None:
+        return row_of(work, Status.COPIED, dry)
     return row_of(
         work,
         Status.DONE,
@@ -153,10 +167,26 @@ def _restored(
     def on_progress(progress: Progress) -> None:
         tell(progress.position_seconds)
 
-    (source,) = work.sources
-    return restore_video(
-        source, staged, config, restorer=restorer, on_progress=on_progress, stop=stop
-    )
+    is_long = work.seconds >= _LONG_SECONDS and not (config.gpx or config.evidence)
+    how: dict[str, Any] = {"restorer": restorer, "on_progress": on_progress, "stop": stop}
+    if len(work.sources) > 1 or is_long:
+        return restore_in_segments(work.sources, staged, config, **how)
+    return restore_video(work.sources[0], staged, config, **how, home=work.output)
+
+
+def _dryness(work: Work, policy: str, restorer: "Restorer") -> str:
+    """Why a clip is dry, where that changes what becomes of it; empty if it is to be restored.
+
+    A trip is joined whether it is dry or not. A clip whose output has another format cannot be the
+    output itself.
+    """
+    if policy == "restore" or len(work.sources) > 1:
+        return ""
+    source = work.sources[0]
+    if policy == "copy" and source.suffix.lower() != work.output.suffix.lower():
+        return ""
+    dryness = is_dry(source, restorer)
+    return f"it is dry: {dryness.reason}." if dryness.is_dry else ""
 
 
 def _said(error: BaseException, work: Work) -> str:

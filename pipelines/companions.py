@@ -25,6 +25,7 @@ class Companions(Closing):
         source: What is restored.
         destination: The output.
         config: The settings.
+        home: Where output and companions will be moved to; None for nowhere.
 
     Raises:
         ConfigError: The source or the output is not of a kind that has such files.
@@ -37,6 +38,7 @@ class Companions(Closing):
         source: str | PathLike[str],
         destination: str | PathLike[str],
         config: RestoreConfig,
+        home: str | PathLike[str] | None = None,
     ) -> None:
         self._source, self._config = source, config
         self._gpx: Path | None = None
@@ -48,7 +50,7 @@ class Companions(Closing):
             self._gpx = Path(destination).with_suffix(".gpx")
             check_destination(self._gpx, source=source, overwrite=config.overwrite)
         if config.evidence:
-            self._evidence = EvidenceWriter(source, destination, config)
+            self._evidence = EvidenceWriter(source, destination, config, home)
 
     @property
     def remark(self) -> str:

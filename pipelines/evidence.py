@@ -151,6 +151,7 @@ class EvidenceWriter(Closing):
         source: A video file.
         destination: The output, beside which the evidence is.
         config: The settings of the run.
+        home: Where the output will be moved to with its evidence; None for nowhere.
 
     Raises:
         ConfigError: There is no evidence of this kind of source or output.
@@ -162,6 +163,7 @@ class EvidenceWriter(Closing):
         source: str | PathLike[str],
         destination: str | PathLike[str],
         config: RestoreConfig,
+        home: str | PathLike[str] | None = None,
     ) -> None:
         is_video = os.path.isfile(source) and picture_encoder(os.fspath(destination)) is None
         if not is_video or os.fspath(destination) == "-":
@@ -171,6 +173,7 @@ class EvidenceWriter(Closing):
         self.path = evidence_path(destination)
         check_destination(self.path, source=source, overwrite=config.overwrite)
         self._source, self._destination, self._config = Path(source), Path(destination), config
+        self._home = Path(home or destination)
         self._identity = _identity(self._source)
         self._file = OutputFile(self.path, overwrite=config.overwrite)
         self._digest = Digest()
@@ -217,8 +220,8 @@ class EvidenceWriter(Closing):
                 self._row(pts, change)
         rest = {
             **told,
-            "source": _described(self._source, self._destination.parent),
-            "output": _described(self._destination, self._destination.parent),
+            "source": _described(self._source, self._source, self._home.parent),
+            "output": _described(self._destination, self._home, self._home.parent),
             "weights": _weights(told["model"]),
             "versions": versions(),
             "settings": {k: v for k, v in asdict(self._config).items() if k != "overwrite"},
@@ -260,11 +263,11 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _described(path: Path, folder: Path) -> dict[str, Any]:
-    """A file: where it is from the evidence, its size and its hash."""
-    where = os.path.abspath(path)
+def _described(path: Path, home: Path, folder: Path) -> dict[str, Any]:
+    """A file: where it will be from the evidence's folder, its size and its hash."""
+    where = os.path.abspath(home)
     with suppress(ValueError):  # on another drive
-        where = os.path.relpath(path, folder)
+        where = os.path.relpath(home, folder)
     return {"path": where, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 

@@ -115,6 +115,7 @@ def restore_video(
     on_progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
     restorer: "Restorer | None" = None,
+    home: str | PathLike[str] | None = None,
 ) -> Report:
     """Remove the rain from a video, and keep everything else about the file.
 
@@ -128,6 +129,7 @@ def restore_video(
         stop: Ends the run early when set. The file is completed up to the last restored frame;
             before the first one no file is created.
         restorer: A restorer to use instead of that of the settings.
+        home: Where the output will be moved to; evidence names that place. None for nowhere.
 
     Returns:
         Frames written, content kept, and losses.
@@ -161,7 +163,7 @@ def restore_video(
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
-        Companions(source, destination, config) as companions,
+        Companions(source, destination, config, home) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):

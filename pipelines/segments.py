@@ -131,6 +131,8 @@ def _checked(
         raise ConfigError(
             "segments are of whole files: --resume goes with neither --start nor --duration."
         )
+    if config.gpx or config.evidence:
+        raise ConfigError("segments have neither positions nor evidence; leave --resume or them.")
     for source in sources:
         check_destination(output, source=source, overwrite=config.overwrite)
     check_format(Path(output))

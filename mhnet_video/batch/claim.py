@@ -52,12 +52,15 @@ class Claim(Closing):
             raise
 
     def commit(self) -> None:
-        """Give the output its own name.
+        """Give the output its own name, and then the files that are named after it.
 
         Raises:
             OSError: Its folder is gone or cannot be written.
         """
         os.replace(self.staged, self._output)
+        for path in self._folder.iterdir():
+            if path.is_file():
+                os.replace(path, self._output.with_name(path.name))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:

@@ -16,6 +16,10 @@ class Status(StrEnum):
     """Its output is there, made by this run."""
     BEFORE = "done before"
     """Its output was there, made of the same sources in the same way."""
+    COPIED = "copied"
+    """It is dry: its output is the source, bit for bit."""
+    SKIPPED = "skipped"
+    """It is dry, and gets no output."""
     FAILED = "failed"
     """It has no output, or keeps the one it had, for the reason that is given."""
     ELSEWHERE = "elsewhere"
@@ -28,7 +32,7 @@ class Status(StrEnum):
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
-        return self in (Status.DONE, Status.BEFORE, Status.LEFT_OUT)
+        return self not in (Status.FAILED, Status.ELSEWHERE, Status.UNFINISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Row:
     """The output's path in the folder of outputs; empty where there is to be none."""
     sources: tuple[str, ...]
     reason: str = ""
-    """Why there is no output, a sentence; empty where there is one."""
+    """Why there is no output, or why it is a copy, as a sentence; empty where it was restored."""
     footage_seconds: float = 0.0
     """Footage of the sources, in seconds; 0 where they do not tell."""
     frames: int = 0

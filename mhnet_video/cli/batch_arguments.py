@@ -10,7 +10,7 @@ from mhnet_video.cli.arguments import (
     add_strength,
     take_defaults,
 )
-from mhnet_video.config import BatchConfig, RestoreConfig
+from mhnet_video.config import DRY_CLIPS, BatchConfig, RestoreConfig
 
 _EPILOG = """\
 Outputs have the names and the tree of the sources. What is done is kept in FOLDER/.mhnet-video:
@@ -38,6 +38,11 @@ def batch_parser() -> argparse.ArgumentParser:
     add("--join", action="store_true", help="make one output of files that follow one another")
     add("--watch", action="store_true", help="go on with files that appear in the folders later")
     add(
+        "--dry",
+        choices=DRY_CLIPS,
+        help="what becomes of clips without rain, by a few windows of each (default: restore)",
+    )
+    add(
         "--jobs",
         type=int,
         metavar="N",
@@ -61,6 +66,12 @@ def batch_parser() -> argparse.ArgumentParser:
     add_strength(parser)
     add_keep(parser)
     add_encoding(parser)
+    add("--gpx", action="store_true", help="also save where the camera was, as NAME.gpx")
+    add(
+        "--evidence",
+        action="store_true",
+        help="also save hashes, settings and what was done to each frame, as NAME.evidence.json",
+    )
     add(
         "--overwrite",
         action="store_true",
