@@ -115,6 +115,9 @@ class RestoreConfig:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
 
 
+TASKS = ("derain", "raindrop")
+"""What a network can take out: streaks of rain in the air; and drops on the glass as well."""
+
 ENGINES = ("auto", "torch", "llvm", "triton")
 """What can run the network; `auto` is the fastest that can."""
 
@@ -215,6 +218,9 @@ class TrainConfig:
     patch: int = 2
     align: bool = False
     """Whether to move the neighbours to where the middle frame shows the same."""
+    task: str = "derain"
+    """What the network is to take out: one of `TASKS`. One that takes out drops sees two more
+    pictures of what stands still on the glass."""
     batch: int = 2
     """Pictures of a step, at `crop` pixels; larger crops take fewer, yet two where it can be."""
     crop: int = 256
@@ -231,6 +237,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        if self.task not in TASKS:
+            raise ConfigError(f"task must be one of {', '.join(TASKS)}, not {self.task}")
         if not self.minutes > 0:
             raise ConfigError(f"minutes must be greater than 0, got {self.minutes}")
         for name in ("batch", "crop", "final_crop", "width", "patch", "frames"):

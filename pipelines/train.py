@@ -29,7 +29,8 @@ from mhnet_video.config import TrainConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
-from mhnet_video.training.dataset import CleanWindows, load_footage, rainy_batch
+from mhnet_video.training import windscreen
+from mhnet_video.training.dataset import CleanWindows, Footage, load_footage, rainy_batch
 from mhnet_video.training.net2net import grow
 
 WARM_UP_STEPS = 200
@@ -246,7 +247,10 @@ def train(
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seen, spent = 0, 0, 0.0
 
-    footage = load_footage(Path(config.data), frames=network.config.frames)
+    footage = _load_footage(config)
+    has_drops = config.task == "raindrop"
+    windows_of: Any = windscreen.GlassWindows if has_drops else CleanWindows
+    batch_of: Any = windscreen.glass_batch if has_drops else rainy_batch
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
@@ -258,7 +262,7 @@ def train(
     if checkpoint.exists():
         saved = _load_checkpoint(checkpoint, device)
         # a run of before that setting was one without
-        before = {"align": False, **json.loads(saved["settings"])}
+        before = {"align": False, "task": "derain", **json.loads(saved["settings"])}
         if before != json.loads(json.dumps(settings)):
             raise ConfigError(f"{checkpoint} is of a run with other settings; take another folder")
         network.load_state_dict(saved["network"])
@@ -303,11 +307,11 @@ def train(
             until = budget if is_late else LATE * budget
             crop = config.final_crop if is_late else config.crop
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
-            windows = CleanWindows(
+            windows = windows_of(
                 footage, frames=frames, crop=crop, seed=config.seed, is_late=is_late
             )
             # a GPU renders the rain itself; for a CPU the loader's process does
-            rain = partial(rainy_batch, frames=frames, device=device, aligns=config.align)
+            rain = partial(batch_of, frames=frames, device=device, aligns=config.align)
             loader = DataLoader(
                 windows,
                 batch_sampler=_Batches(seen, batch, team),
@@ -366,7 +370,7 @@ def train(
                     if leads:
                         save()
                         save_curve(log_path, output / "curve.png")
-                        _strip(output / "strip.png", rainy, restored, clean)
+                        _strip(output / "strip.png", rainy, restored, clean, middle)
                 if spent >= until or is_stopped:
                     break
     if leads:
@@ -434,6 +438,19 @@ def _has_compiler() -> bool:
     return True
 
 
+def _load_footage(config: TrainConfig) -> Footage:
+    """What the windows are cut from."""
+    folder = Path(config.data)
+    if config.task == "derain":
+        return load_footage(folder, frames=config.frames)
+    return load_footage(
+        folder,
+        frames=windscreen.RUN_FRAMES,
+        every=windscreen.RUN_EVERY,
+        rows=windscreen.RUN_ROWS,
+    )
+
+
 def _first_network(config: TrainConfig) -> MHNet:
     """The network that training begins with."""
     sizes = NetworkConfig(
@@ -444,6 +461,7 @@ def _first_network(config: TrainConfig) -> MHNet:
         frames=config.frames,
         patch=config.patch,
         align=config.align,
+        glass=config.task == "raindrop",
     )
     if config.init:
         return grow(load_model(config.init), sizes)
@@ -504,9 +522,8 @@ def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.array([values[max(0, i - reach) : i + reach + 1].mean() for i in range(len(values))])
 
 
-def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor) -> None:
+def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor, middle: int) -> None:
     """Write rainy, restored and clean crops below one another."""
-    middle = rainy.shape[1] // 6 * 3
     rows = (rainy[:, middle : middle + 3], restored.detach(), clean)
     picture = torch.cat([row.cpu().float().clamp(0, 1) for row in rows], dim=2)
     picture = torch.cat(list(picture), dim=2).permute(1, 2, 0)

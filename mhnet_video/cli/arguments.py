@@ -32,6 +32,7 @@ _TRAIN_HELP = {
     "frames": "frames that the network sees at once, odd",
     "patch": "side of the pixel blocks folded into channels",
     "align": "move neighbours to where the middle frame shows the same, before the network",
+    "task": "what to take out: derain (streaks) or raindrop (drops on the glass as well)",
     "batch": "pictures of a step",
     "crop": "side of the training pictures, in pixels, at first",
     "final_crop": "side of the training pictures later on",

@@ -86,3 +86,23 @@ def window_indices(centre: int, count: int, frames: int) -> list[int]:
             index = other if 0 <= other < count else min(max(index, 0), count - 1)
         indices.append(index)
     return indices
+
+
+DIFFERENCE_GAIN = 4.0
+"""Factor on the mean difference from the middle frame: it is small where a drop stands still and
+seldom large elsewhere, and a network learns sooner from a picture as strong as the others."""
+
+
+def glass_statistics(frames: Tensor, middle: Tensor) -> Tensor:
+    """What stands still on the glass, as two pictures that follow the frames of a window.
+
+    Args:
+        frames: `[N, 3, H, W]` as they are, not aligned: more than those of the window, or just
+            these.
+        middle: `[3, H, W]`, the frame to restore.
+
+    Returns:
+        Their mean, in [0, 1]; and `DIFFERENCE_GAIN` times the mean of their absolute differences
+        from the middle one: `[2, 3, H, W]`.
+    """
+    return torch.stack([frames.mean(0), DIFFERENCE_GAIN * (frames - middle).abs().mean(0)])

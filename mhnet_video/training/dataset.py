@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from mhnet_video.errors import ReadError
 from mhnet_video.model.align import align
-from mhnet_video.model.window import window_indices
+from mhnet_video.model.window import glass_statistics, window_indices
 from mhnet_video.training.rain import camera, rain_on
 
 ALONE_SHARE = 0.43
@@ -87,13 +87,16 @@ class Footage:
     """For each clip its runs of consecutive frames, each `[run, H, W, 3]`."""
 
 
-def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
+def load_footage(
+    folder: Path, *, frames: int = 3, every: int = 15, rows: int | None = None
+) -> Footage:
     """Read `photos/` and `clips/` of a folder.
 
     Args:
         folder: Where the two folders are; one of them may be missing.
         frames: Frames of a window; runs are two frames longer, so that windows can start anew.
         every: One run is kept of so many frames.
+        rows: Larger clips are shrunk to so many rows; None to keep their sizes.
 
     Raises:
         ReadError: There is nothing in them, or a clip is none.
@@ -120,7 +123,8 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
                 pictures = (stream.decode(each) for each in filled_packets(container, stream))
                 for index, frame in enumerate(chain.from_iterable(pictures)):
                     if index % every < frames + 2:
-                        run.append(frame.to_ndarray(format="rgb24"))
+                        size = _shrunk_size(frame.height, frame.width, rows)
+                        run.append(frame.to_ndarray(format="rgb24", interpolation="AREA", **size))
                         if len(run) == frames + 2:
                             runs.append(np.stack(run))
                             run = []
@@ -133,6 +137,13 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
             f"no photos/ or clips/ to train on in {folder}; --data names the folder of both."
         )
     return Footage(photos=photos, clips=clips)
+
+
+def _shrunk_size(height: int, width: int, rows: int | None) -> dict[str, Any]:
+    """The size of a frame that is to have so many rows at most, if it has more."""
+    if rows is None or height <= rows:
+        return {}
+    return {"height": rows, "width": 2 * round(width * rows / height / 2)}
 
 
 class ClipWindow(NamedTuple):
@@ -445,7 +456,12 @@ def rain_likeness(clean: Tensor) -> float:
 
 
 def rainy_pair(
-    sample: Sample, *, frames: int, device: torch.device | str, aligns: bool = False
+    sample: Sample,
+    *,
+    frames: int,
+    device: torch.device | str,
+    aligns: bool = False,
+    glass: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Let it rain on a sample, on a device.
 
@@ -454,12 +470,13 @@ def rainy_pair(
         frames: Frames of a window, T.
         device: Where to render.
         aligns: Whether to align the windows.
+        glass: Whether `glass_statistics` of the windows follow their frames.
 
     Returns:
         The rainy window `[3T, crop, crop]`, black around a picture without neighbours, and its
         clean middle frame `[3, crop, crop]`, RGB in [0, 1].
     """
-    pairs = [_rainy_window(window, frames, device, aligns) for window in sample]
+    pairs = [_rainy_window(window, frames, device, aligns, glass) for window in sample]
     if len(pairs) == 1:
         return pairs[0]
     rainy, clean = (
@@ -470,7 +487,7 @@ def rainy_pair(
 
 
 def _rainy_window(
-    window: ClipWindow, frames: int, device: torch.device | str, aligns: bool
+    window: ClipWindow, frames: int, device: torch.device | str, aligns: bool, glass: bool
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
@@ -491,11 +508,15 @@ def _rainy_window(
         rainy = rainy[order]
     if len(rainy) == 1:
         half = frames // 2
+        statistics = torch.zeros_like(rainy).expand(2, -1, -1, -1)
         rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, half, half))
     else:
+        statistics = glass_statistics(rainy, rainy[window.middle])
         rainy = rainy[window_indices(window.middle, len(rainy), frames)]
         if aligns:
             rainy = align(rainy[None])[0]
+    if glass:
+        rainy = torch.cat([rainy, statistics])
     return rainy.flatten(0, 1), clean[window.middle]
 
 

@@ -36,7 +36,7 @@ def grow(network: MHNet, config: NetworkConfig) -> MHNet:
     times, rest = divmod(config.width, old.width)
     counts = ("encoder_blocks", "decoder_blocks", "group_blocks")
     fits = not rest and (config.patch, config.heads) == (old.patch, old.heads)
-    fits &= config.frames >= old.frames
+    fits &= config.frames >= old.frames and config.glass >= old.glass
     if old.align and not config.align:
         raise ConfigError("weights of a network of aligned frames begin such a one: take --align")
     for name in counts:
@@ -109,4 +109,8 @@ def _more_frames(value: Tensor, old: NetworkConfig, new: NetworkConfig) -> Tenso
     """`[O, I, h, w]` for more frames, the further ones without weight."""
     missing = (new.frames - old.frames) // 2 * 3 * old.patch**2
     zeros = value.new_zeros(value.shape[0], missing, *value.shape[2:])
-    return torch.cat([zeros, value, zeros], dim=1)
+    count = 3 * old.frames * old.patch**2
+    frames, glass = value[:, :count], value[:, count:]
+    added = 3 * (new.pictures - new.frames) * new.patch**2 - glass.shape[1]
+    none = value.new_zeros(value.shape[0], added, *value.shape[2:])
+    return torch.cat([zeros, frames, zeros, glass, none], dim=1)
