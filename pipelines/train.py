@@ -293,7 +293,7 @@ def train(
 
     budget = config.minutes * 60
     frames, on_gpu = network.config.frames, device.type == "cuda"
-    middle = 3 * (frames // 2)
+    middle = 3 * (network.config.pictures // 2)
     saved_at, is_stopped = spent, False
     log_path = output / "log.csv" if leads else Path(os.devnull)
     fresh = _cut_log(log_path, step) if leads else True

@@ -19,9 +19,6 @@ from mhnet_video.model.align import align
 LEVELS = 4
 """Times that the encoder halves the picture; its sides are padded to a multiple of 2**LEVELS."""
 
-GLASS_PICTURES = 2
-"""Pictures of what stands still on the glass."""
-
 UNUSED = re.compile(r"intro\.weight|stage1\.ending\.(weight|bias)|stage2\.conv_dnc[234]\.weight")
 """Tensors of the published checkpoints that the published network never uses."""
 
@@ -47,7 +44,7 @@ class NetworkConfig:
     align: bool = False
     """Whether neighbours are moved first to where the middle frame shows the same, by align.py."""
     glass: bool = False
-    """Whether two more pictures follow the frames, of what stands still on the glass before the
+    """Whether the frames stand between two pictures of what stands still on the glass before the
     camera, see `window.glass_statistics`."""
 
     def __post_init__(self) -> None:
@@ -65,7 +62,7 @@ class NetworkConfig:
     @property
     def pictures(self) -> int:
         """Pictures that the network sees: the frames, and those of the glass, if it sees these."""
-        return self.frames + GLASS_PICTURES * self.glass
+        return self.frames + 2 * self.glass
 
     @property
     def multiple(self) -> int:
@@ -373,7 +370,7 @@ class MHNet(nn.Module):
 
     Shape:
         - Input: `[N, 3 * pictures, H, W]`, the RGB frames one after another, in [0, 1]; black ones
-          around a picture without neighbours; then the pictures of the glass, if it sees these
+          around a picture without neighbours; between the pictures of the glass, if it sees these
         - Output: `[N, 3, H, W]`, in about [0, 1], not clamped
     """
 
@@ -397,11 +394,12 @@ class MHNet(nn.Module):
         if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
             raise ValueError(f"expected x [N, {channels}, H, W], got {list(x.shape)}")
         if self.config.align:
-            count = 3 * self.config.frames
-            frames, glass = x[:, :count], x[:, count:]
+            edge = 3 * self.config.glass
+            frames = x[:, edge : channels - edge]
             window = frames.reshape(len(x), self.config.frames, 3, *x.shape[2:])
-            x = torch.cat([align(window).flatten(1, 2).to(x.dtype), glass], 1)
-        middle = 3 * (self.config.frames // 2)
+            moved = align(window).flatten(1, 2).to(x.dtype)
+            x = torch.cat([x[:, :edge], moved, x[:, channels - edge :]], 1)
+        middle = 3 * (self.config.pictures // 2)
         return x[:, middle : middle + 3] + self.residual(x)
 
     def residual(self, x: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 T = TypeVar("T")
 
 Window = Sequence[Tensor | None]
-"""The input frames of the network, `[3, H, W]` each, the one to restore in the middle. At a clip's
-ends, frames of the other side replace missing ones. A picture without neighbours has None instead,
-which is black to the network. Repeated, it would look like a static scene."""
+"""What the network sees, `[3, H, W]` each, the frame to restore in the middle. At a clip's ends,
+frames of the other side replace missing ones. A picture without neighbours has None instead, which
+is black to the network. Repeated, it would look like a static scene. Where the network sees the
+glass, the frames stand between the two pictures of `glass_statistics`."""
 
 
 def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> list[T | None]:
@@ -94,7 +95,7 @@ seldom large elsewhere, and a network learns sooner from a picture as strong as 
 
 
 def glass_statistics(frames: Tensor, middle: Tensor) -> Tensor:
-    """What stands still on the glass, as two pictures that follow the frames of a window.
+    """What stands still on the glass, as two pictures.
 
     Args:
         frames: `[N, 3, H, W]` as they are, not aligned: more than those of the window, or just
@@ -106,3 +107,8 @@ def glass_statistics(frames: Tensor, middle: Tensor) -> Tensor:
         from the middle one: `[2, 3, H, W]`.
     """
     return torch.stack([frames.mean(0), DIFFERENCE_GAIN * (frames - middle).abs().mean(0)])
+
+
+def between(statistics: Tensor, frames: Tensor) -> Tensor:
+    """The frames `[T, 3, H, W]` of a window between the pictures of its glass, `[2, 3, H, W]`."""
+    return torch.cat([statistics[:1], frames, statistics[1:]])

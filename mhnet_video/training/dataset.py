@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from mhnet_video.errors import ReadError
 from mhnet_video.model.align import align
-from mhnet_video.model.window import glass_statistics, window_indices
+from mhnet_video.model.window import between, glass_statistics, window_indices
 from mhnet_video.training.rain import camera, rain_on
 
 ALONE_SHARE = 0.43
@@ -470,7 +470,7 @@ def rainy_pair(
         frames: Frames of a window, T.
         device: Where to render.
         aligns: Whether to align the windows.
-        glass: Whether `glass_statistics` of the windows follow their frames.
+        glass: Whether the windows stand between their `glass_statistics`.
 
     Returns:
         The rainy window `[3T, crop, crop]`, black around a picture without neighbours, and its
@@ -516,7 +516,7 @@ def _rainy_window(
         if aligns:
             rainy = align(rainy[None])[0]
     if glass:
-        rainy = torch.cat([rainy, statistics])
+        rainy = between(statistics, rainy)
     return rainy.flatten(0, 1), clean[window.middle]
 
 

@@ -106,11 +106,13 @@ def _share_inputs(value: Tensor, size: int) -> Tensor:
 
 
 def _more_frames(value: Tensor, old: NetworkConfig, new: NetworkConfig) -> Tensor:
-    """`[O, I, h, w]` for more frames, the further ones without weight."""
-    missing = (new.frames - old.frames) // 2 * 3 * old.patch**2
-    zeros = value.new_zeros(value.shape[0], missing, *value.shape[2:])
-    count = 3 * old.frames * old.patch**2
-    frames, glass = value[:, :count], value[:, count:]
-    added = 3 * (new.pictures - new.frames) * new.patch**2 - glass.shape[1]
-    none = value.new_zeros(value.shape[0], added, *value.shape[2:])
-    return torch.cat([zeros, frames, zeros, glass, none], dim=1)
+    """`[O, I, h, w]` for more pictures, the further ones without weight."""
+    per_picture = 3 * old.patch**2
+    zeros = value.new_zeros(
+        value.shape[0], (new.frames - old.frames) // 2 * per_picture, *value.shape[2:]
+    )
+    edge = per_picture * old.glass
+    before, frames, after = value.tensor_split([edge, value.shape[1] - edge], dim=1)
+    if new.glass and not old.glass:
+        before = after = value.new_zeros(value.shape[0], per_picture, *value.shape[2:])
+    return torch.cat([before, zeros, frames, zeros, after], dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mhnet_video.model.align import align
-from mhnet_video.model.window import glass_statistics, window_indices
+from mhnet_video.model.window import between, glass_statistics, window_indices
 from mhnet_video.training.dataset import (
     CleanWindows,
     Footage,
@@ -448,9 +448,9 @@ def glass_pair(
         aligns: Whether to align the windows.
 
     Returns:
-        What the network sees, `[3 * (T + 2), crop, crop]`: the window, and `glass_statistics`,
-        black around a picture without neighbours; and the clean middle frame, `[3, crop, crop]`,
-        RGB in [0, 1].
+        What the network sees, `[3 * (T + 2), crop, crop]`: the window between its
+        `glass_statistics`, black around a picture without neighbours; and the clean middle
+        frame, `[3, crop, crop]`, RGB in [0, 1].
     """
     if not isinstance(sample, GlassWindow):
         return rainy_pair(sample, frames=frames, device=device, aligns=aligns, glass=True)
@@ -477,13 +477,13 @@ def glass_pair(
     wet[[order[i] for i in ranks]] = coded_wet
     target = clean[ranks.index(len(order) // 2)]
     if len(order) == 1:
-        seen = F.pad(wet[order], (0, 0, 0, 0, 0, 0, frames // 2, frames // 2 + 2))
+        seen = F.pad(wet[order], (0, 0, 0, 0, 0, 0, frames // 2 + 1, frames // 2 + 1))
         return seen.flatten(0, 1), target
     window = wet[order]
     statistics = glass_statistics(wet, wet[middle])
     if aligns:
         window = align(window[None])[0]
-    return torch.cat([window, statistics]).flatten(0, 1), target
+    return between(statistics, window).flatten(0, 1), target
 
 
 def glass_batch(
