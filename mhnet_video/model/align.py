@@ -107,11 +107,12 @@ def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
     map_ops.move(x, motion, patch, SHRINK, SAME, UNLIKE, out=out)
 
 
-def align_frames(frames: Window) -> list[Tensor | None]:
+def align_frames(frames: Window, *, glass: bool = False) -> list[Tensor | None]:
     """Do the same with the frames of one window.
 
     Args:
         frames: T of `[3, H, W]` float32, RGB in [0, 1].
+        glass: Whether they stand between the pictures of the glass, which stay as they are.
 
     Returns:
         As many. The middle frame, and where it stands for others that are missing, is that one.
@@ -123,7 +124,7 @@ def align_frames(frames: Window) -> list[Tensor | None]:
     moving = {
         index: frame
         for index, frame in enumerate(frames)
-        if frame is not None and frame is not middle
+        if frame is not None and frame is not middle and glass <= index < len(frames) - glass
     }
     aligned = list(frames)
     if not moving:
