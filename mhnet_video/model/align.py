@@ -163,10 +163,7 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
     Returns:
         `[N, K, 2, h, w]`, right and down, in pixels of h and w.
     """
-    levels = [(middle, neighbours)]
-    while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
-        fixed, moving = levels[-1]
-        levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
+    levels = _pyramid(middle, neighbours)
     gradients = [motion_ops.gradients(fixed) for fixed, _ in levels]
     plane = _plane(levels, gradients)
     motion: Tensor | None = None
@@ -187,6 +184,30 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
         motion = _chosen(fixed, moving, common, motion, clip, SLOPE)
     assert motion is not None
     return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
+
+
+def global_motion(middle: Tensor, neighbours: Tensor) -> Tensor:
+    """The part of `estimate` that all of a picture shares: an affine motion, or none.
+
+    Args:
+        middle: `[N, h, w]`, luma in [0, 1].
+        neighbours: `[N, K, h, w]`, likewise.
+
+    Returns:
+        `[N, K, 2, h, w]`, right and down, in pixels.
+    """
+    levels = _pyramid(middle, neighbours)
+    plane = _plane(levels, [motion_ops.gradients(fixed) for fixed, _ in levels])
+    return motion_ops.spread(plane, *middle.shape[1:])
+
+
+def _pyramid(middle: Tensor, neighbours: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Both at halved sizes, the finest first."""
+    levels = [(middle, neighbours)]
+    while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
+        fixed, moving = levels[-1]
+        levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
+    return levels
 
 
 def _plane(levels: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor]) -> Tensor:

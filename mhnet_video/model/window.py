@@ -62,7 +62,7 @@ def stacked(window: Window) -> Tensor:
     return torch.stack([torch.zeros_like(middle) if f is None else f for f in window])
 
 
-def window_indices(centre: int, count: int, frames: int) -> list[int]:
+def window_indices(centre: int, count: int, frames: int, distance: int = 1) -> list[int]:
     """Indices of a window's items in a run.
 
     The window has as many items before the middle one as after it. Beyond an end of the run, the
@@ -73,10 +73,15 @@ def window_indices(centre: int, count: int, frames: int) -> list[int]:
         centre: Index of the middle item.
         count: Items of the run.
         frames: Items of a window, T, odd.
+        distance: Items from one of the window to the next; less where the run is too short.
 
     Returns:
         T indices from 0 to `count - 1`, `centre` in the middle.
     """
+    distance = max(1, min(distance, (count - 1) // max(1, frames - 1)))
+    if distance > 1:
+        every = range(centre % distance, count, distance)
+        return [every[i] for i in window_indices(centre // distance, len(every), frames)]
     half = frames // 2
     indices = []
     for index in range(centre - half, centre + half + 1):

@@ -95,7 +95,7 @@ class Restorer:
         self.network = network
         self.engine = resolve_engine(network, engine)
         self._windows = WindowNetwork(network, self.device)
-        self._picker = WindowPicker(network.config.frames)
+        self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
         self._pool: EnginePool | None = None
         self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
         self._counts = Counts()
@@ -285,8 +285,14 @@ class Restorer:
 
     def _new_chain(self, executor: Executor) -> FrameChain:
         self._counts = executor.counts
-        frames = self.network.config.frames
-        return FrameChain(frames, executor, self.device, is_filtered=self._is_filtered)
+        config = self.network.config
+        return FrameChain(
+            config.frames,
+            executor,
+            self.device,
+            is_filtered=self._is_filtered,
+            sees_glass=config.glass,
+        )
 
     def _executor(self, *, stays_on_gpu: bool) -> Executor:
         """What restores a clip of which all frames are wanted, as fast as can be."""
