@@ -36,6 +36,10 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
     return tuple(checked)
 
 
+TASKS = ("derain", "raindrop")
+"""What a network can take out: streaks of rain in the air; and drops on the glass as well."""
+
+
 def check_strength(strength: float) -> None:
     """Check the share of the restoration that is applied.
 
@@ -56,6 +60,16 @@ def check_scale(scale: float | None) -> None:
         raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
 
 
+def check_task(task: str) -> None:
+    """Check what is to be taken out.
+
+    Raises:
+        ConfigError: It is none of `TASKS`.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"task must be one of {', '.join(TASKS)}, not {task}")
+
+
 class Settings(NamedTuple):
     """How frames are restored; may change from frame to frame."""
 
@@ -72,7 +86,9 @@ class RestoreConfig:
     """Settings of the restore pipeline."""
 
     model: str = "auto"
-    """A model's name (`mhnet-video info` lists them); `auto` takes the one for the device."""
+    """A model's name (`mhnet-video info` lists them); `auto` takes the one for task and device."""
+    task: str = "derain"
+    """What is taken out, one of `TASKS`."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -104,6 +120,7 @@ class RestoreConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
         if self.start is not None and not 0 <= self.start < math.inf:
@@ -114,9 +131,6 @@ class RestoreConfig:
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
 
-
-TASKS = ("derain", "raindrop")
-"""What a network can take out: streaks of rain in the air; and drops on the glass as well."""
 
 ENGINES = ("auto", "torch", "llvm", "triton")
 """What can run the network; `auto` is the fastest that can."""
@@ -130,7 +144,9 @@ class LiveConfig:
     """Settings of the live pipeline."""
 
     model: str = "auto"
-    """A model's name; `auto` takes the best one that holds the source's rate."""
+    """A model's name; `auto` takes the task's best one that holds the source's rate."""
+    task: str = "derain"
+    """What is taken out, one of `TASKS`."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -155,6 +171,7 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
         object.__setattr__(self, "keep", check_boxes(self.keep))
@@ -237,8 +254,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
-        if self.task not in TASKS:
-            raise ConfigError(f"task must be one of {', '.join(TASKS)}, not {self.task}")
+        check_task(self.task)
         if not self.minutes > 0:
             raise ConfigError(f"minutes must be greater than 0, got {self.minutes}")
         for name in ("batch", "crop", "final_crop", "width", "patch", "frames"):

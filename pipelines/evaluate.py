@@ -72,6 +72,7 @@ def evaluate(
     clean: str | PathLike[str],
     *,
     model: str | None = None,
+    task: str | None = None,
     weights: str | PathLike[str] | None = None,
     device: str = "auto",
     engine: str = "auto",
@@ -89,7 +90,9 @@ def evaluate(
     Args:
         rainy: A folder of pictures and clips, or of such folders, a picture or a clip.
         clean: The same without rain: of one size, and as many.
-        model: The model that restores them; None, with no weights, for the pictures as they are.
+        model: The model that restores them; None, with no task or weights, for the pictures as
+            they are.
+        task: What to take out, `derain` or `raindrop`; without a model, that task's restores them.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         engine: What runs the network: `auto`, `torch`, `llvm` or `triton`.
@@ -111,11 +114,16 @@ def evaluate(
     pairs = _pairs(Path(rainy), Path(clean))
     if sheet is not None:
         check_sheet(sheet, [path for pair in pairs for path in pair], overwrite=overwrite)
-    if restorer is None and (model or weights):
+    if restorer is None and (model or task or weights):
         from mhnet_video.restoration.restorer import Restorer
 
         restorer = Restorer(
-            model or "auto", weights=weights, device=device, engine=engine, scale=scale
+            model or "auto",
+            task=task or "derain",
+            weights=weights,
+            device=device,
+            engine=engine,
+            scale=scale,
         )
     begin = time.monotonic()
     rows: list[Row] = []

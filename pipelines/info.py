@@ -28,6 +28,8 @@ class Model:
     size_bytes: int
     description: str
     """What it is for."""
+    task: str
+    """What it takes out: `derain` or `raindrop`."""
     config: dict[str, Any]
     """The sizes of its network."""
     training: dict[str, Any]
@@ -101,6 +103,7 @@ def _models() -> tuple[Model, ...]:
             path=str(model.path),
             size_bytes=model.size_bytes,
             description=model.description,
+            task=model.task,
             config=model.config.to_dict(),
             training=model.training,
         )

@@ -180,6 +180,7 @@ def _restorer_of(config: RestoreConfig) -> "Restorer":
 
     return Restorer(
         config.model,
+        task=config.task,
         weights=config.weights,
         device=config.device,
         engine=config.engine,

@@ -94,7 +94,7 @@ def standin(monkeypatch):
     """No network is loaded."""
     monkeypatch.setattr(pipeline, "_restorer_of", lambda config: StandIn())
     monkeypatch.setattr(mhnet_video.live.session, "Restorer", lambda *_, **__: LiveStandIn())
-    monkeypatch.setattr(mhnet_video.live.session, "models_at_hand", lambda *_: ["realtime"])
+    monkeypatch.setattr(mhnet_video.live.session, "models_at_hand", lambda *_, **__: ["realtime"])
 
 
 def assert_hidden(secrets, *texts):

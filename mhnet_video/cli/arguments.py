@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mhnet_video import __version__
 from mhnet_video.config import (
     ENGINES,
+    TASKS,
     VIEWS,
     Box,
     LiveConfig,
@@ -43,7 +44,7 @@ _TRAIN_HELP = {
     "description": "what the weights file says of itself",
 }
 
-_NETWORK_SETTINGS = ("model", "weights", "device", "engine", "scale")
+_NETWORK_SETTINGS = ("model", "task", "weights", "device", "engine", "scale")
 
 _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
@@ -342,6 +343,11 @@ def _add_model_arguments(
     scale: str = "1; on a CPU what makes 1080 rows of more than 1200",
 ) -> None:
     _add_network_arguments(parser, model)
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        help="take out streaks of rain, or drops on the glass as well (default: derain)",
+    )
     parser.add_argument(
         "--device",
         type=_device,

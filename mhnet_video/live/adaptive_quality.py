@@ -460,15 +460,16 @@ def _end_threads() -> None:
         thread.join(_END_SECONDS)
 
 
-def models_at_hand(model: str = "auto") -> list[str]:
+def models_at_hand(model: str = "auto", task: str = "derain") -> list[str]:
     """The models to choose from, the largest first; only the one named, if one is.
 
     Raises:
-        ConfigError: There is no model in this package.
+        ConfigError: There is no model for the task in this package.
     """
     if model != "auto":
         return [model]
-    shipped = sorted(list_models(), key=lambda info: info.size_bytes, reverse=True)
+    models = [info for info in list_models() if info.task == task]
+    shipped = sorted(models, key=lambda info: info.size_bytes, reverse=True)
     if not shipped:
-        raise ConfigError("there is no model in this package; give --weights FILE")
+        raise ConfigError(f"there is no model for {task} in this package; give --weights FILE")
     return [info.name for info in shipped]

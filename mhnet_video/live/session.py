@@ -21,6 +21,7 @@ from mhnet_video.live.rates import ThroughputMeter
 from mhnet_video.live.rendering import Painter
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.model.weights import list_models
+from mhnet_video.restoration.glass import LIVE_DISTANCE
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_filter import FrameAverage
 
@@ -124,7 +125,9 @@ class Live(Closing):
         config: LiveConfig | None = None,
     ) -> None:
         self.config = config = config or LiveConfig()
-        self._models = [config.weights] if config.weights else models_at_hand(config.model)
+        self._models = (
+            [config.weights] if config.weights else models_at_hand(config.model, config.task)
+        )
         address = resolve_address(source, size=config.size, fps=config.fps)
         self.source = address.name
         self.visitors = Visitors() if address.kind == VISITOR else None
@@ -133,15 +136,18 @@ class Live(Closing):
         self._spare: dict[str, Restorer] = {}
         self._first = self._make(self._models[-1])
         self._spare[self._models[-1]] = self._first
-        half = self._first.network.config.frames // 2
+        sizes = self._first.network.config
+        half = sizes.frames // 2
+        behind = max(half, *(info.config.frames // 2 for info in list_models()))
         self._camera = Camera(
             address,
             size=config.size,
             fps=config.fps,
             loop=config.loop,
-            ahead=half,
+            # neighbours that are several frames away are not waited for
+            ahead=0 if sizes.glass else half,
             # larger models see more frames before this one; later frames are not waited for
-            behind=max(half, *(info.config.frames // 2 for info in list_models())),
+            behind=(sizes.frames - 1) * LIVE_DISTANCE if sizes.glass else behind,
             visitors=self.visitors,
         )
         self._pacer: Pacer | None = None
@@ -241,6 +247,7 @@ class Live(Closing):
             return self._spare.pop(model)
         return Restorer(
             "auto" if config.weights else model,
+            task=config.task,
             weights=config.weights,
             device=config.device,
             engine=config.engine,
@@ -272,7 +279,7 @@ class Live(Closing):
         """
         if self.config.weights:
             return "one model only: the weights file"
-        every = models_at_hand()
+        every = models_at_hand(task=self.config.task)
         using = self._wanted_models or self._models
         choices = [every, *([name] for name in every)]
         if len(every) == 1:

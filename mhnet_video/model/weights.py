@@ -26,6 +26,11 @@ MODELS = Path(__file__).parents[1] / "models"
 
 DEFAULT_CPU = "realtime"
 DEFAULT_CUDA = "quality"
+DEFAULTS = {
+    "derain": {"cpu": DEFAULT_CPU, "cuda": DEFAULT_CUDA},
+    "raindrop": {"cpu": "windscreen-realtime", "cuda": "windscreen"},
+}
+"""The model that a task takes on a kind of device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,16 @@ class ModelInfo:
     description: str
     training: dict[str, Any]
     """How it was trained, as `mhnet-video train` wrote it."""
+
+    @property
+    def task(self) -> str:
+        """What it takes out, one of `TASKS`."""
+        return task_of(self.config)
+
+
+def task_of(config: NetworkConfig) -> str:
+    """What a network of these sizes takes out, one of `TASKS`."""
+    return "raindrop" if config.glass else "derain"
 
 
 def list_models() -> list[ModelInfo]:

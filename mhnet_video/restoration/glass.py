@@ -29,6 +29,8 @@ MEMORY_STEP = 4
 """One frame of so many is remembered."""
 MOST_DISTANCE = 10
 """Most frames from one neighbour to the next, as in training."""
+LIVE_DISTANCE = 6
+"""The same in live mode, where all neighbours are frames of before."""
 MOST_WINDOW_BYTES = 600 << 20
 """Bytes of float32 RGB that the frames from the first to the last neighbour may take; in larger
 pictures the neighbours are less far apart."""

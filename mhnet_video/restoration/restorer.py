@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
+from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength, check_task
 from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import SelectedEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
-from mhnet_video.model.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
+from mhnet_video.model.weights import DEFAULTS, load_model, resolve_device, task_of
 from mhnet_video.restoration.executors import (
     Counts,
     EnginePool,
@@ -39,7 +39,9 @@ class Restorer:
     Not for several threads at once.
 
     Args:
-        model: A shipped model's name, `auto` for the one that suits the device, or a network.
+        model: A shipped model's name, `auto` for the one that suits task and device, or a network.
+        task: What to take out: `derain` (streaks of rain in the air) or `raindrop` (drops on the
+            glass before the camera as well).
         weights: A weights file to use instead; None for the model's own.
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`.
         engine: What runs the network: `auto` (the fastest that can), `torch`, `llvm` or
@@ -53,8 +55,9 @@ class Restorer:
         is_filtered: Whether restored frames of a clip go through the temporal filter.
 
     Raises:
-        ConfigError: There is no such device or engine, the strength or scale is out of range, or
-            there are weights for a network that has its own.
+        ConfigError: There is no such device, engine or task, the strength or scale is out of
+            range, the network is not for the task, or there are weights for a network that has its
+            own.
         WeightsError: The weights cannot be loaded.
     """
 
@@ -69,6 +72,7 @@ class Restorer:
         self,
         model: str | MHNet = "auto",
         *,
+        task: str = "derain",
         weights: str | PathLike[str] | None = None,
         device: str = "auto",
         engine: str = "auto",
@@ -77,6 +81,7 @@ class Restorer:
         scale: float | None = None,
         is_filtered: bool = True,
     ) -> None:
+        check_task(task)
         self.device = resolve_device(device)
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
@@ -89,9 +94,13 @@ class Restorer:
             self.name, network = "custom", model.to(self.device).eval()
         else:
             if model == "auto":
-                model = DEFAULT_CUDA if self.device.type == "cuda" else DEFAULT_CPU
+                model = DEFAULTS[task][self.device.type]
             self.name = str(weights or model)
             network = load_model(weights or model, self.device)
+        if task == "raindrop" and task_of(network.config) != task:
+            raise ConfigError(
+                f"{self.name} takes out streaks only; leave --task out, or name weights for drops"
+            )
         self.network = network
         self.engine = resolve_engine(network, engine)
         self._windows = WindowNetwork(network, self.device)

@@ -46,9 +46,7 @@ QUIET = LiveOutputs(has_window=False)
 def standin(monkeypatch):
     """A restorer in place of the network; its one instance, under one model's name."""
     made = LiveStandIn()
-    monkeypatch.setattr(
-        mhnet_video.live.session, "models_at_hand", lambda model="auto": ["realtime"]
-    )
+    monkeypatch.setattr(mhnet_video.live.session, "models_at_hand", lambda *_, **__: ["realtime"])
     monkeypatch.setattr(mhnet_video.live.session, "Restorer", lambda *_, **__: made)
     return made
 
@@ -156,7 +154,9 @@ def test_the_next_model(tmp_path, standin, monkeypatch):
     clip = make_clip(tmp_path, every(40, 30))
     with Live(clip, LiveConfig(scale=1.0)) as live:
         assert live.next_model() == "one model only: realtime"
-        monkeypatch.setattr(mhnet_video.live.session, "models_at_hand", lambda: ["big", "small"])
+        monkeypatch.setattr(
+            mhnet_video.live.session, "models_at_hand", lambda *_, **__: ["big", "small"]
+        )
         next(live)
         live._models = ["big", "small"]
         assert live.next_model() == "big"

@@ -6,12 +6,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from clips import Clip, Video, every
 from test_llvm_engine import SMALL, make_network
 from test_restorer import gray_frame
 
-from mhnet_video import Restorer
-from mhnet_video.config import Settings
+import mhnet_video.model.weights
+from mhnet_video import RestoreConfig, Restorer, restore_video
+from mhnet_video.config import LiveConfig, Settings
 from mhnet_video.engines.select import llvm_obstacle
+from mhnet_video.errors import ConfigError
+from mhnet_video.live.adaptive_quality import models_at_hand
+from mhnet_video.live.session import Live
+from mhnet_video.model.weights import list_models, load_model, save_weights
 from mhnet_video.model.window import glass_statistics, window_indices
 from mhnet_video.restoration import glass
 from mhnet_video.restoration.glass import (
@@ -178,3 +184,44 @@ def test_a_single_picture_has_no_glass(network):
     restorer = Restorer(network, device="cpu", engine="torch")
     frame = gray_frame(90, 0)
     assert restorer.restore_frame([frame], 0).planes[0].shape == frame.planes[0].shape
+
+
+def test_the_task_is_that_of_the_weights(network):
+    assert Restorer(network, task="raindrop", device="cpu").network.config.glass
+    with pytest.raises(ConfigError, match="realtime takes out streaks only"):
+        Restorer("realtime", task="raindrop", device="cpu")
+    with pytest.raises(ConfigError, match="task must be one of derain, raindrop, not snow"):
+        Restorer(task="snow")
+
+
+def test_each_task_has_models_of_its_own(network, tmp_path, monkeypatch):
+    for name in ("realtime", "windscreen-realtime"):
+        weights = load_model("realtime") if name == "realtime" else network
+        save_weights(weights, tmp_path / f"{name}.safetensors", description=name, training={})
+    monkeypatch.setattr(mhnet_video.model.weights, "MODELS", tmp_path)
+    assert {model.name: model.task for model in list_models()} == {
+        "realtime": "derain",
+        "windscreen-realtime": "raindrop",
+    }
+    assert models_at_hand() == ["realtime"]
+    assert models_at_hand(task="raindrop") == ["windscreen-realtime"]
+    assert Restorer(task="raindrop", device="cpu").name == "windscreen-realtime"
+    assert Restorer(device="cpu").name == "realtime"
+    (tmp_path / "windscreen-realtime.safetensors").unlink()
+    with pytest.raises(ConfigError, match="no model for raindrop"):
+        models_at_hand(task="raindrop")
+
+
+def test_files_and_live_runs_take_the_task(network, tmp_path):
+    weights = tmp_path / "drops.safetensors"
+    save_weights(network, weights, description="drops", training={})
+    clip = str(Clip(video=(Video(times=every(40, 12), width=128, height=96),)).make(tmp_path))
+    config = RestoreConfig(task="raindrop", weights=str(weights), device="cpu", engine="torch")
+    assert restore_video(clip, tmp_path / "out.mp4", config).frames == 12
+    live = LiveConfig(
+        task="raindrop", weights=str(weights), device="cpu", engine="torch", scale=1.0, loop=True
+    )
+    with Live(clip, live) as frames:
+        for _ in range(2):
+            frame = next(frames)
+            assert not np.array_equal(frame.after.planes[0], frame.before.planes[0])
