@@ -135,13 +135,8 @@ def restored(network: MHNet, case: Case) -> Tensor:
     """The frame of a case, restored."""
     frames, index, distance, _, _ = case
     seen = window(network, frames, index, distance)
-    edge = network.config.glass
     if network.config.align:
-        seen = [
-            *seen[:edge],
-            *align_frames(seen[edge : len(seen) - edge]),
-            *seen[len(seen) - edge :],
-        ]
+        seen = align_frames(seen, glass=network.config.glass)
     residual = TorchEngine(network).residual(seen)
     return ((frames[index] + residual).clamp(0, 1) * 255).round() / 255
 

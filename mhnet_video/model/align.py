@@ -8,6 +8,9 @@ Motion is estimated on luma by least squares (Lucas and Kanade), from coarse to 
 quarter of the resolution. First that of the whole picture, an affine one, which rain hardly
 disturbs; then that of windows, where it explains the neighbour clearly better; and none where that
 does as well, so that the picture of a fixed camera stays as it is, and so does what is burnt in.
+Before a network that sees the glass, all of a neighbour moves: what stays where it is would be the
+drops, and what is behind them is asked for.
+
 Streaks are narrow, and what is in one frame only must not count as motion: errors are clipped, and
 windows are large. The estimate may be wrong where things are hidden; networks are trained with
 these errors.
@@ -79,16 +82,18 @@ UNLIKE = 0.04
 """A neighbour's pixel beyond this difference moves; between `SAME` and this it is blended."""
 
 
-def align(window: Tensor) -> Tensor:
+def align(window: Tensor, *, moves_all: bool = False) -> Tensor:
     """Move the neighbours to where the middle frame shows the same things.
 
     Args:
         window: `[N, T, 3, H, W]`, RGB in [0, 1].
+        moves_all: Whether what looks alike at the same place moves too, as before a network that
+            sees the glass.
 
     Returns:
         A window of that shape, float32, its middle frames as they were.
     """
-    return torch.stack([stacked(align_frames(list(frames))) for frames in window.float()])
+    return torch.stack([stacked(_aligned(list(each), moves_all)) for each in window.float()])
 
 
 @torch.inference_mode()
@@ -112,7 +117,8 @@ def align_frames(frames: Window, *, glass: bool = False) -> list[Tensor | None]:
 
     Args:
         frames: T of `[3, H, W]` float32, RGB in [0, 1].
-        glass: Whether they stand between the pictures of the glass, which stay as they are.
+        glass: Whether they stand between the pictures of the glass. These stay as they are, and all
+            of a neighbour moves.
 
     Returns:
         As many. The middle frame, and where it stands for others that are missing, is that one.
@@ -120,20 +126,28 @@ def align_frames(frames: Window, *, glass: bool = False) -> list[Tensor | None]:
     Raises:
         ValueError: As for `middle_of`.
     """
+    end = len(frames) - glass
+    return [*frames[:glass], *_aligned(frames[glass:end], glass), *frames[end:]]
+
+
+def _aligned(frames: Window, moves_all: bool) -> list[Tensor | None]:
     middle = middle_of(frames)
     moving = {
         index: frame
         for index, frame in enumerate(frames)
-        if frame is not None and frame is not middle and glass <= index < len(frames) - glass
+        if frame is not None and frame is not middle
     }
     aligned = list(frames)
     if not moving:
         return aligned
     lumas = torch.cat([shrunken_luma(frame[None]) for frame in moving.values()])
-    motion = estimate(shrunken_luma(middle[None]), lumas[None])[0]
+    motion = estimate(shrunken_luma(middle[None]), lumas[None], moves_all=moves_all)[0]
     # the move one after the other: large pictures take much memory
     for (index, frame), each in zip(moving.items(), motion, strict=True):
         moved = move(frame[None], SHRINK * each[None])[0]
+        if moves_all:
+            aligned[index] = moved
+            continue
         unlike = (frame - middle).abs().amax(0)
         share = ((unlike - SAME) / (UNLIKE - SAME)).clamp(0, 1)
         aligned[index] = frame + share * (moved - frame)
@@ -153,12 +167,13 @@ def shrunken_luma(pictures: Tensor) -> Tensor:
     return torch.tensordot(pixels, pixels.new_tensor(LUMA), ([1], [0]))
 
 
-def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
+def estimate(middle: Tensor, neighbours: Tensor, *, moves_all: bool = False) -> Tensor:
     """Where the neighbours show what the middle frames show.
 
     Args:
         middle: `[N, h, w]`, from `shrunken_luma`.
         neighbours: `[N, K, h, w]`, likewise.
+        moves_all: Whether a motion is kept also where none explains the neighbour as well.
 
     Returns:
         `[N, K, 2, h, w]`, right and down, in pixels of h and w.
@@ -183,6 +198,8 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
         motion = motion_ops.smoothed(motion, SMOOTH_REACH)
         motion = _chosen(fixed, moving, common, motion, clip, SLOPE)
     assert motion is not None
+    if moves_all:
+        return motion
     return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
 
 

@@ -397,7 +397,7 @@ class MHNet(nn.Module):
             edge = 3 * self.config.glass
             frames = x[:, edge : channels - edge]
             window = frames.reshape(len(x), self.config.frames, 3, *x.shape[2:])
-            moved = align(window).flatten(1, 2).to(x.dtype)
+            moved = align(window, moves_all=self.config.glass).flatten(1, 2).to(x.dtype)
             x = torch.cat([x[:, :edge], moved, x[:, channels - edge :]], 1)
         middle = 3 * (self.config.pictures // 2)
         return x[:, middle : middle + 3] + self.residual(x)

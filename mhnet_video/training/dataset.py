@@ -514,7 +514,7 @@ def _rainy_window(
         statistics = glass_statistics(rainy, rainy[window.middle])
         rainy = rainy[window_indices(window.middle, len(rainy), frames)]
         if aligns:
-            rainy = align(rainy[None])[0]
+            rainy = align(rainy[None], moves_all=glass)[0]
     if glass:
         rainy = between(statistics, rainy)
     return rainy.flatten(0, 1), clean[window.middle]

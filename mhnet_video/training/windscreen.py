@@ -482,7 +482,7 @@ def glass_pair(
     window = wet[order]
     statistics = glass_statistics(wet, wet[middle])
     if aligns:
-        window = align(window[None])[0]
+        window = align(window[None], moves_all=True)[0]
     return between(statistics, window).flatten(0, 1), target
 
 

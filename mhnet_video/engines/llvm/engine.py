@@ -153,7 +153,14 @@ class LLVMEngine:
             while len(self._motions) >= _GRAPHS:
                 self._motions.pop(next(iter(self._motions)))
             with self._kernels.lock:
-                motion = Motion(self._kernels, height, width, len(moving), self.threads)
+                motion = Motion(
+                    self._kernels,
+                    height,
+                    width,
+                    len(moving),
+                    self.threads,
+                    moves_all=self.network.config.glass,
+                )
         self._motions[height, width] = motion
         return motion
 
