@@ -599,7 +599,7 @@ def main(folder: Path) -> None:
     generator = torch.Generator().manual_seed(11)
     cover = render_streaks(STORM, generator, frames=len(dry), height=HEIGHT, width=WIDTH)
     clean = torch.from_numpy(np.stack(dry)).permute(0, 3, 1, 2)
-    rainy = list(fall(clean, cover, STORM.light).permute(0, 2, 3, 1).numpy())
+    rainy = list(fall(clean, cover, STORM).permute(0, 2, 3, 1).numpy())
     wet = list(behind_glass(clean).permute(0, 2, 3, 1).numpy())
     sound = make_sound(np.random.default_rng(5))
     write_clip(folder / "rain.mp4", rainy, sound, "A street at dusk, in the rain")
