@@ -115,6 +115,10 @@ class RestoreConfig:
     """Further options of the encoder, name and value."""
     compare: bool = False
     """Whether to write the picture before and after, side by side."""
+    gpx: bool = False
+    """Whether to write the camera's positions, too, under the destination's name in `.gpx`."""
+    evidence: bool = False
+    """Whether to write what was done to each frame, beside the destination; `verify` checks it."""
     overwrite: bool = False
     """Whether an existing destination may be replaced."""
 
@@ -130,6 +134,37 @@ class RestoreConfig:
         object.__setattr__(self, "keep", check_boxes(self.keep))
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
+        if self.evidence and self.compare:
+            raise ConfigError("evidence is of the restored picture alone; leave compare out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Settings of a batch beside those of restoring."""
+
+    join: bool = False
+    """Whether files that follow one another become one output."""
+    watch: bool = False
+    """Whether to go on with files that appear later."""
+    jobs: int | None = None
+    """Files that are restored at the same time; None for what serves this machine."""
+    shard: tuple[int, int] = (1, 1)
+    """Which part of the works to take, from 1, and of how many."""
+    ray: str | None = None
+    """The Ray cluster to do it on by its address; empty for the one that runs here, or a new one;
+    None for none."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching the machine."""
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"jobs must be at least 1, not {self.jobs}")
+        number, count = self.shard
+        if not 1 <= number <= count:
+            raise ConfigError(f"a shard is I/N with I from 1 to N, not {number}/{count}")
+        if self.join and self.watch:
+            raise ConfigError("a trip is joined when all of it is there; leave --watch or --join")
+        if self.ray is not None and self.watch:
+            raise ConfigError("a cluster works through what is there; leave --watch or --ray")
 
 
 ENGINES = ("auto", "torch", "llvm", "triton")

@@ -25,7 +25,7 @@ class Engine(Protocol):
             pixels: Pixels of a picture.
 
         Returns:
-            Engines that share this one's threads between them, or this one alone.
+            Engines that share this one's threads, or only this one.
         """
 
     def residual(self, frames: Window) -> Tensor:
@@ -56,7 +56,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch alone, without this package's kernels, so that it works where those fail."""
+    """PyTorch without this package's kernels, so that it works where those fail."""
 
     max_pixels = 2560 * 1600
 
@@ -71,7 +71,7 @@ class TorchEngine:
         self.bfloat16 = bfloat16
 
     def lanes(self, pixels: int) -> Sequence[Engine]:
-        """This engine alone."""
+        """Only this engine."""
         return (self,)
 
     @torch.inference_mode()

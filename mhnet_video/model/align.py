@@ -1,19 +1,17 @@
-"""Bring the neighbours of a frame to where the frame shows the same things.
+"""Alignment: the neighbours of a frame are warped onto it by motion compensation.
 
-Rain is in a pixel for a frame or two, so the neighbours show what is behind it, but only where the
-network finds it: before a moving car a pillar is fifty pixels further on in the next frame, beyond
-what convolutions follow. So the neighbours are moved first, and the network compares.
+Rain covers a pixel for a frame or two, so that the neighbours show the background. Convolutions
+find it only nearby. From a moving car a pillar moves by fifty pixels a frame, beyond their reach.
 
 Motion is estimated on luma by least squares (Lucas and Kanade), from coarse to fine, up to a
-quarter of the resolution. First that of the whole picture, an affine one, which rain hardly
-disturbs; then that of windows, where it explains the neighbour clearly better; and none where that
-does as well, so that the picture of a fixed camera stays as it is, and so does what is burnt in.
-Before a network that sees the glass, all of a neighbour moves: what stays where it is would be the
-drops, and what is behind them is asked for.
+quarter of the resolution. The affine motion of the whole picture comes first, which rain hardly
+disturbs. The motion of a window replaces it where it explains the neighbour clearly better. Zero
+motion replaces both where it does as well, so that fixed cameras and burnt-in text stay unchanged.
+Networks that see the glass are the exception: what does not move would be the drops, and what is
+behind them is wanted.
 
-Streaks are narrow, and what is in one frame only must not count as motion: errors are clipped, and
-windows are large. The estimate may be wrong where things are hidden; networks are trained with
-these errors.
+Streaks must not count as motion: errors are clipped, and windows are large. The estimate may be
+wrong in occluded areas; networks are trained with these errors.
 
 Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 1981; the gradients
 are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004.
@@ -246,8 +244,8 @@ def _plane(levels: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor])
         is_coarse = number >= len(levels) - SHIFT_LEVELS
         for _ in range(SHIFT_STEPS if is_coarse else PLANE_STEPS):
             terms = 1 if is_coarse else 3
-            given = (fixed, moving, plane, gradients[number], moments, clip, terms)
-            plane = motion_ops.fitted(*given, PLANE_DAMPING, PLANE_STRIDE)
+            inputs = (fixed, moving, plane, gradients[number], moments, clip, terms)
+            plane = motion_ops.fitted(*inputs, PLANE_DAMPING, PLANE_STRIDE)
     fixed, moving = levels[0]
     common = motion_ops.spread(plane, *fixed.shape[1:])
     errors = motion_ops.errors(fixed, moving, torch.zeros_like(common), common, CLIP)

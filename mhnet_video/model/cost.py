@@ -1,4 +1,4 @@
-"""What a network costs by its sizes alone: multiplications, and bytes that must be moved."""
+"""Cost of a network by its sizes: multiply-adds, and bytes that must be moved."""
 
 from mhnet_video.model.network import LEVELS, NetworkConfig
 

@@ -34,39 +34,36 @@ RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
 
 
 class Restorer:
-    """A network on a device, fed with frames one after another.
-
-    Not for several threads at once.
+    """A network on a device that restores the frames of a clip in order. Not thread-safe.
 
     Args:
-        model: A shipped model's name, `auto` for the one that suits task and device, or a network.
-        task: What to take out: `derain` (streaks of rain in the air) or `raindrop` (drops on the
-            glass before the camera as well).
+        model: A shipped model's name, `auto` for the default of task and device, or a network.
+        task: `derain` removes streaks of rain in the air; `raindrop` also removes drops on the
+            glass before the camera.
         weights: A weights file to use instead; None for the model's own.
-        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`.
-        engine: What runs the network: `auto` (the fastest that can), `torch`, `llvm` or
+        device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:<index>`.
+        engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
             `triton`.
-        strength: Share of the restoration that is applied, 0 (none) to 1 (all).
-        keep: Boxes left as they are.
-        scale: Share of the width and height at which the network works, above 0 to 1. Below 1 it
-            sees the picture shrunk, and its residual is enlarged before it is added: the time
-            falls with the square, and the picture stays as sharp as it is. None for 1, and on a
-            CPU for what makes 1080 rows of more than 1200.
+        strength: Share of the residual that is added, 0 (none) to 1 (all).
+        keep: Boxes in which nothing changes.
+        scale: Working scale of the network, above 0 to 1. Below 1 it sees a smaller picture, and
+            its residual is enlarged. The time falls with the square, and the picture stays as
+            sharp as the source. None for 1, and on a CPU for 1080 rows where there are more than
+            1200.
         is_filtered: Whether restored frames of a clip go through the temporal filter.
 
     Raises:
-        ConfigError: There is no such device, engine or task, the strength or scale is out of
-            range, the network is not for the task, or there are weights for a network that has its
-            own.
+        ConfigError: The device, engine or task is not available, the strength or scale is out of
+            range, the network is not for the task, or weights are passed with a network.
         WeightsError: The weights cannot be loaded.
     """
 
     name: str
     """The model's name, or the weights file's."""
     device: torch.device
-    """Where the network runs."""
+    """Device of the network."""
     engine: SelectedEngine
-    """What runs the network, and why."""
+    """Engine of the network, and the reason for it."""
 
     def __init__(
         self,
@@ -135,7 +132,7 @@ class Restorer:
 
     @property
     def keep(self) -> tuple[Box, ...]:
-        """Boxes left as they are."""
+        """Boxes in which nothing changes."""
         return self._settings.keep
 
     @keep.setter
@@ -228,8 +225,8 @@ class Restorer:
             pictures: `[H, W, 3]` uint8, arrays or tensors.
 
         Yields:
-            Restored pictures of the same kind and size, one for each one in, as late as `pairs`
-            gives them.
+            Restored pictures of the same type and size, one for each input, with the delay of
+            `pairs`.
 
         Raises:
             ValueError: A picture has another shape or type.
@@ -254,7 +251,8 @@ class Restorer:
             ValueError: The picture has another shape or type.
             ConfigError: The picture is too large.
         """
-        chain, index = self._pushed or (self._new_chain(self._whole()), 0)
+        # an executor for each clip, which counts its frames alone
+        chain, index = self._pushed or (self._new_chain(self._new_inline()), 0)
         frame = frame_of(picture, index)
         self._pushed = chain, index + 1
         return [picture_of(pair.restored) for pair in chain.push(frame, self._settings)]
@@ -277,7 +275,7 @@ class Restorer:
 
         Raises:
             ConfigError: The picture is too large.
-            IndexError: There is no such frame.
+            IndexError: The index is out of range.
         """
         if not 0 <= index < len(frames):
             raise IndexError(f"index must be from 0 to {len(frames) - 1}, not {index}")
@@ -304,10 +302,10 @@ class Restorer:
         )
 
     def _executor(self, *, stays_on_gpu: bool) -> Executor:
-        """What restores a clip of which all frames are wanted, as fast as can be."""
+        """The executor with the highest throughput, for all frames of a clip."""
         if self.gpu is not None:
             from mhnet_video.engines.triton.engine import TritonEngine
-            from mhnet_video.restoration.gpu_pipeline import GpuExecutor
+            from mhnet_video.restoration.gpu_executor import GpuExecutor
 
             engine = cast(TritonEngine, self.engine.engine)
             return GpuExecutor(engine, self._windows, stays=stays_on_gpu)
@@ -316,10 +314,13 @@ class Restorer:
         return LaneExecutor(self._windows, self._pool)
 
     def _whole(self) -> InlineExecutor:
-        """What restores a frame at once."""
+        """The executor with the lowest latency, for single frames."""
         if self._inline is None or self._inline[0] is not self.engine:
-            self._inline = self.engine, InlineExecutor(self._windows, self.engine.engine)
+            self._inline = self.engine, self._new_inline()
         return self._inline[1]
+
+    def _new_inline(self) -> InlineExecutor:
+        return InlineExecutor(self._windows, self.engine.engine)
 
     def _use_torch(self) -> None:
         self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
+from mhnet_video.media.device_frames import on_host
 from mhnet_video.model.window import window_indices, window_of
 from mhnet_video.restoration.glass import GlassImage, GlassMemory, MotionMeter, most_distance
 from mhnet_video.restoration.scene_changes import CutDetector, Transition
@@ -34,6 +35,14 @@ class NetworkImage:
     """RGB at the working scale, `[3, H, W]`; None until it has been computed."""
     glass: GlassImage = field(default_factory=GlassImage)
     """What is remembered of it for the pictures of the glass."""
+    _host_frame: Frame | None = field(default=None, init=False)
+
+    @property
+    def host_frame(self) -> Frame:
+        """The frame with its samples in the host's memory, downloaded once."""
+        if self._host_frame is None:
+            self._host_frame = on_host(self.frame)
+        return self._host_frame
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,6 +64,12 @@ class FrameWindow:
         if middle is None:
             raise ValueError("expected a frame in the middle")
         return middle
+
+    @property
+    def host_frame(self) -> Frame:
+        """The frame to restore, with its samples in the host's memory."""
+        middle = self.middle
+        return middle.host_frame if middle.frame is self.frame else on_host(self.frame)
 
     def is_restored_as(self, other: "FrameWindow") -> bool:
         """Whether both hold the very same images and settings."""

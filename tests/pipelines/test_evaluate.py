@@ -245,6 +245,7 @@ def test_clips_of_other_lengths_are_refused(tmp_path):
         evaluate(short, long)
 
 
+@pytest.mark.slow
 def test_the_known_figure_of_a_public_set(data_dir):
     folder = data_dir / "dev" / "rain12"
     assert evaluate(folder / "input", folder / "target").mean.rainy.psnr_y == pytest.approx(

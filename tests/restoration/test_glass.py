@@ -15,7 +15,7 @@ from mhnet_video import RestoreConfig, Restorer, restore_video
 from mhnet_video.config import LiveConfig, Settings
 from mhnet_video.engines.select import llvm_obstacle
 from mhnet_video.errors import ConfigError
-from mhnet_video.live.adaptive_quality import models_at_hand
+from mhnet_video.live.model_choice import models_at_hand
 from mhnet_video.live.session import Live
 from mhnet_video.model.weights import list_models, load_model, save_weights
 from mhnet_video.model.window import glass_statistics, window_indices

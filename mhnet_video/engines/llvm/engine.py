@@ -28,7 +28,7 @@ _LANE_THREADS_OF_A_MILLION = 3
 """How many more threads do for each million pixels."""
 
 _MAX_PAIR_PIXELS = 1280 * 736
-"""Largest picture of which two are worked on at the same time however few the threads are."""
+"""Largest picture, in pixels, of which two are in flight with any number of threads."""
 
 _MAX_LANES_PIXELS = 2 * 1920 * 1088
 """Pixels of all pictures that are worked on at the same time: maps take some 200 bytes each."""
@@ -114,7 +114,7 @@ class LLVMEngine:
         """The residual of frames that are aligned first.
 
         Args:
-            frames: As for `residual`, as they are.
+            frames: As for `residual`, not aligned.
 
         Returns:
             `[3, H, W]` float32.
@@ -127,7 +127,7 @@ class LLVMEngine:
         folds, is_whole = graph.inputs.folds, size == graph.inputs.window.shape[1:]
         if motion is None or not motion.can_fold or folds is None or not is_whole:
             return self.residual(self.align(frames))
-        # what is moved is needed nowhere else: it is folded where it is made
+        # only the network reads moved frames: they are folded as they are moved
         residual = graph.prepare(frames, are_folded=True)
         glass = self.network.config.glass
         held = motion.prepare(frames[glass : len(frames) - glass], folds)

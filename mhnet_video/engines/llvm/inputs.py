@@ -135,7 +135,7 @@ class Inputs:
             is_frame = self._glass <= index < len(frames) - self._glass
             is_read = frame is middle or frame is self._black or not is_frame
             self._fold(index, is_read)
-            # what is not read is anything of that size
+            # slots that the kernels skip may hold any tensor of that size
             slots.append(self._readable(index, frame if is_read else middle))
         return slots
 

@@ -416,13 +416,13 @@ def _tables(small: int, large: int) -> tuple[Tensor, Tensor]:
         `[2, large]` int32, the one before and the one behind, and `[large]` float32, how much of
         the one behind.
     """
-    place = ((torch.arange(large) + 0.5) * (small / large) - 0.5).clamp_(min=0)
-    before = place.int()
-    return torch.stack([before, (before + 1).clamp_(max=small - 1)]), place - before
+    position = ((torch.arange(large) + 0.5) * (small / large) - 0.5).clamp_(min=0)
+    before = position.int()
+    return torch.stack([before, (before + 1).clamp_(max=small - 1)]), position - before
 
 
 def _padded(tables: tuple[Tensor, Tensor], stride: int) -> tuple[Tensor, Tensor]:
     """Tables with rows of whole vectors."""
     missing = (0, stride - len(tables[1]))
-    places, shares = (torch.nn.functional.pad(each, missing) for each in tables)
-    return places.contiguous(), shares.contiguous()
+    positions, shares = (torch.nn.functional.pad(each, missing) for each in tables)
+    return positions.contiguous(), shares.contiguous()
