@@ -44,8 +44,7 @@ DISTANCE_AT_REST = 4
 """Frames from one neighbour to the next where the camera stands still: nothing is seen past a drop
 then, and things that move by themselves are not to be far away."""
 MEASURED_STEP = 8
-"""Motion is measured at one frame of so many: it changes slowly, and costs as much as a fifth of
-the network."""
+"""Motion is measured at one frame of so many, as it changes slowly."""
 MEASURED_COLUMNS = 160
 """Columns of the pictures on which it is measured."""
 _MEASURED = 3

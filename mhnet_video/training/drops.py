@@ -170,7 +170,7 @@ KINDS = {
 }
 """Small drops on a windscreen in heavy rain; sharp ones on a pane; drops of all sizes; and near
 ones, far out of focus."""
-SHARES = (0.36, 0.18, 0.2, 0.26)
+SHARES = (0.3, 0.12, 0.2, 0.38)
 """How often each of `KINDS` is drawn."""
 MOST_DROPS = 3000
 """Drops of a pane at most: what is smaller is not seen one by one."""

@@ -32,9 +32,9 @@ RUN_EVERY = 96
 RUN_ROWS = 540
 """Passed to `load_footage` as `rows`, which bounds the memory."""
 
-STREAK_SHARE = 0.3
+STREAK_SHARE = 0.28
 """Share of samples with streaks only, or with nothing, as other models are trained on."""
-ALONE_SHARE = 0.25
+ALONE_SHARE = 0.33
 """Share of single pictures, without neighbours, among the others."""
 DRY_SHARE = 0.25
 """Share of dry glass among the windows of several frames."""
