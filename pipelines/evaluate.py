@@ -74,6 +74,7 @@ def evaluate(
     clean: str | PathLike[str],
     *,
     model: str | None = None,
+    task: str | None = None,
     weights: str | PathLike[str] | None = None,
     device: str = "auto",
     engine: str = "auto",
@@ -91,7 +92,9 @@ def evaluate(
     Args:
         rainy: A picture, a clip, a folder of these, or a folder of such folders.
         clean: The same without rain, with as many pictures or frames of the same sizes.
-        model: Name of the model; None, without weights, to evaluate only the rainy pictures.
+        model: Name of the model; None, without task and weights, to evaluate only the rainy
+            pictures.
+        task: What to remove, `derain` or `raindrop`; without a model, that task's default is used.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
@@ -113,11 +116,16 @@ def evaluate(
     pairs = _pairs(Path(rainy), Path(clean))
     if sheet is not None:
         check_sheet(sheet, [path for pair in pairs for path in pair], overwrite=overwrite)
-    if restorer is None and (model or weights):
+    if restorer is None and (model or task or weights):
         from mhnet_video.restoration.restorer import Restorer
 
         restorer = Restorer(
-            model or "auto", weights=weights, device=device, engine=engine, scale=scale
+            model or "auto",
+            task=task or "derain",
+            weights=weights,
+            device=device,
+            engine=engine,
+            scale=scale,
         )
     begin = time.monotonic()
     rows: list[Row] = []

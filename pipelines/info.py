@@ -28,6 +28,8 @@ class Model:
     size_bytes: int
     description: str
     """Its purpose, in one line."""
+    task: str
+    """What it removes: `derain` or `raindrop`."""
     config: dict[str, Any]
     """Sizes of the network."""
     training: dict[str, Any]
@@ -102,6 +104,7 @@ def _models() -> tuple[Model, ...]:
             path=str(model.path),
             size_bytes=model.size_bytes,
             description=model.description,
+            task=model.task,
             config=model.config.to_dict(),
             training=model.training,
         )

@@ -213,6 +213,7 @@ def restorer_of(config: RestoreConfig) -> "Restorer":
 
     return Restorer(
         config.model,
+        task=config.task,
         weights=config.weights,
         device=config.device,
         engine=config.engine,

@@ -29,7 +29,8 @@ from mhnet_video.config import TrainConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
-from mhnet_video.training.dataset import CleanWindows, load_footage, rainy_batch
+from mhnet_video.training import windscreen
+from mhnet_video.training.dataset import CleanWindows, Footage, load_footage, rainy_batch
 from mhnet_video.training.net2net import grow
 
 WARM_UP_STEPS = 200
@@ -261,7 +262,10 @@ def train(
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seen, spent = 0, 0, 0.0
 
-    footage = load_footage(Path(config.data), frames=network.config.frames)
+    footage = _load_footage(config)
+    has_drops = config.task == "raindrop"
+    windows_of: Any = windscreen.GlassWindows if has_drops else CleanWindows
+    batch_of: Any = windscreen.glass_batch if has_drops else rainy_batch
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
@@ -272,8 +276,8 @@ def train(
         about["before"] = training_of(config.init)
     if checkpoint.exists():
         saved = _load_checkpoint(checkpoint, device)
-        # checkpoints from before this setting were trained without it
-        before = {"align": False, **json.loads(saved["settings"])}
+        # checkpoints from before these settings were trained without them
+        before = {"align": False, "task": "derain", **json.loads(saved["settings"])}
         if before != json.loads(json.dumps(settings)):
             raise ConfigError(
                 f"{checkpoint} belongs to a run with other settings; choose another folder"
@@ -306,7 +310,7 @@ def train(
 
     budget = config.minutes * 60
     frames, on_gpu = network.config.frames, device.type == "cuda"
-    middle = 3 * (frames // 2)
+    middle = 3 * (network.config.pictures // 2)
     saved_at, is_stopped = spent, False
     log_path = output / "log.csv" if leads else Path(os.devnull)
     fresh = _cut_log(log_path, step) if leads else True
@@ -320,11 +324,11 @@ def train(
             until = budget if is_late else LATE * budget
             crop = config.final_crop if is_late else config.crop
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
-            windows = CleanWindows(
+            windows = windows_of(
                 footage, frames=frames, crop=crop, seed=config.seed, is_late=is_late
             )
             # rain is rendered on the GPU, or by the loader's process
-            rain = partial(rainy_batch, frames=frames, device=device, aligns=config.align)
+            rain = partial(batch_of, frames=frames, device=device, aligns=config.align)
             loader = DataLoader(
                 windows,
                 batch_sampler=_Batches(seen, batch, team),
@@ -383,7 +387,7 @@ def train(
                     if leads:
                         save()
                         save_curve(log_path, output / "curve.png")
-                        _strip(output / "strip.png", rainy, restored, clean)
+                        _strip(output / "strip.png", rainy, restored, clean, middle)
                 if spent >= until or is_stopped:
                     break
     if leads:
@@ -456,6 +460,19 @@ def _has_compiler() -> bool:
     return True
 
 
+def _load_footage(config: TrainConfig) -> Footage:
+    """What the windows are cut from."""
+    folder = Path(config.data)
+    if config.task == "derain":
+        return load_footage(folder, frames=config.frames)
+    return load_footage(
+        folder,
+        frames=windscreen.RUN_FRAMES,
+        every=windscreen.RUN_EVERY,
+        rows=windscreen.RUN_ROWS,
+    )
+
+
 def _first_network(config: TrainConfig) -> MHNet:
     """Build the network that training begins with.
 
@@ -470,6 +487,7 @@ def _first_network(config: TrainConfig) -> MHNet:
         frames=config.frames,
         patch=config.patch,
         align=config.align,
+        glass=config.task == "raindrop",
     )
     if config.init:
         return grow(load_model(config.init), sizes)
@@ -532,9 +550,8 @@ def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.array([values[max(0, i - reach) : i + reach + 1].mean() for i in range(len(values))])
 
 
-def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor) -> None:
+def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor, middle: int) -> None:
     """Write a PNG: one column per pair, rainy, restored and clean from top to bottom."""
-    middle = rainy.shape[1] // 6 * 3
     rows = (rainy[:, middle : middle + 3], restored.detach(), clean)
     picture = torch.cat([row.cpu().float().clamp(0, 1) for row in rows], dim=2)
     picture = torch.cat(list(picture), dim=2).permute(1, 2, 0)

@@ -1,8 +1,8 @@
 """Draw the sample clips: a tram passes a row of houses at dusk, in the rain and without it.
 
-Everything is computed from seeds: `python samples/render.py` makes `rain.mp4` and `dry.mp4`
-again, in this folder or in the one named. Colours are display values in [0, 1]; the scene is drawn
-at twice its size, in layers that pass by at speeds of their own, and scaled down.
+Everything is computed from seeds: `python samples/render.py` makes `rain.mp4`, `drops.mp4` and
+`dry.mp4` again, in this folder or in the one named. Colours are display values in [0, 1]; the scene
+is drawn at twice its size, in layers that pass by at speeds of their own, and scaled down.
 """
 
 import sys
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mhnet_video.training.drops import Pane, draw_pane, pane_on
 from mhnet_video.training.rain import Storm, StreakLayer, fall, render_streaks
 
 Array = NDArray[np.float32]
@@ -58,6 +59,8 @@ STORM = Storm(
     light=(0.80, 0.83, 0.90),
 )
 """The rain, at the size of the clip."""
+PANE_SEED = 2
+"""Seed of the drops on the pane that the street is seen through."""
 DUSK = np.array([0.50, 0.52, 0.68], np.float32)
 """Colour of the light of the sky, RGB in [0, 1]."""
 WARM = np.array([1.0, 0.74, 0.40], np.float32)
@@ -587,16 +590,30 @@ def write_clip(path: Path, frames: list[Array], sound: Array, title: str) -> Non
         container.mux(audio.encode(None))
 
 
+def behind_glass(clean: torch.Tensor) -> torch.Tensor:
+    """The clip `[T, 3, H, W]` through a pane with drops, some of which slide."""
+    frames = len(clean)
+    random = np.random.default_rng(PANE_SEED)
+    pane: Pane = draw_pane(
+        random, height=HEIGHT, width=WIDTH, times=(0, frames - 1), scale=0.9, kind="pane"
+    )
+    view = torch.nn.functional.interpolate(clean, scale_factor=0.25, mode="area")
+    wet, _ = pane_on(clean, pane, times=np.arange(frames), view=view, place=(0.0, 0.0, 1 / WIDTH))
+    return wet
+
+
 def main(folder: Path) -> None:
-    """Render both clips into a folder."""
+    """Render the clips into a folder."""
     street = Street()
     dry = [street.frame(index / FPS) for index in range(FPS * SECONDS)]
     generator = torch.Generator().manual_seed(11)
     cover = render_streaks(STORM, generator, frames=len(dry), height=HEIGHT, width=WIDTH)
     clean = torch.from_numpy(np.stack(dry)).permute(0, 3, 1, 2)
     rainy = list(fall(clean, cover, STORM).permute(0, 2, 3, 1).numpy())
+    wet = list(behind_glass(clean).permute(0, 2, 3, 1).numpy())
     sound = make_sound(np.random.default_rng(5))
     write_clip(folder / "rain.mp4", rainy, sound, "A street at dusk, in the rain")
+    write_clip(folder / "drops.mp4", wet, sound, "A street at dusk, through a wet pane")
     write_clip(folder / "dry.mp4", dry, sound, "A street at dusk")
 
 

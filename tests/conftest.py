@@ -197,6 +197,6 @@ def standin(monkeypatch):
     from mhnet_video.live import adaptive_restorer
 
     made = LiveStandIn()
-    monkeypatch.setattr(adaptive_restorer, "models_at_hand", lambda model="auto": ["realtime"])
+    monkeypatch.setattr(adaptive_restorer, "models_at_hand", lambda *_, **__: ["realtime"])
     monkeypatch.setattr(adaptive_restorer, "Restorer", lambda *_, **__: made)
     return made

@@ -97,7 +97,7 @@ def standin(monkeypatch):
         mhnet_video.live.adaptive_restorer, "Restorer", lambda *_, **__: LiveStandIn()
     )
     monkeypatch.setattr(
-        mhnet_video.live.adaptive_restorer, "models_at_hand", lambda *_: ["realtime"]
+        mhnet_video.live.adaptive_restorer, "models_at_hand", lambda *_, **__: ["realtime"]
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mhnet_video import __version__
 from mhnet_video.config import (
     ENGINES,
+    TASKS,
     VIEWS,
     Box,
     LiveConfig,
@@ -33,6 +34,7 @@ _TRAIN_HELP = {
     "frames": "frames that the network sees at once, odd",
     "patch": "side of the pixel blocks folded into channels",
     "align": "move neighbours to where the middle frame shows the same, before the network",
+    "task": "what to take out: derain (streaks) or raindrop (drops on the glass as well)",
     "batch": "pictures of a step",
     "crop": "side of the training pictures, in pixels, at first",
     "final_crop": "side of the training pictures later on",
@@ -43,7 +45,7 @@ _TRAIN_HELP = {
     "description": "what the weights file says of itself",
 }
 
-_NETWORK_SETTINGS = ("model", "weights", "device", "engine", "scale")
+_NETWORK_SETTINGS = ("model", "task", "weights", "device", "engine", "scale")
 
 _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
@@ -384,6 +386,11 @@ def add_model_arguments(
         scale: The default scale, likewise.
     """
     _add_network_arguments(parser, model)
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        help="take out streaks of rain, or drops on the glass as well (default: derain)",
+    )
     parser.add_argument(
         "--device",
         type=_device,

@@ -227,9 +227,11 @@ def _evaluate(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.clean is None and options.sheet:
         parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
-    is_restored = options.model or options.weights
+    is_restored = options.model or options.task or options.weights
     if not is_restored and (options.scale is not None or options.engine != "auto"):
-        parser.error("--scale and --engine need --model or --weights: nothing is restored else")
+        parser.error(
+            "--scale and --engine need --model, --task or --weights: nothing is restored else"
+        )
     if options.clean is None:
         return _flicker(options)
     from mhnet_video.pipelines.evaluate import evaluate
@@ -255,11 +257,13 @@ def _flicker(options: "Namespace") -> int:
     from mhnet_video.pipelines.flicker import measure_flicker
 
     restorer = None
-    if options.model or options.weights:
+    if options.model or options.task or options.weights:
         from mhnet_video.restoration.restorer import Restorer
 
         settings = arguments.network_settings(options)
-        restorer = Restorer(**{**settings, "model": options.model or RestoreConfig.model})
+        settings["model"] = options.model or RestoreConfig.model
+        settings["task"] = options.task or RestoreConfig.task
+        restorer = Restorer(**settings)
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
         clips = measure_flicker(options.rainy, restorer=restorer, on_progress=on_progress)
     if options.json:

@@ -38,6 +38,8 @@ class Engine(Protocol):
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things, see align.py.
 
+        The pictures of the glass stay as they are.
+
         Args:
             frames: As for `residual`.
 
@@ -84,7 +86,7 @@ class TorchEngine:
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things."""
         with off():
-            return align_frames(frames)
+            return align_frames(frames, glass=self.network.config.glass)
 
     def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32."""

@@ -109,7 +109,7 @@ def failure(engine: Engine, network: MHNet) -> str:
     device = next(network.parameters()).device
     frames = [
         torch.rand(3, side, side, generator=generator).to(device)
-        for _ in range(network.config.frames)
+        for _ in range(network.config.pictures)
     ]
     try:
         found = engine.residual(frames)

@@ -8,6 +8,8 @@ from mhnet_video.frame import Frame
 from mhnet_video.live.adaptive_quality import Level
 from mhnet_video.live.model_choice import ModelChoice, models_at_hand
 from mhnet_video.live.pacer import Pacer
+from mhnet_video.model.weights import list_models
+from mhnet_video.restoration.glass import LIVE_DISTANCE
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_filter import FrameAverage
 
@@ -32,8 +34,9 @@ class AdaptiveRestorer:
 
     def __init__(self, config: LiveConfig) -> None:
         self._config = config
-        models = [config.weights] if config.weights else models_at_hand(config.model)
-        self._choice = ModelChoice(models, [] if config.weights else models_at_hand())
+        named = [config.weights] if config.weights else []
+        models = named or models_at_hand(config.model, config.task)
+        self._choice = ModelChoice(models, [] if named else models_at_hand(task=config.task))
         # errors of a model or the device come before the camera is opened
         self._first = self._new(models[-1])
         self._unused: dict[str, Restorer] = {models[-1]: self._first}
@@ -43,9 +46,21 @@ class AdaptiveRestorer:
         self._is_closed = False
 
     @property
-    def radius(self) -> int:
-        """Neighbours on each side that the smallest model sees."""
-        return self._first.network.config.frames // 2
+    def ahead(self) -> int:
+        """Frames after the one to restore that are waited for.
+
+        Neighbours that may be several frames away are all frames before it.
+        """
+        sizes = self._first.network.config
+        return 0 if sizes.glass else sizes.frames // 2
+
+    @property
+    def behind(self) -> int:
+        """Frames before the one to restore that any model may see."""
+        sizes = self._first.network.config
+        if sizes.glass:
+            return (sizes.frames - 1) * LIVE_DISTANCE
+        return max(sizes.frames // 2, *(info.config.frames // 2 for info in list_models()))
 
     @property
     def device(self) -> str:
@@ -139,6 +154,7 @@ class AdaptiveRestorer:
         config = self._config
         return Restorer(
             "auto" if config.weights else model,
+            task=config.task,
             weights=config.weights,
             device=config.device,
             engine=config.engine,

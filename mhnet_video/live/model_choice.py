@@ -6,17 +6,18 @@ from mhnet_video.errors import ConfigError
 from mhnet_video.model.weights import list_models
 
 
-def models_at_hand(model: str = "auto") -> list[str]:
+def models_at_hand(model: str = "auto", task: str = "derain") -> list[str]:
     """The models to choose from, the largest first; only the one named, if one is.
 
     Raises:
-        ConfigError: There is no model in this package.
+        ConfigError: There is no model for the task in this package.
     """
     if model != "auto":
         return [model]
-    shipped = sorted(list_models(), key=lambda info: info.size_bytes, reverse=True)
+    models = [info for info in list_models() if info.task == task]
+    shipped = sorted(models, key=lambda info: info.size_bytes, reverse=True)
     if not shipped:
-        raise ConfigError("there is no model in this package; give --weights FILE")
+        raise ConfigError(f"there is no model for {task} in this package; give --weights FILE")
     return [info.name for info in shipped]
 
 

@@ -13,7 +13,6 @@ from mhnet_video.live.frame_buffer import Selection
 from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.statistics import DisplayMeter, LiveStatistics
-from mhnet_video.model.weights import list_models
 
 _TICK_SECONDS = 0.2
 """How long to wait for a frame before looking whether the run is over."""
@@ -51,15 +50,14 @@ class Live(Closing):
         self.strength = config.strength
         """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
         self._restorer = AdaptiveRestorer(config)
-        radius = self._restorer.radius
         self._camera = Camera(
             address,
             size=config.size,
             fps=config.fps,
             loop=config.loop,
-            ahead=radius,
+            ahead=self._restorer.ahead,
             # larger models see more frames before this one; later frames are not waited for
-            behind=max(radius, *(info.config.frames // 2 for info in list_models())),
+            behind=self._restorer.behind,
             visitors=self.visitors,
         )
         self._deadline: _Deadline | None = None

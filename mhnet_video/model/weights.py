@@ -28,6 +28,11 @@ DEFAULT_CPU = "realtime"
 """Default model on a CPU."""
 DEFAULT_CUDA = "quality"
 """Default model on a GPU."""
+DEFAULTS = {
+    "derain": {"cpu": DEFAULT_CPU, "cuda": DEFAULT_CUDA},
+    "raindrop": {"cpu": "windscreen-realtime", "cuda": "windscreen"},
+}
+"""Default model of each task on each kind of device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,16 @@ class ModelInfo:
     description: str
     training: dict[str, Any]
     """How it was trained, as `mhnet-video train` wrote it."""
+
+    @property
+    def task(self) -> str:
+        """What it takes out, one of `TASKS`."""
+        return task_of(self.config)
+
+
+def task_of(config: NetworkConfig) -> str:
+    """What a network of these sizes takes out, one of `TASKS`."""
+    return "raindrop" if config.glass else "derain"
 
 
 def list_models() -> list[ModelInfo]:

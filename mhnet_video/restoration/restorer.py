@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
+from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength, check_task
 from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import SelectedEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
-from mhnet_video.model.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
+from mhnet_video.model.weights import DEFAULTS, load_model, resolve_device, task_of
 from mhnet_video.restoration.executors import (
     Counts,
     EnginePool,
@@ -38,7 +38,9 @@ class Restorer:
     """A network on a device that restores the frames of a clip in order. Not thread-safe.
 
     Args:
-        model: A shipped model's name, `auto` for the device's default, or a network.
+        model: A shipped model's name, `auto` for the default of task and device, or a network.
+        task: `derain` removes streaks of rain in the air; `raindrop` also removes drops on the
+            glass before the camera.
         weights: A weights file to use instead; None for the model's own.
         device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:<index>`.
         engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
@@ -52,8 +54,8 @@ class Restorer:
         is_filtered: Whether restored frames of a clip go through the temporal filter.
 
     Raises:
-        ConfigError: The device or engine is not available, the strength or scale is out of range,
-            or weights are passed with a network.
+        ConfigError: The device, engine or task is not available, the strength or scale is out of
+            range, the network is not for the task, or weights are passed with a network.
         WeightsError: The weights cannot be loaded.
     """
 
@@ -68,6 +70,7 @@ class Restorer:
         self,
         model: str | MHNet = "auto",
         *,
+        task: str = "derain",
         weights: str | PathLike[str] | None = None,
         device: str = "auto",
         engine: str = "auto",
@@ -76,6 +79,7 @@ class Restorer:
         scale: float | None = None,
         is_filtered: bool = True,
     ) -> None:
+        check_task(task)
         self.device = resolve_device(device)
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
@@ -88,13 +92,17 @@ class Restorer:
             self.name, network = "custom", model.to(self.device).eval()
         else:
             if model == "auto":
-                model = DEFAULT_CUDA if self.device.type == "cuda" else DEFAULT_CPU
+                model = DEFAULTS[task][self.device.type]
             self.name = str(weights or model)
             network = load_model(weights or model, self.device)
+        if task == "raindrop" and task_of(network.config) != task:
+            raise ConfigError(
+                f"{self.name} takes out streaks only; leave --task out, or name weights for drops"
+            )
         self.network = network
         self.engine = resolve_engine(network, engine)
         self._windows = WindowNetwork(network, self.device)
-        self._picker = WindowPicker(network.config.frames)
+        self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
         self._pool: EnginePool | None = None
         self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
         self._counts = Counts()
@@ -294,8 +302,14 @@ class Restorer:
 
     def _new_chain(self, executor: Executor) -> FrameChain:
         self._counts = executor.counts
-        frames = self.network.config.frames
-        return FrameChain(frames, executor, self.device, is_filtered=self._is_filtered)
+        config = self.network.config
+        return FrameChain(
+            config.frames,
+            executor,
+            self.device,
+            is_filtered=self._is_filtered,
+            sees_glass=config.glass,
+        )
 
     def _executor(self, *, stays_on_gpu: bool) -> Executor:
         """The executor with the highest throughput, for all frames of a clip."""

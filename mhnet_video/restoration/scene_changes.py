@@ -100,6 +100,17 @@ class TransitionDetector:
             )
 
 
+class CutDetector:
+    """Detects cuts where no frame waits, and some are left out."""
+
+    def __init__(self) -> None:
+        self._changes = _Changes()
+
+    def push(self, frame: Frame) -> bool:
+        """Take the next frame, and return whether it begins another scene."""
+        return self._changes.push(_some_luma(frame), is_still=frame.is_still)
+
+
 class _Changes:
     """The latest differences from frame to frame."""
 

@@ -1,5 +1,6 @@
 """A network on a device, applied to one window: scale, self-ensemble, tiles, and float32 again."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from mhnet_video.memory import is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
 from mhnet_video.restoration.color import add_residual, to_rgb
+from mhnet_video.restoration.glass import pictures_of_glass
 from mhnet_video.restoration.resize import enlarged, shrunk
 from mhnet_video.restoration.self_ensemble import ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
@@ -72,7 +74,21 @@ class WindowNetwork:
 
     def prepare(self, window: FrameWindow) -> Window:
         """What the network sees of each picture; made once for each."""
-        return [None if each is None else self._rgb(each) for each in window.images]
+        seen = [None if each is None else self._rgb(each) for each in window.images]
+        return self._between(window, seen) if self.network.config.glass else seen
+
+    @torch.inference_mode()
+    def _between(self, window: FrameWindow, frames: Sequence[Tensor | None]) -> Window:
+        """Put the frames of a window between the pictures of its glass."""
+        if is_alone(frames):
+            return [None, *frames, None]
+        of_frames = [image.glass for image in window.images if image is not None]
+        for image in window.images:
+            if image is not None and image.rgb is not None:
+                image.glass.remember(image.rgb)
+        seen = dict.fromkeys([*of_frames, *window.seen])
+        mean, difference = pictures_of_glass(middle_of(frames), list(seen))
+        return [mean, *frames, difference]
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from mhnet_video.errors import ReadError
 from mhnet_video.model.align import align
-from mhnet_video.model.window import window_indices
+from mhnet_video.model.window import between, glass_statistics, window_indices
 from mhnet_video.training.rain import camera, rain_on
 
 ALONE_SHARE = 0.43
@@ -90,7 +90,9 @@ class Footage:
     """Runs of consecutive frames for each clip, each `[run, H, W, 3]` uint8, RGB."""
 
 
-def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
+def load_footage(
+    folder: Path, *, frames: int = 3, every: int = 15, rows: int | None = None
+) -> Footage:
     """Read `photos/` and `clips/` of a folder.
 
     Args:
@@ -98,6 +100,7 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
         frames: Frames of a window. Runs are two frames longer, so that a window can begin at
             three frames of a run.
         every: Frames from the beginning of one run to the beginning of the next.
+        rows: Most rows of a clip, to which larger ones are shrunk; None to keep their sizes.
 
     Raises:
         ReadError: Both folders are empty or missing, or a clip cannot be decoded.
@@ -124,7 +127,8 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
                 pictures = (stream.decode(each) for each in filled_packets(container, stream))
                 for index, frame in enumerate(chain.from_iterable(pictures)):
                     if index % every < frames + 2:
-                        run.append(frame.to_ndarray(format="rgb24"))
+                        size = _shrunk_size(frame.height, frame.width, rows)
+                        run.append(frame.to_ndarray(format="rgb24", interpolation="AREA", **size))
                         if len(run) == frames + 2:
                             runs.append(np.stack(run))
                             run = []
@@ -137,6 +141,13 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
             f"no photos/ or clips/ to train on in {folder}; --data names the folder of both."
         )
     return Footage(photos=photos, clips=clips)
+
+
+def _shrunk_size(height: int, width: int, rows: int | None) -> dict[str, Any]:
+    """The size of a frame that is to have so many rows at most, if it has more."""
+    if rows is None or height <= rows:
+        return {}
+    return {"height": rows, "width": 2 * round(width * rows / height / 2)}
 
 
 class ClipWindow(NamedTuple):
@@ -458,7 +469,12 @@ def rain_likeness(clean: Tensor) -> float:
 
 
 def rainy_pair(
-    sample: Sample, *, frames: int, device: torch.device | str, aligns: bool = False
+    sample: Sample,
+    *,
+    frames: int,
+    device: torch.device | str,
+    aligns: bool = False,
+    glass: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Render the rain of a sample.
 
@@ -467,12 +483,13 @@ def rainy_pair(
         frames: Frames of a window, T.
         device: Device to render on.
         aligns: Whether to align the neighbours to the middle frame.
+        glass: Whether to put the windows between their `glass_statistics`.
 
     Returns:
         The rainy window `[3T, crop, crop]` and its clean middle frame `[3, crop, crop]`, RGB in
         [0, 1]. Missing neighbours of single pictures are black.
     """
-    pairs = [_rainy_window(window, frames, device, aligns) for window in sample]
+    pairs = [_rainy_window(window, frames, device, aligns, glass) for window in sample]
     if len(pairs) == 1:
         return pairs[0]
     rainy, clean = (
@@ -483,7 +500,7 @@ def rainy_pair(
 
 
 def _rainy_window(
-    window: ClipWindow, frames: int, device: torch.device | str, aligns: bool
+    window: ClipWindow, frames: int, device: torch.device | str, aligns: bool, glass: bool
 ) -> tuple[Tensor, Tensor]:
     """Render the rain of one window: `[3T, side, side]` and `[3, side, side]`."""
     generator = torch.Generator().manual_seed(window.seed)
@@ -505,11 +522,15 @@ def _rainy_window(
         rainy = rainy[order]
     if len(rainy) == 1:
         half = frames // 2
+        statistics = torch.zeros_like(rainy).expand(2, -1, -1, -1)
         rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, half, half))
     else:
+        statistics = glass_statistics(rainy, rainy[window.middle])
         rainy = rainy[window_indices(window.middle, len(rainy), frames)]
         if aligns:
-            rainy = align(rainy[None])[0]
+            rainy = align(rainy[None], moves_all=glass)[0]
+    if glass:
+        rainy = between(statistics, rainy)
     return rainy.flatten(0, 1), clean[window.middle]
 
 

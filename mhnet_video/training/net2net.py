@@ -37,7 +37,7 @@ def grow(network: MHNet, config: NetworkConfig) -> MHNet:
     times, rest = divmod(config.width, old.width)
     counts = ("encoder_blocks", "decoder_blocks", "group_blocks")
     fits = not rest and (config.patch, config.heads) == (old.patch, old.heads)
-    fits &= config.frames >= old.frames
+    fits &= config.frames >= old.frames and config.glass >= old.glass
     if old.align and not config.align:
         raise ConfigError("weights of a network of aligned frames begin such a one: take --align")
     for name in counts:
@@ -111,7 +111,13 @@ def _share_inputs(value: Tensor, size: int) -> Tensor:
 
 
 def _more_frames(value: Tensor, old: NetworkConfig, new: NetworkConfig) -> Tensor:
-    """Pad the inputs of `[O, I, h, w]` with zeros for the added frames."""
-    missing = (new.frames - old.frames) // 2 * 3 * old.patch**2
-    zeros = value.new_zeros(value.shape[0], missing, *value.shape[2:])
-    return torch.cat([zeros, value, zeros], dim=1)
+    """Pad the inputs of `[O, I, h, w]` with zeros for the added pictures."""
+    per_picture = 3 * old.patch**2
+    zeros = value.new_zeros(
+        value.shape[0], (new.frames - old.frames) // 2 * per_picture, *value.shape[2:]
+    )
+    edge = per_picture * old.glass
+    before, frames, after = value.tensor_split([edge, value.shape[1] - edge], dim=1)
+    if new.glass and not old.glass:
+        before = after = value.new_zeros(value.shape[0], per_picture, *value.shape[2:])
+    return torch.cat([before, zeros, frames, zeros, after], dim=1)

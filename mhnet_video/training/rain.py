@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -380,6 +382,11 @@ def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
     Returns:
         The clips, in [0, 1].
     """
+    return coded(lens(frames, generator), generator)
+
+
+def lens(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """The first half of `camera`: tone and sharpening; the clips may differ in length."""
     clips = list(frames)
     if _uniform(generator, 0, 1) < 0.25:  # gamma and contrast make streaks more visible
         gamma, contrast = _log_uniform(generator, 0.75, 1.35), _uniform(generator, -0.1, 0.5)
@@ -388,6 +395,12 @@ def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
     if _uniform(generator, 0, 1) < 0.35:
         amount, sigma = _uniform(generator, 0.2, 1.3), _uniform(generator, 0.7, 1.3)
         clips = [x + amount * (x - blur(x, sigma)) for x in clips]
+    return clips
+
+
+def coded(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """The second half of `camera`: noise and compression."""
+    clips = list(frames)
     if _uniform(generator, 0, 1) < 0.35:
         sigma = _log_uniform(generator, 0.002, 0.025)
         noise = torch.randn(clips[0].shape, generator=generator).to(clips[0]) * sigma
@@ -411,6 +424,11 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     taps = torch.exp(offsets.square() / (-2 * sigma**2))
     taps = taps / taps.sum()
+    if x.device.type == "cpu":  # PyTorch's convolution of single planes is many times slower
+        planes, row = x.reshape(-1, *x.shape[2:]).contiguous().numpy(), taps.numpy()
+        border = cv2.BORDER_REPLICATE
+        blurred = [cv2.sepFilter2D(plane, -1, row, row, borderType=border) for plane in planes]
+        return torch.from_numpy(np.stack(blurred)).view(x.shape)
     maps = x.reshape(-1, 1, *x.shape[2:])
     maps = F.pad(maps, (radius, radius, radius, radius), mode="replicate")
     maps = F.conv2d(maps, taps.reshape(1, 1, 1, -1))

@@ -257,4 +257,4 @@ def test_settings_of_a_restorer_need_a_model(tmp_path, capsys):
     for words in (["--scale", "0.5"], ["--engine", "torch"]):
         with pytest.raises(SystemExit):
             main(["evaluate", str(tmp_path), *words])
-        assert "need --model or --weights" in capsys.readouterr().err
+        assert "need --model, --task or --weights" in capsys.readouterr().err

@@ -103,8 +103,11 @@ class LLVMEngine:
         Raises:
             ValueError: As for `middle_of`.
         """
-        motion = self._motion(frames)
-        return align_frames(frames) if motion is None else motion.run(frames, self._pool)
+        motion, glass = self._motion(frames), self.network.config.glass
+        if motion is None:
+            return align_frames(frames, glass=glass)
+        end = len(frames) - glass
+        return [*frames[:glass], *motion.run(frames[glass:end], self._pool), *frames[end:]]
 
     @torch.inference_mode()
     def aligned_residual(self, frames: Window) -> Tensor:
@@ -126,7 +129,8 @@ class LLVMEngine:
             return self.residual(self.align(frames))
         # only the network reads moved frames: they are folded as they are moved
         residual = graph.prepare(frames, are_folded=True)
-        held = motion.prepare(frames, folds)
+        glass = self.network.config.glass
+        held = motion.prepare(frames[glass : len(frames) - glass], folds)
         motion.program.run_with(graph.program, self._pool)
         del held
         return residual
@@ -139,7 +143,9 @@ class LLVMEngine:
         """
         middle = middle_of(frames)
         height, width = middle.shape[1:]
-        is_still = all(frame is None or frame is middle for frame in frames)
+        glass = self.network.config.glass
+        moving = frames[glass : len(frames) - glass]
+        is_still = all(frame is None or frame is middle for frame in moving)
         if is_still or not fits(height, width, self._kernels.machine.lanes):
             return None
         motion = self._motions.pop((height, width), None)
@@ -147,7 +153,14 @@ class LLVMEngine:
             while len(self._motions) >= _GRAPHS:
                 self._motions.pop(next(iter(self._motions)))
             with self._kernels.lock:
-                motion = Motion(self._kernels, height, width, len(frames), self.threads)
+                motion = Motion(
+                    self._kernels,
+                    height,
+                    width,
+                    len(moving),
+                    self.threads,
+                    moves_all=self.network.config.glass,
+                )
         self._motions[height, width] = motion
         return motion
 

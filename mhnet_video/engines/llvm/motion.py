@@ -27,12 +27,20 @@ class Motion:
         width: Of the frames, in pixels.
         frames: T.
         threads: How many threads work.
+        moves_all: See `align.align`.
     """
 
     def __init__(
-        self, kernels: Kernels, height: int, width: int, frames: int, threads: int
+        self,
+        kernels: Kernels,
+        height: int,
+        width: int,
+        frames: int,
+        threads: int,
+        *,
+        moves_all: bool = False,
     ) -> None:
-        self._graph = MotionGraph(kernels, height, width, frames, threads)
+        self._graph = MotionGraph(kernels, height, width, frames, threads, moves_all=moves_all)
         self.program = self._graph.program
         """What is run after `prepare`."""
         self.can_fold = self._graph.folded_moves is not None

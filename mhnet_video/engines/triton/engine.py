@@ -54,7 +54,7 @@ class ExecutionGraph:
     """
 
     input: Tensor
-    """`[batch, height / patch, width / patch, 3 * frames * patch**2]`, to be filled before a run;
+    """`[batch, height / patch, width / patch, 3 * pictures * patch**2]`, to be filled before a run;
     its channels stand as those of `F.pixel_unshuffle`."""
     residual: Tensor
     """`[batch, 3, height, width]` float32, the result of a run."""
@@ -68,7 +68,7 @@ class ExecutionGraph:
             for level in range(LEVELS + 1)
         ]
         self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
-        channels = 3 * config.frames * config.patch**2
+        channels = 3 * config.pictures * config.patch**2
         rows, columns = self.sizes[0]
         if rows * columns * max(channels, 2 * config.width) > MAX_ELEMENTS:
             raise torch.OutOfMemoryError(f"pictures of {width}x{height} are too large for a map")
@@ -440,7 +440,7 @@ class TritonEngine:
     @torch.inference_mode()
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things."""
-        return align_frames(frames)
+        return align_frames(frames, glass=self.config.glass)
 
     def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32.

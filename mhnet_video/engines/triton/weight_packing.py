@@ -282,4 +282,6 @@ def obstacle(network: MHNet) -> str:
     config = network.config
     if config.width % 4:
         return f"width {config.width} is no multiple of 4"
+    if config.glass:
+        return "the network sees what stands still on the glass, which the GPU's windows lack"
     return structure_obstacle(network)
