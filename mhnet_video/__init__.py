@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mhnet_video.model.weights import load_model
     from mhnet_video.pipelines.live import LiveReport, run_live
     from mhnet_video.pipelines.restore import Report, restore_video
+    from mhnet_video.pipelines.segments import restore_in_segments
     from mhnet_video.restoration.restorer import Restorer
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ _HOMES = {
     "WeightsError": "mhnet_video.errors",
     "WriteError": "mhnet_video.errors",
     "load_model": "mhnet_video.model.weights",
+    "restore_in_segments": "mhnet_video.pipelines.segments",
     "restore_video": "mhnet_video.pipelines.restore",
     "run_live": "mhnet_video.pipelines.live",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "WriteError",
     "__version__",
     "load_model",
+    "restore_in_segments",
     "restore_video",
     "run_live",
 ]

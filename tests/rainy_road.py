@@ -6,8 +6,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+import probe
 
+from mhnet_video.config import RestoreConfig
 from mhnet_video.model.network import MHNet, NetworkConfig
+from mhnet_video.restoration.restorer import Restorer
 
 STEP = Fraction(1, 25)
 CUTS = (95, 310)
@@ -16,6 +19,10 @@ DOUBLED = range(150, 200)
 """Frames of which every other one is the one before."""
 FROZEN = range(205, 300)
 """Frames that show one picture."""
+
+
+EXACT = RestoreConfig(encoder="ffv1")
+"""Settings with which pictures can be compared sample by sample."""
 
 
 class Mixing(MHNet):
@@ -27,6 +34,21 @@ class Mixing(MHNet):
     def residual(self, x):
         frames = x.reshape(len(x), 3, 3, *x.shape[2:])
         return 0.7 * (frames.mean(1) - frames[:, 1])
+
+
+def restorer() -> Restorer:
+    """One with that network, and with the temporal filter."""
+    return Restorer(Mixing(), device="cpu", engine="torch")
+
+
+def assert_as_one_run(output: Path, wanted) -> None:
+    """See that an output is within one level of the pictures that are wanted."""
+    found = probe.pictures(output).astype(int)
+    assert found.shape == wanted.shape
+    apart = np.abs(found - wanted)
+    assert apart.max() <= 1
+    # where rounding goes the other way, and no more
+    assert (apart > 0).mean(1).max() < 0.01
 
 
 def film(path: Path, count: int = 360, *, gop: int = 10) -> Path:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import av
-import numpy as np
 import probe
 import processes
 import promises
@@ -32,7 +31,6 @@ from mhnet_video.media.segment_plan import plan_segments
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
-from mhnet_video.restoration.restorer import Restorer
 
 HERE = Path(__file__).parents[1]
 CLIP = Clip(
@@ -40,7 +38,6 @@ CLIP = Clip(
     audio=(Audio(seconds=4),),
     chapters=((0, 1, "dry"), (1, 4, "wet")),
 )
-EXACT = RestoreConfig(encoder="ffv1")
 
 
 @pytest.fixture(autouse=True)
@@ -54,36 +51,16 @@ def source(tmp_path):
     return CLIP.make(tmp_path)
 
 
-def mixing():
-    return Restorer(rainy_road.Mixing(), device="cpu", engine="torch")
-
-
-@pytest.fixture(scope="module")
-def road(tmp_path_factory):
-    """The film, and what one run makes of it."""
-    folder = tmp_path_factory.mktemp("road")
-    film = rainy_road.film(folder / "road.mp4")
-    restore_video(film, folder / "one.mkv", EXACT, restorer=mixing())
-    return film, probe.pictures(folder / "one.mkv").astype(int)
-
-
-def assert_as_one_run(output, wanted):
-    found = probe.pictures(output).astype(int)
-    assert found.shape == wanted.shape
-    apart = np.abs(found - wanted)
-    assert apart.max() <= 1
-    # where rounding goes the other way, and no more
-    assert (apart > 0).mean(1).max() < 0.01
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.9, 2.3, 4.0, 7.0])
 def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypatch, seconds):
     """With cuts, copies and a frozen picture before, behind and across the seams."""
     monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
     film, wanted = road
-    restore_in_segments([film], tmp_path / "out.mkv", EXACT, restorer=mixing())
-    assert_as_one_run(tmp_path / "out.mkv", wanted)
+    restore_in_segments(
+        [film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=rainy_road.restorer()
+    )
+    rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
 
 
 PROMISES = [*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES]
@@ -167,7 +144,7 @@ segments.restore_in_segments([sys.argv[1]], sys.argv[2], restorer=StandIn(invert
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+@pytest.mark.parametrize("extension", ["mp4", "ts", "mkv"])
 def test_a_run_that_is_killed_twice_gives_the_very_same_file(source, tmp_path, extension):
     wanted, output = tmp_path / f"wanted.{extension}", tmp_path / f"out.{extension}"
     restore_in_segments([source], wanted, restorer=StandIn(inverted))
@@ -187,7 +164,11 @@ def test_a_run_that_is_killed_twice_gives_the_very_same_file(source, tmp_path, e
     messages = []
     restore_in_segments([source], output, restorer=StandIn(inverted), on_message=messages.append)
     assert messages == ["going on: 3 of 4 segments are done already."]
-    assert output.read_bytes() == wanted.read_bytes()
+    if extension != "mkv":
+        assert output.read_bytes() == wanted.read_bytes()
+    for stream in probe.probe(wanted).streams:
+        # FFmpeg gives each Matroska a random number to tell it by
+        assert probe.packets(output, stream.index) == probe.packets(wanted, stream.index)
     assert not parts.exists()
 
 

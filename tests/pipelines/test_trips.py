@@ -10,7 +10,6 @@ import pytest
 import rainy_road
 from clips import Audio, Clip, Data, Video, every
 from standin import StandIn
-from test_segments import EXACT, assert_as_one_run, mixing, road
 
 import mhnet_video.pipelines.segments as segments
 from mhnet_video.errors import ConfigError
@@ -28,8 +27,10 @@ def test_windows_and_the_filter_reach_across_files(road, tmp_path, monkeypatch, 
     monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
     film, wanted = road
     files = rainy_road.cut(film, tmp_path, [0, 40, 90, 170, 250, 310])
-    restore_in_segments(files, tmp_path / "out.mkv", EXACT, restorer=mixing())
-    assert_as_one_run(tmp_path / "out.mkv", wanted)
+    restore_in_segments(
+        files, tmp_path / "out.mkv", rainy_road.EXACT, restorer=rainy_road.restorer()
+    )
+    rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
 
 
 def loops(folder, count, extension="mp4", *, seconds=1.2, **audio):

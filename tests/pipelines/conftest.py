@@ -1,0 +1,16 @@
+"""What several tests of pipelines begin with."""
+
+import probe
+import pytest
+import rainy_road
+
+from mhnet_video.pipelines.restore import restore_video
+
+
+@pytest.fixture(scope="session")
+def road(tmp_path_factory):
+    """A film, and the pictures that one run makes of it."""
+    folder = tmp_path_factory.mktemp("road")
+    film = rainy_road.film(folder / "road.mp4")
+    restore_video(film, folder / "one.mkv", rainy_road.EXACT, restorer=rainy_road.restorer())
+    return film, probe.pictures(folder / "one.mkv").astype(int)
