@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from os import PathLike
 
 import av
@@ -15,10 +16,11 @@ from mhnet_video.media.output_file import OutputFile, why_unwritable
 from mhnet_video.media.positions import Position, nmea_positions, novatek_position
 from mhnet_video.media.telemetry import Telemetry, telemetry_of
 
-_MOST_BYTES = 64 << 20
+_MOST_BYTES = 16 << 20
 """Of one box that is looked at; an hour of sentences has less than 1 MB."""
-_MOST_POSITIONS = 1 << 20
-"""More are not held; GoPro's eighteen a second are as many in sixteen hours."""
+_MOST_POSITIONS = 1 << 18
+"""More are not held: GoPro's eighteen a second are as many in four hours, a file of which is half
+an hour long at most."""
 _BLOCK_BYTES = 256
 """Of Novatek's blocks, what has the position in it."""
 
@@ -34,13 +36,13 @@ def read_positions(path: str | PathLike[str]) -> list[Position]:
     """
     try:
         found = telemetry_of(path)
-        positions = [*_beside_the_tracks(found)]
+        positions = [*islice(_beside_the_tracks(found), _MOST_POSITIONS)]
         if not positions:
-            positions = [*_in_tracks(path)]
+            positions = [*islice(_in_tracks(path), _MOST_POSITIONS)]
     except (OSError, FFmpegError) as error:
         reason = error.strerror or str(error)
         raise ReadError(f"{shown(path)} cannot be read: {reason}.") from error
-    return positions[:_MOST_POSITIONS]
+    return positions
 
 
 def save_gpx(
@@ -134,7 +136,6 @@ def _in_tracks(path: str | PathLike[str]) -> Iterator[Position]:
                 stream.discard = Discard.all
         if not wanted:
             return
-        count = 0
         for packet in container.demux(wanted):
             if not packet.size or packet.size > _MOST_BYTES:
                 continue
@@ -144,8 +145,4 @@ def _in_tracks(path: str | PathLike[str]) -> Iterator[Position]:
                 positions: Iterator[Position] = gopro_positions(data, seconds or 1.0)
             else:
                 positions = nmea_positions(data)
-            for position in positions:
-                yield position
-                count += 1
-            if count >= _MOST_POSITIONS:
-                return
+            yield from positions
