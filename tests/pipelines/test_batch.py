@@ -18,6 +18,7 @@ import torch
 from batch_jobs import wait_for
 from clips import Audio, Clip, Video, every
 
+import mhnet_video.batch.watching
 import mhnet_video.pipelines.batch
 from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.rows import Status
@@ -305,6 +306,44 @@ def test_progress_counts_seconds_of_footage(card, out, notes):
     told.clear()
     restore(card, out, make, on_progress=told.append)
     assert told[-1].total_seconds == pytest.approx(0)  # what was done before takes no time
+
+
+@pytest.mark.usefixtures("own_process")
+def test_files_that_appear_are_restored_until_it_is_stopped(
+    clips, out, notes, tmp_path, monkeypatch
+):
+    pytest.importorskip("watchfiles")
+    for module in (mhnet_video.pipelines.batch, mhnet_video.batch.watching):
+        monkeypatch.setattr(module, "SETTLED_SECONDS", 0.3)
+    card, stop, rows = tmp_path / "new", threading.Event(), []
+    card.mkdir()
+    shutil.copyfile(clips / "a.mp4", card / "a.mp4")
+
+    def on_row(row):
+        rows.append(row)
+        if len(rows) == 1:
+            (card / "sub").mkdir()
+            shutil.copyfile(clips / "sub/c.mp4", card / "sub/c.mp4")
+            (card / "broken.mp4").write_bytes(b"no video" * 100)
+        elif len(rows) == 3:
+            shutil.copyfile(clips / "b.mov", card / "a.mp4")  # another one of its name
+        elif len(rows) == 4:
+            stop.set()
+
+    report = run_batch(
+        [str(card)],
+        out,
+        REPEATABLE,
+        batch=BatchConfig(jobs=1, watch=True),
+        make_restorer=partial(batch_restorers.counted, notes),
+        on_row=on_row,
+        stop=stop,
+    )
+    assert report.interrupted
+    assert [row.output for row in rows if row.status is Status.DONE].count("a.mp4") == 2
+    assert [row.status for row in rows if not row.output] == [Status.FAILED]
+    assert outputs(out).keys() == {"a.mp4", "sub/c.mp4"}
+    assert loads(notes) == 1
 
 
 @pytest.mark.usefixtures("own_process")
