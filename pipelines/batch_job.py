@@ -20,6 +20,7 @@ from mhnet_video.batch.workers import Job
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, WriteError, first_line
 from mhnet_video.media.output_file import why_unwritable
+from mhnet_video.media.segment_writer import check_format
 from mhnet_video.pipelines.restore import Progress, Report, restore_video
 from mhnet_video.pipelines.segments import SEGMENT_SECONDS, restore_in_segments
 from mhnet_video.restoration.dryness import copy_dry, is_dry
@@ -168,10 +169,20 @@ def _restored(
         tell(progress.position_seconds)
 
     is_long = work.seconds >= _LONG_SECONDS and not (config.gpx or config.evidence)
+    is_long = is_long and _has_segments(work.output)
     how: dict[str, Any] = {"restorer": restorer, "on_progress": on_progress, "stop": stop}
     if len(work.sources) > 1 or is_long:
         return restore_in_segments(work.sources, staged, config, **how)
     return restore_video(work.sources[0], staged, config, **how, home=work.output)
+
+
+def _has_segments(output: Path) -> bool:
+    """Whether an output of this name can be joined of segments."""
+    try:
+        check_format(output)
+    except MHNetVideoError:
+        return False
+    return True
 
 
 def _dryness(work: Work, policy: str, restorer: "Restorer") -> str:
