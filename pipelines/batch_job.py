@@ -18,7 +18,7 @@ from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Work
 from mhnet_video.batch.workers import Job
 from mhnet_video.config import RestoreConfig
-from mhnet_video.errors import MHNetVideoError, WriteError, first_line
+from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError, first_line
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.pipelines.restore import Progress, Report, restore_video
 
@@ -153,9 +153,10 @@ def _restored(
     def on_progress(progress: Progress) -> None:
         tell(progress.position_seconds)
 
-    (source,) = work.sources
+    if len(work.sources) > 1:  # pipelines/segments.py joins them: one call for all works
+        raise ConfigError("the files of a trip cannot be joined here; leave --join out.")
     return restore_video(
-        source, staged, config, restorer=restorer, on_progress=on_progress, stop=stop
+        work.sources[0], staged, config, restorer=restorer, on_progress=on_progress, stop=stop
     )
 
 
