@@ -119,7 +119,7 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 	touch $@; echo "set up in $$(($$(date +%s) - begin)) s"
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx,batch,ray,dev]' && touch $@
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx,batch,dev]' && touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,docs]' && touch $@

@@ -114,6 +114,8 @@ def test_copies_of_a_minute_in_several_folders_are_trips_of_their_own():
     recent = stamped("RecentClips/%Y-%m-%d_%H-%M-%S-front.mp4", 3)
     saved = stamped("SavedClips/a/%Y-%m-%d_%H-%M-%S-front.mp4", 3)
     assert trips(*map(clip, recent + saved)) == [recent, saved]
+    # where one folder has no more, the other one's minutes do not go on in it
+    assert trips(*map(clip, recent[:1] + saved)) == [recent[:1], saved]
 
 
 def test_chapters_follow_by_their_numbers_whatever_their_times():
