@@ -46,7 +46,7 @@ check: $(VENV)/installed-dev ## format, lint, types and one case of each fast te
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not alone' --first-cases $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not alone' --first-cases $(TESTS)
 
 fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 	$(BIN)/ruff format .
@@ -115,11 +115,11 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 			2> /dev/null || \
 		echo "no PyTorch for CPUs only is to be had here: taking PyPI's, 2.5 GB"; \
 	fi; \
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web]' || exit 1; \
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx]' || exit 1; \
 	touch $@; echo "set up in $$(($$(date +%s) - begin)) s"
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,dev]' && touch $@
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx,batch,ray,dev]' && touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,docs]' && touch $@

@@ -1,8 +1,8 @@
-"""Frames in folded maps: the luma that motion is estimated on, and the move by that motion.
+"""Kernels for frames in folded maps: the luma for motion estimation, and motion compensation.
 
-Both read a map as it stands before the network, every frame's colours folded into channels, so that
-no picture is ever unfolded in memory. A move is a gather: neighbouring pixels read neighbouring
-places, which caches serve.
+Both work on the network's input, in which every frame's colours are folded into channels. No
+picture is unfolded in memory. Motion compensation is a gather in which neighbouring pixels read
+neighbouring addresses, mostly from caches.
 """
 
 import triton
@@ -15,8 +15,8 @@ _BLOCK = 256
 
 
 @triton.jit
-def _place(y, x, width, frames, number, PATCH: tl.constexpr):
-    """Where a pixel's red is in the folded map of a picture; green and blue are PATCH**2 on."""
+def _position(y, x, width, frames, number, PATCH: tl.constexpr):
+    """Index of a pixel's red in the folded map; green and blue follow at steps of PATCH**2."""
     area = PATCH * PATCH
     cell = y // PATCH * (width // PATCH) + x // PATCH
     return (cell * frames + number) * 3 * area + y % PATCH * PATCH + x % PATCH
@@ -48,10 +48,12 @@ def shrunken_luma_kernel(
         for dx in tl.static_range(SHRINK):
             y = index // small * SHRINK + dy
             x = index % small * SHRINK + dx
-            place = x_ptr + _place(y, x, width, frames, number, PATCH)
-            total += red * tl.load(place, mask=mask, other=0.0).to(tl.float32)
-            total += green * tl.load(place + PATCH * PATCH, mask=mask, other=0.0).to(tl.float32)
-            total += blue * tl.load(place + 2 * PATCH * PATCH, mask=mask, other=0.0).to(tl.float32)
+            position = x_ptr + _position(y, x, width, frames, number, PATCH)
+            total += red * tl.load(position, mask=mask, other=0.0).to(tl.float32)
+            total += green * tl.load(position + PATCH * PATCH, mask=mask, other=0.0).to(tl.float32)
+            total += blue * tl.load(position + 2 * PATCH * PATCH, mask=mask, other=0.0).to(
+                tl.float32
+            )
     out_ptr += frame.to(tl.int64) * (height // SHRINK) * small
     tl.store(out_ptr + index, total / (SHRINK * SHRINK), mask=mask)
 
@@ -70,7 +72,7 @@ def move_kernel(
     SHRINK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sample BLOCK pixels of one frame; the middle one's as they are, and still ones."""
+    """Sample BLOCK pixels of one frame; those of the middle frame, and static ones, are copied."""
     frame = tl.program_id(1)
     picture = (frame // frames).to(tl.int64)
     number = frame % frames
@@ -117,16 +119,16 @@ def move_kernel(
     across = from_x - left.to(tl.float32)
     below = tl.minimum(top + 1, height - 1)
     beside = tl.minimum(left + 1, width - 1)
-    place_a = x_ptr + _place(top, left, width, frames, number, PATCH)
-    place_b = x_ptr + _place(top, beside, width, frames, number, PATCH)
-    place_c = x_ptr + _place(below, left, width, frames, number, PATCH)
-    place_d = x_ptr + _place(below, beside, width, frames, number, PATCH)
-    place = _place(y, x, width, frames, number, PATCH)
-    fixed = _place(y, x, width, frames, middle, PATCH)
+    place_a = x_ptr + _position(top, left, width, frames, number, PATCH)
+    place_b = x_ptr + _position(top, beside, width, frames, number, PATCH)
+    place_c = x_ptr + _position(below, left, width, frames, number, PATCH)
+    place_d = x_ptr + _position(below, beside, width, frames, number, PATCH)
+    position = _position(y, x, width, frames, number, PATCH)
+    fixed = _position(y, x, width, frames, middle, PATCH)
     difference = tl.zeros([BLOCK], tl.float32)
     for color in tl.static_range(3):
         offset = color * PATCH * PATCH
-        here = tl.load(x_ptr + place + offset, mask=mask, other=0.0).to(tl.float32)
+        here = tl.load(x_ptr + position + offset, mask=mask, other=0.0).to(tl.float32)
         shown = tl.load(x_ptr + fixed + offset, mask=mask, other=0.0).to(tl.float32)
         difference = tl.maximum(difference, tl.abs(here - shown))
     share = tl.minimum(tl.maximum((difference - same) / (unlike - same), 0.0), 1.0)
@@ -137,9 +139,9 @@ def move_kernel(
         under = (1.0 - across) * tl.load(place_c + offset, mask=mask, other=0.0).to(tl.float32)
         under += across * tl.load(place_d + offset, mask=mask, other=0.0).to(tl.float32)
         value = (1.0 - down) * above + down * under
-        here = tl.load(x_ptr + place + offset, mask=mask, other=0.0).to(tl.float32)
+        here = tl.load(x_ptr + position + offset, mask=mask, other=0.0).to(tl.float32)
         value = here + share * (value - here)
-        tl.store(out_ptr + place + offset, value.to(out_ptr.dtype.element_ty), mask=mask)
+        tl.store(out_ptr + position + offset, value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def launch_shrunken_luma(

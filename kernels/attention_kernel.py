@@ -92,10 +92,10 @@ def scores_kernel(
     k_squares = tl.zeros([BLOCK_C], tl.float32)
     q_square = tl.zeros([BLOCK_C], tl.float32)
     for split in range(splits):
-        place = matrix * splits + split
-        line = gram_ptr + (place * head_channels + row) * head_channels
+        position = matrix * splits + split
+        line = gram_ptr + (position * head_channels + row) * head_channels
         total += tl.load(line + columns, mask=mask, other=0.0)
-        squares = squares_ptr + place * 2 * head_channels
+        squares = squares_ptr + position * 2 * head_channels
         k_squares += tl.load(squares + head_channels + columns, mask=mask, other=0.0)
         q_square += tl.load(squares + row)
     # the least norm is that of F.normalize
@@ -229,7 +229,7 @@ def launch_attention(
     )
 
 
-def attention_room(maps: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def attention_buffers(maps: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """The last three arguments of `launch_attention`."""
     batch, height, width, channels = maps.shape
     size = channels // 3 // heads

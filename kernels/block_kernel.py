@@ -1,7 +1,8 @@
 """The second half of a NAFBlock in one kernel: everything after the gate of the first.
 
-A pixel's result needs that pixel alone, so that three matrix products with LayerNorm and gate
-between them are done in registers: read the gated map and the block's input, write its output.
+A pixel's result depends only on that pixel. So three matrix products, with LayerNorm and gate
+between them, are computed in registers. The kernel reads the gated map and the block's input, and
+writes its output.
 """
 
 import torch
@@ -48,7 +49,7 @@ def block_back_kernel(
     square = channels[None, :] * num_channels + channels[:, None]  # [inputs, outputs]
     element = out_ptr.dtype.element_ty
     gain = tl.load(gain_ptr + picture * num_channels + channels, mask=channel_mask, other=0.0)
-    # no loop over pixels: the weights that it would keep in registers leave no room for others
+    # no loop over pixels, because it would keep the weights in registers and spill others
     start = picture * num_pixels * num_channels
     pixels = block * BLOCK_P + tl.arange(0, BLOCK_P)
     mask = (pixels < num_pixels)[:, None] & channel_mask[None, :]
@@ -74,8 +75,8 @@ def block_back_kernel(
     tl.store(out_ptr + start + offsets, x.to(element), mask=mask)
     if SUMS:
         total = tl.sum(tl.where(mask, x, 0.0), axis=0)
-        place = sums_ptr + (picture * pixel_blocks + block) * num_channels + channels
-        tl.store(place, total, mask=channel_mask)
+        position = sums_ptr + (picture * pixel_blocks + block) * num_channels + channels
+        tl.store(position, total, mask=channel_mask)
 
 
 def _tiling(channels: int, itemsize: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """3x3 convolutions of channels-last maps as nine matrix products, with a zero border.
 
-The first convolution of the network gives two maps from one reading; the last one writes pictures.
+The first convolution of the network writes two maps in one pass; the last one writes pictures.
 With LayerNorm before and SimpleGate after it, the same kernel is the first half of a NAFBlock in
 one pass: a 1x1 convolution followed by a depthwise one is a dense 3x3 convolution. That is nine
 times the arithmetic of the 1x1 for a map of twice the width that is neither written nor read.
@@ -66,8 +66,8 @@ def conv_kernel(
         inside = pixel_mask & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         input_mask = here < num_inputs
         mask = inside[:, None] & input_mask[None, :]
-        places = (y * width + x)[:, None] * num_inputs + here[None, :]
-        value = tl.load(x_ptr + places, mask=mask, other=0.0)
+        positions = (y * width + x)[:, None] * num_inputs + here[None, :]
+        value = tl.load(x_ptr + positions, mask=mask, other=0.0)
         if NORM:
             value = normalize(value.to(tl.float32), mask, num_inputs, eps)
             value = value.to(x_ptr.dtype.element_ty)

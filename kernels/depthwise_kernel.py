@@ -51,7 +51,7 @@ def depthwise_kernel(
         if GATE:
             bias_other = tl.load(bias_ptr + channels + here, mask=channel_mask, other=0.0)
 
-    # results of the row before and of this one, as far as they are known
+    # partial results of the row before and of this one
     before = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     current = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     before_other = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
@@ -65,16 +65,16 @@ def depthwise_kernel(
         for dx in tl.static_range(3):
             x = columns + dx - 1
             inside = is_row & (x >= 0) & (x < width)
-            place = row + (x[:, None] * all_channels + here[None, :])
+            position = row + (x[:, None] * all_channels + here[None, :])
             in_mask = inside[:, None] & channel_mask[None, :]
-            value = tl.load(place, mask=in_mask, other=0.0).to(tl.float32)
+            value = tl.load(position, mask=in_mask, other=0.0).to(tl.float32)
             taps = weight_ptr + dx * all_channels + here
             down = 3 * all_channels
             following += value * tl.load(taps, mask=channel_mask, other=0.0)[None, :]
             current += value * tl.load(taps + down, mask=channel_mask, other=0.0)[None, :]
             before += value * tl.load(taps + 2 * down, mask=channel_mask, other=0.0)[None, :]
             if GATE:
-                value = tl.load(place + channels, mask=in_mask, other=0.0).to(tl.float32)
+                value = tl.load(position + channels, mask=in_mask, other=0.0).to(tl.float32)
                 taps += channels
                 following_other += value * tl.load(taps, mask=channel_mask, other=0.0)[None, :]
                 current_other += value * tl.load(taps + down, mask=channel_mask, other=0.0)[None, :]
@@ -87,8 +87,8 @@ def depthwise_kernel(
         # the first two rows belong to results of the program above
         done = mask & (y > first)
         line = out_ptr + (picture * height + y - 1) * width * channels
-        place = columns[:, None] * channels + here[None, :]
-        tl.store(line + place, result.to(element), mask=done)
+        position = columns[:, None] * channels + here[None, :]
+        tl.store(line + position, result.to(element), mask=done)
         if SUMS:
             total += tl.sum(tl.where(done, result, 0.0), axis=0)
         before = current
@@ -96,8 +96,8 @@ def depthwise_kernel(
         before_other = current_other
         current_other = following_other
     if SUMS:
-        place = sums_ptr + (picture * parts + part) * channels + here
-        tl.store(place, total, mask=channel_mask)
+        position = sums_ptr + (picture * parts + part) * channels + here
+        tl.store(position, total, mask=channel_mask)
 
 
 def _tile(channels: int) -> tuple[int, int]:

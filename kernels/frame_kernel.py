@@ -161,12 +161,12 @@ def frames_to_input_kernel(
     green = tl.where(is_there, green, 0.0)
     blue = tl.where(is_there, blue, 0.0)
     area = PATCH * PATCH
-    place = (picture * out_height + out_y // PATCH) * out_width + out_x // PATCH
-    place = (place * frames + number) * 3 * area + out_y % PATCH * PATCH + out_x % PATCH
+    position = (picture * out_height + out_y // PATCH) * out_width + out_x // PATCH
+    position = (position * frames + number) * 3 * area + out_y % PATCH * PATCH + out_x % PATCH
     element = out_ptr.dtype.element_ty
-    tl.store(out_ptr + place, red.to(element), mask=mask)
-    tl.store(out_ptr + place + area, green.to(element), mask=mask)
-    tl.store(out_ptr + place + 2 * area, blue.to(element), mask=mask)
+    tl.store(out_ptr + position, red.to(element), mask=mask)
+    tl.store(out_ptr + position + area, green.to(element), mask=mask)
+    tl.store(out_ptr + position + 2 * area, blue.to(element), mask=mask)
 
 
 @triton.jit
@@ -214,16 +214,16 @@ def residual_to_frames_kernel(
             x = (plane_x << SHIFT_X) + dx
             inside = mask & (y < height) & (x < width)
             if ROTATION == 90:
-                place = x.to(tl.int64) * residual_row + (height - 1 - y)
+                position = x.to(tl.int64) * residual_row + (height - 1 - y)
             elif ROTATION == 180:
-                place = (height - 1 - y).to(tl.int64) * residual_row + (width - 1 - x)
+                position = (height - 1 - y).to(tl.int64) * residual_row + (width - 1 - x)
             elif ROTATION == 270:
-                place = (width - 1 - x).to(tl.int64) * residual_row + y
+                position = (width - 1 - x).to(tl.int64) * residual_row + y
             else:
-                place = y.to(tl.int64) * residual_row + x
-            red += tl.load(residual_ptr + place, mask=inside, other=0.0)
-            green += tl.load(residual_ptr + residual_plane + place, mask=inside, other=0.0)
-            blue += tl.load(residual_ptr + 2 * residual_plane + place, mask=inside, other=0.0)
+                position = y.to(tl.int64) * residual_row + x
+            red += tl.load(residual_ptr + position, mask=inside, other=0.0)
+            green += tl.load(residual_ptr + residual_plane + position, mask=inside, other=0.0)
+            blue += tl.load(residual_ptr + 2 * residual_plane + position, mask=inside, other=0.0)
             count += inside.to(tl.float32)
     # the last blocks are cut: their means are those of the pixels that exist
     count = tl.maximum(count, 1.0)

@@ -15,7 +15,7 @@ from mhnet_video.kernels.dispatch import Launch, start
 from mhnet_video.kernels.triton_math import normalize, product
 
 MAX_CHANNELS = {2: 64, 4: 32}
-"""Most channels, by bytes of an element, that a program has room for."""
+"""Most channels of a program, by bytes of an element."""
 _BLOCK_X, _BLOCK_C = 64, 16
 
 
@@ -65,7 +65,7 @@ def front_kernel(
     other_bias = tl.load(bias_ptr + channels + here, mask=channel_mask, other=0.0)[None, :]
 
     zero = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
-    # results of the row before and of this one, as far as they are known
+    # partial results of the row before and of this one
     before = zero
     current = zero
     other_before = zero
@@ -108,14 +108,14 @@ def front_kernel(
         other_before = other_current
         other_current = other_following
     if SUMS:
-        place = sums_ptr + (picture * parts + part) * channels + here
-        tl.store(place, total, mask=channel_mask)
+        position = sums_ptr + (picture * parts + part) * channels + here
+        tl.store(position, total, mask=channel_mask)
 
 
 def fits(channels: int, itemsize: int) -> bool:
-    """Whether the kernel takes that many channels.
+    """Whether the kernel supports a number of channels.
 
-    Rows that begin at odd places need more registers for their addresses than there are.
+    Unaligned rows need more registers for their addresses than there are.
     """
     return channels <= MAX_CHANNELS[itemsize] and channels % 16 == 0
 

@@ -39,8 +39,8 @@ def mean_kernel(
         rows = first + tl.arange(0, BLOCK_B)
         offsets = (picture * parts + rows)[:, None] * channels + here[None, :]
         total += tl.load(sums_ptr + offsets, mask=(rows < end)[:, None] & mask[None, :], other=0.0)
-    place = (picture * tl.num_programs(2) + split) * channels + here
-    tl.store(out_ptr + place, tl.sum(total, axis=0) / num_pixels, mask=mask)
+    position = (picture * tl.num_programs(2) + split) * channels + here
+    tl.store(out_ptr + position, tl.sum(total, axis=0) / num_pixels, mask=mask)
 
 
 @triton.jit
@@ -166,10 +166,10 @@ def fuse_kernel(
         if DOUBLE:
             rows = 2 * (pixels // row_width) + quarter // 2
             columns = 2 * (pixels % row_width) + quarter % 2
-            places = rows * (2 * row_width) + columns
+            positions = rows * (2 * row_width) + columns
         else:
-            places = pixels
-        offsets = places[:, None] * channels + here[None, :]
+            positions = pixels
+        offsets = positions[:, None] * channels + here[None, :]
         low = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
         high = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
         for first in range(0, num_inputs, BLOCK_K):

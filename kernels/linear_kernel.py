@@ -16,8 +16,7 @@ from mhnet_video.kernels.dispatch import Launch, start
 from mhnet_video.kernels.triton_math import normalize, product
 
 PLAIN, HALVE, DOUBLE = 0, 1, 2
-"""Where the pixels of the input and the output are: at the same places; four for one; one for four.
-"""
+"""Mapping of input pixels to output pixels: one to one, four to one, one to four."""
 
 _PLAIN = tl.constexpr(PLAIN)
 _HALVE = tl.constexpr(HALVE)
@@ -108,10 +107,10 @@ def linear_kernel(
         here = first + inputs
         input_mask = here < num_inputs
         mask = pixel_mask[:, None] & input_mask[None, :]
-        places = here
+        positions = here
         if MODE == _HALVE:
-            places = (here // half) * down + here % half
-        x = tl.load(x_ptr + starts[:, None] + places[None, :], mask=mask, other=0.0)
+            positions = (here // half) * down + here % half
+        x = tl.load(x_ptr + starts[:, None] + positions[None, :], mask=mask, other=0.0)
         if NORM:
             x = x.to(tl.float32)
             if ONE_BLOCK:
@@ -162,9 +161,9 @@ def linear_kernel(
 
 
 def _tile(num_inputs: int, num_outputs: int, itemsize: int, gate: bool) -> dict[str, int]:
-    """Sizes that fill the tensor cores and leave two blocks room on a multiprocessor."""
+    """Sizes that fill the tensor cores, with two blocks on a multiprocessor."""
     wide = itemsize == 4
-    # rows that begin at odd places need more registers for their addresses
+    # unaligned rows need more registers for their addresses
     is_large = gate or num_inputs > 128 or num_inputs % 16 != 0
     most = 32 if wide else 64 if is_large else 128
     block_m = min(max(16, triton.next_power_of_2(num_outputs)), most)

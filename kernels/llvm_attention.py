@@ -70,16 +70,16 @@ def depthwise(machine: Machine, name: str) -> Emitter:
         weights = [e.broadcast(p.w + (m * 9 + tap)) for tap in range(9)]
         for row in e.loop(0, p.rows):
             for j in e.loop(0, p.row_blocks):
-                offset, place, column = _place(e, row, j, wide)
+                offset, position, column = _position(e, row, j, wide)
                 mask = e.load(p.mask + column)
-                inside = place + (wide + lanes)
+                inside = position + (wide + lanes)
                 e.store(e.keep(e.load(x + offset), mask), inside)
         for row in e.loop(0, p.rows):
             for j in e.loop(0, p.row_blocks):
-                offset, place, column = _place(e, row, j, wide)
+                offset, position, column = _position(e, row, j, wide)
                 total = e.zero()
                 for dy in range(3):
-                    line = place + wide * dy + lanes
+                    line = position + wide * dy + lanes
                     for dx in range(3):
                         total = e.fma(e.load(line + (dx - 1)), weights[3 * dy + dx], total)
                 mask = e.load(p.mask + column)
@@ -87,7 +87,7 @@ def depthwise(machine: Machine, name: str) -> Emitter:
     return e
 
 
-def _place(e: Emitter, row: Value, j: Value, wide: Value) -> tuple[Value, Value, Value]:
+def _position(e: Emitter, row: Value, j: Value, wide: Value) -> tuple[Value, Value, Value]:
     """A block's offset in a plane, its place in `spare`, and its column."""
     p, lanes = e.parameters, e.machine.lanes
     block = row * p.row_blocks + j
@@ -202,9 +202,9 @@ def select(machine: Machine, name: str, channels: int, heads: int, kept: Sequenc
 
 def _softmaxes(e: Emitter, row: Value, channels: int, kept: Sequence[int]) -> None:
     """The sum of the softmaxes of a row, in place."""
-    places = range(0, channels, e.machine.lanes)
-    values = [e.load(row + start) for start in places]
-    numbers = [e.ramp(start) for start in places]
+    positions = range(0, channels, e.machine.lanes)
+    values = [e.load(row + start) for start in positions]
+    numbers = [e.ramp(start) for start in positions]
     ranks = [e.zero(e.integers)] * len(values)
     for j in e.loop(0, channels, carry=ranks):
         other = e.broadcast(row + j)
@@ -228,7 +228,7 @@ def _softmaxes(e: Emitter, row: Value, channels: int, kept: Sequence[int]) -> No
         gain = e.load_scalar(e.parameters.gains + number)
         gain = e.splat(gain / e.sum_lanes(together))
         weights = [e.fma(share, gain, old) for share, old in zip(shares, weights, strict=True)]
-    for start, weight in zip(places, weights, strict=True):
+    for start, weight in zip(positions, weights, strict=True):
         e.store(weight, row + start)
 
 
@@ -264,8 +264,8 @@ def mix(machine: Machine, name: str, channels: int) -> Emitter:
                         totals[m * blocks + t] = e.fma(xs[t], factor, totals[m * blocks + t])
             element = m0.exact_div(group)
             for pair in range(outputs // group):
-                place = out + (element + pair) * lanes
+                position = out + (element + pair) * lanes
                 for t in range(blocks):
                     both = [totals[(pair * group + g) * blocks + t] for g in range(group)]
-                    e.store(e.pack(both), place + t * size)
+                    e.store(e.pack(both), position + t * size)
     return e

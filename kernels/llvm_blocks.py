@@ -109,10 +109,10 @@ class _Front:
             self._normalize(line + offset, normal + offset)
         for first in self._tiles():
             source = Source(normal + first * self.size, self.inputs, self.size)
-            place = target + first * self.lanes
+            position = target + first * self.lanes
             for m0 in e.loop(0, 2 * self.channels, self.tile.outputs):
                 w, begin = p.w1 + m0 * self.inputs, p.b1 + m0 * self.lanes
-                there, distance = place + m0 * self.stride, self.stride * 4
+                there, distance = position + m0 * self.stride, self.stride * 4
                 product_to(e, self.tile, [source], w, begin, there, distance)
 
     def _tiles(self) -> Iterator[Value]:
@@ -125,13 +125,13 @@ class _Front:
         """The product of a tile, divided afterwards."""
         e, p = self.emitter, self.p
         scales = self._scales(x)
-        place = target + first * self.lanes
+        position = target + first * self.lanes
         for m0 in e.loop(0, 2 * self.channels, self.tile.outputs):
             source = Source(x, self.inputs, self.size)
             values = product(e, self.tile, [source], p.w1 + m0 * self.inputs)
             for m in range(self.tile.outputs):
                 bias = e.broadcast(p.b1 + (m0 + m))
-                there = place + (m0 + m) * self.stride
+                there = position + (m0 + m) * self.stride
                 for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
                     e.store(e.fma(value, scale, bias), there + t * self.lanes)
 
@@ -140,11 +140,11 @@ class _Front:
         e, inputs = self.emitter, self.inputs
         scales = self._scales(x)
         for k in e.loop(0, inputs) if inputs > 8 else range(inputs):
-            place = k * self.lanes
+            position = k * self.lanes
             for t in range(self.blocks):
-                values = e.unpack(e.load(x + place + t * self.size))
+                values = e.unpack(e.load(x + position + t * self.size))
                 scaled = [value * scales[t] for value in values]
-                e.store(e.pack(scaled), normal + place + t * self.size)
+                e.store(e.pack(scaled), normal + position + t * self.size)
 
     def _scales(self, x: Value) -> list[Value]:
         """One over the standard deviation of each pixel of a tile."""
@@ -180,7 +180,7 @@ class _Front:
                 e.store(values[r], spare(0, r, j))
             return total
 
-        def gate_of(g: int, out_column: Value) -> "_Give":
+        def gate_of(g: int, out_column: Value) -> "_Consumer":
             def gate(j: Value, values: list[Value], total: Value, is_last: bool) -> Value:
                 """Multiply the second half with the first."""
                 for r in (0, 1):
@@ -192,8 +192,8 @@ class _Front:
                         e.store(value, spare(1, r, j))
                         continue
                     both = [value] if group == 1 else [e.load(spare(1, r, j)), value]
-                    place = row_size * r + j * self.size
-                    e.store(e.pack(both), out_column + place)
+                    position = row_size * r + j * self.size
+                    e.store(e.pack(both), out_column + position)
                 return total
 
             return gate
@@ -208,9 +208,14 @@ class _Front:
                 e.store(self._convolve(lines, channel, 1, e.load(sums), gate), sums)
 
     def _convolve(
-        self, lines: Sequence[Value], channel: Value, half: int, carried: Value, give: "_Give"
+        self,
+        lines: Sequence[Value],
+        channel: Value,
+        half: int,
+        carried: Value,
+        consume: "_Consumer",
     ) -> Value:
-        """A channel of both rows; `give` takes a block's results, and carries a vector."""
+        """A channel of both rows; `consume` takes a block's results, and carries a vector."""
         e, lanes = self.emitter, self.lanes
         at_weights = channel * 20 + half * 10
         w = [e.broadcast(self.p.wd + (at_weights + tap)) for tap in range(10)]
@@ -246,12 +251,12 @@ class _Front:
         for j in e.loop(1, self.p.row_blocks, carry=state):
             new = columns(j, state[:6:3])
             both = finish(state, new[2::3])
-            state[:] = [*new, give(j - 1, both, state[6], False)]
+            state[:] = [*new, consume(j - 1, both, state[6], False)]
         both = finish(state, [e.zero()] * 2)
-        return give(self.last, both, state[6], True)
+        return consume(self.last, both, state[6], True)
 
 
-_Give = Callable[[Value, list[Value], Value, bool], Value]
+_Consumer = Callable[[Value, list[Value], Value, bool], Value]
 """A block's column, its results, a carried vector and whether it is the last: the new vector."""
 
 
@@ -293,7 +298,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
     half = outputs // 2
 
     def attend(gated: Value, x: Value) -> list[Value]:
-        """The first 1x1 and residual; gives one over the standard deviation of each pixel."""
+        """The first 1x1 and residual; returns one over the standard deviation of each pixel."""
         totals = [e.zero()] * (2 * blocks)
         for m0 in e.loop(0, channels, outputs, totals):
             source = Source(gated, inputs, size)
@@ -304,16 +309,16 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
                 rows = [values.row(m) for m in members]
                 channel = [m0 + m for m in members]
                 bias = [e.broadcast(p.b3 + m) for m in channel]
-                place = (element + pair) * lanes
+                position = (element + pair) * lanes
                 for t in range(blocks):
-                    residual = e.unpack(e.load(x + place + t * size))
+                    residual = e.unpack(e.load(x + position + t * size))
                     both = []
                     for g in range(group):
                         both.append(rows[g][t] + bias[g] + residual[g])
                         there = wide + channel[g] * (lanes * blocks)
                         e.store(both[g], there + t * lanes)
                     packed = e.pack(both)
-                    e.store(packed, narrow + place + t * size)
+                    e.store(packed, narrow + position + t * size)
                     of_block = slice(2 * t, 2 * t + 2)
                     totals[of_block] = statistics(e, packed, totals[of_block])
         return [deviation(e, totals[2 * t : 2 * t + 2], channels)[1] for t in range(blocks)]
@@ -325,7 +330,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
             values = product(e, tile, [source], p.w4 + k0 * (2 * inputs))
             element = k0.exact_div(group)
             for pair in each_output(e, tile, half // group):
-                place = (element + pair) * lanes
+                position = (element + pair) * lanes
                 members = [pair * group + g for g in range(group)]
                 channel = [k0 + m for m in members]
                 first = [e.broadcast(p.b4 + k) for k in channel]
@@ -338,7 +343,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
                         one = e.fma(left[g][t], scales[t], first[g])
                         other = e.fma(right[g][t], scales[t], second[g])
                         both.append(one * other)
-                    e.store(e.pack(both), mixed + place + t * size)
+                    e.store(e.pack(both), mixed + position + t * size)
 
     def add(more: Value, out: Value, masks: Sequence[Value]) -> None:
         """The last 1x1 and residual, and the result's sums."""
@@ -347,7 +352,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
             values = product(e, tile, [source], p.w5 + m0 * inputs)
             element = m0.exact_div(group)
             for pair in each_output(e, tile, outputs // group):
-                place = (element + pair) * lanes
+                position = (element + pair) * lanes
                 members = [pair * group + g for g in range(group)]
                 rows = [values.row(m) for m in members]
                 channel = [m0 + m for m in members]
@@ -356,7 +361,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
                 pooled = [e.load(each) for each in sums]
                 for t in range(blocks):
                     both = []
-                    again = e.unpack(e.load(more + place + t * size)) if twice else []
+                    again = e.unpack(e.load(more + position + t * size)) if twice else []
                     for g in range(group):
                         row = wide + channel[g] * (lanes * blocks)
                         value = e.load(row + t * lanes) + bias[g]
@@ -365,7 +370,7 @@ def block_back(machine: Machine, name: str, channels: int, tile: Tile, *, twice:
                         value = value + rows[g][t]
                         pooled[g] = pooled[g] + e.keep(value, masks[t])
                         both.append(value)
-                    e.store(e.pack(both), out + place + t * size)
+                    e.store(e.pack(both), out + position + t * size)
                 for g in range(group):
                     e.store(pooled[g], sums[g])
 

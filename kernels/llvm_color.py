@@ -52,8 +52,8 @@ def _constants(e: Emitter, count: int) -> list[Value]:
 RGB_CONSTANTS = 9
 """Constants of `planes_to_rgb`.
 
-Luma's factor and what is added to it, the middle of chroma, and for red, green and blue the
-factors of both chroma.
+Factor and offset of luma, the middle of chroma, and the factors of both chroma planes for red,
+green and blue.
 """
 
 
@@ -121,15 +121,15 @@ def planes_to_rgb(
         out = p.out + row * p.width
         for start in e.loop(0, p.width, lanes << shift_x):
             column = _chunk(e, start, p.width, lanes << shift_x)
-            place = (column >> shift_x) + lanes
+            position = (column >> shift_x) + lanes
             both = []
             for spare in spares:
-                here = e.load(spare + place)
+                here = e.load(spare + position)
                 if not shift_x:
                     both.append([here])
                     continue
                 near = here * 0.75
-                sides = [e.load(spare + (place + step)) for step in (-1, 1)]
+                sides = [e.load(spare + (position + step)) for step in (-1, 1)]
                 even, odd = (e.fma(each, 0.25, near) for each in sides)
                 both.append(list(e.interleave(even, odd)))
             for part in range(1 << shift_x):
@@ -235,7 +235,7 @@ def residual_to_planes(
                     even, odd = e.deinterleave(total, sums[3 + color])
                     total = even + odd
                 means.append(total * share)
-            place = column >> shift_x
+            position = column >> shift_x
             for number in (1, 2):
-                add(number, means, chroma_rows[number - 1], place)
+                add(number, means, chroma_rows[number - 1], position)
     return e

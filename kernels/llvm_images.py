@@ -41,7 +41,7 @@ def fold(machine: Machine, name: str, patch: int) -> Emitter:
     for row in e.loop(p.first, p.end):
         out = p.out + ((row + 1) * p.row + lanes)
         for j in e.loop(0, p.row_blocks):
-            place = out + j * lanes
+            position = out + j * lanes
             for dy in range(patch):
                 source = (row * patch + dy) * p.width
                 offset = source + j * (patch * lanes)
@@ -50,14 +50,14 @@ def fold(machine: Machine, name: str, patch: int) -> Emitter:
                     channels = [first]
                     if machine.bfloat16:
                         channels.append(e.load(p.other + offset))
-                    e.store(e.pack(channels), place)
+                    e.store(e.pack(channels), position)
                     continue
                 second = e.load(p.x + (offset + lanes))
                 if machine.bfloat16:
-                    e.store(e.pack_neighbours(first, second), place + p.plane * dy)
+                    e.store(e.pack_neighbours(first, second), position + p.plane * dy)
                     continue
                 for dx, value in enumerate(e.deinterleave(first, second)):
-                    e.store(value, (place + p.plane * (2 * dy + dx)).leading_to(F32))
+                    e.store(value, (position + p.plane * (2 * dy + dx)).leading_to(F32))
     return e
 
 
@@ -72,7 +72,7 @@ def _convolve(
         inputs: Planes.
         planes: Address of the first plane above the tile, at its first pixel.
         weights: Address of the weights of these outputs.
-        bias: Address of what is added to each of these outputs, if anything is.
+        bias: Address of the bias of each of these outputs; None for none.
     """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
     plane = e.parameters.plane
@@ -148,13 +148,13 @@ def convolve_to_maps(
         source_row = p.planes + (row * row_size + lanes)
         for start in e.loop(0, p.row_blocks, blocks):
             source = source_row + start * lanes
-            place = (row * p.row_blocks + start) * size
+            position = (row * p.row_blocks + start) * size
             for m0 in e.loop(0, 2 * channels, outputs):
                 w = p.w + m0 * _weights_of_outputs(machine, inputs)
                 values = _convolve(e, tile, inputs, source, w, p.bias + m0)
                 for pair in each_output(e, tile, outputs // group):
                     base, channel = of_two(e, m0 + pair * group, channels)
-                    out = base + (place + channel.exact_div(group) * lanes)
+                    out = base + (position + channel.exact_div(group) * lanes)
                     rows = [values.row(pair * group + g) for g in range(group)]
                     for t, both in enumerate(zip(*rows, strict=True)):
                         inside = start + t < p.row_blocks
@@ -170,7 +170,7 @@ def convolve_to_picture(
 ) -> Emitter:
     """A 3x3 convolution of planes to 3 * patch**2 channels, shuffled into RGB, row by row.
 
-    At patch 1 a tile's outputs are 4, of which the last is thrown away.
+    At patch 1 a tile has 4 outputs, and the last one is dropped.
     """
     e = Emitter(
         machine,
@@ -207,10 +207,10 @@ def convolve_to_picture(
                         column = start + t
                         inside = column < p.row_blocks
                         there = out + column * (patch * lanes)
-                        given = [each[t] for each in rows]
+                        vectors = [each[t] for each in rows]
                         if patch == 2:
-                            given = list(e.interleave(*given))
+                            vectors = list(e.interleave(*vectors))
                         with e.when(inside):
-                            for n, value in enumerate(given):
+                            for n, value in enumerate(vectors):
                                 e.store(value, there + n * lanes)
     return e

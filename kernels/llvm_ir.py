@@ -59,7 +59,9 @@ class Emitter(Block):
     def __init__(self, machine: Machine, name: str, /, **parameters: Type) -> None:
         super().__init__("v")
         self.machine = machine
-        self.signature = Signature(name, parameters)
+        self.signature = Signature(name, tuple(parameters))
+        self.types = parameters
+        """The type of each parameter."""
         self.parameters = Parameters(
             {each: Value(self, type, f"%{each}") for each, type in parameters.items()}
         )
@@ -110,7 +112,7 @@ class Emitter(Block):
         head, inside, after = (self.number(each) for each in ("head", "body", "done"))
         self.jump(head)
         self.begin(head)
-        place = len(self.lines)
+        insertion = len(self.lines)
         index = Value(self, INDEX, f"%i{head}")
         current = [
             Value(self, value.type, f"%c{head}_{number}") for number, value in enumerate(carry)
@@ -125,7 +127,7 @@ class Emitter(Block):
         self.begin(after)
         starts = [self._index(start), *first]
         phis = zip([index, *current], starts, [following, *carry], strict=True)
-        self.lines[place:place] = [
+        self.lines[insertion:insertion] = [
             f"{value} = {self._phi([(begin, before), (end, last)])}" for value, begin, end in phis
         ]
         carry[:] = current
@@ -186,8 +188,8 @@ class Emitter(Block):
 
     def lanes_of(self, numbers: Sequence[float], type: Type = F32) -> Value:
         """A constant of its own in each lane."""
-        kind = type.vector(len(numbers))
-        return Value(self, kind, literals(kind, numbers))
+        vector = type.vector(len(numbers))
+        return Value(self, vector, literals(vector, numbers))
 
     def ramp(self, start: int = 0) -> Value:
         """Integers from `start` on, one to a lane."""
@@ -217,36 +219,36 @@ class Emitter(Block):
             raise ValueError(f"{self.signature.name} has {available} items for {purpose}")
         return memory
 
-    def load(self, place: Value) -> Value:
-        """A vector of what a pointer leads to."""
-        return self.emit("load", place, type=_target(place).vector(self.machine.lanes))
+    def load(self, address: Value) -> Value:
+        """Load a vector of the pointer's type."""
+        return self.emit("load", address, type=_target(address).vector(self.machine.lanes))
 
-    def load_scalar(self, place: Value) -> Value:
-        """One item of what a pointer leads to."""
-        return self.emit("load", place, type=_target(place))
+    def load_scalar(self, address: Value) -> Value:
+        """Load a scalar of the pointer's type."""
+        return self.emit("load", address, type=_target(address))
 
-    def broadcast(self, place: Value) -> Value:
-        """One item of what a pointer leads to, in all lanes."""
-        return self.splat(self.load_scalar(place))
+    def broadcast(self, address: Value) -> Value:
+        """Load a scalar into all lanes."""
+        return self.splat(self.load_scalar(address))
 
-    def store(self, value: Value, place: Value) -> None:
+    def store(self, value: Value, address: Value) -> None:
         """Store a vector or a scalar.
 
         Raises:
-            TypeError: The pointer leads to something else.
+            TypeError: The pointer has another type.
         """
-        if value.type.lane() != _target(place):
-            raise TypeError(f"{value!r} is stored where {_target(place)} are")
-        self.emit("store", value, place)
+        if value.type.lane() != _target(address):
+            raise TypeError(f"{value!r} is stored where {_target(address)} are")
+        self.emit("store", value, address)
 
     def gather(self, base: Value, index: Value) -> Value:
-        """The items of what a pointer leads to that a vector of 32-bit integers numbers."""
+        """Load the scalars at a vector of 32-bit indices from a pointer."""
         lanes = self.machine.lanes
         target = _target(base)
-        places = self.emit("offset", base, index, type=pointer(target).vector(lanes))
+        addresses = self.emit("offset", base, index, type=pointer(target).vector(lanes))
         return self.emit(
             "gather",
-            places,
+            addresses,
             self.constant(I32, target.bytes),
             self.constant(I1.vector(lanes), 1),
             Value(self, target.vector(lanes), "poison"),
@@ -418,13 +420,13 @@ class Emitter(Block):
         """Set a tile to zero."""
         self.emit("zero tile", self._tile(tile))
 
-    def load_tile(self, tile: int, place: Value, row_bytes: Index) -> None:
+    def load_tile(self, tile: int, address: Value, row_bytes: Index) -> None:
         """Load a tile whose rows are so many bytes apart."""
-        self.emit("load tile", self._tile(tile), place, self._index(row_bytes))
+        self.emit("load tile", self._tile(tile), address, self._index(row_bytes))
 
-    def store_tile(self, tile: int, place: Value, row_bytes: Index) -> None:
+    def store_tile(self, tile: int, address: Value, row_bytes: Index) -> None:
         """Store a tile with its rows so many bytes apart."""
-        self.emit("store tile", self._tile(tile), place, self._index(row_bytes))
+        self.emit("store tile", self._tile(tile), address, self._index(row_bytes))
 
     def dot_tiles(self, total: int, weights: int, inputs: int) -> None:
         """Add the product of two tiles to a third."""
@@ -437,7 +439,7 @@ class Emitter(Block):
 
         The calling function takes the address of the bound arguments, 8 bytes each.
         """
-        name, parameters = self.signature.name, self.signature.parameters
+        name, parameters = self.signature.name, self.types
         start, end, constant = Block("t"), Block("t"), ""
         if self.shape is not None:
             settings = "".join(f"\\{byte:02X}" for byte in self.shape.settings())
@@ -450,10 +452,10 @@ class Emitter(Block):
         bound = Value(caller, pointer(I64), "%arguments")
         passed = []
         for number, type in enumerate(parameters.values()):
-            place = caller.emit("offset", bound, caller.constant(INDEX, number), type=bound.type)
-            passed.append(caller.emit("load", place, type=type))
-        given = ", ".join(f"{each.type} {each}" for each in passed)
-        caller.emit("call", function=f"@{name}", given=given)
+            address = caller.emit("offset", bound, caller.constant(INDEX, number), type=bound.type)
+            passed.append(caller.emit("load", address, type=type))
+        arguments = ", ".join(f"{each.type} {each}" for each in passed)
+        caller.emit("call", function=f"@{name}", arguments=arguments)
         caller.emit("return")
         body = [*self._entry.lines, *start.lines, *self.lines, *end.lines]
         text = (
@@ -475,16 +477,20 @@ def function(
         lines: Its instructions.
         is_kernel: Whether only a calling function calls it, with arrays that do not overlap.
     """
-    alias, kind = ("noalias ", "internal ") if is_kernel else ("", "")
+    alias, linkage = ("noalias ", "internal ") if is_kernel else ("", "")
     taken = ", ".join(
         f"{type} {alias if type.target else ''}%{each}" for each, type in parameters.items()
     )
     body = "\n".join(["entry:", *lines])
-    return f"define {kind}void @{name}({taken}) #0 {{\n{body}\n}}\n"
+    return f"define {linkage}void @{name}({taken}) #0 {{\n{body}\n}}\n"
 
 
-def _target(place: Value) -> Type:
-    """What a pointer leads to."""
-    if place.type.target is None or place.type.lanes:
-        raise TypeError(f"{place!r} is no pointer")
-    return place.type.target
+def _target(address: Value) -> Type:
+    """The type that a pointer points to.
+
+    Raises:
+        TypeError: It is no pointer.
+    """
+    if address.type.target is None or address.type.lanes:
+        raise TypeError(f"{address!r} is no pointer")
+    return address.type.target

@@ -56,12 +56,12 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
                 )
                 element = m0.exact_div(group)
                 for pair in each_output(e, tile, outputs // group):
-                    place = (element + pair) * lanes
+                    position = (element + pair) * lanes
                     rows = [values.row(pair * group + g) for g in range(group)]
                     for t, both in enumerate(zip(*rows, strict=True)):
                         packed = e.pack(both)
                         inside = start + t < p.small_blocks
-                        there = out + place + t * size
+                        there = out + position + t * size
                         with e.when(inside):
                             e.store(packed, there)
     return e
@@ -174,9 +174,9 @@ def fuse(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
                 rows = [values.row(m) for m in members]
                 channel = [m0 + m for m in members]
                 share = [e.broadcast(p.share + m) for m in channel]
-                place = (element + pair) * lanes
+                position = (element + pair) * lanes
                 for t in range(blocks):
-                    old = e.unpack(e.load(x + place + t * size))
+                    old = e.unpack(e.load(x + position + t * size))
                     for g in range(group):
                         value = e.fma(old[g], share[g], rows[g][t])
                         row = wide + channel[g] * (lanes * blocks)
@@ -244,8 +244,8 @@ def fuse_double(machine: Machine, name: str, channels: int, tile: Tile, *, last:
                 i = 2 * (2 * t + dx)
                 for g in range(group):
                     value = e.fma(unpacked[g], share[g], rows[dx * group + g][t])
-                    place = wide + channel[g] * (2 * lanes * blocks)
-                    e.store(value, place + (2 * t + dx) * lanes)
+                    position = wide + channel[g] * (2 * lanes * blocks)
+                    e.store(value, position + (2 * t + dx) * lanes)
                     if not last:
                         totals[i] = totals[i] + value
                         totals[i + 1] = e.fma(value, value, totals[i + 1])

@@ -1,6 +1,6 @@
 """The CPU engine's kernels for the motion that the whole picture shares, an affine one.
 
-A plane is what such a motion is given by: for each axis its value in the middle, how much it grows
+A plane is an affine motion: for each axis its value in the middle, how much it grows
 from the middle to the right edge, and how much to the bottom, `[2, 3]`.
 """
 
@@ -64,8 +64,8 @@ class _Basis:
 
 def _store_sums(e: Emitter, totals: Sequence[Value]) -> None:
     for number, total in enumerate(totals):
-        place = e.parameters.out + number
-        e.store(e.sum_lanes(total), place)
+        position = e.parameters.out + number
+        e.store(e.sum_lanes(total), position)
 
 
 def moments(machine: Machine, name: str) -> Emitter:
@@ -129,12 +129,12 @@ def fit(machine: Machine, name: str, clip: float) -> Emitter:
         starts = [e.fma(plane[3 * axis + 2], y, plane[3 * axis]) for axis in (0, 1)]
         sums = [e.zero()] * 4
         for x in e.loop(0, p.stride, machine.lanes, sums):
-            column, place = basis.column(x), line + x
+            column, position = basis.column(x), line + x
             motion = [e.fma(plane[3 * axis + 1], column, starts[axis]) for axis in (0, 1)]
             value = sampled(e, row, x, motion, last)
-            error = e.clamp(value - e.load(p.fixed + place), -clip, clip)
+            error = e.clamp(value - e.load(p.fixed + position), -clip, clip)
             for axis, side in enumerate((p.right, p.down)):
-                slope = basis.inside(error * e.load(side + place), x)
+                slope = basis.inside(error * e.load(side + position), x)
                 own = slice(2 * axis, 2 * axis + 2)
                 old = sums[own]
                 sums[own] = [old[0] + slope, e.fma(slope, column, old[1])]
@@ -194,11 +194,11 @@ def solve(
     changes = dict(zip(unknown, _solved(rows), strict=True))
     for axis in (0, 1):
         for term in range(3):
-            place = p.plane + (3 * axis + term)
-            value = e.load_scalar(place)
+            position = p.plane + (3 * axis + term)
+            value = e.load_scalar(position)
             if (axis, term) in changes:
                 value = value - e.clamp(changes[axis, term], -stride, stride)
-            e.store(value * factor, place)
+            e.store(value * factor, position)
     return e
 
 
@@ -245,8 +245,8 @@ def accept(machine: Machine, name: str, gain: float, floor: float) -> Emitter:
     least = pixels * floor
     is_better = new < (old + least) * gain
     for number in range(6):
-        place = p.plane + number
-        e.store(e.select(is_better, e.load_scalar(place), 0.0), place)
+        position = p.plane + number
+        e.store(e.select(is_better, e.load_scalar(position), 0.0), position)
     return e
 
 
@@ -263,10 +263,10 @@ def spread(machine: Machine, name: str, factor: float) -> Emitter:
     p = e.parameters
     basis = _Basis(e)
     plane = [e.broadcast(p.plane + number) * factor for number in range(6)]
-    for row, x, place in each_vector(e):
+    for row, x, position in each_vector(e):
         column, y = basis.column(x), basis.row(row)
         for axis, out in enumerate((p.out_x, p.out_y)):
             value, by_column, by_row = plane[3 * axis : 3 * axis + 3]
             value = e.fma(by_row, y, e.fma(by_column, column, value))
-            e.store(value, out + place)
+            e.store(value, out + position)
     return e

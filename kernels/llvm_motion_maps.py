@@ -76,7 +76,7 @@ def table_line(e: Emitter, table: int, row: Value, stride: Value) -> Value:
 
 
 def each_vector(e: Emitter) -> Iterator[tuple[Value, Value, Value]]:
-    """For each vector of the rows: its row, its first column and its place in a map."""
+    """For each vector of the rows: its row, its first column and its offset in a map."""
     p = e.parameters
     for row in e.loop(p.first, p.end):
         line = row * p.stride
@@ -87,7 +87,7 @@ def each_vector(e: Emitter) -> Iterator[tuple[Value, Value, Value]]:
 def each_window(
     e: Emitter, sources: Sequence[Value], reach: int
 ) -> Iterator[tuple[list[Value], Value]]:
-    """For each vector of the rows: the means of maps over its windows, and its place in a map.
+    """For each vector of the rows: the means of maps over its windows, and its offset in a map.
 
     Args:
         e: The kernel.

@@ -38,10 +38,10 @@ def shrink(machine: Machine, name: str) -> Emitter:
             for part in range(4):
                 total = e.zero()
                 for color, share in enumerate(shares):
-                    place = picture * color + (first + x * 4) + part * lanes
-                    column = e.load(p.x + place)
+                    position = picture * color + (first + x * 4) + part * lanes
+                    column = e.load(p.x + position)
                     for dy in (1, 2, 3):
-                        column = column + e.load(p.x + (place + line * dy))
+                        column = column + e.load(p.x + (position + line * dy))
                     total = e.fma(column, share, total) if color else column * share
                 parts.append(total)
             left, right = _sum_pairs(e, *parts[:2]), _sum_pairs(e, *parts[2:])
@@ -62,14 +62,14 @@ def halve(machine: Machine, name: str) -> Emitter:
         **ROWS,
     )
     p = e.parameters
-    for row, x, place in each_vector(e):
+    for row, x, position in each_vector(e):
         source = row * 2 * p.x_stride + x * 2
         sums = []
         for part in (0, 1):
             here = source + part * machine.lanes
             below = e.load(p.x + (here + p.x_stride))
             sums.append(e.load(p.x + here) + below)
-        e.store(_sum_pairs(e, *sums) * 0.25, p.out + place)
+        e.store(_sum_pairs(e, *sums) * 0.25, p.out + position)
     return e
 
 

@@ -9,12 +9,12 @@ from mhnet_video.kernels.llvm_values import Value
 
 
 class Samples:
-    """Where a motion leads from a vector of pixels, and what maps show there, bilinearly.
+    """Bilinear samples of maps at a vector of pixels, displaced by a motion.
 
-    Many vectors of pixels come from places that lie side by side: these are loaded. Nearly all
-    others come from few rows, and from columns that two vectors hold: in pictures these are looked
-    up in them, in a small part of the time for which a processor gathers. In the estimate's small
-    maps that would not save what it takes to compile, at every start.
+    Many vectors sample contiguous pixels, which are loaded. Nearly all others sample few rows, and
+    columns within two vectors. In pictures a permutation of these vectors looks them up, much
+    faster than a gather. In the estimate's small maps it would not save its compile time at every
+    start.
 
     Args:
         e: The kernel.
@@ -67,17 +67,19 @@ class Samples:
         return self._e.parameters.height - 1
 
     def _load(self, maps: Sequence[Value]) -> list[Value]:
-        """Of places side by side."""
+        """Sample contiguous pixels by loads."""
         e = self._e
         next_row = e.clamp(self._row + 1, 0, self._last_row())
-        places = [each * self._stride + self._begin for each in (self._row, next_row)]
+        positions = [each * self._stride + self._begin for each in (self._row, next_row)]
         return [
-            self._between([e.load(x + (place + step)) for place in places for step in (0, 1)])
+            self._between(
+                [e.load(x + (position + step)) for position in positions for step in (0, 1)]
+            )
             for x in maps
         ]
 
     def _find(self, maps: Sequence[Value]) -> list[Value]:
-        """Of places that lie anywhere."""
+        """Sample arbitrary pixels: by lookups if they are near, else by gathers."""
         e = self._e
         right = self._after(self._left, self._last[0])
         if self._first_end is None or not e.machine.looks_up:
@@ -92,16 +94,16 @@ class Samples:
             lambda: self._gather(maps, right),
         )
 
-    def _after(self, place: Value, end: Value) -> Value:
-        """The columns or rows behind, or the last one."""
-        return self._e.minimum(place.to_float() + 1.0, end).to_integer()
+    def _after(self, position: Value, end: Value) -> Value:
+        """The next columns or rows, clamped to the last one."""
+        return self._e.minimum(position.to_float() + 1.0, end).to_integer()
 
     def _extreme(self, which: str, x: Value) -> Value:
         """The smallest (`smin`) or largest (`smax`) of a vector of integers, in 64 bits."""
         return self._e.reduce(which, x).widen(INDEX)
 
     def _look_up(self, maps: Sequence[Value], begin: Value, right: Value) -> list[Value]:
-        """Of places in few rows, and in columns that two vectors hold."""
+        """Sample few rows, and columns within two vectors, by permutations."""
         e = self._e
         first, final = (self._extreme(which, self._top) for which in ("smin", "smax"))
         begins, last_row = integers(e, begin), self._last_row()

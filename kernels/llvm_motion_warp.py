@@ -16,7 +16,7 @@ _MOVED: dict[str, Type] = {
     "motion_y": FLOATS,
     "spare": FLOATS,  # two spare rows
 }
-"""Parameters for what is read."""
+"""Parameters of the inputs."""
 
 _MOVE_SIZES: dict[str, Type] = {
     "rows": ELEMENTS,  # [2, H] int32: the one before and the one behind
@@ -49,9 +49,9 @@ def move(machine: Machine, name: str, same: float, unlike: float, shrink: int) -
     p = e.parameters
     picture = p.height * p.width
     for moving, row, x in _each_moved(e, (same, unlike), shrink, machine.lanes):
-        place = row * p.width + x
+        position = row * p.width + x
         for color, value in enumerate(moving.colors(x)):
-            e.store(value, p.out + (picture * color + place))
+            e.store(value, p.out + (picture * color + position))
     return e
 
 
@@ -71,12 +71,12 @@ def move_folded(machine: Machine, name: str, same: float, unlike: float, shrink:
     each = 1 if machine.bfloat16 else 2  # planes of a row of pixels
     for moving, row, x in _each_moved(e, (same, unlike), shrink, 2 * lanes):
         above, below = row.lshr(1), row & 1
-        place = (above + 1) * p.planes_row + lanes
-        place = place + x.lshr(1)
-        place = place + p.plane * each * below
+        position = (above + 1) * p.planes_row + lanes
+        position = position + x.lshr(1)
+        position = position + p.plane * each * below
         pairs = zip(moving.colors(x), moving.colors(x + lanes), strict=True)
         for color, (first, second) in enumerate(pairs):
-            there = p.out + (place + p.plane * (2 * each * color))
+            there = p.out + (position + p.plane * (2 * each * color))
             if machine.bfloat16:
                 e.store(e.pack_neighbours(first, second), there)
                 continue
@@ -127,10 +127,12 @@ class _Moving:
         """The motion of a vector of pixels, between those of the squares around them."""
         e, lanes = self._e, self._e.machine.lanes
         first = x.sdiv(self._shrink) - 1
-        places = [(lane + 0.5) / self._shrink + 0.5 for lane in range(lanes)]
-        before = [int(place) for place in places]
+        positions = [(lane + 0.5) / self._shrink + 0.5 for lane in range(lanes)]
+        before = [int(position) for position in positions]
         behind = [number + 1 for number in before]
-        share = e.lanes_of([place - number for place, number in zip(places, before, strict=True)])
+        share = e.lanes_of(
+            [position - number for position, number in zip(positions, before, strict=True)]
+        )
         found = []
         for spare in self._spares:
             squares = e.load(spare + first)
@@ -142,12 +144,12 @@ class _Moving:
         """A vector of pixels, moved."""
         e, p = self._e, self._e.parameters
         picture = p.height * p.width
-        place = self._row * p.width + x
+        position = self._row * p.width + x
         planes = [picture * color for color in range(3)]
-        here = [e.load(p.x + (plane + place)) for plane in planes]
+        here = [e.load(p.x + (plane + position)) for plane in planes]
         unlikeness = e.zero()
         for value, plane in zip(here, planes, strict=True):
-            shown = e.load(p.fixed + (plane + place))
+            shown = e.load(p.fixed + (plane + position))
             unlikeness = e.maximum(unlikeness, e.absolute(value - shown))
         same, unlike = self._limits
         slope, start = 1 / (unlike - same), -same / (unlike - same)

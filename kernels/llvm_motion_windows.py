@@ -20,12 +20,12 @@ def invert(machine: Machine, name: str, reach: int, damping: float) -> Emitter:
     """Rows of the inverse of each window's matrix, from the gradients' products."""
     e = Emitter(machine, name, **maps("a", "b", "c", "p", "q", "r"), **SIZES, **ROWS)
     p = e.parameters
-    for (a, b, c), place in each_window(e, [p.a, p.b, p.c], reach):
+    for (a, b, c), position in each_window(e, [p.a, p.b, p.c], reach):
         first, last = a + damping, c + damping
         scale = 1.0 / (first * last - b * b)
         values = (last * scale, e.zero() - b * scale, first * scale)
         for out, value in zip((p.p, p.q, p.r), values, strict=True):
-            e.store(value, out + place)
+            e.store(value, out + position)
     return e
 
 
@@ -35,13 +35,13 @@ def slopes(machine: Machine, name: str, clip: float) -> Emitter:
     e = Emitter(machine, name, **maps(*names), **SIZES, **ROWS)
     p = e.parameters
     last = edges(e)
-    for row, x, place in each_vector(e):
-        motion = [e.load(axis + place) for axis in (p.motion_x, p.motion_y)]
+    for row, x, position in each_vector(e):
+        motion = [e.load(axis + position) for axis in (p.motion_x, p.motion_y)]
         value = sampled(e, row, x, motion, last)
-        error = e.clamp(value - e.load(p.fixed + place), -clip, clip)
+        error = e.clamp(value - e.load(p.fixed + position), -clip, clip)
         for out, side in ((p.out_x, p.right), (p.out_y, p.down)):
-            product = error * e.load(side + place)
-            e.store(product, out + place)
+            product = error * e.load(side + position)
+            e.store(product, out + position)
     return e
 
 
@@ -50,11 +50,11 @@ def improve(machine: Machine, name: str, reach: int, stride: float) -> Emitter:
     names = ("slope_x", "slope_y", "p", "q", "r", "motion_x", "motion_y")
     e = Emitter(machine, name, **maps(*names), **SIZES, **ROWS)
     p = e.parameters
-    for slope, place in each_window(e, [p.slope_x, p.slope_y], reach):
-        first, both, second = (e.load(each + place) for each in (p.p, p.q, p.r))
+    for slope, position in each_window(e, [p.slope_x, p.slope_y], reach):
+        first, both, second = (e.load(each + position) for each in (p.p, p.q, p.r))
         for motion, near, far in ((p.motion_x, first, both), (p.motion_y, both, second)):
             step = e.fma(near, slope[0], far * slope[1])
-            here = motion + place
+            here = motion + position
             e.store(e.load(here) - e.clamp(step, -stride, stride), here)
     return e
 
@@ -63,9 +63,9 @@ def smooth(machine: Machine, name: str, reach: int) -> Emitter:
     """Rows of the means of a motion over windows."""
     e = Emitter(machine, name, **maps("motion_x", "motion_y", "out_x", "out_y"), **SIZES, **ROWS)
     p = e.parameters
-    for means, place in each_window(e, [p.motion_x, p.motion_y], reach):
+    for means, position in each_window(e, [p.motion_x, p.motion_y], reach):
         for out, value in zip((p.out_x, p.out_y), means, strict=True):
-            e.store(value, out + place)
+            e.store(value, out + position)
     return e
 
 
@@ -81,12 +81,12 @@ def errors(machine: Machine, name: str, clip: float) -> Emitter:
     )
     p = e.parameters
     last = edges(e)
-    for row, x, place in each_vector(e):
-        fixed = e.load(p.fixed + place)
+    for row, x, position in each_vector(e):
+        fixed = e.load(p.fixed + position)
         for axes, out in (((p.old_x, p.old_y), p.out_old), ((p.new_x, p.new_y), p.out_new)):
-            motion = [e.load(axis + place) for axis in axes]
+            motion = [e.load(axis + position) for axis in axes]
             error = e.absolute(sampled(e, row, x, motion, last) - fixed)
-            e.store(e.minimum(error, clip), out + place)
+            e.store(e.minimum(error, clip), out + position)
     return e
 
 
@@ -97,12 +97,12 @@ def choose(
     motions = ("old_x", "old_y", "new_x", "new_y", "out_x", "out_y")
     e = Emitter(machine, name, **maps("old_errors", "new_errors", *motions), **SIZES, **ROWS)
     p = e.parameters
-    for (old, new), place in each_window(e, [p.old_errors, p.new_errors], reach):
+    for (old, new), position in each_window(e, [p.old_errors, p.new_errors], reach):
         ratio = new / (old + floor)
         kept = e.clamp(e.fma(ratio, -1 / slope, gain / slope), 0.0, 1.0)
         for out, axes in ((p.out_x, (p.old_x, p.new_x)), (p.out_y, (p.old_y, p.new_y))):
-            before, after = (e.load(axis + place) for axis in axes)
-            e.store(blend(e, before, after, kept), out + place)
+            before, after = (e.load(axis + position) for axis in axes)
+            e.store(blend(e, before, after, kept), out + position)
     return e
 
 
@@ -136,7 +136,7 @@ def enlarge(machine: Machine, name: str, factor: float) -> Emitter:
         line = row * p.stride
         for x in e.loop(0, p.stride, lanes):
             left, right = (
-                e.gather(p.spare, e.load(p.columns + place)) for place in (x, p.stride + x)
+                e.gather(p.spare, e.load(p.columns + position)) for position in (x, p.stride + x)
             )
             value = blend(e, left, right, e.load(p.column_shares + x))
             e.store(value, p.out + (line + x))

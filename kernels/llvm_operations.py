@@ -100,7 +100,7 @@ class Operation(NamedTuple):
     """The number of the operand whose type the result has, or one of these.
 
     `truths`: i1, as many as the first operand has lanes. `lane`: the first operand's scalar.
-    `given`: the caller says. `none`: no value.
+    `explicit`: the caller passes it. `none`: no value.
     """
     is_shared: bool = False
     """Whether a block writes it once and uses it again."""
@@ -130,7 +130,7 @@ def _binary(
 
 def _conversions(**kinds: str) -> dict[str, Operation]:
     form = " {0.type} {0} to {type}"
-    return {name: Operation(name + form, (kind,), "given") for name, kind in kinds.items()}
+    return {name: Operation(name + form, (kind,), "explicit") for name, kind in kinds.items()}
 
 
 def _intrinsics(*names: str, operands: tuple[str, ...], result: str = "0") -> dict[str, Operation]:
@@ -155,14 +155,14 @@ OPERATIONS: dict[str, Operation] = {
         "select {0.type} {0}, {1.type} {1}, {2.type} {2}", ("truth", "any", "1"), "1"
     ),
     # memory
-    "alloca": Operation("alloca [{count} x i{type.target.bits}], align 64", (), "given"),
+    "alloca": Operation("alloca [{count} x i{type.target.bits}], align 64", (), "explicit"),
     "offset": Operation(
         "getelementptr i{0.type.target.bits}, ptr {0}, {1.type} {1}",
         ("pointer", "integer"),
-        "given",
+        "explicit",
         is_shared=True,
     ),
-    "load": Operation("load {type}, ptr {0}, align {type.bytes}", ("pointer",), "given"),
+    "load": Operation("load {type}, ptr {0}, align {type.bytes}", ("pointer",), "explicit"),
     "store": Operation(
         "store {0.type} {0}, ptr {1}, align {0.type.bytes}", ("any", "pointer"), "none"
     ),
@@ -172,12 +172,12 @@ OPERATIONS: dict[str, Operation] = {
         "3",
     ),
     # lanes
-    "insert": Operation("insertelement {type} poison, {0.type} {0}, i32 0", ("any",), "given"),
+    "insert": Operation("insertelement {type} poison, {0.type} {0}, i32 0", ("any",), "explicit"),
     "extract": Operation("extractelement {0.type} {0}, i32 {lane}", ("any",), "lane"),
     "shuffle": Operation(
         "shufflevector {0.type} {0}, {1.type} {1}, <{type.lanes} x i32> {order}",
         ("any", "0"),
-        "given",
+        "explicit",
     ),
     **_intrinsics("vector.reduce.fmax", operands=("float",), result="lane"),
     **_intrinsics(
@@ -199,7 +199,7 @@ OPERATIONS: dict[str, Operation] = {
     "vpermi2": Operation("@llvm.x86.avx512.vpermi2var.ps.512", ("float", "integer", "0")),
     "vperm": Operation("@llvm.x86.avx2.permps", ("float", "integer")),
     "dot bfloat16": Operation("@llvm.x86.avx512bf16.dpbf16ps.512", ("float", "bfloats", "1")),
-    "to bfloat16": Operation("@llvm.x86.avx512bf16.cvtne2ps2bf16.512", ("float", "0"), "given"),
+    "to bfloat16": Operation("@llvm.x86.avx512bf16.cvtne2ps2bf16.512", ("float", "0"), "explicit"),
     "zero tile": Operation("@llvm.x86.tilezero", ("tile",), "none"),
     "load tile": Operation("@llvm.x86.tileloadd64", ("tile", "pointer", "index"), "none"),
     "store tile": Operation("@llvm.x86.tilestored64", ("tile", "pointer", "index"), "none"),
@@ -209,26 +209,26 @@ OPERATIONS: dict[str, Operation] = {
     # control
     "jump": Operation("br label %{to}", (), "none"),
     "branch": Operation("br i1 {0}, label %{then}, label %{otherwise}", ("truth",), "none"),
-    "phi": Operation("phi {type} {ways}", (), "given"),
+    "phi": Operation("phi {type} {ways}", (), "explicit"),
     "return": Operation("ret void", (), "none"),
-    "call": Operation("call void {function}({given})", (), "none"),
+    "call": Operation("call void {function}({arguments})", (), "none"),
     # threads
     "load atomic": Operation(
-        "load atomic {type}, ptr {0} acquire, align {type.bytes}", ("pointer",), "given"
+        "load atomic {type}, ptr {0} acquire, align {type.bytes}", ("pointer",), "explicit"
     ),
     "exchange": Operation(
         "cmpxchg ptr {0}, {1.type} {1}, {2.type} {2} acq_rel monotonic, align {1.type.bytes}",
         ("pointer", "integer", "1"),
-        "given",
+        "explicit",
     ),
     # the braces are those of a type, written twice because texts are formatted twice
-    "is exchanged": Operation("extractvalue {{{{ i64, i1 }}}} {0}, 1", ("any",), "given"),
+    "is exchanged": Operation("extractvalue {{{{ i64, i1 }}}} {0}, 1", ("any",), "explicit"),
     "count": Operation(
         "atomicrmw add ptr {0}, {1.type} {1} acq_rel, align {1.type.bytes}",
         ("pointer", "integer"),
         "1",
     ),
-    "call for number": Operation("call {type} {0}()", ("pointer",), "given"),
+    "call for number": Operation("call {type} {0}()", ("pointer",), "explicit"),
     "pause x86": Operation("@llvm.x86.sse2.pause", (), "none"),
     "pause arm": Operation("@llvm.aarch64.hint", ("integer",), "none"),
 }
@@ -265,15 +265,15 @@ class Form(NamedTuple):
 class _Slot(NamedTuple):
     """An operand whose name is not known yet."""
 
-    place: str
+    name: str
     type: Type
 
     def __format__(self, _: str) -> str:
-        return self.place
+        return self.name
 
 
 @cache
-def form(name: str, types: tuple[Type, ...], given: Type | None, words: tuple[str, ...]) -> Form:
+def form(name: str, types: tuple[Type, ...], explicit: Type | None, words: tuple[str, ...]) -> Form:
     """Check an operation's types, and write it but for names.
 
     Raises:
@@ -286,7 +286,7 @@ def form(name: str, types: tuple[Type, ...], given: Type | None, words: tuple[st
         for kind, type in zip(kinds, types, strict=True)
     ):
         raise TypeError(f"{name} takes {', '.join(kinds)}, not {', '.join(map(str, types))}")
-    result = _result(operation, types, given)
+    result = _result(operation, types, explicit)
     slots = [_Slot(f"{{{number}}}", type) for number, type in enumerate(types)]
     text = operation.text.format(*slots, type=result, **{word: f"{{{word}}}" for word in words})
     if not text.startswith("@"):
@@ -302,14 +302,14 @@ def form(name: str, types: tuple[Type, ...], given: Type | None, words: tuple[st
     )
 
 
-def _result(operation: Operation, types: Sequence[Type], given: Type | None) -> Type:
+def _result(operation: Operation, types: Sequence[Type], explicit: Type | None) -> Type:
     """The type of a result."""
     if operation.result == "none":
         return VOID
-    if operation.result == "given":
-        if given is None:
+    if operation.result == "explicit":
+        if explicit is None:
             raise TypeError(f"{operation.text} needs the type of its result")
-        return given
+        return explicit
     if operation.result == "truths":
         return I1.vector(types[0].lanes)
     if operation.result == "lane":

@@ -1,8 +1,8 @@
-"""Matrix products in registers, of which most of the CPU engine's kernels are made.
+"""Matrix products in registers, the core of most of the CPU engine's kernels.
 
 A map of C channels is stored as `[rows, blocks, C / G, L]` 32-bit elements: blocks of L pixels of
 a row, G channels to an element (`Machine.group`). A row's last block may hold pixels beyond the
-picture: what they hold is never mixed with others. Weights of a matrix product are
+picture, whose values never reach others. Weights of a matrix product are
 `[M / B, K / G / S, B, S]` elements, so that B outputs of T blocks stay in registers while their
 inputs pass by, S elements at a time. S is 1 for vectors. The planes of a 3x3 convolution are
 `[rows + 2, K / G, margin + row + margin]`, zero around the picture.
@@ -104,7 +104,7 @@ class Values:
             tile: The product's tile.
             registers: The vectors, output by output, block by block.
             memory: Or their address, in the same order.
-            bias: Address of what is still to be added, float32 of each output.
+            bias: Address of the bias, float32 for each output.
         """
         self._e, self._tile, self._registers, self._memory = e, tile, registers, memory
         self._bias = bias
@@ -166,7 +166,7 @@ def product(
         tile: Its tile.
         sources: Its inputs.
         weights: Address of the weights of these outputs.
-        bias: Address of what is added to each of these outputs, if anything is.
+        bias: Address of the bias of each of these outputs; None for none.
     """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
     if e.machine.tiles:
@@ -212,7 +212,7 @@ def tile_product(
         weights: Address of the weights of these outputs.
         step: S.
         row_bytes: Bytes between the elements of a pixel.
-        bias: Address of what is added to each of these outputs, if anything is.
+        bias: Address of the bias of each of these outputs; None for none.
     """
     lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
     memory = e.shared_scratch("product", F32, outputs * blocks * lanes)
@@ -239,7 +239,7 @@ def product_to(
         tile: Its tile.
         sources: Its inputs.
         weights: Address of the weights of these outputs.
-        begin: Address of what is added to these outputs, `[outputs, L]` float32.
+        begin: Address of the initial sums of these outputs, `[outputs, L]` float32.
         out: Address of the first output of the first block, float32.
         row_bytes: Bytes from an output to the next.
     """
@@ -248,8 +248,8 @@ def product_to(
     shape = _shape(e, tile, step)
     for part in range(shape.weights):
         for t in range(blocks):
-            place = begin + part * shape.outputs * lanes
-            e.load_tile(part * blocks + t, place, 4 * lanes)
+            address = begin + part * shape.outputs * lanes
+            e.load_tile(part * blocks + t, address, 4 * lanes)
     _add_products(e, tile, sources, weights, step, 4 * lanes)
     _store_totals(e, tile, out, row_bytes)
 
@@ -290,19 +290,19 @@ def _add_products(
             for part in range(shape.weights):
                 e.load_tile(shape.totals + part, w + part * shape.outputs * step, 4 * step)
             for t in range(blocks):
-                place = first_input + t % spare
-                e.load_tile(place, x + t * source.stride, row_bytes)
+                slot = first_input + t % spare
+                e.load_tile(slot, x + t * source.stride, row_bytes)
                 for part in range(shape.weights):
-                    e.dot_tiles(part * blocks + t, shape.totals + part, place)
+                    e.dot_tiles(part * blocks + t, shape.totals + part, slot)
         done += source.elements
 
 
-def advance(place: Value, count: Index) -> Value:
+def advance(address: Value, count: Index) -> Value:
     """The address so many bytes further on."""
-    target = place.type.target
+    target = address.type.target
     if target is None:
-        raise TypeError(f"{place!r} is no pointer")
-    return (place.leading_to(I8) + count).leading_to(target)
+        raise TypeError(f"{address!r} is no pointer")
+    return (address.leading_to(I8) + count).leading_to(target)
 
 
 def _store_totals(e: Emitter, tile: Tile, out: Value, row_bytes: Index) -> None:

@@ -2,9 +2,9 @@
 
 A program is a table of steps, `[steps, 4]` int64: the address of a kernel's calling function, how
 many parts may run at the same time, the address of their arguments, and the bytes between the
-arguments of two parts. A step begins when the one before is done. Parts are not dealt out but
-taken: a thread that is held up, or that comes late, costs no more than the part it holds, and the
-caller's own thread gets through alone if nobody helps.
+arguments of two parts. A step begins when the one before is done. Threads take parts from a shared
+counter. A thread that is preempted or late delays only the part that it holds, and the calling
+thread can complete the program by itself.
 
 Each step has a counter of parts taken and one of parts done, on cache lines of their own. Both
 carry the number of the run, so that a thread that wakes after its run is over finds nothing to do.
@@ -51,8 +51,8 @@ def run_program(machine: Machine, triple: str) -> tuple[str, set[str]]:
     for step in e.loop(0, p.steps):
         row = p.table + step * 4
         kernel, parts, arguments, size = (
-            e.emit("load", row + number, type=kind)
-            for number, kind in enumerate((BYTES, I64, BYTES, I64))
+            e.emit("load", row + number, type=type_)
+            for number, type_ in enumerate((BYTES, I64, BYTES, I64))
         )
         taken = p.state + step * STATE_WORDS
         done = taken + STATE_WORDS // 2
@@ -68,8 +68,8 @@ def run_program(machine: Machine, triple: str) -> tuple[str, set[str]]:
         exchanged = e.emit("exchange", taken, old, old + 1, type=EXCHANGED)
         e.branch(e.emit("is exchanged", exchanged, type=I1), work, take)
         e.begin(work)
-        given = arguments + (old - first) * size
-        e.emit("call", function=kernel, given=f"{given.type} {given}")
+        passed = arguments + (old - first) * size
+        e.emit("call", function=kernel, arguments=f"{passed.type} {passed}")
         e.emit("count", done, e.constant(I64, 1))
         e.jump(take)
         e.begin(wait)
@@ -84,7 +84,7 @@ def run_program(machine: Machine, triple: str) -> tuple[str, set[str]]:
         e.jump(wait)
         e.begin(ready)
     e.emit("return")
-    return function("run_program", e.signature.parameters, e.lines), e.declarations
+    return function("run_program", e.types, e.lines), e.declarations
 
 
 def first_count(run: int) -> int:

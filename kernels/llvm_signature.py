@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhnet_video.kernels.llvm_operations import Type
-
 
 @dataclass(frozen=True)
 class Signature:
-    """A kernel's name and its parameters, to which callers bind arguments by name."""
+    """A kernel's name and those of its parameters, to which callers bind arguments by name."""
 
     name: str
-    parameters: Mapping[str, Type]
+    parameters: tuple[str, ...]
 
     def bind(self, arguments: Mapping[str, Any], calls: int = 1) -> NDArray[np.void]:
         """The arguments of calls, as the kernel reads them.
@@ -30,9 +28,9 @@ class Signature:
         Raises:
             TypeError: A parameter has no argument, or an argument no parameter.
         """
-        if arguments.keys() != self.parameters.keys():
-            missing = ", ".join(self.parameters.keys() - arguments.keys()) or "nothing"
-            unknown = ", ".join(arguments.keys() - self.parameters.keys()) or "nothing"
+        if arguments.keys() != set(self.parameters):
+            missing = ", ".join(set(self.parameters) - arguments.keys()) or "nothing"
+            unknown = ", ".join(arguments.keys() - set(self.parameters)) or "nothing"
             raise TypeError(f"{self.name} lacks {missing} and has no parameter {unknown}")
         bound = np.empty(calls, [(name, np.int64) for name in self.parameters])
         for name, value in arguments.items():

@@ -122,14 +122,14 @@ def softmax_powers(e: Emitter, values: list[Value]) -> list[Value]:
 
 def _softmax(e: Emitter, x: Value, size: int) -> None:
     """Softmax of a padded vector in place; padding must be far below the rest."""
-    places = [x + i for i in range(0, size, e.machine.lanes)]
-    powers = softmax_powers(e, [e.load(place) for place in places])
+    positions = [x + i for i in range(0, size, e.machine.lanes)]
+    powers = softmax_powers(e, [e.load(position) for position in positions])
     total = powers[0]
     for power in powers[1:]:
         total = total + power
     inverse = e.splat(1.0 / e.sum_lanes(total))
-    for place, power in zip(places, powers, strict=True):
-        e.store(power * inverse, place)
+    for position, power in zip(positions, powers, strict=True):
+        e.store(power * inverse, position)
 
 
 def weigh(machine: Machine, name: str, channels: int, reduced: int) -> Emitter:

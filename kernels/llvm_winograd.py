@@ -91,10 +91,10 @@ def winograd_to_maps(
                 vectors = _row_of(e, four)
                 row = tiles * 4 + dy
                 for h, vector in enumerate(vectors):
-                    place = start + t * 4 + h
-                    block = row * p.row_blocks + place
+                    position = start + t * 4 + h
+                    block = row * p.row_blocks + position
                     there = (base + (block * size + channel)).leading_to(F32)
-                    with e.when(place < p.row_blocks):
+                    with e.when(position < p.row_blocks):
                         e.store(vector, there)
 
     for tiles in e.loop(p.first, p.end):

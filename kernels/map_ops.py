@@ -2,7 +2,7 @@
 
 A map is `[N, H, W, C]`, float16, bfloat16 or float32, contiguous unless said otherwise; weights of
 large products have the maps' type, everything else is float32. Sums are kept in float32. Every
-operation can write into a tensor given as `out`; these are for inference and have no gradient.
+operation can write into a tensor passed as `out`; these are for inference and have no gradient.
 
 With LayerNorm before a product, the norm's own weight and bias stand in the product's.
 """
@@ -61,9 +61,9 @@ def linear(
     """
     expect(x.ndim == 4 and x.shape[3] == weight.shape[-1], "x [N, H, W, K], weight", x, weight)
     if not use_triton(x, weight):
-        given = None if bias is None else bias.to(x.dtype)
+        converted = None if bias is None else bias.to(x.dtype)
         gain = None if gain is None else gain.to(x.dtype)
-        result = reference.linear(x, weight, given, norm, gate, gain, residuals, eps)
+        result = reference.linear(x, weight, converted, norm, gate, gain, residuals, eps)
         _total(result, sums)
         return _put(result, out)
     from mhnet_video.kernels.linear_kernel import launch_linear
@@ -109,9 +109,9 @@ def halve(
     fits = x.shape[1] % 2 == x.shape[2] % 2 == 0 and weight.shape[1] == 4 * x.shape[3]
     expect(fits, "x [N, 2H, 2W, C], weight [M, 4C]", x, weight)
     if not use_triton(x, weight):
-        given = None if bias is None else bias.to(x.dtype)
+        converted = None if bias is None else bias.to(x.dtype)
         x = reference.halve(x)
-        return _put(reference.linear(x, weight, given, False, False, None, [], EPS), out)
+        return _put(reference.linear(x, weight, converted, False, False, None, [], EPS), out)
     from mhnet_video.kernels.linear_kernel import HALVE, launch_linear
 
     if out is None:
@@ -172,8 +172,8 @@ def depthwise(
     """
     expect(weight.shape == (9, x.shape[3]), "x [N, H, W, C], weight [9, C]", x, weight)
     if not use_triton(x, weight):
-        given = None if bias is None else bias.to(x.dtype)
-        result = reference.depthwise(x, weight.to(x.dtype), given, gate)
+        converted = None if bias is None else bias.to(x.dtype)
+        result = reference.depthwise(x, weight.to(x.dtype), converted, gate)
         _total(result, sums)
         return _put(result, out)
     from mhnet_video.kernels.depthwise_kernel import launch_depthwise
@@ -215,8 +215,8 @@ def conv_to_maps(
     if out is None:
         out = (x.new_empty(*x.shape[:3], num_outputs), x.new_empty(*x.shape[:3], num_outputs))
     if not use_triton(x, weight):
-        given = None if bias is None else bias.to(x.dtype)
-        for each, part in zip(out, reference.conv(x, weight, given).chunk(2, -1), strict=True):
+        converted = None if bias is None else bias.to(x.dtype)
+        for each, part in zip(out, reference.conv(x, weight, converted).chunk(2, -1), strict=True):
             each.copy_(part)
         return out
     from mhnet_video.kernels.conv_kernel import launch_conv
@@ -279,8 +279,8 @@ def block_front(
     fits = weight.shape == (9, 2 * x.shape[3], x.shape[3])
     expect(fits, "x [N, H, W, C], weight [9, 2C, C]", x, weight)
     if not use_triton(x, weight):
-        kind = x.dtype
-        result = reference.block_front(x, weight, tap_bias.to(kind), bias.to(kind), eps)
+        dtype = x.dtype
+        result = reference.block_front(x, weight, tap_bias.to(dtype), bias.to(dtype), eps)
         _total(result, sums)
         return _put(result, out)
     from mhnet_video.kernels.conv_kernel import launch_conv
@@ -327,9 +327,9 @@ def block_front_rows(
     fits = weight.shape == (2 * channels, channels) and taps.shape == (9, 2 * channels)
     expect(fits, "x [N, H, W, C], weight [2C, C], taps [9, 2C]", x, weight, taps)
     if not use_triton(x, weight):
-        kind = x.dtype
-        wide = reference.linear(x, weight, weight_bias.to(kind), True, False, None, [], eps)
-        result = reference.depthwise(wide, taps.to(kind), bias.to(kind), True)
+        dtype = x.dtype
+        wide = reference.linear(x, weight, weight_bias.to(dtype), True, False, None, [], eps)
+        result = reference.depthwise(wide, taps.to(dtype), bias.to(dtype), True)
         _total(result, sums)
         return _put(result, out)
     from mhnet_video.kernels.front_kernel import launch_front
@@ -346,11 +346,11 @@ def block_front_rows_sums(out: Tensor) -> Tensor:
     return empty_sums(out)
 
 
-def block_front_rows_fits(channels: int, kind: torch.dtype) -> bool:
+def block_front_rows_fits(channels: int, dtype: torch.dtype) -> bool:
     """Whether `block_front_rows` takes that many channels."""
     from mhnet_video.kernels.front_kernel import fits
 
-    return fits(channels, kind.itemsize)
+    return fits(channels, dtype.itemsize)
 
 
 def block_back(
@@ -367,7 +367,7 @@ def block_back(
     """Do the second half of a NAFBlock: gain, 1x1, residual, LayerNorm, 1x1, gate, 1x1, residual.
 
     Args:
-        gated: `[N, H, W, C]`, what the first half gives.
+        gated: `[N, H, W, C]`, the result of the first half.
         x: `[N, H, W, C]`, the block's input.
         gain: `[N, C]` float32, of the channel attention.
         weights: `[C, C]`, `[C]`, `[2C, C]`, `[2C]`, `[C, C]` and `[C]`: weight and bias of the
@@ -384,9 +384,9 @@ def block_back(
     fits = gated.shape == x.shape and weights[2].shape == (2 * channels, channels)
     expect(fits, "gated and x [N, H, W, C], weight [2C, C]", gated, x, weights[2])
     if not use_triton(gated, x):
-        kind = x.dtype
+        dtype = x.dtype
         result = reference.block_back(
-            gated, x, gain.to(kind), [each.to(kind) for each in weights], more, eps
+            gated, x, gain.to(dtype), [each.to(dtype) for each in weights], more, eps
         )
         _total(result, sums)
         return _put(result, out)
@@ -404,11 +404,11 @@ def block_back_sums(out: Tensor) -> Tensor:
     return empty_sums(out)
 
 
-def block_back_fits(channels: int, kind: torch.dtype) -> bool:
+def block_back_fits(channels: int, dtype: torch.dtype) -> bool:
     """Whether `block_back` takes that many channels; else three `linear` do the same."""
     from mhnet_video.kernels.block_kernel import fits
 
-    return fits(channels, kind.itemsize)
+    return fits(channels, dtype.itemsize)
 
 
 def mean(sums: Tensor, num_pixels: int, *, out: Tensor | None = None) -> Tensor:
@@ -464,11 +464,11 @@ def attention(
     expect(maps.shape[3] % (3 * heads) == 0, "maps [N, H, W, 3C]", maps, temperature)
     if not use_triton(maps):
         return _put(reference.attention(maps.float(), temperature, gains), out)
-    from mhnet_video.kernels.attention_kernel import attention_room, launch_attention
+    from mhnet_video.kernels.attention_kernel import attention_buffers, launch_attention
 
-    room = attention_room(maps, heads)
-    out = torch.empty_like(room[2]) if out is None else out
-    launch_attention(maps, temperature, gains, out, *room)
+    buffers = attention_buffers(maps, heads)
+    out = torch.empty_like(buffers[2]) if out is None else out
+    launch_attention(maps, temperature, gains, out, *buffers)
     return out
 
 
@@ -495,13 +495,13 @@ def shares(
         expand: `[3, C, R]` float32.
         out: `[N, 3, C]` float32.
     """
-    given = (mean, low, high, low_matrix, high_matrix, squeeze, expand)
-    if not use_triton(*given):
-        return _put(reference.shares(*given), out)
+    inputs = (mean, low, high, low_matrix, high_matrix, squeeze, expand)
+    if not use_triton(*inputs):
+        return _put(reference.shares(*inputs), out)
     from mhnet_video.kernels.fusion_kernel import launch_shares
 
     out = mean.new_empty(mean.shape[0], 3, mean.shape[1]) if out is None else out
-    launch_shares(*given, out)
+    launch_shares(*inputs, out)
     return out
 
 
@@ -541,8 +541,8 @@ def fuse(
     fits = fits and low.shape[1] * low.shape[2] * times == x.shape[1] * x.shape[2]
     expect(fits, "x [N, H, W, C], low [N, H, W, A], weight [C, A]", x, low, low_weight)
     if not use_triton(x, low):
-        given = (None if each is None else each.to(x.dtype) for each in (shares, scale, shift))
-        weight, gain, bias = given
+        converted = (None if each is None else each.to(x.dtype) for each in (shares, scale, shift))
+        weight, gain, bias = converted
         result = reference.fuse(x, low, high, low_weight, high_weight, weight, gain, bias, eps)
         return _put(result, out)
     from mhnet_video.kernels.fusion_kernel import launch_fuse
@@ -593,10 +593,10 @@ def move(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Sample folded frames where a motion says, bilinearly; the middle ones stay as they are.
+    """Warp folded frames by a motion, with bilinear interpolation; middle frames are copied.
 
-    So do pixels whose strongest difference from the middle frame is below `same`; above `unlike`
-    they move, and between the two they are blended.
+    Pixels whose largest difference from the middle frame is below `same` are copied too. Above
+    `unlike` they are warped, and between the two they are blended.
 
     Args:
         x: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W multiples of `shrink`.

@@ -181,10 +181,10 @@ def move(x: Tensor, motion: Tensor, patch: int, shrink: int, same: float, unlike
     columns = torch.arange(width, device=x.device)
     for index, number in enumerate(i for i in range(frames) if i != middle):
         offset = shrink * F.interpolate(motion[:, index], (height, width), mode="bilinear")
-        place = torch.stack([columns + offset[:, 0], rows + offset[:, 1]], -1)
-        place = (2 * place + 1) / place.new_tensor([width, height]) - 1
+        position = torch.stack([columns + offset[:, 0], rows + offset[:, 1]], -1)
+        position = (2 * position + 1) / position.new_tensor([width, height]) - 1
         here = pictures[:, number]
-        there = F.grid_sample(here, place, padding_mode="border", align_corners=False)
+        there = F.grid_sample(here, position, padding_mode="border", align_corners=False)
         difference = (here - pictures[:, middle]).abs().amax(1, keepdim=True)
         share = ((difference - same) / (unlike - same)).clamp(0, 1)
         moved[:, number] = here + share * (there - here)

@@ -103,9 +103,9 @@ def inverse_kernel(
     for dy in range(2 * REACH + 1):
         line = gradients_ptr + _between(y + dy - REACH, height - 1) * width
         for dx in range(2 * REACH + 1):
-            place = line + _between(x + dx - REACH, width - 1)
-            right = tl.load(place, mask=mask, other=0.0)
-            down = tl.load(place + size, mask=mask, other=0.0)
+            position = line + _between(x + dx - REACH, width - 1)
+            right = tl.load(position, mask=mask, other=0.0)
+            down = tl.load(position + size, mask=mask, other=0.0)
             a += right * right
             b += right * down
             c += down * down
@@ -177,11 +177,11 @@ def improved_kernel(
     r = tl.load(inverse_ptr + 2 * size, mask=mask, other=0.0)
     step_x = tl.minimum(tl.maximum(p * right + q * down, -stride), stride)
     step_y = tl.minimum(tl.maximum(q * right + r * down, -stride), stride)
-    place = neighbour * 2 * size + index
-    old = tl.load(motion_ptr + place, mask=mask, other=0.0)
-    tl.store(out_ptr + place, old - step_x, mask=mask)
-    old = tl.load(motion_ptr + place + size, mask=mask, other=0.0)
-    tl.store(out_ptr + place + size, old - step_y, mask=mask)
+    position = neighbour * 2 * size + index
+    old = tl.load(motion_ptr + position, mask=mask, other=0.0)
+    tl.store(out_ptr + position, old - step_x, mask=mask)
+    old = tl.load(motion_ptr + position + size, mask=mask, other=0.0)
+    tl.store(out_ptr + position + size, old - step_y, mask=mask)
 
 
 @triton.jit
@@ -219,15 +219,15 @@ def errors_kernel(
     index, y, x, mask = _pixels(height, width, BLOCK)
     fixed = tl.load(fixed_ptr + neighbour // count * size + index, mask=mask, other=0.0)
     moving_ptr += neighbour * size
-    place = neighbour * 2 * size + index
-    right = tl.load(before_ptr + place, mask=mask, other=0.0)
-    down = tl.load(before_ptr + place + size, mask=mask, other=0.0)
+    position = neighbour * 2 * size + index
+    right = tl.load(before_ptr + position, mask=mask, other=0.0)
+    down = tl.load(before_ptr + position + size, mask=mask, other=0.0)
     value = _sampled(moving_ptr, y, x, right, down, height, width, mask)
-    tl.store(out_ptr + place, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
-    right = tl.load(after_ptr + place, mask=mask, other=0.0)
-    down = tl.load(after_ptr + place + size, mask=mask, other=0.0)
+    tl.store(out_ptr + position, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
+    right = tl.load(after_ptr + position, mask=mask, other=0.0)
+    down = tl.load(after_ptr + position + size, mask=mask, other=0.0)
     value = _sampled(moving_ptr, y, x, right, down, height, width, mask)
-    tl.store(out_ptr + place + size, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
+    tl.store(out_ptr + position + size, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
 
 
 @triton.jit
@@ -253,12 +253,12 @@ def chosen_kernel(
     new = _mean(errors_ptr + size, y, x, height, width, mask, REACH)
     share = (gain * old - new) / (slope * old)
     share = tl.minimum(tl.maximum(share, 0.0), 1.0)
-    place = neighbour * 2 * size + index
+    position = neighbour * 2 * size + index
     for axis in tl.static_range(2):
-        before = tl.load(before_ptr + place + axis * size, mask=mask, other=0.0)
-        after = tl.load(after_ptr + place + axis * size, mask=mask, other=0.0)
+        before = tl.load(before_ptr + position + axis * size, mask=mask, other=0.0)
+        after = tl.load(after_ptr + position + axis * size, mask=mask, other=0.0)
         value = before + share * (after - before)
-        tl.store(out_ptr + place + axis * size, value, mask=mask)
+        tl.store(out_ptr + position + axis * size, value, mask=mask)
 
 
 @triton.jit
@@ -312,13 +312,13 @@ def moments_kernel(
             product = right * down
         if number == 2:
             product = down * down
-        place = out_ptr + 6 * number
-        tl.store(place, tl.sum(product, axis=0))
-        tl.store(place + 1, tl.sum(product * column, axis=0))
-        tl.store(place + 2, tl.sum(product * row, axis=0))
-        tl.store(place + 3, tl.sum(product * column * column, axis=0))
-        tl.store(place + 4, tl.sum(product * column * row, axis=0))
-        tl.store(place + 5, tl.sum(product * row * row, axis=0))
+        position = out_ptr + 6 * number
+        tl.store(position, tl.sum(product, axis=0))
+        tl.store(position + 1, tl.sum(product * column, axis=0))
+        tl.store(position + 2, tl.sum(product * row, axis=0))
+        tl.store(position + 3, tl.sum(product * column * column, axis=0))
+        tl.store(position + 4, tl.sum(product * column * row, axis=0))
+        tl.store(position + 5, tl.sum(product * row * row, axis=0))
 
 
 @triton.jit
@@ -349,8 +349,8 @@ def fit_kernel(
     error = tl.minimum(tl.maximum(error, -clip), clip)
     out_ptr += (neighbour * blocks + tl.program_id(0)) * 6
     for axis in tl.static_range(2):
-        place = gradients_ptr + (picture * 2 + axis) * size + index
-        slope = error * tl.load(place, mask=mask, other=0.0)
+        position = gradients_ptr + (picture * 2 + axis) * size + index
+        slope = error * tl.load(position, mask=mask, other=0.0)
         tl.store(out_ptr + 3 * axis, tl.sum(slope, axis=0))
         tl.store(out_ptr + 3 * axis + 1, tl.sum(slope * column, axis=0))
         tl.store(out_ptr + 3 * axis + 2, tl.sum(slope * row, axis=0))
@@ -380,18 +380,18 @@ def solve_kernel(
     right = tl.zeros([8], tl.float32)
     for first in range(0, blocks, BLOCK):
         block = first + tl.arange(0, BLOCK)
-        place = (neighbour * blocks + block)[:, None] * 6 + (3 * axis + term)[None, :]
+        position = (neighbour * blocks + block)[:, None] * 6 + (3 * axis + term)[None, :]
         mask = (block < blocks)[:, None] & exists[None, :]
-        right += tl.sum(tl.load(sums_ptr + place, mask=mask, other=0.0), axis=0)
+        right += tl.sum(tl.load(sums_ptr + position, mask=mask, other=0.0), axis=0)
     right = right / pixels
     # where the products of two of the basis are among the six
     low = tl.minimum(term[:, None], term[None, :])
     high = tl.maximum(term[:, None], term[None, :])
     pair = low * (5 - low) // 2 + high
-    place = moments_ptr + neighbour // count * 18 + (axis[:, None] + axis[None, :]) * 6 + pair
+    position = moments_ptr + neighbour // count * 18 + (axis[:, None] + axis[None, :]) * 6 + pair
     both = exists[:, None] & exists[None, :]
     diagonal = unknown[:, None] == unknown[None, :]
-    left = tl.load(place, mask=both, other=0.0)
+    left = tl.load(position, mask=both, other=0.0)
     left += tl.where(diagonal, tl.where(both, damping, 1.0), 0.0)
     # positive definite: no row need be chosen
     for number in tl.static_range(2 * TERMS):
@@ -420,12 +420,12 @@ def _start(
 ) -> None:
     """Run a kernel on BLOCK pixels of each plane at a time."""
     height, width = next(iter(tensors.values())).shape[-2:]
-    given = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    inputs = {name: tensor.contiguous() for name, tensor in tensors.items()}
     start(
         Launch(
             kernel=kernel,
             grid=(triton.cdiv(height * width, _BLOCK), planes),
-            arguments={**given, "height": height, "width": width, **numbers},
+            arguments={**inputs, "height": height, "width": width, **numbers},
             constants={**constants, "BLOCK": _BLOCK},
             num_warps=4,
         )

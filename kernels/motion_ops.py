@@ -265,12 +265,12 @@ def fitted(
     fits &= gradients.shape == (len(fixed), 2, *fixed.shape[1:]) and terms in (1, 3)
     text = "plane [N, K, 2, 3], gradients [N, 2, h, w], moments [N, 3, 6]"
     expect(fits, text, plane, gradients, moments)
-    given = (fixed, moving, plane, gradients, moments)
-    if not use_triton(*given):
-        return reference.fitted(*given, clip, terms, damping, stride)
+    inputs = (fixed, moving, plane, gradients, moments)
+    if not use_triton(*inputs):
+        return reference.fitted(*inputs, clip, terms, damping, stride)
     from mhnet_video.kernels.motion_kernel import launch_fitted
 
-    return launch_fitted(*given, clip, terms, damping, stride)
+    return launch_fitted(*inputs, clip, terms, damping, stride)
 
 
 def _check(fixed: Tensor, moving: Tensor, motion: Tensor) -> None:

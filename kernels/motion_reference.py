@@ -21,8 +21,8 @@ def sampled(pictures: Tensor, motion: Tensor) -> Tensor:
     y = torch.arange(height, device=motion.device, dtype=motion.dtype)
     across = (motion[:, 0] + x + 0.5) * (2 / width) - 1
     down = (motion[:, 1] + y[:, None] + 0.5) * (2 / height) - 1
-    place = torch.stack([across, down], -1)
-    return F.grid_sample(pictures, place, padding_mode="border", align_corners=False)
+    position = torch.stack([across, down], -1)
+    return F.grid_sample(pictures, position, padding_mode="border", align_corners=False)
 
 
 def mean(x: Tensor, reach: int) -> Tensor:

@@ -41,7 +41,7 @@ def layer_norm_2d(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) ->
 def gate_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     """Multiply the two halves of the channels, and average the product over the picture.
 
-    The one pass gives SimpleGate and what the channel attention after it needs.
+    One pass computes SimpleGate and the input of the channel attention after it.
 
     Args:
         x: `[N, 2C, H, W]`, float16, bfloat16 or float32.

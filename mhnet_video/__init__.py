@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         WeightsError,
         WriteError,
     )
-    from mhnet_video.live.session import Live, LiveFrame, LiveStatistics
+    from mhnet_video.live.live_frame import LiveFrame
+    from mhnet_video.live.session import Live
+    from mhnet_video.live.statistics import LiveStatistics
     from mhnet_video.model.network import MHNet
     from mhnet_video.model.weights import load_model
     from mhnet_video.pipelines.live import LiveReport, run_live
@@ -39,10 +41,10 @@ _HOMES = {
     "ConfigError": "mhnet_video.errors",
     "Live": "mhnet_video.live.session",
     "LiveConfig": "mhnet_video.config",
-    "LiveFrame": "mhnet_video.live.session",
+    "LiveFrame": "mhnet_video.live.live_frame",
     "LiveOutputs": "mhnet_video.config",
     "LiveReport": "mhnet_video.pipelines.live",
-    "LiveStatistics": "mhnet_video.live.session",
+    "LiveStatistics": "mhnet_video.live.statistics",
     "MHNet": "mhnet_video.model.network",
     "MHNetVideoError": "mhnet_video.errors",
     "ReadError": "mhnet_video.errors",

@@ -36,6 +36,10 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
     return tuple(checked)
 
 
+TASKS = ("derain", "raindrop")
+"""What a network can take out: streaks of rain in the air; and drops on the glass as well."""
+
+
 def check_strength(strength: float) -> None:
     """Check the share of the restoration that is applied.
 
@@ -56,6 +60,16 @@ def check_scale(scale: float | None) -> None:
         raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
 
 
+def check_task(task: str) -> None:
+    """Check what is to be taken out.
+
+    Raises:
+        ConfigError: It is none of `TASKS`.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"task must be one of {', '.join(TASKS)}, not {task}")
+
+
 class Settings(NamedTuple):
     """How frames are restored; may change from frame to frame."""
 
@@ -72,7 +86,9 @@ class RestoreConfig:
     """Settings of the restore pipeline."""
 
     model: str = "auto"
-    """A model's name (`mhnet-video info` lists them); `auto` takes the one for the device."""
+    """A model's name (`mhnet-video info` lists them); `auto` takes the one for task and device."""
+    task: str = "derain"
+    """What is taken out, one of `TASKS`."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -99,11 +115,16 @@ class RestoreConfig:
     """Further options of the encoder, name and value."""
     compare: bool = False
     """Whether to write the picture before and after, side by side."""
+    gpx: bool = False
+    """Whether to write the camera's positions, too, under the destination's name in `.gpx`."""
+    evidence: bool = False
+    """Whether to write what was done to each frame, beside the destination; `verify` checks it."""
     overwrite: bool = False
     """Whether an existing destination may be replaced."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
         if self.start is not None and not 0 <= self.start < math.inf:
@@ -113,6 +134,46 @@ class RestoreConfig:
         object.__setattr__(self, "keep", check_boxes(self.keep))
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must be between 0 and 63, not {self.crf}")
+        if self.evidence and self.compare:
+            raise ConfigError("evidence is of the restored picture alone; leave compare out")
+
+
+DRY_CLIPS = ("restore", "copy", "skip")
+"""What can become of a clip without rain in a batch: it is restored as all others, copied bit for
+bit, or left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Settings of a batch beside those of restoring."""
+
+    join: bool = False
+    """Whether files that follow one another become one output."""
+    watch: bool = False
+    """Whether to go on with files that appear later."""
+    dry: str = "restore"
+    """What becomes of dry clips: one of `DRY_CLIPS`."""
+    jobs: int | None = None
+    """Files that are restored at the same time; None for what serves this machine."""
+    shard: tuple[int, int] = (1, 1)
+    """Which part of the works to take, from 1, and of how many."""
+    ray: str | None = None
+    """The Ray cluster to do it on by its address; empty for the one that runs here, or a new one;
+    None for none."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching the machine."""
+        if self.dry not in DRY_CLIPS:
+            raise ConfigError(f"dry must be one of {', '.join(DRY_CLIPS)}, not {self.dry}")
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"jobs must be at least 1, not {self.jobs}")
+        number, count = self.shard
+        if not 1 <= number <= count:
+            raise ConfigError(f"a shard is I/N with I from 1 to N, not {number}/{count}")
+        if self.join and self.watch:
+            raise ConfigError("a trip is joined when all of it is there; leave --watch or --join")
+        if self.ray is not None and self.watch:
+            raise ConfigError("a cluster works through what is there; leave --watch or --ray")
 
 
 ENGINES = ("auto", "torch", "llvm", "triton")
@@ -127,7 +188,9 @@ class LiveConfig:
     """Settings of the live pipeline."""
 
     model: str = "auto"
-    """A model's name; `auto` takes the best one that holds the source's rate."""
+    """A model's name; `auto` takes the task's best one that holds the source's rate."""
+    task: str = "derain"
+    """What is taken out, one of `TASKS`."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -152,6 +215,7 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
         object.__setattr__(self, "keep", check_boxes(self.keep))
@@ -215,6 +279,9 @@ class TrainConfig:
     patch: int = 2
     align: bool = False
     """Whether to move the neighbours to where the middle frame shows the same."""
+    task: str = "derain"
+    """What the network is to take out: one of `TASKS`. One that takes out drops sees two more
+    pictures of what stands still on the glass."""
     batch: int = 2
     """Pictures of a step, at `crop` pixels; larger crops take fewer, yet two where it can be."""
     crop: int = 256
@@ -231,6 +298,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
+        check_task(self.task)
         if not self.minutes > 0:
             raise ConfigError(f"minutes must be greater than 0, got {self.minutes}")
         for name in ("batch", "crop", "final_crop", "width", "patch", "frames"):

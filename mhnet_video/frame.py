@@ -92,7 +92,7 @@ class Pair(NamedTuple):
 class DeviceFrame(Frame):
     """A picture whose samples are in a GPU's memory, in two planes as its decoder left them.
 
-    `planes` is empty: whoever wants samples on the host asks `hardware.on_host` for them.
+    `planes` is empty: whoever wants samples on the host asks `device_frames.on_host` for them.
     """
 
     luma: Any

@@ -1,7 +1,7 @@
-"""Measure this machine: engines side by side, each stage of the pipeline, and the whole of it.
+"""Benchmark of this machine: engines side by side, the stages of the pipeline, and file to file.
 
-Every measurement runs in a process of its own (`measure.py`), so that instructions can be forbidden
-before PyTorch loads, and the memory of one is not counted for another.
+Each measurement runs in a process of its own (`measure.py`). Instruction sets can then be disabled
+before PyTorch loads, and memory is counted separately.
 """
 
 import json
@@ -20,14 +20,14 @@ from mhnet_video import errors
 from mhnet_video.errors import ConfigError, MHNetVideoError
 
 ISAS = ("avx2",)
-"""What `isa` takes."""
+"""Values of `isa`."""
 DEFAULT_SIZE = (640, 480)
 """Width and height of the pictures, in pixels."""
 DEFAULT_FRAMES = 150
-"""Length of the synthetic clips."""
+"""Frames of the synthetic clips."""
 LEAST_PSNR = 50.0
-"""Lowest PSNR against float32 of a result whose time is reported, in dB with a peak of 1. Rounding
-to bfloat16 leaves 70; 8-bit samples hold 59."""
+"""Lowest PSNR of a result whose time is reported, against float32, in dB with a peak of 1.
+Rounding to bfloat16 gives 70 dB, rounding to 8 bits 59."""
 
 _ENVIRONMENTS = {
     "avx2": {
@@ -37,10 +37,13 @@ _ENVIRONMENTS = {
         "MHNET_CPU_ISA": "avx2",
     }
 }
+"""Environment variables that hold PyTorch, oneDNN, MKL and the CPU engine to an instruction set."""
 _RUNS = 3
-# minutes are usual: what takes longer hangs
+"""Runs from file to file."""
 _MOST_SECONDS = 3600.0
+"""Timeout of a measurement, in seconds. Minutes are usual."""
 _MIN_FRAMES = 10
+"""Fewest frames of a clip."""
 
 
 class Spread(NamedTuple):
@@ -61,19 +64,19 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """What this machine can do at the most, measured."""
+    """Measured peak rates of this machine."""
 
     threads: int
     gflops: dict[str, float]
-    """10^9 operations a second of a large 3x3 convolution in PyTorch, by element type; a
-    multiplication with an addition counts as two."""
+    """GFLOP/s of a large 3x3 convolution in PyTorch, by element type; a multiply-add counts as
+    two operations."""
     copy_gbs: float
-    """10^9 bytes a second that a large copy reads and writes."""
+    """GB/s that a large copy reads and writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRow:
-    """An engine on the network alone."""
+    """The network in one engine, with alignment."""
 
     engine: str
     detail: str
@@ -81,21 +84,20 @@ class EngineRow:
     device: str
     threads: int
     psnr: float | None
-    """Of its result against that of `torch float32`, in dB; None if they are equal, or there is
-    none."""
+    """PSNR against `torch float32`, in dB; None for equal results or without a result."""
     ms: Spread | None
-    """Milliseconds a frame; None where the result is wrong, or there is none."""
+    """Milliseconds a frame; None for a wrong result or without a result."""
     speedup: float | None
-    """Against `torch float32` on as many threads."""
+    """Speedup over `torch float32` on as many threads."""
     of_peak: float | None
     """Share of the arithmetic peak for its element type."""
     of_copy: float | None
-    """Share of the copy's bytes a second, by the bytes that must be moved at the least."""
+    """Share of the copy rate, counting the fewest bytes that must be moved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeRow:
-    """A runtime on the network alone, without the alignment of its frames, with all threads."""
+    """The network in one runtime, without alignment, with all threads."""
 
     runtime: str
     detail: str
@@ -103,19 +105,18 @@ class RuntimeRow:
     concurrency: int
     """Windows in flight at once."""
     psnr: float | None
-    """The lowest of its results against those of `torch float32`, in dB; None if they are equal, or
-    there is none."""
+    """Lowest PSNR against `torch float32`, in dB; None for equal results or without a result."""
     ms: Spread | None
-    """Milliseconds a frame; None where the result is wrong."""
+    """Milliseconds a frame; None for a wrong result."""
     speedup: float | None
-    """Against `torch float32`, one frame at a time."""
+    """Speedup over `torch float32`, one frame at a time."""
     of_llvm: float | None
-    """Its time as a multiple of the fastest of the llvm engine; None where that does not run."""
+    """Time as a multiple of the llvm engine's fastest; None where that does not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WholeRow:
-    """From file to file, H.264 in and out, with the engine that is picked automatically."""
+    """File to file, H.264 in and out, with the automatic engine."""
 
     cores: int
     engine: str
@@ -124,10 +125,10 @@ class WholeRow:
     first_frame_seconds: float
     """From the start of the process to the first frame written; the median."""
     peak_bytes: int | None
-    """Most memory resident; None where the system does not tell."""
+    """Peak resident memory, in bytes; None where the system does not report it."""
     overlap: float | None
-    """The time of the slowest stage alone over that of all together, at most about 1. Alone a stage
-    has all cores, which the stages share here; None with fewer cores."""
+    """Time of the slowest separate stage over that of the whole pipeline, at most about 1. A
+    separate stage has all cores, which the pipeline's stages share; None with fewer cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +138,13 @@ class SizeResult:
     width: int
     height: int
     macs: int
-    """Multiplications with an addition that the network does for a frame."""
+    """Multiply-adds of the network for a frame."""
     engines: tuple[EngineRow, ...]
     runtimes: tuple[RuntimeRow, ...]
     runtimes_obstacle: str
     """Why there are no `runtimes`; empty if there are."""
     stages: dict[str, Spread]
-    """Milliseconds a frame of each stage alone, with all cores free for it."""
+    """Milliseconds a frame of each separate stage, with all cores."""
     whole: tuple[WholeRow, ...]
 
 
@@ -173,15 +174,15 @@ def bench(
     isa: str | None = None,
     on_log: Callable[[str], None] = lambda text: None,
 ) -> BenchResult:
-    """Measure the CPU, a minute or two for each size up to 1280x720.
+    """Benchmark the CPU. It takes a minute or two for each size up to 1280x720.
 
     Args:
         model: A shipped model's name; `auto` for the CPU's.
         weights: A weights file to use instead.
         sizes: Width and height of the pictures, in pixels.
         frames: Length of the synthetic clips that are restored.
-        isa: `avx2` forbids all instructions beyond AVX2; None for what the processor has.
-        on_log: Called with what is measured next.
+        isa: `avx2` disables all instructions beyond AVX2; None uses all of the processor's.
+        on_log: Called with the name of the next measurement.
 
     Raises:
         ConfigError: A setting is out of range.
@@ -198,24 +199,24 @@ def bench(
             raise ConfigError(f"sides must be even and at least 16, not {width}x{height}")
     environment = {**os.environ, **_ENVIRONMENTS.get(isa or "", {})}
     with tempfile.TemporaryDirectory(prefix="mhnet-video-bench-") as folder:
-        on_log("what this machine can do at the most")
-        told = _child("machine", environment, model=model, weights=weights)
+        on_log("peak rates of this machine")
+        reply = _child("machine", environment, model=model, weights=weights)
         results = []
         for width, height in sizes:
             size = f"{width}x{height}"
             clip = str(Path(folder) / f"{size}.mp4")
-            of_clip = {"clip": clip, "name": told["model"]}
+            of_clip = {"clip": clip, "name": reply["model"]}
             on_log(f"{size}: a clip of {frames} frames")
             _child("clip", environment, clip=clip, width=width, height=height, frames=frames)
             on_log(f"{size}: the network")
-            network = _child("network", environment, peaks=told["peaks"], **of_clip)
+            network = _child("network", environment, peaks=reply["peaks"], **of_clip)
             on_log(f"{size}: other runtimes")
             runtimes = _child("runtimes", environment, **of_clip)
             on_log(f"{size}: the stages")
             told_stages = _child("stages", environment, **of_clip)
             stages = {stage: Spread.of(times) for stage, times in told_stages.items()}
             on_log(f"{size}: from file to file")
-            cores = [peak["threads"] for peak in told["peaks"]]
+            cores = [peak["threads"] for peak in reply["peaks"]]
             results.append(
                 SizeResult(
                     width=width,
@@ -229,10 +230,10 @@ def bench(
                 )
             )
     return BenchResult(
-        model=told["model"],
-        machine=told["machine"],
+        model=reply["model"],
+        machine=reply["machine"],
         frames=frames,
-        peaks=tuple(Peak(**peak) for peak in told["peaks"]),
+        peaks=tuple(Peak(**peak) for peak in reply["peaks"]),
         sizes=tuple(results),
     )
 
@@ -243,14 +244,14 @@ def _engine_row(row: dict[str, Any]) -> EngineRow:
 
 
 def _runtime_rows(rows: list[dict[str, Any]]) -> Iterable[RuntimeRow]:
-    """Rows with their ratios, of medians that were measured in turns."""
+    """Add the ratios between medians that were measured in turns."""
     spreads = [Spread.of(times) if (times := row.pop("times")) else None for row in rows]
     medians: dict[str, list[float]] = {}
     for row, ms in zip(rows, spreads, strict=True):
         if ms is not None:
             medians.setdefault(row["runtime"], []).append(ms.median)
     if not medians:
-        return  # they are not installed, which is said in their place
+        return  # none is installed, and the report says so
     eager, llvm = medians["torch"][0], min(medians.get("llvm", []), default=None)
     for row, ms in zip(rows, spreads, strict=True):
         yield RuntimeRow(
@@ -269,24 +270,28 @@ def _measure_whole(
 ) -> Iterable[WholeRow]:
     slowest_ms = max(ms.median for ms in stages.values())
     runs: dict[int, list[dict[str, Any]]] = {cores: [] for cores in numbers}
-    for _ in range(_RUNS):  # in turns, so that a machine that slows down does so for all
-        for cores, told in runs.items():
+    for _ in range(_RUNS):  # in turns, so that a slower machine slows all of them
+        for cores, reply in runs.items():
             began = time.monotonic()
-            told.append(_child("whole", environment, cores=cores, began=began, **of_clip))
-    for cores, told in runs.items():
-        fps = Spread.of([run["fps"] for run in told])
+            reply.append(_child("whole", environment, cores=cores, began=began, **of_clip))
+    for cores, reply in runs.items():
+        fps = Spread.of([run["fps"] for run in reply])
         yield WholeRow(
             cores=cores,
-            engine=told[0]["engine"],
+            engine=reply[0]["engine"],
             fps=fps,
-            first_frame_seconds=Spread.of([run["first_frame_seconds"] for run in told]).median,
-            peak_bytes=max((run["peak_bytes"] for run in told if run["peak_bytes"]), default=None),
+            first_frame_seconds=Spread.of([run["first_frame_seconds"] for run in reply]).median,
+            peak_bytes=max((run["peak_bytes"] for run in reply if run["peak_bytes"]), default=None),
             overlap=slowest_ms * fps.median / 1e3 if cores == max(numbers) else None,
         )
 
 
 def _child(job: str, environment: dict[str, str], **arguments: Any) -> Any:
-    """Do a job of `measure.py` in a new process; what it gives."""
+    """Run a job of `measure.py` in a new process, and return its result.
+
+    Raises:
+        MHNetVideoError: The job fails or exceeds its time; an error of the job keeps its type.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-c", "from mhnet_video.pipelines.measure import work; work()"],
@@ -305,21 +310,18 @@ def _child(job: str, environment: dict[str, str], **arguments: Any) -> Any:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise MHNetVideoError(f"measuring ({job}) failed: {last}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    if "error" in told:
-        raise getattr(errors, told["kind"])(told["error"])
-    return told
+    reply = json.loads(done.stdout.splitlines()[-1])
+    if "error" in reply:
+        raise getattr(errors, reply["error_type"])(reply["error"])
+    return reply
 
 
 def to_lines(result: BenchResult) -> list[str]:
-    """The result as Markdown, for a terminal and for a document.
-
-    In the table of runtimes all get frames that are not aligned, and have all threads.
-    """
+    """The result as Markdown, for a terminal and for a document."""
     lines = [f"{result.model} on {', '.join(result.machine.values())}", ""]
     for peak in result.peaks:
         threads = f"{peak.threads} thread{'' if peak.threads == 1 else 's'}"
-        rates = [f"{kind} {rate:.0f} GFLOP/s" for kind, rate in peak.gflops.items()]
+        rates = [f"{dtype} {rate:.0f} GFLOP/s" for dtype, rate in peak.gflops.items()]
         rates.append(f"copy {peak.copy_gbs:.0f} GB/s")
         lines.append(f"- peak of {threads}: {', '.join(rates)}")
     for size in result.sizes:

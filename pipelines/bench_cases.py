@@ -17,11 +17,13 @@ from mhnet_video.pipelines.bench_scene import make_frames
 from mhnet_video.restoration.gpu_layout import FrameFormat, colors_of
 
 PICTURE = 3
-"""The number of channels that stands for a picture: its size is that of the frames' kernels."""
-# of the networks whose first and last passes are measured; what their input's sides divide by
+"""The number of channels that marks a size of pictures, for the kernels of frames."""
 _FRAMES = 3
+"""Frames of the networks whose first and last passes are measured."""
 _PATCH = 2
+"""Patch of these networks."""
 _MULTIPLE = 32
+"""The sides of these networks' inputs are multiples of this, in pixels."""
 
 
 class Case(NamedTuple):
@@ -34,7 +36,7 @@ class Case(NamedTuple):
     kernel: Callable[..., Any]
     reference: Callable[..., Any]
     """The same in plain PyTorch."""
-    given: list[Tensor]
+    inputs: list[Tensor]
     """Arguments of both."""
     is_exact: bool = False
     """Whether the reference, too, is timed on them unchanged; else all have the maps' type."""
@@ -43,27 +45,27 @@ class Case(NamedTuple):
 
     def expected(self) -> Any:
         """The result of the reference in float32."""
-        return self.reference(*(x.float() if x.is_floating_point() else x for x in self.given))
+        return self.reference(*(x.float() if x.is_floating_point() else x for x in self.inputs))
 
     def plain(
         self,
-        kind: torch.dtype,
+        dtype: torch.dtype,
         compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call,
     ) -> Callable[[], Any]:
         """The reference as PyTorch would run it.
 
         Args:
-            kind: Type of the maps.
+            dtype: Type of the maps.
             compiled: Makes another function of it.
         """
-        given = self.given if self.is_exact else [x.to(kind) for x in self.given]
+        inputs = self.inputs if self.is_exact else [x.to(dtype) for x in self.inputs]
         reference = self.reference
         # a function, because compilers do not take every callable
-        return partial(compiled(lambda *arguments: reference(*arguments)), *given)
+        return partial(compiled(lambda *arguments: reference(*arguments)), *inputs)
 
 
 def kernel_cases(
-    channels: int, height: int, width: int, kind: torch.dtype, device: torch.device
+    channels: int, height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> Iterator[Case]:
     """Every kernel that runs on maps of a size.
 
@@ -71,10 +73,10 @@ def kernel_cases(
         channels: Of the maps; `PICTURE` for what runs on frames.
         height: Of the maps, or of the frames.
         width: Likewise.
-        kind: Type of the maps.
+        dtype: Type of the maps.
         device: Where they are.
     """
-    draw = _Draw(kind, device)
+    draw = _Draw(dtype, device)
     if channels == PICTURE:
         yield from _picture_cases(height, width, draw)
         return
@@ -88,15 +90,15 @@ def kernel_cases(
 class _Draw:
     """Draws numbers, always the same."""
 
-    def __init__(self, kind: torch.dtype, device: torch.device) -> None:
-        self.kind, self.device = kind, device
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
         self._generator = torch.Generator(device).manual_seed(1)
 
     def exact(self, *size: int) -> Tensor:
         return torch.randn(size, generator=self._generator, device=self.device)
 
     def maps(self, *size: int, scale: float = 1.0) -> Tensor:
-        return (self.exact(*size) * scale).to(self.kind)
+        return (self.exact(*size) * scale).to(self.dtype)
 
 
 def _plane_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
@@ -153,7 +155,7 @@ def _map_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
             partial(reference.block_front, eps=1e-6),
             [x, maps(9, 2 * c, c, scale=spread / 3), exact(9, 2 * c), bias],
         )
-    if map_ops.block_front_rows_fits(c, draw.kind):
+    if map_ops.block_front_rows_fits(c, draw.dtype):
         yield Case(
             "block_front_rows",
             "first half of a block, rows",
@@ -163,7 +165,7 @@ def _map_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
             ),
             [x, weight, bias, exact(9, 2 * c) / 3, exact(2 * c)],
         )
-    if map_ops.block_back_fits(c, draw.kind):
+    if map_ops.block_back_fits(c, draw.dtype):
         weights = [w for rows in (c, 2 * c, c) for w in (maps(rows, c, scale=spread), exact(rows))]
         yield Case(
             "block_back",
@@ -204,7 +206,7 @@ def _map_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _mean_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
     """What a network does with the means of its maps."""
     exact = draw.exact
-    sums = map_ops.depthwise_sums(torch.empty(1, height, width, c, dtype=draw.kind, device="meta"))
+    sums = map_ops.depthwise_sums(torch.empty(1, height, width, c, dtype=draw.dtype, device="meta"))
     pixels = height * width
     yield Case(
         "mean",
@@ -319,7 +321,7 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     other = motion / 2
     errors = motion_reference.errors(fixed, moving, other, motion, 0.1)
     plane, moments = exact(*moving.shape[:2], 2, 3), motion_reference.moments(products)
-    for op, name, given, constants in (
+    for op, name, inputs, constants in (
         ("gradients", "gradients of luma", [fixed], ()),
         ("inverse", "inverses of squares", [products], (5, 1e-3)),
         ("slopes", "slopes of errors", [fixed, moving, motion, products], (0.1,)),
@@ -339,23 +341,23 @@ def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
         kernel, reference_op = (getattr(module, op) for module in (motion_ops, motion_reference))
 
         def run(
-            *given: Tensor,
+            *inputs: Tensor,
             call: Callable[..., Tensor] = kernel,
             constants: tuple[float, ...] = constants,
         ) -> Tensor:
-            return call(*given, *constants)
+            return call(*inputs, *constants)
 
-        yield Case(op, name, run, partial(run, call=reference_op), given, is_exact=True)
+        yield Case(op, name, run, partial(run, call=reference_op), inputs, is_exact=True)
 
 
 def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> Iterator[Case]:
     """The same for one format, of noise."""
     device = draw.device
-    ring = (torch.rand(_FRAMES, form.size, device=device) * 2**form.bits).to(form.kind_of_samples)
+    ring = (torch.rand(_FRAMES, form.size, device=device) * 2**form.bits).to(form.sample_dtype)
     slots = torch.arange(_FRAMES, dtype=torch.int32, device=device)[None]
     size = form.height + -form.height % _MULTIPLE, form.width + -form.width % _MULTIPLE
     sides = size[0] // _PATCH, size[1] // _PATCH
-    folded = torch.empty((1, *sides, 3 * _FRAMES * _PATCH**2), dtype=draw.kind, device=device)
+    folded = torch.empty((1, *sides, 3 * _FRAMES * _PATCH**2), dtype=draw.dtype, device=device)
     # a slot's end, which no plane reaches, stays as it is
     restored = torch.zeros_like(ring[:1])
     flags = torch.empty(1, dtype=torch.int32, device=device)
@@ -373,7 +375,7 @@ def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> It
         "frames_to_input",
         f"{name} to input",
         read,
-        partial(frames_to_input, form, size, draw.kind),
+        partial(frames_to_input, form, size, draw.dtype),
         [ring, slots, colors],
         is_exact=True,
     )
@@ -402,7 +404,7 @@ def _planes(form: FrameFormat, ring: Tensor) -> tuple[Tensor, Tensor]:
 def frames_to_input(
     form: FrameFormat,
     size: tuple[int, int],
-    kind: torch.dtype,
+    dtype: torch.dtype,
     ring: Tensor,
     slots: Tensor,
     colors: Tensor,
@@ -412,7 +414,7 @@ def frames_to_input(
     Args:
         form: 4:2:0, with nothing between the rows, up to 15 bits.
         size: Height and width of the padded pictures.
-        kind: Type of the result.
+        dtype: Type of the result.
         ring: `[slots, size]` uint8 or int16.
         slots: `[1, T]` int32.
         colors: `[slots, NUM_COLORS]` float32.
@@ -427,7 +429,7 @@ def frames_to_input(
     rgb = (rgb + torch.einsum("tck,tkhw->tchw", way, chroma)).clamp(0, 1)
     padding = (0, size[1] - form.width, 0, size[0] - form.height)
     rgb = F.pad(rgb.flatten(0, 1)[None], padding, mode="replicate")
-    return F.pixel_unshuffle(rgb, _PATCH).permute(0, 2, 3, 1).to(kind).contiguous()
+    return F.pixel_unshuffle(rgb, _PATCH).permute(0, 2, 3, 1).to(dtype).contiguous()
 
 
 def residual_to_frames(

@@ -24,21 +24,21 @@ from typing import IO, Any
 
 import torch
 
-from mhnet_video.engines.triton.engine import best_kind
+from mhnet_video.engines.triton.engine import best_dtype
 from mhnet_video.kernels import dispatch
 from mhnet_video.pipelines.bench_cases import kernel_cases
 from mhnet_video.pipelines.bench_kernels import LEAST_DECIBELS, Clock, add, checked, describe
 from mhnet_video.pipelines.bench_networks import NETWORK_DECIBELS, network_of, plain
 
 _LEAST_SECONDS = 10.0
-"""The process alone needs as long to start."""
+"""Fewest seconds to compile a row. The process needs as long to start."""
 
 
 class Compiler:
-    """The process, seen from outside. It is started when it is needed.
+    """Client of the compiling process, which is started when it is needed.
 
     Args:
-        command: Starts it.
+        command: Command that starts the process.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class Compiler:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by close
 
     def close(self) -> None:
-        """End it, and all that it has started."""
+        """End the process and its children."""
         self._end()
         self._said.close()
 
@@ -55,11 +55,11 @@ class Compiler:
         """Have the reference implementation of a row compiled, checked and timed.
 
         Args:
-            row: Of a kernel or a network.
-            seconds: How long that may take.
+            row: A row of a kernel or a network.
+            seconds: Time limit.
 
         Returns:
-            As of `checked`, and `compile_seconds`.
+            The keys of `checked`, and `compile_seconds`.
         """
         if seconds < _LEAST_SECONDS:
             return {"failed": "no time was left"}
@@ -84,10 +84,10 @@ class Compiler:
             self._said.seek(0)
             lines = self._said.read().decode(errors="replace").strip().splitlines()
             return {"failed": (lines or ["the compiler's process ended"])[-1][:200]}
-        told: dict[str, Any] = json.loads(answer)
-        if "failed" in told:
+        reply: dict[str, Any] = json.loads(answer)
+        if "failed" in reply:
             self._end()  # a device that has failed once may fail whatever comes next
-        return told
+        return reply
 
     def _started(self) -> "subprocess.Popen[bytes]":
         self._said.seek(0)
@@ -160,7 +160,7 @@ def compiled(row: dict[str, Any], clock: Clock, options: dict[str, Any]) -> dict
         clock: Times it.
         options: For `torch.compile`.
     """
-    kind, device = best_kind(clock.device), clock.device
+    dtype, device = best_dtype(clock.device), clock.device
     width, height = row["size"]
     make = partial(torch.compile, **options)
     if "network" in row:
@@ -168,17 +168,17 @@ def compiled(row: dict[str, Any], clock: Clock, options: dict[str, Any]) -> dict
         window = torch.rand(1, 3 * network.config.frames, height, width, device=device)
         with dispatch.off():
             expected = network.residual(window)
-        work, least = plain(network, window, kind, make), NETWORK_DECIBELS
+        work, least = plain(network, window, dtype, make), NETWORK_DECIBELS
     else:
-        cases = kernel_cases(row["channels"], height, width, kind, device)
+        cases = kernel_cases(row["channels"], height, width, dtype, device)
         case = next(each for each in cases if each.name == row["kernel"])
-        expected, work, least = case.expected(), case.plain(kind, make), LEAST_DECIBELS
+        expected, work, least = case.expected(), case.plain(dtype, make), LEAST_DECIBELS
     begin = time.monotonic()
     with dispatch.off():
         work()
         clock.wait()
-        told = {"compile_seconds": time.monotonic() - begin}
-        return told | checked(clock, work, expected, least)
+        reply = {"compile_seconds": time.monotonic() - begin}
+        return reply | checked(clock, work, expected, least)
 
 
 def serve(is_dry: bool) -> None:
@@ -191,10 +191,10 @@ def serve(is_dry: bool) -> None:
     options = {"backend": "eager"} if is_dry else {"mode": "max-autotune"}
     for line in sys.stdin:
         try:
-            told = compiled(json.loads(line), clock, options)
+            reply = compiled(json.loads(line), clock, options)
         except Exception as error:  # whatever compilers raise: it is one row's
-            told = {"failed": describe(error)}
-        answers.write(json.dumps(told) + "\n")
+            reply = {"failed": describe(error)}
+        answers.write(json.dumps(reply) + "\n")
         answers.flush()
         torch._dynamo.reset()
         gc.collect()

@@ -37,13 +37,15 @@ from mhnet_video.pipelines.bench_networks import Case, measure_networks, network
 from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
+from mhnet_video.restoration.gpu_backend import CudaBackend
+from mhnet_video.restoration.gpu_executor import batch_of, network_step
 from mhnet_video.restoration.gpu_layout import format_of
-from mhnet_video.restoration.gpu_pipeline import CudaBackend, FramePipeline, batch_of, network_step
+from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.temporal_window import FrameWindow, Neighbours, NetworkImage
 
 SECONDS = 540.0
-"""When to begin nothing more; a third of it is for what is compiled."""
+"""Seconds after which no row begins. The last third is for compiled references."""
 KERNEL_SIZES = [
     (PICTURE, 1080, 1920),
     (16, 544, 960),
@@ -51,17 +53,17 @@ KERNEL_SIZES = [
     (64, 1088, 1920),
     (512, 136, 240),
 ]
-"""Channels, height and width."""
+"""Channels, height and width of the maps of each kernel's row."""
 _STAGE_FRAMES = 60
-"""Frames in memory that a stage gets alone."""
+"""Frames in memory for the measurement of a separate stage."""
 _CHECKED = 2
-"""The frame whose result is looked at, before a time is told of any."""
+"""Index of the frame whose result is checked before a time is reported."""
 
 
 def is_right(
     planes: Sequence[Plane] | None, frames: Sequence[Frame], index: int, network: MHNet
 ) -> bool:
-    """Whether a restored frame is that of plain PyTorch in float32, but for rounding.
+    """Whether a restored frame equals that of PyTorch in float32, except for rounding.
 
     Args:
         planes: Of the frame; None if there was no result.
@@ -135,7 +137,7 @@ def _streams(
 
 
 def _windows(frames: Iterable[Frame], width: int) -> Iterator[FrameWindow]:
-    """Windows of frames none of which is in the ring yet; those at the end are left out."""
+    """Windows of new frames, of which none is in the ring; incomplete ones are omitted."""
     neighbours: Neighbours[NetworkImage] = Neighbours(width)
     for frame in frames:
         for pictures in neighbours.push(NetworkImage(frame, 1.0)):
@@ -161,7 +163,7 @@ def _latency(
 
 
 class _Log(logging.Handler):
-    """Keeps what is said, such as that a decoder on the GPU is not there."""
+    """Collects log messages, such as that no decoder on the GPU is available."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +176,7 @@ class _Log(logging.Handler):
 def _files(
     clock: Clock, cases: list[Case], num_frames: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """From file to file, each stage of that alone, and all but the network."""
+    """Measure file to file, each separate stage, and all without the network."""
     on_gpu = clock.device.type == "cuda"
     encoders = ["libx264", *(e for e in working_encoders() if e.endswith("_nvenc") and on_gpu)]
     log = _Log()
@@ -234,7 +236,7 @@ def _frames_of(clip: Path) -> list[Frame]:
 def _restore_fps(frames: list[Frame], restorer: Restorer) -> float:
     """From host memory to host memory, in the middle of a film."""
     restored = restorer.stream(itertools.cycle(frames))
-    for _ in frames:  # compilers, graphs, and what is under way
+    for _ in frames:  # compiles, records graphs, and fills the pipeline
         next(restored)
     begin = time.perf_counter()
     for _ in frames:
@@ -257,17 +259,17 @@ def _encode_fps(frames: list[Frame], clip: Path, out: Path, encoder: str) -> flo
 
 def _steady_fps(clip: Path, out: Path, config: RestoreConfig, restorer: Restorer) -> float:
     """Frames a second from when a part of them is written: without compilers and graphs."""
-    told: list[Progress] = []
-    report = restore_video(clip, out, config, on_progress=told.append, restorer=restorer)
-    begin = next((each for each in told if each.frames > report.frames // 8), None)
+    progress: list[Progress] = []
+    report = restore_video(clip, out, config, on_progress=progress.append, restorer=restorer)
+    begin = next((each for each in progress if each.frames > report.frames // 8), None)
     if begin is None or begin.frames >= report.frames:
         return report.frames / report.seconds
-    return (report.frames - begin.frames) / (told[-1].seconds - begin.seconds)
+    return (report.frames - begin.frames) / (progress[-1].seconds - begin.seconds)
 
 
 @torch.inference_mode()
 def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS) -> dict[str, Any]:
-    """Measure everything and write it down.
+    """Run the benchmark, and write its file after every row.
 
     Args:
         path: The JSON file; None for none.
@@ -300,7 +302,7 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
         cases = [(name, 1080, 1920) for name in reversed(names)]
         files = cases
         cases = cases + [(name, 2160, 3840) for name in names[:-1]]
-    # what is compiled may take as long as it likes, so that it is last and has a part for itself
+    # compiling takes an unknown time, so that it comes last and has a share of its own
     part = deadline - seconds / 3
     sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
         ("networks", measure_networks(clock, cases, machine, part)),
@@ -335,14 +337,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="where the figures go")
     parser.add_argument("--dry", action="store_true", help="tiny sizes, on the CPU")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="when to begin nothing more")
-    given = parser.parse_args(arguments)
-    if not given.dry and not torch.cuda.is_available():
+    options = parser.parse_args(arguments)
+    if not options.dry and not torch.cuda.is_available():
         sys.stderr.write("bench_gpu: there is no GPU that PyTorch can use; --dry needs none\n")
         return 1
-    if given.dry:
+    if options.dry:
         torch.set_num_threads(1)  # Triton's interpreter is nothing for two frames at a time
-    with dispatch.on_cpu() if given.dry else nullcontext():
-        figures = bench_gpu(given.file, dry=given.dry, seconds=given.seconds)
+    with dispatch.on_cpu() if options.dry else nullcontext():
+        figures = bench_gpu(options.file, dry=options.dry, seconds=options.seconds)
     sys.stdout.write("\n".join(to_lines(figures)) + "\n")
     return 0
 

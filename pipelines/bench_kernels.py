@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhnet_video.engines.triton.engine import best_kind
+from mhnet_video.engines.triton.engine import best_dtype
 from mhnet_video.kernels import dispatch
 from mhnet_video.pipelines.bench_cases import kernel_cases
 
 LEAST_DECIBELS = 40.0
-"""How near a result must be to float32's for its time to be told, in dB below its own deviation:
-PyTorch's own operations in bfloat16 leave 45 to 51."""
+"""Least signal-to-error ratio of a result whose time is reported, against float32, in dB (see
+`decibels`). PyTorch's own operations in bfloat16 have 45 to 51."""
 
 
 class Clock:
@@ -48,58 +48,58 @@ class Clock:
 
 
 def decibels(found: Any, expected: Any) -> float:
-    """How far the error of a result lies below the deviation of what is expected.
+    """Ratio of the expected result's standard deviation to the error's RMS, in dB.
 
     Args:
         found: A tensor, or several.
-        expected: Likewise; of several the worst counts.
+        expected: The expected tensor, or several; the worst ratio counts.
     """
     if not isinstance(expected, Tensor):
         return min(map(decibels, found, expected))
     error = (found.double() - expected.double()).square().mean().sqrt()
     peak = float(expected.double().std()) or 1.0
-    # what is not a number compares as smaller, and has to be one in JSON
+    # JSON has no NaN, and max returns the first argument for it
     return max(-300.0, float(20 * torch.log10(peak / error.clamp_min(1e-12))))
 
 
 def checked(
     clock: Clock, work: Callable[[], Any], expected: Any, least: float = LEAST_DECIBELS
 ) -> dict[str, Any]:
-    """The time of a call, if its result is right.
+    """Check the result of a call, and time the call if it is right.
 
     Args:
-        clock: Times it.
+        clock: Clock of the device.
         work: The call.
-        expected: Its result, but for rounding.
-        least: What is right, in dB.
+        expected: Its expected result, before rounding.
+        least: Least `decibels` of a right result.
 
     Returns:
-        `decibels` and `ms`; or `failed`, why there is no time.
+        `decibels` and `ms`; or `failed`, the reason why there is no time.
     """
     try:
         near = decibels(work(), expected)
         if near < least:
             return {"decibels": near, "failed": "wrong result"}
         return {"decibels": near, "ms": clock.milliseconds(work)}
-    except Exception as error:  # of a compiler or a driver, of whatever kind: the others go on
+    except Exception as error:  # any error of a compiler or a driver must not end the other rows
         return {"failed": describe(error)}
 
 
 def describe(error: Exception) -> str:
-    """An error in a line."""
+    """The type and the first line of an error, up to 200 characters."""
     first = [line.strip() for line in str(error).splitlines() if line.strip()][:1]
     return ": ".join([type(error).__name__, *first])[:200]
 
 
-def add(row: dict[str, Any], name: str, told: dict[str, Any]) -> None:
-    """Put what is told of another way to do the same into a row, and how it compares."""
-    row |= {f"{name}_{key}": value for key, value in told.items()}
-    if "ms" in told:
-        row[f"against_{name}"] = told["ms"]["median"] / row["ms"]["median"]
+def add(row: dict[str, Any], name: str, figures: dict[str, Any]) -> None:
+    """Add the figures of another implementation to a row, and the ratio of the times."""
+    row |= {f"{name}_{key}": value for key, value in figures.items()}
+    if "ms" in figures:
+        row[f"against_{name}"] = figures["ms"]["median"] / row["ms"]["median"]
 
 
 def measure_machine(clock: Clock, small: bool) -> dict[str, Any]:
-    """What the device is, and what it can do at the most."""
+    """Versions, device, and its measured peak rates."""
     device = clock.device
     found: dict[str, Any] = {
         "python": platform.python_version(),
@@ -114,15 +114,15 @@ def measure_machine(clock: Clock, small: bool) -> dict[str, Any]:
     import triton
 
     found["triton"] = triton.__version__
-    kind = best_kind(device)
+    dtype = best_dtype(device)
     elements = 1 << (12 if small else 29)
     # not zeros, with which some devices are faster
-    source = torch.rand(elements, device=device).to(kind)
+    source = torch.rand(elements, device=device).to(dtype)
     target = torch.empty_like(source)
     copy = clock.milliseconds(lambda: target.copy_(source))["median"]
-    found["copy_gbs"] = 2 * elements * kind.itemsize / copy / 1e6
+    found["copy_gbs"] = 2 * elements * dtype.itemsize / copy / 1e6
     side = 64 if small else 8192
-    a = torch.randn(side, side, device=device).to(kind)
+    a = torch.randn(side, side, device=device).to(dtype)
     product = clock.milliseconds(lambda: a @ a)["median"]
     found["product_tflops"] = 2 * side**3 / product / 1e9
     return found
@@ -131,7 +131,7 @@ def measure_machine(clock: Clock, small: bool) -> dict[str, Any]:
 def measure_kernels(
     clock: Clock, sizes: list[tuple[int, int, int]], machine: dict[str, Any], deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Every kernel against eager PyTorch in the same type, until the deadline.
+    """Measure every kernel against eager PyTorch in the same type, until the deadline.
 
     Args:
         clock: Times them.
@@ -139,15 +139,15 @@ def measure_kernels(
         machine: From `measure_machine`.
         deadline: When to begin nothing more, in seconds of `time.monotonic`.
     """
-    kind = best_kind(clock.device)
+    dtype = best_dtype(clock.device)
     for size in sizes:
-        for case in kernel_cases(*size, kind, clock.device):
+        for case in kernel_cases(*size, dtype, clock.device):
             if time.monotonic() > deadline:
                 return
             row: dict[str, Any] = {"kernel": case.name, "op": case.op}
             row |= {"channels": size[0], "size": [size[2], size[1]]}
             expected = case.expected()
-            kernel = partial(case.kernel, *case.given)
+            kernel = partial(case.kernel, *case.inputs)
             row |= checked(clock, kernel, expected)
             if "ms" in row:
                 with dispatch.recording() as launches:
@@ -155,5 +155,5 @@ def measure_kernels(
                 moved = case.moved or sum(each.num_bytes for each in launches)
                 row["gbs"] = moved / row["ms"]["median"] / 1e6
                 row["of_copy"] = row["gbs"] / machine["copy_gbs"]
-                add(row, "eager", checked(clock, case.plain(kind), expected))
+                add(row, "eager", checked(clock, case.plain(dtype), expected))
             yield row

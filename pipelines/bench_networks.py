@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mhnet_video.engines.triton.engine import Forward, TritonEngine, best_kind
+from mhnet_video.engines.triton.engine import Forward, TritonEngine, best_dtype
 from mhnet_video.engines.triton.memory_traffic import count, memory, symbolic_graph
 from mhnet_video.kernels import dispatch
 from mhnet_video.model.cost import count_macs
@@ -17,14 +17,14 @@ from mhnet_video.model.weights import list_models, load_model
 from mhnet_video.pipelines.bench_kernels import Clock, add, checked, decibels
 
 NETWORK_DECIBELS = 28.0
-"""How near a residual must be to float32's for its time to be told, in dB below its own deviation:
-rounding to bfloat16 leaves some 38."""
+"""Least signal-to-error ratio of a residual whose time is reported, against float32, in dB.
+Rounding to bfloat16 gives some 38."""
 Case = tuple[str, int, int]
 """A network's name, height and width."""
 
 
 def networks() -> dict[str, NetworkConfig]:
-    """The networks to measure, the smallest first: all that are shipped, and the paper's."""
+    """The networks to measure, the smallest first: all shipped ones, and the paper's."""
     models = sorted(list_models(), key=lambda model: model.size_bytes)
     return {**{model.name: model.config for model in models}, "paper": NetworkConfig()}
 
@@ -44,24 +44,24 @@ def network_of(name: str, device: torch.device) -> MHNet:
 def measure_networks(
     clock: Clock, cases: list[Case], machine: dict[str, Any], deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Networks alone: the engine's graph against eager PyTorch, until the deadline."""
-    device, kind = clock.device, best_kind(clock.device)
+    """Measure networks without alignment: the engine's graph against eager PyTorch."""
+    device, dtype = clock.device, best_dtype(clock.device)
     for name, height, width in cases:
         if time.monotonic() > deadline:
             return
         network = network_of(name, device)
         config = network.config
         window = torch.rand(1, 3 * config.frames, height, width, device=device)
-        row: dict[str, Any] = {"network": name, "size": [width, height], "kind": str(kind)}
+        row: dict[str, Any] = {"network": name, "size": [width, height], "dtype": str(dtype)}
         with dispatch.off():
             expected = network.residual(window)
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        engine = TritonEngine(network, kind)
+        engine = TritonEngine(network, dtype)
         begin = time.monotonic()
         row["decibels"] = decibels(engine.residuals(window), expected)
         row["ready_seconds"] = time.monotonic() - begin
         row["fronts"] = [level[0].front for level in engine.maps.encoders]
-        graph = symbolic_graph(config, height, width, kind, fronts=engine.fronts)
+        graph = symbolic_graph(config, height, width, dtype, fronts=engine.fronts)
         row["bytes"] = sum(each.moved for each in count(graph))
         row["macs"] = count_macs(config, height, width)
         row["planned_memory"] = memory(graph)
@@ -75,7 +75,7 @@ def measure_networks(
             row["of_product"] = 2 * row["macs"] / seconds / 1e12 / machine["product_tflops"]
             del forward
             engine.release()
-            eager = plain(network_of(name, device), window, kind)
+            eager = plain(network_of(name, device), window, dtype)
             with dispatch.off():
                 add(row, "eager", checked(clock, eager, expected, NETWORK_DECIBELS))
             del eager
@@ -85,17 +85,17 @@ def measure_networks(
 def plain(
     network: MHNet,
     window: Tensor,
-    kind: torch.dtype,
+    dtype: torch.dtype,
     compiled: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda call: call,
 ) -> Callable[[], Tensor]:
-    """The network as PyTorch runs it fastest: in the maps' type, channels last.
+    """The network in PyTorch's fastest form: in the maps' type, channels last.
 
     Args:
         network: Is changed.
         window: `[N, 3 * frames, H, W]` float32.
-        kind: Type of the maps.
+        dtype: Type of the maps.
         compiled: Makes another function of the network's.
     """
-    network.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    given = window.to(kind).contiguous(memory_format=torch.channels_last)
-    return partial(compiled(network.residual), given)
+    network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inputs = window.to(dtype).contiguous(memory_format=torch.channels_last)
+    return partial(compiled(network.residual), inputs)

@@ -24,7 +24,7 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, stacked
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
-"""What the comparison needs, all of the extra `compare`."""
+"""Modules that the comparison needs, all from the extra `compare`."""
 
 OPSET = 18
 """The ONNX operator set that PyTorch's exporter writes without converting."""
@@ -35,13 +35,13 @@ WINDOWS = 4
 
 
 class Runtime(NamedTuple):
-    """A way to run the network on the windows that are measured."""
+    """A runtime, ready to run the network on the measured windows."""
 
     name: str
     detail: str
     """Element type or instructions."""
     concurrency: int
-    """Windows in flight at once; 1 where each waits for the one before."""
+    """Windows in flight at once; 1 if each waits for the one before."""
     run: Callable[[], list[Tensor]]
     """Computes the residuals of `jobs(concurrency)`, `[3, H, W]` float32 each."""
 
@@ -55,7 +55,7 @@ def jobs(concurrency: int) -> list[int]:
 
 
 def runtimes_obstacle() -> str:
-    """Why there is no comparison here; empty if there is one."""
+    """Why the comparison cannot run on this machine; empty if it can."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         return f"{', '.join(missing)} not installed; pip install 'mhnet-video[compare]'"
@@ -89,7 +89,7 @@ def export_residual(network: MHNet, height: int, width: int) -> bytes:
     """
     window = torch.rand(1, 3 * network.config.frames, height, width)
     with off(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+        warnings.simplefilter("ignore")  # the exporter's warnings about its own code
         program = torch.onnx.export(
             _Residual(network).eval(),
             (window,),

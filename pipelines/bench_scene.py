@@ -1,4 +1,4 @@
-"""Something for the GPU benchmark to decode and to restore."""
+"""Frames and a clip for the GPU benchmark."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mhnet_video.frame import Frame, PixelLayout
 
 _LAYOUT = PixelLayout("yuv420p", "yuv", 8, 1, 1)
+"""Layout of the frames."""
 
 
 def _scene(height: int, width: int) -> tuple[np.ndarray[Any, Any], ...]:
@@ -50,8 +51,8 @@ def write_clip(path: Path, number: int, height: int, width: int) -> None:
         for frame in frames:
             picture = av.VideoFrame(width, height, "yuv420p")
             for plane, samples in zip(picture.planes, frame.planes, strict=True):
-                room = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-                room[: samples.shape[0], : samples.shape[1]] = samples
+                memory = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+                memory[: samples.shape[0], : samples.shape[1]] = samples
             picture.pts = frame.pts
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))

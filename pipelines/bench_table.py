@@ -1,8 +1,7 @@
-"""The GPU benchmark's figures for a person."""
+"""Text report of the GPU benchmark."""
 
 from typing import Any
 
-# what is told of a row, and its unit
 _SHOWN = {
     "encoder": "",
     "decibels": "dB",
@@ -28,10 +27,11 @@ _SHOWN = {
     "codecs_fps": "frames a second without network",
     "log": "",
 }
+"""Keys of a row that the report shows, with their units."""
 
 
 def to_lines(figures: dict[str, Any]) -> list[str]:
-    """The figures for a person, a line for each row."""
+    """The report, a line for each row."""
     machine = figures["machine"]
     lines = [
         f"{machine['device']}: copy {machine['copy_gbs']:.0f} GB/s, product "

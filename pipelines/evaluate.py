@@ -1,4 +1,4 @@
-"""Compare pictures and clips with their clean twins, before and after restoration."""
+"""PSNR, SSIM and flicker of pictures and clips against clean references, rainy and restored."""
 
 import itertools
 import math
@@ -29,34 +29,36 @@ if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
 CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
+"""Suffixes of files in a folder that count as clips, lower case."""
 FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
+"""Suffixes of files in a folder that are evaluated, lower case."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The figures of one picture, of a clip's on average, or of all."""
+    """Metrics of one picture or frame, or means over several."""
 
     name: str
     """The file's name, a frame's time in seconds, or `mean`."""
     rainy: Scores
     """The rainy picture against the clean one."""
     restored: Scores | None
-    """The restored picture against the clean one; None where nothing is restored."""
+    """The restored picture against the clean one; None without a restorer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The figures of all pictures or clips."""
+    """Metrics of all pictures or clips."""
 
     rows: tuple[Row, ...]
     mean: Row
-    """Of the PSNR, that of the pictures that are not equal to the clean ones."""
+    """Means of the rows; infinite PSNR is left out, see `mean_scores`."""
     equal: int
-    """Rows that are equal to the clean ones: restored ones, where they were restored."""
+    """Number of results that are equal to the clean ones: restored, or rainy without a restorer."""
     model: str | None
-    """Name of the model that restored them, if one did."""
+    """Name of the model; None without a restorer."""
     device: str | None
-    """Where it ran."""
+    """Device of the model; None without a restorer."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; an infinite PSNR, of equal pictures, is None."""
@@ -72,6 +74,7 @@ def evaluate(
     clean: str | PathLike[str],
     *,
     model: str | None = None,
+    task: str | None = None,
     weights: str | PathLike[str] | None = None,
     device: str = "auto",
     engine: str = "auto",
@@ -81,29 +84,31 @@ def evaluate(
     overwrite: bool = False,
     restorer: "Restorer | None" = None,
 ) -> Evaluation:
-    """PSNR and SSIM on Y and on RGB, of each picture and on average; of clips the flicker too.
+    """Compute PSNR and SSIM on Y and on RGB, and the flicker of clips.
 
-    Pictures of a folder that show one scene are restored as the frames of a clip, as
-    `restore_video` does it.
+    Pictures of a folder that show one scene are restored as the frames of a clip, as in
+    `restore_video`.
 
     Args:
-        rainy: A folder of pictures and clips, or of such folders, a picture or a clip.
-        clean: The same without rain: of one size, and as many.
-        model: The model that restores them; None, with no weights, for the pictures as they are.
+        rainy: A picture, a clip, a folder of these, or a folder of such folders.
+        clean: The same without rain, with as many pictures or frames of the same sizes.
+        model: Name of the model; None, without task and weights, to evaluate only the rainy
+            pictures.
+        task: What to remove, `derain` or `raindrop`; without a model, that task's default is used.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        engine: What runs the network: `auto`, `torch`, `llvm` or `triton`.
-        scale: Working scale of the network, above 0 to 1; None for what suits the picture's size.
+        engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
+        scale: Working scale of the network, above 0 to 1; None chooses by the picture's size.
         on_progress: Called after each row.
-        sheet: PNG to save a contact sheet to: rainy, restored and clean, some of all pictures.
-        overwrite: Whether an existing sheet may be replaced.
-        restorer: One to use instead of the one described above.
+        sheet: PNG file for a contact sheet of some pictures: rainy, restored and clean.
+        overwrite: Whether to replace an existing sheet.
+        restorer: A restorer to use instead of `model` and the settings after it.
 
     Returns:
-        The figures of each picture; of a folder's clips, or folders, those of each one.
+        A row for each picture or frame; for a folder of clips or folders, one for each of them.
 
     Raises:
-        ReadError: A picture cannot be read, or has no twin of its size.
+        ReadError: A picture cannot be read, or has no clean reference of its size.
         WeightsError: The model's weights cannot be loaded.
         WriteError: The contact sheet cannot be written, or exists.
     """
@@ -111,11 +116,16 @@ def evaluate(
     pairs = _pairs(Path(rainy), Path(clean))
     if sheet is not None:
         check_sheet(sheet, [path for pair in pairs for path in pair], overwrite=overwrite)
-    if restorer is None and (model or weights):
+    if restorer is None and (model or task or weights):
         from mhnet_video.restoration.restorer import Restorer
 
         restorer = Restorer(
-            model or "auto", weights=weights, device=device, engine=engine, scale=scale
+            model or "auto",
+            task=task or "derain",
+            weights=weights,
+            device=device,
+            engine=engine,
+            scale=scale,
         )
     begin = time.monotonic()
     rows: list[Row] = []
@@ -147,7 +157,11 @@ def evaluate(
 
 
 def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
-    """Each rainy file with its clean twin."""
+    """Pair each rainy file with its clean reference: by name, or in order if no name matches.
+
+    Raises:
+        ReadError: A file is missing, or has no reference.
+    """
     for path in (rainy, clean):
         if not path.exists():
             raise ReadError(f"there is no {path}; name two pictures, clips or folders of them")
@@ -162,15 +176,15 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
         return [(path, by_stem[path.stem]) for path in rainy_paths]
     if not matched and len(rainy_paths) == len(clean_paths):
         return list(zip(rainy_paths, clean_paths, strict=True))
-    lonely = next(path for path in rainy_paths if path.stem not in by_stem)
-    raise ReadError(f"{lonely} has no twin of its name in {clean}; name both alike")
+    unmatched = next(path for path in rainy_paths if path.stem not in by_stem)
+    raise ReadError(f"{unmatched} has no twin of its name in {clean}; name both alike")
 
 
 def _entries(folder: Path) -> list[Path]:
-    """The pictures and clips of a folder or, where it holds none, its folders.
+    """The pictures and clips of a folder, or its folders if it has none.
 
     Raises:
-        ReadError: There are none either.
+        ReadError: The folder has neither.
     """
     entries = list(folder.iterdir())
     folders = [path for path in entries if path.is_dir() and path.name[0] != "."]
@@ -180,7 +194,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 class _Sheet:
-    """Keeps 5 to 8 of however many pictures, evenly spread."""
+    """Keeps 5 to 8 pictures of any number, evenly spread."""
 
     def __init__(self) -> None:
         self.rows: list[list[tuple[str, Image]]] = []
@@ -195,19 +209,19 @@ class _Sheet:
 
 
 class _Found(NamedTuple):
-    """What is known of a picture or a clip."""
+    """The result of a picture or a clip."""
 
     row: Row
     label: str
-    """Its name on a contact sheet."""
+    """Label on a contact sheet."""
     total: int | None
-    """How many there are."""
+    """Number of results to expect; None if unknown."""
     pictures: dict[str, Image]
-    """Rainy, restored and clean; of a clip, those of the frame in the middle."""
+    """Rainy, restored and clean picture by label; those of a clip's middle frame."""
 
 
 def _of_files(pairs: list[tuple[Path, Path]], restorer: "Restorer | None") -> Iterator[_Found]:
-    """Of each of several files."""
+    """Evaluate several files."""
     index = 0
     for are_pictures, group in itertools.groupby(pairs, key=_are_pictures):
         if are_pictures:
@@ -227,21 +241,21 @@ def _are_pictures(pair: tuple[Path, Path]) -> bool:
 def _of_pictures(
     pairs: Iterable[tuple[Path, Path]], restorer: "Restorer | None"
 ) -> Iterator[tuple[Row, dict[str, Image]]]:
-    """Of each picture; those of one scene are restored as the frames of a clip."""
+    """Evaluate pictures; those of one scene are restored as the frames of a clip."""
     rgb = ToRgb()
     waiting: deque[tuple[Path, Path, Image, Image]] = deque()
 
     def frames() -> Iterator[Frame]:
         for pair in pairs:
             with VideoReader(pair[0]) as rainy, VideoReader(pair[1]) as clean:
-                frame, twin = still_of(rainy), still_of(clean)
-                waiting.append((*pair, rgb(frame), rgb(twin)))
+                frame, reference = still_of(rainy), still_of(clean)
+                waiting.append((*pair, rgb(frame), rgb(reference)))
             yield frame
 
     for frame in restorer.stream(frames()) if restorer is not None else frames():
         rainy, clean, picture, truth = waiting.popleft()
         restored = None if restorer is None else rgb(frame)
-        with _told_of(rainy, clean):
+        with _naming(rainy, clean):
             found = _compared(rainy.name, picture, restored, truth)
         yield found
 
@@ -253,7 +267,7 @@ def _compared(
     truth: Image,
     judges: Sequence[Callable[[Image, Image], Scores]] = (score, score),
 ) -> tuple[Row, dict[str, Image]]:
-    """The figures of a picture, and what a contact sheet shows of it."""
+    """Metrics of a picture, and its pictures for a contact sheet by label."""
     scores = judges[0](picture, truth)
     if restored is None:
         return Row(name=name, rainy=scores, restored=None), {"RAINY": picture, "CLEAN": truth}
@@ -262,8 +276,8 @@ def _compared(
 
 
 @contextmanager
-def _told_of(rainy: Path, clean: Path) -> Iterator[None]:
-    """Say of which files a comparison fails."""
+def _naming(rainy: Path, clean: Path) -> Iterator[None]:
+    """Add the names of both files to the error of a comparison."""
     try:
         yield
     except ValueError as error:
@@ -273,7 +287,7 @@ def _told_of(rainy: Path, clean: Path) -> Iterator[None]:
 def _of_clip(
     index: int, rainy: Path, clean: Path, total: int, restorer: "Restorer | None"
 ) -> _Found:
-    """Of one of several clips, or of a folder of frames: the mean over these."""
+    """Evaluate one clip or folder of frames among several: the mean over its frames."""
     rows: list[Row] = []
     pictures: dict[str, Image] = {}
     are_folders = rainy.is_dir() and clean.is_dir()
@@ -288,7 +302,7 @@ def _of_clip(
 
 
 def _mean(name: str, rows: Sequence[Row]) -> Row:
-    """The mean of each figure."""
+    """Average each metric over rows."""
     restored = [row.restored for row in rows if row.restored is not None]
     return Row(
         name=name,
@@ -298,7 +312,7 @@ def _mean(name: str, rows: Sequence[Row]) -> Row:
 
 
 def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Found]:
-    """Of every frame of a clip, or of a picture."""
+    """Evaluate each frame of a clip, or a picture."""
     rgb = ToRgb()
     waiting: deque[tuple[Image, Image]] = deque()
     judges = _Judge(), _Judge()
@@ -308,10 +322,10 @@ def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Fo
         def frames() -> Iterator[Frame]:
             for item in rainy_reader:
                 if isinstance(item, Frame):
-                    twin = next(clean_frames, None)
-                    if twin is None:
+                    reference = next(clean_frames, None)
+                    if reference is None:
                         raise ReadError(f"{clean} has fewer frames than {rainy}")
-                    waiting.append((rgb(item), rgb(twin)))
+                    waiting.append((rgb(item), rgb(reference)))
                     yield item
             if next(clean_frames, None) is not None:
                 raise ReadError(f"{clean} has more frames than {rainy}")
@@ -320,13 +334,13 @@ def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Fo
             picture, truth = waiting.popleft()
             restored = None if restorer is None else rgb(frame)
             name = f"{float(frame.pts * frame.time_base):.3f}"
-            with _told_of(rainy, clean):
+            with _naming(rainy, clean):
                 row, pictures = _compared(name, picture, restored, truth, judges)
             yield _Found(row, name, rainy_reader.num_frames, pictures)
 
 
 class _Judge:
-    """Scores the frames of a clip one after another."""
+    """Scores the frames of a clip in order, with flicker from the second one on."""
 
     def __init__(self) -> None:
         self._last: tuple[Image, Image] | None = None
@@ -340,13 +354,13 @@ class _Judge:
 
 
 class ToRgb:
-    """Turns frames into RGB as a careful player does."""
+    """Converts frames to RGB, with accurate rounding and bicubic chroma."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Frame) -> Image:
-        """`[H, W, 3]` uint8."""
+        """Convert a frame to RGB: `[H, W, 3]` uint8."""
         yuv = {
             "src_colorspace": MATRIX_NUMBERS.get(frame.matrix, MATRIX_NUMBERS["bt709"]),
             "src_color_range": ColorRange.JPEG if frame.full_range else ColorRange.MPEG,

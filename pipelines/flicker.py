@@ -1,4 +1,4 @@
-"""Flicker of clips without a clean reference, and how much rain is taken out of them."""
+"""Flicker of clips without a clean reference, and the rain removed from them."""
 
 import math
 import time
@@ -26,23 +26,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFlicker:
-    """The figures of a clip; levels are those of 8-bit Y, 16 to 235."""
+    """Flicker of a clip.
+
+    Flicker is the mean absolute change of static pixels from frame to frame, in levels of 8-bit Y
+    (16 to 235). It is None for a clip without static pixels.
+    """
 
     name: str
     """The file's name."""
     at_rest: float
-    """Part of the clip in which nothing moves, 0 to 1."""
+    """Static share of the clip's pixels, 0 to 1."""
     rainy: float | None
-    """Mean absolute change from frame to frame where nothing moves; None where all does."""
+    """Flicker of the rainy clip."""
     cut: float | None
-    """The same of the rainy clip without what is brighter than the median of seven frames: with
-    the rain taken out, and all else there."""
+    """Flicker of the rainy clip, clipped to the temporal median of seven frames: without rain, but
+    with noise."""
     median: float | None
-    """The same of the median of seven rainy frames, in which neither rain nor noise is left."""
+    """Flicker of the temporal median of seven rainy frames, which has neither rain nor noise."""
     restored: float | None
-    """The same of the restored clip; None where nothing is restored."""
+    """Flicker of the restored clip; None without a restorer."""
     taken_out: float | None
-    """Levels by which the restored clip is darker, on average; None likewise."""
+    """Mean levels of Y by which the restored clip is darker; None without a restorer."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -55,17 +59,17 @@ def measure_flicker(
     restorer: "Restorer | None" = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[ClipFlicker]:
-    """How much clips flicker where nothing moves, and how much is taken out of them.
+    """Measure the flicker of clips in static parts, and the levels that restoration removes.
 
-    Where the camera moves nothing is at rest but by chance, and the flicker tells little.
+    Only for fixed cameras: where the camera moves, pixels are static by chance.
 
     Args:
         rainy: A clip, or a folder of clips.
-        restorer: What restores them; None for the clips as they are.
+        restorer: Restores the clips; None to measure only the rainy ones.
         on_progress: Called after each frame.
 
     Returns:
-        The figures of each clip.
+        The flicker of each clip.
 
     Raises:
         ReadError: A clip cannot be read, or has fewer than eight frames.
@@ -91,7 +95,7 @@ def measure_flicker(
                     )
                 )
         if len(taken_out) < 8:
-            raise ReadError(f"{path} is shorter than eight frames; its flicker cannot be told")
+            raise ReadError(f"{path} is shorter than eight frames, too short to measure flicker")
         levels = [None if math.isnan(level) else level for level in flicker.levels]
         found.append(
             ClipFlicker(
@@ -110,7 +114,7 @@ def measure_flicker(
 def _frames(
     path: Path, restorer: "Restorer | None"
 ) -> Iterator[tuple[tuple[Image, ...], int | None]]:
-    """Y of each frame, rainy and restored, and how many there are."""
+    """Y of each frame, rainy and restored, with the number of frames, None if unknown."""
     rgb = ToRgb()
     waiting: deque[Image] = deque()
     with VideoReader(path) as reader:

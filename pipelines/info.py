@@ -1,4 +1,4 @@
-"""Tell what this machine has: versions, devices, models, encoders."""
+"""Report of this machine: versions, devices, models, encoders."""
 
 import os
 import platform
@@ -15,8 +15,8 @@ from mhnet_video.errors import first_line
 from mhnet_video.media.encoder import working_encoders
 from mhnet_video.model.weights import list_models
 
-# distributions whose versions matter when a fault is reported
 _PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "llvmlite", "opencv-python")
+"""Distributions whose versions a bug report needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +27,28 @@ class Model:
     path: str
     size_bytes: int
     description: str
-    """What it is for."""
+    """Its purpose, in one line."""
+    task: str
+    """What it removes: `derain` or `raindrop`."""
     config: dict[str, Any]
-    """The sizes of its network."""
+    """Sizes of the network."""
     training: dict[str, Any]
-    """Where its weights come from: the settings of the training."""
+    """Settings of its training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What this machine has."""
+    """Versions, devices, models and encoders of this machine."""
 
     versions: dict[str, str]
-    """This package's, Python's and those of the packages that it stands on."""
+    """Versions of this package, of Python and of the packages that it depends on."""
     devices: dict[str, str]
-    """Name of a device as `--device` takes it, and what it is."""
+    """Devices, by their names for `--device`, with descriptions."""
     engine: str
-    """What runs the networks of this package on the CPU, and why."""
+    """The engine for the CPU, and the reason for it."""
     models: tuple[Model, ...]
     encoders: tuple[str, ...]
-    """Video encoders that really open here."""
+    """Video encoders that open on this machine."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -54,9 +56,9 @@ class Info:
 
 
 def collect_info() -> Info:
-    """Look at this machine; every encoder is opened once, which takes a second or two."""
+    """Inspect this machine. Opening each encoder once takes a second or two."""
     return Info(
-        versions=_versions(),
+        versions=versions(),
         devices=_devices(),
         engine=_engine(),
         models=_models(),
@@ -64,15 +66,16 @@ def collect_info() -> Info:
     )
 
 
-def _versions() -> dict[str, str]:
-    versions = {"mhnet-video": __version__, "python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the packages that it stands on."""
+    found = {"mhnet-video": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "not installed"
-    versions["ffmpeg"] = av.ffmpeg_version_info
-    return versions
+            found[name] = "not installed"
+    found["ffmpeg"] = av.ffmpeg_version_info
+    return found
 
 
 def _devices() -> dict[str, str]:
@@ -101,6 +104,7 @@ def _models() -> tuple[Model, ...]:
             path=str(model.path),
             size_bytes=model.size_bytes,
             description=model.description,
+            task=model.task,
             config=model.config.to_dict(),
             training=model.training,
         )

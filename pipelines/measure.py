@@ -1,6 +1,6 @@
-"""The measurements of the benchmark, each done in a process that `bench.py` starts for it.
+"""The measurements of the benchmark; `bench.py` runs each in a process of its own.
 
-What is compared is measured in turns, so that a machine that slows down does so for all of it.
+Measurements that are compared are taken in turns. A machine that slows down then slows all of them.
 """
 
 import itertools
@@ -51,34 +51,34 @@ _MIN_ROUNDS = 5
 _MAX_ROUNDS = 15
 """Most rounds of the engines."""
 _SECONDS = 60.0
-"""Time for the rounds of the engines, between these limits."""
+"""Time for the rounds of the engines, in seconds, within the limits above."""
 _STAGE_ROUNDS = 7
 """Rounds of the stages."""
 _STAGE_FRAMES = 30
-"""Frames of a round of the stages."""
+"""Frames of each stage in a round."""
 _RESTORED_FRAMES = 10
-"""Frames that a round restores at least."""
+"""Fewest frames that a round restores."""
 _RAINS = 8
-"""Different layers of rain in a clip, in which the scene moves by one pixel a frame."""
+"""Rendered layers of rain in a clip, which repeat with an offset."""
 
 
 def work() -> None:
-    """Do the job that standard input describes; tell what came of it on standard output."""
+    """Do the job that standard input describes as JSON, and write its result to standard output."""
     arguments = json.load(sys.stdin)
     try:
-        told = _JOBS[arguments.pop("job")](**arguments)
+        reply = _JOBS[arguments.pop("job")](**arguments)
     except MHNetVideoError as error:
-        told = {"error": str(error), "kind": type(error).__name__}
-    sys.stdout.write(json.dumps(told) + "\n")
+        reply = {"error": str(error), "error_type": type(error).__name__}
+    sys.stdout.write(json.dumps(reply) + "\n")
 
 
 # the machine
 
 
-def _tell_machine(model: str, weights: str | None) -> dict[str, Any]:
-    """What the machine is, what it can do at the most, and the network's name."""
+def _describe_machine(model: str, weights: str | None) -> dict[str, Any]:
+    """Versions and processor, measured peaks, and the network's name."""
     name = str(weights or (DEFAULT_CPU if model == "auto" else model))
-    load_model(name)  # what is wrong with it is said before the time is spent
+    load_model(name)  # fails on wrong weights before the long measurements
     capability = torch.backends.cpu.get_cpu_capability()
     machine = {
         "mhnet-video": f"mhnet-video {__version__}",
@@ -90,6 +90,7 @@ def _tell_machine(model: str, weights: str | None) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """The processor's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -107,38 +108,38 @@ def _cores() -> list[int]:
 
 
 def _thread_counts() -> list[int]:
-    """One thread, and as many as PyTorch takes by itself."""
+    """One thread, and PyTorch's default number of threads."""
     return sorted({1, torch.get_num_threads()})
 
 
 def _has_bfloat16() -> bool:
-    """Whether PyTorch may multiply bfloat16 with the processor's own instructions."""
+    """Whether PyTorch multiplies bfloat16 by instructions of the processor."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     return bool(supported() and "AVX512" in torch.backends.cpu.get_cpu_capability())
 
 
 @torch.inference_mode()
 def _peaks() -> list[dict[str, Any]]:
-    """The fastest of many runs, for one thread and for all."""
-    # a 3x3 convolution: PyTorch's products of float32 matrices are not oneDNN's, and some
-    # processors do half as much in them
+    """Highest arithmetic and copy rates of several runs, for one thread and for all."""
+    # a 3x3 convolution, because PyTorch multiplies float32 matrices without oneDNN, at half the
+    # rate on some processors
     channels, side = 256, 64
     operations = 2 * 9 * channels**2 * side**2
-    kinds = [torch.float32, torch.bfloat16] if _has_bfloat16() else [torch.float32]
+    dtypes = [torch.float32, torch.bfloat16] if _has_bfloat16() else [torch.float32]
     source, target = torch.zeros(64 << 20), torch.ones(64 << 20)
     runs: dict[str, tuple[int, Callable[[], object]]] = {
         "copy": (2 * source.nbytes, lambda: target.copy_(source))
     }
-    for kind in kinds:
-        x = torch.rand(1, channels, side, side, dtype=kind)
+    for dtype in dtypes:
+        x = torch.rand(1, channels, side, side, dtype=dtype)
         x = x.contiguous(memory_format=torch.channels_last)
-        weight = torch.rand(channels, channels, 3, 3, dtype=kind)
+        weight = torch.rand(channels, channels, 3, 3, dtype=dtype)
         weight = weight.contiguous(memory_format=torch.channels_last)
 
         def convolve(x: Tensor = x, weight: Tensor = weight) -> Tensor:
             return F.conv2d(x, weight, padding=1)
 
-        runs[str(kind).removeprefix("torch.")] = (operations, convolve)
+        runs[str(dtype).removeprefix("torch.")] = (operations, convolve)
     counts = _thread_counts()
     best = {(threads, name): 0.0 for threads in counts for name in runs}
     for _, threads, (name, (amount, run)) in itertools.product(
@@ -163,7 +164,7 @@ def _peaks() -> list[dict[str, Any]]:
 
 
 def _make_clip(clip: str, width: int, height: int, frames: int) -> dict[str, Any]:
-    """A scene that moves slowly under rain that is new in every frame; always the same one."""
+    """Encode a deterministic clip: a scene that moves by a pixel a frame, in rain."""
     generator = torch.Generator().manual_seed(0)
     scene = torch.zeros(1, 3, height, width + frames)
     for octave in range(8):
@@ -192,7 +193,7 @@ def _make_clip(clip: str, width: int, height: int, frames: int) -> dict[str, Any
         stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "fast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(frames):
-            # the field of rain wraps round: moved, it is another one
+            # the field of rain wraps round, so that it can be shifted
             turn = index // _RAINS
             cover = rains[index % _RAINS].roll((37 * turn, 53 * turn), (2, 3))
             rainy = fall(scene[..., index : index + width], cover, storm)[0]
@@ -204,12 +205,13 @@ def _make_clip(clip: str, width: int, height: int, frames: int) -> dict[str, Any
 
 
 def _frames_of(clip: str, count: int) -> list[Frame]:
+    """The first frames of a clip."""
     with VideoReader(clip) as reader:
         return [item for item in itertools.islice(reader, count) if isinstance(item, Frame)]
 
 
 def _padded(frames: Sequence[Frame], multiple: int) -> list[Tensor]:
-    """Frames as the network sees them, `[3, H, W]` each, H and W multiples of a number."""
+    """Frames as inputs of the network, `[3, H, W]` each, H and W padded to a multiple."""
     height, width = frames[0].height, frames[0].width
     padding = (0, -width % multiple, 0, -height % multiple)
     pictures = (to_rgb(frame, torch.device("cpu"))[None] for frame in frames)
@@ -230,7 +232,7 @@ class _Contender(NamedTuple):
 
 
 def _contenders(network: MHNet, counts: list[int]) -> Iterator[_Contender]:
-    """Every engine with every number of threads, PyTorch's float32 first."""
+    """Each engine with each number of threads, PyTorch in float32 first."""
     capability = torch.backends.cpu.get_cpu_capability()
     for threads in counts:
         torch.set_num_threads(threads)
@@ -256,7 +258,7 @@ def _contenders(network: MHNet, counts: list[int]) -> Iterator[_Contender]:
 
 @torch.inference_mode()
 def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The network alone, with the alignment of its frames, on the first frames of the clip."""
+    """Time the network with alignment, in each engine, on the first frames of the clip."""
     network = load_model(name)
     config = network.config
     frames = _frames_of(clip, config.frames)
@@ -268,9 +270,9 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
 
     def milliseconds(contender: _Contender, engine: Engine) -> float:
         torch.set_num_threads(contender.threads)
-        # as in a video, the frame before was the same engine's: caches and threads are its own
+        # warms caches and threads, as the frame before does in a video
         residual(engine, window)
-        following = [*window[1:], window[0].clone()]  # and one of three is new
+        following = [*window[1:], window[0].clone()]  # one frame of the window is new
         begin = time.perf_counter()
         residual(engine, following)
         return (time.perf_counter() - begin) * 1e3
@@ -329,7 +331,7 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
 
 
 def psnr_of(result: Tensor, expected: Tensor) -> float:
-    """How near a result is, in dB with a peak of 1; what is not a number is infinitely far."""
+    """PSNR of a result in dB with a peak of 1; -inf for NaN, inf for equal tensors."""
     error = float((result.double() - expected.double()).square().mean())
     if math.isnan(error):
         return -math.inf
@@ -345,7 +347,7 @@ def _median(values: list[float]) -> float:
 
 @torch.inference_mode()
 def _measure_runtimes(clip: str, name: str) -> dict[str, Any]:
-    """The network without the alignment of its frames, in every runtime, with all threads."""
+    """Time the network without alignment, in each runtime, with all threads."""
     obstacle = runtimes_obstacle()
     if obstacle:
         return {"obstacle": obstacle, "rows": []}
@@ -392,10 +394,10 @@ def _measure_runtimes(clip: str, name: str) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
-    """Each stage of the pipeline alone, and parts of restoring.
+    """Time each stage of the pipeline separately, and parts of the restoration.
 
-    These are what is not the network, and the network without and with the alignment of its frames,
-    one frame after the other by the threads that share one.
+    The parts are the conversions, and the network with and without alignment, frame by frame on
+    the threads of one lane. Times are milliseconds a frame.
     """
     device = torch.device("cpu")
     frames = _frames_of(clip, _STAGE_FRAMES)
@@ -416,7 +418,7 @@ def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
         return len(frames)
 
     def restore() -> int:
-        # to its end: of several frames at a time, most are ready before they are asked for
+        # to the end: lanes work ahead, so that most frames are ready before they are requested
         film = itertools.islice(itertools.cycle(frames), length)
         return sum(1 for _ in restorer.stream(film))
 
@@ -462,22 +464,22 @@ def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
 
 
 def _measure_whole(clip: str, name: str, cores: int, began: float) -> dict[str, Any]:
-    """The clip restored as the program does it, on some of the cores."""
+    """Restore the clip from file to file, on some of the cores."""
     if cores < len(_cores()) and hasattr(os, "sched_setaffinity"):
         for task in os.listdir("/proc/self/task"):  # PyTorch may have started threads by now
             os.sched_setaffinity(int(task), _cores()[:cores])
     torch.set_num_threads(cores)
-    told: list[tuple[int, float]] = []
+    reports: list[tuple[int, float]] = []
 
     def listen(progress: Progress) -> None:
-        told.append((progress.frames, time.monotonic()))
+        reports.append((progress.frames, time.monotonic()))
 
     restorer = Restorer(name, device="cpu")
     config = RestoreConfig(overwrite=True)
     opened = time.monotonic()
     report = restore_video(clip, f"{clip}.mp4", config, restorer=restorer, on_progress=listen)
-    (first, start), (last, end) = told[0], told[-1]
-    # a few tiny frames can all be written before anybody looks
+    (first, start), (last, end) = reports[0], reports[-1]
+    # a few tiny frames can all be written before the first report
     fps = (last - first) / (end - start) if last > first else last / (end - opened)
     engine = f"{restorer.engine.name}, {restorer.engine.reason}"
     return {
@@ -489,8 +491,8 @@ def _measure_whole(clip: str, name: str, cores: int, began: float) -> dict[str, 
 
 
 def _peak_bytes() -> int | None:
-    """Most memory that this process has had resident; None where the system does not tell."""
-    # not `getrusage`, whose figure begins with that of the process that started this one
+    """Peak resident memory of this process, in bytes; None where the system does not report it."""
+    # the figure of `getrusage` includes the process that started this one
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -501,10 +503,11 @@ def _peak_bytes() -> int | None:
 
 
 _JOBS: dict[str, Callable[..., Any]] = {
-    "machine": _tell_machine,
+    "machine": _describe_machine,
     "clip": _make_clip,
     "network": _measure_network,
     "runtimes": _measure_runtimes,
     "stages": _measure_stages,
     "whole": _measure_whole,
 }
+"""The jobs of `work` by name."""

@@ -1,11 +1,12 @@
-"""File to file: decode, restore and encode, each on a thread of its own."""
+"""Restoration from file to file: decode, restore and encode, each on a thread of its own."""
 
 import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,20 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
-from mhnet_video.media.decoder import Item, Packet
+from mhnet_video.media.decoder import Item
+from mhnet_video.media.encoder_surfaces import takes_surfaces
 from mhnet_video.media.fidelity import Loss, counted, lines_of
-from mhnet_video.media.hwaccel import takes_surfaces
+from mhnet_video.media.frame_geometry import beside
 from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.media.pixel_formats import beside
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, size_in_bytes
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_writer import SegmentWriter
+from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
 from mhnet_video.memory import give_back_large_blocks
+from mhnet_video.pipelines.companions import Companions
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -32,38 +35,43 @@ if TYPE_CHECKING:
 
 _Reader = VideoReader | FolderReader | SegmentReader
 _Writer = VideoWriter | FolderWriter | SegmentWriter
-
 _Pairs = Generator[Pair | Packet]
 
+_EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
+"""What of a report is evidence."""
+
 _MAX_WAITING = 16
+"""Most restored frames that wait for the writer."""
 _MAX_WAITING_BYTES = 48 << 20
-# how often a stop is looked for and progress told, in seconds
+"""Most bytes of restored frames that wait for the writer."""
 _TICK_SECONDS = 0.1
-# how long an error, and a person in a hurry, wait for the threads to end, in seconds
+"""Seconds between checks for a stop, and between reports of progress."""
 _PATIENCE_SECONDS = 30.0
+"""Seconds to wait for the threads to end after an error."""
 _HURRY_SECONDS = 1.0
+"""Seconds to wait for the threads to end after a second interrupt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run has come."""
+    """Progress of a run."""
 
     frames: int
     """Frames written."""
     total: int | None
-    """Frames there will be, an estimate; None where the source does not tell."""
+    """Estimated frames of the whole run; None if the source does not state their number."""
     seconds: float
     """Time since the run began, in seconds."""
     position_seconds: float
-    """Time in the clip of the last frame written, in seconds."""
+    """Time of the last written frame in the clip, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a run has done, for a person and (`to_dict`) for a program."""
+    """Result of a run."""
 
     source: str
-    """What was read, as a person may see it: of an address without what is secret."""
+    """The source; secrets of an address are hidden."""
     destination: str
     frames: int
     """Frames written."""
@@ -75,21 +83,23 @@ class Report:
     """Working scale of the network, above 0 to 1."""
     encoder: str
     pixel_format: str
-    """Of the output, as FFmpeg names it."""
+    """Pixel format of the output, by FFmpeg's name."""
     kept: tuple[str, ...]
-    """What else of the source is in the output, a line each."""
+    """Other content of the source that the output has, a line each."""
     losses: tuple[Loss, ...]
-    """What of the source is not in the output, or not as it was."""
+    """Content of the source that the output lacks or has changed."""
     damaged: int
     """Packets and frames that could not be decoded."""
     interrupted: bool
     """Whether the run was ended before the end of the source."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Other files that were written: what is in them, and where they are."""
     parts: str = ""
     """Where the segments wait of an output that is not complete; empty where there are none."""
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The losses in a person's words, a line for those of one kind and reason."""
+        """The losses as sentences, one for those of the same kind and reason."""
         return tuple(lines_of(self.losses))
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,22 +115,24 @@ def restore_video(
     on_progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
     restorer: "Restorer | None" = None,
+    home: str | PathLike[str] | None = None,
 ) -> Report:
-    """Take the rain out of a video; everything else about the file stays as it is.
+    """Remove the rain from a video, and keep everything else about the file.
 
     Args:
-        source: Any video file FFmpeg can decode, a picture, or a folder of pictures, of which
-            those that show one scene are restored as frames of a clip; `-` for standard input.
-        destination: File to create, its container by its name, or, of a folder, a folder for
-            pictures of the same names; `-` for Matroska on standard output.
-        config: Settings; the defaults if None.
-        on_progress: Called now and then on the caller's thread, and once at the end.
-        stop: Ends the run early when set: the file is finished up to the last restored frame,
-            and there is none if there was no frame yet.
-        restorer: One to use instead of the one that the settings describe.
+        source: A video file that FFmpeg can decode, a picture, or a folder of pictures; `-` for
+            standard input. Pictures of one scene are restored as frames of a clip.
+        destination: File to create, with the container of its suffix; `-` for Matroska on
+            standard output. For a folder of pictures, a folder for pictures of the same names.
+        config: Settings; None for the defaults.
+        on_progress: Called on the caller's thread at most every 0.1 seconds, and at the end.
+        stop: Ends the run early when set. The file is completed up to the last restored frame;
+            before the first one no file is created.
+        restorer: A restorer to use instead of that of the settings.
+        home: Where the output will be moved to; evidence names that place. None for nowhere.
 
     Returns:
-        What was done, kept and lost.
+        Frames written, content kept, and losses.
 
     Raises:
         ReadError: The source cannot be opened or decoded.
@@ -131,33 +143,43 @@ def restore_video(
     config = config or RestoreConfig()
     give_back_large_blocks()
     run = Run(source, destination, config, stop or threading.Event(), on_progress)
-    how: dict[str, Any] = {
-        "encoder": config.encoder,
-        "crf": config.crf,
-        "preset": config.preset,
-        "options": config.encoder_options,
-        "overwrite": config.overwrite,
-    }
+    open_writer = partial(
+        VideoWriter,
+        encoder=config.encoder,
+        crf=config.crf,
+        preset=config.preset,
+        options=config.encoder_options,
+        overwrite=config.overwrite,
+    )
     if os.path.isdir(source):
         if config.start is not None or config.duration is not None:
             raise ConfigError("pictures of a folder have no times; leave out start and duration.")
+        if config.gpx or config.evidence:
+            raise ConfigError("a folder has no positions and no evidence; leave these out.")
         with (
             closing(FolderReader(source)) as pictures,
-            FolderWriter(destination, pictures, **how) as folder,
+            FolderWriter(destination, pictures, open_writer, overwrite=config.overwrite) as folder,
         ):
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
+        Companions(source, destination, config, home) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
-        VideoWriter(destination, reader, **how) as writer,
+        open_writer(destination, reader, remark=companions.remark) as writer,
     ):
         restorer = restorer or restorer_of(config)
         stays_on_gpu = False
-        if restorer.gpu is not None and not config.compare:
-            # decoded where they are restored, and encoded there, as far as can be
+        if restorer.gpu is not None and not (config.compare or config.evidence):
+            # decoded and encoded on the GPU that restores, where it can
             reader.decode_on_gpu(restorer.gpu)
             stays_on_gpu = takes_surfaces(writer.encoder)
-        return run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+        run.watch = companions.watch
+        report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
+        if not report.frames:
+            return report
+        told = asdict(report)
+        files, losses = companions.complete({key: told[key] for key in _EVIDENT})
+        return replace(report, files=files, losses=(*report.losses, *losses))
 
 
 def losses_of_network(passed: int, config: RestoreConfig, size: tuple[int, int]) -> list[Loss]:
@@ -184,13 +206,14 @@ def restorer_of(config: RestoreConfig) -> "Restorer":
     """The restorer that settings describe.
 
     Raises:
-        ConfigError: There is no such device or engine.
-        WeightsError: The weights cannot be loaded.
+        WeightsError: The model's weights cannot be loaded.
+        ConfigError: A setting does not fit this machine.
     """
     from mhnet_video.restoration.restorer import Restorer
 
     return Restorer(
         config.model,
+        task=config.task,
         weights=config.weights,
         device=config.device,
         engine=config.engine,
@@ -219,6 +242,8 @@ class Run:
         self._begin = time.monotonic()
         self._is_interrupted = False
         self._is_failed = False
+        self.watch: Callable[[_Pairs], _Pairs] = lambda pairs: pairs
+        """Takes note of the pairs on their way."""
 
     def through(
         self,
@@ -253,7 +278,7 @@ class Run:
         decoded = reader.ahead()
         pairs = select(restorer.pairs(self._until_stopped(decoded), stays_on_gpu=stays_on_gpu))
         restored = Prefetcher(
-            _shown(pairs, is_compared=self._config.compare),
+            _shown(self.watch(pairs), is_compared=self._config.compare),
             name="mhnet-video restorer",
             max_items=_MAX_WAITING,
             max_size=_MAX_WAITING_BYTES,
@@ -275,43 +300,43 @@ class Run:
                     interrupt = caught
                     self._stop.set()
         except BaseException as error:
-            # cancelled prefetchers end like finished ones; the writer must not take it for the end
+            # the writer cannot tell a cancelled prefetcher from a finished one
             self._is_failed = True
             for prefetcher in (decoded, restored, written):
                 prefetcher.cancel()
-            # a thread in the middle of a long step is left to end by itself
+            # a thread in a long step is not waited for
             is_hurried = isinstance(error, KeyboardInterrupt)
             patience = _HURRY_SECONDS if is_hurried else _PATIENCE_SECONDS
             partial = None
             if written.close(patience):
                 partial = writer.abandon(is_quick=is_hurried)
             restored.close(patience)
-            is_told = partial is None or str(partial) in str(error)
-            if isinstance(error, MHNetVideoError) and not is_told:
+            is_named = partial is None or str(partial) in str(error)
+            if isinstance(error, MHNetVideoError) and not is_named:
                 raise type(error)(f"{error} What was done until then is in {partial}.") from error
             raise
         if interrupt is not None:
             raise interrupt
 
     def _watch(self, written: Prefetcher[float], reader: _Reader, writer: _Writer) -> bool:
-        """Report progress until something happens; False when all is written."""
+        """Report progress until everything is written; returns False then."""
         position = 0.0
-        told = 0.0
+        reported = 0.0
         while True:
             try:
                 news = written.poll(_TICK_SECONDS)
             except StopIteration:
-                # now it is known how many there were
-                self._tell(writer, position, writer.frames)
+                # the number of frames is exact now
+                self._report_progress(writer, position, writer.frames)
                 return False
             now = time.monotonic()
             if news is not None:
                 position = news[0]
-                if now - told >= _TICK_SECONDS:
-                    told = now
-                    self._tell(writer, position, reader.num_frames)
+                if now - reported >= _TICK_SECONDS:
+                    reported = now
+                    self._report_progress(writer, position, reader.num_frames)
 
-    def _tell(self, writer: _Writer, position: float, total: int | None) -> None:
+    def _report_progress(self, writer: _Writer, position: float, total: int | None) -> None:
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
@@ -323,7 +348,7 @@ class Run:
             )
 
     def _until_stopped(self, decoded: Prefetcher[Item]) -> Iterator[Item]:
-        """The decoded items until a stop is asked for, also while none comes."""
+        """The decoded items until a stop, which is also noticed while none arrives."""
         while True:
             if self._stop.is_set():
                 self._is_interrupted = True
@@ -336,7 +361,7 @@ class Run:
                 yield item[0]
 
     def _written(self, items: Iterable[Item], writer: _Writer) -> Iterator[float]:
-        """Write all items and finish the file; the time of each frame as it is written."""
+        """Write all items and finish the file; yields each written frame's time in seconds."""
         origin: float | None = None
         for item in items:
             writer.write(item)
@@ -371,8 +396,8 @@ class Run:
 
 
 def _shown(items: Generator[Pair | Packet], *, is_compared: bool) -> Iterator[Item]:
-    """The restored frames; with those before at their left where they are compared."""
-    with closing(items):  # its threads end where they ran
+    """The restored frames, or source and restored frames side by side."""
+    with closing(items):  # ends the threads of the restorer
         for item in items:
             if not isinstance(item, Pair):
                 yield item

@@ -22,19 +22,20 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import is_address, shown
-from mhnet_video.media.decoder import Packet
+from mhnet_video.media.encoder_surfaces import takes_surfaces
 from mhnet_video.media.fidelity import Loss, Notes, counted
-from mhnet_video.media.hwaccel import takes_surfaces
+from mhnet_video.media.frame_geometry import beside
 from mhnet_video.media.joined_reader import JoinedReader
 from mhnet_video.media.joined_writer import JoinedWriter
 from mhnet_video.media.metadata_fidelity import report_hidden
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.media.pixel_formats import beside
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.segment_plan import LEAD_INS, Plan, SourceIdentity, plan_segments
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import SegmentEncoding, SegmentWriter, check_format
+from mhnet_video.media.source import Packet
+from mhnet_video.media.telemetry import Carried
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.restore import Progress, Report, Run, losses_of_network, restorer_of
 
@@ -130,6 +131,8 @@ def _checked(
         raise ConfigError(
             "segments are of whole files: --resume goes with neither --start nor --duration."
         )
+    if config.gpx or config.evidence:
+        raise ConfigError("segments have neither positions nor evidence; leave --resume or them.")
     for source in sources:
         check_destination(output, source=source, overwrite=config.overwrite)
     check_format(Path(output))
@@ -348,7 +351,7 @@ class _Work:
             with VideoReader(source) as each:
                 own_chapters += len(each.chapters())
                 if source is not self._sources[0]:
-                    report_hidden(notes, each.container, each.stream)
+                    report_hidden(notes, each.container, each.stream, None, Carried())
         if own_chapters:
             what = counted(own_chapters, "chapter")
             notes.lose("chapters", what, "the output has one for each file instead")

@@ -1,6 +1,6 @@
-"""Train weights: one straight loop, with a time budget, that resumes exactly.
+"""Training: one straight loop with a time budget, which resumes exactly.
 
-Started by `torchrun`, the loop runs in several processes, each with windows of its own.
+Under `torchrun` it runs in several processes, each with its own windows.
 """
 
 import contextlib
@@ -29,64 +29,74 @@ from mhnet_video.config import TrainConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
-from mhnet_video.training.dataset import CleanWindows, load_footage, rainy_batch
+from mhnet_video.training import windscreen
+from mhnet_video.training.dataset import CleanWindows, Footage, load_footage, rainy_batch
 from mhnet_video.training.net2net import grow
 
 WARM_UP_STEPS = 200
+"""Steps over which the learning rate rises from 0."""
 EMA_DECAY = 0.999
+"""Decay of the exponential moving average of the weights, per step."""
 SAVE_SECONDS = 300
+"""Seconds between checkpoints."""
 LOG_STEPS = 50
+"""Steps between lines of the log."""
 LOADER_SECONDS = 600
-"""How long the next batch is waited for: the loader's process is forked from one with threads, and
-one that a lock from before holds up would never give another."""
+"""Timeout for the next batch. The loader's processes are forked from one with threads, and a lock
+held at that moment can block them forever."""
 COMPILED_MINUTES = 20
-"""Budget from which on compiling the network, two minutes on a CPU, comes back: steps take 0.7 of
-the time."""
+"""Budget in minutes from which the network is compiled. Compiling takes two minutes on a CPU; steps
+then take 0.7 of the time."""
 L1_WEIGHT = 100.0
-"""Decibels per unit of absolute error: the logarithm alone gives hard pairs too little weight."""
+"""Weight of the mean absolute error, in dB per unit. The logarithm alone gives hard pairs too
+little weight."""
 EDGE_WEIGHT = 100.0
-"""Decibels per unit of absolute error of the differences between neighbouring pixels: what is left
-of a streak, however faint, is seen by its sides."""
+"""Weight of `edge_loss`, in dB per unit. The edges of a faint rest of a streak make it visible."""
 FLOOR = 5e-4
-"""Mean squared error, 33 dB, from which on a pair earns little more: a lower floor makes a network
-that leaves faint streaks alone, to keep what it need not touch even closer than anyone can see."""
-
+"""Mean squared error added to each pair's, 33 dB. With a lower one the network leaves faint streaks
+and improves dry pixels beyond what can be seen."""
 LATE = 0.6
 """Share of the budget after which crops are larger and more of the pictures are dry."""
 BORROWED_SHARE = 0.5
-"""Pictures whose global means are blended with those of the picture beside them."""
+"""Share of pictures whose global means are blended with those of another picture of the batch."""
 
 
 def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean over the pictures of the logarithm of their mean squared error, in dB.
+    """Negative PSNR in dB, bounded by `FLOOR` and averaged over the pictures.
+
+    Source: Chen et al., "HINet", CVPR Workshops 2021, equation 6.
 
     Args:
         restored: `[N, 3, H, W]` in [0, 1].
         clean: `[N, 3, H, W]` in [0, 1].
 
-    Source: Chen et al., "HINet", CVPR Workshops 2021, equation 6.
+    Returns:
+        A scalar.
     """
     error = (restored - clean).square().mean(dim=(1, 2, 3))
     return 10 / math.log(10) * (error + FLOOR).log().mean()
 
 
 def edge_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean absolute error of the differences between neighbouring pixels.
+    """Mean absolute error of the horizontal and of the vertical gradients.
 
     Args:
-        restored: `[N, 3, H, W]`.
-        clean: `[N, 3, H, W]`.
+        restored: `[N, 3, H, W]` in [0, 1].
+        clean: `[N, 3, H, W]` in [0, 1].
+
+    Returns:
+        The sum of both, a scalar.
     """
     error = restored - clean
     return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
 
 
 class BorrowedMeans(torch.nn.Module):
-    """Blends the global means that a network attends by with those of another picture, in training.
+    """Blends the global means of a network's channel attention with those of another picture.
 
-    A network can tell from its means whether a picture is rainy, and then leaves alone the rain of
-    a frame that is mostly dry. What it learns by means that are partly another picture's, it does
-    by what it sees at each pixel.
+    From its means a network can infer whether a picture is rainy, and then ignores the rain of a
+    mostly dry frame. With means that partly belong to another picture, it learns to decide at each
+    pixel. Only for training.
 
     Shape:
         - Input: `[N, C, 1, 1]`
@@ -98,31 +108,37 @@ class BorrowedMeans(torch.nn.Module):
         self.share = torch.zeros(1)
         for module in network.modules():
             if isinstance(module, NAFBlock):
-                module.sca[0] = self  # in place of an identity, so that no name changes
+                module.sca[0] = self  # replaces an identity: names of parameters stay
             elif isinstance(module, FeatureFusion):
                 module.conv_du.register_forward_pre_hook(lambda _, means: self(means[0]))
 
     def draw(self, seed: int, like: Tensor) -> None:
-        """Choose how much a step's pictures borrow: half of them nothing, the others 0 to 1."""
+        """Draw the blending weights of a step.
+
+        Args:
+            seed: Seed of the draw.
+            like: The batch, `[N, ...]`; weights are `[N, 1, 1, 1]` on its device, 0 for half of
+                the pictures and uniform in [0, 1] for the others.
+        """
         generator = torch.Generator().manual_seed(seed)
         uniform = torch.rand(2, len(like), 1, 1, 1, generator=generator)
         self.share = ((uniform[0] < BORROWED_SHARE) * uniform[1]).to(like.device)
 
     def forward(self, means: Tensor) -> Tensor:
-        """Blend."""
+        """Blend each picture's means with those of the one before it in the batch."""
         return torch.lerp(means, means.roll(1, 0), self.share.to(means.dtype))
 
 
 class Optimizer:
     """Muon for the weights of convolutions that mix channels, Adam for all other parameters.
 
-    Muon makes all directions of a matrix's update as large as one another. Its steps take longer
-    than Adam's, and it still gets farther in the same time. Source: Jordan et al., "Muon: An
-    optimizer for hidden layers in neural networks", 2024; the size of its steps: Liu et al., "Muon
-    is scalable for LLM training", arXiv 2502.16982, equation 4.
+    Muon orthogonalizes the update of a matrix. Its steps take longer than Adam's, but it reaches a
+    lower loss in the same time. Source: Jordan et al., "Muon: An optimizer for hidden layers in
+    neural networks", 2024. Source of the step size: Liu et al., "Muon is scalable for LLM
+    training", arXiv 2502.16982, equation 4.
 
     Args:
-        network: What is trained, its memory in channels-last order.
+        network: The network to train, in channels-last memory format.
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -131,7 +147,7 @@ class Optimizer:
         for parameter in network.parameters():
             mixes = parameter.ndim == 4 and min(parameter.shape[:2]) > 1
             (mixing if mixes else others).append(parameter)
-        # PyTorch's takes matrices only: it gets views of the weights' memory
+        # torch.optim.Muon accepts matrices only: these are views of the weights' memory
         matrices = [_rows(weights.detach()).view(len(weights), -1) for weights in mixing]
         self._pairs = list(zip(matrices, mixing, strict=True))
         self._parts: tuple[Any, ...] = (
@@ -140,7 +156,7 @@ class Optimizer:
         )
 
     def step(self, rate: float) -> None:
-        """Change the parameters by their gradients; the learning rate is the same for both."""
+        """Update the parameters by their gradients, at one learning rate for both optimizers."""
         for matrix, weights in self._pairs:
             matrix.grad = None if weights.grad is None else _rows(weights.grad).flatten(1)
         for part in self._parts:
@@ -149,22 +165,22 @@ class Optimizer:
             part.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """What another one goes on with."""
+        """State of both optimizers, to resume from."""
         return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Go on where another one was."""
+        """Restore what `state_dict` returned."""
         for part, saved in zip(self._parts, state, strict=True):
             part.load_state_dict(saved)
 
 
 def _rows(weights: Tensor) -> Tensor:
-    """`[O, I, h, w]` as `[O, h, w, I]`, which is the order of channels-last memory."""
+    """View `[O, I, h, w]` as `[O, h, w, I]`, contiguous in channels-last memory."""
     return weights.permute(0, 2, 3, 1)
 
 
 class _Team:
-    """The processes that train together: this one alone, or those that `torchrun` started."""
+    """The processes that train together: those that `torchrun` started, or only this one."""
 
     def __init__(self, device: str) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
@@ -178,7 +194,7 @@ class _Team:
             dist.init_process_group("nccl" if on_gpu else "gloo")
 
     def average(self, tensors: list[Tensor]) -> None:
-        """Put the mean over the processes into each tensor."""
+        """Replace each tensor by its mean over the processes, in place."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors]) / self.size
@@ -187,15 +203,15 @@ class _Team:
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def part(self) -> None:
-        """Wait for the others, and leave."""
+    def close(self) -> None:
+        """Wait for the other processes, and leave the group."""
         if self.size > 1:
             dist.barrier()
             dist.destroy_process_group()
 
 
 class _Batches(torch.utils.data.Sampler[list[int]]):
-    """Indices in order from a step on, so that a resumed run sees what it would have seen."""
+    """Indices of samples in order, from `first` on, so that a resumed run sees the same samples."""
 
     def __init__(self, first: int, size: int, team: _Team) -> None:
         self._first, self._size, self._stride = first + team.rank * size, size, team.size * size
@@ -213,24 +229,24 @@ def train(
     on_log: Callable[[int, float, float, float], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Path:
-    """Train, or go on training, until the budget is spent.
+    """Train, or resume training, until the budget is spent.
 
-    The folder `config.output` gets `checkpoint.pt` (to resume), `log.csv`, `curve.png` (the log,
-    drawn), `strip.png` (rainy, restored and clean crops) and `weights.safetensors` (the running
-    average of the weights).
+    Writes into the folder `config.output`: `checkpoint.pt`, from which a run resumes; `log.csv`;
+    `curve.png`, a plot of the log; `strip.png`, rainy, restored and clean crops; and
+    `weights.safetensors`, the moving average of the weights.
 
     Args:
-        config: The settings. A run whose settings differ from its checkpoint's is refused.
-        on_log: Called every 50 steps with the step, the minutes spent, and the mean error of the
-            results and of the inputs since the last call, in dB.
-        stop: Ends the run early when set; what was learned is saved, to be resumed.
+        config: The settings. A checkpoint of other settings is refused.
+        on_log: Called every `LOG_STEPS` steps with the step, the minutes spent, and the mean
+            `psnr_loss` of the results and of the inputs since the last call, in dB.
+        stop: Ends the run early when set; the checkpoint is saved.
 
     Returns:
-        The weights file.
+        Path of the weights file.
 
     Raises:
         ReadError: There is no footage.
-        ConfigError: The folder holds a run of other settings.
+        ConfigError: The checkpoint is damaged, or that of a run with other settings.
     """
     team = _Team(config.device)
     device, leads = team.device, team.rank == 0
@@ -240,13 +256,16 @@ def train(
     means = BorrowedMeans(network)
     compute = network.residual
     if config.minutes >= COMPILED_MINUTES and (device.type == "cuda" or _has_compiler()):
-        # of two sizes at most; a program for any size fails to build in some versions of PyTorch
+        # two sizes at most; dynamic shapes fail to compile in some versions of PyTorch
         compute = torch.compile(compute, dynamic=False)
     optimizer = Optimizer(network)
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seen, spent = 0, 0, 0.0
 
-    footage = load_footage(Path(config.data), frames=network.config.frames)
+    footage = _load_footage(config)
+    has_drops = config.task == "raindrop"
+    windows_of: Any = windscreen.GlassWindows if has_drops else CleanWindows
+    batch_of: Any = windscreen.glass_batch if has_drops else rainy_batch
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
@@ -257,10 +276,12 @@ def train(
         about["before"] = training_of(config.init)
     if checkpoint.exists():
         saved = _load_checkpoint(checkpoint, device)
-        # a run of before that setting was one without
-        before = {"align": False, **json.loads(saved["settings"])}
+        # checkpoints from before these settings were trained without them
+        before = {"align": False, "task": "derain", **json.loads(saved["settings"])}
         if before != json.loads(json.dumps(settings)):
-            raise ConfigError(f"{checkpoint} is of a run with other settings; take another folder")
+            raise ConfigError(
+                f"{checkpoint} belongs to a run with other settings; choose another folder"
+            )
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         average = saved["average"]
@@ -289,7 +310,7 @@ def train(
 
     budget = config.minutes * 60
     frames, on_gpu = network.config.frames, device.type == "cuda"
-    middle = 3 * (frames // 2)
+    middle = 3 * (network.config.pictures // 2)
     saved_at, is_stopped = spent, False
     log_path = output / "log.csv" if leads else Path(os.devnull)
     fresh = _cut_log(log_path, step) if leads else True
@@ -303,22 +324,22 @@ def train(
             until = budget if is_late else LATE * budget
             crop = config.final_crop if is_late else config.crop
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
-            windows = CleanWindows(
+            windows = windows_of(
                 footage, frames=frames, crop=crop, seed=config.seed, is_late=is_late
             )
-            # a GPU renders the rain itself; for a CPU the loader's process does
-            rain = partial(rainy_batch, frames=frames, device=device, aligns=config.align)
+            # rain is rendered on the GPU, or by the loader's process
+            rain = partial(batch_of, frames=frames, device=device, aligns=config.align)
             loader = DataLoader(
                 windows,
                 batch_sampler=_Batches(seen, batch, team),
                 collate_fn=list if on_gpu else rain,
                 num_workers=min(8, os.cpu_count() or 1) if on_gpu else 1,
-                worker_init_fn=_leave_signals,
+                worker_init_fn=_ignore_signals,
                 prefetch_factor=4,
                 timeout=LOADER_SECONDS,
             )
             mark = time.perf_counter()
-            for pairs in _given_by(loader):
+            for pairs in _batches_of(loader):
                 rainy, clean = rain(pairs) if on_gpu else pairs
                 rainy = rainy.to(memory_format=torch.channels_last)
                 share = min(1.0, spent / budget)
@@ -347,8 +368,8 @@ def train(
                     losses.append(decibels.item())
                     inputs.append(psnr_loss(rainy[:, middle : middle + 3], clean).item())
                 now = time.perf_counter()
-                wish = float(stop is not None and stop.is_set())
-                clock = torch.tensor([spent + now - mark, wish], device=device).double()
+                stops = float(stop is not None and stop.is_set())
+                clock = torch.tensor([spent + now - mark, stops], device=device).double()
                 mark = now
                 team.average([clock])  # all must stop after the same step
                 spent, is_stopped = float(clock[0]), bool(clock[1])
@@ -366,51 +387,56 @@ def train(
                     if leads:
                         save()
                         save_curve(log_path, output / "curve.png")
-                        _strip(output / "strip.png", rainy, restored, clean)
+                        _strip(output / "strip.png", rainy, restored, clean, middle)
                 if spent >= until or is_stopped:
                     break
     if leads:
         save()
         save_curve(log_path, output / "curve.png")
-    team.part()
+    team.close()
     return output / "weights.safetensors"
 
 
-def _given_by(loader: Iterable[Any]) -> Iterator[Any]:
-    """What a loader gives; if it fails its processes end, also those that hang."""
+def _batches_of(loader: Iterable[Any]) -> Iterator[Any]:
+    """Batches of a loader; kills its processes, including hanging ones, if it fails."""
     try:
         yield from loader
     except RuntimeError:
         for child in multiprocessing.active_children():
-            with contextlib.suppress(RuntimeError):  # PyTorch tells of those that were killed
+            with contextlib.suppress(RuntimeError):  # PyTorch reports killed workers
                 child.kill()
                 child.join()
         raise
 
 
-def _leave_signals(_: int) -> None:
-    """In a process of the loader: whoever is asked to stop ends it.
+def _ignore_signals(_: int) -> None:
+    """Ignore signals in a process of the loader, which the training process ends.
 
-    Terminals and `timeout` ask all processes of a group, and a loader that has ended by itself
-    would be an error.
+    Terminals and `timeout` send signals to the whole process group. A worker that exited by itself
+    would make the loader fail.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # not every system has all
+        if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Load a checkpoint.
+
+    Raises:
+        ConfigError: It is damaged, or from a version without Muon.
+    """
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
-        if isinstance(saved["optimizer"], list):  # of two parts, since Muon
+        if isinstance(saved["optimizer"], list):  # a single state until Muon came
             return cast("dict[str, Any]", saved)
     except Exception as error:
-        raise ConfigError(f"{path} is damaged; take another folder, or remove it") from error
+        raise ConfigError(f"{path} is damaged; remove it, or choose another folder") from error
     raise ConfigError(f"{path} is of an older version; begin with its weights by --init")
 
 
 def _cut_log(path: Path, step: int) -> bool:
-    """Take out of a log what came after the checkpoint; whether there is none to go on with."""
+    """Remove the lines of a log after the checkpoint's step; return whether the log is empty."""
     if not path.exists():
         return True
     with path.open(newline="") as file:
@@ -423,7 +449,7 @@ def _cut_log(path: Path, step: int) -> bool:
 
 
 def _has_compiler() -> bool:
-    """Whether there is what `torch.compile` needs on a CPU."""
+    """Whether the C++ compiler that `torch.compile` needs on a CPU is installed."""
     from torch._inductor import exc
     from torch._inductor.cpp_builder import get_cpp_compiler
 
@@ -434,8 +460,25 @@ def _has_compiler() -> bool:
     return True
 
 
+def _load_footage(config: TrainConfig) -> Footage:
+    """What the windows are cut from."""
+    folder = Path(config.data)
+    if config.task == "derain":
+        return load_footage(folder, frames=config.frames)
+    return load_footage(
+        folder,
+        frames=windscreen.RUN_FRAMES,
+        every=windscreen.RUN_EVERY,
+        rows=windscreen.RUN_ROWS,
+    )
+
+
 def _first_network(config: TrainConfig) -> MHNet:
-    """The network that training begins with."""
+    """Build the network that training begins with.
+
+    Raises:
+        ConfigError: The weights of `init` cannot grow to these sizes.
+    """
     sizes = NetworkConfig(
         width=config.width,
         encoder_blocks=config.encoder_blocks,
@@ -444,6 +487,7 @@ def _first_network(config: TrainConfig) -> MHNet:
         frames=config.frames,
         patch=config.patch,
         align=config.align,
+        glass=config.task == "raindrop",
     )
     if config.init:
         return grow(load_model(config.init), sizes)
@@ -453,11 +497,11 @@ def _first_network(config: TrainConfig) -> MHNet:
 
 
 def save_curve(log: Path, path: Path) -> None:
-    """Draw the log of a run: PSNR of the results and of the inputs over the minutes.
+    """Plot the log of a run: PSNR of the results and of the inputs over the minutes.
 
     Args:
         log: `log.csv` of the run.
-        path: PNG to create; an existing one is replaced.
+        path: PNG file to write; an existing one is replaced.
     """
     with log.open(newline="") as file:
         rows = [[float(row[name]) for name in _CURVES] for row in csv.DictReader(file)]
@@ -470,7 +514,7 @@ def save_curve(log: Path, path: Path) -> None:
     height, width, left, bottom = 400, 720, 60, 40
     picture = np.full((height, width, 3), 255, np.uint8)
 
-    def place(minute: float, decibels: float) -> tuple[int, int]:
+    def point(minute: float, decibels: float) -> tuple[int, int]:
         x = left + (width - left - 20) * minute / max(float(minutes[-1]), 1e-9)
         y = 30 + (height - bottom - 30) * (high - decibels) / (high - low)
         return round(x), round(y)
@@ -479,34 +523,35 @@ def save_curve(log: Path, path: Path) -> None:
         cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, 1, cv2.LINE_AA)
 
     for decibels in range(low, high + 1):
-        cv2.line(picture, place(0, decibels), place(minutes[-1], decibels), (225, 225, 225))
-        write(str(decibels), left - 28, place(0, decibels)[1] + 4)
+        cv2.line(picture, point(0, decibels), point(minutes[-1], decibels), (225, 225, 225))
+        write(str(decibels), left - 28, point(0, decibels)[1] + 4)
     for minute in np.linspace(0, minutes[-1], 7):
         write(
-            f"{minute:.0f}" if minutes[-1] > 12 else f"{minute:.1f}", place(minute, low)[0] - 8, 378
+            f"{minute:.0f}" if minutes[-1] > 12 else f"{minute:.1f}", point(minute, low)[0] - 8, 378
         )
     write("minutes", width - 80, 395)
     write("PSNR, dB, of the windows' inputs", left, 18, _COLORS[1])
     write("and results", left + 182, 18, _COLORS[0])
     for curve, color in zip(curves, _COLORS, strict=True):
-        points = [place(minute, decibels) for minute, decibels in zip(minutes, curve, strict=True)]
+        points = [point(minute, decibels) for minute, decibels in zip(minutes, curve, strict=True)]
         cv2.polylines(picture, [np.array(points, np.int32)], False, color, 2, cv2.LINE_AA)
     cv2.imwrite(str(path), picture)
 
 
 _CURVES = ("minutes", "loss_db", "input_db")
+"""Columns of the log that are plotted: the abscissa, then the curves."""
 _COLORS = ((180, 80, 20), (120, 120, 120))
+"""Colours of the curves, BGR."""
 
 
 def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The mean of up to 15 neighbours on each side."""
+    """Moving average over up to 15 neighbours on each side."""
     reach = min(15, len(values) // 8)
     return np.array([values[max(0, i - reach) : i + reach + 1].mean() for i in range(len(values))])
 
 
-def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor) -> None:
-    """Write rainy, restored and clean crops below one another."""
-    middle = rainy.shape[1] // 6 * 3
+def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor, middle: int) -> None:
+    """Write a PNG: one column per pair, rainy, restored and clean from top to bottom."""
     rows = (rainy[:, middle : middle + 3], restored.detach(), clean)
     picture = torch.cat([row.cpu().float().clamp(0, 1) for row in rows], dim=2)
     picture = torch.cat(list(picture), dim=2).permute(1, 2, 0)

@@ -4,12 +4,11 @@
     mhnet-video evaluate OUT/rainy OUT/clean --model realtime
 
 Writes `OUT/rainy/NAME.mkv` and `OUT/clean/NAME.mkv` for every picture, 352x256 or 256x352 pixels of
-it, without loss, or both coded by x264. The rain is that of `mhnet_video/training/rain.py`, or
-that of pairs of pictures: what is brighter in the rainy one, laid anew over every frame. With
-`--dry` there is none, and the figures tell what a model does to a clip in which there is nothing to
-do.
-Clips of one frame (`--frames 1`) are pictures on their own. With `--enlarge 3` all is three times
-as large, and as soft, as most footage of 1080 rows and more is, with wide and long streaks.
+it, lossless, or both coded by x264. The rain is that of `mhnet_video/training/rain.py`, or that of
+pairs of pictures: the positive difference of a pair, shifted at random for every frame. With
+`--dry` there is none, and the metrics measure the damage to dry clips. Clips of one frame
+(`--frames 1`) are single pictures. With `--enlarge 3` scene and streaks are enlarged three times,
+which makes them as soft as most footage of 1080 rows and more.
 """
 
 import argparse
@@ -31,6 +30,7 @@ Named = tuple[str, NDArray[Any]]
 """A picture's name, and the picture."""
 
 SIDES = 352, 256
+"""Longer and shorter side of the clips, in pixels."""
 SLANT = 0.25
 """Pixels down for each to the right."""
 
@@ -133,7 +133,7 @@ def laid_over(frame: Tensor, layer: Tensor, generator: torch.Generator) -> Tenso
 
 
 def scaled(rainy: Tensor, clean: Tensor, decibels: float) -> Tensor:
-    """The same rain, as strong as gives this PSNR of Y over all frames."""
+    """Scale the rain of `[T, 3, H, W]` so that the PSNR of Y over all frames is `decibels`."""
     weights = torch.tensor([65.481, 128.553, 24.966])[:, None, None] / 255
     gain, strong = 1.0, rainy
     for _ in range(20):
@@ -157,9 +157,9 @@ def burnt_in(frames: Tensor, name: str) -> Tensor:
     for index, frame in enumerate(frames):
         picture = np.ascontiguousarray((frame * 255).round().byte().permute(1, 2, 0).numpy())
         clock = f"2026-11-26 20:{index // 25 // 60:02}:{index // 25 % 60:02}"
-        for text, place in ((name, (8, 20)), (clock, (8, picture.shape[0] - 10))):
+        for text, origin in ((name, (8, 20)), (clock, (8, picture.shape[0] - 10))):
             cv2.putText(
-                picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255,) * 3, 1, cv2.LINE_AA
+                picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255,) * 3, 1, cv2.LINE_AA
             )
         shown.append(torch.from_numpy(picture).permute(2, 0, 1).float() / 255)
     return torch.stack(shown)

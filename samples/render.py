@@ -1,8 +1,8 @@
 """Draw the sample clips: a tram passes a row of houses at dusk, in the rain and without it.
 
-Everything is computed from seeds: `python samples/render.py` makes `rain.mp4` and `dry.mp4`
-again, in this folder or in the one named. Colours are display values in [0, 1]; the scene is drawn
-at twice its size, in layers that pass by at speeds of their own, and scaled down.
+Everything is computed from seeds: `python samples/render.py` makes `rain.mp4`, `drops.mp4` and
+`dry.mp4` again, in this folder or in the one named. Colours are display values in [0, 1]; the scene
+is drawn at twice its size, in layers that pass by at speeds of their own, and scaled down.
 """
 
 import sys
@@ -14,23 +14,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mhnet_video.training.drops import Pane, draw_pane, pane_on
 from mhnet_video.training.rain import Storm, StreakLayer, fall, render_streaks
 
 Array = NDArray[np.float32]
 
-WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 25, 4
-W, H = 2 * WIDTH, 2 * HEIGHT  # the size at which the scene is drawn
-PAN = 150  # how far the camera moves along the street, in drawn pixels
-CURB, ROAD = 492, 530  # rows where the houses and the pavement end
-
-TRACK, TRAM_LENGTH = 590, 620  # row of the far rail, and how long the tram is
-LAMPS = (250, 1010)  # columns of the lamp posts in front
+WIDTH, HEIGHT = 640, 360
+"""Size of the clip, in pixels."""
+FPS, SECONDS = 25, 4
+"""Frames a second, and duration, of the clip."""
+W, H = 2 * WIDTH, 2 * HEIGHT
+"""Size at which the scene is drawn, in pixels; all following lengths are in these pixels."""
+PAN = 150
+"""Motion of the camera along the street."""
+CURB, ROAD = 492, 530
+"""Rows where the houses and the pavement end."""
+TRACK, TRAM_LENGTH = 590, 620
+"""Row of the far rail, and length of the tram."""
+LAMPS = (250, 1010)
+"""Columns of the lamp posts in front."""
 WALKERS = (
     (330.0, 34.0, (0.13, 0.15, 0.24), (0.62, 0.13, 0.12)),
     (1010.0, -30.0, (0.20, 0.16, 0.13), (0.16, 0.30, 0.36)),
-)  # column, drawn pixels a second, colours of the coat and the umbrella
-
+)
+"""Column, speed a second, and colours of the coat and the umbrella, RGB in [0, 1]."""
 SOUND_RATE = 48_000
+"""Samples of sound a second."""
 STORM = Storm(
     layers=(
         StreakLayer(  # far
@@ -49,9 +58,13 @@ STORM = Storm(
     gust=0.02,
     light=(0.80, 0.83, 0.90),
 )
-
+"""The rain, at the size of the clip."""
+PANE_SEED = 2
+"""Seed of the drops on the pane that the street is seen through."""
 DUSK = np.array([0.50, 0.52, 0.68], np.float32)
+"""Colour of the light of the sky, RGB in [0, 1]."""
 WARM = np.array([1.0, 0.74, 0.40], np.float32)
+"""Colour of lamps, RGB in [0, 1]."""
 
 
 def noise(height: int, width: int, cell: float, rng: np.random.Generator) -> Array:
@@ -242,8 +255,8 @@ def draw_roof(layer: Layer, x: int, w: int, roof: int, rng: np.random.Generator)
         tone = np.repeat(rng.normal(1, 0.05, (right - left) // 9 + 1), 9)[: right - left]
         shade = 0.75 if row % 8 == 0 else 1.0 + 0.25 * (1 - row / tall)
         layer.box(left, roof - tall + row, right - left, 1, slate * shade * tone[None, :, None])
-    for place in np.arange(0.25, 1, 0.5 if w < 190 else 0.25):
-        left = round(x + w * place - 15)
+    for position in np.arange(0.25, 1, 0.5 if w < 190 else 0.25):
+        left = round(x + w * position - 15)
         layer.box(left - 4, roof - tall + 10, 38, 34, np.array([0.36, 0.35, 0.42]))
         layer.box(left - 7, roof - tall + 6, 44, 6, slate * 1.3)
         layer.box(left + 2, roof - tall + 16, 26, 28, lit_window(28, 26, rng))
@@ -454,8 +467,8 @@ class Street:
         for layer, speed in ((self.sky, 0.05), (self.skyline, 0.3), (self.houses, 0.7)):
             picture = over(picture, *layer.shifted(camera * speed))
         for x, pace, coat, hood in WALKERS:
-            place = x + pace * seconds
-            layer = walker(place, place / 9, coat, hood)
+            position = x + pace * seconds
+            layer = walker(position, position / 9, coat, hood)
             picture = over(picture, *layer.shifted(camera * 0.7))
         picture = self.road(picture, camera)
         picture = self.pass_tram(picture, camera, seconds)
@@ -577,16 +590,30 @@ def write_clip(path: Path, frames: list[Array], sound: Array, title: str) -> Non
         container.mux(audio.encode(None))
 
 
+def behind_glass(clean: torch.Tensor) -> torch.Tensor:
+    """The clip `[T, 3, H, W]` through a pane with drops, some of which slide."""
+    frames = len(clean)
+    random = np.random.default_rng(PANE_SEED)
+    pane: Pane = draw_pane(
+        random, height=HEIGHT, width=WIDTH, times=(0, frames - 1), scale=0.9, kind="pane"
+    )
+    view = torch.nn.functional.interpolate(clean, scale_factor=0.25, mode="area")
+    wet, _ = pane_on(clean, pane, times=np.arange(frames), view=view, place=(0.0, 0.0, 1 / WIDTH))
+    return wet
+
+
 def main(folder: Path) -> None:
-    """Render both clips into a folder."""
+    """Render the clips into a folder."""
     street = Street()
     dry = [street.frame(index / FPS) for index in range(FPS * SECONDS)]
     generator = torch.Generator().manual_seed(11)
     cover = render_streaks(STORM, generator, frames=len(dry), height=HEIGHT, width=WIDTH)
     clean = torch.from_numpy(np.stack(dry)).permute(0, 3, 1, 2)
-    rainy = list(fall(clean, cover, STORM.light).permute(0, 2, 3, 1).numpy())
+    rainy = list(fall(clean, cover, STORM).permute(0, 2, 3, 1).numpy())
+    wet = list(behind_glass(clean).permute(0, 2, 3, 1).numpy())
     sound = make_sound(np.random.default_rng(5))
     write_clip(folder / "rain.mp4", rainy, sound, "A street at dusk, in the rain")
+    write_clip(folder / "drops.mp4", wet, sound, "A street at dusk, through a wet pane")
     write_clip(folder / "dry.mp4", dry, sound, "A street at dusk")
 
 

@@ -1,10 +1,13 @@
 """What every test may use; also makes Triton run in its interpreter where there is no CUDA."""
 
+import atexit
 import faulthandler
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +17,10 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # a pool of compilers would outlive those who started it
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# the processes of a run share compiled kernels with each other, and with nothing else
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="mhnet-cache-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import numpy as np
 import processes
@@ -174,3 +181,22 @@ def no_secret_is_remembered():
     """What one test calls a password is an ordinary word in another's messages."""
     yield
     locator._said.clear()
+
+
+@pytest.fixture
+def nothing_drops(monkeypatch):
+    """Frames wait for whoever restores them, however busy the machine is."""
+    monkeypatch.setattr("mhnet_video.live.frame_buffer._MAX_BACKLOG", 1_000_000)
+
+
+@pytest.fixture
+def standin(monkeypatch):
+    """A restorer in place of live mode's network; its one instance, under one model's name."""
+    from standin import LiveStandIn
+
+    from mhnet_video.live import adaptive_restorer
+
+    made = LiveStandIn()
+    monkeypatch.setattr(adaptive_restorer, "models_at_hand", lambda *_, **__: ["realtime"])
+    monkeypatch.setattr(adaptive_restorer, "Restorer", lambda *_, **__: made)
+    return made

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import av
 from av.video.reformatter import VideoReformatter
 
-from mhnet_video.media import hwaccel
+from mhnet_video.media import encoder_surfaces
 from mhnet_video.media.source import open_source
 
 TWINS = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
@@ -91,7 +91,7 @@ class Gpu:
         return container
 
 
-class Surfaces(hwaccel.Surfaces):
+class Surfaces(encoder_surfaces.Surfaces):
     """Frames of the host's memory handed to an encoder that takes two planes."""
 
     pixel_format = "nv12"

@@ -20,7 +20,7 @@ import av
 from measure_pipeline import resident_megabytes
 
 from mhnet_video.config import LiveConfig, LiveOutputs
-from mhnet_video.live.session import LiveStatistics
+from mhnet_video.live.statistics import LiveStatistics
 from mhnet_video.pipelines.live import run_live
 
 

@@ -23,7 +23,7 @@ from clips import Audio, Clip, Video, every, picture
 from standin import LiveStandIn, StandIn
 from test_session import live_frame
 
-import mhnet_video.live.session
+import mhnet_video.live.adaptive_restorer
 from mhnet_video.cli.main import main
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError
@@ -93,8 +93,12 @@ def host():
 def standin(monkeypatch):
     """No network is loaded."""
     monkeypatch.setattr(pipeline, "restorer_of", lambda config: StandIn())
-    monkeypatch.setattr(mhnet_video.live.session, "Restorer", lambda *_, **__: LiveStandIn())
-    monkeypatch.setattr(mhnet_video.live.session, "models_at_hand", lambda *_: ["realtime"])
+    monkeypatch.setattr(
+        mhnet_video.live.adaptive_restorer, "Restorer", lambda *_, **__: LiveStandIn()
+    )
+    monkeypatch.setattr(
+        mhnet_video.live.adaptive_restorer, "models_at_hand", lambda *_, **__: ["realtime"]
+    )
 
 
 def assert_hidden(secrets, *texts):

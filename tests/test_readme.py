@@ -26,6 +26,7 @@ from mhnet_video.cli.arguments import (
     restore_parser,
     train_parser,
 )
+from mhnet_video.cli.batch_arguments import batch_parser
 from mhnet_video.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,7 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 PARSERS = {
+    "batch": batch_parser,
     "bench": bench_parser,
     "evaluate": evaluate_parser,
     "live": live_parser,
@@ -150,7 +152,13 @@ def test_commands_that_are_not_run_are_understood(command):
     elif program == "python" and words[0].endswith(".py"):
         assert (ROOT / words[0]).is_file()
     else:
-        assert shutil.which(program) or program in ("ffplay", "git", "pre-commit"), program
+        assert shutil.which(program) or program in (
+            "ffplay",
+            "git",
+            "pre-commit",
+            "sbatch",
+            "ray",
+        ), program
 
 
 def test_there_is_something_to_test():

@@ -30,7 +30,7 @@ FLOORS = [
     ["media", "model"],
     ["engines", "training"],
     ["restoration"],
-    ["live"],
+    ["live", "batch"],
     ["pipelines"],
     ["cli"],
 ]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mhnet_video import __version__
 from mhnet_video.config import (
     ENGINES,
+    TASKS,
     VIEWS,
     Box,
     LiveConfig,
@@ -20,6 +21,7 @@ from mhnet_video.config import (
 T = TypeVar("T")
 
 _TIME = re.compile(r"(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+\.?\d*|\.\d+)")
+"""A time as seconds, `M:SS` or `H:MM:SS`, with decimals."""
 
 _TRAIN_HELP = {
     "data": "folder with photos/ and clips/ without rain",
@@ -32,6 +34,7 @@ _TRAIN_HELP = {
     "frames": "frames that the network sees at once, odd",
     "patch": "side of the pixel blocks folded into channels",
     "align": "move neighbours to where the middle frame shows the same, before the network",
+    "task": "what to take out: derain (streaks) or raindrop (drops on the glass as well)",
     "batch": "pictures of a step",
     "crop": "side of the training pictures, in pixels, at first",
     "final_crop": "side of the training pictures later on",
@@ -42,15 +45,17 @@ _TRAIN_HELP = {
     "description": "what the weights file says of itself",
 }
 
-_NETWORK_SETTINGS = ("model", "weights", "device", "engine", "scale")
+_NETWORK_SETTINGS = ("model", "task", "weights", "device", "engine", "scale")
 
 _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
-  mhnet-video live [SOURCE]          a camera, restored as it comes: window, browser, recording
-  mhnet-video evaluate RAINY CLEAN   PSNR and SSIM of folders of pictures or clips, or of two clips
-  mhnet-video train ...              train a network
-  mhnet-video bench                  how fast this machine is, by engine and stage
-  mhnet-video info                   versions, devices, models and encoders of this machine
+  mhnet-video batch SOURCE... FOLDER  many files: folders, cards, trips, archives
+  mhnet-video live [SOURCE]           a camera, restored as it comes: window, browser, recording
+  mhnet-video evaluate RAINY CLEAN    PSNR and SSIM of folders of pictures or clips, or two clips
+  mhnet-video train ...               train a network
+  mhnet-video bench                   how fast this machine is, by engine and stage
+  mhnet-video verify FILE.json        whether files are what --evidence wrote of them
+  mhnet-video info                    versions, devices, models and encoders of this machine
 
 TIME is seconds or H:MM:SS.mmm. A file named like a command is ./evaluate. The exit status is
 0, 1 after an error, 2 for wrong usage, and 130 after an interrupt, which leaves a playable file.
@@ -86,7 +91,7 @@ def from_options(settings: type[T], options: argparse.Namespace, **others: Any) 
     return settings(**values | others)
 
 
-def _take_defaults(parser: argparse.ArgumentParser, settings: type) -> None:
+def take_defaults(parser: argparse.ArgumentParser, settings: type) -> None:
     """Give the options of a parser the defaults of the settings of their names."""
     for field in fields(settings):
         # argparse appends to a copy, which must be a list
@@ -105,29 +110,21 @@ def restore_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", metavar="INPUT", help="video, picture or folder of pictures; - for stdin")
     add("destination", metavar="OUTPUT", help="file or folder to create; - for Matroska on stdout")
-    _add_model_arguments(parser)
-    _add_strength(parser)
+    add_model_arguments(parser)
+    add_strength(parser)
     add("--start", type=_time, metavar="TIME", help="where to begin")
     add("--duration", type=_time, metavar="TIME", help="how much to restore")
-    _add_keep(parser)
-    add(
-        "--encoder",
-        metavar="NAME",
-        help="FFmpeg's name of a video encoder, such as libx265 or h264_nvenc",
-    )
-    add("--crf", type=int, metavar="N", help="the encoder's quality, lower is better")
-    add("--preset", metavar="P", help="the encoder's speed, such as medium")
-    add(
-        "--encoder-option",
-        type=_pair,
-        action="append",
-        dest="encoder_options",
-        metavar="K=V",
-        help="any other option of the encoder; may be repeated",
-    )
+    add_keep(parser)
+    add_encoding(parser)
     add("--compare", action="store_true", help="write before and after side by side")
     add("--sheet", metavar="PNG", help="also save a contact sheet of moments before and after")
-    add("--overwrite", action="store_true", help="replace an existing OUTPUT or PNG")
+    add("--gpx", action="store_true", help="also save where the camera was, as OUTPUT's name.gpx")
+    add(
+        "--evidence",
+        action="store_true",
+        help="also save hashes, settings and what was done to each frame, as OUTPUT.evidence.json",
+    )
+    add("--overwrite", action="store_true", help="replace existing files")
     add(
         "--resume",
         action="store_true",
@@ -141,7 +138,7 @@ def restore_parser() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="print the result for programs")
     add("--version", action="version", version=f"mhnet-video {__version__}")
-    _take_defaults(parser, RestoreConfig)
+    take_defaults(parser, RestoreConfig)
     return parser
 
 
@@ -163,7 +160,7 @@ def live_parser() -> argparse.ArgumentParser:
         "--serve (default: the first camera)",
     )
     add("--list", action="store_true", help="list the cameras with their formats, and end")
-    _add_model_arguments(parser, scale="what holds the source's rate here")
+    add_model_arguments(parser, scale="what holds the source's rate here")
     add(
         "--size",
         type=_size,
@@ -177,8 +174,8 @@ def live_parser() -> argparse.ArgumentParser:
         help="ask the camera for N frames a second; take no more of other sources",
     )
     add("--loop", action="store_true", help="begin a file again at its end")
-    _add_strength(parser)
-    _add_keep(parser)
+    add_strength(parser)
+    add_keep(parser)
     add(
         "--view",
         choices=VIEWS,
@@ -200,8 +197,8 @@ def live_parser() -> argparse.ArgumentParser:
     add("--output", metavar="URL", help="send it to an rtmp://, srt://, udp://, tcp:// or http://")
     add("--seconds", type=_time, metavar="TIME", help="end after this time")
     add("--stats", action="store_true", help="print a line of statistics every second")
-    _take_defaults(parser, LiveConfig)
-    _take_defaults(parser, LiveOutputs)
+    take_defaults(parser, LiveConfig)
+    take_defaults(parser, LiveOutputs)
     return parser
 
 
@@ -212,8 +209,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
         description="PSNR and SSIM, on Y and on RGB, of each picture, frame, or clip of a folder, "
         "and of all on average; of clips also the flicker: how much the difference from CLEAN "
         "changes from one frame to the next, in levels of Y. Without CLEAN: how much clips of a "
-        "fixed camera, of eight frames and more, flicker where nothing moves, and what is taken "
-        "out of them.",
+        "fixed camera, of eight frames and more, flicker where nothing moves, and how much is "
+        "removed from them.",
         epilog="Files of two folders are matched by name, or by order where no name matches. "
         "Successive pictures of a folder that show one scene are restored as a clip's frames.",
     )
@@ -221,7 +218,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
     )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
-    _add_model_arguments(parser, model="the pictures as they are")
+    add_model_arguments(parser, model="no restoration")
     parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
@@ -231,8 +228,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _kind_of(default: object) -> type:
-    """What a setting is given as: text where it has no default of its own."""
+def _type_of(default: object) -> type:
+    """The type of a setting's argument: that of its default, or text without one."""
     return str if default is None or default is MISSING else type(default)
 
 
@@ -249,20 +246,33 @@ def train_parser() -> argparse.ArgumentParser:
             parser.add_argument(option, action="store_true", help=said)
             continue
         usual: Any = field.default
-        kind: Callable[[str], Any]
+        parse: Callable[[str], Any]
         if isinstance(usual, tuple):
-            kind, metavar, usual = _counts, "N,N,...", ",".join(map(str, usual))
+            parse, metavar, usual = _counts, "N,N,...", ",".join(map(str, usual))
         else:
-            kind, metavar = _kind_of(usual), field.name.upper()
+            parse, metavar = _type_of(usual), field.name.upper()
         has_usual = usual is not MISSING and usual is not None
         parser.add_argument(
             option,
             required=usual is MISSING,
-            type=kind,
+            type=parse,
             metavar=metavar,
             help=f"{said} (default: {usual})" if has_usual else said,
         )
-    _take_defaults(parser, TrainConfig)
+    take_defaults(parser, TrainConfig)
+    return parser
+
+
+def verify_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video verify`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video verify",
+        description="Check what --evidence wrote: hashes of source, output and weights, the number "
+        "of frames and their PTS, and that the output decodes to the changes that are told.",
+        epilog="The exit status is 1 if anything differs.",
+    )
+    parser.add_argument("evidence", metavar="FILE.json", help="what --evidence wrote")
+    parser.add_argument("--json", action="store_true", help="print the result for programs")
     return parser
 
 
@@ -270,7 +280,7 @@ def info_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video info`."""
     parser = argparse.ArgumentParser(
         prog="mhnet-video info",
-        description="Tell versions, devices, models, and the video encoders that open here.",
+        description="Print versions, devices, models, and the video encoders that open here.",
     )
     parser.add_argument("--json", action="store_true", help="print it for programs")
     return parser
@@ -281,8 +291,8 @@ def bench_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mhnet-video bench",
         description="Measure this machine: engines side by side, each stage, and file to file.",
-        epilog="No time is told for an engine whose result is not that of PyTorch in float32. "
-        "For figures that mean something, let nothing else run meanwhile.",
+        epilog="An engine whose result differs from that of PyTorch in float32 has no time. "
+        "For reliable figures, run nothing else meanwhile.",
     )
     from mhnet_video.pipelines.bench import DEFAULT_FRAMES, DEFAULT_SIZE, ISAS
 
@@ -314,7 +324,29 @@ def bench_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_strength(parser: argparse.ArgumentParser) -> None:
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the encoder."""
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="FFmpeg's name of a video encoder, such as libx265 or h264_nvenc",
+    )
+    parser.add_argument(
+        "--crf", type=int, metavar="N", help="the encoder's quality, lower is better"
+    )
+    parser.add_argument("--preset", metavar="P", help="the encoder's speed, such as medium")
+    parser.add_argument(
+        "--encoder-option",
+        type=_pair,
+        action="append",
+        dest="encoder_options",
+        metavar="K=V",
+        help="any other option of the encoder; may be repeated",
+    )
+
+
+def add_strength(parser: argparse.ArgumentParser) -> None:
+    """Add `--strength`."""
     parser.add_argument(
         "--strength",
         type=float,
@@ -323,7 +355,8 @@ def _add_strength(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_keep(parser: argparse.ArgumentParser) -> None:
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """Add `--keep`."""
     parser.add_argument(
         "--keep",
         type=_box,
@@ -340,12 +373,24 @@ def _add_network_arguments(parser: argparse.ArgumentParser, model: str) -> None:
     parser.add_argument("--weights", metavar="FILE", help="weights file to use instead of a model")
 
 
-def _add_model_arguments(
+def add_model_arguments(
     parser: argparse.ArgumentParser,
     model: str = "the one for the device",
     scale: str = "1; on a CPU what makes 1080 rows of more than 1200",
 ) -> None:
+    """Add the options of the network.
+
+    Args:
+        parser: Where to.
+        model: The default model, as the help says it.
+        scale: The default scale, likewise.
+    """
     _add_network_arguments(parser, model)
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        help="take out streaks of rain, or drops on the glass as well (default: derain)",
+    )
     parser.add_argument(
         "--device",
         type=_device,

@@ -1,4 +1,4 @@
-"""The command line: read the arguments, run a pipeline, tell how it went.
+"""The command line: read the arguments, run a pipeline, report its result.
 
 Exit status: 0, 1 after an error, 2 for wrong usage, 130 after an interrupt.
 """
@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import ExitStack, redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,14 @@ from mhnet_video.cli.terminal import (
     progress_bar,
     stop_on_signals,
 )
-from mhnet_video.config import LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
+from mhnet_video.config import BatchConfig, LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.locator import clean, learn
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from mhnet_video.batch.rows import Row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +57,7 @@ def _run(words: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        return 1  # nobody reads any more, so there is nobody to tell
+        return 1  # the reader has gone, so that a message would not arrive
     except MemoryError:
         return _fail("the memory of this machine is not enough for a picture of this size")
     except OSError as error:
@@ -133,6 +135,47 @@ def _restore(words: list[str]) -> int:
     return 130 if report.interrupted else 0
 
 
+def _batch(words: list[str]) -> int:
+    from mhnet_video.cli.batch_arguments import batch_parser
+    from mhnet_video.cli.batch_progress import batch_progress
+    from mhnet_video.cli.batch_reports import batch_table
+
+    options = batch_parser().parse_args(words)
+    config = arguments.from_options(RestoreConfig, options)
+    settings = arguments.from_options(BatchConfig, options)
+    is_shown = not options.quiet if options.progress is None else options.progress
+    stop = threading.Event()
+    said = "mhnet-video: ending at the frames at hand (Ctrl-C again: abort)"
+    with stop_on_signals(stop, said), ExitStack() as stack:
+        from mhnet_video.batch.report_file import ReportFile
+        from mhnet_video.pipelines.batch import run_batch  # PyTorch loads here
+
+        show, on_progress = stack.enter_context(batch_progress(is_shown))
+        listeners = [show]
+        if options.report:
+            file = stack.enter_context(ReportFile(options.report, overwrite=options.overwrite))
+            listeners.append(file.add)
+
+        def hear(row: "Row") -> None:
+            for listener in listeners:
+                listener(row)
+
+        report = run_batch(
+            options.sources,
+            options.out_folder,
+            config,
+            settings,
+            on_row=hear,
+            on_progress=on_progress,
+            stop=stop,
+        )
+    if options.json:
+        print(reports.to_json(report.to_dict()))
+    elif not options.quiet:
+        print("\n".join(batch_table(report)))
+    return 130 if report.interrupted else 0 if report.is_done else 1
+
+
 def _live(words: list[str]) -> int:
     options = arguments.live_parser().parse_args(words)
     if options.list:
@@ -184,9 +227,11 @@ def _evaluate(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.clean is None and options.sheet:
         parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
-    is_restored = options.model or options.weights
+    is_restored = options.model or options.task or options.weights
     if not is_restored and (options.scale is not None or options.engine != "auto"):
-        parser.error("--scale and --engine need --model or --weights: nothing is restored else")
+        parser.error(
+            "--scale and --engine need --model, --task or --weights: nothing is restored else"
+        )
     if options.clean is None:
         return _flicker(options)
     from mhnet_video.pipelines.evaluate import evaluate
@@ -212,11 +257,13 @@ def _flicker(options: "Namespace") -> int:
     from mhnet_video.pipelines.flicker import measure_flicker
 
     restorer = None
-    if options.model or options.weights:
+    if options.model or options.task or options.weights:
         from mhnet_video.restoration.restorer import Restorer
 
         settings = arguments.network_settings(options)
-        restorer = Restorer(**{**settings, "model": options.model or RestoreConfig.model})
+        settings["model"] = options.model or RestoreConfig.model
+        settings["task"] = options.task or RestoreConfig.task
+        restorer = Restorer(**settings)
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
         clips = measure_flicker(options.rainy, restorer=restorer, on_progress=on_progress)
     if options.json:
@@ -256,6 +303,18 @@ def _info(words: list[str]) -> int:
     return 0
 
 
+def _verify(words: list[str]) -> int:
+    options = arguments.verify_parser().parse_args(words)
+    from mhnet_video.pipelines.verify import verify
+
+    result = verify(options.evidence)
+    if options.json:
+        print(reports.to_json(result._asdict()))
+    else:
+        print("\n".join((*result.lines, *result.mismatches)))
+    return 1 if result.mismatches else 0
+
+
 def _bench(words: list[str]) -> int:
     options = arguments.bench_parser().parse_args(words)
     if options.json:
@@ -293,11 +352,13 @@ def _bench_gpu(path: str | None) -> int:
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "batch": _batch,
     "evaluate": _evaluate,
     "live": _live,
     "train": _train,
     "bench": _bench,
     "info": _info,
+    "verify": _verify,
 }
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mhnet_video.config import TrainConfig
-    from mhnet_video.live.session import LiveStatistics
     from mhnet_video.live.source_address import CameraInfo
+    from mhnet_video.live.statistics import LiveStatistics
     from mhnet_video.pipelines.evaluate import Evaluation
     from mhnet_video.pipelines.flicker import ClipFlicker
     from mhnet_video.pipelines.info import Info
@@ -35,6 +35,7 @@ def restore_summary(report: "Report") -> list[str]:
     if report.damaged:
         what = counted(report.damaged, "packet or frame", "packets or frames")
         lines.append(f"  damaged: {what} could not be decoded")
+    lines += [f"  {name}: {path}" for name, path in report.files.items()]
     if report.parts:
         lines.append(f"  interrupted: it waits in {report.parts}; the same command goes on")
     elif report.interrupted:
@@ -88,10 +89,10 @@ def evaluation_table(result: "Evaluation") -> list[str]:
     flickers = result.mean.rainy.flicker is not None
     names = ("PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB") + ("flicker",) * flickers
     figures = "{:>8} {:>7} {:>8} {:>8}" + " {:>7}" * flickers
-    kinds = ["input"] if result.model is None else ["input", result.model]
+    columns = ["input"] if result.model is None else ["input", result.model]
     lines = [
-        "  ".join([" " * width, *(f"{kind:^{34 + 8 * flickers}}" for kind in kinds)]).rstrip(),
-        "  ".join([" " * width, *(figures.format(*names) for _ in kinds)]),
+        "  ".join([" " * width, *(f"{name:^{34 + 8 * flickers}}" for name in columns)]).rstrip(),
+        "  ".join([" " * width, *(figures.format(*names) for _ in columns)]),
     ]
     for row in [*result.rows, result.mean]:
         cells = [
@@ -162,7 +163,7 @@ def info_lines(info: "Info") -> list[str]:
 
 
 def _history(training: dict[str, Any]) -> str:
-    """How weights were trained, over all stages of which each began with the one before."""
+    """Training of weights: minutes and steps over all stages, each begun with the one before."""
     from mhnet_video.media.fidelity import counted
 
     stages = [training]

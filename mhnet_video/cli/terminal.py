@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from mhnet_video.pipelines.restore import Progress
 
 _KNOWN = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
+"""Format of tqdm's bar with a total."""
 _UNKNOWN = "{n_fmt} frames, {rate_noinv_fmt}, {elapsed} gone, time left unknown"
+"""Format of tqdm's bar without a total."""
 _SAME_PRESS_SECONDS = 0.5
+"""Seconds within which a second signal counts as the same one."""
 
 
 def clock(seconds: float) -> str:
@@ -29,7 +32,7 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
-    """A bar on stderr while the block runs; gives what is called with each progress, or None."""
+    """A bar on stderr while the block runs; yields the callback for progress, None if hidden."""
     if not shown:
         yield None
         return
@@ -42,7 +45,7 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
     def show(progress: "Progress") -> None:
         nonlocal bar
         if bar is None:
-            # not earlier: what it takes to begin says nothing of the time that is left
+            # not earlier, because the time to start would distort the estimate
             bar = tqdm(
                 file=sys.stderr,
                 unit=" frames",
@@ -79,8 +82,8 @@ def stop_on_signals(
     Outside the main thread, where Python has no signals, nothing is done.
 
     Args:
-        stop: What is set.
-        said: What a person is told then.
+        stop: The event to set.
+        said: The message that is printed then.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -96,7 +99,7 @@ def stop_on_signals(
             # not print: the signal may have come in the middle of one
             _say(f"\n{said}\n")
         elif now - first_press > _SAME_PRESS_SECONDS:
-            # sooner it is the same one: `timeout` tells the process, and then its group
+            # sooner it is the same one: `timeout` signals the process, and then its group
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
 
@@ -112,7 +115,7 @@ def stop_on_signals(
 
 
 def _has_size() -> bool:
-    """Whether the terminal tells its size; some in containers say 0, and tqdm shows nothing."""
+    """Whether the terminal reports a size. Some in containers report 0, for which tqdm is blank."""
     try:
         return min(os.get_terminal_size(sys.stderr.fileno())) > 0
     except (OSError, ValueError):
@@ -131,20 +134,20 @@ class WithoutSecrets:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write what may be seen."""
+        """Write text with secrets hidden."""
         self._stream.write(hide(text))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is as it was."""
+        """Forward all other attributes to the stream."""
         return getattr(self._stream, name)
 
 
 def prepare_streams() -> None:
-    """Give closed standard streams a place to go, and let any file's name be printed.
+    """Open closed standard streams on the null device, and make any file name printable.
 
-    Otherwise the first file opened would take the number of a closed one, and messages for the
-    terminal would be written into the clip.
+    Otherwise the first opened file would get the descriptor of a closed stream, and messages would
+    be written into it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -154,7 +157,7 @@ def prepare_streams() -> None:
 
 
 def flush_stdout() -> None:
-    """Write out what is printed; when nobody reads, keep Python from complaining at its end."""
+    """Flush standard output; a closed pipe causes no error at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -25,7 +25,7 @@ class Engine(Protocol):
             pixels: Pixels of a picture.
 
         Returns:
-            Engines that share this one's threads between them, or this one alone.
+            Engines that share this one's threads, or only this one.
         """
 
     def residual(self, frames: Window) -> Tensor:
@@ -37,6 +37,8 @@ class Engine(Protocol):
 
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things, see align.py.
+
+        The pictures of the glass stay as they are.
 
         Args:
             frames: As for `residual`.
@@ -54,7 +56,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch alone, without this package's kernels, so that it works where those fail."""
+    """PyTorch without this package's kernels, so that it works where those fail."""
 
     max_pixels = 2560 * 1600
 
@@ -69,7 +71,7 @@ class TorchEngine:
         self.bfloat16 = bfloat16
 
     def lanes(self, pixels: int) -> Sequence[Engine]:
-        """This engine alone."""
+        """Only this engine."""
         return (self,)
 
     @torch.inference_mode()
@@ -84,7 +86,7 @@ class TorchEngine:
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things."""
         with off():
-            return align_frames(frames)
+            return align_frames(frames, glass=self.network.config.glass)
 
     def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32."""

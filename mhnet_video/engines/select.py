@@ -81,7 +81,7 @@ def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngin
                 TorchEngine(network), "torch", f"the triton engine fails here: {found}"
             )
     return SelectedEngine(
-        engine, "triton", f"{str(engine.kind.kind).removeprefix('torch.')} on {device}"
+        engine, "triton", f"{str(engine.map_type.dtype).removeprefix('torch.')} on {device}"
     )
 
 
@@ -109,13 +109,13 @@ def failure(engine: Engine, network: MHNet) -> str:
     device = next(network.parameters()).device
     frames = [
         torch.rand(3, side, side, generator=generator).to(device)
-        for _ in range(network.config.frames)
+        for _ in range(network.config.pictures)
     ]
     try:
         found = engine.residual(frames)
         aligned = _aligned(engine, network.config, frames)
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # a graph tells later what went wrong in it
+            torch.cuda.synchronize(device)  # errors of a graph surface only here
     except Exception as error:
         return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
     plain = TorchEngine(network)

@@ -13,16 +13,16 @@ from typing import NamedTuple
 from mhnet_video.media.image_metadata import picture_size
 
 MAX_BYTES = 1 << 20
-"""Of one picture as JPEG."""
+"""Most bytes of one JPEG."""
 KEY_TAG = "visitor"
 """The tag of a frame that holds the key of the visitor whose camera it is from."""
 
 _MAX_PIXELS = 1920 * 1080
-"""Pixels of a picture, at most."""
+"""Most pixels of a picture."""
 _MIN_SIDE = 16
-"""Pixels of its sides, at least."""
+"""Least width and height of a picture, in pixels."""
 _IDLE_SECONDS = 5.0
-"""A visitor who sends nothing for so long has left."""
+"""Time without a picture after which a visitor counts as gone."""
 _SIZE_SECONDS = 3.0
 """Least time between two changes of size, as an engine may compile kernels for each."""
 

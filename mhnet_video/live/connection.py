@@ -1,7 +1,7 @@
 """One attempt to read a live source, on a thread that may hang for ever.
 
-The thread tells what happens by events in a queue, which the connection's owner takes; it calls
-nobody. Its owner tells it to stop, and where a file is to begin, by `threading.Event`.
+The thread reports what happens as events in a queue (`connection_events`) and calls nobody. Its
+owner stops it, and lets a file begin, by `threading.Event`.
 """
 
 import threading
@@ -20,17 +20,24 @@ from av.video.stream import VideoStream
 
 from mhnet_video.frame import Frame
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
+from mhnet_video.live.connection_events import (
+    TIME_BASE,
+    Event,
+    FirstFrame,
+    FrameArrived,
+    Opened,
+    Over,
+    PacketsDamaged,
+    Waiting,
+)
 from mhnet_video.live.file_pacing import FilePacing
 from mhnet_video.live.packet_decoder import CodecChangedError, PacketDecoder
 from mhnet_video.live.rates import MAX_RATE
 from mhnet_video.live.reconnection import OPEN_SECONDS, State
-from mhnet_video.live.source_address import SOCKET_SECONDS, Address
+from mhnet_video.live.source_address import SOCKET_SECONDS, SourceAddress
 from mhnet_video.locator import clean
-from mhnet_video.media.decoder import FrameMaker
+from mhnet_video.media.frame_maker import FrameMaker
 from mhnet_video.media.source import is_end_mark
-
-TIME_BASE = Fraction(1, 1_000_000)
-"""Unit of the times of live frames, in seconds."""
 
 _USUAL_RATE = Fraction(25)
 """Frames a second of a source that does not say its rate."""
@@ -47,68 +54,10 @@ _FAILURES = (FFmpegError, OSError, ValueError, IndexError, MemoryError)
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The source is open."""
-
-    fps: float
-    """Frames a second, as it says."""
-    is_exact: bool
-    """Whether the rate is that of a file, which need not be measured."""
-
-
-@dataclass(frozen=True, eq=False)
-class FirstFrame:
-    """A first frame to measure with; it comes again as `FrameArrived` once a file may begin."""
-
-    frame: Frame
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """The connection holds a frame of a file back until it is due."""
-
-    until: float
-    """On the clock of `time.monotonic`, in seconds."""
-
-
-@dataclass(frozen=True, eq=False)
-class FrameArrived:
-    """A frame."""
-
-    frame: Frame
-    arrival: float
-    """When its packet was read, or when it was due, on the clock of `time.monotonic`."""
-    stream_time: float | None
-    """When it was taken, by the stream's clock, in seconds; None without such a clock."""
-    is_new_run: bool
-    """Whether it has nothing to do with the frame before."""
-
-
-@dataclass(frozen=True)
-class PacketsDamaged:
-    """Packets could not be decoded."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class Over:
-    """The connection is over."""
-
-    state: State
-    """`ENDED`, `CHANGED` or `FAILED`."""
-    error: Exception | None
-    """Why; None where a file was read to its end."""
-
-
-Event = Opened | FirstFrame | Waiting | FrameArrived | PacketsDamaged | Over
-
-
-@dataclass(frozen=True)
 class Request:
     """What to read, and how."""
 
-    address: Address
+    address: SourceAddress
     size: tuple[int, int] | None = None
     """Width and height within which frames are shrunk; None for as they are."""
     loop: bool = False
@@ -118,7 +67,7 @@ class Request:
 
 
 class Connection:
-    """Reads a source until it ends, fails, or is told to stop.
+    """Reads a source until it ends, fails or is stopped.
 
     Args:
         request: What to read.
@@ -149,7 +98,7 @@ class Connection:
         """Ask the thread to end; it is not waited for, as it may hang in the source."""
         self._stopped.set()
 
-    def _tell(self, event: Event) -> None:
+    def _report(self, event: Event) -> None:
         self._events.put((self, event))
 
     def _run(self) -> None:
@@ -165,7 +114,7 @@ class Connection:
             over = Over(State.FAILED, failure)
         if over.error is not None:
             clean(over.error)
-        self._tell(over)
+        self._report(over)
 
     # addresses and files
 
@@ -202,7 +151,7 @@ class Connection:
         fps = Fraction(rate) if rate and 0 < rate <= MAX_RATE else _USUAL_RATE
         is_file = self._address.kind == "file"
         is_paced = is_file or (self._address.kind == "network" and _is_ahead(container))
-        self._tell(Opened(float(fps), is_exact=is_paced))
+        self._report(Opened(float(fps), is_exact=is_paced))
         is_finite = self._address.kind == "network" and _is_whole(container)
         is_in_pieces = container.format.name in _IN_PIECES
         if is_finite and is_in_pieces and self._is_again and not self._request.loop:
@@ -234,7 +183,7 @@ class Connection:
         self, container: InputContainer, stream: VideoStream, decoder: PacketDecoder
     ) -> Iterator[tuple[av.VideoFrame, float]]:
         """The pictures of a stream, each with the time at which its packet was read."""
-        told = decoder.damaged
+        reported = decoder.damaged
         for packet in container.demux(stream):
             if self._stopped.is_set():
                 return
@@ -243,10 +192,10 @@ class Connection:
             if packet.size:
                 pictures = decoder.decode(packet, arrival)
             elif not is_end_mark(packet):
-                self._tell(PacketsDamaged(1))
-            if decoder.damaged > told:
-                self._tell(PacketsDamaged(decoder.damaged - told))
-                told = decoder.damaged
+                self._report(PacketsDamaged(1))
+            if decoder.damaged > reported:
+                self._report(PacketsDamaged(decoder.damaged - reported))
+                reported = decoder.damaged
             for picture in pictures:
                 yield picture, arrival
         for picture in decoder.decode(None, time.monotonic()):
@@ -278,7 +227,7 @@ class Connection:
                     self._pass_on(frame, sent.arrival, None, is_new_run=is_new_run, has_times=False)
                     is_new_run = False
             except (FFmpegError, ValueError):
-                self._tell(PacketsDamaged(1))
+                self._report(PacketsDamaged(1))
         return State.FAILED
 
     # frames
@@ -295,8 +244,8 @@ class Connection:
         return replace(frame, tags=kept | dict(tags or {}))
 
     def _offer(self, frame: Frame) -> None:
-        """Tell of the first frame; a file waits here until it may begin."""
-        self._tell(FirstFrame(frame))
+        """Report the first frame; a file waits here until it may begin."""
+        self._report(FirstFrame(frame))
         if self._address.kind == "file":
             self._may_begin.wait()
 
@@ -309,15 +258,15 @@ class Connection:
         is_new_run: bool,
         has_times: bool,
     ) -> None:
-        """Tell of a frame, that of a file when it is due."""
+        """Report a frame, that of a file when it is due."""
         stream_time: float | None = float(frame.pts * frame.time_base)
         if pacing is not None and stream_time is not None:
             arrival = pacing.due(stream_time, time.monotonic())
-            self._tell(Waiting(arrival))
+            self._report(Waiting(arrival))
             self._sleep_until(arrival)
             has_times = False
         self._frames += 1
-        self._tell(FrameArrived(frame, arrival, stream_time if has_times else None, is_new_run))
+        self._report(FrameArrived(frame, arrival, stream_time if has_times else None, is_new_run))
 
     def _sleep_until(self, due: float) -> None:
         """Wait for a time on the clock of `time.monotonic`, or until the connection is stopped."""

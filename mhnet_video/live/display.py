@@ -14,10 +14,14 @@ import sys
 from mhnet_video.errors import MHNetVideoError
 
 _USUAL_SIZE = (1280, 720)
+"""Size of a screen whose system does not report it, in pixels."""
 _PROBE_SECONDS = 20
+"""How long a process may take to open a window."""
 _PROBE = "import cv2; cv2.namedWindow('mhnet-video', cv2.WINDOW_NORMAL)"
+"""Opens a window in a process of its own."""
 
 _IS_LATE = sys.platform == "linux" and "av" in sys.modules and "cv2" not in sys.modules
+"""Whether PyAV was imported before OpenCV, so that a window would hang."""
 
 # of fonts, which nothing here uses
 os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
@@ -63,7 +67,7 @@ def _without(why: str) -> str:
 
 
 def screen_size() -> tuple[int, int]:
-    """Width and height of the screen, in pixels, as far as the system tells."""
+    """Width and height of the screen in pixels; a usual size where the system reports none."""
     try:
         if sys.platform == "win32":
             user = ctypes.windll.user32

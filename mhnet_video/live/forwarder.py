@@ -33,7 +33,7 @@ _CLOCK = Fraction(1, 90_000)
 _MAX_UNSENT_BYTES = 32 << 20
 """Bytes of frames that may wait for the network."""
 _STUCK_SECONDS = 10.0
-"""How long a receiver may take nothing before it is given up."""
+"""How long a receiver may accept no data before the connection is closed."""
 _SETTLED_SECONDS = 2.0
 """How long a receiver must take frames before its trouble is over."""
 _KEY_SECONDS = 2.0
@@ -95,7 +95,7 @@ class Forwarder:
         self._queue.put(frame)
         process = self._process
         if process is not None and time.monotonic() - self._moved_at > _STUCK_SECONDS:
-            # whoever receives takes nothing any more: the thread is stuck until this ends
+            # the receiver accepts no data, and the thread is blocked until the process ends
             process.kill()
 
     def close(self) -> None:

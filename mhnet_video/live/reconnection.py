@@ -10,7 +10,7 @@ OPEN_SECONDS = 15.0
 """How long a source may take for its first frame."""
 
 _SILENT_SECONDS = 4.0
-"""How long a source that has given frames may be silent, at least.
+"""Least time for which a source that has sent frames may be silent.
 
 Less than `SOCKET_SECONDS`: FFmpeg takes a socket's timeout for the end of the stream, returns the
 frame that it held back, and waits once more.
@@ -31,9 +31,9 @@ class State(Enum):
     """Where a connection is in its life."""
 
     OPENING = auto()
-    """It has given no frame."""
+    """No frame has come."""
     PLAYING = auto()
-    """It gives frames."""
+    """Frames come."""
     ENDED = auto()
     """A file was read to its end."""
     CHANGED = auto()
@@ -62,7 +62,7 @@ class Life:
         self.error: Exception | None = None
         """Why it is over; None while it is not, or where nothing is wrong."""
         self.has_played = False
-        """Whether it has given a frame."""
+        """Whether a frame has come."""
         self._is_watched = is_watched
         self._alive_at = now
         self._longest = 0.0
@@ -96,7 +96,7 @@ class Life:
             self.see_end(State.SILENT, TimeoutError())
 
 
-class Step(Enum):
+class NextStep(Enum):
     """What follows the end of a connection."""
 
     FINISH = auto()
@@ -113,7 +113,7 @@ class Step(Enum):
 class Decision:
     """A step, and how long to wait before it."""
 
-    step: Step
+    step: NextStep
     pause_seconds: float = 0.0
 
 
@@ -145,19 +145,19 @@ class Reconnection:
         if life.has_played:
             self._has_played, self._failing_since = True, None
         if life.state is State.ENDED:
-            return Decision(Step.REPLAY if self._loop else Step.FINISH)
+            return Decision(NextStep.REPLAY if self._loop else NextStep.FINISH)
         if not self._has_played and is_hopeless:
-            return Decision(Step.GIVE_UP)
+            return Decision(NextStep.GIVE_UP)
         if self._is_file:
-            return Decision(Step.FINISH)
+            return Decision(NextStep.FINISH)
         if not life.has_played and is_unanswered:
             self._failing_since = None
         elif self._failing_since is None:
             self._failing_since = now
         if life.state is State.CHANGED:
-            return Decision(Step.RETRY)
+            return Decision(NextStep.RETRY)
         failing_seconds = 0.0 if self._failing_since is None else now - self._failing_since
-        return Decision(Step.RETRY, pause_after(failing_seconds))
+        return Decision(NextStep.RETRY, pause_after(failing_seconds))
 
 
 def pause_after(failing_seconds: float) -> float:

@@ -8,183 +8,22 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
 from av.error import FFmpegError
 
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.live.exchange import FrameQueue
-from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
+from mhnet_video.live.recording_file import RecordingFile
 from mhnet_video.locator import shown
-from mhnet_video.media.containers import Format, format_of, muxer_options
-from mhnet_video.media.encoder import (
-    EncoderSettings,
-    clock_of,
-    encoder_options,
-    find_settings,
-    pixel_formats,
-)
-from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
-from mhnet_video.media.pixel_formats import Converter
-from mhnet_video.media.source import plays
+from mhnet_video.media.containers import format_of
+from mhnet_video.media.output_file import check_destination
 
-_CLOCK = Fraction(1, 90_000)
-"""Unit of the times of a recording, in seconds, where its format has no unit of its own."""
 _MAX_WAITING_BYTES = 256 << 20
 """Bytes of frames that may wait for the disk or the encoder."""
-_COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-"""Tags of a frame that a recording keeps."""
-_LIVE_DEFAULTS = {
-    "libx264": {"crf": "20", "preset": "superfast"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
-}
-"""Options by encoder: faster than for files, as the machine has a network to run beside it."""
-_KEY_SECONDS = 2.0
-"""Time from one key frame to the next."""
-_LONGEST_STEP = 1 << 30
-"""Ticks from one frame to the next; MP4 can count twice as many."""
 _LOOK_SECONDS = 0.5
 """How often to look whether the program is ending without closing the recorder."""
-
-
-class _File:
-    """One recording: the frames at their times, playable after a kill.
-
-    Its times begin at zero with the first frame.
-    """
-
-    def __init__(
-        self,
-        destination: str,
-        frame: Frame,
-        fps: float,
-        overwrite: bool,
-        begin: float,
-    ) -> None:
-        kind = format_of(destination)
-        if kind.is_constant_rate:
-            raise WriteError(
-                f"{destination}: {kind.label} has no times for frames; record to .mp4 or .mkv."
-            )
-        self._name = shown(destination)
-        self._sink = OutputFile(destination, overwrite=overwrite)
-        self._size = (frame.width, frame.height)
-        self._first = frame.pts
-        self._unit = frame.time_base
-        self._last = -1
-        self._before: Frame | None = None
-        self._usual = round(1 / Fraction(fps).limit_denominator(1000) / _CLOCK)
-        self.frames = 0
-        try:
-            self._open(kind, frame, fps, begin)
-        except BaseException:
-            self._sink.discard()
-            raise
-
-    def _open(self, kind: Format, frame: Frame, fps: float, begin: float) -> None:
-        encoder = kind.video
-        options = encoder_options(encoder, options=tuple(_LIVE_DEFAULTS.get(encoder, {}).items()))
-        encoding = _encoding(encoder, options, frame, fps, kind.time_base or _CLOCK)
-        self._time_base = encoding.time_base
-        # a camera may come back with other samples than it had
-        samples = None if frame.layout.kind == "rgb" else (frame.matrix, frame.full_range)
-        size = encoding.width, encoding.height
-        self._converter = Converter(encoding.pixel_format, *size, samples=samples)
-        self._fitter = _Fitter(encoding, is_full=frame.full_range)
-        metadata = {"creation_time": datetime.fromtimestamp(begin, UTC).isoformat()}
-        container: Any = av.open(
-            self._sink,
-            mode="w",
-            format=kind.name,
-            container_options=muxer_options(
-                kind,
-                [encoding.time_base],
-                metadata,
-                has_cues=False,
-                has_late_track=False,
-                is_seekable=self._sink.is_seekable,
-            ),
-        )
-        self._container = container
-        container.metadata.update(metadata)
-        try:
-            stream = container.add_stream(encoder, rate=encoding.fps)
-        except ValueError as error:
-            raise WriteError(
-                f"{kind.label} cannot hold what the encoder {encoder} makes; choose another one."
-            ) from error
-        encoding.apply(stream.codec_context)
-        stream.time_base = encoding.time_base
-        if kind.has_rotation:
-            stream.set_display_matrix(frame.tags.get("display_matrix"))
-        self._stream = stream
-
-    def write(self, frame: Frame) -> None:
-        """Add a frame; one of another size is fitted in, with black beside it."""
-        picture = self._picture(frame)
-        seconds = (frame.pts - self._first) * self._unit
-        pts = max(round(seconds / self._time_base), self._last + 1)
-        while self._before is not None and pts - self._last > _LONGEST_STEP:
-            # MP4 knows no longer step: the picture before is shown again
-            self._put(self._picture(self._before), self._last + _LONGEST_STEP)
-        self._put(picture, pts)
-        self._before = frame
-        self.frames += 1
-
-    def _picture(self, frame: Frame) -> av.VideoFrame:
-        if (frame.width, frame.height) == self._size:
-            return self._converter.convert(frame)
-        return self._fitter.fit(frame)
-
-    def _put(self, picture: av.VideoFrame, pts: int) -> None:
-        self._last = pts
-        picture.pts, picture.time_base, picture.pict_type = pts, self._time_base, 0
-        picture.duration = max(1, round(self._usual * _CLOCK / self._time_base))
-        self._mux(picture)
-
-    def _mux(self, picture: av.VideoFrame | None) -> None:
-        try:
-            for packet in self._stream.encode(picture):
-                self._container.mux_one(packet)
-        except (FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from error
-
-    def finish(self) -> None:
-        """Complete the file and give it its name."""
-        self._mux(None)
-        try:
-            self._container.close()
-        except (FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from error
-        if self._sink.error is not None:
-            raise self._error(self._sink.error)
-        self._sink.commit()
-
-    def abandon(self) -> Path | None:
-        """End after an error; what plays stays as the partial file, which is returned."""
-        self._sink.freeze()
-        with contextlib.suppress(FFmpegError, OSError, ValueError):
-            self._container.close()
-        self._sink.close()
-        partial = self._sink.partial
-        if partial is not None and not plays(partial):
-            self._sink.discard()
-            partial = None
-        return partial
-
-    def _error(self, error: Exception) -> WriteError:
-        if self._sink.error is not None:
-            return WriteError(
-                f"{self._name} cannot be written: {why_unwritable(self._sink.error)}."
-            )
-        return WriteError(f"{self._name} cannot be written ({error}); try another format.")
 
 
 class Recorder:
@@ -246,7 +85,7 @@ class Recorder:
         self._thread.join()
 
     def _run(self) -> None:
-        file: _File | None = None
+        file: RecordingFile | None = None
         name = ""
         end: float | None = None
         size = (0, 0)
@@ -261,7 +100,7 @@ class Recorder:
                 if file is None:
                     name = self._next_name()
                     begin = self._wall_begin + time_seconds
-                    file = _File(name, frame, self._fps, self._overwrite, begin)
+                    file = RecordingFile(name, frame, self._fps, self._overwrite, begin)
                     size = (frame.width, frame.height)
                     end = None if self._segment is None else time_seconds + self._segment
                 file.write(frame)
@@ -320,48 +159,3 @@ def check_recording(destination: str, segment_seconds: float | None, overwrite: 
         path = Path(destination)
         first = str(_segment(path, 1 if overwrite else _last_segment(path) + 1))
     check_destination(first, overwrite=overwrite)
-
-
-def _encoding(
-    encoder: str, options: Mapping[str, str], frame: Frame, fps: float, time_base: Fraction
-) -> EncoderSettings:
-    rate = Fraction(fps).limit_denominator(1001)
-    source = str(frame.tags.get("pixel_format", frame.layout.name))
-    color = {name: int(frame.tags[name]) for name in _COLOR_TAGS if name in frame.tags}
-    if frame.layout.kind == "rgb":
-        color = {}
-    merged = {"g": str(max(1, round(_KEY_SECONDS * fps)))} | dict(options)
-
-    def make(pixel_format: str) -> EncoderSettings:
-        return EncoderSettings(
-            encoder=encoder,
-            width=frame.width,
-            height=frame.height,
-            pixel_format=pixel_format,
-            fps=rate,
-            time_base=clock_of(encoder, time_base, rate),
-            options=merged,
-            color=color,
-        )
-
-    formats = pixel_formats(encoder, frame.layout, source, is_full=frame.full_range)
-    return find_settings(make, formats)
-
-
-class _Fitter:
-    """Brings frames of other sizes into an encoder's, with black beside them."""
-
-    def __init__(self, encoding: EncoderSettings, *, is_full: bool) -> None:
-        self._size = encoding.width, encoding.height
-        self._format = encoding.pixel_format
-        self._painter = Painter("yuvj420p" if is_full else "yuv420p")
-        self._black = 0 if is_full else 16
-
-    def fit(self, frame: Frame) -> av.VideoFrame:
-        # not turned: the file says by which angle its pictures are
-        frame = replace(frame, rotation=0)
-        planes = self._painter.paint(frame, fit(frame.width, frame.height, self._size))
-        picture = to_picture(letterboxed(planes, self._size, self._black), "yuv420p")
-        if self._format == "yuv420p":
-            return picture
-        return picture.reformat(format=self._format)

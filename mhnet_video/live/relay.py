@@ -1,4 +1,4 @@
-"""Sends a stream from standard input on to an address; run as a process of its own.
+"""Relays a stream from standard input to an address; run as a process of its own.
 
 The address is the first line of standard input, as it may hold a password.
 
@@ -14,7 +14,7 @@ import av.logging
 from av.error import FFmpegError, ProtocolNotFoundError
 
 NO_PROTOCOL = 3
-"""Exit status where FFmpeg does not know the kind of address."""
+"""Exit status where FFmpeg lacks the protocol of the address."""
 
 
 def relay(url: str, muxer: str) -> None:

@@ -21,8 +21,9 @@ from mhnet_video.frame import Frame
 from mhnet_video.media.pixel_formats import picture_of
 
 _QUALITY = 80
-"""Of JPEG pictures, as a person says it: 1 to 100."""
+"""Quality of JPEG pictures, 1 to 100."""
 _STRENGTH_STEP = 0.1
+"""Change of the strength by one key press."""
 
 
 def fit(width: int, height: int, into: tuple[int, int]) -> tuple[int, int]:
@@ -212,7 +213,7 @@ class View:
         return True
 
     def drag(self, x: float) -> None:
-        """Move the divider to a place, 0 (left) to 1 (right)."""
+        """Move the divider, 0 (left) to 1 (right)."""
         self.divider = min(max(x, 0.0), 1.0)
 
     @property
@@ -232,7 +233,7 @@ class View:
         if self.mode != "split":
             return np.array(before if self.mode == "before" else after)
         picture = np.array(after)
-        place = round(self.divider * picture.shape[1])
-        picture[:, :place] = before[:, :place]
-        picture[:, max(0, place - 1) : place + 1] = 255
+        column = round(self.divider * picture.shape[1])
+        picture[:, :column] = before[:, :column]
+        picture[:, max(0, column - 1) : column + 1] = 255
         return picture

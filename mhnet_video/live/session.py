@@ -1,102 +1,21 @@
 """Restores live frames as they come: the newest one each time, with statistics."""
 
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from os import PathLike
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mhnet_video.closing import Closing
 from mhnet_video.config import LiveConfig
-from mhnet_video.frame import Frame
-from mhnet_video.live.adaptive_quality import Level, Pacer, models_at_hand
+from mhnet_video.live.adaptive_restorer import AdaptiveRestorer
 from mhnet_video.live.browser_camera import Visitors
 from mhnet_video.live.capture import Camera
 from mhnet_video.live.frame_buffer import Selection
-from mhnet_video.live.rates import ThroughputMeter
-from mhnet_video.live.rendering import Painter
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.source_address import VISITOR, resolve_address
-from mhnet_video.model.weights import list_models
-from mhnet_video.restoration.restorer import Restorer
-from mhnet_video.restoration.temporal_filter import FrameAverage
+from mhnet_video.live.statistics import DisplayMeter, LiveStatistics
 
 _TICK_SECONDS = 0.2
 """How long to wait for a frame before looking whether the run is over."""
-_RATE_SECONDS = 2.0
-"""Over how long the rates of the statistics are measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveStatistics:
-    """The state of a live restoration."""
-
-    source: str
-    width: int
-    """Of the frames as they are shown, in pixels; 0 before the first."""
-    height: int
-    frames: int
-    """Restored so far."""
-    dropped: int
-    """Frames of the source that were not restored because newer ones were there."""
-    reconnects: int
-    """How often the source came back."""
-    damaged: int
-    """Packets that could not be decoded."""
-    source_fps: float
-    """Frames a second that the source gives."""
-    fps: float
-    """Frames a second that are shown, over the last two seconds."""
-    latency_seconds: float
-    """From the arrival of a frame until it is shown, the median of the last frames."""
-    network_seconds: float
-    """Time that the last frame took to restore."""
-    model: str
-    scale: float
-    """Working scale of the network."""
-    strength: float
-    device: str
-    engine: str
-    trouble: str
-    """What is wrong with the source, in a sentence; empty if nothing is."""
-
-    @property
-    def level(self) -> str:
-        """Model and working scale, in words; empty before they are chosen."""
-        return str(Level(self.model, self.scale))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class LiveFrame:
-    """A frame of a live source, as it was and restored."""
-
-    before: Frame
-    after: Frame
-    number: int
-    """Counts the frames of the source, from 0; those left out were dropped."""
-    time: float
-    """When it was taken, in seconds since 1970."""
-    arrival: float
-    """When it arrived, on the clock of `time.monotonic`, in seconds."""
-    skipped: tuple[Frame, ...] = ()
-    """The frames between the one before and this one, as they came, for which there was no time;
-    where more than 256 MiB came, the last of them."""
-
-    @property
-    def latency_seconds(self) -> float:
-        """How long ago it arrived."""
-        return time.monotonic() - self.arrival
-
-    def rgb(self) -> NDArray[np.uint8]:
-        """The restored frame, upright: `[H, W, 3]`, 8-bit RGB."""
-        return np.ascontiguousarray(Painter("rgb24").paint(self.after)[0])
 
 
 class Live(Closing):
@@ -124,45 +43,28 @@ class Live(Closing):
         config: LiveConfig | None = None,
     ) -> None:
         self.config = config = config or LiveConfig()
-        self._models = [config.weights] if config.weights else models_at_hand(config.model)
         address = resolve_address(source, size=config.size, fps=config.fps)
         self.source = address.name
         self.visitors = Visitors() if address.kind == VISITOR else None
         """Takes the pictures of visitors' cameras; None for other sources."""
-        # errors of a model or the device come before the camera is opened
-        self._spare: dict[str, Restorer] = {}
-        self._first = self._make(self._models[-1])
-        self._spare[self._models[-1]] = self._first
-        half = self._first.network.config.frames // 2
+        self.strength = config.strength
+        """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
+        self._restorer = AdaptiveRestorer(config)
         self._camera = Camera(
             address,
             size=config.size,
             fps=config.fps,
             loop=config.loop,
-            ahead=half,
+            ahead=self._restorer.ahead,
             # larger models see more frames before this one; later frames are not waited for
-            behind=max(half, *(info.config.frames // 2 for info in list_models())),
+            behind=self._restorer.behind,
             visitors=self.visitors,
         )
-        self._pacer: Pacer | None = None
-        # the pacer, also while it measures
-        self._measuring: Pacer | None = None
-        self._is_closed = False
-        self.strength = config.strength
-        """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
-        self._average = FrameAverage()
-        self._filter_seconds = 0.0
-        """Seconds a frame that the temporal filter takes, a running mean."""
-        self._wanted_models: list[str] | None = None
+        self._deadline: _Deadline | None = None
+        self._meter = DisplayMeter()
         self._size = (0, 0)
         self._frames = 0
         self._dropped = 0
-        self._end: float | None = None
-        self._is_late = False
-        self._restored_meter = ThroughputMeter(_RATE_SECONDS)
-        self._shown_meter = ThroughputMeter(_RATE_SECONDS)
-        self._shown_number = -1
-        self._lock = threading.Lock()
 
     # for the thread that restores
 
@@ -177,75 +79,40 @@ class Live(Closing):
             ReadError: The source cannot be opened, and trying again would not help.
         """
         while True:
-            if self._pacer is None:
-                self._start()
+            if self._deadline is None:
+                self._deadline = self._start()
                 continue
-            is_late = self._end is not None and time.monotonic() >= self._end
-            if is_late and self._is_late:
-                raise StopIteration
-            # a last look: frames that came before the end belong to the run
-            self._is_late = is_late
-            selection = self._camera.newest(0 if is_late else _TICK_SECONDS)
+            selection = self._camera.newest(self._deadline.next_wait())
             if selection is not None:
-                return self._restored(self._pacer, selection)
+                return self._restored(selection)
 
-    def _start(self) -> None:
-        """Measure the machine with the first frame, once there is one."""
+    def _start(self) -> "_Deadline | None":
+        """Measure the machine with the first frame, once there is one; when the run ends."""
         frame = self._camera.sample(_TICK_SECONDS)
         if frame is None:
-            return
-        pacer = Pacer(
-            self._make,
-            self._models,
-            budget_seconds=1 / self._camera.fps,
-            scale=self.config.scale,
-        )
-        self._measuring = pacer
-        if self._is_closed:
-            raise StopIteration
-        pacer.measure(frame)
-        self._pacer = pacer
+            return None
+        self._restorer.measure(frame, self._camera.fps)
         self._camera.release()
-        if self.config.seconds is not None:
-            self._end = time.monotonic() + self.config.seconds
+        return _Deadline(self.config.seconds)
 
-    def _restored(self, pacer: Pacer, selection: Selection) -> LiveFrame:
-        frame = selection.frames[selection.index]
+    def _restored(self, selection: Selection) -> LiveFrame:
+        frame, captured = selection.frames[selection.index], selection.captured
         if self._frames:
             # frames that came while the machine was measured do not count
             self._dropped += selection.skipped
-        if self._wanted_models is not None:
-            self._models, self._wanted_models = self._wanted_models, None
-            pacer.use(self._models, frame)
-        # the rate of a camera may change: in the dark, or after a reconnect
-        interval = 1 / self._camera.fps
-        pacer.governor.budget_seconds = max(interval - self._filter_seconds, interval / 4)
-        after = pacer.restore(selection.frames, selection.index, self.strength)
-        begin = time.monotonic()
-        after = self._average.push(frame, after, share=self.strength, keep=self.config.keep)
-        if self._frames:  # the first frame also loads OpenCV
-            self._filter_seconds += (time.monotonic() - begin - self._filter_seconds) / 10
+        after = self._restorer.restore(
+            selection.frames, selection.index, fps=self._camera.fps, strength=self.strength
+        )
         self._frames += 1
         self._size = after.upright_size
-        captured = selection.captured
         taken = self._camera.wall_begin + float(frame.pts * frame.time_base)
         live = LiveFrame(
             frame, after, captured.number, taken, captured.arrival, selection.skipped_frames
         )
-        self._restored_meter.note(time.monotonic(), live.latency_seconds)
+        self._meter.restored(live)
         return live
 
-    def _make(self, model: str) -> Restorer:
-        config = self.config
-        if model in self._spare:
-            return self._spare.pop(model)
-        return Restorer(
-            "auto" if config.weights else model,
-            weights=config.weights,
-            device=config.device,
-            engine=config.engine,
-            keep=config.keep,
-        )
+    # for any thread
 
     @property
     def wall_begin(self) -> float:
@@ -258,11 +125,7 @@ class Live(Closing):
         Rate and latency of the statistics are those of the first screen that shows each frame.
         Without a screen they are those of restoration.
         """
-        with self._lock:
-            if frame.number <= self._shown_number:
-                return
-            self._shown_number = frame.number
-        self._shown_meter.note(time.monotonic(), frame.latency_seconds)
+        self._meter.shown(frame)
 
     def next_model(self) -> str:
         """Switch to the next model, and after the last one to automatic choice.
@@ -270,27 +133,14 @@ class Live(Closing):
         Returns:
             What was chosen, for people.
         """
-        if self.config.weights:
-            return "one model only: the weights file"
-        every = models_at_hand()
-        using = self._wanted_models or self._models
-        choices = [every, *([name] for name in every)]
-        if len(every) == 1:
-            return f"one model only: {every[0]}"
-        place = choices.index(using) if using in choices else 0
-        self._wanted_models = choices[(place + 1) % len(choices)]
-        return ", ".join(self._wanted_models)
+        return self._restorer.next_model()
 
     @property
     def statistics(self) -> LiveStatistics:
         """The present state, for any thread."""
-        camera, pacer = self._camera, self._pacer
-        level = pacer.level if pacer is not None else None
-        now = time.monotonic()
-        meter = self._shown_meter
-        if not (fps := meter.rate(now)):
-            meter = self._restored_meter
-            fps = meter.rate(now)
+        camera, restorer = self._camera, self._restorer
+        fps, latency_seconds = self._meter.read()
+        level = restorer.level
         return LiveStatistics(
             source=self.source,
             width=self._size[0],
@@ -301,19 +151,46 @@ class Live(Closing):
             damaged=camera.damaged,
             source_fps=camera.fps,
             fps=fps,
-            latency_seconds=meter.median_seconds,
-            network_seconds=pacer.seconds if pacer is not None else 0.0,
-            model=level.model if level is not None else "",
-            scale=level.scale if level is not None else 1.0,
+            latency_seconds=latency_seconds,
+            network_seconds=restorer.seconds,
+            model=level.model,
+            scale=level.scale,
             strength=self.strength,
-            device=str(self._first.device),
-            engine=self._first.engine.name,
+            device=restorer.device,
+            engine=restorer.engine,
             trouble=camera.trouble,
         )
 
     def close(self) -> None:
         """End the run, from any thread."""
-        self._is_closed = True
         self._camera.close()
-        if self._measuring is not None:
-            self._measuring.close()
+        self._restorer.close()
+
+
+class _Deadline:
+    """When a run ends, and how long it may wait for its next frame.
+
+    Args:
+        seconds: Length of the run from now on; None for no end.
+        clock: A clock that never goes back, in seconds.
+    """
+
+    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._end = float("inf") if seconds is None else clock() + seconds
+        self._is_last = False
+
+    def next_wait(self) -> float:
+        """How long to wait for a frame, in seconds; 0 once after the end.
+
+        Frames that came before the end belong to the run.
+
+        Raises:
+            StopIteration: The run is over.
+        """
+        if self._clock() < self._end:
+            return _TICK_SECONDS
+        if self._is_last:
+            raise StopIteration
+        self._is_last = True
+        return 0.0

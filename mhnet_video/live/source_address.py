@@ -30,14 +30,15 @@ _CAMERAS = {"linux": "v4l2", "win32": "dshow", "darwin": "avfoundation"}
 """FFmpeg's name of the system's cameras, by `sys.platform`."""
 
 VISITOR = "visitor"
-"""What is said for the camera of whoever visits the page; a file of this name is `./visitor`."""
+"""The source that means a visitor's camera; a file of this name is `./visitor`."""
 
 SOCKET_SECONDS = 5.0
 """How long a socket may be silent before it counts as dead."""
 
-# little is probed, and nothing buffered: what is late is of no use
 _NETWORK = {"probesize": "1000000", "analyzeduration": "1000000", "fflags": "nobuffer"}
+"""FFmpeg's options for every stream: short probing and no buffer, for a low latency."""
 _WAIT = str(round(SOCKET_SECONDS * 1e6))
+"""`SOCKET_SECONDS` as FFmpeg takes it, in microseconds."""
 _SCHEMES: dict[str, dict[str, str]] = {
     # over TCP, as cameras lose packets over UDP as soon as somebody watches television
     "rtsp": {"rtsp_transport": "tcp", "timeout": _WAIT},
@@ -50,14 +51,15 @@ _SCHEMES: dict[str, dict[str, str]] = {
     "srt": {"rw_timeout": _WAIT},
     "rtmp": {"rw_timeout": _WAIT},
 }
+"""FFmpeg's options by the scheme of an address; times are in microseconds."""
 
 
 @dataclass(frozen=True)
-class Address:
+class SourceAddress:
     """Where pictures come from."""
 
     name: str
-    """What a person is told: without a password."""
+    """The name for people, without a password."""
     url: str = field(repr=False)
     """What FFmpeg opens; secret."""
     kind: str
@@ -67,7 +69,7 @@ class Address:
     options: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """What a person is told."""
+        """The name for people."""
         return self.name
 
 
@@ -79,7 +81,7 @@ class CameraInfo:
     """What `mhnet-video live` takes."""
     description: str
     formats: tuple[str, ...]
-    """Pixel formats or codecs with sizes and rates, a line each, as the system tells them."""
+    """Pixel formats or codecs with sizes and rates, a line each, as the system reports them."""
 
 
 def resolve_address(
@@ -87,7 +89,7 @@ def resolve_address(
     *,
     size: tuple[int, int] | None = None,
     fps: float | None = None,
-) -> Address:
+) -> SourceAddress:
     """What to open for a source.
 
     Args:
@@ -111,7 +113,7 @@ def resolve_address(
             )
         source = cameras[0][0]
     if source == VISITOR:
-        return Address("a visitor's camera", source, VISITOR)
+        return SourceAddress("a visitor's camera", source, VISITOR)
     asked: dict[str, str] = {}
     if size is not None:
         asked["video_size"] = f"{size[0]}x{size[1]}"
@@ -124,7 +126,7 @@ def resolve_address(
             return _camera(source, asked)
     if is_address(source):
         url = url_of(source)
-        return Address(
+        return SourceAddress(
             shown(source), url, "network", None, _NETWORK | _SCHEMES.get(_scheme(url), {})
         )
     if not os.path.exists(source):
@@ -134,10 +136,10 @@ def resolve_address(
         )
     if os.path.isdir(source):
         raise ReadError(f"{source} is a folder; name a camera, an address or a video file.")
-    return Address(source, os.path.abspath(source), "file")
+    return SourceAddress(source, os.path.abspath(source), "file")
 
 
-def _camera(source: str, asked: dict[str, str]) -> Address:
+def _camera(source: str, asked: dict[str, str]) -> SourceAddress:
     system = _CAMERAS.get(sys.platform, "v4l2")
     name = url = source
     if system == "v4l2" and source.isdecimal():
@@ -149,7 +151,7 @@ def _camera(source: str, asked: dict[str, str]) -> Address:
         url = f"video={name}"
     elif system == "avfoundation" and "framerate" not in asked:
         asked = asked | {"framerate": "30"}  # its own default is one that no camera has
-    return Address(name, url, "camera", system, asked)
+    return SourceAddress(name, url, "camera", system, asked)
 
 
 def list_cameras() -> list[CameraInfo]:
@@ -206,11 +208,13 @@ def formats_in(text: str) -> tuple[str, ...]:
     """The formats in what FFmpeg says of a camera, each once."""
     lines = [" ".join(line.split()) for line in text.splitlines()]
     # v4l2: "Raw : yuyv422 : YUYV 4:2:2 : 640x480 320x240"; dshow: "vcodec=mjpeg min s=640x480 ..."
-    told = [re.sub(r"^\[[^]]*\] ", "", line) for line in lines if re.search(r"\d{2,}x\d{2,}", line)]
-    return tuple(dict.fromkeys(told))
+    formats = [
+        re.sub(r"^\[[^]]*\] ", "", line) for line in lines if re.search(r"\d{2,}x\d{2,}", line)
+    ]
+    return tuple(dict.fromkeys(formats))
 
 
-def why_not_opened(address: Address, error: Exception) -> str:
+def why_not_opened(address: SourceAddress, error: Exception) -> str:
     """What is wrong with a source and what to do, in a sentence."""
     name = address.name
     number = getattr(error, "errno", None)
@@ -244,7 +248,7 @@ def why_not_opened(address: Address, error: Exception) -> str:
     return f"{name} gives no pictures: {_reason(error)}."
 
 
-def is_unanswered(address: Address, error: Exception) -> bool:
+def is_unanswered(address: SourceAddress, error: Exception) -> bool:
     """Whether nobody was there who could be disturbed by trying again soon.
 
     Args:
@@ -261,7 +265,7 @@ def is_unanswered(address: Address, error: Exception) -> bool:
     return isinstance(error, (TimeoutError, ExitError)) or number in _UNANSWERED
 
 
-def is_hopeless(address: Address, error: Exception) -> bool:
+def is_hopeless(address: SourceAddress, error: Exception) -> bool:
     """Whether opening a source again later would fail in the same way."""
     if address.kind in ("camera", "file"):
         return True
@@ -269,6 +273,7 @@ def is_hopeless(address: Address, error: Exception) -> bool:
 
 
 _UNANSWERED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+"""Error numbers of a host or a port where nobody answers."""
 
 
 def _is_known(host: str | None) -> bool:
@@ -284,6 +289,7 @@ _HOPELESS = (
     HTTPForbiddenError,
     HTTPNotFoundError,
 )
+"""Errors that opening a network source again later would not mend."""
 
 
 def _scheme(url: str) -> str:
@@ -314,6 +320,7 @@ _SENTENCES: list[tuple[type[Exception], Callable[[str, str], str]]] = [
     (ExitError, lambda name, _: f"{name} is silent."),
     (TimeoutError, lambda name, _: f"{name} is silent."),
 ]
+"""What is said of a network source by the kind of error, from its name and scheme."""
 
 
 def _reason(error: Exception) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhnet_video.live.display import screen_size
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import Painter, View, fit
-from mhnet_video.live.session import LiveFrame
 
 _TITLE = "mhnet-video live"
+"""Title of the window, by which OpenCV knows it."""
 _SCREEN_SHARE = 0.9
 """Share of the screen's sides that the window has at most."""
 _KEYS = {

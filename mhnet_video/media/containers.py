@@ -7,13 +7,16 @@ from pathlib import Path
 
 from mhnet_video.errors import WriteError
 
-# how much of a film may be in memory only, in milliseconds
 _FRAGMENT_MS = 500
+"""How much of a film may be in memory only, in milliseconds."""
 _MAX_TIMESCALE = 10_000_000
-# the finest clocks are tried first: of every microsecond and every tick of 1/90000 s, the usual one
-# of video, one for 29.97 frames a second, and one in which an MP4 can count 24 hours at once
+"""Ticks of a second of an MP4's own clock, at most."""
 _CLOCKS = (9_000_000, 90_000, 30_000, 24_000)
-_MAX_CLOCK = 10**9  # of libvpx, and half of x264's
+"""Ticks of a second to choose from, the finest first: of every microsecond and every tick of
+1/90000 s, the usual one of video, one for 29.97 frames a second, and one in which an MP4 can count
+24 hours at once."""
+_MAX_CLOCK = 10**9
+"""Ticks of a second that libvpx can count; x264 can count twice as many."""
 _ITUNES_KEYS = {
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"),
     *("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"),
@@ -80,6 +83,7 @@ class Format:
 
 
 _LONGEST_MP4_STEP = (1 << 31) - 2
+"""Ticks from a packet to the next that an MP4 can count."""
 _MP4 = Format(
     name="mp4",
     label="MP4",
@@ -112,9 +116,10 @@ _TS = Format(
     data_codecs=("klv", "timed_id3"),
     options={"mpegts_copyts": "1", "max_delay": "0"},
 )
-# FLV has two bits for a rate, and none for the order of a sample's bytes. Source: Adobe's Flash
-# Video File Format Specification 10.1, E.4.2.1
 _FLV_RATES = (5512, 11025, 22050, 44100)
+"""Sample rates by FLV's two bits.
+
+Source: Adobe Flash Video File Format Specification 10.1, E.4.2.1."""
 _FORMATS = {
     "mp4": _MP4,
     "m4v": _MP4,
@@ -205,7 +210,7 @@ def picture_encoder(destination: str) -> str | None:
 
 
 def muxer_options(
-    kind: Format,
+    container_format: Format,
     time_bases: list[Fraction],
     metadata: dict[str, str],
     *,
@@ -217,7 +222,7 @@ def muxer_options(
     """Options with which times stay exact and a killed run leaves a file that plays.
 
     Args:
-        kind: The format.
+        container_format: The format.
         time_bases: Of the video, then of the other streams.
         metadata: What will be written about the whole file.
         has_cues: Whether there will be subtitles.
@@ -231,13 +236,13 @@ def muxer_options(
         "avoid_negative_ts": "disabled",
         # a stream with pauses must not keep the others in memory
         "max_interleave_delta": str(_FRAGMENT_MS * 1000),
-    } | kind.options
-    if kind.name in ("avi", "flv"):
+    } | container_format.options
+    if container_format.name in ("avi", "flv"):
         del options["avoid_negative_ts"]
-    if kind.name == "flv":
+    if container_format.name == "flv":
         # its times begin with the first packet, which must not be one of sound that comes later
         del options["max_interleave_delta"]
-    if not kind.is_mp4:
+    if not container_format.is_mp4:
         return options
     flags = "hybrid_fragmented" if is_seekable else "frag_keyframe"
     if has_late_track:
@@ -249,7 +254,7 @@ def muxer_options(
         flags += "+delay_moov"
     is_long = any(len(value.encode("utf-8", "replace")) >= 1 << 16 for value in metadata.values())
     # what QuickTime has places for may be no longer
-    if set(map(str.lower, metadata)) - _ITUNES_KEYS or (is_long and kind.name == "mov"):
+    if set(map(str.lower, metadata)) - _ITUNES_KEYS or (is_long and container_format.name == "mov"):
         flags += "+use_metadata_tags"
     if has_cues:
         # FFmpeg 8.1 ends cues while it cuts by time, and then dates sound wrongly: it must
@@ -259,11 +264,13 @@ def muxer_options(
         options["frag_duration"] = str(_FRAGMENT_MS * 1000)
     return options | {
         "movflags": flags,
-        "movie_timescale": str(_timescale(kind, time_bases, chapter_seconds)),
+        "movie_timescale": str(_timescale(container_format, time_bases, chapter_seconds)),
     }
 
 
-def _timescale(kind: Format, time_bases: list[Fraction], chapter_seconds: Fraction) -> int:
+def _timescale(
+    container_format: Format, time_bases: list[Fraction], chapter_seconds: Fraction
+) -> int:
     """A clock for the whole file in which the beginning of each stream is exact.
 
     Chapters are counted in it, too.
@@ -271,7 +278,7 @@ def _timescale(kind: Format, time_bases: list[Fraction], chapter_seconds: Fracti
     scale = time_bases[0].denominator
     while scale < 1000:
         scale *= 2
-    most = kind.clock(Fraction(1, _MAX_TIMESCALE), chapter_seconds).denominator
+    most = container_format.clock(Fraction(1, _MAX_TIMESCALE), chapter_seconds).denominator
     for time_base in time_bases[1:]:
         finer = lcm(scale, time_base.denominator)
         scale = finer if finer <= most else scale

@@ -6,10 +6,11 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 _BACKWARD_SECONDS = Fraction(1, 10)
-"""A clock that goes back by more than this was set anew."""
-# a step forward by more is a pause, a damaged number, or (far more) a clock set anew
+"""A clock that goes back by more than this was set."""
 _PAUSE_SECONDS = Fraction(10)
+"""A step forward by more is a pause, or a damaged number."""
 FORWARD_SECONDS = Fraction(3600)
+"""A step forward by more is a clock that was set, or a damaged number."""
 _DAY_SECONDS = Fraction(25 * 3600)
 """A clock that counts in no circle steps so far only where its number is damaged: cameras that are
 set off by motion pause for up to a day."""
@@ -54,7 +55,7 @@ class DiscontinuityCorrector(Generic[T]):
             stream: The stream's number.
             time: The item's time as the file has it, in seconds.
             duration: How long it lasts, in seconds.
-            item: What has this time; it may be given back only with the next of its stream.
+            item: What has this time; it may be returned only with the next of its stream.
         """
         if stream not in self._end:
             self._shift[stream] = self._shifts[-1]

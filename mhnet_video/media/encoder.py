@@ -1,8 +1,8 @@
-"""Which video encoder a container gets, which pixel format of it loses least, and how it opens."""
+"""How a video encoder is set up and opened, and which ones work on this machine."""
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -13,14 +13,15 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
 from mhnet_video.errors import WriteError
-from mhnet_video.frame import PixelLayout
-from mhnet_video.media.pixel_formats import layout_of, planar_twin
+from mhnet_video.frame import Frame
 from mhnet_video.media.prefetch import codec_threads
 
 _TASKS = "/proc/self/task"
-# options of the encoders worth naming to a person, the most usual first;
+"""Linux's folder of a process's threads."""
+COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
+"""Tags of a frame that an encoder writes."""
 # a lookahead of ten frames: what a killed run has not yet written stays below a second
-_DEFAULTS: dict[str, dict[str, str]] = {
+DEFAULTS: dict[str, dict[str, str]] = {
     "libx264": {"crf": "17", "preset": "veryfast", "rc-lookahead": "10"},
     "libx265": {"crf": "19", "preset": "faster", "x265-params": "log-level=none:rc-lookahead=10"},
     "libsvtav1": {"crf": "20", "preset": "8"},
@@ -49,41 +50,43 @@ _DEFAULTS: dict[str, dict[str, str]] = {
     "hevc_videotoolbox": {"q": "65"},
     "h264_v4l2m2m": {},
 }
-_X_PRESETS = (
-    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
-    *("medium", "slow", "slower", "veryslow", "placebo"),
-)
-_QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
-"""Encoders whose quality has another name."""
-# what sets the number of bits, and our defaults of quality, which would outrank it
-_RATES = ("b", "qp", "rc")
-_QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
-TOP_FIRST, BOTTOM_FIRST = 2, 3  # AV_FIELD_TT, AV_FIELD_BB
+"""Options by encoder, of those worth naming to a person, the most usual first."""
+TOP_FIRST = 2
+"""FFmpeg's AV_FIELD_TT: interlaced, the top field first."""
+BOTTOM_FIRST = 3
+"""FFmpeg's AV_FIELD_BB: interlaced, the bottom field first."""
 _MARKING = re.compile("264|ffv1|mpeg4|mpeg2video|prores|dvvideo|rawvideo|^png$")
 """Encoders that mark interlaced frames; others open for them, and do not."""
-_COARSE = re.compile(r"(rgb|bgr)(4|8|4_byte|(444|555|565)..)|pal8|mono.|.*f(16|32)[bl]e")
-"""Pixel formats of few colours, and of floating-point numbers."""
-# the range of times that MPEG-4 part 2 and its kin can count in
 _MAX_SHORT_CLOCK = 65535
+"""Ticks of a second that MPEG-4 part 2 can count."""
 _SHORT_CLOCKS = ("mpeg4", "msmpeg4", "h263", "h263p", "flv", "libxvid")
+"""Encoders of MPEG-4 part 2 and its kin."""
 _LONGEST_SECONDS = {"mpeg4": 86_400, "libxvid": 86_400}
 """MPEG-4 part 2 counts the seconds of a pause up to a day."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """Everything an encoder must be told before it opens."""
+    """Everything that an encoder must know before it opens."""
 
     encoder: str
+    """FFmpeg's name."""
     width: int
+    """In pixels."""
     height: int
+    """In pixels."""
     pixel_format: str
+    """FFmpeg's name."""
     fps: Fraction
+    """Nominal frame rate."""
     time_base: Fraction
+    """Length of one unit of timestamps, in seconds."""
     options: Mapping[str, str]
+    """Options of the encoder."""
     sample_aspect_ratio: Fraction | None = None
+    """Width of a sample over its height; None for unknown."""
     color: Mapping[str, int] = field(default_factory=dict)
-    """`color_range`, `colorspace`, `color_primaries` and `color_trc`, as FFmpeg's numbers."""
+    """Values of `COLOR_TAGS`, as FFmpeg's numbers."""
     chroma_location: str = ""
     """Where chroma samples lie, as FFmpeg names it; empty for where each format has them."""
     field_order: int = 0
@@ -130,68 +133,9 @@ class EncoderSettings:
         context.options = options
 
 
-def encoder_options(
-    encoder: str,
-    *,
-    crf: int | None = None,
-    preset: str | None = None,
-    options: tuple[tuple[str, str], ...] = (),
-) -> dict[str, str]:
-    """The options of an encoder: its defaults here, then the person's.
-
-    Raises:
-        WriteError: There is no such encoder, or it has no such option.
-    """
-    _check_encoder(encoder)
-    merged = dict(_DEFAULTS.get(encoder, {}))
-    known = option_names(encoder)
-    if crf is not None:
-        quality = next((q for kind, q in _QUALITY.items() if encoder.endswith(kind)), "crf")
-        if quality not in known:
-            raise WriteError(
-                f"the encoder {encoder} has no crf; leave --crf out or choose libx264."
-            )
-        merged[quality] = str(crf)
-    if preset is not None:
-        if "preset" not in known:
-            raise WriteError(f"the encoder {encoder} has no presets; leave --preset out.")
-        is_number = preset in [str(number) for number in range(len(_X_PRESETS))]
-        if encoder in ("libx264", "libx265") and not is_number and preset not in _X_PRESETS:
-            raise WriteError(
-                f"the encoder {encoder} has no preset {preset!r}; "
-                f"choose one of {', '.join(_X_PRESETS)}."
-            )
-        merged["preset"] = preset
-    if crf is None and any(name in _RATES for name, _ in options):
-        # who says how many bits there are, says how good they can be
-        merged = {name: value for name, value in merged.items() if name not in _QUALITIES}
-    for name, value in options:
-        if name not in known:
-            raise WriteError(f"the encoder {encoder} has no option {name!r}; check its spelling.")
-        if name in ("x264-params", "x265-params"):
-            value = f"{merged.get(name, '')}:{value}".strip(":")
-        merged[name] = value
-    return merged
-
-
-def _check_encoder(encoder: str) -> None:
-    try:
-        codec = av.Codec(encoder, "w")
-        is_video = codec.type == "video" and codec.name == encoder
-    except ValueError:
-        is_video = False
-    if not is_video:
-        raise WriteError(f"there is no video encoder {encoder!r}; {_choices()}.")
-
-
-def _choices() -> str:
+def choices() -> str:
+    """The encoders that a person may choose instead, for an error."""
     return "these work here: " + ", ".join(working_encoders())
-
-
-def option_names(encoder: str) -> set[str]:
-    """The names of an encoder's options."""
-    options = av.CodecContext.create(encoder, "w").supported_options
-    return {option.name for option in (*options.generic, *options.private)}
 
 
 def clock_of(encoder: str, time_base: Fraction, fps: Fraction) -> Fraction:
@@ -209,79 +153,42 @@ def longest_step(encoder: str, clock: Fraction) -> int | None:
     return None if seconds is None else int(seconds / clock)
 
 
-def pixel_formats(encoder: str, layout: PixelLayout, source: str, *, is_full: bool) -> list[str]:
-    """Pixel formats of an encoder, the one that loses least of a layout first.
+def frame_settings(
+    encoder: str, options: Mapping[str, str], frame: Frame, *, fps: Fraction, time_base: Fraction
+) -> EncoderSettings:
+    """Settings for frames of one size; the pixel format is left to the caller.
 
     Args:
         encoder: FFmpeg's name.
-        layout: The layout of the frames.
-        source: FFmpeg's name of the source's pixel format, taken where the encoder has it.
-        is_full: Whether the samples span the full range.
-
-    Raises:
-        WriteError: It takes none that this layout can be turned into.
+        options: Of the encoder.
+        frame: The first frame.
+        fps: Nominal frame rate.
+        time_base: The wished unit of timestamps, in seconds.
     """
-    formats = av.Codec(encoder, "w").video_formats
-    if not formats:
-        return [layout.name]
-    names = [pixel_format.name for pixel_format in formats]
-    rated = {name: _loss(layout, name, is_full) for name in names}
-    for name in (layout.name, source):
-        if name in rated and _loss(layout, name, is_full) is not None:
-            rated[name] = (-1,)
-    if source in rated and "yuvj" in source and is_full:
-        rated[source] = (-2,)
-    fitting = sorted((n for n in names if rated[n] is not None), key=lambda n: rated[n] or ())
-    if not fitting:
-        raise WriteError(f"the encoder {encoder} takes none of this video's pixels; {_choices()}.")
-    return fitting
-
-
-def _loss(layout: PixelLayout, name: str, is_full: bool) -> tuple[int, ...] | None:
-    """What a format takes away from a layout, most important first; None if it cannot be made."""
-    try:
-        twin = layout_of(planar_twin(name))
-    except ValueError:
-        twin = None
-    if twin is None or _COARSE.fullmatch(name):
-        return None
-    kind = "gray" if name.startswith("ya") else twin.kind
-    if kind == "gray" and layout.kind != "gray":
-        return None
-    # grey has no chroma to lose: it takes the usual 4:2:0 where it must have some
-    shift_x, shift_y = {
-        "gray": (1, 1),
-        "rgb": (0, 0),
-        "yuv": (layout.chroma_shift_x, layout.chroma_shift_y),
-    }[layout.kind]
-    return (
-        max(0, twin.chroma_shift_x - shift_x),
-        max(0, twin.chroma_shift_y - shift_y),
-        int("yuvj" in name and not is_full),
-        max(0, layout.bits - twin.bits),
-        int(layout.has_alpha and not twin.has_alpha),
-        int(kind != layout.kind) + int(kind == "rgb" != layout.kind),
-        int(twin.has_alpha and not layout.has_alpha),
-        twin.bits - layout.bits,
-        shift_x - twin.chroma_shift_x + shift_y - twin.chroma_shift_y,
-        int(name != twin.name),
+    return EncoderSettings(
+        encoder=encoder,
+        width=frame.width,
+        height=frame.height,
+        pixel_format="",
+        fps=fps,
+        time_base=clock_of(encoder, time_base, fps),
+        options=options,
     )
 
 
-def find_settings(make: Callable[[str], EncoderSettings], formats: list[str]) -> EncoderSettings:
-    """The first of the pixel formats with which the encoder opens.
+def find_settings(candidates: Sequence[EncoderSettings]) -> EncoderSettings:
+    """The first of some settings with which their encoder opens.
 
     Raises:
         WriteError: It opens with none.
         ValueError: There are none.
     """
-    if not formats:
-        raise ValueError("no pixel formats to choose from")
+    if not candidates:
+        raise ValueError("no settings to choose from")
     first_error: Exception | None = None
-    candidates = [make(pixel_format) for pixel_format in formats]
     # some encoders know whole frames only, and do not open for others
-    candidates += [replace(each, field_order=0) for each in candidates if each.field_order > 1]
-    for settings in candidates:
+    progressive = [replace(each, field_order=0) for each in candidates if each.field_order > 1]
+    for settings in [*candidates, *progressive]:
         context = av.CodecContext.create(settings.encoder, "w")
         if not isinstance(context, VideoCodecContext):
             break
@@ -331,7 +238,7 @@ def _why_not_open(settings: EncoderSettings) -> str:
             f"the encoder {encoder} does not open for {size} pixels with these options "
             f"({_as_text(settings.options)}); change them, or choose another encoder."
         )
-    return f"the encoder {encoder} does not open on this machine; {_choices()}."
+    return f"the encoder {encoder} does not open on this machine; {choices()}."
 
 
 def _as_text(options: Mapping[str, str]) -> str:
@@ -355,7 +262,7 @@ def _opens(encoder: str) -> bool:
             pixel_format="yuv420p" if "yuv420p" in names else names[0],
             fps=Fraction(25),
             time_base=Fraction(1, 25),
-            options=_DEFAULTS.get(encoder, {}),
+            options=DEFAULTS.get(encoder, {}),
         )
         context = av.CodecContext.create(encoder, "w")
         if not isinstance(context, VideoCodecContext):
@@ -373,4 +280,4 @@ def _opens(encoder: str) -> bool:
 def working_encoders() -> list[str]:
     """Video encoders that really work on this machine, each tried with a small picture."""
     av.logging.set_level(None)
-    return [encoder for encoder in _DEFAULTS if _opens(encoder)]
+    return [encoder for encoder in DEFAULTS if _opens(encoder)]

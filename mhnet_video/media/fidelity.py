@@ -38,7 +38,7 @@ def lines_of(losses: Iterable[Loss]) -> list[str]:
     """Losses as they are reported: one line for those of one kind and reason, sizes shown.
 
     Args:
-        losses: In the order in which they are told.
+        losses: In the order in which they are reported.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for loss in losses:

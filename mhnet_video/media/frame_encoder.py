@@ -9,13 +9,14 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Packet
+from mhnet_video.media.converter import Converter
+from mhnet_video.media.device_frames import on_host
 from mhnet_video.media.encoder import EncoderSettings, open_encoder
+from mhnet_video.media.encoder_surfaces import Surfaces
 from mhnet_video.media.frame_fidelity import FrameChanges
-from mhnet_video.media.hwaccel import Surfaces, on_host
 from mhnet_video.media.output_clock import OutputClock
 from mhnet_video.media.output_file import OutputFile
-from mhnet_video.media.pixel_formats import Converter
+from mhnet_video.media.source import Packet
 from mhnet_video.media.write_errors import encoder_error
 
 

@@ -18,6 +18,7 @@ _COLORS: tuple[tuple[str, str, type[IntEnum]], ...] = (
     ("color_primaries", "primaries", ColorPrimaries),
     ("color_trc", "the transfer", ColorTrc),
 )
+"""Tags of a frame that not every encoder writes, what a person calls them, and their values."""
 
 
 def report_pixels(notes: Notes, frame: Frame, pixel_format: str, encoder: str) -> None:
@@ -44,11 +45,11 @@ def report_pixels(notes: Notes, frame: Frame, pixel_format: str, encoder: str) -
         notes.kept.append(f"{shown}, as {encoder} takes it")
 
 
-def report_rotation(notes: Notes, frame: Frame, kind: Format | None) -> None:
+def report_rotation(notes: Notes, frame: Frame, container_format: Format | None) -> None:
     """Report where the output cannot hold which way up it is."""
     is_turned = frame.tags.get("display_matrix") is not None
-    if is_turned and kind is not None and not kind.has_rotation:
-        notes.lose("rotation", "rotation", f"{kind.label} has no place for it")
+    if is_turned and container_format is not None and not container_format.has_rotation:
+        notes.lose("rotation", "rotation", f"{container_format.label} has no place for it")
 
 
 class FrameChanges:

@@ -3,18 +3,25 @@
 import re
 import struct
 
+# markers of JPEG: the picture's begin and end, and a scan's begin; ITU-T T.81, table B.1
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
-# frame headers, which have the size; of the numbers among them three stand for something else
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of JPEG's frame headers, which have the size."""
+# markers of JPEG: application segments from the first to the last, and comments
 _FIRST_APP, _LAST_APP, _COMMENT = 0xE0, 0xEF, 0xFE
-# of TIFF's directories: maker, model, and where EXIF's own and the positions stand
 _EXIF_TAGS = {0x010F, 0x0110, 0x8769, 0x8825}
+"""Entries of a TIFF directory that EXIF has: maker, model, and its own and the GPS directory."""
+# entries of a TIFF directory: the ICC profile and the orientation
 _PROFILE_TAG, _ORIENTATION_TAG = 0x8773, 0x0112
-# EXIF holds less; samples need not be copied
 _MAX_CHUNK_BYTES = 1 << 16
+"""How much of a chunk is copied: EXIF is shorter, and samples are not needed."""
 _MOST_OF_A_HEAD = 1 << 16
+"""How much of a HEIC or AVIF is searched for EXIF."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+"""How a PNG begins."""
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG that hold text."""
+# 1 in the fixed-point numbers of a display matrix: 16.16, and 2.30 in its last column
 _ONE, _UNIT = 1 << 16, 1 << 30
 DISPLAY_MATRICES = {
     number: (a * _ONE, b * _ONE, 0, c * _ONE, d * _ONE, 0, 0, 0, _UNIT)
@@ -116,7 +123,7 @@ def descriptions_in(data: bytes) -> list[str]:
 
 
 def display_matrix_in(data: bytes) -> tuple[int, ...] | None:
-    """How the EXIF of a picture's file says that it is to be turned and mirrored.
+    """How a player must turn and mirror a picture, by the EXIF data of its file.
 
     Returns:
         A display matrix, as `Frame.tags` has it; None for as it is.

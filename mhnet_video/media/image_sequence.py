@@ -4,11 +4,10 @@ import contextlib
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError, WriteError
@@ -25,6 +24,7 @@ PICTURE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
     *(".heic", ".heif", ".avif"),
 }
+"""Extensions of pictures that are read."""
 
 
 def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
@@ -94,7 +94,7 @@ class FolderReader:
         self.size = (0, 0)
         """Width and height of the first picture, once it is read."""
         self.opened: deque[tuple[Path, VideoReader]] = deque()
-        """The files of the frames that were given, in their order; whoever takes one closes it."""
+        """The files of the frames that came out, in their order; whoever takes one closes it."""
         self._prefetcher: Prefetcher[Item] | None = None
 
     def _lose(self, path: Path, why: str) -> None:
@@ -168,10 +168,7 @@ class FolderWriter(Closing):
     Args:
         folder: Where to; it is made if there is none.
         reader: Where the frames come from, for what they do not carry and for their names.
-        encoder: As for `VideoWriter`, and so are the others.
-        crf: Likewise.
-        preset: Likewise.
-        options: Likewise.
+        open_writer: Opens a file for one picture.
         overwrite: Whether existing pictures may be replaced.
 
     Raises:
@@ -182,21 +179,12 @@ class FolderWriter(Closing):
         self,
         folder: str | PathLike[str],
         reader: FolderReader,
+        open_writer: Callable[[Path, VideoReader], VideoWriter],
         *,
-        encoder: str | None = None,
-        crf: int | None = None,
-        preset: str | None = None,
-        options: tuple[tuple[str, str], ...] = (),
         overwrite: bool = False,
     ) -> None:
         self._folder, self._reader = Path(folder), reader
-        self._how: dict[str, Any] = {
-            "encoder": encoder,
-            "crf": crf,
-            "preset": preset,
-            "options": options,
-            "overwrite": overwrite,
-        }
+        self._open_writer = open_writer
         self.frames = 0
         """Pictures written."""
         self.notes = Notes()
@@ -261,7 +249,7 @@ class FolderWriter(Closing):
         path, reader = self._reader.opened.popleft()
         try:
             name = _written_name(path)
-            with VideoWriter(self._folder / name, reader, **self._how) as writer:
+            with self._open_writer(self._folder / name, reader) as writer:
                 writer.write(item)
                 writer.finish()
             if name != path.name:

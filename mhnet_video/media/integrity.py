@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-# Matroska's levels and elements. Source: RFC 9559, section 5.1
+# element IDs of Matroska; RFC 9559, 5.1
 _SEGMENT, _CLUSTER = bytes.fromhex("18538067"), bytes.fromhex("1f43b675")
 _HEADER = bytes.fromhex("1a45dfa3")
 _TRACKS, _TRACK, _TRACK_NUMBER = bytes.fromhex("1654ae6b"), b"\xae", b"\xd7"
@@ -24,28 +24,38 @@ _SEGMENT_PARTS = {
         *("1941a469", "1043a770", "1254c367", "1f43b675", "ec", "bf"),
     )
 }
+"""Elements of a segment, and those beside it."""
 _CLUSTER_PARTS = {
     bytes.fromhex(number) for number in ("e7", "a3", "a0", "ab", "a7", "5854", "af", "ec", "bf")
 }
-# AVI's chunks, and those that hold others
+"""Elements of a cluster."""
 _CHUNK = re.compile(rb"[\w ]{4}", re.ASCII)
+"""Name of a chunk of an AVI."""
 _MEDIA_CHUNK = re.compile(rb"\d\d(dc|db|wb)|ix\d\d|LIST|RIFF|idx1")
+"""Names of chunks that the media of an AVI are in."""
 _HOLDING_LISTS = (b"movi", b"rec ")
-# kinds of an FLV's tags
+"""Lists of an AVI that hold such chunks."""
 _TAG = re.compile(rb"[\x08\x09\x12]")
+"""Types of an FLV's tags: audio, video and script data."""
 _BOX = re.compile(rb"[\x20-\x7e\xa9]{4}")
+"""Type of a box of an MP4."""
 _TURNED = bytes(int(f"{number:08b}"[::-1], 2) for number in range(256))
 """Each byte with its bits in the opposite order."""
-# bytes of a transport stream's packets, and where in them their first one, always the same, is
-_STRIDES, _SYNC = {188: 0, 192: 4, 204: 0}, 0x47
-# how many must be in a row to be believed, and how many are looked at together
-_MIN_PACKETS, _PACKETS = 5, 1 << 16
+_STRIDES = {188: 0, 192: 4, 204: 0}
+"""Bytes of a transport stream's packets, and the offset of the sync byte in them."""
+_SYNC = 0x47
+"""Sync byte of a transport stream."""
+_MIN_PACKETS = 5
+"""Packets in a row that make a transport stream."""
+_PACKETS = 1 << 16
+"""Packets that are looked at together."""
 _MAX_SEARCH = 16 << 20
-"""How far the next whole piece is looked for, in bytes."""
+"""Bytes that are searched for the next whole part."""
 _MAX_PLACES = 1000
-"""What is broken so often is not read to its end."""
+"""Broken places after which a file is not read any further."""
 
 _File = mmap.mmap
+"""A file, mapped into memory."""
 
 
 def broken_places(path: str, format_name: str) -> list[int]:
@@ -98,7 +108,7 @@ def _matroska(data: _File) -> Iterator[int]:
         elif end is None and number and size is not None and _follows(data, after, parts):
             place = after  # somebody's own
         elif is_known and size is not None and end is None:
-            return  # the end is missing, which is told otherwise
+            return  # the end is missing, which is reported elsewhere
         else:
             yield place
             parts, end = _SEGMENT_PARTS, None

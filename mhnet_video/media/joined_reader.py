@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Decoder, Item, Packet
+from mhnet_video.media.decoder import Decoder, Item
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.recorded_decoder import RecordedDecoder
 from mhnet_video.media.segment_reader import later
 from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.media.source import Packet
 
 _MILLISECONDS = Fraction(1, 1000)
 

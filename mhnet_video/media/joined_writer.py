@@ -16,18 +16,17 @@ from av.video.stream import VideoStream
 
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Packet
 from mhnet_video.media.encoder import EncoderSettings
+from mhnet_video.media.encoder_surfaces import Surfaces
 from mhnet_video.media.fidelity import counted
 from mhnet_video.media.frame_encoder import FrameEncoder
-from mhnet_video.media.hwaccel import Surfaces
 from mhnet_video.media.joined_reader import JoinedReader
 from mhnet_video.media.muxer import Muxer
 from mhnet_video.media.output_clock import OutputClock
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import header_of
-from mhnet_video.media.source import packets_of
+from mhnet_video.media.source import Packet, packets_of
 from mhnet_video.media.writer import VideoWriter
 
 _DELAY = 12

@@ -15,6 +15,8 @@ from av.video.stream import VideoStream
 from mhnet_video.media.fidelity import MOST_SHOWN, Notes, counted, printable
 from mhnet_video.media.image_metadata import descriptions_in
 from mhnet_video.media.inventory import unseen_in
+from mhnet_video.media.inventory_base import Found
+from mhnet_video.media.telemetry import Carried
 
 _NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
 """Names that muxers give to their tracks and what they count, true of one file only; and what is
@@ -51,14 +53,47 @@ def report_descriptions(notes: Notes, source: bytes, encoded: bytes) -> None:
             notes.lose("metadata", what, "not written into this kind of picture")
 
 
-def report_hidden(notes: Notes, container: InputContainer, stream: VideoStream) -> None:
-    """Report what a camera wrote into its file past FFmpeg, and how players would crop it."""
+def report_hidden(
+    notes: Notes,
+    container: InputContainer,
+    stream: VideoStream,
+    result: Path | None,
+    carried: Carried,
+) -> None:
+    """Report what a camera wrote into its file past FFmpeg, and how players would crop it.
+
+    Args:
+        notes: What it is added to.
+        container: The source.
+        stream: Its stream that is restored.
+        result: The output as a file; None where it is none.
+        carried: What of the source's telemetry is in it.
+    """
     name = container.name
     if not os.path.isfile(name):
         if container.format.name.split(",")[0] in _LOOKED_INTO:
             why = "not looked for, as the source can be read once only; name a file"
             notes.lose("box", "what cameras hide from FFmpeg", why)
         return
+    # a note is no reason to lose what has been written
+    with suppress(OSError, FFmpegError, ValueError):
+        kept = set()
+        if result is not None and carried.num_bytes:
+            with av.open(str(result), metadata_errors="surrogateescape") as written:
+                kept = {each for each in _hidden_in(written, -1) if each.kind == "box"}
+        for found in _hidden_in(container, stream.index):
+            if found in kept:
+                continue
+            what, why = found.what, carried.why or "FFmpeg does not show it"
+            if found.kind == "cropping":
+                if what == f"{stream.width}x{stream.height}":
+                    continue
+                what, why = f"cropping ({what})", "the output has the whole picture"
+            notes.lose(found.kind, what, why, where=found.where, bytes=found.bytes)
+
+
+def _hidden_in(container: InputContainer, stream: int) -> list[Found]:
+    """What FFmpeg does not show of a file that it has opened."""
     streams = list(container.streams)
     tags = {key.lower() for each in streams for key in each.metadata}
     tags |= {key.lower() for key in container.metadata}
@@ -66,15 +101,7 @@ def report_hidden(notes: Notes, container: InputContainer, stream: VideoStream) 
     for each in streams:
         entries = each.index_entries
         used = max(used, entries[-1].pos + entries[-1].size if len(entries) else 0)
-    # a note is no reason to lose what has been written
-    with suppress(OSError):
-        for found in unseen_in(name, stream=stream.index, tags=tags, used=used):
-            what, why = found.what, "FFmpeg does not show it"
-            if found.kind == "cropping":
-                if what == f"{stream.width}x{stream.height}":
-                    continue
-                what, why = f"cropping ({what})", "the output has the whole picture"
-            notes.lose(found.kind, what, why, where=found.where, bytes=found.bytes)
+    return unseen_in(container.name, stream=stream, tags=tags, used=used)
 
 
 def report_units(notes: Notes, found: Mapping[str, int], where: str) -> None:

@@ -12,8 +12,8 @@ from typing import IO, NamedTuple
 
 # "well-known types" of iTunes metadata values
 _JPEG, _PNG, _BMP = 13, 14, 27
-_MAX_INDEX_BYTES = 1 << 30
-"""An index larger than this is not worth holding in memory for a cover."""
+MAX_INDEX_BYTES = 1 << 30
+"""An index larger than this is not worth holding in memory for a cover, or for positions."""
 
 
 class Mp4Box(NamedTuple):
@@ -50,7 +50,7 @@ def lacks_index(path: str | os.PathLike[str]) -> bool:
     with open(path, "rb") as file:
         end = os.fstat(file.fileno()).st_size
         boxes = list(boxes_of(file, 0, end))
-    kinds = [box.kind for box in boxes if box.kind != b"moov" or box.start + box.size <= end]
+    kinds = [each.kind for each in boxes if each.kind != b"moov" or each.start + each.size <= end]
     is_mp4 = bool(kinds) and kinds[0] in (b"ftyp", b"mdat", b"wide", b"skip", b"free")
     return is_mp4 and (b"ftyp" in kinds or b"mdat" in kinds) and b"moov" not in kinds
 
@@ -64,26 +64,27 @@ def add_cover(path: Path, covers: list[bytes]) -> bool:
     with open(path, "r+b") as file:
         end = os.fstat(file.fileno()).st_size
         *_, last = [Mp4Box(b"", 0, 0, 0), *boxes_of(file, 0, end)]
-        if last.kind != b"moov" or last.size > _MAX_INDEX_BYTES:
+        if last.kind != b"moov" or last.size > MAX_INDEX_BYTES:
             return False
         file.seek(last.start + last.header)
         index = file.read(last.size - last.header)
-        covr = _box(b"covr", b"".join(_cover(cover) for cover in covers))
+        covr = box(b"covr", b"".join(_cover(cover) for cover in covers))
         file.seek(last.start)
-        file.write(_box(b"moov", _into_udta(index, covr)))
+        file.write(box(b"moov", _into_udta(index, covr)))
     return True
 
 
-def _box(kind: bytes, contents: bytes) -> bytes:
+def box(kind: bytes, contents: bytes) -> bytes:
+    """A box as it is written, of less than 4 GB."""
     return struct.pack(">I4s", len(contents) + 8, kind) + contents
 
 
 def _cover(picture: bytes) -> bytes:
     kind = _PNG if picture[:4] == b"\x89PNG" else _BMP if picture[:2] == b"BM" else _JPEG
-    return _box(b"data", struct.pack(">II", kind, 0) + picture)
+    return box(b"data", struct.pack(">II", kind, 0) + picture)
 
 
-def _split(contents: bytes) -> list[tuple[bytes, bytes]]:
+def split(contents: bytes) -> list[tuple[bytes, bytes]]:
     """Kind and contents of the boxes in a box."""
     boxes = []
     while len(contents) >= 8:
@@ -95,33 +96,34 @@ def _split(contents: bytes) -> list[tuple[bytes, bytes]]:
     return boxes
 
 
-def _join(boxes: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(_box(kind, contents) for kind, contents in boxes)
+def join(boxes: list[tuple[bytes, bytes]]) -> bytes:
+    """Boxes one after another, of kinds and contents."""
+    return b"".join(box(kind, contents) for kind, contents in boxes)
 
 
 def _into_udta(index: bytes, covr: bytes) -> bytes:
     """The index's contents with a cover in its user data."""
-    boxes = _split(index)
+    boxes = split(index)
     for i, (kind, contents) in enumerate(boxes):
         if kind == b"udta":
             boxes[i] = (kind, _into_meta(contents, covr))
-            return _join(boxes)
-    return _join([*boxes, (b"udta", _into_meta(b"", covr))])
+            return join(boxes)
+    return join([*boxes, (b"udta", _into_meta(b"", covr))])
 
 
 def _into_meta(udta: bytes, covr: bytes) -> bytes:
-    boxes = _split(udta)
+    boxes = split(udta)
     for i, (kind, contents) in enumerate(boxes):
         # a meta box has a version before its contents, and says in its handler whose it is
         if kind == b"meta" and contents[20:24] == b"mdir":
-            inner = _split(contents[4:])
+            inner = split(contents[4:])
             names = [name for name, _ in inner]
             if b"ilst" in names:
                 at = names.index(b"ilst")
                 inner[at] = (b"ilst", inner[at][1] + covr)
             else:
                 inner.append((b"ilst", covr))
-            boxes[i] = (kind, contents[:4] + _join(inner))
-            return _join(boxes)
-    handler = _box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9))
-    return _join([*boxes, (b"meta", bytes(4) + handler + _box(b"ilst", covr))])
+            boxes[i] = (kind, contents[:4] + join(inner))
+            return join(boxes)
+    handler = box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9))
+    return join([*boxes, (b"meta", bytes(4) + handler + box(b"ilst", covr))])

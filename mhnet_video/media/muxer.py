@@ -1,5 +1,6 @@
 """The container of an output: its header, its streams, and the packets that go into them."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from fractions import Fraction
@@ -15,7 +16,6 @@ from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.chapters import chapters_of, edges_of
 from mhnet_video.media.containers import Format, muxer_options
-from mhnet_video.media.decoder import Packet
 from mhnet_video.media.encoder import longest_step
 from mhnet_video.media.encoding_settings import has_cues, has_late_track, late_tracks
 from mhnet_video.media.frame_encoder import FrameEncoder
@@ -25,7 +25,9 @@ from mhnet_video.media.mp4_boxes import add_cover
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.remux import Tracks
+from mhnet_video.media.source import Packet
 from mhnet_video.media.stream_tags import describe, dress, file_metadata
+from mhnet_video.media.telemetry import Carried, carry
 from mhnet_video.media.write_errors import encoder_error, muxer_error
 
 _BUFFER_BYTES = 1 << 18
@@ -42,6 +44,7 @@ class Muxer:
         held: What came before; it holds a frame.
         frames: Makes the packets of the video, and is opened here.
         refused: Streams of the source that are left out.
+        remark: What the output's comment says besides what the source's says.
 
     Raises:
         FFmpegError: The muxer does not take a stream.
@@ -57,11 +60,16 @@ class Muxer:
         held: HeldItems,
         frames: FrameEncoder,
         refused: Collection[Stream],
+        remark: str,
     ) -> None:
         self.format = container_format
+        self.metadata = file_metadata(reader.container, remark)
+        """What the output is to say about itself as a whole."""
         self.frames = frames
         self.chapters = chapters_of(reader, frames.clock.origin)
         """The source's chapters at their times in the output, which may have no place for them."""
+        self.telemetry = Carried()
+        """What of the source's positions and sensors is in the output."""
         self.refused = 0
         """Packets of other streams that could not be written."""
         self._output = output
@@ -90,21 +98,21 @@ class Muxer:
         self._limit_steps()
 
     def _open(self) -> OutputContainer:
-        source, kind = self._reader.container, self.format
-        metadata = file_metadata(source)
+        source, container_format = self._reader.container, self.format
+        metadata = self.metadata
         time_bases = [self.frames.clock.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
         edges = edges_of(self.chapters)
         container = av.open(
             self._output,
             mode="w",
-            format=kind.name,
+            format=container_format.name,
             container_options=muxer_options(
-                kind,
+                container_format,
                 time_bases,
                 metadata,
-                has_cues=has_cues(kind, self._reader),
-                has_late_track=has_late_track(self._reader, kind),
+                has_cues=has_cues(container_format, self._reader),
+                has_late_track=has_late_track(self._reader, container_format),
                 is_seekable=self._output.is_seekable,
                 chapter_seconds=max((b - a for a, b in pairwise(edges)), default=Fraction(0)),
             ),
@@ -245,6 +253,12 @@ class Muxer:
         if self.tracks.late_covers and self._output.partial is not None:
             add_cover(self._output.partial, self.tracks.late_covers)
 
+    def carry_telemetry(self) -> None:
+        """Copy what a camera keeps beside the tracks into the finished file, if it holds that."""
+        source = self._reader.container.name
+        if self.format.is_mp4 and self._output.partial is not None and os.path.isfile(source):
+            self.telemetry = carry([source], self._output.partial)
+
     def close(self) -> None:
         """Close the container as it is.
 
@@ -263,6 +277,7 @@ def open_muxer(
     reader: VideoReader,
     held: HeldItems,
     new_encoder: Callable[[], FrameEncoder],
+    remark: str = "",
 ) -> Muxer:
     """Begin a file with as many of the source's other streams as the muxer takes together.
 
@@ -272,6 +287,7 @@ def open_muxer(
         reader: The source.
         held: What came before the header can be written.
         new_encoder: Makes an encoder, one for each try.
+        remark: What the output's comment says besides what the source's says.
 
     Raises:
         FFmpegError: The muxer does not take the video alone.
@@ -282,7 +298,8 @@ def open_muxer(
     most = len(others)
     while True:
         try:
-            return Muxer(output, container_format, reader, held, new_encoder(), others[most:])
+            refused = others[most:]
+            return Muxer(output, container_format, reader, held, new_encoder(), refused, remark)
         except (FFmpegError, ValueError):
             if output.error is not None or not most:
                 raise

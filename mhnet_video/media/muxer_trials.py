@@ -8,8 +8,8 @@ from av.error import FFmpegError
 from av.stream import Stream
 
 from mhnet_video.media.containers import Format
-from mhnet_video.media.decoder import Packet
-from mhnet_video.media.tracks import add_copy
+from mhnet_video.media.source import Packet
+from mhnet_video.media.stream_copy import add_copy
 
 _TRIAL_PACKETS = 4096
 """Packets after which a trial is begun anew, as its index grows with them."""
@@ -19,13 +19,15 @@ class MuxerTrials:
     """Muxers like that of an output, one for each stream, whose bytes are forgotten.
 
     Args:
-        kind: The output's format.
+        container_format: The output's format.
         first: The first packet of streams, by their number, as far as it is known already.
         is_seekable: Whether the muxer can go back and fill in what it learns late.
     """
 
-    def __init__(self, kind: Format, first: Mapping[int, bytes], *, is_seekable: bool) -> None:
-        self._kind = kind
+    def __init__(
+        self, container_format: Format, first: Mapping[int, bytes], *, is_seekable: bool
+    ) -> None:
+        self._format = container_format
         self._first = first
         self._is_seekable = is_seekable
         self._trials: dict[int, _Trial] = {}
@@ -58,7 +60,7 @@ class MuxerTrials:
 
     def _begin(self, stream: Stream) -> "_Trial":
         first = self._first.get(stream.index, b"")
-        return _Trial(self._kind, stream, first, is_seekable=self._is_seekable)
+        return _Trial(self._format, stream, first, is_seekable=self._is_seekable)
 
 
 class _Trial:
@@ -69,11 +71,15 @@ class _Trial:
         ValueError: Likewise.
     """
 
-    def __init__(self, kind: Format, stream: Stream, first: bytes, *, is_seekable: bool) -> None:
+    def __init__(
+        self, container_format: Format, stream: Stream, first: bytes, *, is_seekable: bool
+    ) -> None:
         nowhere = _Nowhere(is_seekable=is_seekable)
         # an MP4 that the muxer cannot go back in is one of fragments
         options = {} if is_seekable else {"movflags": "frag_keyframe"}
-        self._container = av.open(nowhere, "w", format=kind.name, container_options=options)
+        self._container = av.open(
+            nowhere, "w", format=container_format.name, container_options=options
+        )
         self._target = add_copy(self._container, stream, first)
         if not self._target.time_base:
             self._target.time_base = Fraction(1, 1000)

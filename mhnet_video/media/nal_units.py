@@ -5,18 +5,27 @@ Source: ITU-T H.264 and H.265, their annex B, D and clauses 7.3 and 7.4.
 
 from collections.abc import Iterator
 
-# of H.264: supplemental information, and slices and sets of a second view or layer
-_H264_SEI, _H264_LAYERS = 6, (15, 20, 21)
+_H264_SEI = 6
+"""NAL unit type of supplemental enhancement information (SEI) in H.264."""
+_H264_LAYERS = (15, 20, 21)
+"""NAL unit types of parameter sets and slices of a second view or layer in H.264."""
 _HEVC_SEI = (39, 40)
+"""NAL unit types of SEI in HEVC."""
 _REGISTERED = 4
-# country and provider of what FFmpeg hands on: captions, HDR10+, LCEVC, HDR Vivid
-_HANDED_ON = ("b50031", "b5003c", "b40050", "260004")
+"""SEI payload type of what is registered by ITU-T T.35."""
+_PASSED_ON = ("b50031", "b5003c", "b40050", "260004")
+"""Country and provider codes of what FFmpeg passes on: captions, HDR10+, LCEVC, HDR Vivid."""
 _EXTENDED_COUNTRY = 0xFF
+"""Country code of ITU-T T.35 that a second byte follows."""
 _DOLBY = {("hevc", 62): "Dolby Vision", ("hevc", 63): "Dolby Vision"}
 _DOLBY |= {("h264", 28): "Dolby Vision", ("h264", 30): "Dolby Vision"}
+"""NAL unit types that the standards leave open and Dolby Vision uses, by codec."""
 _FIRST_UNSPECIFIED = {"h264": 24, "hevc": 48}
+"""The first NAL unit type that the standard leaves open, by codec."""
 _MOST_UNITS = 4096
+"""NAL units of a packet that are looked at."""
 _MARK = bytes((0, 0, 0, 1))
+"""Start code before a NAL unit."""
 
 
 class Units:
@@ -24,7 +33,7 @@ class Units:
 
     Args:
         codec: FFmpeg's name of the codec; of others than `h264` and `hevc` nothing is found.
-        extradata: What describes the stream; it tells how units are told apart.
+        extradata: What describes the stream; it says how units are separated.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
@@ -105,7 +114,7 @@ def _registered(messages: bytes) -> str:
         provider = data[place : place + 3]
         is_extended = provider[:1] == bytes((_EXTENDED_COUNTRY,))
         provider = data[place : place + 4] if is_extended else provider
-        if kind == _REGISTERED and size > len(provider) and provider.hex() not in _HANDED_ON:
+        if kind == _REGISTERED and size > len(provider) and provider.hex() not in _PASSED_ON:
             return f"user data of provider 0x{provider.hex()}"
         place += size
     return ""

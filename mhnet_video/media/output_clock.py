@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from mhnet_video.frame import Frame
+from mhnet_video.media.audio_pauses import MAX_ADDED
 from mhnet_video.media.fidelity import Notes, counted
-from mhnet_video.media.tracks import MAX_ADDED
 
 _VISIBLE_SECONDS = Fraction(1, 500)
 """A frame that is moved by less is at its time."""

@@ -26,6 +26,7 @@ _REASONS = {
     errno.EPIPE: "the program that reads it has ended",
     errno.EIO: "the disk reports an error; name another one",
 }
+"""Why a file cannot be written and what to do, by the system's error number."""
 _MAX_NAME_BYTES = 255
 """What the usual file systems allow."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mhnet_video.frame import Frame
 from mhnet_video.media.chapters import titles_of
-from mhnet_video.media.encoder import option_names
+from mhnet_video.media.encoder_options import option_names
 from mhnet_video.media.fidelity import Notes, counted
 from mhnet_video.media.frame_fidelity import report_pixels, report_rotation
 from mhnet_video.media.metadata_fidelity import report_hidden, report_metadata, report_units
@@ -12,7 +12,7 @@ from mhnet_video.media.muxer import Muxer
 from mhnet_video.media.picture_file import PictureFile
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.side_data import TIMECODE, FrameSideData, carried_by
-from mhnet_video.media.stream_tags import file_metadata
+from mhnet_video.media.telemetry import Carried
 
 _TOLD_OF_PICTURES = {"EXIF", "colour profile"}
 """Side data that `report_descriptions` covers in full."""
@@ -87,8 +87,19 @@ def report_end(
     if muxer is None:
         return
     report_units(notes, reader.passed_over, where)
-    report_hidden(notes, reader.container, reader.stream)
+    report_hidden(notes, reader.container, reader.stream, result, muxer.telemetry)
+    _report_telemetry(notes, muxer.telemetry, is_part=bool(reader.start or reader.duration))
     if result is not None:
         titles = titles_of(muxer.chapters) if muxer.format.has_chapters else []
-        metadata = file_metadata(reader.container)
-        report_metadata(notes, metadata, result, muxer.streams.values(), titles)
+        report_metadata(notes, muxer.metadata, result, muxer.streams.values(), titles)
+
+
+def _report_telemetry(notes: Notes, carried: Carried, *, is_part: bool) -> None:
+    """Report the positions and sensors that were copied beside the tracks."""
+    if carried.num_bytes:
+        size = counted(carried.num_bytes, "byte")
+        part = ", of the whole source" if is_part else ""
+        notes.kept.append(f"positions and sensors beside the tracks ({size}{part})")
+    if carried.missing:
+        what = counted(carried.missing, "block of positions", "blocks of positions")
+        notes.lose("damage", what, "the camera's index names them, and the source has them not")

@@ -11,15 +11,15 @@ import av
 from av.error import FFmpegError
 
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Packet
+from mhnet_video.media.device_frames import on_host
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frame_encoder import FrameEncoder
-from mhnet_video.media.hwaccel import on_host
+from mhnet_video.media.frame_geometry import upright
 from mhnet_video.media.image_metadata import display_matrix_in, with_segments_of, with_texts_of
 from mhnet_video.media.metadata_fidelity import report_descriptions
 from mhnet_video.media.output_file import OutputFile
-from mhnet_video.media.pixel_formats import upright
 from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.source import Packet
 from mhnet_video.media.write_errors import encoder_error
 
 
@@ -29,7 +29,7 @@ class PictureSource:
     Args:
         reader: The source.
         encoder: FFmpeg's name of the output's encoder.
-        notes: What is said of the picture.
+        notes: The report.
     """
 
     def __init__(self, reader: VideoReader, encoder: str, notes: Notes) -> None:

@@ -15,6 +15,7 @@ from mhnet_video.closing import Closing
 T = TypeVar("T")
 
 _MAX_CODEC_THREADS = 8
+"""Threads beyond which codecs gain little."""
 
 
 def codec_threads() -> int:

@@ -36,7 +36,9 @@ from mhnet_video.media.source import (
 from mhnet_video.media.source_timing import SourceTiming
 
 _MAX_WAITING = 16
+"""Items that may be decoded ahead."""
 _MAX_WAITING_BYTES = 48 << 20
+"""Memory that they may hold."""
 _CHROMA_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
 """Matroska's numbers for where they are across and down: 1 beside the first luma sample, 2
 between."""
@@ -82,7 +84,7 @@ def decoded_ahead(items: Iterable[Item]) -> Prefetcher[Item]:
 class VideoReader(Closing):
     """Frames of the first video that is not a cover picture, and packets of all other streams.
 
-    Iterating decodes on a thread of its own, a few frames ahead, and gives a `Frame` or an
+    Iterating decodes on a thread of its own, a few frames ahead, and yields a `Frame` or an
     `av.Packet` in the order of the file.
 
     Args:
@@ -186,7 +188,7 @@ class VideoReader(Closing):
         """
         if self._told_frames or self.start or self.duration is not None:
             return self._told_frames
-        return self._decoder.estimate_frames()
+        return self._decoder.damage.estimate_frames()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -196,7 +198,7 @@ class VideoReader(Closing):
     @property
     def damaged(self) -> int:
         """Packets and frames lost so far."""
-        return self._decoder.damaged
+        return self._decoder.damage.lost
 
     @property
     def passed_over(self) -> dict[str, int]:

@@ -10,8 +10,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Decoder, Packet
+from mhnet_video.media.damage_counter import DamageCounter
+from mhnet_video.media.decoder import Decoder
 from mhnet_video.media.segment_store import SegmentRecord
+from mhnet_video.media.source import Packet
 
 _MOST_WAITING = 256
 """Packets after which a frame comes though none of them has its time."""
@@ -22,6 +24,18 @@ class _Picture:
     pts: int
     duration: int
     is_corrupt: bool = False
+
+
+class _RecordedDamage(DamageCounter):
+    """Damage that the segments' records name, beside what the file itself shows."""
+
+    recorded = 0
+    """Packets and frames that the segments lack."""
+
+    @property
+    def lost(self) -> int:
+        """Packets and frames lost: those that the segments lack, or those missing in the file."""
+        return max(super().lost, self.recorded)
 
 
 class RecordedDecoder(Decoder):
@@ -48,7 +62,8 @@ class RecordedDecoder(Decoder):
         super().__init__(container, stream, name=name, fps=fps)
         self._first = first
         self._is_first = True
-        self._recorded_damage = 0
+        self._recorded_damage = _RecordedDamage(container, stream)
+        self.damage = self._recorded_damage
         self._pictures = self._all(records)
         self._head = next(self._pictures, None)
         # the times of the latest packets, and how many came since the last picture
@@ -57,14 +72,9 @@ class RecordedDecoder(Decoder):
 
     def _all(self, records: Iterable[SegmentRecord]) -> Iterator[_Picture]:
         for record in records:
-            self._recorded_damage += record.damaged
+            self._recorded_damage.recorded += record.damaged
             for pts, duration, _ in record.frames:
                 yield _Picture(pts, duration)
-
-    @property
-    def damaged(self) -> int:
-        """Packets and frames lost: those that the segments lack, or those missing in the file."""
-        return max(super().damaged, self._recorded_damage)
 
     def _on_cpu(self, packet: Packet | None) -> list[Any]:
         """The pictures whose packets have come; those that are left at the end."""

@@ -12,12 +12,15 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Stream
 
+from mhnet_video.media.audio_pauses import AudioPauses
 from mhnet_video.media.containers import Format
-from mhnet_video.media.decoder import Packet
+from mhnet_video.media.copied_audio import DolbyTrack
+from mhnet_video.media.encoded_audio import EncodedAudioTrack
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.muxer_trials import MuxerTrials
+from mhnet_video.media.source import Packet
 from mhnet_video.media.track_maker import TrackMaker
-from mhnet_video.media.tracks import AudioTrack, DolbyTrack, Pauses, Track, empty_cue
+from mhnet_video.media.tracks import Track, empty_cue
 
 _PRIMING_PACKETS = 2
 """Packets that an AAC decoder needs before the first sound."""
@@ -25,12 +28,88 @@ _TEXT_CLOCK = Fraction(1, 1_000_000)
 """FFmpeg's unit of time for subtitles that it converts, in seconds."""
 
 
+class _CarriedStream:
+    """One stream of a source on its way into an output.
+
+    Args:
+        track: Copies or converts its packets.
+        container_format: The output's format.
+        trials: Tell whether the muxer takes a packet.
+        pauses: Fills its pauses; None where the format has pauses.
+    """
+
+    def __init__(
+        self,
+        track: Track,
+        container_format: Format,
+        trials: MuxerTrials,
+        pauses: AudioPauses | None,
+    ) -> None:
+        self.track = track
+        self.pauses = pauses
+        self._format = container_format
+        self._trials = trials
+        # what comes first of audio that an edit list hides; no more once there is other
+        self._hidden: deque[Packet] = deque(maxlen=_PRIMING_PACKETS)
+        self._is_audio = track.target.type == "audio"
+        self._is_encoded = isinstance(track, EncodedAudioTrack)
+
+    def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The packets to write for one of the source; what cannot be written is counted."""
+        stream = packet.stream
+        try:
+            ready = self._bridged(self._shown(packet, origin))
+            return [each for each in ready if self._passes(stream, each)]
+        except (FFmpegError, ValueError):
+            self.track.refused += 1
+            return ()
+
+    def flush(self) -> Iterable[Packet]:
+        """The packets to write at the end."""
+        try:
+            yield from self._bridged(self.track.flush())
+            if self._format.is_mp4 and self.track.target.name == "mov_text":
+                yield from self.track.closing_cue()
+        except (FFmpegError, ValueError):
+            self.track.refused += 1
+
+    def _shown(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
+        """The track's packets, without audio that an edit list hides, which others would play."""
+        if not self._is_audio or self._is_encoded:
+            return self.track.packets(packet, origin)
+        if packet.is_discard and self._hidden.maxlen and self._format.is_mp4:
+            # an MP4 hides what is before the first sound, but nothing later
+            return self.track.packets(packet, origin)
+        if packet.is_discard:
+            self._hidden.append(packet)
+            return ()
+        ready = [*self._hidden, packet]
+        self._hidden = deque(maxlen=0)
+        return [placed for each in ready for placed in self.track.packets(each, origin)]
+
+    def _bridged(self, packets: Iterable[Packet]) -> Iterable[Packet]:
+        """Packets, and what the format needs in the pauses between them."""
+        pauses = self.pauses
+        if pauses is None:
+            return packets
+        return [each for packet in packets for each in pauses.bridged(packet)]
+
+    def _passes(self, stream: Stream, packet: Packet) -> bool:
+        """Whether the muxer takes a packet, which it is asked of streams that are copied."""
+        if self._is_encoded or self.track.target.type not in ("audio", "video"):
+            return True
+        if self._trials.takes_packet(stream, packet):
+            return True
+        self.track.refused += 1
+        return False
+
+
 class Tracks:
     """All streams of a source but the restored one, on their way into an output.
 
     Args:
         container: The output, its header not yet written.
-        kind: Its format.
+        container_format: Its format.
         first: The first packet of streams, by their number, as far as it is known already.
         late: The numbers of streams that begin later than the video, by more than the format holds.
         is_seekable: Whether the muxer can go back and fill in what it learns late.
@@ -39,22 +118,18 @@ class Tracks:
     def __init__(
         self,
         container: OutputContainer,
-        kind: Format,
+        container_format: Format,
         first: Mapping[int, bytes],
         *,
         late: Collection[int] = (),
         is_seekable: bool = True,
     ) -> None:
-        self._kind = kind
+        self._format = container_format
         self._first = first
         self._late = late
-        self._trials = MuxerTrials(kind, first, is_seekable=is_seekable)
-        self._maker = TrackMaker(container, kind, first, late, self._trials)
-        self._losses: list[Loss] = []
-        self._tracks: dict[int, Track] = {}
-        self._pauses: dict[int, Pauses] = {}
-        # sound that the source hides, until there is some that it does not hide
-        self._hidden: dict[int, deque[Packet]] = {}
+        self._trials = MuxerTrials(container_format, first, is_seekable=is_seekable)
+        self._maker = TrackMaker(container, container_format, first, late, self._trials)
+        self._streams: dict[int, _CarriedStream] = {}
 
     @property
     def kept(self) -> list[str]:
@@ -76,32 +151,34 @@ class Tracks:
         track = self._maker.make(stream)
         if track is None:
             return
-        self._tracks[stream.index] = track
-        if not stream.time_base:
-            return
-        if track.target.type != "audio":
-            if self._kind.is_mp4:
-                target: Any = track.target
-                wished = Fraction(target.time_base or _TEXT_CLOCK)
-                target.time_base = self._kind.clock(wished, pause_seconds)
-        elif self._kind.longest_step is not None:
+        pauses: AudioPauses | None = None
+        is_audio = track.target.type == "audio"
+        if stream.time_base and is_audio and self._format.longest_step is not None:
             # the muxer counts sound in its samples; it has no times for those of PCM
-            is_counted = self._kind.is_constant_rate or "pcm_" in (track.target.name or "")
-            step = 0 if is_counted else self._kind.longest_step
-            is_timeless = self._kind.is_constant_rate
-            self._pauses[stream.index] = Pauses(track.target, step, is_timeless=is_timeless)
+            is_timeless = self._format.is_constant_rate
+            is_counted = is_timeless or "pcm_" in (track.target.name or "")
+            step = 0 if is_counted else self._format.longest_step
+            pauses = AudioPauses(track.target, step, is_timeless=is_timeless)
+        elif stream.time_base and not is_audio and self._format.is_mp4:
+            target: Any = track.target
+            wished = Fraction(target.time_base or _TEXT_CLOCK)
+            target.time_base = self._format.clock(wished, pause_seconds)
+        self._streams[stream.index] = _CarriedStream(track, self._format, self._trials, pauses)
 
     def refuse(self, stream: Stream) -> None:
         """Leave out a stream that the muxer does not take beside the others."""
         if stream.discard != Discard.all:
             self._maker.lose(
-                stream, f"{self._kind.label} does not take it beside the other streams"
+                stream, f"{self._format.label} does not take it beside the other streams"
             )
 
     @property
     def losses(self) -> list[Loss]:
-        """What is not in the output, or not as it was."""
-        losses = [*self._maker.losses, *self._losses]
+        """What is not in the output, or not as it was; complete once all is flushed."""
+        losses = [*self._maker.losses]
+        for index, carried in self._streams.items():
+            if carried.pauses is not None:
+                losses += carried.pauses.losses(index, self._format.label)
         for index, (what, why) in self._maker.silent.items():
             losses.append(Loss(kind="stream", what=what, why=why, where=f"stream {index}"))
         for index, (track, what) in self._maker.sounds.items():
@@ -112,30 +189,18 @@ class Tracks:
             losses.append(Loss(kind="stream", what=what, why=why, where=f"stream {index}"))
         return losses
 
-    def _ready(self, track: Track, packet: Packet, origin: Fraction) -> Iterable[Packet]:
-        index = packet.stream_index
-        if track.target.type != "audio" or isinstance(track, AudioTrack):
-            return track.packets(packet, origin)
-        # what an edit list hides, others would play; a decoder wants a little of it
-        hidden = self._hidden.setdefault(index, deque(maxlen=_PRIMING_PACKETS))
-        if packet.is_discard and hidden.maxlen and self._kind.is_mp4:
-            # an MP4 hides what is before the first sound, but nothing later
-            return track.packets(packet, origin)
-        if packet.is_discard:
-            hidden.append(packet)
-            return ()
-        ready = [*hidden, packet]
-        self._hidden[index] = deque(maxlen=0)
-        return [placed for each in ready for placed in track.packets(each, origin)]
-
     def begin(self, time: Fraction) -> Iterable[Packet]:
         """What to write before all else, as an MP4's index waits for a packet of each track.
 
         Cues that show nothing until the first one, and silence where sound comes much later.
+
+        Args:
+            time: When the output begins, on its clock in seconds.
         """
-        if not self._kind.is_mp4:
+        if not self._format.is_mp4:
             return
-        for index, track in self._tracks.items():
+        for index, carried in self._streams.items():
+            track = carried.track
             if isinstance(track, DolbyTrack) and index in self._late:
                 yield from track.silence(time)
             if track.target.type == "subtitle" and index not in self._first:
@@ -144,66 +209,31 @@ class Tracks:
                 yield packet
 
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
-        """The packets to write for one of the source; none for a stream that is not kept."""
-        track = self._tracks.get(packet.stream_index)
-        if track is None:
-            if packet.stream_index in self._maker.silent:
-                why = "nothing was known of it when the output began, as it comes too late"
-                self._maker.silent[packet.stream_index][1] = why
-            return ()
-        stream = packet.stream
-        try:
-            ready = self._bridged(packet.stream_index, self._ready(track, packet, origin))
-            return [each for each in ready if self._passes(track, stream, each)]
-        except (FFmpegError, ValueError):
-            track.refused += 1
-            return ()
+        """The packets to write for one of the source; none for a stream that is not kept.
+
+        Args:
+            packet: The source's.
+            origin: The time of the source that becomes zero, in seconds.
+        """
+        carried = self._streams.get(packet.stream_index)
+        if carried is not None:
+            return carried.packets(packet, origin)
+        if packet.stream_index in self._maker.silent:
+            why = "nothing was known of it when the output began, as it comes too late"
+            self._maker.silent[packet.stream_index][1] = why
+        return ()
 
     def flush(self) -> Iterable[Packet]:
         """The packets to write at the end."""
-        for index, track in self._tracks.items():
-            try:
-                yield from self._bridged(index, track.flush())
-                if self._kind.is_mp4 and track.target.name == "mov_text":
-                    yield from track.closing_cue()
-            except (FFmpegError, ValueError):
-                track.refused += 1
-        self._tell_pauses()
-
-    def _bridged(self, index: int, packets: Iterable[Packet]) -> Iterable[Packet]:
-        """Packets of a stream of the source, and what the format needs in its pauses."""
-        pauses = self._pauses.get(index)
-        if pauses is None:
-            return packets
-        return [each for packet in packets for each in pauses.bridged(packet)]
-
-    def _tell_pauses(self) -> None:
-        label = self._kind.label
-        for index, pauses in self._pauses.items():
-            what, where = f"pauses of sound in stream {index}", f"stream {index}"
-            if pauses.early_seconds:
-                early = f"{float(pauses.early_seconds):.1f} s too early"
-                why = f"{label} has none, so that what follows them comes {early}"
-                self._losses.append(Loss(kind="times", what=what, why=why, where=where))
-            if pauses.repeated:
-                why = f"{label} knows none so long, and has a piece of sound in the midst of them"
-                self._losses.append(Loss(kind="times", what=what, why=why, where=where))
+        for carried in self._streams.values():
+            yield from carried.flush()
 
     @property
     def refused(self) -> int:
-        """Packets that could not be converted."""
-        return sum(track.refused for track in self._tracks.values())
+        """Packets that could not be written or converted."""
+        return sum(carried.track.refused for carried in self._streams.values())
 
     @property
     def targets(self) -> dict[int, Stream]:
         """The output's streams, by the source's numbers of theirs."""
-        return {index: track.target for index, track in self._tracks.items()}
-
-    def _passes(self, track: Track, stream: Stream, packet: Packet) -> bool:
-        """Whether the muxer takes a packet, which it is asked of streams that are copied."""
-        if isinstance(track, AudioTrack) or track.target.type not in ("audio", "video"):
-            return True
-        if self._trials.takes_packet(stream, packet):
-            return True
-        track.refused += 1
-        return False
+        return {index: carried.track.target for index, carried in self._streams.items()}

@@ -10,9 +10,9 @@ from av.error import FFmpegError
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Decoder, Item, Packet
+from mhnet_video.media.decoder import Decoder, Item
 from mhnet_video.media.discontinuities import DiscontinuityCorrector
-from mhnet_video.media.source import COVER
+from mhnet_video.media.source import COVER, Packet
 
 _MAX_LEAD_BYTES = 256 << 20
 """What other streams may have before the first frame; a file with more has no frame."""
@@ -190,7 +190,7 @@ class Segment:
 
     def _seek(self, time: Fraction | None) -> bool:
         """Go to the key frame before a time, or to the beginning; False where that fails."""
-        self._decoder.is_searched = True
+        self._decoder.has_sought = True
         self._discontinuities = DiscontinuityCorrector(leaps=self._leaps)
         # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
         first = self._first_time() - 1

@@ -18,10 +18,9 @@ from av.error import FFmpegError
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.locator import shown
-from mhnet_video.media.decoder import Packet
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.media.segment_plan import Plan
-from mhnet_video.media.source import packets_of
+from mhnet_video.media.source import Packet, packets_of
 
 SEGMENT_FORMAT = "nut"
 """FFmpeg's name of the segments' format, which stores what encoders make as it is."""

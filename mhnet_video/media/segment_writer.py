@@ -16,18 +16,19 @@ from mhnet_video.closing import Closing
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import format_of, picture_encoder
-from mhnet_video.media.decoder import Item, Packet
-from mhnet_video.media.encoder import encoder_options
+from mhnet_video.media.decoder import Item
+from mhnet_video.media.encoder_options import encoder_options
+from mhnet_video.media.encoder_surfaces import open_surfaces
 from mhnet_video.media.encoding_settings import choose_settings, usual_encoder
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frame_encoder import FrameEncoder
-from mhnet_video.media.hwaccel import open_surfaces
 from mhnet_video.media.output_clock import OutputClock
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_store import SEGMENT_FORMAT, SegmentRecord, SegmentStore
 from mhnet_video.media.side_data import FrameSideData
+from mhnet_video.media.source import Packet
 from mhnet_video.media.write_errors import encoder_error
 
 _GLOBAL_HEADER = 0x40
@@ -80,7 +81,7 @@ class SegmentEncoding:
         self.settings = choose_settings(
             self.encoder,
             merged,
-            kind=kind,
+            container_format=kind,
             reader=reader,
             frame=first,
         )

@@ -8,13 +8,22 @@ from typing import Any
 
 import av
 from av.error import FFmpegError
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 
 from mhnet_video.frame import Frame
 from mhnet_video.media.fidelity import Notes
-from mhnet_video.media.pixel_formats import Decoded, is_user_data, side_data_of
+from mhnet_video.media.pixel_formats import Decoded
 
+_ENCODERS_DATA = (
+    bytes.fromhex("dc45e9bde6d948b7962cd820d923eeef"),
+    bytes.fromhex("2ca2de09b51747dbbb55a4fe7fc2fc4e"),
+)
+"""UUIDs of what x264 and x265 write about themselves, which is false of another encoding."""
+_NAMED_PROFILES = ("png", "apng")
+"""Codecs whose pictures may have a colour profile with a name."""
 TIMECODE = "timecode in the stream"
+"""What a person calls a timecode in the stream."""
 _TIMECODE_MARK = 1 << 12
 """MPEG-2 must have one; most begin at nothing, which is this bit alone."""
 _SIDE_DATA = {
@@ -40,6 +49,45 @@ _NEW_SIDE_DATA = {28: "LCEVC enhancement", 29: "number of the view", 30: "3D dis
 """What FFmpeg 8.1 has and PyAV 18 does not know, by FFmpeg's numbers."""
 _OPTIONS = {SideDataType.A53_CC: "a53cc", SideDataType.SEI_UNREGISTERED: "udu_sei"}
 """An encoder that has this option writes it."""
+
+
+def side_data_of(picture: av.VideoFrame, codec: str = "") -> Any:
+    """What a picture carries beside its samples, in PyAV's container.
+
+    `picture.side_data` would keep that container, which holds the picture: they would stay until
+    the garbage collector looks at objects as old as they are, hundreds of pictures later.
+
+    Args:
+        picture: What was decoded.
+        codec: FFmpeg's name of the codec that it was decoded from.
+
+    Raises:
+        ValueError: It carries what PyAV does not know, or what it must not look at.
+    """
+    if codec in _NAMED_PROFILES:
+        # PyAV 18 frees the name of a colour profile that the picture frees too
+        raise ValueError("pictures of this codec may have a colour profile with a name")
+    container: Any = SideDataContainer
+    return container(picture)
+
+
+def has_user_data(frame: Frame) -> bool:
+    """Whether a frame was decoded from a picture with data of a camera's own in its stream."""
+    decoded = frame.tags.get("decoded")
+    if not isinstance(decoded, Decoded):
+        return False
+    try:
+        found = list(side_data_of(decoded.picture, decoded.codec))
+    except ValueError:
+        return False
+    return any(
+        data.type == SideDataType.SEI_UNREGISTERED and is_user_data(bytes(data)) for data in found
+    )
+
+
+def is_user_data(message: bytes) -> bool:
+    """Whether user data in a stream is not an encoder's note about itself."""
+    return message[:16] not in _ENCODERS_DATA
 
 
 class FrameSideData:

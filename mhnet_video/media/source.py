@@ -1,4 +1,4 @@
-"""Open what is to be read, or say in a sentence why it cannot be."""
+"""Opens a source, or says in one sentence why it cannot be read."""
 
 import errno
 import os
@@ -31,17 +31,23 @@ else:
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 """What a stream is that holds pictures of the file, and is not restored."""
 SILENCE_SECONDS = 30.0
-"""How long an address may say nothing, in seconds, before it is given up."""
+"""Seconds without data after which an address is given up."""
+# element IDs of Matroska: the file's header, and a segment
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 _HEAD_BYTES = 4096
+"""How much of a file is looked at for its format."""
 _NO_RIFF_BYTES = 0x7FFFFFFF
+"""Sizes from here on stand for an unknown one in an AVI."""
 _TIMED = ("http", "https", "tcp", "tls", "rtmp")
+"""Protocols that take FFmpeg's option `rw_timeout`."""
 _STANDARD_INPUT = "pipe:0"
-# how far is looked for sound that begins late, in bytes, which are in memory, and microseconds
+"""FFmpeg's name of standard input."""
 _FAR = {"probesize": str(128 << 20), "analyzeduration": str(600 * 10**6), "scan_all_pmts": "1"}
+"""How far a file is searched for audio that begins late, in bytes and microseconds."""
 _PIPE = {"probesize": str(64 << 20), "analyzeduration": str(30 * 10**6), "scan_all_pmts": "1"}
+"""Likewise a pipe, of which all is in memory."""
 _UNTOLD_FORMATS = ("flv", "mpeg")
-"""Formats that tell of a stream when its first packet comes."""
+"""Formats that announce a stream with its first packet."""
 _FOREIGN_FORMATS = {
     *("concat", "hls", "dash", "webm_dash_manifest", "imf", "sdp", "rtsp", "rtp", "sap"),
     *("lavfi", "ffmetadata", "tty", "bin", "xbin", "adf", "idf"),

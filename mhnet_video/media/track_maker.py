@@ -8,22 +8,17 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.stream import AttachmentStream, Discard, Stream
 
+from mhnet_video.media.audio_headers import DOLBY_SYNC
 from mhnet_video.media.containers import Format
+from mhnet_video.media.copied_audio import CopiedAudioTrack, DolbyTrack
+from mhnet_video.media.encoded_audio import add_audio, opens_audio
 from mhnet_video.media.encoding_settings import NEED_A_PACKET
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.muxer_trials import MuxerTrials
 from mhnet_video.media.source import COVER, is_known
+from mhnet_video.media.stream_copy import add_copy
 from mhnet_video.media.stream_tags import describe, dress
-from mhnet_video.media.tracks import (
-    DOLBY_SYNC,
-    DolbyTrack,
-    SoundTrack,
-    SubtitleTrack,
-    Track,
-    add_audio,
-    add_copy,
-    opens_audio,
-)
+from mhnet_video.media.tracks import SubtitleTrack, Track
 
 _TEXT_SUBTITLES = frozenset(["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"])
 """Subtitles that one format's codec can be made of another's, by FFmpeg's names."""
@@ -48,7 +43,7 @@ class TrackMaker:
 
     Args:
         container: The output, its header not yet written.
-        kind: Its format.
+        container_format: Its format.
         first: The first packet of streams, by their number, as far as it is known already.
         late: The numbers of streams that begin later than the video, by more than the format holds.
         trials: Tell what the muxer takes.
@@ -57,7 +52,7 @@ class TrackMaker:
     def __init__(
         self,
         container: OutputContainer,
-        kind: Format,
+        container_format: Format,
         first: Mapping[int, bytes],
         late: Collection[int],
         trials: MuxerTrials,
@@ -70,10 +65,10 @@ class TrackMaker:
         """Cover pictures to put into the finished file."""
         self.silent: dict[int, list[str]] = {}
         """Sound of which nothing is known: what it is called, and what became of it."""
-        self.sounds: dict[int, tuple[SoundTrack, str]] = {}
+        self.sounds: dict[int, tuple[CopiedAudioTrack, str]] = {}
         """Copied sound, and what it is called."""
         self._container = container
-        self._kind = kind
+        self._format = container_format
         self._first = first
         self._late = late
         self._trials = trials
@@ -82,7 +77,7 @@ class TrackMaker:
         """A track for a stream; None where it has none. What becomes of the stream is noted."""
         track = self._made(stream)
         if track is not None:
-            dress(track.target, stream, self._kind)
+            dress(track.target, stream, self._format)
         return track
 
     def _made(self, stream: Stream) -> Track | None:
@@ -107,7 +102,7 @@ class TrackMaker:
             self.kept.append(f"{name}: copied")
             return self._copy(stream)
         else:
-            self.lose(stream, f"{self._kind.label} has no place for it")
+            self.lose(stream, f"{self._format.label} has no place for it")
         return None
 
     def lose(self, stream: Stream, why: str) -> None:
@@ -118,10 +113,10 @@ class TrackMaker:
     def _copy(self, stream: Stream) -> Track:
         first = self._first.get(stream.index, b"")
         target = add_copy(self._container, stream, first)
-        if self._kind.is_mp4 and stream.name in NEED_A_PACKET:
+        if self._format.is_mp4 and stream.name in NEED_A_PACKET:
             return DolbyTrack(target, stream)
         if stream.type == "audio":
-            track = SoundTrack(target, stream, self._kind, first)
+            track = CopiedAudioTrack(target, stream, self._format, first)
             self.sounds[stream.index] = track, describe(stream)
             return track
         return Track(target)
@@ -130,24 +125,27 @@ class TrackMaker:
         """Whether the container takes a stream as it is."""
         codec = stream.codec_context.codec.name
         canonical = stream.codec_context.codec.canonical_name
-        kind = self._kind
-        if stream.type == "audio" and codec.startswith(kind.refused_audio or ("?",)):
+        container_format = self._format
+        if stream.type == "audio" and codec.startswith(container_format.refused_audio or ("?",)):
             return False
         if stream.type == "audio":
             # a file without times has sound from its beginning, or other sound than it had
-            if kind.is_constant_rate and stream.index in self._late:
+            if container_format.is_constant_rate and stream.index in self._late:
                 return False
             context: Any = stream.codec_context
             is_further = bool(self.sounds) or context.layout.nb_channels > 2
-            codecs = kind.further_audio_codecs
+            codecs = container_format.further_audio_codecs
             if is_further and codecs and canonical not in codecs:
                 return False
             if not self._is_whole(stream, canonical):
                 return False
-            rates = kind.audio_rates.get(canonical)
+            rates = container_format.audio_rates.get(canonical)
             if rates is not None and context.sample_rate not in rates:
                 return False
-        for media, codecs in (("audio", kind.audio_codecs), ("subtitle", kind.subtitle_codecs)):
+        for media, codecs in (
+            ("audio", container_format.audio_codecs),
+            ("subtitle", container_format.subtitle_codecs),
+        ):
             if stream.type == media and codecs and canonical not in codecs:
                 return False
         return self._trials.takes_stream(stream)
@@ -155,9 +153,9 @@ class TrackMaker:
     def _is_whole(self, stream: Stream, codec: str) -> bool:
         """Whether sound has what muxers take for granted, and abort or fail at the end without."""
         first = self._first.get(stream.index, b"")
-        if codec == "ac3" and self._kind.is_mp4 and len(first) > 5:
+        if codec == "ac3" and self._format.is_mp4 and len(first) > 5:
             return first[:2] == DOLBY_SYNC and first[5] >> 3 <= _AC3_ID
-        if codec in NEED_A_PACKET and self._kind.is_mp4:
+        if codec in NEED_A_PACKET and self._format.is_mp4:
             # where none comes, there must be silence
             context: Any = stream.codec_context
             return opens_audio(codec, context.sample_rate, context.layout.name)
@@ -167,8 +165,8 @@ class TrackMaker:
         return codec != "flac" or len(header) == _FLAC_STREAM_INFO_BYTES
 
     def _add_audio(self, stream: Any) -> Track | None:
-        codec = self._kind.audio
-        is_timeless = self._kind.is_constant_rate
+        codec = self._format.audio
+        is_timeless = self._format.is_constant_rate
         track = add_audio(self._container, codec, stream, from_zero=is_timeless)
         if track is None:
             self.lose(stream, "cannot be decoded and encoded again")
@@ -178,16 +176,18 @@ class TrackMaker:
         channels, left = stream.codec_context.layout.nb_channels, target.layout.nb_channels
         if left < channels:
             new += f" of {left} channels instead of {channels}"
-        why = f"re-encoded to {new}, as {self._kind.label} does not hold it as it is"
+        why = f"re-encoded to {new}, as {self._format.label} does not hold it as it is"
         if is_timeless and stream.index in self._late:
-            why = f"re-encoded to {new}, with silence before it, as {self._kind.label} has no times"
+            why = (
+                f"re-encoded to {new}, with silence before it, as {self._format.label} has no times"
+            )
         self.lose(stream, why)
         return track
 
     def _add_subtitle(self, stream: Any, name: str) -> Track | None:
-        codec = self._kind.subtitle
+        codec = self._format.subtitle
         if codec is None or stream.codec_context.codec.name not in _TEXT_SUBTITLES:
-            self.lose(stream, f"{self._kind.label} has no place for it")
+            self.lose(stream, f"{self._format.label} has no place for it")
             return None
         try:
             stream.codec_context.open(strict=False)
@@ -201,21 +201,21 @@ class TrackMaker:
         return SubtitleTrack(target, stream)
 
     def _add_data(self, stream: Stream, name: str) -> Track | None:
-        if "timecode" in stream.metadata and self._kind.is_mp4:
+        if "timecode" in stream.metadata and self._format.is_mp4:
             # the muxer makes this track itself, from the video's metadata
             self.kept.append(f"timecode {stream.metadata['timecode']}")
             return None
-        codecs = self._kind.data_codecs
+        codecs = self._format.data_codecs
         is_known = getattr(stream, "name", None) in codecs if codecs else True
         if not is_known or not self._trials.takes_stream(stream):
-            self.lose(stream, f"{self._kind.label} has no place for it")
+            self.lose(stream, f"{self._format.label} has no place for it")
             return None
         self.kept.append(f"{name}: copied")
         return Track(self._container.add_stream_from_template(stream))
 
     def _add_attachment(self, stream: AttachmentStream, name: str) -> None:
-        if not self._kind.has_attachments:
-            self.lose(stream, f"{self._kind.label} has no place for it")
+        if not self._format.has_attachments:
+            self.lose(stream, f"{self._format.label} has no place for it")
             return
         target = self._container.add_attachment(
             stream.name or f"attachment-{stream.index}",
@@ -230,15 +230,17 @@ class TrackMaker:
         if picture is None:
             self.lose(stream, "it is not in the file")
             return
-        kind = next((k for mark, k in _PICTURES.items() if re.match(mark, picture, re.DOTALL)), "")
-        if self._kind.has_attachments:
-            mimetype = stream.metadata.get("mimetype", f"image/{kind or 'jpeg'}")
-            ending = kind.replace("jpeg", "jpg")
+        image_format = next(
+            (k for mark, k in _PICTURES.items() if re.match(mark, picture, re.DOTALL)), ""
+        )
+        if self._format.has_attachments:
+            mimetype = stream.metadata.get("mimetype", f"image/{image_format or 'jpeg'}")
+            ending = image_format.replace("jpeg", "jpg")
             filename = stream.metadata.get("filename", f"cover.{ending or 'jpg'}")
             self._container.add_attachment(filename, mimetype, picture)
             self.kept.append(f"{name}: copied")
-        elif self._kind.is_mp4 and kind in _MP4S_PICTURES:
+        elif self._format.is_mp4 and image_format in _MP4S_PICTURES:
             self.late_covers.append(picture)
             self.kept.append(f"{name}: copied")
         else:
-            self.lose(stream, f"{self._kind.label} has no place for it")
+            self.lose(stream, f"{self._format.label} has no place for it")

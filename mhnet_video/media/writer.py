@@ -12,12 +12,13 @@ from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.containers import Format, format_of, picture_encoder
 from mhnet_video.media.decoder import Item
-from mhnet_video.media.encoder import EncoderSettings, encoder_options, working_encoders
+from mhnet_video.media.encoder import EncoderSettings, working_encoders
+from mhnet_video.media.encoder_options import encoder_options
+from mhnet_video.media.encoder_surfaces import Surfaces, open_surfaces
 from mhnet_video.media.encoding_settings import choose_settings, usual_encoder
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frame_encoder import FrameEncoder
 from mhnet_video.media.held_items import HeldItems
-from mhnet_video.media.hwaccel import Surfaces, open_surfaces
 from mhnet_video.media.muxer import Muxer, open_muxer
 from mhnet_video.media.output_clock import OutputClock
 from mhnet_video.media.output_file import OutputFile
@@ -44,6 +45,7 @@ class VideoWriter(Closing):
         crf: Quality of the encoder, lower is better; None for the default.
         preset: Speed preset of the encoder; None for the default.
         options: Further options of the encoder, name and value.
+        remark: What the file's comment says besides what the source's says.
         overwrite: Whether an existing destination may be replaced.
 
     Raises:
@@ -60,6 +62,7 @@ class VideoWriter(Closing):
         crf: int | None = None,
         preset: str | None = None,
         options: tuple[tuple[str, str], ...] = (),
+        remark: str = "",
         overwrite: bool = False,
     ) -> None:
         name = str(destination)
@@ -83,6 +86,7 @@ class VideoWriter(Closing):
         self.notes = Notes()
         """The report: what was kept of the source, and what was not."""
         self._options = encoder_options(self.encoder, crf=crf, preset=preset, options=options)
+        self._remark = remark
         self._output = OutputFile(destination, overwrite=overwrite)
         self._held = HeldItems(reader)
         self._target: Muxer | PictureFile | None = None
@@ -158,6 +162,7 @@ class VideoWriter(Closing):
                 self._reader,
                 self._held,
                 lambda: self._new_encoder(settings, surfaces),
+                self._remark,
             )
         except (FFmpegError, OSError, ValueError) as error:
             raise muxer_error(self._output, self.encoder, container_format, error) from error
@@ -166,7 +171,7 @@ class VideoWriter(Closing):
         settings = choose_settings(
             self.encoder,
             self._options,
-            kind=self._format,
+            container_format=self._format,
             reader=self._reader,
             frame=self._held.frames[0],
         )
@@ -195,6 +200,7 @@ class VideoWriter(Closing):
         target.finish(target.frames.flush())
         if isinstance(target, Muxer):
             target.add_covers()
+            target.carry_telemetry()
         self._check()
         report_end(self.notes, self._reader, target, self._side_data, self.partial)
         self._output.commit()

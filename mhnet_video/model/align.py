@@ -1,16 +1,17 @@
-"""Bring the neighbours of a frame to where the frame shows the same things.
+"""Alignment: the neighbours of a frame are warped onto it by motion compensation.
 
-Rain is in a pixel for a frame or two, so the neighbours show what is behind it, but only where the
-network finds it: before a moving car a pillar is fifty pixels further on in the next frame, beyond
-what convolutions follow. So the neighbours are moved first, and the network compares.
+Rain covers a pixel for a frame or two, so that the neighbours show the background. Convolutions
+find it only nearby. From a moving car a pillar moves by fifty pixels a frame, beyond their reach.
 
 Motion is estimated on luma by least squares (Lucas and Kanade), from coarse to fine, up to a
-quarter of the resolution. First that of the whole picture, an affine one, which rain hardly
-disturbs; then that of windows, where it explains the neighbour clearly better; and none where that
-does as well, so that the picture of a fixed camera stays as it is, and so does what is burnt in.
-Streaks are narrow, and what is in one frame only must not count as motion: errors are clipped, and
-windows are large. The estimate may be wrong where things are hidden; networks are trained with
-these errors.
+quarter of the resolution. The affine motion of the whole picture comes first, which rain hardly
+disturbs. The motion of a window replaces it where it explains the neighbour clearly better. Zero
+motion replaces both where it does as well, so that fixed cameras and burnt-in text stay unchanged.
+Networks that see the glass are the exception: what does not move would be the drops, and what is
+behind them is wanted.
+
+Streaks must not count as motion: errors are clipped, and windows are large. The estimate may be
+wrong in occluded areas; networks are trained with these errors.
 
 Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 1981; the gradients
 are the middle frame's, as in Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 2004.
@@ -79,16 +80,18 @@ UNLIKE = 0.04
 """A neighbour's pixel beyond this difference moves; between `SAME` and this it is blended."""
 
 
-def align(window: Tensor) -> Tensor:
+def align(window: Tensor, *, moves_all: bool = False) -> Tensor:
     """Move the neighbours to where the middle frame shows the same things.
 
     Args:
         window: `[N, T, 3, H, W]`, RGB in [0, 1].
+        moves_all: Whether what looks alike at the same place moves too, as before a network that
+            sees the glass.
 
     Returns:
         A window of that shape, float32, its middle frames as they were.
     """
-    return torch.stack([stacked(align_frames(list(frames))) for frames in window.float()])
+    return torch.stack([stacked(_aligned(list(each), moves_all)) for each in window.float()])
 
 
 @torch.inference_mode()
@@ -107,11 +110,13 @@ def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
     map_ops.move(x, motion, patch, SHRINK, SAME, UNLIKE, out=out)
 
 
-def align_frames(frames: Window) -> list[Tensor | None]:
+def align_frames(frames: Window, *, glass: bool = False) -> list[Tensor | None]:
     """Do the same with the frames of one window.
 
     Args:
         frames: T of `[3, H, W]` float32, RGB in [0, 1].
+        glass: Whether they stand between the pictures of the glass. These stay as they are, and all
+            of a neighbour moves.
 
     Returns:
         As many. The middle frame, and where it stands for others that are missing, is that one.
@@ -119,6 +124,11 @@ def align_frames(frames: Window) -> list[Tensor | None]:
     Raises:
         ValueError: As for `middle_of`.
     """
+    end = len(frames) - glass
+    return [*frames[:glass], *_aligned(frames[glass:end], glass), *frames[end:]]
+
+
+def _aligned(frames: Window, moves_all: bool) -> list[Tensor | None]:
     middle = middle_of(frames)
     moving = {
         index: frame
@@ -129,10 +139,13 @@ def align_frames(frames: Window) -> list[Tensor | None]:
     if not moving:
         return aligned
     lumas = torch.cat([shrunken_luma(frame[None]) for frame in moving.values()])
-    motion = estimate(shrunken_luma(middle[None]), lumas[None])[0]
+    motion = estimate(shrunken_luma(middle[None]), lumas[None], moves_all=moves_all)[0]
     # the move one after the other: large pictures take much memory
     for (index, frame), each in zip(moving.items(), motion, strict=True):
         moved = move(frame[None], SHRINK * each[None])[0]
+        if moves_all:
+            aligned[index] = moved
+            continue
         unlike = (frame - middle).abs().amax(0)
         share = ((unlike - SAME) / (UNLIKE - SAME)).clamp(0, 1)
         aligned[index] = frame + share * (moved - frame)
@@ -152,20 +165,18 @@ def shrunken_luma(pictures: Tensor) -> Tensor:
     return torch.tensordot(pixels, pixels.new_tensor(LUMA), ([1], [0]))
 
 
-def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
+def estimate(middle: Tensor, neighbours: Tensor, *, moves_all: bool = False) -> Tensor:
     """Where the neighbours show what the middle frames show.
 
     Args:
         middle: `[N, h, w]`, from `shrunken_luma`.
         neighbours: `[N, K, h, w]`, likewise.
+        moves_all: Whether a motion is kept also where none explains the neighbour as well.
 
     Returns:
         `[N, K, 2, h, w]`, right and down, in pixels of h and w.
     """
-    levels = [(middle, neighbours)]
-    while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
-        fixed, moving = levels[-1]
-        levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
+    levels = _pyramid(middle, neighbours)
     gradients = [motion_ops.gradients(fixed) for fixed, _ in levels]
     plane = _plane(levels, gradients)
     motion: Tensor | None = None
@@ -185,7 +196,33 @@ def estimate(middle: Tensor, neighbours: Tensor) -> Tensor:
         motion = motion_ops.smoothed(motion, SMOOTH_REACH)
         motion = _chosen(fixed, moving, common, motion, clip, SLOPE)
     assert motion is not None
+    if moves_all:
+        return motion
     return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
+
+
+def global_motion(middle: Tensor, neighbours: Tensor) -> Tensor:
+    """The part of `estimate` that all of a picture shares: an affine motion, or none.
+
+    Args:
+        middle: `[N, h, w]`, luma in [0, 1].
+        neighbours: `[N, K, h, w]`, likewise.
+
+    Returns:
+        `[N, K, 2, h, w]`, right and down, in pixels.
+    """
+    levels = _pyramid(middle, neighbours)
+    plane = _plane(levels, [motion_ops.gradients(fixed) for fixed, _ in levels])
+    return motion_ops.spread(plane, *middle.shape[1:])
+
+
+def _pyramid(middle: Tensor, neighbours: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Both at halved sizes, the finest first."""
+    levels = [(middle, neighbours)]
+    while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
+        fixed, moving = levels[-1]
+        levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
+    return levels
 
 
 def _plane(levels: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor]) -> Tensor:
@@ -207,8 +244,8 @@ def _plane(levels: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor])
         is_coarse = number >= len(levels) - SHIFT_LEVELS
         for _ in range(SHIFT_STEPS if is_coarse else PLANE_STEPS):
             terms = 1 if is_coarse else 3
-            given = (fixed, moving, plane, gradients[number], moments, clip, terms)
-            plane = motion_ops.fitted(*given, PLANE_DAMPING, PLANE_STRIDE)
+            inputs = (fixed, moving, plane, gradients[number], moments, clip, terms)
+            plane = motion_ops.fitted(*inputs, PLANE_DAMPING, PLANE_STRIDE)
     fixed, moving = levels[0]
     common = motion_ops.spread(plane, *fixed.shape[1:])
     errors = motion_ops.errors(fixed, moving, torch.zeros_like(common), common, CLIP)

@@ -1,4 +1,4 @@
-"""What a network costs by its sizes alone: multiplications, and bytes that must be moved."""
+"""Cost of a network by its sizes: multiply-adds, and bytes that must be moved."""
 
 from mhnet_video.model.network import LEVELS, NetworkConfig
 
@@ -14,7 +14,7 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> int:
     pixels = _pixels(config, height, width)
     widths = [config.width * 2**level for level in range(LEVELS + 1)]
     first, full = config.width, pixels[0]
-    inputs = 3 * config.frames * config.patch**2
+    inputs = 3 * config.pictures * config.patch**2
     total = 2 * 9 * inputs * first * full + 2 * first * first * full
     for level in range(LEVELS):
         blocks = config.encoder_blocks[level] + config.decoder_blocks[LEVELS - 1 - level]
@@ -60,7 +60,7 @@ def count_bytes(config: NetworkConfig, height: int, width: int, element_bytes: i
         # the last block also adds the group's input; the fusion reads three maps and writes one
         total += (5 * blocks + 1 if blocks else 0) * maps[0] + 2 * maps[0] + 2 * maps[group]
     total += maps[0]
-    pictures = 3 * (config.frames + 1) * pixels[0] * config.patch**2
+    pictures = 3 * (config.pictures + 1) * pixels[0] * config.patch**2
     return total * element_bytes + pictures * 4
 
 

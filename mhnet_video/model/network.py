@@ -43,6 +43,9 @@ class NetworkConfig:
     """Side of the pixel blocks that are folded into channels before the first convolutions."""
     align: bool = False
     """Whether neighbours are moved first to where the middle frame shows the same, by align.py."""
+    glass: bool = False
+    """Whether the frames stand between two pictures of what stands still on the glass before the
+    camera, see `window.glass_statistics`."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
@@ -55,6 +58,11 @@ class NetworkConfig:
             raise ValueError(f"no network of these sizes: {self}")
         if self.frames < 1 or self.frames % 2 == 0:
             raise ValueError(f"frames must be odd, got {self.frames}")
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that the network sees: the frames, and those of the glass, if it sees these."""
+        return self.frames + 2 * self.glass
 
     @property
     def multiple(self) -> int:
@@ -361,15 +369,15 @@ class MHNet(nn.Module):
         config: The sizes; the paper's if None.
 
     Shape:
-        - Input: `[N, 3 * frames, H, W]`, the RGB frames one after another, in [0, 1]; black ones
-          around a picture without neighbours
+        - Input: `[N, 3 * pictures, H, W]`, the RGB frames one after another, in [0, 1]; black ones
+          around a picture without neighbours; between the pictures of the glass, if it sees these
         - Output: `[N, 3, H, W]`, in about [0, 1], not clamped
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
-        channels = 3 * config.frames * config.patch**2
+        channels = 3 * config.pictures * config.patch**2
         self.intro2 = nn.Conv2d(channels, config.width, 3, padding=1, bias=False)
         self.stage1 = EncoderDecoder(channels, config)
         self.concat12 = nn.Conv2d(2 * config.width, config.width, 1, bias=False)
@@ -382,12 +390,16 @@ class MHNet(nn.Module):
         Raises:
             ValueError: The input has another number of channels, or no pixels.
         """
-        if x.ndim != 4 or x.shape[1] != 3 * self.config.frames or 0 in x.shape:
-            raise ValueError(f"expected x [N, {3 * self.config.frames}, H, W], got {list(x.shape)}")
+        channels = 3 * self.config.pictures
+        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
+            raise ValueError(f"expected x [N, {channels}, H, W], got {list(x.shape)}")
         if self.config.align:
-            window = x.view(len(x), self.config.frames, 3, *x.shape[2:])
-            x = align(window).flatten(1, 2).to(x.dtype)
-        middle = 3 * (self.config.frames // 2)
+            edge = 3 * self.config.glass
+            frames = x[:, edge : channels - edge]
+            window = frames.reshape(len(x), self.config.frames, 3, *x.shape[2:])
+            moved = align(window, moves_all=self.config.glass).flatten(1, 2).to(x.dtype)
+            x = torch.cat([x[:, :edge], moved, x[:, channels - edge :]], 1)
+        middle = 3 * (self.config.pictures // 2)
         return x[:, middle : middle + 3] + self.residual(x)
 
     def residual(self, x: Tensor) -> Tensor:

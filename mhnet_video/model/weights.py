@@ -25,7 +25,14 @@ MODELS = Path(__file__).parents[1] / "models"
 """Folder of the shipped weights; a model's name is its file's."""
 
 DEFAULT_CPU = "realtime"
+"""Default model on a CPU."""
 DEFAULT_CUDA = "quality"
+"""Default model on a GPU."""
+DEFAULTS = {
+    "derain": {"cpu": DEFAULT_CPU, "cuda": DEFAULT_CUDA},
+    "raindrop": {"cpu": "windscreen-realtime", "cuda": "windscreen"},
+}
+"""Default model of each task on each kind of device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,16 @@ class ModelInfo:
     training: dict[str, Any]
     """How it was trained, as `mhnet-video train` wrote it."""
 
+    @property
+    def task(self) -> str:
+        """What it takes out, one of `TASKS`."""
+        return task_of(self.config)
+
+
+def task_of(config: NetworkConfig) -> str:
+    """What a network of these sizes takes out, one of `TASKS`."""
+    return "raindrop" if config.glass else "derain"
+
 
 def list_models() -> list[ModelInfo]:
     """The models that ship with the package."""
@@ -53,7 +70,7 @@ def training_of(name_or_path: str | PathLike[str]) -> dict[str, Any]:
         WeightsError: There is no such model or file.
     """
     try:
-        return _info(_locate(name_or_path)).training
+        return _info(locate_weights(name_or_path)).training
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
         return {}
 
@@ -106,9 +123,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _fault(device: torch.device) -> str:
-    """What keeps a GPU that is there from computing; empty if nothing does.
+    """Why an installed GPU cannot compute; empty if it can.
 
-    A driver or a PyTorch that is too old for it, say, or another process that has it alone.
+    The driver or PyTorch may be too old, or another process may use it exclusively.
     """
     try:
         torch.ones(8, device=device).double().sum().item()
@@ -134,7 +151,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
         ConfigError: There is no such device on this machine.
     """
     learn(name_or_path)
-    path = _locate(name_or_path)
+    path = locate_weights(name_or_path)
     where = resolve_device(device) if isinstance(device, str) else device
     tensors, config = _read(path)
     try:
@@ -148,8 +165,12 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
     return network.to(where).eval()
 
 
-def _locate(name_or_path: str | PathLike[str]) -> Path:
-    """The file of a shipped model, or the one named; `./realtime` is never the model."""
+def locate_weights(name_or_path: str | PathLike[str]) -> Path:
+    """The file of a shipped model, or the one named; `./realtime` is never the model.
+
+    Raises:
+        WeightsError: There is no such model or file.
+    """
     path = Path(name_or_path)
     shipped = MODELS / f"{path.name}.safetensors"
     if str(name_or_path) == path.name and shipped.is_file():

@@ -10,9 +10,10 @@ from torch import Tensor
 T = TypeVar("T")
 
 Window = Sequence[Tensor | None]
-"""The input frames of the network, `[3, H, W]` each, the one to restore in the middle. At a clip's
-ends, frames of the other side replace missing ones. A picture without neighbours has None instead,
-which is black to the network. Repeated, it would look like a static scene."""
+"""What the network sees, `[3, H, W]` each, the frame to restore in the middle. At a clip's ends,
+frames of the other side replace missing ones. A picture without neighbours has None instead, which
+is black to the network. Repeated, it would look like a static scene. Where the network sees the
+glass, the frames stand between the two pictures of `glass_statistics`."""
 
 
 def window_of(frames: Sequence[T], is_same: Callable[[T, T], bool] = is_) -> list[T | None]:
@@ -61,7 +62,7 @@ def stacked(window: Window) -> Tensor:
     return torch.stack([torch.zeros_like(middle) if f is None else f for f in window])
 
 
-def window_indices(centre: int, count: int, frames: int) -> list[int]:
+def window_indices(centre: int, count: int, frames: int, distance: int = 1) -> list[int]:
     """Indices of a window's items in a run.
 
     The window has as many items before the middle one as after it. Beyond an end of the run, the
@@ -72,10 +73,15 @@ def window_indices(centre: int, count: int, frames: int) -> list[int]:
         centre: Index of the middle item.
         count: Items of the run.
         frames: Items of a window, T, odd.
+        distance: Items from one of the window to the next; less where the run is too short.
 
     Returns:
         T indices from 0 to `count - 1`, `centre` in the middle.
     """
+    distance = max(1, min(distance, (count - 1) // max(1, frames - 1)))
+    if distance > 1:
+        every = range(centre % distance, count, distance)
+        return [every[i] for i in window_indices(centre // distance, len(every), frames)]
     half = frames // 2
     indices = []
     for index in range(centre - half, centre + half + 1):
@@ -86,3 +92,28 @@ def window_indices(centre: int, count: int, frames: int) -> list[int]:
             index = other if 0 <= other < count else min(max(index, 0), count - 1)
         indices.append(index)
     return indices
+
+
+DIFFERENCE_GAIN = 4.0
+"""Factor on the mean difference from the middle frame: it is small where a drop stands still and
+seldom large elsewhere, and a network learns sooner from a picture as strong as the others."""
+
+
+def glass_statistics(frames: Tensor, middle: Tensor) -> Tensor:
+    """What stands still on the glass, as two pictures.
+
+    Args:
+        frames: `[N, 3, H, W]` as they are, not aligned: more than those of the window, or just
+            these.
+        middle: `[3, H, W]`, the frame to restore.
+
+    Returns:
+        Their mean, in [0, 1]; and `DIFFERENCE_GAIN` times the mean of their absolute differences
+        from the middle one: `[2, 3, H, W]`.
+    """
+    return torch.stack([frames.mean(0), DIFFERENCE_GAIN * (frames - middle).abs().mean(0)])
+
+
+def between(statistics: Tensor, frames: Tensor) -> Tensor:
+    """The frames `[T, 3, H, W]` of a window between the pictures of its glass, `[2, 3, H, W]`."""
+    return torch.cat([statistics[:1], frames, statistics[1:]])

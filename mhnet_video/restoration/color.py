@@ -1,8 +1,7 @@
-"""The way from planes to the network's RGB, and the residual's way back into the planes.
+"""Conversion of planes to the network's RGB, and of its residual to the planes.
 
-The network adds a residual to RGB. What is written is the source's own planes plus that residual,
-taken through the same matrix: no sample goes through RGB and back, so that a zero residual leaves
-the picture bit for bit as it was.
+The residual is converted by the frame's matrix, and added to the source's own planes. No sample is
+converted to RGB and back, so that a zero residual leaves the picture bit for bit the same.
 """
 
 import itertools
@@ -18,13 +17,13 @@ from mhnet_video.config import Box
 from mhnet_video.frame import Frame, PixelLayout, Plane
 from mhnet_video.restoration.yuv import kernels_for
 
-# a CPU takes so many pixels at once: what is made of them stays in its cache, and PyTorch does not
-# spread such small pieces over threads, which would wait for each other on cores that others use
 _STRIP_PIXELS = 1 << 15
-# rows of a strip are a multiple of this, so that no sample of chroma is cut
+"""Pixels of a strip that a CPU converts at a time. Its intermediates stay in the cache, and PyTorch
+does not split so small a tensor over threads, which would wait for each other on busy cores."""
 _STRIP_ROWS = 4
-# green, blue, red: the order of FFmpeg's planar RGB
+"""Rows of a strip are a multiple of this, so that no chroma sample is split."""
 _GBR = (1, 2, 0)
+"""Channels in the order of FFmpeg's planar RGB: green, blue, red."""
 
 
 def rgb_to_yuv(matrix: str) -> Tensor:
@@ -164,7 +163,7 @@ def add_residual(
         frame: The picture as it was decoded.
         residual: `[3, H, W]` float32, to be added to RGB in [0, 1].
         strength: Factor of the residual.
-        keep: Boxes in which nothing changes; what is outside the picture is ignored.
+        keep: Boxes in which nothing changes; parts outside the picture are ignored.
 
     Returns:
         Planes like `frame.planes`; new ones but for alpha.

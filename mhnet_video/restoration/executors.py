@@ -1,7 +1,7 @@
 """Executors that restore windows on a CPU: inline, or in several lanes at a time.
 
 An executor takes windows and yields pairs (source, restored) in the order of their frames. The
-executor for GPUs is in `gpu_pipeline.py`.
+executor for GPUs is in `gpu_executor.py`.
 """
 
 from collections import deque
@@ -13,7 +13,6 @@ from typing import Protocol
 
 from mhnet_video.engines.base import Engine
 from mhnet_video.frame import Frame, Pair, Plane
-from mhnet_video.media.hwaccel import on_host
 from mhnet_video.model.window import middle_of
 from mhnet_video.restoration.temporal_window import FrameWindow
 from mhnet_video.restoration.window_network import WindowNetwork
@@ -84,7 +83,7 @@ class InlineExecutor:
             self.counts.passed_through += 1
             yield Pair(window.frame, window.frame)
         else:
-            yield Pair(window.frame, replace(on_host(window.frame), planes=planes))
+            yield Pair(window.frame, replace(window.host_frame, planes=planes))
 
     def flush(self) -> Iterator[Pair]:
         """Nothing: every pair was yielded at once."""
@@ -139,8 +138,9 @@ class LaneExecutor:
         self._threads: ThreadPoolExecutor | None = None
         self._lanes = 1
         self._last: tuple[FrameWindow, Future[Planes]] | None = None
-        # each frame, its result, and whether that is the result of the frame before
-        self._waiting: deque[tuple[Frame, Future[Planes], bool]] = deque()
+        # each frame as it came and on the host, its result, and whether that is the result of the
+        # frame before
+        self._waiting: deque[tuple[Frame, Frame, Future[Planes], bool]] = deque()
 
     def push(self, window: FrameWindow) -> Iterator[Pair]:
         """Take the next window; yield the pairs for which the queue has no capacity left."""
@@ -148,7 +148,7 @@ class LaneExecutor:
         is_known = last is not None and window.is_restored_as(last[0])
         if last is None or not is_known:
             self._last = last = window, self._submit(window)
-        self._waiting.append((window.frame, last[1], is_known))
+        self._waiting.append((window.frame, window.host_frame, last[1], is_known))
         # one more than there are lanes, so that none is without work while a frame is written
         most = self._lanes + 1 if self._lanes > 1 else 0
         while len(self._waiting) > most:
@@ -185,10 +185,10 @@ class LaneExecutor:
         return self._threads.submit(work)
 
     def _take(self) -> Pair:
-        source, future, is_known = self._waiting.popleft()
+        source, on_host, future, is_known = self._waiting.popleft()
         planes = future.result()
         if planes is None:
             self.counts.passed_through += 1
             return Pair(source, source)
         self.counts.repeated += is_known
-        return Pair(source, replace(on_host(source), planes=planes))
+        return Pair(source, replace(on_host, planes=planes))

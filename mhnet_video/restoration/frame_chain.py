@@ -24,14 +24,21 @@ class FrameChain:
         executor: What restores windows.
         device: Where the network runs.
         is_filtered: Whether restored frames go through the temporal filter.
+        sees_glass: Whether the network sees what stands still on the glass.
     """
 
     def __init__(
-        self, frames: int, executor: Executor, device: torch.device, *, is_filtered: bool = True
+        self,
+        frames: int,
+        executor: Executor,
+        device: torch.device,
+        *,
+        is_filtered: bool = True,
+        sees_glass: bool = False,
     ) -> None:
         self._device = device
         self._transitions = TransitionDetector()
-        self._windows = WindowAssembler(frames)
+        self._windows = WindowAssembler(frames, sees_glass=sees_glass)
         self._executor = executor
         self._filter = TemporalFilter(device) if is_filtered else None
 

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.frame import DeviceFrame, Frame, PixelLayout, Plane
-from mhnet_video.media.hwaccel import planes_of_two
+from mhnet_video.media.device_frames import planes_of_two
 from mhnet_video.restoration.color import rgb_to_yuv, sample_scales
 
 _KINDS = {"yuv": 0, "gray": 1, "rgb": 2}
+"""Numbers of `PixelLayout.kind` in the kernels."""
 MISSING = -1
 """The slot of a missing neighbour, which is black."""
 NUM_COLORS = 24
-"""Numbers that tell the kernels a frame's matrix and range."""
+"""Parameters per frame that the kernels read: matrix, range and strength."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class FrameFormat:
         return (self.width, self.height) if turned else (self.height, self.width)
 
     @property
-    def kind_of_samples(self) -> torch.dtype:
+    def sample_dtype(self) -> torch.dtype:
         """Of a ring: int16 stands for uint16, which PyTorch hardly knows."""
         return torch.uint8 if self.bits == 8 else torch.int16
 
@@ -267,7 +268,7 @@ class FrameFormat:
 
 
 _ROW = 128
-"""Samples, of which a row of a GPU's picture has a multiple."""
+"""Alignment of the rows of a GPU's picture, in samples."""
 
 
 def format_of(frame: Frame) -> FrameFormat:

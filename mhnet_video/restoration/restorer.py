@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
+from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength, check_task
 from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import SelectedEngine, resolve_engine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
-from mhnet_video.model.weights import DEFAULT_CPU, DEFAULT_CUDA, load_model, resolve_device
+from mhnet_video.model.weights import DEFAULTS, load_model, resolve_device, task_of
 from mhnet_video.restoration.executors import (
     Counts,
     EnginePool,
@@ -35,41 +35,42 @@ RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
 
 
 class Restorer:
-    """A network on a device, fed with frames one after another.
-
-    Not for several threads at once.
+    """A network on a device that restores the frames of a clip in order. Not thread-safe.
 
     Args:
-        model: A shipped model's name, `auto` for the one that suits the device, or a network.
+        model: A shipped model's name, `auto` for the default of task and device, or a network.
+        task: `derain` removes streaks of rain in the air; `raindrop` also removes drops on the
+            glass before the camera.
         weights: A weights file to use instead; None for the model's own.
-        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`.
-        engine: What runs the network: `auto` (the fastest that can), `torch`, `llvm` or
+        device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:<index>`.
+        engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
             `triton`.
-        strength: Share of the restoration that is applied, 0 (none) to 1 (all).
-        keep: Boxes left as they are.
-        scale: Share of the width and height at which the network works, above 0 to 1. Below 1 it
-            sees the picture shrunk, and its residual is enlarged before it is added: the time
-            falls with the square, and the picture stays as sharp as it is. None for 1, and on a
-            CPU for what makes 1080 rows of more than 1200.
+        strength: Share of the residual that is added, 0 (none) to 1 (all).
+        keep: Boxes in which nothing changes.
+        scale: Working scale of the network, above 0 to 1. Below 1 it sees a smaller picture, and
+            its residual is enlarged. The time falls with the square, and the picture stays as
+            sharp as the source. None for 1, and on a CPU for 1080 rows where there are more than
+            1200.
         is_filtered: Whether restored frames of a clip go through the temporal filter.
 
     Raises:
-        ConfigError: There is no such device or engine, the strength or scale is out of range, or
-            there are weights for a network that has its own.
+        ConfigError: The device, engine or task is not available, the strength or scale is out of
+            range, the network is not for the task, or weights are passed with a network.
         WeightsError: The weights cannot be loaded.
     """
 
     name: str
     """The model's name, or the weights file's."""
     device: torch.device
-    """Where the network runs."""
+    """Device of the network."""
     engine: SelectedEngine
-    """What runs the network, and why."""
+    """Engine of the network, and the reason for it."""
 
     def __init__(
         self,
         model: str | MHNet = "auto",
         *,
+        task: str = "derain",
         weights: str | PathLike[str] | None = None,
         device: str = "auto",
         engine: str = "auto",
@@ -78,6 +79,7 @@ class Restorer:
         scale: float | None = None,
         is_filtered: bool = True,
     ) -> None:
+        check_task(task)
         self.device = resolve_device(device)
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
@@ -90,13 +92,17 @@ class Restorer:
             self.name, network = "custom", model.to(self.device).eval()
         else:
             if model == "auto":
-                model = DEFAULT_CUDA if self.device.type == "cuda" else DEFAULT_CPU
+                model = DEFAULTS[task][self.device.type]
             self.name = str(weights or model)
             network = load_model(weights or model, self.device)
+        if task == "raindrop" and task_of(network.config) != task:
+            raise ConfigError(
+                f"{self.name} takes out streaks only; leave --task out, or name weights for drops"
+            )
         self.network = network
         self.engine = resolve_engine(network, engine)
         self._windows = WindowNetwork(network, self.device)
-        self._picker = WindowPicker(network.config.frames)
+        self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
         self._pool: EnginePool | None = None
         self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
         self._counts = Counts()
@@ -127,7 +133,7 @@ class Restorer:
 
     @property
     def keep(self) -> tuple[Box, ...]:
-        """Boxes left as they are."""
+        """Boxes in which nothing changes."""
         return self._settings.keep
 
     @keep.setter
@@ -229,8 +235,8 @@ class Restorer:
             pictures: `[H, W, 3]` uint8, arrays or tensors.
 
         Yields:
-            Restored pictures of the same kind and size, one for each one in, as late as `pairs`
-            gives them.
+            Restored pictures of the same type and size, one for each input, with the delay of
+            `pairs`.
 
         Raises:
             ValueError: A picture has another shape or type.
@@ -255,7 +261,8 @@ class Restorer:
             ValueError: The picture has another shape or type.
             ConfigError: The picture is too large.
         """
-        chain, index = self._pushed or (self._new_chain(self._whole()), 0)
+        # an executor for each clip, which counts its frames alone
+        chain, index = self._pushed or (self._new_chain(self._new_inline()), 0)
         frame = frame_of(picture, index)
         self._pushed = chain, index + 1
         return [picture_of(pair.restored) for pair in chain.push(frame, self._settings)]
@@ -278,7 +285,7 @@ class Restorer:
 
         Raises:
             ConfigError: The picture is too large.
-            IndexError: There is no such frame.
+            IndexError: The index is out of range.
         """
         if not 0 <= index < len(frames):
             raise IndexError(f"index must be from 0 to {len(frames) - 1}, not {index}")
@@ -295,14 +302,20 @@ class Restorer:
 
     def _new_chain(self, executor: Executor) -> FrameChain:
         self._counts = executor.counts
-        frames = self.network.config.frames
-        return FrameChain(frames, executor, self.device, is_filtered=self._is_filtered)
+        config = self.network.config
+        return FrameChain(
+            config.frames,
+            executor,
+            self.device,
+            is_filtered=self._is_filtered,
+            sees_glass=config.glass,
+        )
 
     def _executor(self, *, stays_on_gpu: bool) -> Executor:
-        """What restores a clip of which all frames are wanted, as fast as can be."""
+        """The executor with the highest throughput, for all frames of a clip."""
         if self.gpu is not None:
             from mhnet_video.engines.triton.engine import TritonEngine
-            from mhnet_video.restoration.gpu_pipeline import GpuExecutor
+            from mhnet_video.restoration.gpu_executor import GpuExecutor
 
             engine = cast(TritonEngine, self.engine.engine)
             return GpuExecutor(engine, self._windows, stays=stays_on_gpu)
@@ -311,10 +324,13 @@ class Restorer:
         return LaneExecutor(self._windows, self._pool)
 
     def _whole(self) -> InlineExecutor:
-        """What restores a frame at once."""
+        """The executor with the lowest latency, for single frames."""
         if self._inline is None or self._inline[0] is not self.engine:
-            self._inline = self.engine, InlineExecutor(self._windows, self.engine.engine)
+            self._inline = self.engine, self._new_inline()
         return self._inline[1]
+
+    def _new_inline(self) -> InlineExecutor:
+        return InlineExecutor(self._windows, self.engine.engine)
 
     def _use_torch(self) -> None:
         self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")

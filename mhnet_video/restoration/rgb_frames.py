@@ -10,6 +10,7 @@ from torch import Tensor
 from mhnet_video.frame import Frame, PixelLayout
 
 _LAYOUT = PixelLayout("gbrp", "rgb", 8)
+"""Layout of frames that were RGB pictures."""
 _DEVICE = "device"
 """Tag of a frame that was a tensor: where it was."""
 

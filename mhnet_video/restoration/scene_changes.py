@@ -18,19 +18,19 @@ MAX_RUN = 3
 _RHYTHM = 12
 """Number of frame differences by which a raised frame rate is recognized."""
 _LEAST = 6
-"""Fewest differences for that."""
+"""Fewest frame differences by which a raised frame rate is recognized."""
 _PART = 3
-"""At least one difference in so many must be a copy's."""
+"""At least one in this number of differences must be that of a copy."""
 _YARDSTICK = 3
-"""Copies are measured by the third largest difference; cuts and keyframes cause larger ones."""
+"""Rank of the difference to which copies are compared. Cuts and keyframes cause larger ones."""
 _SHARE = 0.3
-"""A copy differs by less than this share of it."""
+"""A copy differs by less than this share of that difference."""
 _MOST_HELD = 64 << 20
 """Most bytes of a clip's first frames that wait for the decision."""
 _BEFORE = 4
 """Number of earlier differences with which a cut is compared; at least two."""
 _JUMP = 2
-"""A cut differs by more than this multiple of each of them."""
+"""A cut differs by more than this multiple of each earlier difference."""
 _CONTRAST = 0.6
 """A cut differs by more than this share of the contrast of both pictures. Of 600 spliced pairs of
 clips these limits find 97 %, and no cut within 29 clips."""
@@ -38,7 +38,7 @@ _UNLIKE = 0.8
 """Still pictures show one scene where they differ by less than this share of the contrast. Of
 successive photographs 98 % differ by more (median 1.1), frames of 29 clips by 0.67 at most."""
 _LEAST_SAMPLES = 64
-"""Smaller pictures are never compared, in luma samples."""
+"""Fewest luma samples of pictures that are compared."""
 
 
 class Transition(Enum):
@@ -89,7 +89,7 @@ class TransitionDetector:
             yield from self.flush()
 
     def flush(self) -> Iterator[tuple[Frame, Settings, Transition]]:
-        """The frames that still wait, with what is known of them."""
+        """The frames that still wait, with their most likely transitions."""
         while self._held:
             frame, settings, is_cut = self._held.popleft()
             is_copy = not is_cut and self._changes.is_copy(len(self._held))
@@ -98,6 +98,17 @@ class TransitionDetector:
                 settings,
                 Transition.CUT if is_cut else Transition.COPY if is_copy else Transition.NEXT,
             )
+
+
+class CutDetector:
+    """Detects cuts where no frame waits, and some are left out."""
+
+    def __init__(self) -> None:
+        self._changes = _Changes()
+
+    def push(self, frame: Frame) -> bool:
+        """Take the next frame, and return whether it begins another scene."""
+        return self._changes.push(_some_luma(frame), is_still=frame.is_still)
 
 
 class _Changes:

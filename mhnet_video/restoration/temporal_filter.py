@@ -93,7 +93,7 @@ class PlaneAverage:
         change = halves - old
         later = None if self._ahead is None else self._ahead[1] - old
         new, rows = _floats(after), slice(0, 2 * len(halves), 2)
-        # every other row tells enough of how much was taken out
+        # every other row suffices to estimate the removed residual
         taken = _shrunk(abs(_floats(before[rows]) - new[rows]), _SQUARE // 2, _SQUARE)
         still = _still(change, later, taken)
         rests = _ramp(_around(_shrunk(1 - still, _PART // _SQUARE), 5), *_CHANGED_SHARE)
@@ -106,14 +106,14 @@ class PlaneAverage:
         self._count = (self._count * still).clip(0, _MOST_FRAMES - 1) + 1
         weight = 1 / self._count
         self._halves = old + change * _enlarged(weight, old.shape)
-        # in place: of large pictures each more is tens of megabytes
+        # in place, because a copy of a large picture takes tens of megabytes
         step = new - mean
         step *= _enlarged(weight, mean.shape)
         mean += step
         if not taken.any():
             return None
         taken = _shrunk(taken, _PART // _SQUARE)
-        # where it rains everywhere, what the encoder recoded is everywhere
+        # in rain all over the picture, recoded blocks are all over it
         shown = (_around(taken, 9) + (taken.mean() - _TAKEN_OUT / 2).clip(0)) / _TAKEN_OUT
         step = mean - new
         step *= _enlarged(shown.clip(0, 1) * share, mean.shape)
@@ -154,13 +154,13 @@ class FrameAverage:
 
         Args:
             before: The frame as it was decoded.
-            after: The same, restored. Of a `DeviceFrame` the samples are changed in place.
-            ahead: The next one, restored; None where it is not known.
+            after: The restored frame. The samples of a `DeviceFrame` are changed in place.
+            ahead: The next restored frame; None if unknown.
             share: Weight of the mean in the result, 0 to 1.
-            keep: Boxes left as they are; of frames on the host only.
+            keep: Boxes in which nothing changes; for frames on the host only.
 
         Returns:
-            The averaged frame; `after` where there is nothing to average.
+            The averaged frame; `after` without anything to average.
         """
         if self._last is not None and not _are_alike(after, self._last[0]):
             self._forget()
@@ -317,18 +317,18 @@ def _still(change: Array, later: Array, taken: Array) -> Array:
         second = (_largest(abs(later), 3) - allowed).clip(0)
         passing = _ramp(second, *_CHANGE) * _ramp(first, *_PASSING)
         still = still + (passing - still).clip(0)
-        # what is of one sign in both: half of what the sum has more than the difference
+        # changes of one sign in both frames: half of |sum| - |difference|
         then = _around(later, 3)
         lasting = ((abs(around + then) - abs(around - then)) / 2).clip(0)
     return still * _ramp(_largest(lasting, 3), *_LASTING)
 
 
 def _motion(picture: Array, change: Array) -> Array:
-    """How far each part has moved, in pixels.
+    """Estimate the motion of each part, in pixels.
 
     Args:
-        picture: In half of its size.
-        change: What has been added to it since.
+        picture: The earlier luma, at half size.
+        change: Its difference to the current luma.
     """
     across, down, inside = 0 * picture, 0 * picture, slice(1, -1)
     across[:, inside] = (picture[:, 2:] - picture[:, :-2]) / 2
@@ -341,20 +341,20 @@ def _motion(picture: Array, change: Array) -> Array:
 
 
 def _ramp(x: Array, low: float, high: float) -> Array:
-    """1 up to the lower limit, 0 from the higher one on."""
+    """Linear ramp: 1 up to the lower limit, 0 from the higher one on."""
     return ((high - x) / (high - low)).clip(0, 1)
 
 
-# what arrays and tensors do in different ways
+# operations that differ between arrays and tensors
 
 
 def _floats(x: Array) -> Array:
-    """As float32, a copy where it is of something else."""
+    """Convert to float32; no copy if it is."""
     return x.float() if isinstance(x, Tensor) else x.astype(np.float32, copy=False)
 
 
 def _shrunk(x: Array, rows: int, columns: int | None = None) -> Array:
-    """Means of rectangles; what is left over at the right and below is left out."""
+    """Means of rectangles; incomplete ones at the right and at the bottom are dropped."""
     columns = columns or rows
     height, width = x.shape[0] // rows, x.shape[1] // columns
     if isinstance(x, Tensor):
@@ -363,7 +363,7 @@ def _shrunk(x: Array, rows: int, columns: int | None = None) -> Array:
 
 
 def _around(x: Array, side: int) -> Array:
-    """Means of the surroundings; the edge is repeated."""
+    """Means over squares around each pixel; the edge is repeated."""
     if isinstance(x, Tensor):
         padded = F.pad(x[None, None], [side // 2] * 4, mode="replicate")
         return F.avg_pool2d(padded, side, stride=1)[0, 0]
@@ -372,7 +372,7 @@ def _around(x: Array, side: int) -> Array:
 
 
 def _largest(x: Array, side: int) -> Array:
-    """The largest of the surroundings."""
+    """Maxima over squares around each pixel."""
     if isinstance(x, Tensor):
         return F.max_pool2d(x[None, None], side, stride=1, padding=side // 2)[0, 0]
     cv2: Any = opencv()
@@ -380,7 +380,7 @@ def _largest(x: Array, side: int) -> Array:
 
 
 def _enlarged(x: Array, size: Sequence[int]) -> Array:
-    """A map at a larger size, by bilinear interpolation."""
+    """Enlarge a map by bilinear interpolation."""
     if isinstance(x, Tensor):
         return F.interpolate(x[None, None], tuple(size), mode="bilinear")[0, 0]
     return _resized(x, size[1], size[0], "INTER_LINEAR")

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import is_
 from typing import Generic, NamedTuple, TypeVar
 
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
+from mhnet_video.media.device_frames import on_host
 from mhnet_video.model.window import window_indices, window_of
-from mhnet_video.restoration.scene_changes import Transition
+from mhnet_video.restoration.glass import GlassImage, GlassMemory, MotionMeter, most_distance
+from mhnet_video.restoration.scene_changes import CutDetector, Transition
 
 T = TypeVar("T")
 
@@ -31,6 +33,16 @@ class NetworkImage:
     """Working scale of the network for it, above 0 to 1."""
     rgb: Tensor | None = None
     """RGB at the working scale, `[3, H, W]`; None until it has been computed."""
+    glass: GlassImage = field(default_factory=GlassImage)
+    """What is remembered of it for the pictures of the glass."""
+    _host_frame: Frame | None = field(default=None, init=False)
+
+    @property
+    def host_frame(self) -> Frame:
+        """The frame with its samples in the host's memory, downloaded once."""
+        if self._host_frame is None:
+            self._host_frame = on_host(self.frame)
+        return self._host_frame
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -42,6 +54,8 @@ class FrameWindow:
     """How it is to be restored."""
     images: list[NetworkImage | None]
     """T of them, that of `frame` in the middle; None for each neighbour where there are none."""
+    seen: tuple[GlassImage, ...] = ()
+    """What is remembered of further frames of the run, for networks that see the glass."""
 
     @property
     def middle(self) -> NetworkImage:
@@ -51,9 +65,16 @@ class FrameWindow:
             raise ValueError("expected a frame in the middle")
         return middle
 
+    @property
+    def host_frame(self) -> Frame:
+        """The frame to restore, with its samples in the host's memory."""
+        middle = self.middle
+        return middle.host_frame if middle.frame is self.frame else on_host(self.frame)
+
     def is_restored_as(self, other: "FrameWindow") -> bool:
         """Whether both hold the very same images and settings."""
-        return self.settings == other.settings and all(map(is_, self.images, other.images))
+        is_same = self.settings == other.settings and self.seen == other.seen
+        return is_same and all(map(is_, self.images, other.images))
 
 
 class Neighbours(Generic[T]):
@@ -64,13 +85,21 @@ class Neighbours(Generic[T]):
 
     Args:
         frames: Items of a window, T, odd.
+        furthest: Most items from one of a window to the next.
     """
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, furthest: int = 1) -> None:
         self._frames = frames
+        self._furthest = self._distance = furthest
+        self._reach = frames // 2 * furthest
+        self._span = (frames - 1) * furthest + 1
         # each item with those that repeat it
-        self._held: deque[list[T]] = deque(maxlen=frames)
+        self._held: deque[list[T]] = deque(maxlen=self._span)
         self._pushed = 0
+
+    def set_distance(self, distance: int) -> None:
+        """Have the next windows' items so far apart, at most `furthest`."""
+        self._distance = min(distance, self._furthest)
 
     @property
     def last(self) -> T | None:
@@ -94,15 +123,14 @@ class Neighbours(Generic[T]):
         windows = self.flush() if transition is Transition.CUT else []
         self._held.append([item])
         self._pushed += 1
-        if self._pushed >= self._frames:  # the first ones look further ahead
-            half = self._frames // 2
-            first = 0 if self._pushed == self._frames else self._pushed - 1 - half
-            windows += self._windows(first, self._pushed - half)
+        if self._pushed >= self._span:  # the first ones look further ahead
+            first = 0 if self._pushed == self._span else self._pushed - 1 - self._reach
+            windows += self._windows(first, self._pushed - self._reach)
         return windows
 
     def flush(self) -> list[list[T]]:
         """End the run, and return the windows that are missing."""
-        begin = self._pushed - self._frames // 2 if self._pushed >= self._frames else 0
+        begin = self._pushed - self._reach if self._pushed >= self._span else 0
         windows = self._windows(begin, self._pushed)
         self._held.clear()
         self._pushed = 0
@@ -113,7 +141,7 @@ class Neighbours(Generic[T]):
         first = self._pushed - len(self._held)
         windows = []
         for centre in range(begin, end):
-            indices = window_indices(centre, self._pushed, self._frames)
+            indices = window_indices(centre, self._pushed, self._frames, self._distance)
             groups = [self._held[index - first] for index in indices]
             middle = self._held[centre - first]
             windows += [[item if each is middle else each[0] for each in groups] for item in middle]
@@ -126,11 +154,15 @@ class WindowAssembler:
 
     Args:
         frames: Frames of a window, T, odd.
+        sees_glass: Whether the network sees what stands still on the glass: neighbours are then as
+            far apart as the motion asks for.
     """
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, *, sees_glass: bool = False) -> None:
+        self._frames, self._sees_glass = frames, sees_glass
         self._neighbours: Neighbours[_Item] = Neighbours(frames)
         self._last: NetworkImage | None = None
+        self._memory, self._meter = GlassMemory(), MotionMeter()
 
     def push(
         self, frame: Frame, settings: Settings, transition: Transition, scale: float
@@ -162,12 +194,36 @@ class WindowAssembler:
             )
         else:
             picture = NetworkImage(frame, scale)
+        seen = self._memory.images
+        if self._sees_glass:
+            self._look(picture, transition)
         self._last = picture
-        yield from map(_window, self._neighbours.push(_Item(frame, settings, picture), transition))
+        windows = self._neighbours.push(_Item(frame, settings, picture), transition)
+        self._neighbours.set_distance(self._meter.distance)
+        # those that a cut completes are of the run before it
+        seen = seen if transition is Transition.CUT else self._memory.images
+        yield from (_window(window, seen) for window in windows)
+
+    def _look(self, picture: NetworkImage, transition: Transition) -> None:
+        """Remember a frame's glass, and measure how fast the scene moves."""
+        if self._neighbours.last is None:
+            rows, columns = _sides(picture)
+            furthest = most_distance(rows, columns, self._frames)
+            self._neighbours = Neighbours(self._frames, furthest)
+        if transition is Transition.CUT:
+            self._memory.clear()
+            self._meter.clear()
+        elif transition is Transition.NEXT and self._last is not None:
+            self._meter.push(self._last.frame, picture.frame)
+        if transition is not Transition.COPY:
+            self._memory.push(picture.glass)
 
     def flush(self) -> Iterator[FrameWindow]:
         """End the run, and return the windows that are missing."""
-        yield from map(_window, self._neighbours.flush())
+        windows, seen = self._neighbours.flush(), self._memory.images
+        self._memory.clear()
+        self._meter.clear()
+        yield from (_window(window, seen) for window in windows)
 
 
 class WindowPicker:
@@ -175,11 +231,14 @@ class WindowPicker:
 
     Args:
         frames: Frames of a window, T, odd.
+        sees_glass: As of `WindowAssembler`.
     """
 
-    def __init__(self, frames: int) -> None:
-        self._frames = frames
+    def __init__(self, frames: int, *, sees_glass: bool = False) -> None:
+        self._frames, self._sees_glass = frames, sees_glass
         self._seen: list[tuple[Frame, NetworkImage]] = []
+        self._memory, self._meter, self._cuts = GlassMemory(), MotionMeter(), CutDetector()
+        self._first: Frame | None = None
 
     def window(
         self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
@@ -192,7 +251,9 @@ class WindowPicker:
             settings: How.
             scale: Working scale, above 0 to 1.
         """
-        indices = window_indices(index, len(frames), self._frames)
+        if self._sees_glass:
+            frames, index = self._look(frames, index, scale)
+        indices = window_indices(index, len(frames), self._frames, self._distance(frames, scale))
         first = min(indices)
         seen: list[tuple[Frame, NetworkImage]] = []
         for frame in frames[first : max(indices) + 1]:
@@ -203,7 +264,35 @@ class WindowPicker:
             seen.append((frame, picture or NetworkImage(frame, scale)))
         self._seen = seen
         pictures = window_of([seen[index - first][1] for index in indices])
-        return FrameWindow(frames[index], settings, pictures)
+        if self._sees_glass:
+            self._memory.push(seen[index - first][1].glass)
+        return FrameWindow(frames[index], settings, pictures, self._memory.images)
+
+    def _distance(self, frames: Sequence[Frame], scale: float) -> int:
+        if not self._sees_glass:
+            return 1
+        furthest = most_distance(*_sides(NetworkImage(frames[0], scale)), self._frames)
+        return min(self._meter.distance, furthest)
+
+    def _look(
+        self, frames: Sequence[Frame], index: int, scale: float
+    ) -> tuple[Sequence[Frame], int]:
+        """Measure how fast the scene moves; the frames that belong to that of a frame."""
+        frame = frames[index]
+        known = self._seen[-1][1] if self._seen else None
+        is_other = known is not None and (known.scale, known.frame.upright_size) != (
+            scale,
+            frame.upright_size,
+        )
+        if self._cuts.push(frame) or is_other:
+            self._memory.clear()
+            self._meter.clear()
+            self._first = frame
+        if index:
+            self._meter.push(frames[index - 1], frame)
+        begin = next((i for i, each in enumerate(frames) if each is self._first), 0)
+        begin = min(begin, index)
+        return frames[begin:], index - begin
 
 
 class _Item(NamedTuple):
@@ -212,10 +301,16 @@ class _Item(NamedTuple):
     picture: NetworkImage
 
 
-def _window(items: list[_Item]) -> FrameWindow:
+def _window(items: list[_Item], seen: tuple[GlassImage, ...]) -> FrameWindow:
     middle = items[len(items) // 2]
     pictures = window_of([item.picture for item in items])
-    return FrameWindow(middle.frame, middle.settings, pictures)
+    return FrameWindow(middle.frame, middle.settings, pictures, seen)
+
+
+def _sides(picture: NetworkImage) -> tuple[int, int]:
+    """About the rows and columns that the network sees of a picture."""
+    width, height = picture.frame.upright_size
+    return max(1, round(height * picture.scale)), max(1, round(width * picture.scale))
 
 
 def have_equal_samples(a: Frame, b: Frame) -> bool:

@@ -1,5 +1,6 @@
 """A network on a device, applied to one window: scale, self-ensemble, tiles, and float32 again."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -9,31 +10,32 @@ from torch import Tensor
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
 from mhnet_video.frame import Plane
-from mhnet_video.media.hwaccel import on_host
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
 from mhnet_video.restoration.color import add_residual, to_rgb
+from mhnet_video.restoration.glass import pictures_of_glass
 from mhnet_video.restoration.resize import enlarged, shrunk
 from mhnet_video.restoration.self_ensemble import ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
 
 MOST_ROWS = 1200
-"""On a CPU, pictures with more rows, or columns where these are fewer, are restored at a scale
-below 1."""
+"""Length of a picture's shorter side, in pixels, above which a CPU restores it at a scale below
+1."""
 WORKING_ROWS = 1080
-"""Rows at which the network sees such a picture: at 3840x2160 in a quarter of the time. Streaks are
-as large there as the network knows them from training."""
+"""Shorter side of these pictures at the working scale, in pixels. At 3840x2160 it takes a quarter
+of the time, and streaks have the size that the network knows from training."""
 MAX_PIXELS = 80_000_000
-"""Largest picture, in pixels; a window of three would not fit a small machine's memory."""
+"""Largest picture, in pixels. A window of three larger ones would not fit a small machine's
+memory."""
 
 
 def check_size(height: int, width: int) -> None:
     """Refuse a picture that is too large.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: It has more than `MAX_PIXELS`.
     """
     if height * width > MAX_PIXELS:
         raise ConfigError(
@@ -46,10 +48,10 @@ def working_scale(scale: float | None, height: int, width: int, device: torch.de
     """Working scale for pictures of a size, above 0 to 1.
 
     Args:
-        scale: What was asked for; None for what suits the size.
+        scale: Requested scale; None to choose it by the size.
         height: Rows of the picture.
-        width: Its columns.
-        device: Where the network runs.
+        width: Columns of the picture.
+        device: Device of the network.
     """
     if scale is not None:
         return scale
@@ -59,11 +61,11 @@ def working_scale(scale: float | None, height: int, width: int, device: torch.de
 
 
 class WindowNetwork:
-    """Restores the middle frame of a window by whichever engine it is given.
+    """Restores the middle frame of a window by any engine.
 
     Args:
         network: The network, on its device.
-        device: That device.
+        device: Device of the network.
     """
 
     def __init__(self, network: MHNet, device: torch.device) -> None:
@@ -72,11 +74,25 @@ class WindowNetwork:
 
     def prepare(self, window: FrameWindow) -> Window:
         """What the network sees of each picture; made once for each."""
-        return [None if each is None else self._rgb(each) for each in window.images]
+        seen = [None if each is None else self._rgb(each) for each in window.images]
+        return self._between(window, seen) if self.network.config.glass else seen
+
+    @torch.inference_mode()
+    def _between(self, window: FrameWindow, frames: Sequence[Tensor | None]) -> Window:
+        """Put the frames of a window between the pictures of its glass."""
+        if is_alone(frames):
+            return [None, *frames, None]
+        of_frames = [image.glass for image in window.images if image is not None]
+        for image in window.images:
+            if image is not None and image.rgb is not None:
+                image.glass.remember(image.rgb)
+        seen = dict.fromkeys([*of_frames, *window.seen])
+        mean, difference = pictures_of_glass(middle_of(frames), list(seen))
+        return [mean, *frames, difference]
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:
-            frame = on_host(picture.frame)
+            frame = picture.host_frame
             rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
             height, width = rgb.shape[1:]
             size = _working_size(height, width, picture.scale)
@@ -102,20 +118,20 @@ class WindowNetwork:
         window: FrameWindow,
         seen: Window,
     ) -> tuple[Plane, ...] | None:
-        """The new planes of a window's frame.
+        """Restore the planes of a window's frame.
 
         Args:
-            engine: What runs the network.
+            engine: Engine that runs the network.
             window: The window.
-            seen: What `prepare` gave for it.
+            seen: Result of `prepare` for the window.
 
         Returns:
-            The planes; None where the network gives no finite numbers.
+            The planes; None if the residual is not finite.
 
         Raises:
             ShortageError: The device has too little memory even for small tiles.
         """
-        frame, settings, scale = on_host(window.frame), window.settings, window.middle.scale
+        frame, settings, scale = window.host_frame, window.settings, window.middle.scale
         width, height = frame.upright_size
         residual = self._residual(engine, seen, height, width, scale)
         if not _is_finite(residual):
@@ -160,14 +176,14 @@ class WindowNetwork:
             except RuntimeError as error:
                 if not is_shortage(error):
                     raise
-                failure = error.with_traceback(None)  # which would hold what was made until then
+                failure = error.with_traceback(None)  # a traceback would keep tensors alive
             self._shrink_tiles(engine, pixels, failure)
 
     def _shrink_tiles(self, engine: Engine, pixels: int, error: Exception) -> None:
-        """Halve the pictures that an engine is given.
+        """Halve the largest tile of an engine.
 
         Raises:
-            ShortageError: They are small already.
+            ShortageError: The tiles are at their smallest.
         """
         engine.max_pixels = min(engine.max_pixels, pixels) // 2
         if engine.max_pixels < MIN_TILE_PIXELS:

@@ -17,6 +17,7 @@ from torch import Tensor
 from mhnet_video.frame import Frame, Plane
 
 _SHIFTS = (0, 1)
+"""Chroma shifts that the kernels support."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,8 @@ class YuvKernels:
         planes = frame.planes[:3]
         numbers = np.array(constants, np.float32)
         spare = np.empty((2, planes[1].shape[1] + 2 * self.lanes), np.float32)
-        luma, cb, cr = planes
         self._rgb(
-            luma=luma.ctypes.data,
-            cb=cb.ctypes.data,
-            cr=cr.ctypes.data,
-            luma_row=luma.strides[0],
-            cb_row=cb.strides[0],
-            cr_row=cr.strides[0],
+            **_arguments(planes),
             constants=numbers.ctypes.data,
             spare=spare.ctypes.data,
             out=rgb.data_ptr(),
@@ -92,29 +87,27 @@ class YuvKernels:
         numbers = np.array(constants, np.float32)
         if residual.stride(2) != 1:
             residual = residual.contiguous()
-        (luma, cb, cr), (luma_out, cb_out, cr_out) = planes, restored
         self._residual(
-            luma=luma.ctypes.data,
-            cb=cb.ctypes.data,
-            cr=cr.ctypes.data,
-            luma_row=luma.strides[0],
-            cb_row=cb.strides[0],
-            cr_row=cr.strides[0],
-            luma_out=luma_out.ctypes.data,
-            cb_out=cb_out.ctypes.data,
-            cr_out=cr_out.ctypes.data,
-            luma_out_row=luma_out.strides[0],
-            cb_out_row=cb_out.strides[0],
-            cr_out_row=cr_out.strides[0],
+            **_arguments(planes),
+            **_arguments(restored, "_out"),
             residual=residual.data_ptr(),
             color_size=residual.stride(0),
             row_size=residual.stride(1),
             constants=numbers.ctypes.data,
             width=frame.width,
             first=0,
-            end=cb.shape[0],
+            end=planes[1].shape[0],
         )
         return restored
+
+
+def _arguments(planes: Sequence[Plane], suffix: str = "") -> dict[str, int]:
+    """Where three planes are in memory, and the bytes from a row to the next, by parameter."""
+    arguments = {}
+    for name, plane in zip(("luma", "cb", "cr"), planes, strict=True):
+        arguments[f"{name}{suffix}"] = plane.ctypes.data
+        arguments[f"{name}{suffix}_row"] = plane.strides[0]
+    return arguments
 
 
 def kernels_for(frame: Frame) -> YuvKernels | None:
@@ -135,22 +128,22 @@ def kernels_for(frame: Frame) -> YuvKernels | None:
 @cache
 def _compiled(sample_bytes: int, shift_x: int, shift_y: int) -> YuvKernels | None:
     try:
+        from mhnet_video.engines.llvm.scheduler import Kernels
         from mhnet_video.kernels.llvm_color import planes_to_rgb, residual_to_planes
-        from mhnet_video.kernels.llvm_compiler import Library
         from mhnet_video.kernels.llvm_machine import host_machine
     except (ImportError, OSError):
         return None  # llvmlite is not installed
     machine = host_machine(bfloat16=False)
     if machine is None:
         return None
-    emitters = [
-        make(machine, make.__name__, sample_bytes, shift_x, shift_y)
+    kernels = Kernels(machine)
+    signatures = [
+        kernels.kernel(make, sample_bytes, shift_x, shift_y)
         for make in (planes_to_rgb, residual_to_planes)
     ]
-    library = Library(machine, emitters)
+    kernels.compile()
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
     rgb, residual = (
-        _Kernel(each.signature, kind(library.addresses[each.signature.name]), library)
-        for each in emitters
+        _Kernel(each, kind(kernels.address(each.name)), kernels) for each in signatures
     )
     return YuvKernels(machine.lanes, rgb, residual)

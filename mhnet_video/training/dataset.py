@@ -1,4 +1,4 @@
-"""Clean footage and photographs to pairs of rainy windows and clean middle frames."""
+"""Training pairs from clean clips and photographs: a rainy window and its clean middle frame."""
 
 import math
 from dataclasses import dataclass
@@ -16,63 +16,65 @@ from torch.utils.data import Dataset
 
 from mhnet_video.errors import ReadError
 from mhnet_video.model.align import align
-from mhnet_video.model.window import window_indices
+from mhnet_video.model.window import between, glass_statistics, window_indices
 from mhnet_video.training.rain import camera, rain_on
 
 ALONE_SHARE = 0.43
-"""Share of single pictures, without neighbours, early in a run. With few of them the network learns
-to compare frames and nothing else: it does nothing for a picture, and paints ghosts where the
-camera moves fast."""
+"""Share of single pictures, without neighbours, early in a run. With a smaller share the network
+learns to compare frames and nothing else. It then leaves single pictures unchanged, and paints
+ghosts where the camera moves fast."""
 LATE_ALONE_SHARE = 0.5
-"""The same late in a run."""
+"""Share of single pictures late in a run."""
 END_SHARE = 0.04
 """Share of windows at the ends of a clip."""
 SHORT_SHARE = 0.3
-"""Share of these whose clip has fewer frames than a window."""
+"""Share of the windows at ends whose clip has fewer frames than a window."""
 CUT_SHARE = 0.03
-"""Share of windows whose scene changes after the middle frame."""
+"""Share of windows with a cut after the middle frame."""
 STRANGER_SHARE = 0.1
-"""Share of windows whose neighbours both show another scene, as where everything moves too fast:
-only the middle frame helps to remove their rain."""
+"""Share of windows whose neighbours both show another scene, as after very fast motion. Only the
+middle frame helps to remove their rain."""
 COPY_SHARE = 0.1
-"""Share of windows in which a neighbour is a copy of the middle frame, including its rain, as where
-the frame rate was raised. Without them a streak that appears twice is taken for scenery."""
+"""Share of windows in which a neighbour is a copy of the middle frame, including its rain, as in
+clips whose frame rate was raised. Without them a streak that appears twice is taken for scenery."""
 RECODED_SHARE = 0.6
-"""Share of these whose copy has noise and compression of its own. The program itself finds exact
-copies."""
+"""Share of the windows with a copy whose copy has its own noise and compression. Bit-identical
+copies are found before the network sees them."""
 MOSAIC_SHARE = 0.75
-"""Share of samples composed of four windows of half the side, each with its own rain or none. The
-channel attention's means cover a whole frame, in which rain is more visible in some parts than in
-others. A network trained on evenly rainy pictures takes a frame with a dry half for dry, and leaves
-the rain in the other half."""
+"""Share of samples that are mosaics of four windows of half the side, each dry or with its own
+rain. The channel attention averages over the whole frame. A network that was trained on evenly
+rainy pictures takes a half-dry frame for dry, and leaves the rain in the other half."""
 TURNED_SHARE = 0.2
 """Share of windows rotated by 90 degrees."""
 TEXT_SHARE = 0.12
-"""Share of windows with burnt-in letters. These are as thin and as bright as streaks, and must
+"""Share of windows with burnt-in text. Its strokes are as thin and as bright as streaks, and must
 stay."""
 ALONE_TEXT_SHARE = 0.25
-"""The same of dry single pictures, in which no motion of the scene behind tells letters apart."""
+"""Share of dry single pictures with burnt-in text. Larger than `TEXT_SHARE`, because no motion
+behind the text sets it apart."""
 PALE_SHARE = 0.4
-"""Share of burnt-in letters that are translucent, as watermarks are."""
+"""Share of burnt-in texts that are translucent, as watermarks are."""
 DRY_SHARE = 0.2
-"""Share of windows of several frames without rain, early in a run: road markings must not pass for
-streaks."""
+"""Share of dry windows among those of several frames, early in a run. Without them road markings
+are taken for streaks."""
 LATE_DRY_SHARE = 0.28
-"""The same late in a run. More, because the network soon forgets what dry pictures teach."""
+"""Share of dry windows late in a run. Larger, because the network soon forgets what dry pictures
+teach."""
 DRY_ALONE_SHARE = 0.24
-"""Share of single pictures without rain, early in a run."""
+"""Share of dry pictures among single ones, early in a run."""
 LATE_DRY_ALONE_SHARE = 0.37
-"""The same late in a run."""
+"""Share of dry pictures among single ones, late in a run."""
 LARGE_SHARE = 0.3
-"""Share of windows that stand for pictures of more than 720 rows, with longer and wider streaks."""
+"""Share of windows that represent pictures of more than 720 rows, with longer and wider streaks."""
 LARGEST = 3.0
-"""Largest scale of such pictures against one of 360 to 720 rows."""
+"""Largest scale of these pictures, relative to one of 360 to 720 rows."""
 SOFT_SHARE = 0.6
-"""Share of these that are as soft as lenses and encoders leave large pictures."""
+"""Share of the large windows that are enlarged, to be as soft as lenses and encoders leave large
+pictures."""
 MOST_TRIES = 6
-"""A dry picture is the most rain-like of up to so many. A twentieth of the area of photographs
-causes nine tenths of what a trained network does to dry ones: grates, lit windows, white paint.
-Bright, upright, narrow structures find them."""
+"""Candidates for a dry single picture: up to this many are drawn, and the most rain-like is taken.
+A twentieth of the area of photographs causes nine tenths of the changes that a trained network
+makes to dry ones: grates, lit windows, white paint. `rain_likeness` finds them."""
 
 Image = NDArray[Any]
 """`[H, W, 3]` uint8, RGB."""
@@ -80,23 +82,28 @@ Image = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Footage:
-    """What pairs are made from, in memory."""
+    """Clean photographs and clips, decoded in memory."""
 
     photos: list[Image]
+    """Photographs of any sizes."""
     clips: list[list[NDArray[Any]]]
-    """For each clip its runs of consecutive frames, each `[run, H, W, 3]`."""
+    """Runs of consecutive frames for each clip, each `[run, H, W, 3]` uint8, RGB."""
 
 
-def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
+def load_footage(
+    folder: Path, *, frames: int = 3, every: int = 15, rows: int | None = None
+) -> Footage:
     """Read `photos/` and `clips/` of a folder.
 
     Args:
-        folder: Where the two folders are; one of them may be missing.
-        frames: Frames of a window; runs are two frames longer, so that windows can start anew.
-        every: One run is kept of so many frames.
+        folder: Parent of both folders; one of them may be missing.
+        frames: Frames of a window. Runs are two frames longer, so that a window can begin at
+            three frames of a run.
+        every: Frames from the beginning of one run to the beginning of the next.
+        rows: Most rows of a clip, to which larger ones are shrunk; None to keep their sizes.
 
     Raises:
-        ReadError: There is nothing in them, or a clip is none.
+        ReadError: Both folders are empty or missing, or a clip cannot be decoded.
     """
     import av
 
@@ -120,7 +127,8 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
                 pictures = (stream.decode(each) for each in filled_packets(container, stream))
                 for index, frame in enumerate(chain.from_iterable(pictures)):
                     if index % every < frames + 2:
-                        run.append(frame.to_ndarray(format="rgb24"))
+                        size = _shrunk_size(frame.height, frame.width, rows)
+                        run.append(frame.to_ndarray(format="rgb24", interpolation="AREA", **size))
                         if len(run) == frames + 2:
                             runs.append(np.stack(run))
                             run = []
@@ -135,29 +143,37 @@ def load_footage(folder: Path, *, frames: int = 3, every: int = 15) -> Footage:
     return Footage(photos=photos, clips=clips)
 
 
+def _shrunk_size(height: int, width: int, rows: int | None) -> dict[str, Any]:
+    """The size of a frame that is to have so many rows at most, if it has more."""
+    if rows is None or height <= rows:
+        return {}
+    return {"height": rows, "width": 2 * round(width * rows / height / 2)}
+
+
 class ClipWindow(NamedTuple):
-    """Clean frames, and the seed of their rain."""
+    """Clean frames, and the random choices by which rain is rendered into them."""
 
     clean: Tensor
     """`[K, 3, crop, crop]`, RGB in [0, 1]; K is less than T where frames are missing."""
     middle: int
-    """Index of the frame that is to be restored."""
+    """Index of the frame to restore."""
     seed: int
+    """Seed of the rain and of the camera model."""
     is_dry: bool
-    """Whether it is not to rain."""
+    """Whether no rain is rendered."""
     copies: tuple[int, ...] = ()
-    """Indices of the frames that are to be copies of the middle one, its rain too."""
+    """Indices of the frames that become copies of the middle one, including its rain."""
     is_recoded: bool = False
-    """Whether the copies were taken before the camera's noise and compression."""
+    """Whether frames are copied before the camera model, so that each has its own noise."""
     scale: float = 1
-    """How many times as long and as wide streaks are as in a picture of 360 to 720 rows."""
+    """Length and width of streaks, relative to a picture of 360 to 720 rows."""
     is_soft: bool = False
-    """Whether the scene is enlarged with its streaks."""
+    """Whether the scene is enlarged together with its streaks."""
     text: Tensor | None = None
-    """What is burnt into every frame, rainy and clean: `[4, crop, crop]`, RGB and opacity in
-    [0, 1]; None for nothing."""
+    """Text burnt into every frame, rainy and clean: `[4, crop, crop]`, RGB and opacity in [0, 1];
+    None for no text."""
     text_is_soft: bool = False
-    """Whether it is enlarged with the scene."""
+    """Whether the text is enlarged together with the scene."""
 
 
 Sample = tuple[ClipWindow, ...]
@@ -165,16 +181,16 @@ Sample = tuple[ClipWindow, ...]
 
 
 class CleanWindows(Dataset[Sample]):
-    """Windows of consecutive frames without rain, alone or in mosaics; every index is another.
+    """Clean windows of consecutive frames, single or as mosaics of four.
 
-    An index always gives the same sample for the same seed, so that a run can be resumed exactly.
+    A seed and an index determine a sample, so that a run can be resumed exactly.
 
     Args:
-        footage: What to draw from.
+        footage: Clips and photographs to draw from.
         frames: Frames of a window, T, odd.
-        crop: Side of the pictures, in pixels, a multiple of 32.
-        seed: Changes all samples.
-        is_late: Whether to give what the end of a run is to see, with more dry pictures.
+        crop: Side of the samples, in pixels, a multiple of 32.
+        seed: Seed of all samples.
+        is_late: Whether to draw by the shares of the end of a run, with more dry pictures.
     """
 
     def __init__(
@@ -185,11 +201,11 @@ class CleanWindows(Dataset[Sample]):
         self._half = _Windows(footage, frames, crop // 2, is_late)
 
     def __len__(self) -> int:
-        """As many as anyone could use."""
+        """A number that no run reaches."""
         return 1 << 40
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample of an index."""
+        """Draw the sample of an index."""
         random = np.random.default_rng([self.seed, index])
         if random.random() < MOSAIC_SHARE:
             return tuple(self._half.draw(random) for _ in range(4))
@@ -200,9 +216,9 @@ class _Windows:
     """Draws windows of one size.
 
     Args:
-        footage: What to draw from.
+        footage: Clips and photographs to draw from.
         frames: Frames of a window, T, odd.
-        crop: Side of the pictures, in pixels.
+        crop: Side of the windows, in pixels.
         is_late: See `CleanWindows`.
     """
 
@@ -214,34 +230,34 @@ class _Windows:
         self._dry_alone_share = LATE_DRY_ALONE_SHARE if is_late else DRY_ALONE_SHARE
 
     def draw(self, random: np.random.Generator) -> ClipWindow:
-        """A window."""
-        kind, middle = random.random(), self.frames // 2
+        """Draw a window."""
+        uniform, middle = random.random(), self.frames // 2
         copies: tuple[int, ...] = ()
-        kinds = [self._alone_share, END_SHARE, CUT_SHARE, STRANGER_SHARE, COPY_SHARE]
-        ends = np.cumsum(kinds)
-        is_alone = kind < ends[0] or self.frames == 1
+        shares = [self._alone_share, END_SHARE, CUT_SHARE, STRANGER_SHARE, COPY_SHARE]
+        limits = np.cumsum(shares)
+        is_alone = uniform < limits[0] or self.frames == 1
         is_dry = random.random() < (self._dry_alone_share if is_alone else self._dry_share)
         tries = 1 + int(random.integers(MOST_TRIES)) if is_alone and is_dry else 1
         scenes = self._pictures if is_alone else self._scenes
         clean = max((scenes.draw(random) for _ in range(tries)), key=rain_likeness)
         if is_alone:
             middle = 0
-        elif kind < ends[1]:
+        elif uniform < limits[1]:
             middle, first, end = int(random.integers(self.frames)), 0, self.frames
             if random.random() < SHORT_SHARE:
                 first, end = int(random.integers(middle + 1)), int(random.integers(middle, end)) + 1
             clean, middle = clean[first:end], middle - first
-        elif kind < ends[2]:
+        elif uniform < limits[2]:
             clean[middle + 1 :] = self._pictures.draw(random)
-        elif kind < ends[3]:
+        elif uniform < limits[3]:
             for neighbours in (slice(0, middle), slice(middle + 1, None)):
                 clean[neighbours] = self._pictures.draw(random)
-        elif kind < ends[4] and middle:
+        elif uniform < limits[4] and middle:
             sides = [(middle - 1,), (middle + 1,), (middle - 1, middle + 1)]
-            # of three frames that are one there is nothing left to compare
+            # three frames that are all the same would leave nothing to compare
             copies = sides[random.integers(3 if middle > 1 else 2)]
-        # phones held sideways whose files do not say so; and boards and rails that lie are made
-        # upright ones, which must not pass for streaks
+        # phones film sideways without rotation metadata; and horizontal boards and rails become
+        # upright ones, which must not be taken for streaks
         if random.random() < TURNED_SHARE:
             clean = clean.rot90(2 * int(random.integers(2)) - 1, (2, 3))
         seed = int(random.integers(1 << 62))
@@ -267,7 +283,7 @@ class _Windows:
         )
 
     def _text(self, random: np.random.Generator, scale: float) -> Tensor:
-        """One to three lines of letters and digits, as of clocks and names of cameras."""
+        """Draw one to three lines of text, as clocks and camera names: `[4, crop, crop]`."""
         characters = list("0123456789" * 4 + "ABCDEFGHIKLMNOPRSTUVXYZ" + "/:-. " * 3)
         level = int(random.integers(170, 256))
         colour = (level, level, int(random.integers(255)) if random.random() < 0.2 else level)
@@ -280,12 +296,12 @@ class _Windows:
         outlined = random.random() < 0.4
         for _ in range(1 + int(random.integers(3))):
             line = "".join(random.choice(characters, int(random.integers(4, 24))))
-            place = [int(random.integers(-self.crop // 4, self.crop * 3 // 4))]
-            place.append(int(random.integers(12, self.crop)))
+            origin = [int(random.integers(-self.crop // 4, self.crop * 3 // 4))]
+            origin.append(int(random.integers(12, self.crop)))
             for width, shade in [(stroke + 2, (0, 0, 0))] * outlined + [(stroke, colour)]:
-                cv2.putText(picture, line, place, face, size, shade, width, cv2.LINE_AA)
-                cv2.putText(cover, line, place, face, size, 255, width, cv2.LINE_AA)
-        # a stroke that is drawn over black is its colour times its cover
+                cv2.putText(picture, line, origin, face, size, shade, width, cv2.LINE_AA)
+                cv2.putText(cover, line, origin, face, size, 255, width, cv2.LINE_AA)
+        # antialiased strokes over black are already multiplied by their opacity
         if not outlined:
             picture[:] = colour
         opacity = cover * random.uniform(0.35, 1) if random.random() < PALE_SHARE else cover
@@ -294,19 +310,19 @@ class _Windows:
 
 
 class _Scenes:
-    """Draws scenes without rain of one length and size.
+    """Draws clean scenes of one length and size.
 
     Args:
-        footage: What to draw from.
+        footage: Clips and photographs to draw from.
         frames: Frames of a scene, T, odd.
-        crop: Side of the pictures, in pixels.
+        crop: Side of the frames, in pixels.
     """
 
     def __init__(self, footage: Footage, frames: int, crop: int) -> None:
         self.footage, self.frames, self.crop = footage, frames, crop
 
     def draw(self, random: np.random.Generator) -> Tensor:
-        """A scene, `[T, 3, crop, crop]` in [0, 1]."""
+        """Draw a scene: `[T, 3, crop, crop]`, RGB in [0, 1]."""
         footage = self.footage
         if footage.clips and (not footage.photos or random.random() < 0.5):
             frames = self._from_clip(random)
@@ -318,6 +334,7 @@ class _Scenes:
         return _grade(pixels.float() / 255, random)
 
     def _from_clip(self, random: np.random.Generator) -> NDArray[Any]:
+        """Crop consecutive frames of a clip: `[T, crop, crop, 3]` uint8."""
         weights = np.sqrt([len(runs) * runs[0].shape[1] for runs in self.footage.clips])
         runs = self.footage.clips[random.choice(len(weights), p=weights / weights.sum())]
         run = runs[random.integers(len(runs))]
@@ -325,7 +342,7 @@ class _Scenes:
         frames = run[first : first + self.frames]
         if random.random() < 0.5:
             frames = frames[::-1]
-        if (missing := self.crop - min(frames.shape[1:3])) > 0:  # the clip, with its mirror image
+        if (missing := self.crop - min(frames.shape[1:3])) > 0:
             sides = ((0, 0), (0, missing), (0, missing), (0, 0))
             frames = np.pad(frames, sides, mode="symmetric")
         height, width = frames.shape[1:3]
@@ -334,22 +351,22 @@ class _Scenes:
             shrink = 1.0
         side = min(round(self.crop * shrink), height, width)
         path = np.zeros((self.frames, 2), int)
-        if random.random() < 0.4:  # a camera that shakes or turns, where the clip's is fixed
+        if random.random() < 0.4:  # adds camera motion, which fixed cameras lack
             path = np.rint(self._path(random) * shrink).astype(int)
         top = random.integers(height - side + 1) + path[:, 1]
         left = random.integers(width - side + 1) + path[:, 0]
-        cuts = []
+        crops = []
         for index, frame in enumerate(frames):
             y = min(max(int(top[index]), 0), height - side)
             x = min(max(int(left[index]), 0), width - side)
-            cut = frame[y : y + side, x : x + side]
+            crop = frame[y : y + side, x : x + side]
             if side != self.crop:
-                cut = cv2.resize(cut, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
-            cuts.append(cut)
-        return np.stack(cuts)
+                crop = cv2.resize(crop, (self.crop, self.crop), interpolation=cv2.INTER_AREA)
+            crops.append(crop)
+        return np.stack(crops)
 
     def _from_photo(self, random: np.random.Generator) -> NDArray[Any]:
-        """A photograph under camera motion, at times with a piece of another moving over it."""
+        """Pan over a photograph, sometimes with an ellipse of another moving over it."""
         back = self._moving_photo(random, moving=random.random() < 0.8)
         if random.random() < 0.3:
             front = self._moving_photo(random, moving=True)
@@ -367,10 +384,10 @@ class _Scenes:
         return back
 
     def _path(self, random: np.random.Generator) -> NDArray[Any]:
-        """Offsets of the frames from the middle one, in pixels, `[T, 2]`.
+        """Draw offsets of the frames from the middle one, (x, y) in pixels: `[T, 2]`.
 
-        From rest to a hand-held sweep, faster than the network can follow: there the neighbours
-        are of no use, and it must not trust them.
+        Speeds range from rest to hand-held sweeps that alignment cannot follow. In those the
+        network must learn not to trust the neighbours.
         """
         direction = random.uniform(0, 2 * math.pi)
         speed = math.exp(random.uniform(math.log(0.2), math.log(45)))
@@ -383,6 +400,7 @@ class _Scenes:
         return path - path[self.frames // 2]
 
     def _moving_photo(self, random: np.random.Generator, *, moving: bool) -> NDArray[Any]:
+        """Crop a photograph along a path, with zoom and rotation: `[T, crop, crop, 3]` uint8."""
         photos = self.footage.photos
         photo = photos[random.integers(len(photos))]
         height, width = photo.shape[:2]
@@ -396,11 +414,11 @@ class _Scenes:
         path = self._path(random) if moving else np.zeros((self.frames, 2))
         zoom = random.normal(0, 0.006) if moving else 0.0
         turn = random.normal(0, 0.004) if moving else 0.0
-        if scale > 1.3:  # what a smaller scale cannot show must not alias
-            cut = max(0, int(centre[1] - span)), max(0, int(centre[0] - span))
-            piece = photo[cut[0] : int(centre[1] + span), cut[1] : int(centre[0] + span)]
-            photo = cv2.GaussianBlur(piece, (0, 0), 0.4 * scale)
-            centre = [centre[0] - cut[1], centre[1] - cut[0]]
+        if scale > 1.3:  # low-pass filter against aliasing
+            top, left = max(0, int(centre[1] - span)), max(0, int(centre[0] - span))
+            crop = photo[top : int(centre[1] + span), left : int(centre[0] + span)]
+            photo = cv2.GaussianBlur(crop, (0, 0), 0.4 * scale)
+            centre = [centre[0] - left, centre[1] - top]
         frames = []
         for index in range(self.frames):
             step = index - self.frames // 2
@@ -422,7 +440,7 @@ class _Scenes:
 
 
 def _grade(clean: Tensor, random: np.random.Generator) -> Tensor:
-    """Exposure, contrast and mist, which the restored picture keeps."""
+    """Vary exposure, contrast and mist of `[T, 3, H, W]`; they are part of the clean picture."""
     if random.random() < 0.5:
         clean = clean ** float(random.uniform(0.75, 1.6))
         clean = clean * float(random.uniform(0.5, 1.1))
@@ -433,10 +451,16 @@ def _grade(clean: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def rain_likeness(clean: Tensor) -> float:
-    """How much of a picture is bright, upright and narrow, `[1, 3, H, W]` in [0, 1].
+    """Measure bright, upright, narrow structures, which look like streaks.
 
-    Source: the opening and the top-hat of grey levels of mathematical morphology (Serra, 1982).
-    What is wider than eight pixels or lower than seven is taken out of it.
+    A horizontal top-hat removes structures wider than eight pixels. A vertical opening removes
+    those lower than seven. Source: Serra, "Image Analysis and Mathematical Morphology", 1982.
+
+    Args:
+        clean: `[1, 3, H, W]`, RGB in [0, 1].
+
+    Returns:
+        The mean of the remaining grey levels, 0 to 255.
     """
     grey: NDArray[Any] = (clean[0].mean(0) * 255).byte().numpy()
     narrow = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, np.ones((1, 9), np.uint8))
@@ -445,21 +469,27 @@ def rain_likeness(clean: Tensor) -> float:
 
 
 def rainy_pair(
-    sample: Sample, *, frames: int, device: torch.device | str, aligns: bool = False
+    sample: Sample,
+    *,
+    frames: int,
+    device: torch.device | str,
+    aligns: bool = False,
+    glass: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Let it rain on a sample, on a device.
+    """Render the rain of a sample.
 
     Args:
         sample: From `CleanWindows`.
         frames: Frames of a window, T.
-        device: Where to render.
-        aligns: Whether to align the windows.
+        device: Device to render on.
+        aligns: Whether to align the neighbours to the middle frame.
+        glass: Whether to put the windows between their `glass_statistics`.
 
     Returns:
-        The rainy window `[3T, crop, crop]`, black around a picture without neighbours, and its
-        clean middle frame `[3, crop, crop]`, RGB in [0, 1].
+        The rainy window `[3T, crop, crop]` and its clean middle frame `[3, crop, crop]`, RGB in
+        [0, 1]. Missing neighbours of single pictures are black.
     """
-    pairs = [_rainy_window(window, frames, device, aligns) for window in sample]
+    pairs = [_rainy_window(window, frames, device, aligns, glass) for window in sample]
     if len(pairs) == 1:
         return pairs[0]
     rainy, clean = (
@@ -470,8 +500,9 @@ def rainy_pair(
 
 
 def _rainy_window(
-    window: ClipWindow, frames: int, device: torch.device | str, aligns: bool
+    window: ClipWindow, frames: int, device: torch.device | str, aligns: bool, glass: bool
 ) -> tuple[Tensor, Tensor]:
+    """Render the rain of one window: `[3T, side, side]` and `[3, side, side]`."""
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
     scale = 1 if window.is_soft else window.scale
@@ -491,21 +522,25 @@ def _rainy_window(
         rainy = rainy[order]
     if len(rainy) == 1:
         half = frames // 2
+        statistics = torch.zeros_like(rainy).expand(2, -1, -1, -1)
         rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, half, half))
     else:
+        statistics = glass_statistics(rainy, rainy[window.middle])
         rainy = rainy[window_indices(window.middle, len(rainy), frames)]
         if aligns:
-            rainy = align(rainy[None])[0]
+            rainy = align(rainy[None], moves_all=glass)[0]
+    if glass:
+        rainy = between(statistics, rainy)
     return rainy.flatten(0, 1), clean[window.middle]
 
 
 def _burnt_in(clips: list[Tensor], text: Tensor | None) -> list[Tensor]:
-    """The clips with the same text before each, if there is one."""
+    """Blend the same text over each clip `[K, 3, H, W]`; no change without text."""
     return clips if text is None else [torch.lerp(clip, text[:3], text[3]) for clip in clips]
 
 
 def _enlarged(clips: list[Tensor], scale: float, generator: torch.Generator) -> list[Tensor]:
-    """The same part of each clip, as large as the whole was."""
+    """Enlarge one random crop of all clips `[K, 3, H, W]` to their size."""
     size = clips[0].shape[-2:]
     inner = [round(side / scale) for side in size]
     top, left = (
@@ -525,6 +560,10 @@ def _enlarged(clips: list[Tensor], scale: float, generator: torch.Generator) -> 
 def rainy_batch(
     samples: list[Sample], *, frames: int, device: torch.device | str, aligns: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The pairs of several samples: `[N, 3T, crop, crop]` and `[N, 3, crop, crop]`."""
+    """Render the rain of several samples; arguments as for `rainy_pair`.
+
+    Returns:
+        Rainy windows `[N, 3T, crop, crop]` and clean middle frames `[N, 3, crop, crop]`.
+    """
     pairs = [rainy_pair(sample, frames=frames, device=device, aligns=aligns) for sample in samples]
     return torch.stack([rainy for rainy, _ in pairs]), torch.stack([clean for _, clean in pairs])

@@ -1,7 +1,7 @@
-"""PSNR and SSIM of 8-bit pictures, on Y and on RGB, as deraining papers report them; flicker.
+"""PSNR, SSIM and flicker of 8-bit pictures, on Y and on RGB, as deraining papers report them.
 
-Y is Matlab's `rgb2ycbcr` (BT.601, 16 to 235, rounded to 8 bits). SSIM is the first published
-one: an 11x11 Gaussian window of sigma 1.5, only where it fits whole, no downsampling.
+Y is that of Matlab's `rgb2ycbcr`: BT.601, 16 to 235, rounded to 8 bits. SSIM is the original
+one: an 11x11 Gaussian window of sigma 1.5, without padding and without downsampling.
 """
 
 import math
@@ -15,36 +15,43 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 """`[H, W]` or `[H, W, 3]` (RGB), 0 to 255."""
 
-_MEDIAN = 7
+_MEDIAN_FRAMES = 7
 """Frames of the temporal median."""
-_REST = 4
-"""Where nothing moves, the temporal median changes by fewer levels than this."""
+_REST_LEVELS = 4
+"""Change of the temporal median, in levels of Y, below which a pixel counts as static."""
 _WINDOW_SIZE = 11
+"""Side of SSIM's window, in pixels."""
 _SIGMA = 1.5
+"""Standard deviation of SSIM's Gaussian window, in pixels."""
 _PEAK = 255.0
+"""Largest value of 8-bit samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How near a picture is to its clean twin; more is better in each."""
+    """Metrics of a picture against its clean reference; PSNR and SSIM are better if higher."""
 
     psnr_y: float
-    """In dB; infinite where the two are equal."""
+    """PSNR of Y, in dB; infinite for equal pictures."""
     ssim_y: float
-    """At most 1."""
+    """SSIM of Y, at most 1."""
     psnr_rgb: float
-    """In dB; infinite where the two are equal."""
+    """PSNR of RGB, in dB; infinite for equal pictures."""
     ssim_rgb: float
-    """At most 1; the mean over the three channels."""
+    """Mean SSIM of the three channels, at most 1."""
     flicker: float | None = None
-    """In levels of Y, less is better; None for pictures, and for a clip's first frame."""
+    """Flicker in levels of Y, better if lower; None for pictures and for a clip's first frame."""
 
 
 def score(picture: Image, clean: Image) -> Scores:
-    """All four figures of a picture `[H, W, 3]` against its clean twin.
+    """Compute PSNR and SSIM of a picture against its clean reference.
+
+    Args:
+        picture: RGB, `[H, W, 3]` uint8.
+        clean: The clean reference, of the same shape.
 
     Raises:
-        ValueError: The shapes differ, or are smaller than SSIM's window of 11x11.
+        ValueError: The shapes differ, or are smaller than SSIM's window of 11x11 pixels.
     """
     y, clean_y = luma(picture), luma(clean)
     return Scores(
@@ -56,79 +63,81 @@ def score(picture: Image, clean: Image) -> Scores:
 
 
 def flicker(before: Image, clean_before: Image, after: Image, clean_after: Image) -> float:
-    """What comes and goes from one frame to the next that does not in the clean clip.
+    """Mean absolute change of the error from one frame to the next.
 
-    The mean absolute change of the difference from the clean twin. The twin moves as the clip
-    does, so that neither the scene's motion nor the camera's is counted.
+    The error is the difference from the clean reference, which moves as the clip does. So neither
+    scene motion nor camera motion counts.
 
     Args:
         before: Y of a frame, `[H, W]`.
-        clean_before: Y of its clean twin.
+        clean_before: Y of its clean reference.
         after: Y of the next frame.
-        clean_after: Y of its clean twin.
+        clean_after: Y of its clean reference.
 
     Returns:
-        In levels of 8 bits; 0 where the difference stays as it is.
+        Flicker in levels of 8 bits; 0 where the error does not change.
     """
     change = after.astype(np.int16) - clean_after - (before.astype(np.int16) - clean_before)
     return float(np.abs(change).mean())
 
 
 class Flicker:
-    """How much a clip of a fixed camera changes from frame to frame where the scene is at rest.
+    """Frame-to-frame change of a fixed camera's clip, in the static parts of the scene.
 
-    Rain is gone before a pixel's median over time changes, so that one tells where nothing moves,
-    and what rain is: brighter. A clip without that still has noise and ripples, the median has not.
+    A streak covers a pixel for too short a time to change its temporal median. So a constant
+    median marks a static pixel, and samples brighter than the median may be rain. Clipped to the
+    median, a clip keeps its noise and its ripples; the median itself has neither.
 
     Args:
-        versions: How many versions of the clip are compared; the first one tells what is at rest.
+        versions: Number of versions of the clip to compare; the first one defines what is static.
     """
 
     def __init__(self, versions: int) -> None:
-        self._seen: deque[Sequence[Image]] = deque(maxlen=_MEDIAN + 1)
+        self._seen: deque[Sequence[Image]] = deque(maxlen=_MEDIAN_FRAMES + 1)
         self._median: Image | None = None
         self._totals = np.zeros(versions + 2)
-        self._pixels = self._at_rest = 0
+        self._pixels = self._static = 0
 
     def push(self, lumas: Sequence[Image]) -> None:
-        """Take Y of the next frame, `[H, W]`, in each version."""
+        """Add the next frame: its Y, `[H, W]`, in each version."""
         seen = self._seen
         if seen and seen[-1][0].shape != lumas[0].shape:
             seen.clear()
             self._median = None
         seen.append(lumas)
-        if len(seen) < _MEDIAN:
+        half = _MEDIAN_FRAMES // 2
+        if len(seen) < _MEDIAN_FRAMES:
             return
-        first = [each[0] for each in seen][-_MEDIAN:]
-        before, self._median = self._median, np.partition(first, _MEDIAN // 2, 0)[_MEDIAN // 2]
+        first = [each[0] for each in seen][-_MEDIAN_FRAMES:]
+        before, self._median = self._median, np.partition(first, half, 0)[half]
         if before is None:
             return
         change = _change(before, self._median)
-        is_at_rest = change < _REST
-        pair = seen[_MEDIAN // 2], seen[_MEDIAN // 2 + 1]
+        is_static = change < _REST_LEVELS
+        pair = seen[half], seen[half + 1]
         changes = [_change(*each) for each in zip(*pair, strict=True)]
-        # rain makes nothing darker
-        cut = np.minimum(pair[0][0], before), np.minimum(pair[1][0], self._median)
-        changes += [_change(*cut), change]
-        self._totals += [each[is_at_rest].sum() for each in changes]
+        # rain only brightens
+        clipped = np.minimum(pair[0][0], before), np.minimum(pair[1][0], self._median)
+        changes += [_change(*clipped), change]
+        self._totals += [each[is_static].sum() for each in changes]
         self._pixels += change.size
-        self._at_rest += int(is_at_rest.sum())
+        self._static += int(is_static.sum())
 
     @property
     def share(self) -> float:
-        """Part of the clip that is at rest, 0 to 1; 0 of fewer than eight frames."""
-        return self._at_rest / self._pixels if self._pixels else 0.0
+        """Static share of the clip's pixels, 0 to 1; 0 for fewer than eight frames."""
+        return self._static / self._pixels if self._pixels else 0.0
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Mean absolute change there, in levels of Y; NaN where nothing is at rest.
+        """Mean absolute change of static pixels, in levels of Y; NaN if there are none.
 
-        Of each version, of the first one without what is brighter than its median, and of that
-        median.
+        One entry for each version, one for the first version clipped to its median, and one for
+        that median.
         """
-        if not self._at_rest:
+        if not self._static:
             return (math.nan,) * len(self._totals)
-        return tuple(float(total) / self._at_rest for total in self._totals)
+        return tuple(float(total) / self._static for total in self._totals)
 
 
 def _change(before: Image, after: Image) -> NDArray[np.int16]:
@@ -136,9 +145,12 @@ def _change(before: Image, after: Image) -> NDArray[np.int16]:
 
 
 def luma(picture: Image) -> Image:
-    """Y of an RGB picture: `[H, W, 3]` to `[H, W]`, 16 to 235.
+    """Convert RGB to Y: `[H, W, 3]` to `[H, W]`, 16 to 235.
 
-    Source: ITU-R BT.601, as Matlab's rgb2ycbcr scales and rounds it.
+    Source: ITU-R BT.601, scaled and rounded as in Matlab's `rgb2ycbcr`.
+
+    Raises:
+        ValueError: The picture is not `[H, W, 3]`.
     """
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"expected a picture [H, W, 3], got {list(picture.shape)}")
@@ -147,7 +159,11 @@ def luma(picture: Image) -> Image:
 
 
 def psnr(picture: Image, clean: Image) -> float:
-    """Peak signal to noise ratio in dB, the error averaged over all channels."""
+    """Peak signal-to-noise ratio in dB, over all channels; infinite for equal pictures.
+
+    Raises:
+        ValueError: The pictures differ in shape, or are not uint8.
+    """
     _check(picture, clean)
     error = picture.astype(np.float64) - clean
     mean_square = float(np.mean(error * error))
@@ -155,10 +171,13 @@ def psnr(picture: Image, clean: Image) -> float:
 
 
 def ssim(picture: Image, clean: Image) -> float:
-    """Structural similarity, averaged over the windows and the channels.
+    """Structural similarity, averaged over windows and channels, at most 1.
 
-    Source: Wang et al., Image Quality Assessment: From Error Visibility to Structural
-    Similarity, 2004, equations 13 to 17, K1 = 0.01 and K2 = 0.03.
+    Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
+    Similarity", 2004, equations 13 to 17, with K1 = 0.01 and K2 = 0.03.
+
+    Raises:
+        ValueError: The pictures differ in shape, are not uint8, or are smaller than 11x11 pixels.
     """
     _check(picture, clean)
     if min(picture.shape[:2]) < _WINDOW_SIZE:
@@ -178,9 +197,10 @@ def ssim(picture: Image, clean: Image) -> float:
 
 
 def mean_scores(scores: list[Scores]) -> Scores:
-    """The mean of each figure over several pictures; of the flicker, over those that have one.
+    """Average each metric over several pictures.
 
-    Pictures that are equal have no PSNR that a mean could hold: it is that of the others.
+    Pictures equal to their reference have an infinite PSNR, and are left out of its mean. Pictures
+    without flicker are left out of that of the flicker.
     """
     flickers = [s.flicker for s in scores if s.flicker is not None]
     return Scores(
@@ -198,7 +218,7 @@ def _finite_mean(values: list[float]) -> float:
 
 
 def _blur(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weigh every whole 11x11 window by the Gaussian: `[H, W, ...]` to `[H - 10, W - 10, ...]`."""
+    """Convolve with SSIM's Gaussian, unpadded: `[H, W, ...]` to `[H - 10, W - 10, ...]`."""
     distance = np.arange(_WINDOW_SIZE) - _WINDOW_SIZE // 2
     weights = np.exp(-(distance**2) / (2 * _SIGMA**2))
     weights /= weights.sum()

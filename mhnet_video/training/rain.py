@@ -1,16 +1,18 @@
-"""Synthetic rain: streaks of several depths, new in every frame, of one storm over a clip.
+"""Synthetic rain: streaks at several depths, drawn anew for every frame of a clip.
 
-A layer of streaks is a sparse field of points, each as bright as its drop, convolved with the
-picture of one falling drop: a line as long as the fall during the exposure and as wide as the drop
-and its defocus. Streaks cover the scene with the light of the sky they refract, so they are bright
-before dark things and vanish before a bright sky. Source of that model: Garg and Nayar, "Vision
-and Rain", IJCV 2007, sections 3 and 4.
+A layer of streaks is a sparse field of points convolved with the image of one falling drop. This
+image is a line. Its length is the fall during the exposure, its width that of the drop and of its
+defocus. Streaks refract the light of the sky: they are bright in front of dark objects, and vanish
+in front of a bright sky. Source of the model: Garg and Nayar, "Vision and Rain", IJCV 2007,
+sections 3 and 4.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,21 +26,21 @@ class StreakLayer:
     """Streaks at about one distance from the camera."""
 
     density: float
-    """Drops in a pixel of one frame."""
+    """Drops per pixel of a frame."""
     length: float
     """Fall of a drop during the exposure, in pixels."""
     sigma: float
-    """Half width of a streak (standard deviation of its profile), in pixels."""
+    """Standard deviation of a streak's cross profile, in pixels."""
     taper: float
     """Softness of a streak's ends, as a share of its length."""
     angle: float
     """Direction of fall, in radians from straight down, positive to the right."""
     opacity: float
-    """Share of the scene that the brightest streaks cover, 0 to 1."""
+    """Opacity of the brightest streaks, 0 to 1."""
     spread: float
-    """Spread of the streaks' opacities, 0 (all alike) to 1."""
+    """Spread of the streaks' opacities, 0 (all equal) to 1."""
     edge: float = 1.0
-    """Sharpness of a streak's sides: 1 is a Gaussian's, 3 nearly a bar's."""
+    """Steepness of the cross profile: 1 is a Gaussian, 3 nearly a bar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +49,25 @@ class Storm:
 
     layers: tuple[StreakLayer, ...]
     gust: float
-    """Standard deviation of the frames' common angle, in radians."""
+    """Standard deviation of the angle from frame to frame, in radians."""
     light: tuple[float, float, float]
     """Colour of the streaks, RGB in [0, 1]."""
     blend: str = "brighten"
-    """How streaks meet the scene, one of `BLENDS`."""
+    """How streaks are blended with the scene, one of `BLENDS`."""
     patches: float = 0.0
-    """How much the rain thins out from place to place and along a streak, 0 (even) to 1."""
+    """Amplitude of the variation of opacity over the picture, 0 (even) to 1."""
     fan: float = 0.0
-    """How far the streaks turn from the left edge to the right one, in radians, as they do where
-    the camera drives into the rain or looks up or down."""
+    """Difference of the streaks' angle between the left edge and the right one, in radians. They
+    fan out where the camera moves into the rain, or looks up or down."""
     share: float = 1.0
-    """Part of the picture in which the rain is seen: before a bright wall or under a roof it is
-    not."""
+    """Share of the picture in which rain is visible, 0 to 1. It is invisible in front of a bright
+    wall or under a roof."""
 
 
 BLENDS = ("brighten", "paint", "add")
-"""Light of the sky that is lost before what is brighter; grey paint, which darkens a bright sky,
-as blurred water does; and light that is added, as of lit drops, and of most published pairs."""
+"""Modes of blending. `brighten` is sky light, invisible in front of brighter pixels. `paint` also
+darkens a bright sky, as blurred water does. `add` is light added, as by lit drops and in most
+published pairs."""
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
@@ -82,13 +85,13 @@ def _normal(generator: torch.Generator, sigma: float) -> float:
 def draw_storm(generator: torch.Generator, *, scale: float = 1.0) -> Storm:
     """Draw a storm at random.
 
-    Two kinds: rain of several depths, mostly near vertical, thin and sparse, at times near, wide,
-    heavy or slanted; and streaks of one depth and one direction all over the picture, long and
-    dense, as a car's speed draws them, and the makers of most published pairs.
+    Three fifths have several depths: mostly nearly vertical, thin and sparse streaks, sometimes
+    near, wide, heavy or slanted ones. The others have long, dense streaks of one depth and one
+    direction all over the picture, as seen from a moving car and in most published pairs.
 
     Args:
-        generator: Where the randomness comes from, on the CPU.
-        scale: Size of the picture against one of 360 to 720 rows; lengths and widths grow with it.
+        generator: Random generator, on the CPU.
+        scale: Size of the picture relative to one of 360 to 720 rows; scales lengths and widths.
     """
     uniform = _uniform(generator, 0, 1)
     driven = uniform < 0.4
@@ -102,7 +105,7 @@ def draw_storm(generator: torch.Generator, *, scale: float = 1.0) -> Storm:
         layers = _deep_layers(generator, angle, scale)
     blend = _blend(_uniform(generator, 0, 1), (0.3, 0.7) if driven else (0.6, 0.8))
     level = _uniform(generator, 0.55 if driven else 0.7, 1.05)
-    if blend == "paint":  # drops show all that is around them, and a bright sky is brighter
+    if blend == "paint":  # drops refract all their surroundings, which are darker than the sky
         level *= _uniform(generator, 0.6, 1)
     red, green, blue = (level + _normal(generator, 0.02) for _ in range(3))
     return Storm(
@@ -117,40 +120,41 @@ def draw_storm(generator: torch.Generator, *, scale: float = 1.0) -> Storm:
 
 
 def _blend(share: float, limits: tuple[float, float]) -> str:
-    """The first of `BLENDS` below the first limit, the second below the second, else the third."""
+    """Choose the first of `BLENDS` up to the first limit, the second up to the second."""
     return BLENDS[sum(share > limit for limit in limits)]
 
 
 def _deep_layers(generator: torch.Generator, angle: float, scale: float) -> list[StreakLayer]:
+    """Draw up to four depths of rain, two layers each."""
     layers = []
     for _ in range(1 + int(_uniform(generator, 0, 4))):
-        kind = _uniform(generator, 0, 1)
+        uniform = _uniform(generator, 0, 1)
         edge = 1.0
-        if kind < 0.42:  # crisp and thin, at the distance that is in focus
+        if uniform < 0.42:  # in focus: sharp and thin
             density = _log_uniform(generator, 1e-4, 6e-3)
             length, sigma = _log_uniform(generator, 4, 45), _uniform(generator, 0.3, 0.9)
             opacity, taper = _uniform(generator, 0.2, 0.95), _uniform(generator, 0.03, 0.2)
-        elif kind < 0.66:  # far: short, faint and many
+        elif uniform < 0.66:  # far: short, faint and many
             density = _log_uniform(generator, 5e-4, 1.5e-2)
             length, sigma = _log_uniform(generator, 3, 16), _uniform(generator, 0.35, 0.8)
             opacity, taper = _uniform(generator, 0.06, 0.4), _uniform(generator, 0.1, 0.3)
-        elif kind < 0.86:  # near: long, wide and out of focus
+        elif uniform < 0.86:  # near: long, wide and out of focus
             density = _log_uniform(generator, 5e-5, 1.2e-3)
             length, sigma = _log_uniform(generator, 20, 110), _uniform(generator, 0.8, 2.8)
             opacity, taper = _uniform(generator, 0.06, 0.55), _uniform(generator, 0.1, 0.35)
-        elif kind < 0.94:  # nearer still, yet sharp: few broad bars
+        elif uniform < 0.94:  # near and sharp: few broad bars
             density = _log_uniform(generator, 2e-5, 2e-4)
             length, sigma = _log_uniform(generator, 25, 110), _uniform(generator, 1.2, 2.6)
             opacity, taper = _uniform(generator, 0.15, 0.7), _uniform(generator, 0.02, 0.1)
             edge = 3.0
-        else:  # blobs: short exposures freeze near drops
+        else:  # blobs: near drops in a short exposure
             density = _log_uniform(generator, 5e-5, 1e-3)
             sigma = _uniform(generator, 0.7, 2.2)
             length = sigma * _uniform(generator, 1, 5)
             opacity, taper = _uniform(generator, 0.1, 0.8), 0.3
         depth_angle = angle + _normal(generator, math.radians(2))
         spread = _uniform(generator, 0.3, 1)
-        # the drops of one distance still differ: two lengths and widths stand for them
+        # drops at one distance differ in size: two lengths and widths approximate that
         for share, factor in ((0.65, 1.0), (0.35, _uniform(generator, 0.45, 0.8))):
             layers.append(
                 StreakLayer(
@@ -168,8 +172,9 @@ def _deep_layers(generator: torch.Generator, angle: float, scale: float) -> list
 
 
 def _driven_layers(generator: torch.Generator, angle: float, scale: float) -> list[StreakLayer]:
+    """Draw two layers of long streaks of one direction."""
     length, sigma = _log_uniform(generator, 10, 90), _uniform(generator, 0.4, 1.5)
-    # the share of the picture that streaks cover, rather than their number, makes light or heavy
+    # rain looks light or heavy by the area that streaks cover, not by their number
     covered = _log_uniform(generator, 0.01, 0.6)
     opacity, taper = _uniform(generator, 0.15, 0.9), _uniform(generator, 0.03, 0.35)
     spread = _uniform(generator, 0.4, 1)
@@ -192,14 +197,14 @@ def _driven_layers(generator: torch.Generator, angle: float, scale: float) -> li
 def _streak_spectra(
     layer: StreakLayer, angles: Tensor, phases: Tensor, height: int, width: int
 ) -> Tensor:
-    """The spectrum of one streak of peak 1 around the origin, `[T, H, W // 2 + 1]`."""
+    """Fourier transform of one streak of peak 1 at the origin: `[T, H, W // 2 + 1]` complex."""
     device = angles.device
     y = torch.fft.fftfreq(height, 1 / height, device=device)[None, :, None]
     x = torch.fft.fftfreq(width, 1 / width, device=device)[None, None, :]
     x, y = x - phases[:, 0, None, None], y - phases[:, 1, None, None]
     sine, cosine = angles.sin()[:, None, None], angles.cos()[:, None, None]
     along, across = x * sine + y * cosine, x * cosine - y * sine
-    # longer than the field, a streak would meet its own other end
+    # the field wraps round: a longer streak would overlap itself
     length = min(layer.length, 0.85 * height)
     softness = math.sqrt(2) * max(layer.sigma, layer.taper * length)
     half = length / 2
@@ -220,20 +225,20 @@ def render_streaks(
     width: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """How much of every pixel the streaks cover.
+    """Render the opacity of the streaks at each pixel.
 
-    The field wraps round: what leaves at the bottom enters at the top.
+    The field wraps round: a streak that leaves at the bottom enters at the top.
 
     Args:
         storm: The rain.
-        generator: Where the randomness comes from, on the CPU.
+        generator: Random generator, on the CPU.
         frames: Number of frames, T; the drops of each are new.
-        height: Rows.
-        width: Columns.
-        device: Where to render.
+        height: Rows, H.
+        width: Columns, W.
+        device: Device to render on.
 
     Returns:
-        `[T, 1, H, W]` float32, in [0, 1).
+        Opacity `[T, 1, H, W]` float32, in [0, 1).
     """
     cover = torch.zeros(frames, height, width, device=device)
     gusts = torch.randn(frames, generator=generator) * storm.gust
@@ -245,11 +250,11 @@ def render_streaks(
         if not int(counts.sum()):
             continue
         frame = torch.repeat_interleave(torch.arange(frames), counts)
-        place = (torch.rand(len(frame), generator=generator) * height * width).long()
-        place = place.clamp_(max=height * width - 1)
+        pixel = (torch.rand(len(frame), generator=generator) * height * width).long()
+        pixel = pixel.clamp_(max=height * width - 1)
         bright = 1 - layer.spread * torch.rand(len(frame), generator=generator)
         points = torch.zeros(frames * height * width)
-        points.index_add_(0, frame * height * width + place, bright * layer.opacity)
+        points.index_add_(0, frame * height * width + pixel, bright * layer.opacity)
         field = torch.fft.rfft2(points.to(device).reshape(frames, height, width))
         field = field * _streak_spectra(layer, angles, phases, height, width)
         streaks = torch.fft.irfft2(field, s=(height, width)).clamp_(0, 0.98)
@@ -259,12 +264,12 @@ def render_streaks(
     if storm.fan:
         cover = _fan_out(storm.fan, cover)
     if storm.share < 1:
-        cover = cover * _part(storm.share, generator, cover)
+        cover = cover * _region(storm.share, generator, cover)
     return cover[:, None]
 
 
 def _fan_out(turn: float, cover: Tensor) -> Tensor:
-    """Shear `[T, H, W]` by the more the further a column lies from the middle one."""
+    """Shear `[T, H, W]`, in proportion to a column's distance from the middle one."""
     frames, height, width = cover.shape
     y = torch.linspace(-1, 1, height, device=cover.device)[:, None]
     x = torch.linspace(-1, 1, width, device=cover.device)[None]
@@ -277,8 +282,8 @@ def _fan_out(turn: float, cover: Tensor) -> Tensor:
     return turned[:, 0]
 
 
-def _part(share: float, generator: torch.Generator, like: Tensor) -> Tensor:
-    """A smooth mask that is 1 in about a share of the picture and 0 in the rest, `[1, H, W]`."""
+def _region(share: float, generator: torch.Generator, like: Tensor) -> Tensor:
+    """Draw a smooth mask, 1 in about `share` of the picture and 0 elsewhere: `[1, H, W]`."""
     height, width = like.shape[1:]
     cells = 2 + int(_uniform(generator, 0, 3)), 2 + int(_uniform(generator, 0, 3))
     noise = torch.rand(1, 1, *cells, generator=generator).to(like.device)
@@ -288,7 +293,7 @@ def _part(share: float, generator: torch.Generator, like: Tensor) -> Tensor:
 
 
 def _patches(amount: float, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Smooth noise of `1 - amount` to 1, `[T, H, W]`, coarse or fine at random."""
+    """Draw smooth noise in [1 - amount, 1], of random scale: `[T, H, W]`."""
     frames, height, width = like.shape
     size = _log_uniform(generator, 8, 64)
     cells = frames, 1, 2 + round(height / size), 2 + round(width / size)
@@ -298,13 +303,13 @@ def _patches(amount: float, generator: torch.Generator, like: Tensor) -> Tensor:
 
 
 def fall(clean: Tensor, cover: Tensor, storm: Storm, light: Tensor | None = None) -> Tensor:
-    """Let rain fall on clean frames.
+    """Blend streaks into clean frames.
 
     Args:
         clean: `[T, 3, H, W]`, RGB in [0, 1].
-        cover: `[T, 1, H, W]` in [0, 1], as `render_streaks` gives it.
-        storm: Whose streaks they are: says how they meet the scene.
-        light: Colour of the streaks, RGB `[3]`, in place of the storm's.
+        cover: Opacity of the streaks, `[T, 1, H, W]` in [0, 1], from `render_streaks`.
+        storm: Mode of blending and colour of the streaks.
+        light: Colour of the streaks, RGB `[3]` in [0, 1]; None for the storm's.
 
     Returns:
         The rainy frames, `[T, 3, H, W]` in [0, 1].
@@ -321,18 +326,19 @@ def fall(clean: Tensor, cover: Tensor, storm: Storm, light: Tensor | None = None
 
 
 def rain_on(clean: Tensor, generator: torch.Generator, *, scale: float = 1.0) -> Tensor:
-    """Frames of a clip in a storm drawn at random.
+    """Draw a storm, and blend it into the frames of a clip.
 
-    The light follows the scene's, at night streaks may shine near lamps only, and the amount is
-    such that most results are within 20 to 36 dB of the clean frames, and some heavier.
+    In half of the clips the streaks' brightness follows the scene's. In some they shine near lamps
+    only. The opacity is scaled so that the PSNR of most clips is 20 to 36 dB; about a third have
+    16 to 26 dB.
 
     Args:
         clean: `[T, 3, H, W]`, RGB in [0, 1], on any device.
-        generator: Where the randomness comes from, on the CPU.
-        scale: Size of the picture against one of 360 to 720 rows, see `draw_storm`.
+        generator: Random generator, on the CPU.
+        scale: Size of the picture relative to one of 360 to 720 rows, see `draw_storm`.
 
     Returns:
-        `[T, 3, H, W]` in [0, 1], on the device of `clean`.
+        The rainy frames, `[T, 3, H, W]` in [0, 1], on the device of `clean`.
     """
     frames, _, height, width = clean.shape
     scale *= (0.7, 1.0, 1.0, 1.4)[int(_uniform(generator, 0, 4))]
@@ -342,7 +348,7 @@ def rain_on(clean: Tensor, generator: torch.Generator, *, scale: float = 1.0) ->
     )
     light = torch.tensor(storm.light)
     if _uniform(generator, 0, 1) < 0.5:
-        # the light of the sky follows the exposure: dark scenes have darker streaks
+        # sky light follows the exposure: dark scenes have darker streaks
         bright = float(clean[:, :, ::4, ::4].flatten().quantile(0.95))
         light = light * min(1.0, max(0.35, bright * _uniform(generator, 1.0, 1.5)))
     if _uniform(generator, 0, 1) < 0.12:
@@ -351,7 +357,7 @@ def rain_on(clean: Tensor, generator: torch.Generator, *, scale: float = 1.0) ->
         around = F.avg_pool2d(around, 5, 1, 2, count_include_pad=False)
         around = F.interpolate(around, (height, width), mode="bilinear")
         cover = cover * (around * 2.5).clamp(0.05, 1)
-    if _uniform(generator, 0, 1) < 0.3:  # the focus is elsewhere, or the lens is wet
+    if _uniform(generator, 0, 1) < 0.3:  # out of focus, or a wet lens
         cover = blur(cover, _uniform(generator, 0.4, 1.0))
     heavy = _uniform(generator, 0, 1) < 0.35
     decibels = _uniform(generator, 16, 26) if heavy else 28 + _normal(generator, 4)
@@ -365,24 +371,36 @@ def rain_on(clean: Tensor, generator: torch.Generator, *, scale: float = 1.0) ->
 
 
 def camera(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """What a camera makes of what falls on it: tone, sharpening, noise, compression.
+    """Apply a random camera model: tone curve, sharpening, noise, compression.
+
+    All clips get the same tone curve, noise and codec settings. These are no rain, and must stay.
 
     Args:
-        frames: Clips of one shape, `[T, 3, H, W]` in [0, 1], that all get the same treatment: it
-            is no rain, and is to stay. The last one is without rain.
-        generator: Where the randomness comes from, on the CPU.
+        frames: Clips of one shape, `[T, 3, H, W]`, RGB in [0, 1]; the last one is clean.
+        generator: Random generator, on the CPU.
 
     Returns:
         The clips, in [0, 1].
     """
+    return coded(lens(frames, generator), generator)
+
+
+def lens(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """The first half of `camera`: tone and sharpening; the clips may differ in length."""
     clips = list(frames)
-    if _uniform(generator, 0, 1) < 0.25:  # gamma and contrast, which make streaks stand out
+    if _uniform(generator, 0, 1) < 0.25:  # gamma and contrast make streaks more visible
         gamma, contrast = _log_uniform(generator, 0.75, 1.35), _uniform(generator, -0.1, 0.5)
         tone = [x.clamp(0, 1) ** gamma for x in clips]
         clips = [x + contrast * (x * x * (3 - 2 * x) - x) for x in tone]
     if _uniform(generator, 0, 1) < 0.35:
         amount, sigma = _uniform(generator, 0.2, 1.3), _uniform(generator, 0.7, 1.3)
         clips = [x + amount * (x - blur(x, sigma)) for x in clips]
+    return clips
+
+
+def coded(frames: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """The second half of `camera`: noise and compression."""
+    clips = list(frames)
     if _uniform(generator, 0, 1) < 0.35:
         sigma = _log_uniform(generator, 0.002, 0.025)
         noise = torch.randn(clips[0].shape, generator=generator).to(clips[0]) * sigma
@@ -406,6 +424,11 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     taps = torch.exp(offsets.square() / (-2 * sigma**2))
     taps = taps / taps.sum()
+    if x.device.type == "cpu":  # PyTorch's convolution of single planes is many times slower
+        planes, row = x.reshape(-1, *x.shape[2:]).contiguous().numpy(), taps.numpy()
+        border = cv2.BORDER_REPLICATE
+        blurred = [cv2.sepFilter2D(plane, -1, row, row, borderType=border) for plane in planes]
+        return torch.from_numpy(np.stack(blurred)).view(x.shape)
     maps = x.reshape(-1, 1, *x.shape[2:])
     maps = F.pad(maps, (radius, radius, radius, radius), mode="replicate")
     maps = F.conv2d(maps, taps.reshape(1, 1, 1, -1))
@@ -421,20 +444,22 @@ _LUMA_STEPS = (
 
 
 INTER_SHARE = 0.6
-"""Compressed clips that are coded as differences from frame to frame, as nearly all video is."""
+"""Share of compressed clips that are coded by inter prediction, as nearly all video is."""
 INTER_ROUNDING = 1 / 6
-"""From which part of a step on a difference is coded at all, less than one: what encoders of H.264
-take. What falls below stays as it was in the frame before, be it noise or a rest of rain."""
+"""Rounding offset of inter-coded residuals, in quantization steps, as encoders of H.264 use it.
+Residuals below 1 - 1/6 of a step become zero: noise and remains of rain stay from the frame
+before."""
 
 
 def coded_motion(clip: Tensor) -> Tensor:
-    """Where an encoder finds a frame's parts in the frame before it.
+    """Estimate the motion vectors by which an encoder predicts each frame from the one before.
 
     Args:
         clip: `[T, 3, H, W]`, RGB in [0, 1].
 
     Returns:
-        `[T - 1, 2, h, w]`, right and down, in quarters of pixels of H and W, though fewer of them.
+        `[T - 1, 2, h, w]`, right and down, in pixels, rounded to quarters; h and w are smaller
+        than H and W.
     """
     luma = shrunken_luma(clip)
     motion = SHRINK * estimate(luma[1:], luma[:-1, None])[:, 0]
@@ -449,18 +474,17 @@ def compress(
     shift: tuple[int, int] = (0, 0),
     motion: Tensor | None = None,
 ) -> Tensor:
-    """What is left of pictures after the quantization of a codec, without its bits.
+    """Apply the quantization of a codec, without entropy coding and deblocking.
 
-    Blocks of 8x8 of YCbCr 4:2:0 are transformed, rounded to the codec's steps and transformed
-    back; deblocking is left out.
+    The cosine transform of 8x8 blocks of YCbCr 4:2:0 is rounded to the codec's steps.
 
     Args:
-        x: `[N, 3, H, W]`, RGB in [0, 1], sides multiples of 16.
-        quality: As libjpeg counts it, 1 to 100.
-        flat: Equal steps for all frequencies, as H.264 has them, in place of JPEG's.
-        shift: Where the blocks begin, in pixels, downwards and to the right.
-        motion: From `coded_motion`, for frames of a clip of which each but the first is coded as
-            what differs from the one before; None for pictures coded by themselves.
+        x: `[N, 3, H, W]`, RGB in [0, 1]; H and W are multiples of 16.
+        quality: Quality on libjpeg's scale, 1 to 100.
+        flat: Whether all frequencies have the same step, as in H.264, instead of JPEG's table.
+        shift: Offset of the block grid, down and right, in pixels.
+        motion: Motion vectors of a clip from `coded_motion`: every frame but the first is
+            predicted from the one before. None for intra coding.
 
     Returns:
         `[N, 3, H, W]` in [0, 1].
@@ -485,7 +509,7 @@ def compress(
 
 
 def _coded(planes: Tensor, steps: Tensor, shift: tuple[int, int], motion: Tensor | None) -> Tensor:
-    """Planes `[N, C, H, W]` as a decoder has them."""
+    """Quantize planes `[N, C, H, W]`, with inter prediction where there is motion."""
     if motion is None:
         return _quantize(planes, steps, shift)
     coded = [_quantize(planes[0], steps, shift)]

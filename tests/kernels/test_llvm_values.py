@@ -11,7 +11,7 @@ pytest.importorskip("llvmlite")
 
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
 from mhnet_video.kernels import llvm_operations
-from mhnet_video.kernels.llvm_compiler import Library
+from mhnet_video.kernels.llvm_compiler import Library, compile_kernels
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine, host_machine
 from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
@@ -109,7 +109,7 @@ def test_what_is_written_is_what_runs(parts):
     x[:, 2 * lanes :] *= 0.25
     out = np.zeros(4 * lanes, np.float32)
     emitted = clamped(machine, "clamped", 1.5)
-    library = Library(machine, [emitted])
+    library = Library(machine, compile_kernels(machine, [emitted]))
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.addresses["clamped"])
     edges = [4 * lanes * part // parts for part in range(parts + 1)]
     calls = emitted.signature.bind(

@@ -106,6 +106,7 @@ def test_shapes_that_do_not_fit(name, shapes, constants):
         getattr(motion_ops, name)(*(torch.zeros(shape) for shape in shapes), *constants)
 
 
+@pytest.mark.slow
 def test_the_whole_way_from_folded_frames(device):
     """A picture that moves is found by kernels alone as it is by PyTorch."""
     picture = scene(0, (160, 200))

@@ -23,7 +23,7 @@ from mhnet_video.live.capture import Camera
 from mhnet_video.live.exchange import Latest
 from mhnet_video.live.rendering import JpegEncoder
 from mhnet_video.live.source_address import resolve_address
-from mhnet_video.live.web.access import Address
+from mhnet_video.live.web.access import ListenAddress
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.server import PageServer
 from mhnet_video.live.web.webrtc import WebRtc
@@ -128,7 +128,7 @@ def visited():
         camera_size=(320, 240),
         camera_fps=15.0,
     )
-    with closing(PageServer(Address("127.0.0.1", 0), page)) as served:
+    with closing(PageServer(ListenAddress("127.0.0.1", 0), page)) as served:
         yield served, visitors, source
     source.close()
 
@@ -206,7 +206,7 @@ def test_a_visitors_picture_is_for_nobody_else(visited):
 def test_other_pages_take_no_pictures():
     source = Source()
     shown = Page(frames=source.frames, statistics=lambda: source.statistics)
-    with closing(PageServer(Address("127.0.0.1", 0), shown)) as page:
+    with closing(PageServer(ListenAddress("127.0.0.1", 0), shown)) as page:
         assert send(page, "/camera/begin")[0] == 404
         assert send(page, "/camera", b"", "image/jpeg", X_Visitor="", X_Number="0")[0] == 403
         assert send(page, "/webrtc", b'{"sdp": ""}')[0] == 404

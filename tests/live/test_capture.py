@@ -5,6 +5,7 @@ import errno
 import functools
 import http.server
 import itertools
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 import processes
 import pytest
 from clips import Audio, Clip, Video, every, make_frame, picture, rotation, uneven
+from waiting import SECONDS, wait_until
 
 import mhnet_video.live.capture
 import mhnet_video.live.frame_buffer
@@ -28,7 +30,7 @@ import mhnet_video.live.source_address
 from mhnet_video.errors import ReadError
 from mhnet_video.live.capture import Camera
 from mhnet_video.live.capture_clock import CaptureClock
-from mhnet_video.live.connection import TIME_BASE
+from mhnet_video.live.connection_events import TIME_BASE
 from mhnet_video.live.file_pacing import FilePacing
 from mhnet_video.live.frame_buffer import FrameBuffer
 from mhnet_video.live.packet_decoder import CodecChangedError, PacketDecoder
@@ -36,13 +38,13 @@ from mhnet_video.live.rates import RateLimiter, RateMeter
 from mhnet_video.live.reconnection import (
     Decision,
     Life,
+    NextStep,
     Reconnection,
     State,
-    Step,
     pause_after,
 )
 from mhnet_video.live.source_address import (
-    Address,
+    SourceAddress,
     formats_in,
     is_hopeless,
     is_unanswered,
@@ -51,7 +53,7 @@ from mhnet_video.live.source_address import (
     why_not_opened,
 )
 from mhnet_video.locator import shown
-from mhnet_video.media.decoder import FrameMaker
+from mhnet_video.media.frame_maker import FrameMaker
 
 STREAMER = Path(__file__).parents[1] / "streamer.py"
 
@@ -83,8 +85,8 @@ def url_pair(kind):
     return url, url
 
 
-def frames_for(camera, seconds, wanted=10_000):
-    """What a fast consumer gets in a time, or until it has enough."""
+def frames_for(camera, seconds=SECONDS, wanted=10_000):
+    """What a fast consumer gets until the end, until it has enough, or in a time."""
     end = time.monotonic() + seconds
     got = []
     while time.monotonic() < end and len(got) < wanted:
@@ -106,15 +108,15 @@ def file_camera(path, **options):
 # files
 
 
-def test_a_file_plays_at_its_own_speed(tmp_path):
+def test_a_file_plays_at_its_own_speed(tmp_path, nothing_drops):
     times = uneven(20)
     clip = Clip(video=(Video(times=times),)).make(tmp_path)
     with file_camera(clip) as camera:
         begin = time.monotonic()
-        got = frames_for(camera, 10)
+        got = frames_for(camera)
         took = time.monotonic() - begin
-    seconds = times[-1] / 1000
-    assert seconds <= took < seconds + 1.5
+    # not sooner; how much later is the machine's matter, and the frames' times are exact
+    assert took >= times[-1] / 1000
     assert [selection.captured.number for selection in got] == list(range(20))
     assert sum(selection.skipped for selection in got) == 0
     shown = [w.frames[w.index].pts * 1e-6 for w in got]
@@ -127,20 +129,20 @@ def test_a_file_plays_at_its_own_speed(tmp_path):
         assert selection.frames[1] is selection.captured.frame
 
 
-def test_a_file_waits_for_its_release(tmp_path):
+def test_a_file_waits_for_its_release(tmp_path, nothing_drops):
     clip = Clip(video=(Video(times=every(40, 5)),)).make(tmp_path)
     with Camera(resolve_address(str(clip))) as camera:
-        sample = camera.sample(5)
+        sample = camera.sample(SECONDS)
         assert sample is not None and sample.width == 64
         assert camera.newest(0.3) is None
         camera.release()
-        assert len(frames_for(camera, 5)) == 5
+        assert len(frames_for(camera)) == 5
 
 
-def test_a_loop_goes_on_with_rising_times(tmp_path):
+def test_a_loop_goes_on_with_rising_times(tmp_path, nothing_drops):
     clip = Clip(video=(Video(times=every(20, 5)),)).make(tmp_path)
     with file_camera(clip, loop=True) as camera:
-        got = frames_for(camera, 8, wanted=17)
+        got = frames_for(camera, wanted=17)
     times = [w.frames[w.index].pts for w in got]
     assert len(got) == 17 and times == sorted(set(times))
     # no selection across the seam
@@ -152,27 +154,28 @@ def test_a_loop_goes_on_with_rising_times(tmp_path):
 def test_a_slow_consumer_gets_the_newest(tmp_path):
     clip = Clip(video=(Video(times=every(20, 60)),)).make(tmp_path)
     with file_camera(clip) as camera:
-        ages, numbers, skipped, all_times = [], [], 0, []
+        numbers, skipped, all_times, came = [], 0, [], 0
         while True:
             try:
-                selection = camera.newest(1)
+                selection = camera.newest(SECONDS)
             except StopIteration:
                 break
-            assert selection is not None
-            ages.append(time.monotonic() - selection.captured.arrival)
-            numbers.append(selection.captured.number)
+            number = selection.captured.number
+            # one is waited for as a neighbour; the last ones are few, and taken in turn
+            assert came == 60 or number >= came - 2
+            numbers.append(number)
             skipped += selection.skipped
             assert len(selection.skipped_frames) == selection.skipped
             every_one = (*selection.skipped_frames, selection.captured.frame)
             all_times += [frame.pts for frame in every_one]
-            time.sleep(0.1)
-    assert 8 <= len(numbers) <= 20
-    assert len(numbers) + skipped == numbers[-1] + 1
+            wanted = min(camera.captured + 5, 60)
+            wait_until(lambda wanted=wanted: camera.captured >= wanted)
+            came = wanted
+    assert len(numbers) <= 60 / 5 + 3
+    assert len(numbers) + skipped == numbers[-1] + 1 == 60
     # those passed over come with the next one, each at its own time
     steps = np.diff(all_times) / 1e6
     assert len(all_times) == 60 and steps.min() > 0.015 and steps.max() < 0.025
-    # a frame time for the neighbour, another for the turn, and no more as time goes by
-    assert sorted(ages)[len(ages) // 2] < 0.06
 
 
 def grey_frame():
@@ -224,12 +227,12 @@ def test_frames_of_two_runs_or_sizes_are_no_neighbours():
     assert last.captured.number == 3 and last.frames == (large,) and last.captured.run == 3
 
 
-def test_rates_and_sizes_of_files_are_brought_down(tmp_path):
+def test_rates_and_sizes_of_files_are_brought_down(tmp_path, nothing_drops):
     clip = Clip(
         video=(Video(times=every(20, 50), rate=50, width=128, height=64),), name="a.mp4"
     ).make(tmp_path)
     with file_camera(clip, fps=10, size=(64, 64)) as camera:
-        got = frames_for(camera, 5)
+        got = frames_for(camera)
         assert camera.fps == 10
     assert 9 <= len(got) <= 12 and sum(w.skipped for w in got) == 0
     assert {(w.frames[0].width, w.frames[0].height) for w in got} == {(64, 32)}
@@ -239,7 +242,7 @@ def test_shrinking_keeps_the_rotation(tmp_path):
     video = Video(times=every(20, 3), width=128, height=64, matrix=rotation(90))
     clip = Clip(video=(video,)).make(tmp_path)
     with file_camera(clip, size=(32, 1000)) as camera:
-        (selection, *_) = frames_for(camera, 5)
+        (selection, *_) = frames_for(camera)
     frame = selection.frames[0]
     assert (frame.width, frame.height, frame.rotation % 180) == (64, 32, 90)
 
@@ -253,26 +256,24 @@ def test_a_stream_that_is_killed_and_comes_back_changed(kind, sender):
     url, target = url_pair(kind)
     first = sender(target)
     with Camera(resolve_address(url)) as camera:
-        got = frames_for(camera, 10, wanted=15)
+        got = frames_for(camera, wanted=15)
         assert len(got) == 15
         begin = got[0].frames[0].pts
         # the other side's even times, not the uneven ones at which they arrive
         steps = np.diff([w.frames[w.index].pts for w in got[4:]]) / 1e6
         assert 0.03 < np.median(steps) < 0.05
         first.kill()
-        first.wait(30)
+        first.wait(SECONDS)
         killed = time.monotonic()
         frames_for(camera, 1.2)
         second = sender(target, "--size", "96x64", "--codec", "mpeg2video", stdout=subprocess.PIPE)
         assert second.stdout.readline()
         returned = time.monotonic()
         while True:
-            got = frames_for(camera, 20, wanted=1)
+            got = frames_for(camera, wanted=1)
             assert got, camera.trouble
             if got[0].frames[0].width == 96:
                 break
-        back = time.monotonic()
-        assert back - returned < 3
         elapsed = (got[0].frames[0].pts - begin) / 1e6
         assert elapsed > returned - killed
         assert camera.reconnects == 1 and camera.trouble == ""
@@ -284,21 +285,19 @@ def test_a_stream_that_hangs_is_noticed(sender, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.reconnection, "_SILENT_SECONDS", 1.0)
     monkeypatch.setattr(mhnet_video.live.reconnection, "OPEN_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = Address("silent", f"tcp://127.0.0.1:{server.getsockname()[1]}", "network")
+        address = SourceAddress("silent", f"tcp://127.0.0.1:{server.getsockname()[1]}", "network")
         with Camera(address) as camera:
             visitors = []
             for _ in range(2):  # it is tried again and again
-                server.settimeout(8)
+                server.settimeout(SECONDS)
                 visitors.append(server.accept()[0])
                 assert camera.newest(0.1) is None
-            deadline = time.monotonic() + 5
-            while not camera.trouble and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_until(lambda: camera.trouble)
             assert "silent is silent. Trying again" in camera.trouble
-            begin = time.monotonic()
-            for visitor in visitors:
-                visitor.close()
-        assert time.monotonic() - begin < 2
+        # its thread ends although the connections are still open
+        assert not camera._capture._thread.is_alive()
+        for visitor in visitors:
+            visitor.close()
 
 
 @pytest.mark.slow
@@ -307,25 +306,21 @@ def test_an_rtsp_camera_that_hangs_comes_back(sender, monkeypatch):
     url, target = url_pair("rtsp")
     process = sender(target)
     with Camera(resolve_address(url)) as camera:
-        assert len(frames_for(camera, 10, wanted=10)) == 10
+        assert len(frames_for(camera, wanted=10)) == 10
         process.send_signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 10
-        while not camera.trouble and time.monotonic() < deadline:
-            frames_for(camera, 0.1)
+        wait_until(lambda: frames_for(camera, 0.1) is not None and camera.trouble)
         assert f"{url} is silent. Trying again" in camera.trouble
         process.send_signal(signal.SIGCONT)
-        begin = time.monotonic()
-        while not frames_for(camera, 0.1):
-            assert time.monotonic() - begin < 8, camera.trouble
+        assert frames_for(camera, wanted=1), camera.trouble
         assert camera.reconnects == 1 and camera.trouble == ""
 
 
 def test_a_source_that_will_never_open_says_why(sender):
     with Camera(resolve_address("foo://somewhere")) as camera:
         with pytest.raises(ReadError, match="knows no foo://"):
-            camera.newest(5)
+            camera.newest(SECONDS)
         with pytest.raises(ReadError, match="knows no foo://"):
-            camera.sample(5)
+            camera.sample(SECONDS)
 
 
 @pytest.mark.slow
@@ -337,45 +332,44 @@ def test_a_page_that_is_not_there_is_not_waited_for(sender):
         Camera(resolve_address(f"http://127.0.0.1:{port}/other")) as camera,
         pytest.raises(ReadError, match="is not there; check the path"),
     ):
-        camera.newest(5)
+        camera.newest(SECONDS)
 
 
 def wait_for_port(port):
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+    def is_open():
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the streamer did not start")
+            return True
+
+    wait_until(is_open)
 
 
 def test_a_server_that_is_not_up_yet_is_waited_for():
     with Camera(resolve_address(f"tcp://127.0.0.1:{free_port()}")) as camera:
-        deadline = time.monotonic() + 5
-        while not camera.trouble and time.monotonic() < deadline:
-            assert camera.newest(0.05) is None
+        wait_until(lambda: camera.trouble)
+        assert camera.newest(0) is None
         assert "refuses the connection" in camera.trouble
-        assert "Trying again in 1 s." in camera.trouble
+        assert re.search(r"Trying again (in 1 s|now)\.", camera.trouble)
         assert camera.reconnects == 0
 
 
 def test_a_host_that_was_long_gone_is_found_soon(monkeypatch):
     """Where nobody answers, nobody is bothered, and the pauses need not grow."""
+    attempts = []
     monkeypatch.setattr(
-        mhnet_video.live.reconnection, "pause_after", lambda failing: 1 + 1000 * failing
+        mhnet_video.live.reconnection,
+        "pause_after",
+        lambda failing: attempts.append(failing) or 1 + 1000 * failing,
     )
     port = free_port()
     with Camera(resolve_address(f"tcp://127.0.0.1:{port}")) as camera:
-        time.sleep(3.5)
-        assert "refuses the connection" in camera.trouble
+        wait_until(lambda: len(attempts) == 3)
+        assert "refuses the connection" in camera.trouble and set(attempts) == {0}
         with socket.create_server(("127.0.0.1", port)) as server:
-            server.settimeout(2)
-            server.accept()[0].close()
             # one that answers, and then gives nothing, is left alone for longer
-            server.settimeout(3)
-            server.accept()[0].close()
-            with pytest.raises(TimeoutError):
-                server.accept()
+            server.settimeout(SECONDS)
+            for _ in range(2):
+                server.accept()[0].close()
+            wait_until(lambda: attempts[-1] > 0)
 
 
 def test_who_is_bothered_by_trying_again():
@@ -414,26 +408,26 @@ def web(tmp_path):
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_a_file_somewhere_else_plays_at_its_own_speed_too(loop, tmp_path, web):
+def test_a_file_somewhere_else_plays_at_its_own_speed_too(loop, tmp_path, web, nothing_drops):
     clip = Clip(video=(Video(times=every(40, 30)),), options=(("movflags", "faststart"),))
     clip.make(tmp_path)
     with Camera(resolve_address(f"{web}/clip.mp4"), loop=loop) as camera:
         begin = time.monotonic()
-        got = frames_for(camera, 10, wanted=70)
+        got = frames_for(camera, wanted=70)
         took = time.monotonic() - begin
         assert camera.trouble == "" and camera.reconnects == 0
-    # a busy machine may skip frames, and counts them
-    count = sum(1 + selection.skipped for selection in got)
-    assert count == got[-1].captured.number + 1
-    assert count >= 70 if loop else count == 30
-    assert count * 0.04 - 0.1 < took < count * 0.04 + 1.5
+    count = got[-1].captured.number + 1
+    assert len(got) == count == (70 if loop else 30)
+    # not sooner; how much later is the machine's matter
+    assert took > count * 0.04 - 0.1
     steps = np.diff([w.frames[w.index].pts for w in got]) / 1e6
-    # beginning again is opening it again
-    assert 0.03 < np.median(steps) < 0.05 and steps.max() < (1.5 if loop else 0.5)
+    assert 0.03 < np.median(steps) < 0.05
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_pieces_that_are_all_there_are_shown_once_or_again_and_again(loop, tmp_path, web):
+def test_pieces_that_are_all_there_are_shown_once_or_again_and_again(
+    loop, tmp_path, web, nothing_drops
+):
     options = {"hls_time": "1", "hls_list_size": "0", "hls_playlist_type": "vod"}
     with av.open(str(tmp_path / "all.m3u8"), "w", format="hls", options=options) as container:
         stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
@@ -445,7 +439,7 @@ def test_pieces_that_are_all_there_are_shown_once_or_again_and_again(loop, tmp_p
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with Camera(resolve_address(f"{web}/all.m3u8"), loop=loop) as camera:
-        got = frames_for(camera, 15, wanted=70)
+        got = frames_for(camera, wanted=70)
         assert camera.trouble == ""
     assert [selection.captured.number for selection in got] == list(range(70 if loop else 30))
 
@@ -453,9 +447,8 @@ def test_pieces_that_are_all_there_are_shown_once_or_again_and_again(loop, tmp_p
 def test_an_address_with_sound_only(tmp_path, web):
     Clip(video=(), audio=(Audio(),), name="clip.ts").make(tmp_path)
     with Camera(resolve_address(f"{web}/clip.ts")) as camera:
-        deadline = time.monotonic() + 5
-        while not camera.trouble and time.monotonic() < deadline:
-            assert camera.newest(0.05) is None
+        wait_until(lambda: camera.trouble)
+        assert camera.newest(0) is None
         assert camera.trouble.startswith(f"{web}/clip.ts gives no pictures: it has no video.")
 
 
@@ -544,7 +537,7 @@ def test_what_nobody_has_foreseen_is_told(monkeypatch):
         Camera(resolve_address(f"tcp://127.0.0.1:{free_port()}")) as camera,
         pytest.raises(ReadError, match="cannot be followed \\(unforeseen\\)"),
     ):
-        camera.newest(5)
+        camera.newest(SECONDS)
 
 
 class Fragments(Files):
@@ -596,12 +589,12 @@ class Parts(Files):
                 time.sleep(0.03)
 
 
-def test_an_empty_part_is_not_the_end_of_a_camera():
+def test_an_empty_part_is_not_the_end_of_a_camera(nothing_drops):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Parts) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/")) as camera:
-            got = frames_for(camera, 10, wanted=20)
+            got = frames_for(camera, wanted=20)
             told = camera.reconnects, camera.trouble, camera.damaged >= 4
         server.shutdown()
         thread.join()
@@ -654,12 +647,9 @@ def test_a_camera_that_sends_fragments_is_no_file():
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/live.mp4")) as camera:
-            deadline = time.monotonic() + 15
-            while camera.reconnects < 1:
-                frames_for(camera, 0.2)
-                assert time.monotonic() < deadline, camera.trouble
-            got = frames_for(camera, 0.5)
-            assert got and time.monotonic() - got[-1].captured.arrival < 0.7
+            # a file would be over at its end
+            wait_until(lambda: frames_for(camera, 0.2) is not None and camera.reconnects)
+            assert frames_for(camera, wanted=5)
         server.shutdown()
         thread.join()
 
@@ -742,20 +732,20 @@ def test_nothing_follows_the_end_of_a_connection(last):
 def test_what_has_never_played_is_given_up_where_that_is_hopeless():
     reconnection = Reconnection(is_file=False, loop=False)
     failed = life_of(State.FAILED)
-    assert reconnection.after(failed, 0.0, is_hopeless=True).step is Step.GIVE_UP
-    assert reconnection.after(failed, 0.0).step is Step.RETRY
+    assert reconnection.after(failed, 0.0, is_hopeless=True).step is NextStep.GIVE_UP
+    assert reconnection.after(failed, 0.0).step is NextStep.RETRY
     played = life_of(State.FAILED, has_played=True)
-    assert reconnection.after(played, 0.0, is_hopeless=True).step is Step.RETRY
+    assert reconnection.after(played, 0.0, is_hopeless=True).step is NextStep.RETRY
     # it was there: it may come back
-    assert reconnection.after(failed, 1.0, is_hopeless=True).step is Step.RETRY
+    assert reconnection.after(failed, 1.0, is_hopeless=True).step is NextStep.RETRY
 
 
 def test_a_file_is_played_once_or_again_and_is_not_waited_for():
     ended = life_of(State.ENDED, has_played=True)
-    assert Reconnection(is_file=False, loop=False).after(ended, 0.0).step is Step.FINISH
-    assert Reconnection(is_file=False, loop=True).after(ended, 0.0) == Decision(Step.REPLAY)
+    assert Reconnection(is_file=False, loop=False).after(ended, 0.0).step is NextStep.FINISH
+    assert Reconnection(is_file=False, loop=True).after(ended, 0.0) == Decision(NextStep.REPLAY)
     broken = life_of(State.FAILED, has_played=True)
-    assert Reconnection(is_file=True, loop=True).after(broken, 0.0).step is Step.FINISH
+    assert Reconnection(is_file=True, loop=True).after(broken, 0.0).step is NextStep.FINISH
 
 
 def test_pauses_grow_where_somebody_is_disturbed_and_begin_anew_with_a_frame():
@@ -767,9 +757,9 @@ def test_pauses_grow_where_somebody_is_disturbed_and_begin_anew_with_a_frame():
     assert reconnection.after(failed, 1002.0).pause_seconds == 1
     reconnection.after(failed, 2000.0)
     played = life_of(State.SILENT, has_played=True)
-    assert reconnection.after(played, 2001.0) == Decision(Step.RETRY, 1.0)
+    assert reconnection.after(played, 2001.0) == Decision(NextStep.RETRY, 1.0)
     other = life_of(State.CHANGED, has_played=True)
-    assert reconnection.after(other, 3000.0) == Decision(Step.RETRY, 0.0)
+    assert reconnection.after(other, 3000.0) == Decision(NextStep.RETRY, 0.0)
 
 
 # clocks
@@ -840,7 +830,7 @@ def test_no_camera_at_all(monkeypatch):
     with pytest.raises(ReadError, match="is no camera, address or file"):
         resolve_address("nowhere.mp4")
     with Camera(resolve_address("123")) as camera, pytest.raises(ReadError, match="no camera"):
-        camera.newest(5)
+        camera.newest(SECONDS)
 
 
 def test_the_first_camera_is_taken(monkeypatch):
@@ -889,9 +879,6 @@ def test_no_threads_are_left(tmp_path):
     before = threading.active_count()
     for _ in range(3):
         with file_camera(clip) as camera:
-            frames_for(camera, 5, wanted=2)
-    deadline = time.monotonic() + 3
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert threading.active_count() == before
+            frames_for(camera, wanted=2)
+    wait_until(lambda: threading.active_count() == before)
     assert len(list(itertools.islice(threading.enumerate(), 50))) == before

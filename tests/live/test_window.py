@@ -18,6 +18,7 @@ import pytest
 from clips import Clip, Video, every
 from standin import inverted
 from test_session import live_frame
+from waiting import SECONDS
 
 from mhnet_video.config import VIEWS
 from mhnet_video.live.rendering import JpegEncoder, Painter, View, fit
@@ -190,8 +191,8 @@ class Shown:
     def __init__(self, screen, folder, *words):
         code = (
             "import sys; import mhnet_video.live.display; sys.path.insert(0, sys.argv[1])\n"
-            "import mhnet_video.live.session; from standin import LiveStandIn\n"
-            "mhnet_video.live.session.Restorer = lambda *_, **__: LiveStandIn()\n"
+            "import mhnet_video.live.adaptive_restorer; from standin import LiveStandIn\n"
+            "mhnet_video.live.adaptive_restorer.Restorer = lambda *_, **__: LiveStandIn()\n"
             "from mhnet_video.cli.main import main; sys.exit(main(['live', *sys.argv[2:]]))\n"
         )
         self.screen, self.folder = screen, folder
@@ -203,7 +204,7 @@ class Shown:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.window = self.wait_for(lambda: self.tool("search", "--name", "mhnet-video live"), 60)
+        self.window = self.wait_for(lambda: self.tool("search", "--name", "mhnet-video live"))
         self.wait_for(self.is_drawn)
         self.tool("windowfocus", self.window)
 
@@ -262,11 +263,11 @@ class Shown:
         with av.open(str(path)) as container:
             return next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
 
-    def wait_for(self, what, seconds=45):
+    def wait_for(self, what, seconds=SECONDS):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise AssertionError(self.process.communicate(timeout=20))
+                raise AssertionError(self.process.communicate(timeout=SECONDS))
             if result := what():
                 return result
             time.sleep(0.1)
@@ -348,11 +349,11 @@ def test_a_window_with_keys_and_mouse(screen, tmp_path):
         shown.key("space")
         shown.wait_for(lambda: min(shown.halves()) > 190)
         shown.key("r")
-        time.sleep(1.5)
+        shown.wait_for(lambda: list(tmp_path.glob("mhnet-video-*.partial.mp4")))
         shown.key("r")
         shown.wait_for(lambda: list(tmp_path.glob("mhnet-video-*[0-9].mp4")))
         shown.key("q")
-        out, err = shown.process.communicate(timeout=20)
+        out, err = shown.process.communicate(timeout=SECONDS)
         assert shown.process.returncode == 0 and "frames restored" in out
         assert "Traceback" not in err and "QFont" not in err
     finally:
@@ -367,7 +368,7 @@ def test_closing_the_window_ends_it(screen, tmp_path):
     try:
         time.sleep(1)
         shown.close()
-        shown.process.communicate(timeout=20)
+        shown.process.communicate(timeout=SECONDS)
         assert shown.process.returncode == 0
     finally:
         processes.end(shown.process)

@@ -20,14 +20,15 @@ from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.media import hwaccel
+from mhnet_video.media import device_frames, encoder_surfaces, hardware_decoder
+from mhnet_video.media.device_frames import on_host, planes_of_two
 from mhnet_video.media.encoder import EncoderSettings
-from mhnet_video.media.hwaccel import on_host, open_surfaces
-from mhnet_video.media.pixel_formats import side_data_of
+from mhnet_video.media.encoder_surfaces import open_surfaces
 from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.side_data import side_data_of
 from mhnet_video.model.window import window_indices
 from mhnet_video.pipelines.restore import restore_video
-from mhnet_video.restoration import gpu_pipeline
+from mhnet_video.restoration import gpu_executor
 from mhnet_video.restoration.gpu_layout import FrameFormat, format_of
 from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.restorer import Restorer
@@ -48,8 +49,8 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 @pytest.fixture
 def gpu(monkeypatch):
     made = Gpu()
-    monkeypatch.setattr(hwaccel, "_open_on_gpu", made.open)
-    for module in ("media.decoder", "media.hwaccel", "media.side_data", "media.pixel_formats"):
+    monkeypatch.setattr(hardware_decoder, "_open_on_gpu", made.open)
+    for module in ("media.frame_maker", "media.device_frames", "media.side_data"):
         # PyAV makes its container for pictures of its own only
         monkeypatch.setattr(
             f"mhnet_video.{module}.side_data_of",
@@ -132,7 +133,7 @@ def test_every_picture_a_key_frame(gpu, tmp_path):
         found = []
         for item in reader:
             found.append(on_host(item))
-            assert len(kept._parts) <= hwaccel._MIN_KEPT + 2
+            assert len(kept._parts) <= hardware_decoder._MIN_KEPT + 2
     assert_same_frames(found, expected)
 
 
@@ -153,7 +154,7 @@ def test_a_search_begins_afresh(gpu, tmp_path):
     ],
 )
 def test_what_no_gpu_is_asked_for(name, video, said, gpu, tmp_path, caplog):
-    caplog.set_level(logging.INFO, "mhnet_video.media.hwaccel")
+    caplog.set_level(logging.INFO, "mhnet_video.media.hardware_decoder")
     path = Clip(name=name, video=(video,)).make(tmp_path)
     found, _ = items_of(path, True)
     assert_same_frames(found, items_of(path, False)[0])
@@ -168,7 +169,7 @@ def test_it_can_be_turned_off(gpu, tmp_path, monkeypatch):
         reader.decode_on_gpu(0)
         assert not any(isinstance(item, DeviceFrame) for item in reader)
     assert gpu.opened == []
-    assert not hwaccel.takes_surfaces("h264_nvenc")
+    assert not encoder_surfaces.takes_surfaces("h264_nvenc")
 
 
 def refused(reason):
@@ -195,7 +196,7 @@ def test_a_gpu_that_does_not_do_is_told_once(wrong, gpu, tmp_path, monkeypatch, 
         monkeypatch.setattr("fake_gpu.Context.decode", lambda self, packet: [])
     else:
         error = PermissionError(1, "Operation not permitted", "avcodec_open2")
-        monkeypatch.setattr(hwaccel, "_open_on_gpu", refused(error))
+        monkeypatch.setattr(hardware_decoder, "_open_on_gpu", refused(error))
     found, _ = items_of(path, True)
     assert_same_frames(found, items_of(path, False)[0])
     said = [each.getMessage() for each in caplog.records]
@@ -205,7 +206,7 @@ def test_a_gpu_that_does_not_do_is_told_once(wrong, gpu, tmp_path, monkeypatch, 
 
 
 def test_what_ffmpeg_says_without_a_gpu(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(hwaccel, "context_of", lambda index: contextlib.nullcontext())
+    monkeypatch.setattr(hardware_decoder, "context_of", lambda index: contextlib.nullcontext())
     with VideoReader(Clip().make(tmp_path)) as reader:
         reader.decode_on_gpu(0)
         assert reader._decoder._hardware is None
@@ -242,7 +243,7 @@ def device_frame(frame, bits_down=0, row=0):
 def test_rows_begin_where_nvenc_wants_them(name, bits_down, width):
     """It reads results where they are, and ends the whole context where a row begins elsewhere."""
     form = format_of(device_frame(make_frame(name, 12, width), bits_down))
-    results = torch.zeros(3, form.size, dtype=form.kind_of_samples)
+    results = torch.zeros(3, form.size, dtype=form.sample_dtype)
     for slot in results:
         luma, chroma = form.planes_in(slot)
         bytes_of_row = luma.stride(0) * luma.element_size()
@@ -276,7 +277,7 @@ def test_the_way_through_the_network(name, bits_down, stays, monkeypatch):
     for frame, twin, source in zip(found, expected, frames, strict=True):
         planes = frame.planes
         if stays:
-            planes = hwaccel.planes_of_two(frame.luma, frame.chroma, frame.bits_down)
+            planes = planes_of_two(frame.luma, frame.chroma, frame.bits_down)
         for a, b, c in zip(planes, twin.planes, source.planes, strict=True):
             np.testing.assert_array_equal(a, b)
             assert a.dtype == c.dtype
@@ -333,17 +334,40 @@ def make_restorer(monkeypatch, keep=()):
     network = make_network(width=4, heads=4, frames=3, **SMALL)
     made = Restorer(network, device="cpu", keep=keep)
     made.engine = SelectedEngine(TritonEngine(network, torch.float32), "triton", "a test")
-    monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
+    monkeypatch.setattr(gpu_executor, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     return made
+
+
+def test_lanes_download_each_frame_once(gpu, tmp_path, monkeypatch):
+    path = Clip(video=(Video(times=every(40, 9)),)).make(tmp_path)
+    downloads = []
+    plain = device_frames.downloaded
+
+    def counted(picture):
+        downloads.append(picture.pts)
+        return plain(picture)
+
+    monkeypatch.setattr(device_frames, "downloaded", counted)
+    restorer = Restorer(
+        make_network(width=4, heads=4, frames=3, **SMALL), device="cpu", engine="torch"
+    )
+    with VideoReader(path) as reader:
+        reader.decode_on_gpu(0)
+        frames = [item for item in reader if isinstance(item, Frame)]
+    downloads.clear()
+    found = list(restorer.stream(frames))
+    assert all(isinstance(frame, DeviceFrame) for frame in frames)
+    assert sorted(downloads) == [frame.pts for frame in frames]
+    assert_same_frames(found, list(restorer.stream(items_of(path, False)[0])))
 
 
 @pytest.fixture
 def surfaces(monkeypatch):
     """libx264 plays an encoder on a GPU."""
     monkeypatch.setattr(Surfaces, "given", 0)
-    monkeypatch.setattr(hwaccel, "Surfaces", Surfaces)
-    for module in ("media.hwaccel", "pipelines.restore"):
+    monkeypatch.setattr(encoder_surfaces, "Surfaces", Surfaces)
+    for module in ("media.encoder_surfaces", "pipelines.restore"):
         monkeypatch.setattr(f"mhnet_video.{module}.takes_surfaces", lambda encoder: True)
     return Surfaces
 
@@ -385,6 +409,7 @@ def plain(tmp_path_factory):
     return path, restored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["to the end", "through the host", "boxes", "extras", "mixed"])
 def test_from_file_to_file(case, plain, gpu, surfaces, tmp_path, monkeypatch, caplog):
     keep = (Box(2, 1, 6, 4),) if case == "boxes" else ()
@@ -399,7 +424,7 @@ def test_from_file_to_file(case, plain, gpu, surfaces, tmp_path, monkeypatch, ca
         # the first is the one that is tried
         gpu.touch = lambda picture: setattr(picture, "interlaced_frame", next(number) > 2)
     elif case == "mixed":
-        monkeypatch.setattr(hwaccel, "_MIN_KEPT", 1000)
+        monkeypatch.setattr(hardware_decoder, "_MIN_KEPT", 1000)
         opened = gpu.open
 
         def failing(name, index):
@@ -407,7 +432,7 @@ def test_from_file_to_file(case, plain, gpu, surfaces, tmp_path, monkeypatch, ca
             made.streams[0].codec_context.flush_buffers = lambda: setattr(gpu, "fails_at", 6)
             return made
 
-        monkeypatch.setattr(hwaccel, "_open_on_gpu", failing)
+        monkeypatch.setattr(hardware_decoder, "_open_on_gpu", failing)
     with dispatch.on_cpu():
         config = RestoreConfig(**LOSSLESS)
         report = restore_video(path, tmp_path / "out.mp4", config, restorer=restorer)

@@ -96,6 +96,7 @@ def test_standard_output_that_is_closed(tmp_path: Path) -> None:
     assert left(tmp_path) == ["clip.mp4"]
 
 
+@pytest.mark.slow
 def test_a_huge_picture_does_not_take_all_memory(tmp_path: Path) -> None:
     """As wide as H.264 can be: an output, or a sentence, within 12 GB of addresses."""
     clip = Clip(

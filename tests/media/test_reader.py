@@ -15,16 +15,11 @@ from clips import Audio, Clip, Subtitles, Video, every, picture, rotation
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
+from mhnet_video.media.converter import Converter
+from mhnet_video.media.device_frames import has_extras
 from mhnet_video.media.discontinuities import DiscontinuityCorrector
-from mhnet_video.media.hwaccel import has_extras
-from mhnet_video.media.pixel_formats import (
-    Converter,
-    beside,
-    layout_of,
-    picture_of,
-    planar_twin,
-    planes_of,
-)
+from mhnet_video.media.frame_geometry import beside
+from mhnet_video.media.pixel_formats import layout_of, picture_of, planar_twin, planes_of
 from mhnet_video.media.prefetch import Prefetcher, codec_threads
 from mhnet_video.media.reader import VideoReader
 

@@ -161,3 +161,23 @@ def test_a_network_aligns_where_it_was_trained_so():
     window.requires_grad_()
     aligning.float()(window).sum().backward()
     assert bool(window.grad[:, :3].abs().sum() > 0)
+
+
+def test_before_the_glass_all_of_a_neighbour_moves():
+    """A blot that stands still is carried along, and shows what was behind it."""
+    picture = scene(2, (160, 260))
+    frames = [picture[:, 20:116, 40 + 9 * i : 168 + 9 * i].clone() for i in range(3)]
+    for frame in frames:
+        frame[:, 40:48, 60:68] = 0.5
+    kept, moved = (
+        align(torch.stack(frames)[None])[0],
+        align_frames([frames[0], *frames, frames[0]], glass=True),
+    )
+    blot = (slice(None), slice(42, 46), slice(62, 66))
+    truth = picture[:, 20:116, 49:177]
+    assert moved[0] is frames[0] and moved[4] is frames[0] and moved[2] is frames[1]
+    for index in (0, 2):
+        assert float((kept[index][blot] - 0.5).abs().max()) < 1e-3
+        assert float((moved[index + 1][blot] - truth[blot]).abs().mean()) < 0.05
+    again = align(torch.stack(frames)[None], moves_all=True)[0]
+    torch.testing.assert_close(again, torch.stack(moved[1:4]), rtol=0, atol=1e-4)

@@ -83,7 +83,7 @@ def test_every_kernel_has_a_row():
     started = set()
     for case in all_cases():
         with dispatch.recording() as launches:
-            case.kernel(*case.given)
+            case.kernel(*case.inputs)
         assert launches, case.name
         started |= {each.name for each in launches}
     assert len(wanted) > 15
@@ -106,10 +106,10 @@ def test_what_is_meant_by_the_way_from_frames_and_back(name):
         planes = [tuple(p.astype(np.uint16) * 4 + 1 for p in frame.planes) for frame in frames]
         frames = [replace(f, layout=layout, planes=p) for f, p in zip(frames, planes, strict=True)]
     form = FrameFormat.planar(frames[0].layout, height, width)
-    ring = torch.zeros(3, form.size, dtype=form.kind_of_samples)
+    ring = torch.zeros(3, form.size, dtype=form.sample_dtype)
     if name == "nv12":
         form = FrameFormat.semi_planar(8, height, width, width)
-        ring = torch.zeros(3, form.size, dtype=form.kind_of_samples)
+        ring = torch.zeros(3, form.size, dtype=form.sample_dtype)
         for room, frame in zip(ring, frames, strict=True):
             luma, chroma = form.planes_in(room)
             luma.copy_(torch.from_numpy(frame.planes[0]))

@@ -245,6 +245,7 @@ def test_clips_of_other_lengths_are_refused(tmp_path):
         evaluate(short, long)
 
 
+@pytest.mark.slow
 def test_the_known_figure_of_a_public_set(data_dir):
     folder = data_dir / "dev" / "rain12"
     assert evaluate(folder / "input", folder / "target").mean.rainy.psnr_y == pytest.approx(
@@ -256,4 +257,4 @@ def test_settings_of_a_restorer_need_a_model(tmp_path, capsys):
     for words in (["--scale", "0.5"], ["--engine", "torch"]):
         with pytest.raises(SystemExit):
             main(["evaluate", str(tmp_path), *words])
-        assert "need --model or --weights" in capsys.readouterr().err
+        assert "need --model, --task or --weights" in capsys.readouterr().err

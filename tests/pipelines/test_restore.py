@@ -533,6 +533,7 @@ print(*measure_memory(sys.argv[1], sys.argv[2], StandIn(), int(float(sys.argv[4]
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path, start: Start) -> None:
     """A small version of `measure_pipeline.py`: 1,000 frames would be 115 MB if they were kept."""
     count = 1000

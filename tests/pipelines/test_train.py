@@ -505,7 +505,7 @@ def test_a_run_that_is_stopped_is_saved_and_its_log_goes_on(footage_dir, tmp_pat
         steps = [int(row["step"]) for row in csv.DictReader(log)]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) > saved["step"]
     (output / "checkpoint.pt").write_bytes((output / "checkpoint.pt").read_bytes()[:1000])
-    with pytest.raises(ConfigError, match="is damaged; take another folder"):
+    with pytest.raises(ConfigError, match="is damaged; remove it"):
         train(settings(footage_dir, output, minutes=5))
     torch.save({**saved, "optimizer": {}}, output / "checkpoint.pt")
     with pytest.raises(ConfigError, match="is of an older version; begin with its weights"):
@@ -551,6 +551,7 @@ def test_a_loader_that_hangs_ends_the_run(footage_dir, tmp_path, monkeypatch):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_processes_train_as_one(footage_dir, tmp_path):
     """Two processes, of other windows each, take the steps of one with all of these windows."""
     script = tmp_path / "run.py"

@@ -18,8 +18,10 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.model.weights import DEFAULT_CUDA, list_models, load_model
 from mhnet_video.pipelines.restore import restore_video
+from mhnet_video.restoration.gpu_backend import CudaBackend
+from mhnet_video.restoration.gpu_executor import network_step
 from mhnet_video.restoration.gpu_layout import format_of
-from mhnet_video.restoration.gpu_pipeline import CudaBackend, FramePipeline, network_step
+from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.restorer import Restorer
 
 pytestmark = pytest.mark.cuda

@@ -32,7 +32,7 @@ def make_frame(name, height, width, **options):
 def ring_of(frames, device, slots=7, strength=1.0):
     """A ring with frames in every second slot, and where they are."""
     form = format_of(frames[0])
-    ring = torch.full((slots, form.size), 99, dtype=form.kind_of_samples)
+    ring = torch.full((slots, form.size), 99, dtype=form.sample_dtype)
     colors = torch.full((slots, NUM_COLORS), float("nan"))
     places = [(2 * index + 1) % slots for index in range(len(frames))]
     for place, frame in zip(places, frames, strict=True):
@@ -87,7 +87,7 @@ def test_residual_to_frames(name, height, width, options, strength, device):
     slots = torch.tensor([[places[0]], [places[1]]], dtype=torch.int32, device=device)
     room = torch.randn(2, 3, form.shown[0] + 3, form.shown[1] + 2, device=device) / 5
     residual = room[:, :, : form.shown[0], : form.shown[1]]
-    out = torch.full((2, form.size), 77, dtype=form.kind_of_samples, device=device)
+    out = torch.full((2, form.size), 77, dtype=form.sample_dtype, device=device)
     flags = torch.full((2,), 5, dtype=torch.int32, device=device)
     form.apply(ring, slots, colors, residual, out, flags)
     assert flags.tolist() == [0, 0]

@@ -19,11 +19,12 @@ from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import Pair
 from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.model.window import window_indices
-from mhnet_video.restoration import gpu_pipeline
+from mhnet_video.restoration import gpu_buffers, gpu_executor
 from mhnet_video.restoration.color import add_residual, to_rgb
 from mhnet_video.restoration.frame_chain import FrameChain
+from mhnet_video.restoration.gpu_executor import GpuExecutor, batch_of
 from mhnet_video.restoration.gpu_layout import MISSING, format_of
-from mhnet_video.restoration.gpu_pipeline import FramePipeline, GpuExecutor, batch_of
+from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.scene_changes import Transition
 from mhnet_video.restoration.temporal_window import WindowAssembler
 from mhnet_video.restoration.window_network import WindowNetwork
@@ -80,11 +81,11 @@ class FakeBackend:
         # what a GPU decodes with, whose work is not the pipeline's
         self.decoder = self.queue()
 
-    def pinned(self, *size, kind):
-        return torch.zeros(size, dtype=kind)
+    def pinned(self, *size, dtype):
+        return torch.zeros(size, dtype=dtype)
 
-    def allocate(self, *size, kind):
-        made = torch.zeros(size, dtype=kind)
+    def allocate(self, *size, dtype):
+        made = torch.zeros(size, dtype=dtype)
         if self.bytes_left is not None:
             self.bytes_left -= made.numel() * made.element_size()
             if self.bytes_left < 0:
@@ -275,10 +276,8 @@ class Quiet:
     """An engine that has room for so many windows of so many pixels, and adds nothing."""
 
     def __init__(self, monkeypatch, most):
-        from mhnet_video.restoration import gpu_pipeline
-
         self.network = make_network(width=4, frames=3, patch=2, **SMALL)
-        self.config, self.kind = self.network.config, TritonEngine(self.network).kind
+        self.config, self.map_type = self.network.config, TritonEngine(self.network).map_type
         self.released = 0
         self.batches = []
 
@@ -288,7 +287,7 @@ class Quiet:
             self.batches.append(buffers.slots.shape[0])
             return mixed(buffers)
 
-        monkeypatch.setattr(gpu_pipeline, "network_step", network_step)
+        monkeypatch.setattr(gpu_executor, "network_step", network_step)
 
     def release(self):
         self.released += 1
@@ -380,15 +379,13 @@ def test_out_of_memory_for_one_frame_goes_on_without_the_pipeline(monkeypatch, c
     ],
 )
 def test_kernels_that_fail_for_a_size_do_not_end_the_film(monkeypatch, caplog, kind, text, is_full):
-    from mhnet_video.restoration import gpu_pipeline
-
     engine = Quiet(monkeypatch, most=10**9)
     engine.lanes = lambda pixels: (engine,)
 
     def network_step(engine, form, buffers):
         raise kind(text)
 
-    monkeypatch.setattr(gpu_pipeline, "network_step", network_step)
+    monkeypatch.setattr(gpu_executor, "network_step", network_step)
     frames = frames_of(16)
     piped = Piped(engine, FakeBackend())
     assert are_halves(restored(piped.stream(frames)), frames)
@@ -420,13 +417,13 @@ def test_frames_without_finite_numbers_pass_through(monkeypatch):
 def test_a_strength_that_changes_reaches_the_frames_that_follow(monkeypatch):
     engine = Quiet(monkeypatch, most=10**9)
     strengths = []
-    real = gpu_pipeline.colors_of
+    real = gpu_buffers.colors_of
 
     def colors_of(frame, strength):
         strengths.append((frame.pts, strength))
         return real(frame, strength)
 
-    monkeypatch.setattr(gpu_pipeline, "colors_of", colors_of)
+    monkeypatch.setattr(gpu_buffers, "colors_of", colors_of)
     piped = Piped(engine, FakeBackend(3))
     frames = [replace(frame, full_range=False) for frame in frames_of(30)]
 
@@ -507,6 +504,7 @@ def test_many_copies_are_a_picture_on_its_own(monkeypatch):
     assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("aligns", "count"), [(False, 3), (True, 3), (True, 1)])
 def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monkeypatch):
     """Samples to samples: what color.py, align.py and the network give."""

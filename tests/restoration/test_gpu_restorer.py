@@ -18,7 +18,7 @@ from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.model.align import align_frames
-from mhnet_video.restoration import gpu_pipeline
+from mhnet_video.restoration import gpu_executor
 from mhnet_video.restoration.restorer import Restorer
 
 pytest.importorskip("triton")
@@ -35,7 +35,7 @@ def restorer(device, monkeypatch):
     if device.type == "cuda":
         yield made
         return
-    monkeypatch.setattr(gpu_pipeline, "CudaBackend", lambda device: FakeBackend())
+    monkeypatch.setattr(gpu_executor, "CudaBackend", lambda device: FakeBackend())
     monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
     with dispatch.on_cpu():
         yield made

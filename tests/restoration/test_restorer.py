@@ -334,6 +334,15 @@ def test_pictures_may_lie_in_memory_in_any_way():
             restorer.push(wrong)
 
 
+def test_pushed_clips_are_counted_one_by_one():
+    restorer = Restorer(Spy(), device="cpu")
+    for levels_given, repeated in (([10] * 5 + [20] * 5, 8), ([10, 20, 20], 1), ([30], 0)):
+        for level in levels_given:
+            restorer.push(np.full((6, 8, 3), level, np.uint8))
+        restorer.flush()
+        assert restorer.repeated == repeated
+
+
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_equal_pictures_are_not_paid_for_twice(as_tensor):
     kind = torch.from_numpy if as_tensor else np.asarray

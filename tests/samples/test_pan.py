@@ -1,9 +1,12 @@
 """The clips to evaluate on that samples/pan.py makes of pictures."""
 
+import runpy
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import av
 import cv2
@@ -31,11 +34,18 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+@cache
+def script():
+    """The names that the script defines."""
+    return runpy.run_path(str(SCRIPT))
+
+
 def make(pictures, *words):
     """The clips, `[T, H, W, 3]` each, by side and name."""
     out = pictures.parent / "out"
-    command = [sys.executable, str(SCRIPT), str(pictures), str(out), *words]
-    subprocess.run(command, check=True, timeout=120)
+    # in this process: another one would load PyTorch anew
+    with mock.patch.object(sys, "argv", [str(SCRIPT), str(pictures), str(out), *words]):
+        script()["main"]()
     clips = {}
     for path in out.glob("*/*.mkv"):
         with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""The memory of the CPU engine: the maps of each resolution, which steps take and give back."""
+"""Memory of the CPU engine: the maps of each resolution, which steps take and release."""
 
 import torch
 from torch import Tensor
@@ -64,13 +64,13 @@ class Resolution:
         self._free: list[Map] = []
 
     def take(self) -> Map:
-        """A map, to be given back after the last step that reads it is added."""
+        """Take a map; release it after the last step that reads it is added."""
         if self._free:
             return self._free.pop()
         return Map(self.machine, self.channels, self.height, self.width)
 
-    def give(self, *maps: Map) -> None:
-        """Let later steps write over maps."""
+    def release(self, *maps: Map) -> None:
+        """Allow later steps to overwrite maps."""
         self._free += maps
 
     def sums(self, parts: int) -> Tensor:

@@ -28,7 +28,7 @@ _LANE_THREADS_OF_A_MILLION = 3
 """How many more threads do for each million pixels."""
 
 _MAX_PAIR_PIXELS = 1280 * 736
-"""Largest picture of which two are worked on at the same time however few the threads are."""
+"""Largest picture, in pixels, of which two are in flight with any number of threads."""
 
 _MAX_LANES_PIXELS = 2 * 1920 * 1088
 """Pixels of all pictures that are worked on at the same time: maps take some 200 bytes each."""
@@ -103,15 +103,18 @@ class LLVMEngine:
         Raises:
             ValueError: As for `middle_of`.
         """
-        motion = self._motion(frames)
-        return align_frames(frames) if motion is None else motion.run(frames, self._pool)
+        motion, glass = self._motion(frames), self.network.config.glass
+        if motion is None:
+            return align_frames(frames, glass=glass)
+        end = len(frames) - glass
+        return [*frames[:glass], *motion.run(frames[glass:end], self._pool), *frames[end:]]
 
     @torch.inference_mode()
     def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first.
 
         Args:
-            frames: As for `residual`, as they are.
+            frames: As for `residual`, not aligned.
 
         Returns:
             `[3, H, W]` float32.
@@ -124,9 +127,10 @@ class LLVMEngine:
         folds, is_whole = graph.inputs.folds, size == graph.inputs.window.shape[1:]
         if motion is None or not motion.can_fold or folds is None or not is_whole:
             return self.residual(self.align(frames))
-        # what is moved is needed nowhere else: it is folded where it is made
+        # only the network reads moved frames: they are folded as they are moved
         residual = graph.prepare(frames, are_folded=True)
-        held = motion.prepare(frames, folds)
+        glass = self.network.config.glass
+        held = motion.prepare(frames[glass : len(frames) - glass], folds)
         motion.program.run_with(graph.program, self._pool)
         del held
         return residual
@@ -139,7 +143,9 @@ class LLVMEngine:
         """
         middle = middle_of(frames)
         height, width = middle.shape[1:]
-        is_still = all(frame is None or frame is middle for frame in frames)
+        glass = self.network.config.glass
+        moving = frames[glass : len(frames) - glass]
+        is_still = all(frame is None or frame is middle for frame in moving)
         if is_still or not fits(height, width, self._kernels.machine.lanes):
             return None
         motion = self._motions.pop((height, width), None)
@@ -147,7 +153,14 @@ class LLVMEngine:
             while len(self._motions) >= _GRAPHS:
                 self._motions.pop(next(iter(self._motions)))
             with self._kernels.lock:
-                motion = Motion(self._kernels, height, width, len(frames), self.threads)
+                motion = Motion(
+                    self._kernels,
+                    height,
+                    width,
+                    len(moving),
+                    self.threads,
+                    moves_all=self.network.config.glass,
+                )
         self._motions[height, width] = motion
         return motion
 

@@ -106,7 +106,7 @@ class Graph:
         for number in range(LEVELS):
             level, below = levels[number : number + 2]
             out, mean = layers.naf_blocks(level, list(stage.encoders[number]), x)
-            level.give(x)
+            level.release(x)
             encoded.append(out)
             low_means.append(mean)
             x = below.take()
@@ -118,7 +118,7 @@ class Graph:
             up = level.take()
             layers.double(below, level, stage.ups[index][0], x, up, encoded[number])
             x, mean = layers.naf_blocks(level, list(stage.decoders[index]), up)
-            level.give(up)
+            level.release(up)
             decoded.insert(0, x)
             high_means.insert(0, mean)
         x = self._fuse_first(side, decoded[0])
@@ -140,7 +140,7 @@ class Graph:
         bias = torch.zeros(2 * config.width)
         bias[: config.width] = intro.bias.detach()
         maps = first.take(), first.take()
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "planes": self.inputs.folded,
             "bias": bias,
             "out": maps[0].data,
@@ -153,7 +153,7 @@ class Graph:
             parts = self.program.parts(first.height // 4)
             each = 36 * tile.blocks * (planes + 2 * config.width) * machine.lanes
             self._turned = [pack_winograd(weight, tile.outputs) for weight in turned]
-            given["spare"] = torch.zeros(len(parts), each).unbind()
+            arguments["spare"] = torch.zeros(len(parts), each).unbind()
             make = llvm_winograd.winograd_to_maps
         else:
             tile, parts = first.tile, self._layers.rows(first)
@@ -164,7 +164,7 @@ class Graph:
             self._turned = [pack_planes(weight, layout) for weight in turned]
             make = llvm_images.convolve_to_maps
         kernel = self._kernels.kernel(make, planes, config.width, tile)
-        self._beginning = self.program.add(kernel, parts, w=self._turned[0], **given)
+        self._beginning = self.program.add(kernel, parts, w=self._turned[0], **arguments)
         return maps
 
     def _fuse_first(self, side: Map, decoded: Map) -> Map:
@@ -177,7 +177,7 @@ class Graph:
         x = level.take()
         maps = decoded, decoded
         self._layers.fuse(level, stage.norm1, side, torch.ones(width), maps, weights, x)
-        level.give(side)
+        level.release(side)
         return x
 
     def _refine(
@@ -202,7 +202,7 @@ class Graph:
         for number in range(1, LEVELS + 1):
             blocks = list(stage.get_submodule(f"CABG{number}").children())
             out, mean = layers.naf_blocks(level, blocks, x, more=x)
-            level.give(x)
+            level.release(x)
             chains = [stage.chain(side, number) for side in ("enc", "dec")]
             maps = [
                 self._rise(chain, number, each[number - 1])
@@ -216,7 +216,7 @@ class Graph:
             x = level.take()
             if number == 1:
                 layers.fuse(level, norm, out, fusion.share, maps, fusion.weights, x)
-                level.give(out, *maps)
+                level.release(out, *maps)
                 continue
             is_last = number == LEVELS
             self.program.add(
@@ -237,8 +237,8 @@ class Graph:
                 small_blocks=used.row_blocks,
                 large_blocks=level.row_blocks,
             )
-            level.give(out)
-            used.give(*maps)
+            level.release(out)
+            used.release(*maps)
         self._end(planes)
 
     def _rise(self, chain: Any, number: int, source: Map) -> Map:
@@ -248,7 +248,7 @@ class Graph:
             level, above = self._levels[at], self._levels[at - 1]
             target = above.take()
             self._layers.double(level, above, up, source, target, None)
-            level.give(source)
+            level.release(source)
             source = target
         return source
 

@@ -28,7 +28,7 @@ class Folds(NamedTuple):
     """Where a network reads the frames of a window, folded as by `llvm_images.fold` at patch 2."""
 
     addresses: Sequence[int]
-    """The address of each frame's first plane, at its first row."""
+    """The address of each frame's first plane, at its first row; not those of the glass."""
     plane: int
     """Elements of a row of a plane."""
     row: int
@@ -49,7 +49,7 @@ class Inputs:
         self, program: Program, kernels: Kernels, config: NetworkConfig, at: Resolution
     ) -> None:
         machine, patch = kernels.machine, config.patch
-        pictures = 3 * config.frames
+        pictures = 3 * config.pictures
         group = machine.group
         per_picture = patch * patch // group if patch == 2 else 1
         self.planes = pictures * per_picture if patch == 2 else -(-pictures // group)
@@ -59,7 +59,7 @@ class Inputs:
         self.plane = (at.row_blocks + at.tile.blocks + 2) * machine.lanes
         """Elements of a row of a plane."""
         self._rows = at.height
-        self.window = torch.zeros(config.frames, 3, at.height * patch, self.padded_width)
+        self.window = torch.zeros(config.pictures, 3, at.height * patch, self.padded_width)
         """Memory for frames that cannot be read where they are."""
         self._black = torch.zeros_like(self.window[0])
         # that the last tile of the last row may read, and a last step of planes
@@ -70,8 +70,11 @@ class Inputs:
         self.folds: Folds | None = None
         """Where the frames are folded to, if motion kernels can do that."""
         if patch == 2:
-            firsts = [self.folded[3 * i * per_picture * self.plane :] for i in range(config.frames)]
-            addresses = [first.data_ptr() for first in firsts]
+            firsts = [
+                self.folded[3 * i * per_picture * self.plane :] for i in range(config.pictures)
+            ]
+            frames = slice(config.glass, config.pictures - config.glass)
+            addresses = [first.data_ptr() for first in firsts[frames]]
             self.folds = Folds(addresses, self.plane, self.planes * self.plane)
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
         self._fold_pictures = group if patch == 1 else 1
@@ -87,9 +90,10 @@ class Inputs:
             row=self.planes * self.plane,
             row_blocks=at.row_blocks,
         )
-        self.turns = config.frames if self._fold_pictures == 1 else 1
+        self.turns = config.pictures if self._fold_pictures == 1 else 1
         """Number of rotations of the frames, none included."""
-        self._known: list[Callable[[], Tensor | None]] = [no_frame] * config.frames
+        self._known: list[Callable[[], Tensor | None]] = [no_frame] * config.pictures
+        self._glass = config.glass
 
     def prepare(self, window: Window, *, are_folded: bool) -> int:
         """Set what the next run reads.
@@ -117,19 +121,23 @@ class Inputs:
         return turn
 
     def _assign_middle(self, frames: Sequence[Tensor]) -> list[Tensor]:
-        """Fold the middle frame and black ones; returns the frame of each slot.
+        """Fold what is not moved: the middle frame, black ones and the pictures of the glass.
 
         Motion kernels write the other slots. These hold moved frames, which no later one equals.
+
+        Returns:
+            The picture of each slot.
         """
         middle = frames[len(frames) // 2]
         self._known = [no_frame] * len(frames)
+        slots = []
         for index, frame in enumerate(frames):
-            self._fold(index, frame is middle or frame is self._black)
-        # what is not read is anything of that size
-        return [
-            self._readable(index, frame if frame is self._black else middle)
-            for index, frame in enumerate(frames)
-        ]
+            is_frame = self._glass <= index < len(frames) - self._glass
+            is_read = frame is middle or frame is self._black or not is_frame
+            self._fold(index, is_read)
+            # slots that the kernels skip may hold any tensor of that size
+            slots.append(self._readable(index, frame if is_read else middle))
+        return slots
 
     def _fold(self, slot: int, is_read: bool) -> None:
         """Set whether the next run folds the frame of a slot."""

@@ -68,7 +68,7 @@ class Layers:
             weights = pack_block(block, at.layout)
             totals = self._naf_block(at, weights, source, target, more if is_last else None)
             if source is not x:
-                at.give(source)
+                at.release(source)
             source = target
         mean = self._vector(at.channels)
         self._program.add(
@@ -139,7 +139,7 @@ class Layers:
             out=out.data,
             sums=totals.unbind(),
         )
-        at.give(gated)
+        at.release(gated)
         return totals
 
     # -- between resolutions
@@ -242,7 +242,7 @@ class Layers:
             project=matrix_of(module.project_out).float().t().contiguous(),
             matrix=matrix,
         )
-        at.give(x)
+        at.release(x)
         out = at.take()
         program.add(
             self._kernels.kernel(llvm_attention.mix, channels),

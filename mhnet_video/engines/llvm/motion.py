@@ -27,12 +27,20 @@ class Motion:
         width: Of the frames, in pixels.
         frames: T.
         threads: How many threads work.
+        moves_all: See `align.align`.
     """
 
     def __init__(
-        self, kernels: Kernels, height: int, width: int, frames: int, threads: int
+        self,
+        kernels: Kernels,
+        height: int,
+        width: int,
+        frames: int,
+        threads: int,
+        *,
+        moves_all: bool = False,
     ) -> None:
-        self._graph = MotionGraph(kernels, height, width, frames, threads)
+        self._graph = MotionGraph(kernels, height, width, frames, threads, moves_all=moves_all)
         self.program = self._graph.program
         """What is run after `prepare`."""
         self.can_fold = self._graph.folded_moves is not None
@@ -81,7 +89,7 @@ class Motion:
         there = [fixed if frame is None else frame for frame in frames]
         plain = [frame.float().contiguous() for frame in there]
         addresses = [frame.data_ptr() for frame in plain]
-        self._place(there, addresses)
+        self._assign(there, addresses)
         graph.planes.zero_()
         moves, folded = graph.moves, graph.folded_moves
         moves["end"] = 0  # no rows
@@ -102,8 +110,8 @@ class Motion:
         moves["end"] = np.where(are_others, graph.ends[:, None], 0)
         return plain
 
-    def _place(self, frames: Sequence[Tensor], addresses: Sequence[int]) -> None:
-        """Have the luma made of those frames alone that are new."""
+    def _assign(self, frames: Sequence[Tensor], addresses: Sequence[int]) -> None:
+        """Assign slots to frames, so that luma is computed only for new ones."""
         free = [
             index
             for index, known in enumerate(self._known)
@@ -113,7 +121,7 @@ class Motion:
         shrinks["end"] = 0  # no rows
         for _, calls in halves:
             calls["end"] = 0
-        for place, (frame, address) in enumerate(zip(frames, addresses, strict=True)):
+        for position, (frame, address) in enumerate(zip(frames, addresses, strict=True)):
             known = enumerate(self._known)
             slot = next((index for index, each in known if each() is frame), None)
             if slot is None:
@@ -122,7 +130,7 @@ class Motion:
                 shrinks["x"][slot], shrinks["end"][slot] = address, ends
                 for height, calls in halves:
                     calls["end"][slot] = height
-            copies["x"][place] = self._graph.slots[slot].data_ptr()
+            copies["x"][position] = self._graph.slots[slot].data_ptr()
 
 
 def fits(height: int, width: int, lanes: int) -> bool:

@@ -65,6 +65,10 @@ class LumaCalls(NamedTuple):
     """`[T]`."""
 
 
+_MOVE_ALL = -2.0, -1.0
+"""Limits in place of `align.SAME` and `align.UNLIKE` that every difference is beyond."""
+
+
 class MotionGraph:
     """The maps and the program of the motion between frames.
 
@@ -74,11 +78,20 @@ class MotionGraph:
         width: Of the frames, in pixels.
         frames: T.
         threads: How many threads work.
+        moves_all: See `align.align`.
     """
 
     def __init__(
-        self, kernels: Kernels, height: int, width: int, frames: int, threads: int
+        self,
+        kernels: Kernels,
+        height: int,
+        width: int,
+        frames: int,
+        threads: int,
+        *,
+        moves_all: bool = False,
     ) -> None:
+        self._moves_all = moves_all
         self._kernels, lanes = kernels, kernels.machine.lanes
         self._count = frames - 1
         self._levels, size = _pyramid(height // align.SHRINK, width // align.SHRINK, lanes)
@@ -271,6 +284,8 @@ class MotionGraph:
             )
             self._add_errors(level, _clip(number), common, smoothed)
             self._add_choice(level, align.SLOPE, common, smoothed, motion)
+        if self._moves_all:
+            return
         finest = self._levels[0]
         self._add_errors(finest, align.CLIP, None, self._motion)
         self._add_choice(finest, align.STILL_SLOPE, None, self._motion, self._chosen)
@@ -361,9 +376,11 @@ class MotionGraph:
         spares = torch.zeros(len(cuts) * self._count, size)
         rows, row_shares = _tables(level.height, height)
         move = llvm_motion_warp.move_folded if folds else llvm_motion_warp.move
-        motion_x, motion_y = self._chosen.unbind(1)
+        motion = self._motion[:, :, level.start :] if self._moves_all else self._chosen
+        motion_x, motion_y = motion.unbind(1)
+        limits = _MOVE_ALL if self._moves_all else (align.SAME, align.UNLIKE)
         calls = self.program.add(
-            self._kernels.kernel(move, align.SAME, align.UNLIKE, align.SHRINK),
+            self._kernels.kernel(move, *limits, align.SHRINK),
             [cut for cut in cuts for _ in range(self._count)],
             x=0,
             fixed=0,
@@ -399,13 +416,13 @@ def _tables(small: int, large: int) -> tuple[Tensor, Tensor]:
         `[2, large]` int32, the one before and the one behind, and `[large]` float32, how much of
         the one behind.
     """
-    place = ((torch.arange(large) + 0.5) * (small / large) - 0.5).clamp_(min=0)
-    before = place.int()
-    return torch.stack([before, (before + 1).clamp_(max=small - 1)]), place - before
+    position = ((torch.arange(large) + 0.5) * (small / large) - 0.5).clamp_(min=0)
+    before = position.int()
+    return torch.stack([before, (before + 1).clamp_(max=small - 1)]), position - before
 
 
 def _padded(tables: tuple[Tensor, Tensor], stride: int) -> tuple[Tensor, Tensor]:
     """Tables with rows of whole vectors."""
     missing = (0, stride - len(tables[1]))
-    places, shares = (torch.nn.functional.pad(each, missing) for each in tables)
-    return places.contiguous(), shares.contiguous()
+    positions, shares = (torch.nn.functional.pad(each, missing) for each in tables)
+    return positions.contiguous(), shares.contiguous()

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.kernels.llvm_compiler import Library
+from mhnet_video.kernels.llvm_cache import KernelCache
+from mhnet_video.kernels.llvm_compiler import Library, compile_kernels
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_product import Tile
@@ -41,12 +42,18 @@ class Step(NamedTuple):
 
 
 class Kernels:
-    """The kernels that engines have compiled."""
+    """The kernels that engines have compiled, here or in a process before.
 
-    def __init__(self, machine: Machine) -> None:
+    Args:
+        machine: What they are made for.
+        cache: Those on disk; None for the user's.
+    """
+
+    def __init__(self, machine: Machine, cache: KernelCache | None = None) -> None:
         self.machine = machine
         self.lock = threading.Lock()
         """To be held from the first kernel that is asked for until they are compiled."""
+        self._cache = cache or KernelCache(machine)
         self._libraries: list[Library] = []
         self._addresses: dict[str, int] = {}
         self._signatures: dict[str, Signature] = {}
@@ -63,21 +70,30 @@ class Kernels:
             arguments: For `make`, besides the machine and the name.
             options: Likewise.
         """
-        given = [*arguments, *(int(bool(value)) for value in options.values())]
-        name = "_".join([make.__name__, *map(_word, given)])
+        bound = [*arguments, *(int(bool(value)) for value in options.values())]
+        name = "_".join([make.__name__, *map(_word, bound)])
         if name not in self._signatures:
-            emitter = make(self.machine, name, *arguments, **options)
-            self._emitters.append(emitter)
-            self._signatures[name] = emitter.signature
+            signature = self._cache.signature(name)
+            if signature is None:
+                emitter = make(self.machine, name, *arguments, **options)
+                self._emitters.append(emitter)
+                signature = emitter.signature
+            self._signatures[name] = signature
         return self._signatures[name]
 
     def compile(self) -> Callable[..., None]:
-        """Compile what is new; returns what runs programs."""
-        if self._emitters or not self._libraries:
-            library = Library(self.machine, self._emitters)
-            self._libraries.append(library)
-            self._addresses |= library.addresses
+        """Compile new kernels, load those on disk; returns the function that runs programs."""
+        new = self._signatures.keys() - self._addresses.keys()
+        objects = list(self._cache.objects(new))
+        if self._emitters or not (self._libraries or objects):
+            compiled = compile_kernels(self.machine, self._emitters)
+            self._cache.save(compiled)
+            objects.append(compiled)
             self._emitters.clear()
+        for each in objects:
+            library = Library(self.machine, each)
+            self._libraries.append(library)
+            self._addresses = library.addresses | self._addresses
         return self._libraries[0].run
 
     def address(self, name: str) -> int:
@@ -140,9 +156,9 @@ class Program:
             TypeError: The arguments are not those of the kernel.
         """
         firsts, ends = zip(*parts, strict=True)
-        given = {**arguments, "first": firsts, "end": ends}
-        calls = kernel.bind({name: _addresses(each) for name, each in given.items()}, len(parts))
-        self.steps.append(Step(kernel.name, calls, given))
+        bound = {**arguments, "first": firsts, "end": ends}
+        calls = kernel.bind({name: _addresses(each) for name, each in bound.items()}, len(parts))
+        self.steps.append(Step(kernel.name, calls, bound))
         return calls
 
     def finish(self) -> None:

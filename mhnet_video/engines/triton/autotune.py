@@ -14,47 +14,49 @@ from mhnet_video.kernels import map_ops
 
 _log = logging.getLogger(__name__)
 
-# a 1080p picture at half its sides: it fills a large GPU, and wide maps of it no cache
 _ROWS = 544
+"""Rows of the measured map: half of 1080. It fills a large GPU, and exceeds its caches."""
 _COLUMNS = 960
+"""Columns of the measured map: half of 1920."""
 _RUNS = 7
-# more than that, and one pass is out of the question
+"""Timed runs of each variant."""
 _MOST_CHANNELS = 64
-# a way whose result is farther from that of two passes is none: rounding leaves a hundredth
+"""Most channels for which variants in one pass are tried."""
 _MAX_ERROR = 0.03
+"""Largest relative RMS error of a variant against two passes. Rounding causes about 0.01."""
 _known: dict[tuple[int, torch.dtype, str], Front] = {}
 
 
 def fastest_front(
     channels: int,
-    kind: MapType,
+    map_type: MapType,
     milliseconds: Callable[[Callable[[], object]], float] | None = None,
 ) -> Front:
     """The fastest way to do the first half of a block on a device.
 
     Args:
         channels: Of the block.
-        kind: Type of the maps, and the device.
+        map_type: Type of the maps, and the device.
         milliseconds: Measures a call; by the GPU's own clock if None.
     """
-    key = channels, kind.kind, str(kind.device)
+    key = channels, map_type.dtype, str(map_type.device)
     if key not in _known:
         try:
-            with torch.inference_mode(), _current(kind.device):
-                _known[key] = _fastest(channels, kind, milliseconds or _on_cuda)
+            with torch.inference_mode(), _current(map_type.device):
+                _known[key] = _fastest(channels, map_type, milliseconds or _on_cuda)
         except Exception as error:
             # the usual way may do where another one fails
             _log.warning("kernels could not be compared (%s)", error)
-            _known[key] = usual_front(channels, kind.kind)
+            _known[key] = usual_front(channels, map_type.dtype)
     return _known[key]
 
 
 def _fastest(
-    channels: int, kind: MapType, milliseconds: Callable[[Callable[[], object]], float]
+    channels: int, map_type: MapType, milliseconds: Callable[[Callable[[], object]], float]
 ) -> Front:
     if channels > _MOST_CHANNELS:
         return "split"
-    ways = _ways(channels, kind)
+    ways = _ways(channels, map_type)
     expected = ways["split"]().clone().float()
     times: dict[Front, float] = {}
     for name, way in ways.items():
@@ -64,19 +66,23 @@ def _fastest(
     return min(times, key=times.__getitem__)
 
 
-def _ways(channels: int, kind: MapType) -> dict[Front, Callable[[], Tensor]]:
+def _ways(channels: int, map_type: MapType) -> dict[Front, Callable[[], Tensor]]:
     """Every way that takes that many channels, on one and the same block."""
-    generator = torch.Generator(kind.device).manual_seed(0)
+    generator = torch.Generator(map_type.device).manual_seed(0)
 
     def draw(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator, device=kind.device)
+        return torch.randn(size, generator=generator, device=map_type.device)
 
     weight, taps = draw(2 * channels, channels) * channels**-0.5, draw(9, 2 * channels) / 3
     weight_bias, bias = draw(2 * channels) / 4, draw(2 * channels) / 4
-    x = kind.maps(draw(1, _ROWS, _COLUMNS, channels))
-    first = kind.maps(weight), kind.exact(weight_bias)
-    depthwise = kind.exact(taps), kind.exact(bias)
-    dense = kind.maps(taps[:, :, None] * weight), kind.exact(taps * weight_bias), kind.exact(bias)
+    x = map_type.maps(draw(1, _ROWS, _COLUMNS, channels))
+    first = map_type.maps(weight), map_type.exact(weight_bias)
+    depthwise = map_type.exact(taps), map_type.exact(bias)
+    dense = (
+        map_type.maps(taps[:, :, None] * weight),
+        map_type.exact(taps * weight_bias),
+        map_type.exact(bias),
+    )
     wide, out = x.new_empty(1, _ROWS, _COLUMNS, 2 * channels), torch.empty_like(x)
     sums = {
         "dense": map_ops.block_front_sums(out),
@@ -92,7 +98,7 @@ def _ways(channels: int, kind: MapType) -> dict[Front, Callable[[], Tensor]]:
         "split": split,
         "dense": lambda: map_ops.block_front(x, *dense, sums=sums["dense"], out=out),
     }
-    if map_ops.block_front_rows_fits(channels, kind.kind):
+    if map_ops.block_front_rows_fits(channels, map_type.dtype):
         ways["rows"] = lambda: map_ops.block_front_rows(
             x, *first, *depthwise, sums=sums["rows"], out=out
         )

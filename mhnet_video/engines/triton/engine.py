@@ -54,21 +54,21 @@ class ExecutionGraph:
     """
 
     input: Tensor
-    """`[batch, height / patch, width / patch, 3 * frames * patch**2]`, to be filled before a run;
+    """`[batch, height / patch, width / patch, 3 * pictures * patch**2]`, to be filled before a run;
     its channels stand as those of `F.pixel_unshuffle`."""
     residual: Tensor
-    """`[batch, 3, height, width]` float32, what a run gives."""
+    """`[batch, 3, height, width]` float32, the result of a run."""
 
     def __init__(self, maps: NetworkMaps, batch: int, height: int, width: int) -> None:
         self.maps, self.batch = maps, batch
-        self.kind = maps.kind
+        self.map_type = maps.map_type
         config = maps.config
         self.sizes = [
             (height // config.patch // 2**level, width // config.patch // 2**level)
             for level in range(LEVELS + 1)
         ]
         self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
-        channels = 3 * config.frames * config.patch**2
+        channels = 3 * config.pictures * config.patch**2
         rows, columns = self.sizes[0]
         if rows * columns * max(channels, 2 * config.width) > MAX_ELEMENTS:
             raise torch.OutOfMemoryError(f"pictures of {width}x{height} are too large for a map")
@@ -94,10 +94,10 @@ class ExecutionGraph:
 
     def _new(self, level: int, channels: int) -> Tensor:
         size = (self.batch, *self.sizes[level], channels)
-        return torch.empty(size, dtype=self.kind.kind, device=self.kind.device)
+        return torch.empty(size, dtype=self.map_type.dtype, device=self.map_type.device)
 
     def _exact(self, *size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.float32, device=self.kind.device)
+        return torch.empty(size, dtype=torch.float32, device=self.map_type.device)
 
     def _take(self, level: int, channels: int) -> Tensor:
         """A map that no later step reads."""
@@ -133,7 +133,7 @@ class ExecutionGraph:
         more: Tensor | None,
         is_summed: bool,
     ) -> Tensor | None:
-        """Add a NAFBlock; gives its result's partial sums if they are wanted."""
+        """Add a NAFBlock; returns the partial sums of its result if they are requested."""
         channels = self.widths[level]
         gated = self._take(level, channels)
         if weights.front == "dense" and weights.dense is not None:
@@ -153,7 +153,7 @@ class ExecutionGraph:
             self._give(expanded)
         gain = self._exact(self.batch, channels)
         self._add(map_ops.attend, self._mean(sums, level), *weights.attention, out=gain)
-        if map_ops.block_back_fits(channels, self.kind.kind):
+        if map_ops.block_back_fits(channels, self.map_type.dtype):
             total = self._sums_for(map_ops.block_back_sums, out) if is_summed else None
             self._add(
                 map_ops.block_back, gated, x, gain, weights.back, more=more, sums=total, out=out
@@ -174,9 +174,9 @@ class ExecutionGraph:
     def _blocks(
         self, level: int, blocks: Sequence[BlockMaps], x: Tensor, *, is_group: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Add NAFBlocks; gives their result, in a map of its own, and its mean.
+        """Add NAFBlocks; returns their result, in a map of its own, and its mean.
 
-        A group adds its input at the end, and gives that map back.
+        A group adds its input at the end, and releases that map.
         """
         more = x if is_group else None
         total: Tensor | None = None
@@ -204,7 +204,7 @@ class ExecutionGraph:
         self._add(map_ops.attention, mixed, weights.temperature, weights.gains, out=combined)
         exact = self._exact(self.batch, heads, channels, size)
         matrix = torch.empty(
-            (self.batch, channels, channels), dtype=self.kind.kind, device=self.kind.device
+            (self.batch, channels, channels), dtype=self.map_type.dtype, device=self.map_type.device
         )
         parts = matrix.view(self.batch, channels, heads, size).transpose(1, 2)
         # what v goes through is linear: one matrix
@@ -271,7 +271,7 @@ class ExecutionGraph:
         low: tuple[Tensor, Tensor],
         high: tuple[Tensor, Tensor],
     ) -> None:
-        """Add one fusion, in the place of its first map."""
+        """Add one fusion, which overwrites its first map."""
         shares = self._exact(self.batch, 3, self.widths[0])
         self._add(
             map_ops.shares,
@@ -326,7 +326,7 @@ class Forward:
         self.graph = graph
         self._before, self._after = before, after
         self._cuda_graph: torch.cuda.CUDAGraph | None = None
-        if graph.kind.device.type == "cuda":
+        if graph.map_type.device.type == "cuda":
             self._cuda_graph = self._captured()
 
     def _run(self) -> None:
@@ -337,8 +337,8 @@ class Forward:
             self._after()
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
-        """Run once, which compiles the kernels, then record; None where that alone fails."""
-        device = self.graph.kind.device
+        """Run once, which compiles the kernels, then record; None if only recording fails."""
+        device = self.graph.map_type.device
         with torch.cuda.device(device):
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
@@ -381,29 +381,29 @@ class TritonEngine:
 
     Args:
         network: An MHNet, which must not change any more.
-        kind: Type of the maps; bfloat16 where the GPU has it, else float16, if None.
-        fronts: How the first halves of blocks are done, by their channels; what is fastest on this
-            GPU if None, which takes some seconds the first time, for the compiler.
+        dtype: Type of the maps. None for bfloat16 where the GPU supports it, else float16.
+        fronts: Variant of the first half of blocks, by their channels. None for the fastest on this
+            GPU; measuring it takes some seconds the first time, to compile the kernels.
     """
 
     max_pixels = MAX_ELEMENTS
-    """Pictures are restored in one piece unless the device's memory says otherwise."""
+    """Largest picture without tiles, in pixels; reduced if the device's memory is too small."""
 
     def __init__(
         self,
         network: MHNet,
-        kind: torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
         fronts: Mapping[int, Front] | None = None,
     ) -> None:
         device = next(network.parameters()).device
         self.network = network
         self.config = network.config
-        self.kind = MapType(kind or best_kind(device), device)
+        self.map_type = MapType(dtype or best_dtype(device), device)
         if fronts is None and device.type == "cuda":
             widths = [self.config.width * 2**level for level in range(LEVELS)]
-            fronts = {width: fastest_front(width, self.kind) for width in widths}
+            fronts = {width: fastest_front(width, self.map_type) for width in widths}
         self.fronts = dict(fronts or {})
-        self.maps = NetworkMaps(network, self.kind, fronts)
+        self.maps = NetworkMaps(network, self.map_type, fronts)
         self._forwards: dict[tuple[int, int, int], Forward] = {}
 
     def graph(self, batch: int, height: int, width: int) -> ExecutionGraph:
@@ -423,7 +423,7 @@ class TritonEngine:
         )
 
     def lanes(self, pixels: int) -> Sequence["TritonEngine"]:
-        """This engine alone: its streams overlap."""
+        """Only this engine: its streams overlap."""
         return (self,)
 
     def residual(self, frames: Window) -> Tensor:
@@ -440,7 +440,7 @@ class TritonEngine:
     @torch.inference_mode()
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things."""
-        return align_frames(frames)
+        return align_frames(frames, glass=self.config.glass)
 
     def aligned_residual(self, frames: Window) -> Tensor:
         """The residual of frames that are aligned first, `[3, H, W]` float32.
@@ -452,7 +452,7 @@ class TritonEngine:
 
     @torch.inference_mode()
     def residuals(self, window: Tensor) -> Tensor:
-        """What is to be added to the middle pictures, as `MHNet.residual` gives it.
+        """Compute the residuals of the middle frames, as `MHNet.residual` does.
 
         Args:
             window: `[N, 3 * frames, H, W]` float32, on the engine's device.
@@ -488,11 +488,11 @@ class TritonEngine:
     def release(self) -> None:
         """Drop all graphs and their memory."""
         self._forwards.clear()
-        if self.kind.device.type == "cuda":
+        if self.map_type.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def best_kind(device: torch.device) -> torch.dtype:
+def best_dtype(device: torch.device) -> torch.dtype:
     """The type of maps that a device is fastest with."""
     if device.type != "cuda":
         return torch.float32

@@ -36,7 +36,7 @@ def symbolic_graph(
     config: NetworkConfig,
     height: int,
     width: int,
-    kind: torch.dtype,
+    dtype: torch.dtype,
     batch: int = 1,
     fronts: Mapping[int, Front] | None = None,
 ) -> ExecutionGraph:
@@ -44,7 +44,7 @@ def symbolic_graph(
     with torch.device("meta"):
         network = MHNet(config).eval().requires_grad_(False)
     with recording():
-        return TritonEngine(network, kind, fronts).graph(batch, height, width)
+        return TritonEngine(network, dtype, fronts).graph(batch, height, width)
 
 
 def launches(graph: ExecutionGraph) -> list[tuple[str, Launch]]:
@@ -78,7 +78,7 @@ def count(graph: ExecutionGraph) -> list[Traffic]:
 
 def _ideal(graph: ExecutionGraph) -> dict[str, int]:
     config = graph.maps.config
-    item = graph.kind.kind.itemsize
+    item = graph.map_type.dtype.itemsize
     maps = [
         graph.batch * rows * columns * channels * item
         for (rows, columns), channels in zip(graph.sizes, graph.widths, strict=True)

@@ -24,28 +24,28 @@ Front = Literal["dense", "rows", "split"]
 the rows, or in two passes."""
 
 DENSE_CHANNELS = {torch.float16: 32, torch.bfloat16: 32, torch.float32: 16}
-"""Most channels of which the first half of a block is `dense` where nothing has been measured.
+"""Most channels for which the first half of a block is `dense` without a measurement.
 
 It costs nine times the arithmetic of the 1x1, 36 C**2 operations for each pixel, and saves the
 traffic of a map twice as wide, 4 C elements: worth it while the first takes less time.
 """
 
 
-def usual_front(channels: int, kind: torch.dtype) -> Front:
-    """How the first half of a block is done where nothing has been measured."""
-    return "dense" if channels <= DENSE_CHANNELS[kind] else "split"
+def usual_front(channels: int, dtype: torch.dtype) -> Front:
+    """Variant of the first half of a block without a measurement."""
+    return "dense" if channels <= DENSE_CHANNELS[dtype] else "split"
 
 
 @dataclass(frozen=True)
 class MapType:
-    """Where the weights go, and as what."""
+    """Type and device of maps and weights."""
 
-    kind: torch.dtype
+    dtype: torch.dtype
     device: torch.device
 
     def maps(self, values: Tensor) -> Tensor:
         """Weights of large products, in the maps' type."""
-        return values.detach().to(self.device, self.kind).contiguous()
+        return values.detach().to(self.device, self.dtype).contiguous()
 
     def exact(self, values: Tensor) -> Tensor:
         """Everything else, float32."""
@@ -92,40 +92,43 @@ class BlockMaps:
     """Of `block_back`."""
 
 
-def pack_block(block: NAFBlock, kind: MapType, front: Front | None = None) -> BlockMaps:
+def pack_block(block: NAFBlock, map_type: MapType, front: Front | None = None) -> BlockMaps:
     """Fold a block's weights.
 
     Args:
         block: The block.
-        kind: Where they go.
+        map_type: Where they go.
         front: How the first half is to be done; the usual way if None.
     """
     channels = block.conv3.weight.shape[0]
     weight, bias = _normed(block.conv1, block.norm1)
     taps = _taps(block.conv2)
-    front = front or usual_front(channels, kind.kind)
+    front = front or usual_front(channels, map_type.dtype)
     dense = None
     if front == "dense":
         dense = (
-            kind.maps(taps[:, :, None] * weight),
-            kind.exact(taps * bias),
-            kind.exact(_vector(block.conv2.bias)),
+            map_type.maps(taps[:, :, None] * weight),
+            map_type.exact(taps * bias),
+            map_type.exact(_vector(block.conv2.bias)),
         )
     fourth, fourth_bias = _normed(block.conv4, block.norm2)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
     return BlockMaps(
         front=front,
         dense=dense,
-        first=(kind.maps(weight), kind.exact(bias)),
-        depthwise=(kind.exact(taps), kind.exact(_vector(block.conv2.bias))),
-        attention=(kind.exact(_matrix(block.sca[1])), kind.exact(_vector(block.sca[1].bias))),
+        first=(map_type.maps(weight), map_type.exact(bias)),
+        depthwise=(map_type.exact(taps), map_type.exact(_vector(block.conv2.bias))),
+        attention=(
+            map_type.exact(_matrix(block.sca[1])),
+            map_type.exact(_vector(block.sca[1].bias)),
+        ),
         back=(
-            kind.maps(_matrix(block.conv3) * beta[:, None]),
-            kind.exact(_vector(block.conv3.bias) * beta),
-            kind.maps(fourth),
-            kind.exact(fourth_bias),
-            kind.maps(_matrix(block.conv5) * gamma[:, None]),
-            kind.exact(_vector(block.conv5.bias) * gamma),
+            map_type.maps(_matrix(block.conv3) * beta[:, None]),
+            map_type.exact(_vector(block.conv3.bias) * beta),
+            map_type.maps(fourth),
+            map_type.exact(fourth_bias),
+            map_type.maps(_matrix(block.conv5) * gamma[:, None]),
+            map_type.exact(_vector(block.conv5.bias) * gamma),
         ),
     )
 
@@ -136,15 +139,15 @@ def shuffled(matrix: Tensor) -> Tensor:
     return matrix.reshape(rows // 4, 4, inputs).transpose(0, 1).reshape(rows, inputs)
 
 
-def pack_double(convolution: Any, kind: MapType) -> Tensor:
+def pack_double(convolution: Any, map_type: MapType) -> Tensor:
     """A 1x1 convolution before a pixel shuffle by 2."""
-    return kind.maps(shuffled(_matrix(convolution)))
+    return map_type.maps(shuffled(_matrix(convolution)))
 
 
-def pack_halve(convolution: Any, kind: MapType) -> tuple[Tensor, Tensor]:
+def pack_halve(convolution: Any, map_type: MapType) -> tuple[Tensor, Tensor]:
     """A 2x2 convolution with stride 2."""
     matrix = convolution.weight.detach().double().permute(0, 2, 3, 1).flatten(1)
-    return kind.maps(matrix), kind.exact(_vector(convolution.bias))
+    return map_type.maps(matrix), map_type.exact(_vector(convolution.bias))
 
 
 @dataclass(frozen=True)
@@ -159,17 +162,17 @@ class AttentionMaps:
     """Of the last convolution, the columns of each head, `[heads, C, C / heads]` float32."""
 
 
-def pack_attention(module: SelectiveAttention, kind: MapType) -> AttentionMaps:
+def pack_attention(module: SelectiveAttention, map_type: MapType) -> AttentionMaps:
     """Fold the weights of the selective attention."""
     matrix = _matrix(module.project_out)
     channels = matrix.shape[0]
     gains = (module.attn1, module.attn2, module.attn3, module.attn4)
     return AttentionMaps(
-        projection=kind.maps(_matrix(module.qkv)),
-        taps=kind.exact(_taps(module.qkv_dwconv)),
-        temperature=kind.exact(_vector(module.temperature)),
-        gains=kind.exact(torch.cat([_vector(gain) for gain in gains])),
-        last=kind.exact(matrix.reshape(channels, module.heads, -1).transpose(0, 1)),
+        projection=map_type.maps(_matrix(module.qkv)),
+        taps=map_type.exact(_taps(module.qkv_dwconv)),
+        temperature=map_type.exact(_vector(module.temperature)),
+        gains=map_type.exact(torch.cat([_vector(gain) for gain in gains])),
+        last=map_type.exact(matrix.reshape(channels, module.heads, -1).transpose(0, 1)),
     )
 
 
@@ -178,16 +181,16 @@ class FusionMaps:
     """The weights of one fusion, and of the convolutions before it."""
 
     doubles: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-    """For both maps, the steps up that are done at their own size."""
+    """For both maps, the upsampling steps that run at their own size."""
     weights: tuple[Tensor, Tensor]
-    """For both maps, what is left of the convolutions, for `fuse`."""
+    """For both maps, the product of the remaining convolutions, for `fuse`."""
     means: tuple[Tensor, Tensor]
     squeeze: Tensor
     expand: Tensor
 
 
 def pack_fusion(
-    fusion: FeatureFusion, low: Sequence[Any], high: Sequence[Any], kind: MapType
+    fusion: FeatureFusion, low: Sequence[Any], high: Sequence[Any], map_type: MapType
 ) -> FusionMaps:
     """Fold the weights of one fusion.
 
@@ -195,7 +198,7 @@ def pack_fusion(
         fusion: The AFFM.
         low: The convolutions of its second map: those before a pixel shuffle, then the last.
         high: The same of its third map.
-        kind: Where they go.
+        map_type: Where they go.
     """
     doubles, weights, means = [], [], []
     for chain in (low, high):
@@ -203,21 +206,21 @@ def pack_fusion(
         mean = mean.to(_matrix(chain[0]).device)
         for each in chain[:-1]:
             mean = _matrix(each).reshape(-1, 4, mean.shape[0]).mean(1) @ mean
-        means.append(kind.exact(_matrix(chain[-1]) @ mean))
+        means.append(map_type.exact(_matrix(chain[-1]) @ mean))
         last = _matrix(chain[-1])
         if len(chain) > 1:
             # the last convolution is done before the last shuffle, at a quarter of the pixels
             before = shuffled(_matrix(chain[-2]))
             parts = before.reshape(4, -1, before.shape[1])
             last = (last @ parts).reshape(-1, before.shape[1])
-        weights.append(kind.maps(last))
-        doubles.append(tuple(pack_double(each, kind) for each in chain[:-2]))
+        weights.append(map_type.maps(last))
+        doubles.append(tuple(pack_double(each, map_type) for each in chain[:-2]))
     return FusionMaps(
         doubles=(doubles[0], doubles[1]),
         weights=(weights[0], weights[1]),
         means=(means[0], means[1]),
-        squeeze=kind.exact(_matrix(fusion.conv_du[0])),
-        expand=kind.exact(torch.stack([_matrix(each) for each in fusion.fcs])),
+        squeeze=map_type.exact(_matrix(fusion.conv_du[0])),
+        expand=map_type.exact(torch.stack([_matrix(each) for each in fusion.fcs])),
     )
 
 
@@ -225,13 +228,13 @@ class NetworkMaps:
     """All weights of a network, folded once."""
 
     def __init__(
-        self, network: MHNet, kind: MapType, fronts: Mapping[int, Front] | None = None
+        self, network: MHNet, map_type: MapType, fronts: Mapping[int, Front] | None = None
     ) -> None:
         """Fold.
 
         Args:
             network: Any that `obstacle` has nothing against.
-            kind: Where the weights go.
+            map_type: Where the weights go.
             fronts: How the first halves of blocks are done, by their channels; the usual way for
                 those that are not in it.
         """
@@ -239,36 +242,39 @@ class NetworkMaps:
 
         def packed(blocks: Any) -> list[BlockMaps]:
             return [
-                pack_block(block, kind, fronts.get(block.conv3.weight.shape[0])) for block in blocks
+                pack_block(block, map_type, fronts.get(block.conv3.weight.shape[0]))
+                for block in blocks
             ]
 
         self.config = config = network.config
-        self.kind = kind
+        self.map_type = map_type
         stage: Any = network.stage1
         side = _matrix(network.concat12)[:, : config.width]
         intro2 = network.intro2.weight.detach().double()
         other = torch.einsum("mk,kcyx->mcyx", side, intro2)
         intro = stage.intro.weight.detach().double()
-        self.intro = kind.maps(nine_matrices(torch.cat([intro, other])))
+        self.intro = map_type.maps(nine_matrices(torch.cat([intro, other])))
         bias = _vector(stage.intro.bias)
-        self.intro_bias = kind.exact(torch.cat([bias, torch.zeros_like(bias)]))
+        self.intro_bias = map_type.exact(torch.cat([bias, torch.zeros_like(bias)]))
         self.encoders = [packed(level) for level in stage.encoders]
-        self.downs = [pack_halve(each, kind) for each in stage.downs]
-        self.attention = pack_attention(stage.middle_blks[0], kind)
-        self.ups = [pack_double(each[0], kind) for each in stage.ups]
+        self.downs = [pack_halve(each, map_type) for each in stage.downs]
+        self.attention = pack_attention(stage.middle_blks[0], map_type)
+        self.ups = [pack_double(each[0], map_type) for each in stage.ups]
         self.decoders = [packed(level) for level in stage.decoders]
-        self.join = kind.maps(_matrix(network.concat12)[:, config.width :])
+        self.join = map_type.maps(_matrix(network.concat12)[:, config.width :])
         refine: Any = network.stage2
         self.norms, self.groups, self.fusions = [], [], []
         for number in range(1, len(config.group_blocks) + 1):
             norm = refine.get_submodule(f"norm{number}")
-            self.norms.append((kind.exact(_vector(norm.weight)), kind.exact(_vector(norm.bias))))
+            self.norms.append(
+                (map_type.exact(_vector(norm.weight)), map_type.exact(_vector(norm.bias)))
+            )
             blocks = refine.get_submodule(f"CABG{number}")
             self.groups.append(packed(blocks))
             chains = [refine.chain(side, number) for side in ("enc", "dec")]
             fusion = refine.get_submodule(f"skff{number}")
-            self.fusions.append(pack_fusion(fusion, chains[0], chains[1], kind))
-        self.ending = kind.maps(nine_matrices(network.ending.weight))
+            self.fusions.append(pack_fusion(fusion, chains[0], chains[1], map_type))
+        self.ending = map_type.maps(nine_matrices(network.ending.weight))
 
 
 def obstacle(network: MHNet) -> str:
@@ -276,4 +282,6 @@ def obstacle(network: MHNet) -> str:
     config = network.config
     if config.width % 4:
         return f"width {config.width} is no multiple of 4"
+    if config.glass:
+        return "the network sees what stands still on the glass, which the GPU's windows lack"
     return structure_obstacle(network)

@@ -17,7 +17,7 @@ _HOST = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d*)?|([^:\[\]]*)(?::\d*)?")
 """The name in a Host header, which may be followed by a port."""
 
 
-class Address(NamedTuple):
+class ListenAddress(NamedTuple):
     """Where the page listens."""
 
     host: str
@@ -25,7 +25,7 @@ class Address(NamedTuple):
     """0 takes a free one."""
 
 
-def parse_address(text: str) -> Address:
+def parse_listen_address(text: str) -> ListenAddress:
     """`PORT`, `HOST:PORT` or `[HOST]:PORT`; the host defaults to this machine's own.
 
     Raises:
@@ -35,7 +35,7 @@ def parse_address(text: str) -> Address:
     host = host.removeprefix("[").removesuffix("]")
     if not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ConfigError(f"a page is served at PORT or HOST:PORT, not at {shown(text)}")
-    return Address(host or "127.0.0.1", int(port))
+    return ListenAddress(host or "127.0.0.1", int(port))
 
 
 def check_installed() -> None:
@@ -72,7 +72,7 @@ class Access:
         address: Where the page listens.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: ListenAddress) -> None:
         self.token = "" if is_own(address.host) else secrets.token_urlsafe(24)
         """What a visitor must know; empty where every visitor is of this machine."""
         # browsers send the cookies of one host to all of its ports

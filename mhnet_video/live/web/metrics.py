@@ -7,12 +7,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from mhnet_video.live.session import LiveStatistics
+from mhnet_video.live.statistics import LiveStatistics
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Of the text that `exposition` returns."""
 
 _PREFIX = "mhnet_video"
+"""First part of the name of each metric."""
 
 
 def exposition(statistics: LiveStatistics, *, is_up: bool, visitors: int) -> bytes:

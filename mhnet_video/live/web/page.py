@@ -1,4 +1,4 @@
-"""What the page shows and tells: its HTML, the state of the run, metrics and snapshots.
+"""Contents of the page: its HTML, the state of the run, metrics and snapshots.
 
 Knows no server; `routes` answers requests with it.
 """
@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
 from mhnet_video.live.exchange import Latest
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import JpegEncoder, even_size
-from mhnet_video.live.session import LiveFrame, LiveStatistics
+from mhnet_video.live.statistics import LiveStatistics
 from mhnet_video.live.web.metrics import exposition
 
 SNAPSHOTS = ("after", "before", "side")
@@ -53,7 +54,7 @@ class Page:
     view: str = "split"
     """How the page begins."""
     state: Callable[[], dict[str, Any]] = dict
-    """Returns more that visitors are told, such as whether it is recorded."""
+    """Returns further entries of the state, such as whether it is recorded."""
     cameras: Visitors | None = None
     """Takes the pictures of visitors' own cameras; None for another source."""
     camera_size: tuple[int, int] | None = None
@@ -62,7 +63,7 @@ class Page:
     """What visitors' cameras are asked for, in frames per second; None for the usual rate."""
 
     def document(self, *, has_webrtc: bool) -> Document:
-        """The page itself; `has_webrtc` tells whether its pictures may come over WebRTC."""
+        """The page itself; `has_webrtc`: whether its pictures may come over WebRTC."""
         size, fps = self.camera_size or _CAMERA_SIZE, self.camera_fps or _CAMERA_FPS
         values = {
             "view": self.view,

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mhnet_video.live.exchange import Latest
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import JpegEncoder, even_size
-from mhnet_video.live.session import LiveFrame
 
 BOUNDARY = "mhnet-video-frame"
 """Between the parts of the stream."""
@@ -19,8 +19,8 @@ _TICK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A frame before and after, side by side."""
+class JpegPart:
+    """A frame before and after, side by side, as a JPEG for the stream."""
 
     frame: LiveFrame
     part: bytes
@@ -51,7 +51,7 @@ class PictureStream:
         self._frames = frames
         self._watchers = 0
         self._watched = asyncio.Event()
-        self._newest: Picture | None = None
+        self._newest: JpegPart | None = None
         self._arrived = asyncio.Event()
         self._is_over = False
 
@@ -74,7 +74,7 @@ class PictureStream:
                 # who comes later must not begin with an old one
                 self._newest = None
 
-    async def newer(self, seen: Picture | None) -> Picture | None:
+    async def newer(self, seen: JpegPart | None) -> JpegPart | None:
         """Wait for a picture other than the last one seen; None when there will be no more."""
         while self._newest is None or self._newest is seen:
             if self._is_over:
@@ -92,7 +92,7 @@ class PictureStream:
                 f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             )
             if self._watchers:
-                self._newest = Picture(frame, head.encode() + jpeg + b"\r\n")
+                self._newest = JpegPart(frame, head.encode() + jpeg + b"\r\n")
                 self._announce()
         self._is_over = True
         self._announce()

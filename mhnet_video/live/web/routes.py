@@ -14,7 +14,7 @@ from mhnet_video.live.browser_camera import MAX_BYTES
 from mhnet_video.live.web.access import Access, is_cross_site
 from mhnet_video.live.web.metrics import CONTENT_TYPE
 from mhnet_video.live.web.page import SNAPSHOTS, Document, Page
-from mhnet_video.live.web.pictures import BOUNDARY, Picture, PictureStream
+from mhnet_video.live.web.pictures import BOUNDARY, JpegPart, PictureStream
 from mhnet_video.live.web.webrtc import WebRtc
 
 HEADERS = {
@@ -58,7 +58,9 @@ class Served:
 
 
 _SERVED = web.AppKey("served", Served)
+"""The key under which the application holds what it serves."""
 _routes = web.RouteTableDef()
+"""The paths of the page."""
 
 
 def make_application(served: Served) -> web.Application:
@@ -142,7 +144,7 @@ async def _stream(request: web.Request) -> web.StreamResponse:
     if request.method == "HEAD":
         return response
     visitor = _visitor(request)
-    seen: Picture | None = None
+    seen: JpegPart | None = None
     with served.pictures.watched():
         while (picture := await served.pictures.newer(seen)) is not None:
             seen = picture

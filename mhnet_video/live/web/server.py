@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from mhnet_video.errors import WriteError
-from mhnet_video.live.web.access import Access, Address
+from mhnet_video.live.web.access import Access, ListenAddress
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.pictures import MAX_SIZE, PictureStream
 from mhnet_video.live.web.routes import HEADERS, Served, make_application
@@ -54,7 +54,7 @@ class PageServer:
         WriteError: The address cannot be listened at.
     """
 
-    def __init__(self, address: Address, page: Page) -> None:
+    def __init__(self, address: ListenAddress, page: Page) -> None:
         try:
             self._socket = _listen(address)
         except OSError as error:
@@ -195,7 +195,7 @@ class _Connection(web.RequestHandler):
         return response
 
 
-def _listen(address: Address) -> socket.socket:
+def _listen(address: ListenAddress) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     return socket.create_server(tuple(address), family=family, backlog=64, dualstack_ipv6=is_dual)

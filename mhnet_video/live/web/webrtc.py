@@ -22,8 +22,8 @@ from av.video.reformatter import ColorRange
 from mhnet_video.color_spaces import MATRIX_NUMBERS
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.exchange import Latest
+from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import Painter, even_size, to_picture
-from mhnet_video.live.session import LiveFrame
 from mhnet_video.live.web.pictures import newest_frames
 
 _CLOCK = Fraction(1, 90_000)
@@ -103,7 +103,7 @@ class WebRtc:
         if len(self._peers) >= _MAX_PEERS:
             raise MHNetVideoError("there are enough visitors over WebRTC")
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
-        track = self._peers[peer] = _Track(visitor)
+        track = self._peers[peer] = _PacketTrack(visitor)
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 description = await _negotiate(peer, track, offer)
@@ -181,7 +181,7 @@ async def _negotiate(peer: Any, track: Any, offer: str) -> str:
     return str(peer.localDescription.sdp)
 
 
-class _Track(aiortc.MediaStreamTrack):
+class _PacketTrack(aiortc.MediaStreamTrack):
     """What a connection takes packets from."""
 
     kind = "video"

@@ -24,6 +24,7 @@ CONFIGS = {
     "window": {"width": 8, "patch": 1, "frames": 3, **SMALL},
     "odd width": {"width": 24, "patch": 2, "frames": 3, **SMALL},
     "wide": {"width": 32, "patch": 2, "frames": 1, **SMALL},
+    "glass": {"width": 16, "patch": 2, "frames": 5, "glass": True, **SMALL},
     "large": {
         "width": 32,
         "patch": 2,
@@ -93,7 +94,7 @@ def compare(engine, network, window, is_exact):
 def test_gives_what_the_network_gives(sizes, machine):
     network = make_network(**sizes)
     machine = machines()[machine]
-    window = torch.rand(1, 3 * network.config.frames, 70, 101)
+    window = torch.rand(1, 3 * network.config.pictures, 70, 101)
     compare(make_engine(network, machine), network, window, not machine.bfloat16)
 
 

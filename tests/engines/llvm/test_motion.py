@@ -154,6 +154,33 @@ def test_frames_are_folded_as_they_are_moved(name, machine):
     assert engine._graph(96, 128).inputs.folds is not None
 
 
+@pytest.mark.parametrize("patch", [1, 2])
+def test_pictures_of_the_glass_stay_where_they_are(patch):
+    """Folded as frames are moved or not: what the network sees is what align.py gives."""
+    sizes = {"width": 16, "frames": 5, "align": True, "patch": patch, "glass": True}
+    network = make_network(**sizes, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4)
+    engine, plain = (LLVMEngine(network, host_machine(bfloat16=False), 2) for _ in range(2))
+    frames = views(9, 96, 128, (5, -2))
+    glass = [torch.rand(3, 96, 128) for _ in range(4)]
+    for turn, first in enumerate((0, 1, 3, 3)):
+        window = [glass[turn], *frames[first : first + 5], glass[(turn + 1) % 4]]
+        expected = align_frames(window, glass=True)
+        found = engine.align(window)
+        assert found[0] is window[0] and found[6] is window[6]
+        for moved, wanted in zip(found[1:6], expected[1:6], strict=True):
+            assert float((moved - wanted).abs().mean()) < 2e-5
+        assert not torch.equal(found[1], window[1])
+        residual = plain.residual([frame.clone() for frame in expected])
+        error = (engine.aligned_residual(window) - residual).square().mean().sqrt()
+        assert error < 0.01 * residual.square().mean().sqrt()
+    alone = [None, None, None, frames[0], None, None, None]
+    black = torch.cat([torch.zeros(9, 96, 128), frames[0], torch.zeros(9, 96, 128)])
+    with torch.inference_mode():
+        expected = network.residual(black[None])[0]
+    error = (engine.aligned_residual(alone) - expected).square().mean().sqrt()
+    assert error < 1e-3 * expected.square().mean().sqrt()
+
+
 def test_frames_of_two_sizes_are_refused():
     network = make_network(
         width=16, frames=3, align=True, encoder_blocks=(1,) * 4, group_blocks=(1,) * 4

@@ -37,7 +37,7 @@ def frame_launches(graph, height, width):
     with dispatch.recording() as launched:
         for name in ("yuv420p", "yuv422p10le"):
             form = FrameFormat.planar(layout_of(name), height, width)
-            ring = torch.empty(5, form.size, dtype=form.kind_of_samples, device="meta")
+            ring = torch.empty(5, form.size, dtype=form.sample_dtype, device="meta")
             colors = torch.empty(5, NUM_COLORS, device="meta")
             slots = torch.empty(1, config.frames, dtype=torch.int32, device="meta")
             flags = torch.empty(1, dtype=torch.int32, device="meta")

@@ -9,7 +9,6 @@ import time
 
 import pytest
 from test_page import Source, make_page
-from test_session import standin  # noqa: F401 - a fixture
 
 from mhnet_video.config import LiveConfig, LiveOutputs
 from mhnet_video.pipelines.live import run_live
@@ -163,7 +162,7 @@ def is_restored(page):
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
-def test_a_visitors_own_camera(standin):  # noqa: F811
+def test_a_visitors_own_camera(standin):
     """It comes back restored, to this visitor alone, and one visitor is served at a time."""
     said = []
     with visited() as link, chromium(*FAKE_CAMERA) as browser:
@@ -202,7 +201,7 @@ def test_a_visitors_own_camera(standin):  # noqa: F811
     assert said == []
 
 
-def test_a_visitor_without_a_camera_is_told_so(standin):  # noqa: F811
+def test_a_visitor_without_a_camera_is_told_so(standin):
     with visited() as link, chromium() as browser:
         page = browser.new_page()
         page.goto(link, timeout=60_000)
@@ -278,7 +277,7 @@ def test_other_machines_get_webrtc():
     assert said == []
 
 
-def test_a_visitor_from_another_machine(standin):  # noqa: F811
+def test_a_visitor_from_another_machine(standin):
     """A browser gives no camera to a page that is not secure; where it does, WebRTC brings it."""
     with visited(own_address()) as link:
         with chromium(*FAKE_CAMERA) as browser:

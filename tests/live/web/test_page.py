@@ -21,6 +21,7 @@ import processes
 import pytest
 from standin import inverted
 from test_session import live_frame
+from waiting import SECONDS, wait_until
 
 import mhnet_video.live.web.access
 import mhnet_video.live.web.page
@@ -30,8 +31,9 @@ import mhnet_video.live.web.server
 from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live.exchange import Latest
-from mhnet_video.live.session import LiveFrame, LiveStatistics
-from mhnet_video.live.web.access import Address, is_own, parse_address
+from mhnet_video.live.live_frame import LiveFrame
+from mhnet_video.live.statistics import LiveStatistics
+from mhnet_video.live.web.access import ListenAddress, is_own, parse_listen_address
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.server import PageServer
 
@@ -116,7 +118,7 @@ def make_page(source, host="127.0.0.1"):
         view="side",
         state=lambda: {"recording": "", "message": "<b>"},
     )
-    return PageServer(Address(host, 0), made)
+    return PageServer(ListenAddress(host, 0), made)
 
 
 def connections(page):
@@ -126,7 +128,7 @@ def connections(page):
 
 
 def ask(page, path, method="GET", body=None, host=None, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=SECONDS)
     with closing(connection):
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if host is not None:
@@ -136,12 +138,12 @@ def ask(page, path, method="GET", body=None, host=None, **headers):
         return answer, answer.read()
 
 
-def read_stream(page, count, path="/stream.mjpg", pause=0.0):
-    """The first JPEGs of the stream."""
+def read_stream(page, count, path="/stream.mjpg", between=None):
+    """The first JPEGs of the stream; what is to be done after each."""
     got = []
     with socket.socket() as connection:
-        connection.settimeout(10)
-        if pause:
+        connection.settimeout(SECONDS)
+        if between is not None:
             # what its own system holds is not the server's matter
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
         connection.connect(("127.0.0.1", page.port))
@@ -158,7 +160,8 @@ def read_stream(page, count, path="/stream.mjpg", pause=0.0):
                     break
                 got.append(held[match.end() : end])
                 held = held[end:]
-                time.sleep(pause)
+                if between is not None:
+                    between()
     return got
 
 
@@ -168,13 +171,6 @@ def received(connection):
     while more := connection.recv(1 << 16):
         data += more
     return data
-
-
-def wait_for(what, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def decoded(jpeg):
@@ -333,23 +329,16 @@ def test_twenty_visitors_cost_one_encoding(source, monkeypatch):
         for connection in silent:
             connection.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         idle = socket.create_connection(("127.0.0.1", page.port))  # says nothing at all
-        begin, first = time.monotonic(), source.number
         with ThreadPoolExecutor(20) as pool:
             got = list(pool.map(lambda _: read_stream(page, 40), range(20)))
-        took, put = time.monotonic() - begin, source.number - first
         assert all(len(jpegs) == 40 for jpegs in got)
-        # the source was not slowed
-        assert put / took > 20
         assert len(encoded) <= source.number + 1
         for connection in (*silent, idle):
             connection.close()
-        deadline = time.monotonic() + 5
-        while page.pictures.watchers and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert page.pictures.watchers == 0
+        wait_until(lambda: page.pictures.watchers == 0)
         # nobody watches: nothing is encoded
-        count = len(encoded)
-        time.sleep(0.5)
+        count, number = len(encoded), source.number
+        wait_until(lambda: source.number > number + 10)
         assert len(encoded) <= count + 1
 
 
@@ -358,10 +347,9 @@ def test_a_slow_reader_skips(page, source, monkeypatch):
     """It is not given the old pictures, one after the other, that it had no time for."""
     noise = np.random.default_rng(0).bytes(400_000)
     monkeypatch.setattr(mhnet_video.live.web.page.JpegEncoder, "encode", lambda *_: noise)
-    source.start()
-    jpegs = read_stream(page, 10, pause=0.3)
+    source.put()
+    jpegs = read_stream(page, 10, between=lambda: [source.put() for _ in range(8)])
     assert len(jpegs) >= 10 and set(jpegs) == {noise}
-    assert source.number > 45
     handed = [frame.number for frame in source.shown]
     assert handed == sorted(set(handed)) and len(handed) < source.number - 10
     # the last one was new when it was handed out: some are on their way, in the system's buffers
@@ -371,15 +359,12 @@ def test_a_slow_reader_skips(page, source, monkeypatch):
 def test_too_many_connections_are_turned_away(page, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.web.server, "_MAX_VISITORS", 3)
     held = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(3)]
-    deadline = time.monotonic() + 5
-    while connections(page) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    with socket.create_connection(("127.0.0.1", page.port), 5) as one_more:
+    wait_until(lambda: connections(page) == 3)
+    with socket.create_connection(("127.0.0.1", page.port), SECONDS) as one_more:
         assert one_more.recv(100).startswith(b"HTTP/1.1 503")
     for connection in held:
         connection.close()
-    while connections(page) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: connections(page) == 0)
     assert ask(page, "/")[0].status == 200
 
 
@@ -394,42 +379,40 @@ def test_who_says_little_at_a_time_is_cut_off(source, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.web.server, "_HEADER_SECONDS", 0.6)
     with (
         closing(make_page(source)) as page,
-        socket.create_connection(("127.0.0.1", page.port), 5) as connection,
+        socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection,
     ):
-        begin = time.monotonic()
         connection.settimeout(0.1)
-        while time.monotonic() - begin < 5:
+
+        def is_cut_off():
             try:
                 connection.sendall(b"G")
-                if not connection.recv(100):
-                    break
+                return not connection.recv(100)
             except TimeoutError:
-                continue
+                return False
             except OSError:
-                break
-        assert time.monotonic() - begin < 2
+                return True
+
+        wait_until(is_cut_off)
 
 
 def test_who_says_nothing_is_cut_off(source, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.web.server, "_HEADER_SECONDS", 0.5)
     with (
         closing(make_page(source)) as page,
-        socket.create_connection(("127.0.0.1", page.port), 5) as connection,
+        socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection,
     ):
         connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
-        begin = time.monotonic()
         assert connection.recv(100) == b""
-        assert time.monotonic() - begin < 3
 
 
 def test_who_sends_a_body_too_slowly_is_cut_off(page, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.web.routes, "_BODY_SECONDS", 0.4)
     head = "POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection:
         connection.sendall(f'{head}Content-Length: 12\r\n\r\n{{"key":'.encode())
         begin = time.monotonic()
         assert received(connection).startswith(b"HTTP/1.1 408")
-        assert 0.3 < time.monotonic() - begin < 3
+        assert time.monotonic() - begin > 0.3
 
 
 def test_a_body_is_not_inflated(page, source):
@@ -445,13 +428,13 @@ def test_who_never_reads_is_dropped(source, monkeypatch):
     monkeypatch.setattr(mhnet_video.live.web.pictures.JpegEncoder, "encode", lambda *_: noise)
     source.start()
     with closing(make_page(source)) as page:
-        wait_for(lambda: source.number)
+        wait_until(lambda: source.number)
         held = []
         for path in ("/stream.mjpg", "/snapshot.jpg"):
-            held.append(socket.create_connection(("127.0.0.1", page.port), 5))
+            held.append(socket.create_connection(("127.0.0.1", page.port), SECONDS))
             held[-1].sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        wait_for(lambda: connections(page) == 2)
-        wait_for(lambda: connections(page) == 0)
+        wait_until(lambda: connections(page) == 2)
+        wait_until(lambda: connections(page) == 0)
         assert page.pictures.watchers == 0
         for connection in held:
             connection.close()
@@ -465,21 +448,19 @@ def test_the_server_ends_at_once_whoever_is_connected(source, monkeypatch):
     requests = ["", "GET / HT", "GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"]
     post = "POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     requests.append(post + "Content-Length: 12\r\n\r\n{")
-    held = [socket.create_connection(("127.0.0.1", page.port), 5) for _ in requests]
+    held = [socket.create_connection(("127.0.0.1", page.port), SECONDS) for _ in requests]
     for connection, request in zip(held, requests, strict=True):
         connection.sendall(request.encode())
-    wait_for(lambda: connections(page) == 4 and page.pictures.watchers == 1)
-    begin = time.monotonic()
+    wait_until(lambda: connections(page) == 4 and page.pictures.watchers == 1)
     page.close()
-    # what it waits for at most; on a busy machine the rest follows at once
-    assert time.monotonic() - begin < 1.5
-    wait_for(lambda: not page._thread.is_alive(), 5)
+    # it ends although all of them still hold their connections
+    wait_until(lambda: not page._thread.is_alive())
     for connection in held:
         with contextlib.suppress(ConnectionResetError):
             received(connection)
         connection.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", page.port), 5)
+        socket.create_connection(("127.0.0.1", page.port), SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +479,7 @@ def test_the_server_ends_at_once_whoever_is_connected(source, monkeypatch):
 )
 def test_nothing_inside_is_shown(page, capfd, request_line, status):
     """Neither to a visitor whose request is wrong nor on the terminal."""
-    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection:
         connection.sendall(request_line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = received(connection)
     assert re.match(rb"HTTP/1.[01] (\d+)", answer)[1] == str(status).encode(), answer
@@ -539,21 +520,21 @@ def test_nothing_but_a_page_imports_the_extra():
 
 
 def test_endless_requests_are_refused(page):
-    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection:
         connection.sendall(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.0 400")
-    with socket.create_connection(("127.0.0.1", page.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.0 400")
 
 
 def test_addresses():
-    assert parse_address("8080") == Address("127.0.0.1", 8080)
-    assert parse_address("0.0.0.0:80") == Address("0.0.0.0", 80)
-    assert parse_address("[::1]:80") == Address("::1", 80)
+    assert parse_listen_address("8080") == ListenAddress("127.0.0.1", 8080)
+    assert parse_listen_address("0.0.0.0:80") == ListenAddress("0.0.0.0", 80)
+    assert parse_listen_address("[::1]:80") == ListenAddress("::1", 80)
     for text in ("here", "a:b", "1:99999", ""):
         with pytest.raises(ConfigError, match="served at PORT or HOST:PORT"):
-            parse_address(text)
+            parse_listen_address(text)
     assert is_own("127.0.0.1") and is_own("localhost") and is_own("::1")
     assert not any(map(is_own, ("0.0.0.0", "192.168.1.5", "::", "evil.example", "")))
 
@@ -561,13 +542,13 @@ def test_addresses():
 def test_the_link_for_other_machines_can_be_followed(source):
     with closing(make_page(source, "0.0.0.0")) as page:
         host = page.link.partition("//")[2].partition(":")[0]
-        with socket.create_connection((host, page.port), 5) as connection:
+        with socket.create_connection((host, page.port), SECONDS) as connection:
             path = page.link.partition(str(page.port))[2]
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_a_port_that_is_taken(page, source):
-    taken = Address("127.0.0.1", page.port)
+    taken = ListenAddress("127.0.0.1", page.port)
     with pytest.raises(WriteError, match=r"cannot be served at 127.0.0.1:\d+ \(address already"):
         PageServer(taken, Page(frames=source.frames, statistics=lambda: STATISTICS))

@@ -1,0 +1,1 @@
+"""Many files: what there is to do, who does it, and what was done."""

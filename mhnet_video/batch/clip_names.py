@@ -1,0 +1,111 @@
+"""What the names of recordings tell: when they begin, which camera made them, which chapter.
+
+Names as cameras of VIOFO, 70mai, BlackVue, Thinkware, Garmin, Tesla and GoPro give them, and any
+other that holds a date and a time.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+
+_TIME = re.compile(
+    r"(?<!\d)(20\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)[-_ T.]?([0-2]\d)[-_.:h]?([0-5]\d)[-_.:m]?"
+    r"([0-5]\d)(?:\d{3})?(?!\d)"
+)
+_NUMBER = re.compile(r"(\d+)\D*$")
+# a recording that a GoPro cuts: codec, chapter, number of the recording; before the HERO6 the first
+# chapter has another name. Source: GoPro's article "GoPro Camera File Naming Convention"
+_GOPRO = re.compile(r"G[HXP](\d\d)(\d{4})", re.IGNORECASE)
+_GOPRO_FIRST = re.compile(r"GOPR(\d{4})", re.IGNORECASE)
+# the letter behind the time: VIOFO ..._0001F and ..._0001PR, 70mai ...-000001B, BlackVue ..._NF and
+# ..._ERL, Thinkware ..._F; the one before it says why it was recorded
+_LETTER = re.compile(r"(?:^|[-_\d])[A-Z]?([FRBIT])[LS]?$", re.ASCII)
+_VIEWS = {
+    "F": "front",
+    "R": "rear",
+    "B": "rear",
+    "I": "inside",
+    "T": "telephoto",
+    "front": "front",
+    "rear": "rear",
+    "back": "rear",
+    "inside": "inside",
+    "interior": "inside",
+    "cabin": "inside",
+    "left": "left",
+    "right": "right",
+    "left_repeater": "left",
+    "right_repeater": "right",
+    "left_pillar": "left pillar",
+    "right_pillar": "right pillar",
+}
+_WORD = re.compile(
+    r"(?:^|[-_ .])(front|rear|back|inside|interior|cabin|(?:left|right)(?:_repeater|_pillar)?)$",
+    re.IGNORECASE,
+)
+_FOLDER = re.compile(
+    r"(?:^|.*[-_ .])(front|rear|back|inside|interior|cabin|left|right|[FRBI])$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipName:
+    """What a name tells."""
+
+    time: datetime | None
+    """When the recording begins by the camera's clock; None where the name does not tell."""
+    view: str
+    """Which camera made it, such as `front`; empty where neither name nor folder tell."""
+    chapter: tuple[str, int] | None
+    """The recording that it is a chapter of, and which one, from 1; None where it is none."""
+    number: int | None
+    """The last number in the name; None where there is none."""
+
+
+def read_name(relative: PurePosixPath) -> ClipName:
+    """Read a file's name, and its folders' for which camera it is of.
+
+    Args:
+        relative: Its place below the source.
+    """
+    stem = relative.stem
+    chapter = None
+    if match := _GOPRO.fullmatch(stem):
+        chapter = match[2], int(match[1])
+        if match[0][1] in "Pp":  # which counts from 1 behind the one named GOPR
+            chapter = match[2], int(match[1]) + 1
+    elif match := _GOPRO_FIRST.fullmatch(stem):
+        chapter = match[1], 1
+    number = _NUMBER.search(stem)
+    return ClipName(
+        time=_time_in(stem),
+        view=_view_in(stem) or _view_of_folders(relative),
+        chapter=chapter,
+        number=int(number[1]) if number else None,
+    )
+
+
+def _time_in(stem: str) -> datetime | None:
+    for match in _TIME.finditer(stem):
+        try:
+            year, month, day, hour, minute, second = map(int, match.groups())
+            return datetime(year, month, day, hour, minute, second)
+        except ValueError:
+            continue
+    return None
+
+
+def _view_in(stem: str) -> str:
+    if match := _WORD.search(stem):
+        return _VIEWS[match[1].lower()]
+    time = _TIME.search(stem)
+    match = _LETTER.search(stem, time.end()) if time else None
+    return _VIEWS[match[1]] if match else ""
+
+
+def _view_of_folders(relative: PurePosixPath) -> str:
+    for folder in reversed(relative.parts[:-1]):
+        if match := _FOLDER.fullmatch(folder):
+            return _VIEWS.get(match[1].lower()) or _VIEWS[match[1].upper()]
+    return ""

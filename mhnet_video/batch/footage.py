@@ -1,0 +1,70 @@
+"""What a file holds, seen by opening it; no frame is decoded."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import av
+
+from mhnet_video.errors import ReadError
+from mhnet_video.media.reader import VideoReader
+
+_VIDEO_SUFFIXES = {
+    *("264", "265", "3g2", "3gp", "asf", "avi", "dav", "divx", "f4v", "flv", "h264", "h265"),
+    *("hevc", "insv", "ivf", "lrv", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
+    *("mpeg", "mpegts", "mpg", "mts", "mxf", "nut", "ogv", "qt", "rm", "rmvb", "ts", "vob"),
+    *("webm", "wmv", "y4m"),
+}
+"""Extensions of which somebody expects a video, whatever is in the file."""
+_OLDEST_YEAR = 2000
+"""Clocks that were never set count from 1904, 1970 or 1980."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footage:
+    """The video of a file."""
+
+    seconds: float
+    """Its duration, in seconds; 0 where the file does not tell."""
+    created: datetime | None
+    """When it was recorded by its container, in UTC; None where that does not tell."""
+    shape: tuple[str, int, int]
+    """Codec, width and height in pixels, which are the same in the parts of one recording."""
+
+
+class PictureError(ReadError):
+    """The file is a picture, or sound: nothing that moves."""
+
+
+def look_at(path: Path) -> Footage:
+    """Open a file, and tell what it holds.
+
+    Raises:
+        PictureError: It is a picture.
+        ReadError: It cannot be read, or holds no video.
+    """
+    with VideoReader(path) as reader:
+        if reader.is_picture:
+            raise PictureError(f"{path} is a picture, and no video.")
+        container, stream = reader.container, reader.stream
+        return Footage(
+            seconds=max(0.0, (container.duration or 0) / av.time_base),
+            created=_time_of(container.metadata) or _time_of(stream.metadata),
+            shape=(stream.codec_context.name, stream.width, stream.height),
+        )
+
+
+def is_named_like_video(path: Path) -> bool:
+    """Whether a file's name says that it is a video."""
+    return path.suffix[1:].lower() in _VIDEO_SUFFIXES
+
+
+def _time_of(metadata: dict[str, str]) -> datetime | None:
+    text = re.sub(r"(\.\d{6})\d*", r"\1", metadata.get("creation_time", ""))
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return time if time.year >= _OLDEST_YEAR else None

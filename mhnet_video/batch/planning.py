@@ -1,0 +1,151 @@
+"""From sources to works: which outputs there will be, and what becomes none."""
+
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mhnet_video.batch.discovery import OWN_FOLDER, Found, discover
+from mhnet_video.batch.footage import Footage, PictureError, is_named_like_video, look_at
+from mhnet_video.batch.trips import Clip, group_trips, paths_of
+from mhnet_video.batch.work import LeftOut, Shard, Work
+from mhnet_video.errors import ReadError, WriteError
+from mhnet_video.media.containers import format_of
+
+_Version = tuple[Path, int, int]
+"""A file with its size and when it was changed last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a batch is to do."""
+
+    works: tuple[Work, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+class Looks:
+    """What files hold, remembered as long as they stay as they are.
+
+    Args:
+        settled_seconds: How long a file must have stayed as it is before it is opened.
+    """
+
+    def __init__(self, settled_seconds: float = 0.0) -> None:
+        self.is_waiting = False
+        """Whether a file has not stayed so long, since this was set to False."""
+        self._settled_seconds = settled_seconds
+        self._since: dict[_Version, float] = {}
+        self._known: dict[_Version, Footage | LeftOut] = {}
+
+    def of(self, found: Found) -> Footage | LeftOut | None:
+        """What a file holds, or why it becomes no work; None if it may be growing."""
+        try:
+            status = found.path.stat()
+        except OSError as error:
+            reason = f"is gone since it was found ({error.strerror}); run it again."
+            return LeftOut(path=found.path, reason=reason, is_error=True)
+        version = found.path, status.st_size, status.st_mtime_ns
+        now = time.monotonic()
+        if now - self._since.setdefault(version, now) < self._settled_seconds:
+            self.is_waiting = True
+            return None
+        if version not in self._known:
+            self._known[version] = _look(found)
+        return self._known[version]
+
+
+def _look(found: Found) -> Footage | LeftOut:
+    is_error = found.is_named or is_named_like_video(found.path)
+    try:
+        return look_at(found.path)
+    except PictureError:
+        reason = "is a picture; `mhnet-video INPUT OUTPUT` restores pictures."
+        return LeftOut(path=found.path, reason=reason, is_error=found.is_named)
+    except ReadError as error:
+        reason = str(error).removeprefix(f"{found.path} ")
+        return LeftOut(path=found.path, reason=reason, is_error=is_error)
+
+
+def make_plan(
+    sources: Sequence[str],
+    out_folder: Path,
+    *,
+    is_joined: bool = False,
+    shard: Shard | None = None,
+    looks: Looks | None = None,
+) -> Plan:
+    """What is to be done for some sources.
+
+    Args:
+        sources: Files, folders and patterns.
+        out_folder: Where the outputs go, in the tree that the sources have; it has its folder
+            `OWN_FOLDER` already.
+        is_joined: Whether files that follow one another become one output.
+        shard: The part of the works to take; all if None.
+        looks: What files held the last time, to open no file twice.
+
+    Returns:
+        The works in the order of the sources, or of their time if they are joined, and what
+        becomes none.
+    """
+    looks = looks or Looks()
+    clips: list[Clip] = []
+    left_out: list[LeftOut] = []
+    for found in discover(sources, out_folder):
+        seen = looks.of(found) if isinstance(found, Found) else found
+        if isinstance(found, Found) and isinstance(seen, Footage):
+            clips.append(Clip(found=found, footage=seen))
+        elif isinstance(seen, LeftOut):
+            left_out.append(seen)
+    trips = group_trips(clips) if is_joined else [[clip] for clip in clips]
+    works = _without_clashes([_work_of(trip, out_folder) for trip in trips], out_folder, left_out)
+    shard = shard or Shard()
+    return Plan(
+        works=tuple(work for work in works if shard.holds(work.key)), left_out=tuple(left_out)
+    )
+
+
+def _work_of(trip: Sequence[Clip], out_folder: Path) -> Work:
+    key = trip[0].found.relative
+    try:
+        format_of(key.name)
+    except WriteError:  # a format that is read only
+        key = key.with_name(f"{key.name}.mkv")
+    return Work(
+        sources=paths_of(trip),
+        output=out_folder / key,
+        key=key.as_posix(),
+        seconds=sum(clip.footage.seconds for clip in trip),
+    )
+
+
+def _without_clashes(
+    works: Sequence[Work], out_folder: Path, left_out: list[LeftOut]
+) -> list[Work]:
+    """The works of which no other one has the output; all that share one are left out."""
+    fold = _folded if ignores_case(out_folder) else str
+    groups: dict[str, list[Work]] = {}
+    for work in works:
+        groups.setdefault(fold(work.key), []).append(work)
+    kept = []
+    for work in works:
+        others = [other for other in groups[fold(work.key)] if other is not work]
+        if not others:
+            kept.append(work)
+            continue
+        twin = others[0]
+        how = "the same output" if twin.key == work.key else "an output of the same letters"
+        reason = f"would become {how} as {twin.sources[0]}; restore them into different folders."
+        left_out += [LeftOut(path=path, reason=reason, is_error=True) for path in work.sources]
+    return kept
+
+
+def _folded(key: str) -> str:
+    return unicodedata.normalize("NFC", key).casefold()
+
+
+def ignores_case(out_folder: Path) -> bool:
+    """Whether names in the folder of outputs that differ by case only are one file there."""
+    return (out_folder / OWN_FOLDER.upper()).exists()

@@ -1,0 +1,110 @@
+"""The rows of a batch in a file for programs: JSON Lines as they come, or Parquet at the end."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mhnet_video.batch.rows import Row, Status
+from mhnet_video.closing import Closing
+from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
+from mhnet_video.media.fidelity import printable
+from mhnet_video.media.output_file import check_destination, why_unwritable
+
+
+class ReportFile(Closing):
+    """Takes the rows, and is complete when it is closed.
+
+    Args:
+        path: File to create, by its name JSON Lines (`.jsonl`) or Parquet (`.parquet`).
+        overwrite: Whether an existing one may be replaced.
+
+    Raises:
+        ConfigError: The name says neither.
+        MHNetVideoError: The extra `batch` is not installed.
+        WriteError: The file cannot be written, or exists.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+        self._path = Path(path)
+        self._rows: list[dict[str, Any]] = []
+        self._is_parquet = self._path.suffix.lower() == ".parquet"
+        if self._path.suffix.lower() not in (".jsonl", ".parquet"):
+            raise ConfigError(f"a report is a .jsonl or a .parquet file, not {path}")
+        if self._is_parquet:
+            _pyarrow()
+        check_destination(path, overwrite=overwrite)
+        self._file = None
+        if not self._is_parquet:
+            try:
+                self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
+            except OSError as error:
+                raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
+
+    def add(self, row: Row) -> None:
+        """Take a row."""
+        if self._file is None:
+            self._rows.append(row.to_dict())
+        else:
+            self._file.write(json.dumps(row.to_dict()) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Complete the file.
+
+        Raises:
+            WriteError: It cannot be written.
+        """
+        try:
+            if self._file is not None:
+                self._file.close()
+            else:
+                write_parquet(self._path, self._rows)
+        except OSError as error:
+            raise WriteError(f"{self._path} cannot be written: {why_unwritable(error)}.") from error
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of a report as Parquet.
+
+    Args:
+        path: File to create or replace.
+        rows: As `Row.to_dict` gives them.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    pyarrow, parquet = _pyarrow()
+    strings = pyarrow.list_(pyarrow.string())
+    kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), tuple: strings}
+    # typed by the fields and not by the values, so that reports without a row fit others
+    empty = Row(status=Status.DONE, output="", sources=()).to_dict()
+    schema = pyarrow.schema([(name, kinds[type(value)]) for name, value in empty.items()])
+    partial = path.with_name(path.name + ".partial")
+    table = pyarrow.Table.from_pylist([_printable(row) for row in rows], schema=schema)
+    parquet.write_table(table, partial)
+    os.replace(partial, path)
+
+
+def _printable(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without bytes of names that are no text, which Parquet does not hold."""
+    return {
+        name: printable(value)
+        if isinstance(value, str)
+        else [printable(each) for each in value]
+        if isinstance(value, tuple)
+        else value
+        for name, value in row.items()
+    }
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MHNetVideoError(
+            "a Parquet report needs the extra `batch`: pip install 'mhnet-video[batch]', "
+            "or name a .jsonl file."
+        ) from error
+    return pyarrow, parquet

@@ -1,0 +1,68 @@
+"""What is printed about a batch. Imports nothing heavy."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mhnet_video.cli.terminal import clock
+
+if TYPE_CHECKING:
+    from mhnet_video.batch.rows import Row
+    from mhnet_video.pipelines.batch import BatchReport
+
+
+def row_line(row: "Row") -> str:
+    """A row on one line."""
+    name = row.output or row.sources[0]
+    if row.reason:
+        # what is said of a source begins with its name
+        said = row.reason if row.reason.startswith(tuple(row.sources)) else f"{name}: {row.reason}"
+        return f"{row.status}: {said}"
+    line = f"{row.status}: {name}"
+    if row.frames:
+        line += f", {clock(row.footage_seconds)} in {clock(row.seconds)}, {row.frames} frames"
+    if row.damaged:
+        line += f", {row.damaged} damaged"
+    if row.lost:
+        line += f", not kept: {'; '.join(row.lost)}"
+    return line
+
+
+def batch_table(report: "BatchReport") -> list[str]:
+    """A row for each file that was restored or could not be, and the totals."""
+    shown = [row for row in report.rows if row.status not in ("done before", "left out")]
+    lines = _table(shown)
+    counts = Counter(row.status for row in report.rows)
+    restored = [row for row in report.rows if row.status == "done"]
+    footage = sum(row.footage_seconds for row in restored)
+    total = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no files"
+    lines.append(f"{total}; {clock(footage)} of footage in {clock(report.seconds)}")
+    if report.interrupted:
+        lines.append("interrupted: run the same command again to go on")
+    return lines
+
+
+def _table(rows: "Sequence[Row]") -> list[str]:
+    if not rows:
+        return []
+    cells = [("file", "status", "footage", "time", "frames", "remarks")]
+    for row in rows:
+        remarks = [row.reason] if row.reason else []
+        remarks += [f"{row.damaged} damaged"] if row.damaged else []
+        remarks += [f"not kept: {'; '.join(row.lost)}"] if row.lost else []
+        cells.append(
+            (
+                row.output or row.sources[0],
+                str(row.status),
+                clock(row.footage_seconds) if row.footage_seconds else "-",
+                clock(row.seconds) if row.seconds else "-",
+                str(row.frames or "-"),
+                ", ".join(remarks),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        f"{file:<{widths[0]}}  {status:<{widths[1]}}  {footage:>{widths[2]}}  {time:>{widths[3]}}  "
+        f"{frames:>{widths[4]}}  {remarks}".rstrip()
+        for file, status, footage, time, frames, remarks in cells
+    ]

@@ -1,0 +1,69 @@
+"""What a connection to a live source reports, in the order in which it happens."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mhnet_video.frame import Frame
+from mhnet_video.live.reconnection import State
+
+TIME_BASE = Fraction(1, 1_000_000)
+"""Unit of the times of live frames, in seconds."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The source is open."""
+
+    fps: float
+    """Frames a second, as it says."""
+    is_exact: bool
+    """Whether the rate is that of a file, which need not be measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class FirstFrame:
+    """A first frame to measure with; it comes again as `FrameArrived` once a file may begin."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The connection holds a frame of a file back until it is due."""
+
+    until: float
+    """On the clock of `time.monotonic`, in seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameArrived:
+    """A frame."""
+
+    frame: Frame
+    arrival: float
+    """When its packet was read, or when it was due, on the clock of `time.monotonic`."""
+    stream_time: float | None
+    """When it was taken, by the stream's clock, in seconds; None without such a clock."""
+    is_new_run: bool
+    """Whether it has nothing to do with the frame before."""
+
+
+@dataclass(frozen=True)
+class PacketsDamaged:
+    """Packets could not be decoded."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Over:
+    """The connection is over."""
+
+    state: State
+    """`ENDED`, `CHANGED` or `FAILED`."""
+    error: Exception | None
+    """Why; None where a file was read to its end."""
+
+
+Event = Opened | FirstFrame | Waiting | FrameArrived | PacketsDamaged | Over
+"""Whatever a connection reports; `Over` is the last event."""

@@ -1,0 +1,264 @@
+"""Which files become works, and what is said of those that do not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import Audio, Clip, Video, every
+
+from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
+from mhnet_video.batch.planning import Looks, make_plan
+from mhnet_video.batch.work import Shard
+from mhnet_video.errors import ConfigError
+
+TINY = Video(times=every(40, 5))
+SECOND = Video(times=every(100, 10), rate=10)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return Clip(video=(TINY,)).make(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def card(tmp_path):
+    folder = tmp_path / "card"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    (folder / OWN_FOLDER).mkdir(parents=True)
+    return folder
+
+
+def put(clip, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(clip, path)
+    return path
+
+
+def keys(plan):
+    return [work.key for work in plan.works]
+
+
+def said(plan, *, is_error=True):
+    return {item.path.name: item.reason for item in plan.left_out if item.is_error == is_error}
+
+
+def test_a_tree_is_mirrored(clip, card, out):
+    for name in ("a.mp4", "sub/b.MP4", "sub/deep er/c.mp4"):
+        put(clip, card / name)
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == ["a.mp4", "sub/b.MP4", "sub/deep er/c.mp4"]
+    assert [work.output for work in plan.works] == [out / key for key in keys(plan)]
+    assert [work.seconds for work in plan.works] == [pytest.approx(0.2, abs=0.01)] * 3
+    assert not plan.left_out
+
+
+def test_what_is_video_is_seen_by_opening(clip, card, out):
+    put(clip, card / "recording.dat")
+    put(clip, card / "no extension")
+    (card / "notes.txt").write_text("rain\n" * 100)
+    (card / "random.bin").write_bytes(np.random.default_rng(0).bytes(40_000))
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == ["no extension.mkv", "recording.dat.mkv"]
+    assert said(plan) == {}
+    assert said(plan, is_error=False).keys() == {"notes.txt", "random.bin"}
+
+
+def test_pictures_and_sound_are_no_video(clip, card, out):
+    with av.open(card / "photo.jpg", "w") as file:
+        stream = file.add_stream("mjpeg", width=64, height=48, pix_fmt="yuvj420p")
+        picture = np.zeros((48, 64, 3), np.uint8)
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    Clip(video=(), audio=(Audio(),), name="song.mov").make(card).rename(card / "song.m4a")
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == []
+    assert said(plan, is_error=False).keys() == {"photo.jpg", "song.m4a"}
+    assert "is a picture" in said(plan, is_error=False)["photo.jpg"]
+    # named itself, somebody expects a result
+    assert said(make_plan([str(card / "photo.jpg")], out)).keys() == {"photo.jpg"}
+
+
+def test_broken_and_empty_videos_are_errors_with_their_reason(clip, card, out):
+    put(clip, card / "good.mp4")
+    (card / "empty.mp4").touch()
+    (card / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(40_000))
+    (card / "cut.mp4").write_bytes(clip.read_bytes()[:200])
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == ["good.mp4"]
+    assert said(plan).keys() == {"empty.mp4", "noise.mp4", "cut.mp4"}
+    assert said(plan)["empty.mp4"].startswith("is empty")
+
+
+def test_hidden_files_and_folders_are_passed_over_unless_named(clip, card, out):
+    put(clip, card / "._a.mp4")
+    put(clip, card / ".Trashes/b.mp4")
+    plan = make_plan([str(card)], out)
+    assert not plan.works and not plan.left_out
+    assert keys(make_plan([str(card / "._a.mp4")], out)) == ["._a.mp4"]
+
+
+def test_outputs_in_a_source_folder_are_no_sources(clip, card):
+    put(clip, card / "a.mp4")
+    out = card / "restored"
+    put(clip, out / "a.mp4")
+    (out / OWN_FOLDER).mkdir()
+    other = card / "older outputs"
+    put(clip, other / "a.mp4")
+    (other / OWN_FOLDER).mkdir()
+    assert keys(make_plan([str(card)], out)) == ["a.mp4"]
+
+
+def test_a_source_in_the_folder_of_outputs_is_refused(card, tmp_path):
+    with pytest.raises(ConfigError, match="is OUT_FOLDER itself"):
+        check_sources([str(card)], card)
+    with pytest.raises(ConfigError, match="lies in OUT_FOLDER"):
+        check_sources([str(card)], tmp_path)
+    check_sources([str(tmp_path)], card)
+
+
+def test_links_in_a_circle_end(clip, card, out):
+    put(clip, card / "sub/a.mp4")
+    (card / "sub/up").symlink_to(card)
+    (card / "sub/self").symlink_to(card / "sub")
+    assert keys(make_plan([str(card)], out)) == ["sub/a.mp4"]
+
+
+def test_a_file_comes_once_under_its_own_name(clip, card, out):
+    put(clip, card / "z/real.mp4")
+    (card / "a.mp4").symlink_to(card / "z/real.mp4")
+    (card / "b").symlink_to(card / "z")
+    plan = make_plan([str(card), str(card / "z/real.mp4")], out)
+    assert keys(plan) == ["z/real.mp4"]
+    assert "is the same file as" in said(plan, is_error=False)["a.mp4"]
+
+
+def test_links_to_elsewhere_are_followed(clip, card, out, tmp_path):
+    put(clip, tmp_path / "elsewhere/a.mp4")
+    (card / "linked").symlink_to(tmp_path / "elsewhere")
+    (card / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == ["linked/a.mp4"]
+    assert "does not exist" in said(plan)["gone.mp4"]
+
+
+def test_patterns_are_taken_with_the_tree_below_their_fixed_part(clip, card, out):
+    for name in ("front/a.mp4", "front/b.mp4", "rear/c.mp4", "rear/d.mkv"):
+        put(clip, card / name)
+    assert keys(make_plan([f"{card}/*/*.mp4"], out)) == ["front/a.mp4", "front/b.mp4", "rear/c.mp4"]
+    assert keys(make_plan([f"{card}/**/d.*"], out)) == ["rear/d.mkv"]
+    assert "no file fits" in said(make_plan([f"{card}/*.avi"], out))["*.avi"]
+
+
+def test_a_file_with_the_name_of_a_pattern_is_a_file(clip, card, out):
+    path = put(clip, card / "take [1].mp4")
+    assert keys(make_plan([str(path)], out)) == ["take [1].mp4"]
+
+
+def test_a_source_that_does_not_exist_is_an_error(card, out):
+    plan = make_plan([str(card / "none.mp4")], out)
+    assert said(plan) == {"none.mp4": "does not exist; check the path."}
+
+
+def test_two_sources_for_one_output_are_both_left_out(clip, card, out, tmp_path):
+    put(clip, card / "a.mp4")
+    put(clip, card / "b.mp4")
+    put(clip, tmp_path / "other/a.mp4")
+    plan = make_plan([str(card), str(tmp_path / "other")], out)
+    assert keys(plan) == ["b.mp4"]
+    reasons = [item.reason for item in plan.left_out]
+    assert len(reasons) == 2
+    assert all("would become the same output as" in reason for reason in reasons)
+
+
+def test_names_that_differ_by_case_only_clash_where_the_outputs_ignore_it(clip, card, out):
+    put(clip, card / "Clip.mp4")
+    put(clip, card / "clip.MP4")
+    assert keys(make_plan([str(card)], out)) == ["Clip.mp4", "clip.MP4"]
+    (out / OWN_FOLDER.upper()).mkdir(exist_ok=True)  # as a file system shows it that ignores case
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == []
+    assert said(plan).keys() == {"Clip.mp4", "clip.MP4"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_folder_that_may_not_be_listed_is_an_error(clip, card, out):
+    put(clip, card / "a.mp4")
+    put(clip, card / "locked/b.mp4")
+    (card / "locked").chmod(0)
+    try:
+        plan = make_plan([str(card)], out)
+    finally:
+        (card / "locked").chmod(0o700)
+    assert keys(plan) == ["a.mp4"]
+    assert "cannot be listed" in said(plan)["locked"]
+
+
+def test_pipes_are_no_files(card, out):
+    os.mkfifo(card / "pipe.mp4")
+    plan = make_plan([str(card)], out)
+    assert "pipe" in said(plan, is_error=False)["pipe.mp4"]
+
+
+def test_shards_hold_each_work_once_and_keep_it(clip, card, out):
+    for index in range(24):
+        put(clip, card / f"{index}.mp4")
+    whole = set(keys(make_plan([str(card)], out)))
+    parts = [
+        set(keys(make_plan([str(card)], out, shard=Shard(number=number, count=3))))
+        for number in (1, 2, 3)
+    ]
+    assert set.union(*parts) == whole
+    assert sum(map(len, parts)) == 24
+    assert all(len(part) >= 2 for part in parts)
+    # what is added later moves nothing
+    put(clip, card / "later.mp4")
+    again = set(keys(make_plan([str(card)], out, shard=Shard(number=1, count=3))))
+    assert parts[0] == again - {"later.mp4"}
+
+
+def test_joined_files_become_the_work_of_the_first(card, out):
+    made = [
+        Clip(name=f"2023_0615_1200{second:02}_000{view}.MP4", video=(SECOND,)).make(card)
+        for view in "FR"
+        for second in (0, 1, 2, 30)
+    ]
+    plan = make_plan([str(card)], out, is_joined=True)
+    assert [[made.index(path) for path in work.sources] for work in plan.works] == [
+        [0, 1, 2],
+        [4, 5, 6],
+        [3],
+        [7],
+    ]
+    assert plan.works[0].key == made[0].name
+    assert plan.works[0].seconds == pytest.approx(3, abs=0.01)
+
+
+def test_a_file_is_opened_once_as_long_as_it_stays(clip, card, out, monkeypatch):
+    import mhnet_video.batch.planning as planning
+
+    opened = []
+    plain = planning.look_at
+
+    def look_at(path: Path):
+        opened.append(path.name)
+        return plain(path)
+
+    monkeypatch.setattr(planning, "look_at", look_at)
+    put(clip, card / "a.mp4")
+    looks = Looks()
+    make_plan([str(card)], out, looks=looks)
+    make_plan([str(card)], out, looks=looks)
+    assert opened == ["a.mp4"]
+    with open(card / "a.mp4", "ab") as file:
+        file.write(b"more")
+    make_plan([str(card)], out, looks=looks)
+    assert opened == ["a.mp4", "a.mp4"]

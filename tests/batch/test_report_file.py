@@ -1,0 +1,64 @@
+"""The rows of a batch as JSON Lines and as Parquet."""
+
+import json
+import sys
+
+import pytest
+
+from mhnet_video.batch.report_file import ReportFile
+from mhnet_video.batch.rows import Row, Status
+from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
+
+ROWS = [
+    Row(status=Status.DONE, output="a.mp4", sources=("in/a.mp4",), frames=3, lost=("a font",)),
+    Row(status=Status.FAILED, output="", sources=("in/\udcff.mp4",), reason="is empty."),
+]
+
+
+def test_json_lines_are_there_as_soon_as_they_come(tmp_path):
+    path = tmp_path / "r.jsonl"
+    with ReportFile(str(path)) as report:
+        for count, row in enumerate(ROWS, 1):
+            report.add(row)
+            assert len(path.read_text().splitlines()) == count
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0]["status"] == "done"
+    assert rows[1]["sources"] == ["in/\udcff.mp4"]
+    assert "is_fatal" not in rows[0]
+
+
+def test_parquet_has_typed_columns_also_without_a_row(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = [tmp_path / "full.parquet", tmp_path / "none.PARQUET"]
+    for path, rows in zip(paths, (ROWS, []), strict=True):
+        with ReportFile(str(path)) as report:
+            for row in rows:
+                report.add(row)
+    full, none = map(parquet.read_table, paths)
+    assert full.schema.equals(none.schema)
+    assert full.column("frames").to_pylist() == [3, 0]
+    assert full.column("lost").to_pylist() == [["a font"], []]
+    assert full.column("status").to_pylist() == ["done", "failed"]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_other_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"a \.jsonl or a \.parquet file"):
+        ReportFile("r.csv")
+
+
+def test_an_existing_report_is_not_replaced(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text("precious")
+    with pytest.raises(WriteError, match="exists already"):
+        ReportFile(str(path))
+    assert path.read_text() == "precious"
+    with ReportFile(str(path), overwrite=True):
+        pass
+    assert path.read_text() == ""
+
+
+def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MHNetVideoError, match=r"pip install 'mhnet-video\[batch\]'"):
+        ReportFile(str(tmp_path / "r.parquet"))

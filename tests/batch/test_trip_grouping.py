@@ -1,0 +1,157 @@
+"""Which files become one trip: by the names that cameras give, and by their containers' times."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from mhnet_video.batch.clip_names import read_name
+from mhnet_video.batch.discovery import Found
+from mhnet_video.batch.footage import Footage
+from mhnet_video.batch.trips import Clip, group_trips
+
+MINUTE = timedelta(seconds=60)
+NOON = datetime(2023, 6, 15, 12, 0, 0)
+
+
+def clip(name, *, seconds=60.0, created=None, shape=("h264", 1920, 1080)):
+    relative = PurePosixPath(name)
+    root = Path("/card")
+    return Clip(
+        found=Found(path=root / relative, relative=relative, root=root, is_named=False),
+        footage=Footage(seconds=seconds, created=created, shape=shape),
+    )
+
+
+def trips(*clips):
+    return [[item.found.relative.as_posix() for item in trip] for trip in group_trips(clips)]
+
+
+def stamped(form, count, start=NOON, step=MINUTE):
+    return [(start + index * step).strftime(form) for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "view"),
+    [
+        ("DCIM/Movie/2023_0615_123456_0001F.MP4", "2023-06-15 12:34:56", "front"),
+        ("DCIM/Movie/RO/20230615123456_000012R.MP4", "2023-06-15 12:34:56", "rear"),
+        ("DCIM/Movie/Parking/2023_0615_123456_0001PF.MP4", "2023-06-15 12:34:56", "front"),
+        ("20230615123456_000012.MP4", "2023-06-15 12:34:56", ""),
+        ("Normal/Front/NO20230615-123456-000123F.MP4", "2023-06-15 12:34:56", "front"),
+        ("Event/Back/EV20230615-123456-000124B.MP4", "2023-06-15 12:34:56", "rear"),
+        ("Normal/Back/NO20230615-123456-000123.MP4", "2023-06-15 12:34:56", "rear"),
+        ("BlackVue/Record/20230615_123456_NF.mp4", "2023-06-15 12:34:56", "front"),
+        ("BlackVue/Record/20230615_123456_ER.mp4", "2023-06-15 12:34:56", "rear"),
+        ("BlackVue/Record/20230615_123456_PIL.mp4", "2023-06-15 12:34:56", "inside"),
+        ("cont_rec/REC_2023_06_15_12_34_56_F.MP4", "2023-06-15 12:34:56", "front"),
+        ("evt_rec/EVT_2023_06_15_12_34_56_R.MP4", "2023-06-15 12:34:56", "rear"),
+        ("SavedClips/x/2023-06-15_12-34-56-left_repeater.mp4", "2023-06-15 12:34:56", "left"),
+        ("SavedClips/x/2023-06-15_12-34-56-back.mp4", "2023-06-15 12:34:56", "rear"),
+        ("PXL_20230615_123456789.mp4", "2023-06-15 12:34:56", ""),
+        ("2023-06-15 12.34.56 PART.mp4", "2023-06-15 12:34:56", ""),
+        ("video_rear/clip7.mp4", None, "rear"),
+        ("20239915_993456_NF.mp4", None, ""),
+        ("105UNSVD/GRMN0012.MP4", None, ""),
+    ],
+)
+def test_names_of_cameras_tell_time_and_view(name, time, view):
+    told = read_name(PurePosixPath(name))
+    assert told.time == (None if time is None else datetime.fromisoformat(time))
+    assert told.view == view
+
+
+@pytest.mark.parametrize(
+    ("name", "chapter"),
+    [
+        ("GX010123.MP4", ("0123", 1)),
+        ("GH020123.MP4", ("0123", 2)),
+        ("GOPR0123.MP4", ("0123", 1)),
+        ("GP010123.MP4", ("0123", 2)),
+        ("GX01012.MP4", None),
+    ],
+)
+def test_names_of_gopro_tell_the_chapter(name, chapter):
+    assert read_name(PurePosixPath(name)).chapter == chapter
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%Y_%m%d_%H%M%S_0001F.MP4",
+        "NO%Y%m%d-%H%M%S-000123F.MP4",
+        "%Y%m%d_%H%M%S_NF.mp4",
+        "REC_%Y_%m_%d_%H_%M_%S_F.MP4",
+        "%Y-%m-%d_%H-%M-%S-front.mp4",
+        "yard %Y-%m-%d %H.%M.%S.mkv",
+    ],
+)
+def test_files_that_follow_one_another_are_one_trip_and_a_pause_begins_another(form):
+    first = stamped(form, 3)
+    second = stamped(form, 2, NOON + 3 * MINUTE + timedelta(seconds=3))
+    assert trips(*map(clip, reversed(first + second))) == [first, second]
+
+
+def test_a_gap_of_two_seconds_is_none():
+    names = stamped("%Y%m%d_%H%M%S_NF.mp4", 3, step=MINUTE + timedelta(seconds=2))
+    assert trips(*map(clip, names)) == [names]
+
+
+def test_front_rear_and_inside_are_apart():
+    form = "%Y%m%d_%H%M%S_N{}.mp4"
+    views = [stamped(form.format(letter), 3) for letter in "FIR"]
+    assert sorted(trips(*(clip(name) for view in views for name in view))) == views
+
+
+def test_locked_files_of_other_folders_stand_in_their_place():
+    names = stamped("Movie/%Y_%m%d_%H%M%S_0001F.MP4", 4)
+    names[1] = names[1].replace("Movie/", "Movie/RO/")
+    names[2] = names[2].replace("Movie/", "Event/")
+    assert trips(*map(clip, names)) == [names]
+
+
+def test_copies_of_a_minute_in_several_folders_are_trips_of_their_own():
+    recent = stamped("RecentClips/%Y-%m-%d_%H-%M-%S-front.mp4", 3)
+    saved = stamped("SavedClips/a/%Y-%m-%d_%H-%M-%S-front.mp4", 3)
+    assert trips(*map(clip, recent + saved)) == [recent, saved]
+
+
+def test_chapters_follow_by_their_numbers_whatever_their_times():
+    names = ["GX010007.MP4", "GX020007.MP4", "GX030007.MP4", "GX010008.MP4"]
+    created = datetime(2023, 6, 15, tzinfo=UTC)
+    clips = [clip(name, created=created, seconds=500) for name in reversed(names)]
+    assert trips(*clips) == [names[:3], names[3:]]
+
+
+def test_a_missing_chapter_is_not_bridged():
+    assert trips(clip("GX010007.MP4"), clip("GX030007.MP4")) == [["GX010007.MP4"], ["GX030007.MP4"]]
+
+
+def test_times_of_containers_join_what_names_do_not_date():
+    names = [f"100EVENT/GRMN{number:04}.MP4" for number in range(4)]
+    start = datetime(2023, 6, 15, tzinfo=UTC)
+    begun = [clip(name, created=start + i * MINUTE) for i, name in enumerate(names)]
+    assert trips(*begun) == [names]
+    late = [clip(name, created=start + i * 2 * MINUTE) for i, name in enumerate(names)]
+    assert trips(*late) == [[name] for name in names]
+
+
+def test_times_of_containers_may_be_those_of_the_end():
+    names = [f"GRMN{number:04}.MP4" for number in range(3)]
+    lengths = [60.0, 60.0, 23.0]
+    end = datetime(2023, 6, 15, tzinfo=UTC)
+    clips = []
+    for name, seconds in zip(names, lengths, strict=True):
+        end += timedelta(seconds=seconds)
+        clips.append(clip(name, seconds=seconds, created=end))
+    assert trips(*clips) == [names]
+
+
+def test_another_size_begins_another_trip():
+    names = stamped("%Y%m%d_%H%M%S_NF.mp4", 2)
+    small = clip(names[1], shape=("h264", 1280, 720))
+    assert trips(clip(names[0]), small) == [[names[0]], [names[1]]]
+
+
+def test_files_without_any_time_stay_alone():
+    assert trips(clip("a1.mp4"), clip("a2.mp4")) == [["a1.mp4"], ["a2.mp4"]]

@@ -1,0 +1,195 @@
+"""`mhnet-video batch`: what can be typed, what is printed, and the exit status."""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import processes
+import pytest
+import tqdm.std
+
+import mhnet_video.pipelines.batch
+from mhnet_video.batch.rows import Row, Status
+from mhnet_video.cli.batch_arguments import batch_parser
+from mhnet_video.cli.batch_progress import batch_progress
+from mhnet_video.cli.batch_reports import batch_table, row_line
+from mhnet_video.cli.main import main
+from mhnet_video.config import BatchConfig, Box, RestoreConfig
+from mhnet_video.pipelines.batch import BatchProgress, BatchReport
+
+DONE = Row(
+    status=Status.DONE,
+    output="sub/a.mp4",
+    sources=("card/sub/a.mp4",),
+    footage_seconds=60.0,
+    frames=1800,
+    seconds=90.0,
+    damaged=2,
+    lost=("a font",),
+)
+BEFORE = Row(status=Status.BEFORE, output="b.mp4", sources=("card/b.mp4",))
+FAILED = Row(
+    status=Status.FAILED,
+    output="",
+    sources=("card/c.mp4",),
+    reason="card/c.mp4 is empty; copy it again from where it was recorded.",
+)
+NOTES = Row(
+    status=Status.LEFT_OUT, output="", sources=("card/n.txt",), reason="card/n.txt is not a video."
+)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the command asks of the pipeline, and what it gets."""
+    seen = []
+
+    def run_batch(sources, out_folder, config, batch, *, on_row, on_progress, stop):
+        seen.append((sources, out_folder, config, batch, on_progress))
+        for row in seen[0]:
+            on_row(row)
+        is_interrupted = not seen[0]
+        return BatchReport(rows=tuple(seen[0]), seconds=90.0, jobs=1, interrupted=is_interrupted)
+
+    monkeypatch.setattr(mhnet_video.pipelines.batch, "run_batch", run_batch)
+    return seen
+
+
+def test_every_option_reaches_the_pipeline(calls):
+    calls.append([DONE])
+    words = "batch a b/*.mp4 out --jobs 3 --shard 2/8 --join --ray=10.0.0.1:6379 --model quality"
+    words += " --scale 0.5 --strength 0.5 --keep 1,2,3,4 --encoder libx265 --crf 20 --preset slow"
+    words += " --encoder-option tune=grain --overwrite --device cpu --engine torch --quiet"
+    assert main(words.split()) == 0
+    sources, out_folder, config, batch, on_progress = calls[1]
+    assert (sources, out_folder) == (["a", "b/*.mp4"], "out")
+    assert batch == BatchConfig(jobs=3, shard=(2, 8), join=True, ray="10.0.0.1:6379")
+    assert config == RestoreConfig(
+        model="quality",
+        scale=0.5,
+        strength=0.5,
+        keep=(Box(1, 2, 3, 4),),
+        encoder="libx265",
+        crf=20,
+        preset="slow",
+        encoder_options=(("tune", "grain"),),
+        overwrite=True,
+        device="cpu",
+        engine="torch",
+    )
+    assert on_progress is None
+
+
+def test_defaults_are_those_of_the_settings(calls):
+    calls.append([DONE])
+    assert main(["batch", "a", "out"]) == 0
+    assert calls[1][2:4] == (RestoreConfig(), BatchConfig())
+    assert main(["batch", "a", "out", "--watch", "--ray"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [([DONE, BEFORE, NOTES], 0), ([DONE, FAILED], 1), ([], 130)],
+)
+def test_the_status_is_that_of_all_files(calls, rows, status):
+    calls.append(rows)
+    assert main(["batch", "a", "out", "--quiet"]) == status
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a"],
+        ["a", "out", "--jobs", "0"],
+        ["a", "out", "--shard", "0/2"],
+        ["a", "out", "--shard", "3/2"],
+        ["a", "out", "--shard", "x"],
+        ["a", "out", "--join", "--watch"],
+        ["a", "out", "--report", "r.csv"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(words):
+    try:
+        status = main(["batch", *words])
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+
+
+def test_the_table_has_a_row_for_each_file_that_matters():
+    report = BatchReport(rows=(DONE, BEFORE, FAILED, NOTES), seconds=90, jobs=1, interrupted=False)
+    lines = batch_table(report)
+    assert [line.split()[0] for line in lines[:3]] == ["file", "sub/a.mp4", "card/c.mp4"]
+    assert "0:01:00  0:01:30" in lines[1]
+    assert lines[1].endswith("2 damaged, not kept: a font")
+    assert "1 done, 1 done before, 1 failed, 1 left out; 0:01:00 of footage" in lines[-1]
+
+
+def test_results_for_programs(calls, capsys, tmp_path):
+    calls.append([DONE, FAILED])
+    report = tmp_path / "r.jsonl"
+    assert main(["batch", "a", "out", "--json", "--report", str(report)]) == 1
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert [json.loads(line) for line in report.read_text().splitlines()] == rows
+
+
+def test_a_file_is_a_calm_line_where_there_is_no_terminal(calls, capsys):
+    calls.append([DONE, BEFORE, FAILED])
+    main(["batch", "a", "out"])
+    assert capsys.readouterr().err.splitlines() == [row_line(DONE), row_line(FAILED)]
+    assert row_line(FAILED) == f"failed: {FAILED.reason}"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_all_and_each_with_the_time_left(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("mhnet_video.cli.batch_progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(tqdm.std, "_screen_shape_wrapper", lambda: lambda _: (100, 24))
+    with batch_progress(True) as (on_row, on_progress):
+        current = (("sub/a.mp4", 30.0, 60.0),)
+        on_progress(
+            BatchProgress(works=1, total_works=3, seconds=60, total_seconds=180, current=current)
+        )
+        on_row(FAILED)
+    said = sys.stderr.getvalue()
+    # 60 of 180 s took 10 s: 20 s are left
+    assert "all  33% |" in said and "1/3 files, 0:01:00 of 0:03:00, 0:00:20 left" in said
+    assert "a.mp4  50% |" in said and "0:00:30 of 0:01:00" in said
+    assert row_line(FAILED) in said
+
+
+def test_help_loads_neither_pytorch_nor_ray():
+    code = (
+        "import sys; from mhnet_video.cli.main import main\n"
+        "try: main(['batch', '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'av', 'numpy', 'tqdm', 'ray', 'pyarrow'} & set(sys.modules)"
+    )
+    processes.run([sys.executable, "-c", code], check=True)
+
+
+def test_ray_is_loaded_only_when_it_is_asked_for():
+    code = (
+        "import sys, mhnet_video.pipelines.batch\n"
+        "assert not {'ray', 'pyarrow', 'watchfiles', 'pandas'} & set(sys.modules)"
+    )
+    processes.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["mhnet-video-batch.service", "compose.yaml"])
+def test_the_examples_of_services_say_what_the_command_understands(name):
+    text = (Path(__file__).parents[2] / "examples" / name).read_text()
+    found = re.search(r"^(?:ExecStart=|    command: )(.*)$", text, re.MULTILINE)[1]
+    program, command, *words = json.loads(found) if found[0] == "[" else found.split()
+    assert program.rpartition("/")[2] == "mhnet-video"
+    assert command == "batch"
+    assert batch_parser().parse_args(words).watch

@@ -1,0 +1,60 @@
+"""How batches do on this machine: `python tests/measure_batch.py [FILES [WIDTHxHEIGHT]]`.
+
+Prints, for one job and for two, the frames a second over all files and the memory of the workers
+after the tenth file and after the last one. Let nothing else run meanwhile.
+"""
+# ruff: noqa: T201 - it is there to print
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from clips import Audio, Clip, Video, every
+
+from mhnet_video.batch.rows import Row
+from mhnet_video.config import BatchConfig
+from mhnet_video.pipelines.batch import run_batch
+
+FRAMES = 40
+
+
+def memory_mb(pid: str) -> int:
+    """What a process holds, in megabytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) // 1024
+
+
+def main() -> None:
+    files = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    width, height = map(int, (sys.argv[2] if len(sys.argv) > 2 else "640x480").split("x"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "card").mkdir()
+        video = Video(times=every(40, FRAMES), width=width, height=height, period=10)
+        clip = Clip(video=(video,), audio=(Audio(seconds=FRAMES * 0.04),)).make(folder)
+        for index in range(files):
+            shutil.copyfile(clip, folder / "card" / f"{index:04}.mp4")
+        for jobs in (1, 2):
+            sizes: dict[str, list[int]] = {}
+
+            def on_row(row: Row, sizes: dict[str, list[int]] = sizes) -> None:
+                pid = row.worker.rpartition(":")[2]
+                sizes.setdefault(pid, []).append(memory_mb(pid))
+
+            begin = time.monotonic()
+            report = run_batch(
+                [str(folder / "card")],
+                folder / f"out-{jobs}",
+                batch=BatchConfig(jobs=jobs),
+                on_row=on_row,
+            )
+            assert report.is_done
+            fps = files * FRAMES / (time.monotonic() - begin)
+            held = [f"{each[min(10, len(each) - 1)]} to {each[-1]} MB" for each in sizes.values()]
+            print(f"{jobs} jobs: {fps:.1f} frames a second, {len(sizes)} loads, {', '.join(held)}")
+
+
+if __name__ == "__main__":
+    main()
