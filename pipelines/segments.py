@@ -307,7 +307,7 @@ class _Work:
             kept, losses = list(writer.notes.kept), list(writer.notes.losses)
             losses += losses_of_network(passed, self._config, reader.size)
             size, damaged = reader.size, reader.damaged
-            kept, losses = self._about_files(reader, kept, losses)
+            kept, losses = self._about_files(reader, writer.telemetry, kept, losses)
         others = len(self._sources) - 1
         more = f" and {counted(others, 'file')} more" if others else ""
         return Report(
@@ -328,7 +328,7 @@ class _Work:
         )
 
     def _about_files(
-        self, reader: JoinedReader, kept: list[str], losses: list[Loss]
+        self, reader: JoinedReader, telemetry: Carried, kept: list[str], losses: list[Loss]
     ) -> tuple[list[str], list[Loss]]:
         """Add what is to be told of several files beside what is told of the first one."""
         if len(self._sources) == 1:
@@ -343,7 +343,8 @@ class _Work:
             with VideoReader(source) as each:
                 own_chapters += len(each.chapters())
                 if source is not self._sources[0]:
-                    report_hidden(notes, each.container, each.stream, None, Carried())
+                    hidden = each.container, each.stream, self._output, telemetry
+                    report_hidden(notes, *hidden, is_joined=True)
         if own_chapters:
             what = counted(own_chapters, "chapter")
             notes.lose("chapters", what, "the output has one for each file instead")
