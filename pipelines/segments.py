@@ -8,9 +8,8 @@ again, with all else that the sources hold. Several sources become one output.
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ import av
 from mhnet_video import __version__
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError
-from mhnet_video.frame import Frame, Pair
+from mhnet_video.frame import Frame
 from mhnet_video.locator import is_address, shown
 from mhnet_video.media.encoder_surfaces import takes_surfaces
 from mhnet_video.media.fidelity import Loss, Notes, counted
@@ -34,10 +33,11 @@ from mhnet_video.media.segment_plan import LEAD_INS, Plan, SourceIdentity, plan_
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import SegmentEncoding, SegmentWriter, check_format
-from mhnet_video.media.source import Packet
 from mhnet_video.media.telemetry import Carried
 from mhnet_video.memory import give_back_large_blocks
+from mhnet_video.pipelines.own_pairs import ColdStart, OwnPairs
 from mhnet_video.pipelines.restore import Progress, Report, Run, losses_of_network, restorer_of
+from mhnet_video.pipelines.segment_progress import SegmentProgress
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -45,12 +45,8 @@ if TYPE_CHECKING:
 SEGMENT_SECONDS = 60.0
 """Least length of a segment, in seconds of footage: what a killed run loses at the most, and long
 beside a lead-in, which is about two seconds."""
-_LEAST_DIFFERENT = 24
-"""Frames of a lead-in that must differ from the one before: the temporal filter learns from them
-alone."""
 _NOT_OF_THE_WORK = ("overwrite", "start", "duration", "model", "weights")
 """Settings that change no picture, or of which the weights tell."""
-_Pairs = Generator[Pair | Packet]
 
 
 def restore_in_segments(
@@ -140,10 +136,6 @@ def _checked(
     return [Path(source) for source in sources], Path(os.path.realpath(output))
 
 
-class _ColdStart(Exception):
-    """A lead-in has too few frames that differ; a longer one is needed."""
-
-
 class _Work:
     """The segments of one output."""
 
@@ -205,7 +197,7 @@ class _Work:
             if self._config.compare:
                 first = beside(first, first)
             encoding = SegmentEncoding(self._output, reader, first, **self._how())
-            progress = _Progress(self._plan, self.store, encoding, on_progress, begin)
+            progress = SegmentProgress(self._plan, self.store, encoding, on_progress, begin)
             for index in range(self.store.count):
                 if not self.store.has(index) and not stop.is_set():
                     self._restore(index, encoding, progress, stop)
@@ -258,7 +250,7 @@ class _Work:
         self,
         index: int,
         encoding: SegmentEncoding,
-        progress: "_Progress",
+        progress: "SegmentProgress",
         stop: threading.Event,
     ) -> None:
         """Make one segment, with as long a lead-in as it needs."""
@@ -280,7 +272,7 @@ class _Work:
             ):
                 tell = partial(progress.tell, reader)
                 run = Run(self._sources[0], self._output, self._config, stop, tell)
-                own = _OwnPairs(reader, writer, self._restorer, is_last_try=lead is leads[-1])
+                own = OwnPairs(reader, writer, self._restorer, is_last_try=lead is leads[-1])
                 try:
                     run.work(
                         reader,
@@ -289,7 +281,7 @@ class _Work:
                         stays_on_gpu=stays_on_gpu,
                         select=own.of,
                     )
-                except _ColdStart:
+                except ColdStart:
                     continue
                 return
 
@@ -315,7 +307,7 @@ class _Work:
             kept, losses = list(writer.notes.kept), list(writer.notes.losses)
             losses += losses_of_network(passed, self._config, reader.size)
             size, damaged = reader.size, reader.damaged
-            kept, losses = self._about_files(reader, kept, losses)
+            kept, losses = self._about_files(reader, writer.telemetry, kept, losses)
         others = len(self._sources) - 1
         more = f" and {counted(others, 'file')} more" if others else ""
         return Report(
@@ -336,7 +328,7 @@ class _Work:
         )
 
     def _about_files(
-        self, reader: JoinedReader, kept: list[str], losses: list[Loss]
+        self, reader: JoinedReader, telemetry: Carried, kept: list[str], losses: list[Loss]
     ) -> tuple[list[str], list[Loss]]:
         """Add what is to be told of several files beside what is told of the first one."""
         if len(self._sources) == 1:
@@ -351,117 +343,9 @@ class _Work:
             with VideoReader(source) as each:
                 own_chapters += len(each.chapters())
                 if source is not self._sources[0]:
-                    report_hidden(notes, each.container, each.stream, None, Carried())
+                    hidden = each.container, each.stream, self._output, telemetry
+                    report_hidden(notes, *hidden, is_joined=True)
         if own_chapters:
             what = counted(own_chapters, "chapter")
             notes.lose("chapters", what, "the output has one for each file instead")
         return kept, notes.losses
-
-
-class _OwnPairs:
-    """Chooses the pairs of a segment among those that are restored for it.
-
-    Args:
-        reader: Tells which frames it has fed.
-        writer: Is told of frames for which the network gave no numbers.
-        restorer: Counts them.
-        is_last_try: Whether the lead-in is to be taken as it is.
-    """
-
-    def __init__(
-        self,
-        reader: SegmentReader,
-        writer: SegmentWriter,
-        restorer: "Restorer",
-        *,
-        is_last_try: bool,
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._restorer = restorer
-        self._is_last_try = is_last_try
-
-    def of(self, pairs: _Pairs) -> _Pairs:
-        """The segment's own pairs; at the last one restoring ends.
-
-        Raises:
-            _ColdStart: The lead-in repeats one picture, for the most part.
-        """
-        from mhnet_video.restoration.temporal_window import have_equal_samples
-
-        count = different = passed_before = 0
-        before: Frame | None = None
-        with closing(pairs):
-            for pair in pairs:
-                if not isinstance(pair, Pair):
-                    continue
-                lead = self._reader.num_lead
-                # a frame is fed before its pair comes out, so that it is known by then
-                if lead is None or count < lead:
-                    if before is None or not have_equal_samples(before, pair.source):
-                        different += 1
-                    before = pair.source
-                    passed_before = self._restorer.passed_through
-                elif count == lead and different < _LEAST_DIFFERENT and not self._is_last_try:
-                    raise _ColdStart
-                elif self._is_complete(count):
-                    return
-                else:
-                    yield pair
-                    passed = self._restorer.passed_through - passed_before
-                    self._writer.passed_through = passed
-                count += 1
-                if self._is_complete(count):
-                    return
-
-    def _is_complete(self, count: int) -> bool:
-        lead, own = self._reader.num_lead, self._reader.num_own
-        return lead is not None and own is not None and count >= lead + own
-
-
-class _Progress:
-    """Tells how far all segments have come together.
-
-    Args:
-        plan: The plan.
-        store: The segments.
-        encoding: Has the first frame of all.
-        on_progress: Who is told; None for nobody.
-        begin: When the run began, by the monotonic clock.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        store: SegmentStore,
-        encoding: SegmentEncoding,
-        on_progress: Callable[[Progress], None] | None,
-        begin: float,
-    ) -> None:
-        first = encoding.first
-        self._first_seconds = float(first.pts * first.time_base)
-        self._store = store
-        self._on_progress = on_progress
-        self._begin = begin
-        self._total = sum(source.pictures for source in plan.sources)
-        self._before = 0
-        self.done()
-
-    def done(self) -> None:
-        """Another segment is complete."""
-        records = [self._store.record(i) for i in range(self._store.count) if self._store.has(i)]
-        self._before = sum(len(record.frames) for record in records)
-
-    def tell(self, reader: SegmentReader, progress: Progress) -> None:
-        """Pass on the progress of one segment."""
-        if self._on_progress is not None:
-            before = reader.begin_seconds - self._first_seconds
-            self._on_progress(
-                replace(
-                    progress,
-                    frames=self._before + progress.frames,
-                    total=self._total,
-                    seconds=time.monotonic() - self._begin,
-                    position_seconds=before + progress.position_seconds,
-                )
-            )

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import probe
+import torch
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.model.network import MHNet, NetworkConfig
@@ -33,6 +34,9 @@ class Mixing(MHNet):
 
     def residual(self, x):
         frames = x.reshape(len(x), 3, 3, *x.shape[2:])
+        # black ones are none
+        is_there = frames.amax((2, 3, 4), keepdim=True) > 0
+        frames = torch.where(is_there, frames, frames[:, 1:2])
         return 0.7 * (frames.mean(1) - frames[:, 1])
 
 

@@ -86,6 +86,11 @@ class JoinedReader(RecordedReader):
         return sum(len(record.frames) for record in self._store.records())
 
     @property
+    def files(self) -> list[str]:
+        """The files, in order."""
+        return [str(source) for source in self._sources]
+
+    @property
     def damaged(self) -> int:
         """Packets and frames lost."""
         return super().damaged + self._damaged

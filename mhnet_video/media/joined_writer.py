@@ -27,6 +27,7 @@ from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import header_of
 from mhnet_video.media.source import Packet, packets_of
+from mhnet_video.media.telemetry import Carried
 from mhnet_video.media.writer import VideoWriter
 
 _DELAY = 12
@@ -153,6 +154,11 @@ class JoinedWriter(VideoWriter):
         self._store = store
         self._joined = reader
         self._encoded: EncodedFrames | None = None
+
+    @property
+    def telemetry(self) -> Carried:
+        """What of the sources' positions and sensors is in the file."""
+        return self._target.telemetry if isinstance(self._target, Muxer) else Carried()
 
     def _new_encoder(
         self, settings: EncoderSettings, surfaces: Surfaces | None = None

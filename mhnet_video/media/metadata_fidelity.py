@@ -59,6 +59,8 @@ def report_hidden(
     stream: VideoStream,
     result: Path | None,
     carried: Carried,
+    *,
+    is_joined: bool = False,
 ) -> None:
     """Report what a camera wrote into its file past FFmpeg, and how players would crop it.
 
@@ -68,6 +70,7 @@ def report_hidden(
         stream: Its stream that is restored.
         result: The output as a file; None where it is none.
         carried: What of the source's telemetry is in it.
+        is_joined: Whether it has that of several files, so that its boxes are of other sizes.
     """
     name = container.name
     if not os.path.isfile(name):
@@ -77,12 +80,13 @@ def report_hidden(
         return
     # a note is no reason to lose what has been written
     with suppress(OSError, FFmpegError, ValueError):
-        kept = set()
+        kept: set[tuple[object, ...]] = set()
+        told = -1 if is_joined else None
         if result is not None and carried.num_bytes:
             with av.open(str(result), metadata_errors="surrogateescape") as written:
-                kept = {each for each in _hidden_in(written, -1) if each.kind == "box"}
+                kept = {each[:told] for each in _hidden_in(written, -1) if each.kind == "box"}
         for found in _hidden_in(container, stream.index):
-            if found in kept:
+            if found[:told] in kept:
                 continue
             what, why = found.what, carried.why or "FFmpeg does not show it"
             if found.kind == "cropping":

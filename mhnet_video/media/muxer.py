@@ -1,6 +1,5 @@
 """The container of an output: its header, its streams, and the packets that go into them."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from fractions import Fraction
@@ -255,9 +254,9 @@ class Muxer:
 
     def carry_telemetry(self) -> None:
         """Copy what a camera keeps beside the tracks into the finished file, if it holds that."""
-        source = self._reader.container.name
-        if self.format.is_mp4 and self._output.partial is not None and os.path.isfile(source):
-            self.telemetry = carry([source], self._output.partial)
+        files = self._reader.files
+        if self.format.is_mp4 and self._output.partial is not None and files:
+            self.telemetry = carry(files, self._output.partial)
 
     def close(self) -> None:
         """Close the container as it is.

@@ -87,7 +87,14 @@ def report_end(
     if muxer is None:
         return
     report_units(notes, reader.passed_over, where)
-    report_hidden(notes, reader.container, reader.stream, result, muxer.telemetry)
+    report_hidden(
+        notes,
+        reader.container,
+        reader.stream,
+        result,
+        muxer.telemetry,
+        is_joined=len(reader.files) > 1,
+    )
     _report_telemetry(notes, muxer.telemetry, is_part=bool(reader.start or reader.duration))
     if result is not None:
         titles = titles_of(muxer.chapters) if muxer.format.has_chapters else []

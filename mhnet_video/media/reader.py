@@ -169,6 +169,11 @@ class VideoReader(Closing):
         """The chapters of the source, as PyAV has them."""
         return list(self.container.chapters())
 
+    @property
+    def files(self) -> list[str]:
+        """The files that are read, in order; none of a pipe or an address."""
+        return [self.container.name] if os.path.isfile(self.container.name) else []
+
     def longest_pause(self, stream: Stream) -> Fraction:
         """The longest time that may pass from a packet of a stream to the next one.
 

@@ -52,7 +52,7 @@ def source(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.9, 2.3, 4.0, 7.0])
+@pytest.mark.parametrize("seconds", [0.9, 2.3, 4.0, 10.8])
 def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypatch, seconds):
     """With cuts, copies and a frozen picture before, behind and across the seams."""
     monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)

@@ -10,6 +10,7 @@ import pytest
 import rainy_road
 from clips import Audio, Clip, Data, Video, every
 from standin import StandIn
+from test_telemetry import block, named_by, with_index
 
 import mhnet_video.pipelines.segments as segments
 from mhnet_video.errors import ConfigError
@@ -154,3 +155,17 @@ def test_a_file_of_another_kind_is_not_joined(tmp_path, other, said):
     with pytest.raises(ConfigError, match=f"cannot be joined to .*{said}.*restore it by itself"):
         restore_in_segments([first, second], tmp_path / "out.mp4", restorer=StandIn())
     assert not list(tmp_path.glob(".*"))
+
+
+def test_positions_of_all_files_are_carried(tmp_path):
+    wanted = [[block(1), block(2)], [block(3), block(4)], [block(5)]]
+    files = [
+        with_index(Clip(name=f"{n}.mp4", video=(Video(seed=n),)).make(tmp_path), blocks)
+        for n, blocks in enumerate(wanted)
+    ]
+    report = restore_in_segments(files, tmp_path / "out.mp4", restorer=StandIn())
+    assert named_by(tmp_path / "out.mp4") == [each for blocks in wanted for each in blocks]
+    assert any("positions and sensors" in line for line in report.kept)
+    assert report.lost == ()
+    elsewhere = restore_in_segments(files, tmp_path / "out.mkv", restorer=StandIn())
+    assert any("positions (GPS)" in line for line in elsewhere.lost)

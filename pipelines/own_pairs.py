@@ -1,0 +1,84 @@
+"""Which of the pairs that are restored for a segment are its own."""
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from mhnet_video.frame import Frame, Pair
+from mhnet_video.media.segment_reader import SegmentReader
+from mhnet_video.media.segment_writer import SegmentWriter
+from mhnet_video.media.source import Packet
+
+if TYPE_CHECKING:
+    from mhnet_video.restoration.restorer import Restorer
+
+_LEAST_DIFFERENT = 24
+"""Frames of a lead-in that must differ from the one before: the temporal filter learns from them
+alone."""
+Pairs = Generator[Pair | Packet]
+"""What a restorer gives."""
+
+
+class ColdStart(Exception):
+    """A lead-in has too few frames that differ; a longer one is needed."""
+
+
+class OwnPairs:
+    """Chooses the pairs of a segment among those that are restored for it.
+
+    Args:
+        reader: Tells which frames it has fed.
+        writer: Is told of frames for which the network gave no numbers.
+        restorer: Counts them.
+        is_last_try: Whether the lead-in is to be taken as it is.
+    """
+
+    def __init__(
+        self,
+        reader: SegmentReader,
+        writer: SegmentWriter,
+        restorer: "Restorer",
+        *,
+        is_last_try: bool,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._restorer = restorer
+        self._is_last_try = is_last_try
+
+    def of(self, pairs: Pairs) -> Pairs:
+        """The segment's own pairs; at the last one restoring ends.
+
+        Raises:
+            ColdStart: The lead-in repeats one picture, for the most part.
+        """
+        from mhnet_video.restoration.temporal_window import have_equal_samples
+
+        count = different = passed_before = 0
+        before: Frame | None = None
+        with closing(pairs):
+            for pair in pairs:
+                if not isinstance(pair, Pair):
+                    continue
+                lead = self._reader.num_lead
+                # a frame is fed before its pair comes out, so that it is known by then
+                if lead is None or count < lead:
+                    if before is None or not have_equal_samples(before, pair.source):
+                        different += 1
+                    before = pair.source
+                    passed_before = self._restorer.passed_through
+                elif count == lead and different < _LEAST_DIFFERENT and not self._is_last_try:
+                    raise ColdStart
+                elif self._is_complete(count):
+                    return
+                else:
+                    yield pair
+                    passed = self._restorer.passed_through - passed_before
+                    self._writer.passed_through = passed
+                count += 1
+                if self._is_complete(count):
+                    return
+
+    def _is_complete(self, count: int) -> bool:
+        lead, own = self._reader.num_lead, self._reader.num_own
+        return lead is not None and own is not None and count >= lead + own

@@ -1,0 +1,59 @@
+"""How far the segments of one output have come together."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from mhnet_video.media.segment_plan import Plan
+from mhnet_video.media.segment_reader import SegmentReader
+from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.media.segment_writer import SegmentEncoding
+from mhnet_video.pipelines.restore import Progress
+
+
+class SegmentProgress:
+    """Tells how far all segments have come together.
+
+    Args:
+        plan: The plan.
+        store: The segments.
+        encoding: Has the first frame of all.
+        on_progress: Who is told; None for nobody.
+        begin: When the run began, by the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: SegmentStore,
+        encoding: SegmentEncoding,
+        on_progress: Callable[[Progress], None] | None,
+        begin: float,
+    ) -> None:
+        first = encoding.first
+        self._first_seconds = float(first.pts * first.time_base)
+        self._store = store
+        self._on_progress = on_progress
+        self._begin = begin
+        self._total = sum(source.pictures for source in plan.sources)
+        self._before = 0
+        self.done()
+
+    def done(self) -> None:
+        """Another segment is complete."""
+        records = [self._store.record(i) for i in range(self._store.count) if self._store.has(i)]
+        self._before = sum(len(record.frames) for record in records)
+
+    def tell(self, reader: SegmentReader, progress: Progress) -> None:
+        """Pass on the progress of one segment."""
+        if self._on_progress is not None:
+            before = reader.begin_seconds - self._first_seconds
+            self._on_progress(
+                replace(
+                    progress,
+                    frames=self._before + progress.frames,
+                    total=self._total,
+                    seconds=time.monotonic() - self._begin,
+                    position_seconds=before + progress.position_seconds,
+                )
+            )
