@@ -201,21 +201,6 @@ def estimate(middle: Tensor, neighbours: Tensor, *, moves_all: bool = False) -> 
     return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
 
 
-def global_motion(middle: Tensor, neighbours: Tensor) -> Tensor:
-    """The part of `estimate` that all of a picture shares: an affine motion, or none.
-
-    Args:
-        middle: `[N, h, w]`, luma in [0, 1].
-        neighbours: `[N, K, h, w]`, likewise.
-
-    Returns:
-        `[N, K, 2, h, w]`, right and down, in pixels.
-    """
-    levels = _pyramid(middle, neighbours)
-    plane = _plane(levels, [motion_ops.gradients(fixed) for fixed, _ in levels])
-    return motion_ops.spread(plane, *middle.shape[1:])
-
-
 def _pyramid(middle: Tensor, neighbours: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Both at halved sizes, the finest first."""
     levels = [(middle, neighbours)]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video.frame import DeviceFrame, Frame
-from mhnet_video.model.align import global_motion
+from mhnet_video.model.align import estimate
 from mhnet_video.model.window import DIFFERENCE_GAIN, glass_statistics
 from mhnet_video.restoration.resize import opencv
 
@@ -35,10 +35,10 @@ LIVE_DISTANCE = 6
 MOST_WINDOW_BYTES = 600 << 20
 """Bytes of float32 RGB that the frames from the first to the last neighbour may take; in larger
 pictures the neighbours are less far apart."""
-WANTED_MOTION = 0.02
-"""How far the scene is to move from one neighbour to the next, in widths of the picture: about a
-drop."""
-LEAST_MOTION = 2e-4
+WANTED_MOTION = 0.01
+"""How far half of the scene is to move from one neighbour to the next, in widths of the picture:
+about a drop. What is near moves by several times as much."""
+LEAST_MOTION = 1e-4
 """Motion from frame to frame, in widths, below which the camera stands still."""
 DISTANCE_AT_REST = 4
 """Frames from one neighbour to the next where the camera stands still: nothing is seen past a drop
@@ -133,8 +133,9 @@ def _levels(rgb: Tensor) -> Tensor:
 class MotionMeter:
     """Chooses how far apart neighbours are by how fast the scene moves.
 
-    The motion is the one that the whole picture shares, from one frame to the next. Drops that
-    stand still hardly hold it back: what differs much from it is clipped.
+    What counts is the motion that half of the picture exceeds, from one frame to the next: before a
+    car that drives straight on there is none that all of it shares, and cars that pass a fixed
+    camera do not count. Drops hold it back by up to a third.
     """
 
     def __init__(self) -> None:
@@ -188,8 +189,8 @@ def _coarse(frame: Frame) -> Tensor:
 
 
 def _speed(middle: Tensor, neighbour: Tensor) -> float:
-    """How far the picture has moved on average, in widths."""
+    """How far half of the picture has moved at least, in widths."""
     if middle.shape != neighbour.shape or min(middle.shape[1:]) < 2:
         return 0.0
-    motion = global_motion(middle, neighbour[:, None])
-    return float(motion.square().sum(2).sqrt().mean()) / middle.shape[-1]
+    motion = estimate(middle, neighbour[:, None], moves_all=True)
+    return float(motion[0, 0].norm(dim=0).median()) / middle.shape[-1]
