@@ -352,8 +352,9 @@ def test_a_slow_reader_skips(page, source, monkeypatch):
     assert len(jpegs) >= 10 and set(jpegs) == {noise}
     handed = [frame.number for frame in source.shown]
     assert handed == sorted(set(handed)) and len(handed) < source.number - 10
-    # the last one was new when it was handed out: some are on their way, in the system's buffers
-    assert handed[-1] > source.number - 20
+    # one after the other they would be as many as the number of the last; how many are on their
+    # way, in the system's buffers, is for the system to say
+    assert handed[-1] >= 2 * len(handed)
 
 
 def test_too_many_connections_are_turned_away(page, monkeypatch):
