@@ -177,6 +177,7 @@ def test_help_loads_neither_pytorch_nor_ray():
     processes.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_ray_is_loaded_only_when_it_is_asked_for():
     code = (
         "import sys, mhnet_video.pipelines.batch\n"

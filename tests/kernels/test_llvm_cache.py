@@ -144,6 +144,7 @@ def test_files_that_nobody_makes_any_more_go(folder):
     assert path.exists() and young.exists() and not old.exists()
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_get_whole_kernels(folder):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         assert pool.map(_start, [folder] * 6) == [0.5] * 6

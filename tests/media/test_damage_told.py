@@ -76,6 +76,7 @@ class Stalling(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "frames", "seconds"), [(1, 20, 1.0), (0.01, 0, 0.2)], ids=["late", "at once"]
 )

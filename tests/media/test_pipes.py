@@ -49,6 +49,7 @@ def test_standard_input(clip: Clip, tmp_path: Path) -> None:
     assert_plays(tmp_path / "out.mkv", 20, 20)
 
 
+@pytest.mark.slow
 def test_standard_input_that_must_be_a_file(tmp_path: Path) -> None:
     """An MP4 with its index at the end, larger than what FFmpeg can go back in."""
     video = Video(times=every(40, 60), width=320, height=240, options=(("crf", "1"),))
@@ -70,6 +71,7 @@ def test_standard_input_that_is_no_video(content: bytes, tmp_path: Path) -> None
     assert left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_standard_output(clip: Path, tmp_path: Path) -> None:
     process = program("--strength", "0", "--json", clip, "-", stdout=subprocess.PIPE)
     out, err = process.communicate(timeout=60)
@@ -81,6 +83,7 @@ def test_standard_output(clip: Path, tmp_path: Path) -> None:
     assert_plays(tmp_path / "copy.mkv", 10, 10)
 
 
+@pytest.mark.slow
 def test_standard_output_that_is_closed(tmp_path: Path) -> None:
     clip = Clip(video=(Video(times=every(40, 200), width=160, height=120),)).make(tmp_path)
     process = program("--strength", "0", clip, "-", stdout=subprocess.PIPE)

@@ -230,6 +230,7 @@ def test_settings_out_of_range(settings, said):
         bench(**settings)
 
 
+@pytest.mark.slow
 def test_what_fails_in_a_process_of_its_own_is_told():
     with pytest.raises(MHNetVideoError, match=r"no-such-model"):
         bench(model="no-such-model")

@@ -203,6 +203,7 @@ def is_running(process):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_what_is_compiled_ends_with_its_time(answers):
     asked, helper = answers

@@ -450,6 +450,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     return process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv", "out.ts", "out.webm"])
 def test_kill_leaves_a_partial_file_that_plays(
     name: str, long_clip: Path, tmp_path: Path, start: Start
@@ -472,6 +473,7 @@ def test_kill_leaves_a_partial_file_that_plays(
     assert min(probe.psnr(*pair) for pair in zip(before[:-2], after[:-2], strict=True)) > 28
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_file(
     number: int, long_clip: Path, tmp_path: Path, start: Start
@@ -490,6 +492,7 @@ def test_a_signal_finishes_the_file(
     assert left(tmp_path) == ["clip.mp4", "out.mp4"]
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(long_clip: Path, tmp_path: Path, start: Start) -> None:
     """A restorer that takes an hour for a frame must not be waited for."""
     output = tmp_path / "out.mp4"
@@ -506,6 +509,7 @@ def test_a_second_ctrl_c_ends_at_once(long_clip: Path, tmp_path: Path, start: St
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_two_runs_to_one_output(long_clip: Path, tmp_path: Path, start: Start) -> None:
     """What stands there is whole, and so is the work of the one that came second."""
     output = tmp_path / "out.mp4"

@@ -439,6 +439,7 @@ def test_an_optimizer_goes_on_where_another_was():
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
     output = tmp_path / "run"
@@ -462,6 +463,7 @@ def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
         train(settings(footage_dir, output, width=16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_of_a_run_ends_it_well(number, footage_dir, tmp_path):
     command = [sys.executable, "-m", "mhnet_video", "train", "--data", footage_dir]
@@ -483,6 +485,7 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_well(number, footage_dir, tm
     assert (output / "weights.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_run_that_is_stopped_is_saved_and_its_log_goes_on(footage_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("mhnet_video.pipelines.train.LOG_STEPS", 1)

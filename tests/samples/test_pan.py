@@ -120,6 +120,7 @@ def test_frames_are_shown_several_times(pictures):
         assert np.array_equal(clip[::2], clip[1::2]) and not np.array_equal(clip[1], clip[2])
 
 
+@pytest.mark.slow
 def test_rain_is_as_strong_as_one_likes(pictures):
     pair = [str(pictures.parent / side) for side in ("wet", "dry")]
     for words in (["--psnr", "24"], ["--psnr", "30", "--frames", "1", "--streaks", *pair]):

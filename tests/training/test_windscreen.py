@@ -199,6 +199,7 @@ def test_a_network_grows_eyes_for_the_glass_without_forgetting():
         grow(grown, NetworkConfig(**{**sizes, "frames": 5}))
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_goes_on(folder, tmp_path):
     given = {
         "data": str(folder), "output": str(tmp_path), "width": 8, "encoder_blocks": (1,) * 4,
