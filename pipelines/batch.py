@@ -155,8 +155,7 @@ def _resolve(
     import torch
 
     from mhnet_video.model.weights import (
-        DEFAULT_CPU,
-        DEFAULT_CUDA,
+        DEFAULTS,
         locate_weights,
         resolve_device,
     )
@@ -164,7 +163,8 @@ def _resolve(
     is_elsewhere = batch.ray is not None and config.device.startswith("cuda")
     device = torch.device("cuda") if is_elsewhere else resolve_device(config.device)
     if config.model == "auto":
-        config = replace(config, model=DEFAULT_CUDA if device.type == "cuda" else DEFAULT_CPU)
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        config = replace(config, model=DEFAULTS[config.task][kind])
     gpus: tuple[str, ...] = ()
     if device.type == "cuda":
         gpus = visible_gpus(torch.cuda)

@@ -30,7 +30,7 @@ DEFAULT_CUDA = "quality"
 """Default model on a GPU."""
 DEFAULTS = {
     "derain": {"cpu": DEFAULT_CPU, "cuda": DEFAULT_CUDA},
-    "raindrop": {"cpu": "windscreen-realtime", "cuda": "windscreen"},
+    "raindrop": {"cpu": "windscreen-realtime", "cuda": "windscreen-realtime"},
 }
 """Default model of each task on each kind of device."""
 

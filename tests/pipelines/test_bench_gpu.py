@@ -55,7 +55,7 @@ def test_without_a_gpu_it_says_so(capsys):
 
 def test_all_shipped_models_are_measured_and_the_papers_network():
     found = networks()
-    assert {model.name for model in list_models()} < set(found)
+    assert {m.name for m in list_models() if not m.config.glass} < set(found)
     assert found["paper"] == NetworkConfig()
     assert any(16 < config.width < 64 for config in found.values())
     for name in list(found)[:-1]:

@@ -109,7 +109,7 @@ def test_memory_at_1080p():
     assert torch.cuda.max_memory_allocated() - before < 4e9
 
 
-@pytest.mark.parametrize("name", [model.name for model in list_models()])
+@pytest.mark.parametrize("name", [m.name for m in list_models() if not m.config.glass])
 def test_shipped_models_lose_nothing_by_narrow_maps(name):
     network = load_model(name, "cuda")
     check_loss(network, TritonEngine(network, torch.bfloat16))
