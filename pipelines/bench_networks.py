@@ -24,7 +24,7 @@ Case = tuple[str, int, int]
 
 
 def networks() -> dict[str, NetworkConfig]:
-    """The networks to measure, the smallest first: all shipped that Triton runs, and the paper's."""
+    """The networks to measure, the smallest first: those that Triton runs, and the paper's."""
     shipped = [model for model in list_models() if not model.config.glass]
     models = sorted(shipped, key=lambda model: model.size_bytes)
     return {**{model.name: model.config for model in models}, "paper": NetworkConfig()}

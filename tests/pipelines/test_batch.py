@@ -364,8 +364,9 @@ from pathlib import Path
 from mhnet_video.config import BatchConfig, RestoreConfig
 from mhnet_video.pipelines.batch import run_batch
 if __name__ == "__main__":
-    card, out, notes = sys.argv[1:]
-    run_batch([card], out, RestoreConfig(preset="ultrafast"), batch=BatchConfig(jobs=2),
+    card, out, notes, *join = sys.argv[1:]
+    batch = BatchConfig(jobs=2, join=bool(join))
+    run_batch([card], out, RestoreConfig(preset="ultrafast"), batch=batch,
               make_restorer=partial(batch_restorers.slow, Path(notes)))
 """
 
@@ -414,6 +415,41 @@ def test_a_card_that_is_killed_twice_is_as_an_undisturbed_one(tmp_path, notes):
     # a work is lost at most for each worker that was killed before its line had a name
     assert len(kept) >= len(before) - 4
     assert not list(out.rglob("*partial*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_process")
+def test_trips_that_are_killed_are_as_undisturbed_ones(tmp_path, notes):
+    """Two cameras, four loops each, of which one is broken."""
+    card = tmp_path / "card"
+    card.mkdir()
+    for index in range(8):
+        name = f"2023_0615_12000{index // 2}_{index:04}{'FR'[index % 2]}.MP4"
+        video = Video(times=every(40, 25), seed=index)
+        Clip(name=name, video=(video,), audio=(Audio(seconds=1.0),)).make(card)
+    broken = sorted(card.iterdir())[-1]
+    broken.write_bytes(broken.read_bytes()[:400])
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    report = run_batch(
+        [str(card)],
+        whole,
+        REPEATABLE,
+        batch=BatchConfig(jobs=1, join=True),
+        make_restorer=partial(batch_restorers.counted, notes),
+    )
+    assert [row.frames for row in report.rows if row.status is Status.DONE] == [100, 75]
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    command = [sys.executable, str(script), str(card), str(out), str(notes), "join"]
+    for count in (0, 2):
+        run = processes.start(command, env=os.environ | {"PYTHONPATH": path})
+        wait_for(lambda count=count: len(list(out.rglob(".*.parts/*.nut"))) > count)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    assert not outputs(out)
+    processes.run(command, env=os.environ | {"PYTHONPATH": path}, check=True)
+    assert outputs(out) == outputs(whole)
 
 
 @pytest.mark.slow
