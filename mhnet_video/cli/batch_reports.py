@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from mhnet_video.batch.rows import Row
     from mhnet_video.pipelines.batch import BatchReport
 
+_MOST_LEFT_OUT = 3
+"""Lines about what was left out, where there is nothing else."""
+
 
 def row_line(row: "Row") -> str:
     """A row on one line."""
@@ -32,6 +35,8 @@ def batch_table(report: "BatchReport") -> list[str]:
     """A row for each file that was restored or could not be, and the totals."""
     shown = [row for row in report.rows if row.status not in ("done before", "left out")]
     lines = _table(shown)
+    if not any(row.status != "left out" for row in report.rows):  # or nobody knows why
+        lines += [row_line(row) for row in report.rows[:_MOST_LEFT_OUT]]
     counts = Counter(row.status for row in report.rows)
     restored = [row for row in report.rows if row.status == "done"]
     footage = sum(row.footage_seconds for row in restored)

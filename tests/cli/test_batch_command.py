@@ -128,6 +128,13 @@ def test_the_table_has_a_row_for_each_file_that_matters():
     assert "1 done, 1 done before, 1 failed, 1 left out; 0:01:00 of footage" in lines[-1]
 
 
+def test_a_batch_of_nothing_says_why():
+    report = BatchReport(rows=(NOTES,) * 9, seconds=1.0, jobs=1, interrupted=False)
+    lines = batch_table(report)
+    assert lines[:-1] == ["left out: card/n.txt is not a video."] * 3
+    assert lines[-1].startswith("9 left out;")
+
+
 def test_results_for_programs(calls, capsys, tmp_path):
     calls.append([DONE, FAILED])
     report = tmp_path / "r.jsonl"
