@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from mhnet_video.media.segment_plan import Plan
+from mhnet_video.media.segment_plan import SegmentPlan
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import SegmentEncoding
@@ -24,7 +24,7 @@ class SegmentProgress:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: SegmentPlan,
         store: SegmentStore,
         encoding: SegmentEncoding,
         on_progress: Callable[[Progress], None] | None,

@@ -29,7 +29,7 @@ from mhnet_video.media.joined_writer import JoinedWriter
 from mhnet_video.media.metadata_fidelity import report_hidden
 from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.segment_plan import LEAD_INS, Plan, SourceIdentity, plan_segments
+from mhnet_video.media.segment_plan import LEAD_INS, SegmentPlan, SourceIdentity, plan_segments
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import SegmentEncoding, SegmentWriter, check_format
@@ -147,7 +147,7 @@ class _Work:
         self._output = output
         self._config = config
         self._restorer = restorer
-        self._plan = Plan(sources=(), segments=())
+        self._plan = SegmentPlan(sources=(), segments=())
         self._identities: list[SourceIdentity] = []
 
     @property

@@ -18,7 +18,7 @@ _Version = tuple[Path, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BatchPlan:
     """What a batch is to do."""
 
     works: tuple[Work, ...]
@@ -75,7 +75,7 @@ def make_plan(
     is_joined: bool = False,
     shard: Shard | None = None,
     looks: Looks | None = None,
-) -> Plan:
+) -> BatchPlan:
     """What is to be done for some sources.
 
     Args:
@@ -102,7 +102,7 @@ def make_plan(
     trips = group_trips(clips) if is_joined else [[clip] for clip in clips]
     works = _without_clashes([_work_of(trip, out_folder) for trip in trips], out_folder, left_out)
     shard = shard or Shard()
-    return Plan(
+    return BatchPlan(
         works=tuple(work for work in works if shard.holds(work.key)), left_out=tuple(left_out)
     )
 

@@ -98,7 +98,7 @@ class PlannedSegment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SegmentPlan:
     """The sources and the segments of a work, in order."""
 
     sources: tuple[PlannedSource, ...]
@@ -112,7 +112,7 @@ class Plan:
         return plain
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Plan":
+    def from_dict(cls, plain: dict[str, Any]) -> "SegmentPlan":
         """A plan from what `to_dict` has made of it.
 
         Raises:
@@ -205,7 +205,7 @@ def _packets(reader: VideoReader) -> Iterator[Packet]:
             failures += 1
 
 
-def plan_segments(sources: Sequence[Path], seconds: float) -> Plan:
+def plan_segments(sources: Sequence[Path], seconds: float) -> SegmentPlan:
     """Cut sources into segments.
 
     Args:
@@ -239,7 +239,7 @@ def plan_segments(sources: Sequence[Path], seconds: float) -> Plan:
         for begin, end in pairwise([None, *times.cuts, None]):
             leads = _leads(known, begin)
             segments.append(PlannedSegment(source=index, begin=begin, end=end, leads=leads))
-    return Plan(sources=tuple(planned), segments=tuple(segments))
+    return SegmentPlan(sources=tuple(planned), segments=tuple(segments))
 
 
 def _leads(known: list[_Times], begin: int | None) -> tuple[LeadIn, ...]:

@@ -11,7 +11,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.media.decoder import Item
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader, decoded_ahead
-from mhnet_video.media.segment_plan import LeadIn, Plan, PlannedSegment
+from mhnet_video.media.segment_plan import LeadIn, PlannedSegment, SegmentPlan
 
 
 def later(frame: Frame, shift: Fraction) -> Frame:
@@ -45,7 +45,7 @@ class SegmentReader(Closing):
     def __init__(
         self,
         sources: Sequence[Path],
-        plan: Plan,
+        plan: SegmentPlan,
         segment: PlannedSegment,
         lead: LeadIn | None,
         *,

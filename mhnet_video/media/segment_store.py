@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.locator import shown
 from mhnet_video.media.output_file import why_unwritable
-from mhnet_video.media.segment_plan import Plan
+from mhnet_video.media.segment_plan import SegmentPlan
 from mhnet_video.media.source import Packet, packets_of
 
 SEGMENT_FORMAT = "nut"
@@ -73,7 +73,7 @@ class SegmentStore:
         """Whether a run has left something."""
         return (self.folder / _PLAN).exists()
 
-    def load(self, work: dict[str, Any]) -> Plan | None:
+    def load(self, work: dict[str, Any]) -> SegmentPlan | None:
         """The plan of a run before; None where it was of another work, or cannot be read.
 
         Args:
@@ -84,14 +84,14 @@ class SegmentStore:
             # as it is after its way through a file
             if plain["work"] != json.loads(json.dumps(work)):
                 return None
-            plan = Plan.from_dict(plain["plan"])
+            plan = SegmentPlan.from_dict(plain["plan"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         self.count = len(plan.segments)
         self._clear_partials()
         return plan
 
-    def begin(self, work: dict[str, Any], plan: Plan) -> None:
+    def begin(self, work: dict[str, Any], plan: SegmentPlan) -> None:
         """Begin anew, with an empty folder and a plan.
 
         Raises:
