@@ -34,9 +34,9 @@ RUN_ROWS = 540
 
 STREAK_SHARE = 0.28
 """Share of samples with streaks only, or with nothing, as other models are trained on."""
-ALONE_SHARE = 0.33
+ALONE_SHARE = 0.42
 """Share of single pictures, without neighbours, among the others."""
-DRY_SHARE = 0.25
+DRY_SHARE = 0.3
 """Share of dry glass among the windows of several frames."""
 DRY_ALONE_SHARE = 0.15
 """The same of single pictures."""
