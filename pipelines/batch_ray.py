@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.batch.discovery import OWN_FOLDER
-from mhnet_video.batch.jobs import CORES_PER_JOB
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Work
 from mhnet_video.config import RestoreConfig
@@ -145,7 +144,7 @@ def _connect(ray: Any, address: str) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address=address or None, log_to_driver=False, logging_level="ERROR")
     counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return min([CORES_PER_JOB, *filter(None, counts)])
+    return min([1, *filter(None, counts)])
 
 
 def _told(work: Work) -> str:

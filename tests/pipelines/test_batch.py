@@ -140,6 +140,18 @@ def test_a_tree_is_restored_with_one_load_of_the_model(card, out, notes):
     assert loads(notes) == 1
 
 
+@pytest.mark.usefixtures("own_process")
+def test_there_are_no_more_jobs_than_files_that_are_left(card, out, notes, monkeypatch):
+    monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_cores", lambda: 64)
+    monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 1 << 40)
+    how = {"make_restorer": partial(batch_restorers.counted, notes)}
+    assert run_batch([str(card)], out, REPEATABLE, **how).jobs == 3
+    (out / "b.mov").unlink()
+    assert run_batch([str(card)], out, REPEATABLE, **how).jobs == 1
+    monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 4 << 30)
+    assert run_batch([str(card)], out, RestoreConfig(crf=40), **how).jobs == 2
+
+
 @pytest.mark.slow
 def test_several_jobs_give_the_same_files(card, out, notes, tmp_path):
     restore(card, out, partial(batch_restorers.counted, notes))
