@@ -19,7 +19,7 @@ from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
 from mhnet_video.batch.work import Shard, Work
 from mhnet_video.batch.workers import WorkerPool
 from mhnet_video.config import BatchConfig, RestoreConfig
-from mhnet_video.errors import ConfigError, WriteError
+from mhnet_video.errors import WriteError
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.pipelines.batch_job import load_job, row_before
 from mhnet_video.pipelines.batch_ray import RayJob, run_on_ray
@@ -69,8 +69,6 @@ def run_batch(
         WriteError: The folder of outputs cannot be written.
     """
     config, batch = config or RestoreConfig(), batch or BatchConfig()
-    if batch.join and (config.gpx or config.evidence):
-        raise ConfigError("positions and evidence are of single files; leave --join or them.")
     out = Path(out_folder)
     if batch.ray is not None:  # other machines have other working folders
         out = Path(os.path.abspath(out))

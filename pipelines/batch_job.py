@@ -21,16 +21,17 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, WriteError, first_line
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.media.segment_writer import check_format
+from mhnet_video.pipelines import segmented_work
 from mhnet_video.pipelines.restore import Progress, Report, restore_video
-from mhnet_video.pipelines.segments import SEGMENT_SECONDS, restore_in_segments
+from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.restoration.dryness import copy_dry, is_dry
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
-_LONG_SECONDS = 3 * SEGMENT_SECONDS
-"""Footage, in seconds, from which on a file is restored in segments, so that a killed run goes on
-where it was."""
+_LONG_SEGMENTS = 3
+"""A file that has so many times the footage of a segment is restored in segments, so that a killed
+run goes on where it was."""
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What no other work would get round."""
 
@@ -168,21 +169,21 @@ def _restored(
     def on_progress(progress: Progress) -> None:
         tell(progress.position_seconds)
 
-    is_long = work.seconds >= _LONG_SECONDS and not (config.gpx or config.evidence)
-    is_long = is_long and _has_segments(work.output)
     how: dict[str, Any] = {"restorer": restorer, "on_progress": on_progress, "stop": stop}
-    if len(work.sources) > 1 or is_long:
-        return restore_in_segments(work.sources, staged, config, **how)
+    if has_segments(work):
+        return restore_in_segments(work.sources, staged, config, **how, home=work.output)
     return restore_video(work.sources[0], staged, config, **how, home=work.output)
 
 
-def _has_segments(output: Path) -> bool:
-    """Whether an output of this name can be joined of segments."""
+def has_segments(work: Work) -> bool:
+    """Whether a work is done in segments."""
+    if len(work.sources) > 1:
+        return True
     try:
-        check_format(output)
+        check_format(work.output)
     except MHNetVideoError:
-        return False
-    return True
+        return False  # an output of that name cannot be joined
+    return work.seconds >= _LONG_SEGMENTS * segmented_work.SEGMENT_SECONDS
 
 
 def _dryness(work: Work, policy: str, restorer: "Restorer") -> str:

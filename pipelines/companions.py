@@ -1,7 +1,7 @@
 """The files that are asked for beside an output: positions, and evidence."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ class Companions(Closing):
     """What settings ask for beside an output; what can be checked is, before any work.
 
     Args:
-        source: What is restored.
+        sources: What is restored: one, or files that follow one another.
         destination: The output.
         config: The settings.
         home: Where output and companions will be moved to; None for nowhere.
@@ -35,22 +35,23 @@ class Companions(Closing):
 
     def __init__(
         self,
-        source: str | PathLike[str],
+        sources: Sequence[str | PathLike[str]],
         destination: str | PathLike[str],
         config: RestoreConfig,
         home: str | PathLike[str] | None = None,
     ) -> None:
-        self._source, self._config = source, config
+        self._sources, self._config = sources, config
         self._gpx: Path | None = None
         self._evidence: EvidenceWriter | None = None
         if config.gpx:
-            if not os.path.isfile(source) or os.fspath(destination) == "-":
+            if not all(map(os.path.isfile, sources)) or os.fspath(destination) == "-":
                 raise ConfigError("positions go from a file to one beside another; leave gpx out.")
             check_gpx()
             self._gpx = Path(destination).with_suffix(".gpx")
-            check_destination(self._gpx, source=source, overwrite=config.overwrite)
+            for source in sources:
+                check_destination(self._gpx, source=source, overwrite=config.overwrite)
         if config.evidence:
-            self._evidence = EvidenceWriter(source, destination, config, home)
+            self._evidence = EvidenceWriter(sources, destination, config, home)
 
     @property
     def remark(self) -> str:
@@ -64,6 +65,15 @@ class Companions(Closing):
             pairs: Frames as they were and restored, and anything else.
         """
         return pairs if self._evidence is None else self._evidence.watch(pairs)
+
+    def add(self, rows: Iterable[list[Any]]) -> None:
+        """Take rows of evidence of frames that passed in other runs, where it is asked for.
+
+        Args:
+            rows: As `pipelines.evidence.evidence_row` makes them.
+        """
+        if self._evidence is not None:
+            self._evidence.add(rows)
 
     def complete(self, told: dict[str, Any]) -> tuple[dict[str, str], list[Loss]]:
         """Write the files, once the output has its name.
@@ -81,7 +91,7 @@ class Companions(Closing):
         config, losses = self._config, []
         files: dict[str, str] = {}
         if self._gpx is not None:
-            if save_gpx(self._source, self._gpx, overwrite=config.overwrite):
+            if save_gpx(self._sources, self._gpx, overwrite=config.overwrite):
                 is_part = config.start is not None or config.duration is not None
                 files["positions of the whole source" if is_part else "positions"] = str(self._gpx)
             else:

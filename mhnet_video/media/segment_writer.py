@@ -149,6 +149,8 @@ class SegmentWriter(Closing):
         self.pixel_format = encoding.settings.pixel_format
         self.passed_through = 0
         """Frames for which the network gave no numbers; to be set before `finish`."""
+        self.changes: list[list[Any]] = []
+        """How far each frame is from the source's, for evidence; likewise."""
         self._store = store
         self._index = index
         self._source = source
@@ -270,6 +272,7 @@ class SegmentWriter(Closing):
                 for what, size in self._side_data.found.items()
                 if size != before.get(what)
             },
+            changes=self.changes,
         )
         self._store.save(self._index, record)
 

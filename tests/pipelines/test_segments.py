@@ -22,6 +22,7 @@ from test_kept_streams import OTHER_STREAMS
 from test_kept_tags import TAGS
 from test_kept_times import TIMES
 
+import mhnet_video.pipelines.segmented_work as segmented_work
 import mhnet_video.pipelines.segments as segments
 from mhnet_video.cli.main import main
 from mhnet_video.config import RestoreConfig
@@ -43,7 +44,7 @@ CLIP = Clip(
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Segments of a second."""
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1.0)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("seconds", [0.9, 2.3, 4.0, 10.8])
 def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypatch, seconds):
     """With cuts, copies and a frozen picture before, behind and across the seams."""
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", seconds)
     film, wanted = road
     restore_in_segments(
         [film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=rainy_road.restorer()
@@ -71,7 +72,7 @@ def test_what_is_kept_by_one_run_is_kept_in_segments(promise, tmp_path, monkeypa
     def in_segments(source, output, config, *, restorer):
         return restore_in_segments([source], output, config, restorer=restorer)
 
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 0.1)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 0.1)
     monkeypatch.setattr(promises, "restore_video", in_segments)
     if promise.output.endswith(".avi"):
         with pytest.raises(ConfigError, match="AVI has no times"):
@@ -137,8 +138,9 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[3], sys.argv[3] + "/.."]
 from standin import StandIn, inverted
+import mhnet_video.pipelines.segmented_work as segmented_work
 import mhnet_video.pipelines.segments as segments
-segments.SEGMENT_SECONDS = 1.0
+segmented_work.SEGMENT_SECONDS = 1.0
 segments.restore_in_segments([sys.argv[1]], sys.argv[2], restorer=StandIn(inverted, seconds=0.01))
 """
 
@@ -263,7 +265,7 @@ def test_a_full_disk_keeps_the_segments(source, tmp_path, monkeypatch):
     with pytest.raises(WriteError, match=r"disk is full.* 2 segments are kept"):
         restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
     monkeypatch.undo()
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1.0)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 1.0)
     messages = []
     restore_in_segments(
         [source], tmp_path / "out.mp4", restorer=StandIn(), on_message=messages.append
