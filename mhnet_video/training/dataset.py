@@ -72,7 +72,7 @@ LARGEST = 3.0
 SOFT_SHARE = 0.6
 """Share of the large windows that are enlarged, to be as soft as lenses and encoders leave large
 pictures."""
-NIGHT_SHARE = 0.15
+NIGHT_SHARE = 0.2
 """Share of windows by night, whose rain shines in the light of lamps."""
 MOST_TRIES = 6
 """Candidates for a dry single picture: up to this many are drawn, and the most rain-like is taken.
