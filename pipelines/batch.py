@@ -21,7 +21,7 @@ from mhnet_video.batch.workers import WorkerPool
 from mhnet_video.config import BatchConfig, RestoreConfig
 from mhnet_video.errors import WriteError
 from mhnet_video.media.output_file import why_unwritable
-from mhnet_video.pipelines.batch_job import load_job, row_before
+from mhnet_video.pipelines.batch_job import BatchJob, row_before
 from mhnet_video.pipelines.batch_ray import RayJob, run_on_ray
 from mhnet_video.pipelines.batch_tally import BatchProgress, BatchReport, Tally
 from mhnet_video.pipelines.restore import restorer_of
@@ -85,23 +85,8 @@ def run_batch(
             plan = make_plan(sources, out, is_joined=batch.join, shard=_shard(batch))
             tally.take(plan.works, rows_of(plan.left_out))
         if batch.ray is not None:
-            job = RayJob(
-                make_restorer=make_restorer, config=config, recipe=recipe, out=out, threads=1
-            )
-            works = list(tally.waiting)
-            tally.waiting.clear()
-            jobs = 0
-            if works:
-                for row in run_on_ray(
-                    works,
-                    job,
-                    address=batch.ray,
-                    jobs=batch.jobs,
-                    is_on_gpu=config.device.startswith("cuda"),
-                    stop=stop,
-                ):
-                    tally.finish(row)
-                    tally.tell([])
+            job = RayJob(make_restorer=make_restorer, config=config, recipe=recipe, out=out)
+            jobs = run_on_ray(tally, job, address=batch.ray, jobs=batch.jobs, stop=stop)
             return tally.report(jobs=jobs, is_interrupted=stop.is_set())
         share = share_machine(
             batch.jobs,
@@ -110,7 +95,7 @@ def run_batch(
             works=None if batch.watch else len(tally.waiting),
             memory_bytes=usable_bytes(),
         )
-        load = partial(load_job, make_restorer, config, recipe, out, share.threads)
+        load = partial(BatchJob, make_restorer, config, recipe, out, share.threads)
         with WorkerPool(load, share.environments) as pool:
             if batch.watch:
                 _watch(tally, pool, stop, sources, out, _shard(batch))

@@ -78,17 +78,25 @@ class SegmentStore:
         """Whether a run has left something."""
         return (self.folder / _PLAN).exists()
 
+    def made_of(self) -> dict[str, Any]:
+        """What the segments are made of that a run has left; empty where there are none."""
+        try:
+            work = json.loads((self.folder / _PLAN).read_text(encoding="utf-8"))["work"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return work if isinstance(work, dict) else {}
+
     def load(self, work: dict[str, Any]) -> SegmentPlan | None:
         """The plan of a run before; None where it was of another work, or cannot be read.
 
         Args:
             work: What the segments are made of, as plain values.
         """
+        # as it is after its way through a file
+        if self.made_of() != json.loads(json.dumps(work)):
+            return None
         try:
             plain = json.loads((self.folder / _PLAN).read_text(encoding="utf-8"))
-            # as it is after its way through a file
-            if plain["work"] != json.loads(json.dumps(work)):
-                return None
             plan = SegmentPlan.from_dict(plain["plan"])
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -14,7 +14,6 @@ import batch_restorers
 import probe
 import processes
 import pytest
-import torch
 from batch_jobs import wait_for
 from clips import Audio, Clip, Video, every
 
@@ -28,45 +27,6 @@ from mhnet_video.pipelines.batch import run_batch
 
 REPEATABLE = RestoreConfig(preset="ultrafast")
 """x264 looks ahead otherwise, and does not always decide the same for pictures so small."""
-
-
-class OwnProcess:
-    """Does works in this process, as workers do: a second for each start is much in a test."""
-
-    works = ()
-
-    def __init__(self, load, environments):
-        self._load, self._job, self._rows = load, None, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def give(self, work):
-        if self._rows:
-            return False
-        self._job = self._job or self._load()
-        row = self._job(work, lambda seconds: None, threading.Event())
-        self._rows.append(row)
-        self.works = [work]
-        return True
-
-    def poll(self, seconds):
-        self.works, rows, self._rows = [], self._rows, []
-        return rows
-
-    def stop(self):
-        pass
-
-
-@pytest.fixture
-def own_process(monkeypatch):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(mhnet_video.pipelines.batch, "WorkerPool", OwnProcess)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
