@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,6 +16,7 @@ import processes
 import promises
 import pytest
 import rainy_road
+from av.codec.context import Flags
 from clips import Audio, Clip, Video, every, join
 from standin import StandIn, inverted
 from test_kept_pictures import PICTURE
@@ -30,6 +33,7 @@ from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteErr
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.segment_plan import plan_segments
 from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.media.segment_writer import header_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
 
@@ -307,6 +311,36 @@ def test_a_join_that_is_not_what_it_should_be_keeps_the_segments(source, tmp_pat
         restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
     assert len(list((tmp_path / ".out.mp4.parts").glob("*.nut"))) == 4
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_segments_of_another_encoder_are_not_joined(source, tmp_path, monkeypatch):
+    records = SegmentStore.record
+
+    def wrong(self, index):
+        record = records(self, index)
+        return replace(record, header="other") if index == 2 else record
+
+    monkeypatch.setattr(SegmentStore, "record", wrong)
+    with pytest.raises(WriteError, match="encoded by another encoder"):
+        restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def opened(encoder, *, threads=1, width=64):
+    """The fingerprint of an encoder's header."""
+    context = av.CodecContext.create(encoder, "w")
+    context.width, context.height, context.pix_fmt = width, 64, "yuv420p"
+    context.time_base, context.thread_count = Fraction(1, 25), threads
+    context.flags |= Flags.global_header
+    context.options = {"x265-params": "log-level=error"} if encoder == "libx265" else {}
+    context.open()
+    return header_of(context)
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265"])
+def test_on_how_many_cores_a_segment_was_encoded_does_not_matter(encoder):
+    assert opened(encoder) == opened(encoder, threads=8)
+    assert opened(encoder) != opened(encoder, width=128)
 
 
 @pytest.mark.parametrize(
