@@ -15,8 +15,8 @@ import probe
 import processes
 import pytest
 import torch
-from batch_jobs import wait_for
 from clips import Audio, Clip, Video, every
+from waiting import wait_until
 
 import mhnet_video.batch.watching
 import mhnet_video.pipelines.batch
@@ -404,7 +404,7 @@ def test_a_card_that_is_killed_twice_is_as_an_undisturbed_one(tmp_path, notes):
     command = [sys.executable, str(script), str(card), str(out), str(notes)]
     for count in (10, 30):
         run = processes.start(command, env=os.environ | {"PYTHONPATH": path})
-        wait_for(lambda count=count: len(list(out.glob("Movie/**/*.MP4"))) > count)
+        wait_until(lambda count=count: len(list(out.glob("Movie/**/*.MP4"))) > count)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     assert 30 < len(outputs(out)) < 56
@@ -444,7 +444,7 @@ def test_trips_that_are_killed_are_as_undisturbed_ones(tmp_path, notes):
     command = [sys.executable, str(script), str(card), str(out), str(notes), "join"]
     for count in (0, 2):
         run = processes.start(command, env=os.environ | {"PYTHONPATH": path})
-        wait_for(lambda count=count: len(list(out.rglob(".*.parts/*.nut"))) > count)
+        wait_until(lambda count=count: len(list(out.rglob(".*.parts/*.nut"))) > count)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     assert not outputs(out)
@@ -461,7 +461,7 @@ def test_the_command_ends_at_a_frame_on_sigterm_and_goes_on_later(tmp_path):
     words += ["--engine", "torch", "--jobs", "1", "--report", "report.jsonl", "--overwrite"]
     run = processes.start(words, cwd=tmp_path)
     # the pattern is not the shell's
-    wait_for(lambda: list((tmp_path / "out").rglob("*.partial.mp4")))
+    wait_until(lambda: list((tmp_path / "out").rglob("*.partial.mp4")))
     run.send_signal(signal.SIGTERM)
     assert run.wait(200) == 130
     rows = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
