@@ -28,6 +28,7 @@ from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
+from mhnet_video.pipelines.evidence import Restoration
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -163,7 +164,7 @@ def restore_video(
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
-        Companions(source, destination, config, home) as companions,
+        Companions(Restoration(source, destination, config, home)) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):
