@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 _Reader = VideoReader | FolderReader | SegmentReader
 _Writer = VideoWriter | FolderWriter | SegmentWriter
-_Pairs = Generator[Pair | Packet]
+Pairs = Generator[Pair | Packet]
+"""What a restorer gives."""
 
 _EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
 """What of a report is evidence."""
@@ -243,7 +244,7 @@ class Run:
         self._begin = time.monotonic()
         self._is_interrupted = False
         self._is_failed = False
-        self.watch: Callable[[_Pairs], _Pairs] = lambda pairs: pairs
+        self.watch: Callable[[Pairs], Pairs] = lambda pairs: pairs
         """Takes note of the pairs on their way."""
 
     def through(
@@ -265,7 +266,7 @@ class Run:
         writer: _Writer,
         *,
         stays_on_gpu: bool = False,
-        select: Callable[[_Pairs], _Pairs] = lambda pairs: pairs,
+        select: Callable[[Pairs], Pairs] = lambda pairs: pairs,
     ) -> None:
         """Do all but the report.
 

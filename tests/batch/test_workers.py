@@ -13,7 +13,7 @@ from waiting import wait_until
 
 from mhnet_video.batch.rows import Row, Status
 from mhnet_video.batch.work import Work
-from mhnet_video.batch.workers import Position, WorkerPool
+from mhnet_video.batch.workers import WorkerPool, WorkPosition
 from mhnet_video.errors import MHNetVideoError, WeightsError
 
 
@@ -117,7 +117,7 @@ def test_works_end_when_they_are_to_stop(notes):
 def test_workers_leave_signals_to_their_parent(notes):
     with WorkerPool(partial(batch_jobs.load, notes)) as pool:
         assert pool.give(work("wait"))
-        while not any(isinstance(news, Position) for news in pool.poll(1)):
+        while not any(isinstance(news, WorkPosition) for news in pool.poll(1)):
             pass
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(int(notes.read_text()), number)
