@@ -36,7 +36,14 @@ from mhnet_video.media.segment_writer import SegmentEncoding, SegmentWriter, che
 from mhnet_video.media.telemetry import Carried
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.own_pairs import ColdStart, OwnPairs
-from mhnet_video.pipelines.restore import Progress, Report, Run, losses_of_network, restorer_of
+from mhnet_video.pipelines.restore import (
+    Progress,
+    Report,
+    Run,
+    drop_watch_of,
+    losses_of_network,
+    restorer_of,
+)
 from mhnet_video.pipelines.segment_progress import SegmentProgress
 
 if TYPE_CHECKING:
@@ -147,6 +154,7 @@ class _Work:
         self._output = output
         self._config = config
         self._restorer = restorer
+        self._drops = drop_watch_of(restorer)
         self._plan = SegmentPlan(sources=(), segments=())
         self._identities: list[SourceIdentity] = []
 
@@ -272,6 +280,8 @@ class _Work:
             ):
                 tell = partial(progress.tell, reader)
                 run = Run(self._sources[0], self._output, self._config, stop, tell)
+                if self._drops is not None:
+                    run.watch = self._drops.watch
                 own = OwnPairs(reader, writer, self._restorer, is_last_try=lead is leads[-1])
                 try:
                     run.work(
@@ -324,6 +334,7 @@ class _Work:
             losses=tuple(losses),
             damaged=damaged,
             interrupted=joined is None,
+            has_drops=self._drops is not None and self._drops.sees_drops(),
             parts="" if joined is not None else self.store.name,
         )
 
