@@ -87,7 +87,7 @@ class WindowNetwork:
             if image is not None and image.rgb is not None:
                 image.glass.remember(image.rgb)
         seen = dict.fromkeys([*of_frames, *window.seen])
-        mean, difference = pictures_of_glass(middle_of(frames), list(seen))
+        mean, difference = pictures_of_glass(window.middle.glass, list(seen))
         return [mean, *frames, difference]
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
