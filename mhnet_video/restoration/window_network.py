@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
-from mhnet_video.frame import Plane
+from mhnet_video.frame import Frame, Plane
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
@@ -87,17 +87,12 @@ class WindowNetwork:
             if image is not None and image.rgb is not None:
                 image.glass.remember(image.rgb)
         seen = dict.fromkeys([*of_frames, *window.seen])
-        mean, difference = pictures_of_glass(middle_of(frames), list(seen))
+        mean, difference = pictures_of_glass(window.middle.glass, list(seen))
         return [mean, *frames, difference]
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:
-            frame = picture.host_frame
-            rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
-            height, width = rgb.shape[1:]
-            size = _working_size(height, width, picture.scale)
-            if size != (height, width):
-                rgb = shrunk(rgb, *size)
+            rgb = upright_rgb(picture.host_frame, picture.scale, self.device)
             picture.rgb = self._padded(rgb).contiguous()
         return picture.rgb
 
@@ -192,6 +187,23 @@ class WindowNetwork:
                 "smaller model, or end what else uses it"
             ) from error
         torch.cuda.empty_cache()
+
+
+def upright_rgb(frame: Frame, scale: float, device: torch.device) -> Tensor:
+    """A frame as it is shown, at a working scale.
+
+    Args:
+        frame: The frame, on the host.
+        scale: Working scale, above 0 to 1.
+        device: Where to compute.
+
+    Returns:
+        `[3, height, width]` float32, RGB in [0, 1].
+    """
+    rgb = _turned(to_rgb(frame, device), -frame.rotation)
+    height, width = rgb.shape[1:]
+    size = _working_size(height, width, scale)
+    return rgb if size == (height, width) else shrunk(rgb, *size)
 
 
 def _is_finite(x: Tensor) -> bool:
