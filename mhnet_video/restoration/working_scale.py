@@ -28,7 +28,7 @@ WORKING_ROWS = 1080
 of the time, and streaks have the size that the network knows from training."""
 LEAST_ROWS = 480
 """Shorter side of a picture, in pixels, from which on its sharpness is measured."""
-SOFT_SCALES = ((0.353, 0.75), (0.313, 0.5))
+SOFT_SCALES = ((0.348, 0.75), (0.313, 0.5))
 """Sharpness up to which a picture is soft, and the scale for it. At 0.375 no picture gained."""
 
 _TILE = 64
