@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from waiting import SECONDS
 
 from mhnet_video.frame import Frame, Pair
+from mhnet_video.restoration.working_scale import ScaleReason, WorkingScale
 
 
 class StandIn:
@@ -22,6 +23,8 @@ class StandIn:
     gpu = None
     fingerprint = "none"
     passed_through = 0
+    measures_scale = True
+    scales: Mapping[WorkingScale, int] = MappingProxyType({WorkingScale(1.0, ScaleReason.FULL): 1})
 
     def __init__(
         self,
@@ -35,9 +38,9 @@ class StandIn:
         self._fail_at = fail_at
         self.seen = 0
 
-    def scale_at(self, height: int, width: int) -> float:
+    def scale_at(self, height: int, width: int) -> WorkingScale:
         """It works on whole pictures."""
-        return 1.0
+        return WorkingScale(1.0, ScaleReason.FULL)
 
     def stream(self, items: Iterable[Any]) -> Iterator[Any]:
         """One frame out for each in; other items pass through at once."""

@@ -396,7 +396,7 @@ def _add_network_arguments(parser: argparse.ArgumentParser, model: str) -> None:
 def add_model_arguments(
     parser: argparse.ArgumentParser,
     model: str = "the one for the device",
-    scale: str = "1; on a CPU what makes 1080 rows of more than 1200",
+    scale: str = "1; on a CPU as many rows as a scene is sharp, and 1080 of more than 1200",
 ) -> None:
     """Add the options of the network.
 
