@@ -23,7 +23,7 @@ from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.jobs import WORKER_BYTES
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Unit, Work
-from mhnet_video.batch.workers import Position
+from mhnet_video.batch.workers import WorkPosition
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, first_line
 from mhnet_video.pipelines import segmented_work
@@ -157,7 +157,7 @@ def run_on_ray(
                             tally.hear(replace(row, seconds=round(spent[key], 3)))
                         elif key in left:
                             done = left[key].seconds * (1 - ahead[key] / totals[key])
-                            tally.hear(Position(left[key], done))
+                            tally.hear(WorkPosition(left[key], done))
                         begun = [key for key in left if 0 < ahead[key] < totals[key]]
                         tally.tell([left[key] for key in begun])
                         if is_ended():

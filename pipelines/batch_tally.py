@@ -8,7 +8,7 @@ from typing import Any
 
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Work
-from mhnet_video.batch.workers import Position
+from mhnet_video.batch.workers import WorkPosition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,9 @@ class Tally:
         while self.waiting:
             self.finish(row_of(self.waiting.popleft(), Status.UNFINISHED, reason))
 
-    def hear(self, news: Position | Row) -> None:
+    def hear(self, news: WorkPosition | Row) -> None:
         """Take how far a work is, or its row."""
-        if isinstance(news, Position):
+        if isinstance(news, WorkPosition):
             self._positions[news.work.key] = news.seconds
         else:
             self.finish(news)

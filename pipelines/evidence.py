@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -178,39 +178,48 @@ class Digest:
         return self._hash.hexdigest()
 
 
+@dataclass(frozen=True)
+class Restoration:
+    """What is restored into a file, and how."""
+
+    sources: Sequence[str | PathLike[str]]
+    """One, or files that follow one another."""
+    destination: str | PathLike[str]
+    """The output, beside which its companions are."""
+    config: RestoreConfig
+    home: str | PathLike[str] | None = None
+    """Where output and companions will be moved to; None for nowhere."""
+
+    @property
+    def is_of_files(self) -> bool:
+        """Whether it is from files to a file, none of them a stream."""
+        return all(map(os.path.isfile, self.sources)) and os.fspath(self.destination) != "-"
+
+
 class EvidenceWriter(Closing):
     """The evidence of one run, which appears under its name when it is complete.
 
     Args:
-        sources: A video file, or several that follow one another.
-        destination: The output, beside which the evidence is.
-        config: The settings of the run.
-        home: Where the output will be moved to with its evidence; None for nowhere.
+        restoration: What the run does.
 
     Raises:
         ConfigError: There is no evidence of this kind of source or output.
         WriteError: There is a file of its name, or none can be created.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[str | PathLike[str]],
-        destination: str | PathLike[str],
-        config: RestoreConfig,
-        home: str | PathLike[str] | None = None,
-    ) -> None:
-        is_video = all(map(os.path.isfile, sources))
-        is_video = is_video and picture_encoder(os.fspath(destination)) is None
-        if not is_video or os.fspath(destination) == "-":
+    def __init__(self, restoration: Restoration) -> None:
+        destination = Path(restoration.destination)
+        if not restoration.is_of_files or picture_encoder(str(destination)) is not None:
             raise ConfigError(
                 "evidence is written of a video file that becomes another; leave --evidence out."
             )
+        config = restoration.config
         self.path = evidence_path(destination)
-        for source in sources:
+        for source in restoration.sources:
             check_destination(self.path, source=source, overwrite=config.overwrite)
-        self._sources = [Path(source) for source in sources]
-        self._destination, self._config = Path(destination), config
-        self._home = Path(home or destination)
+        self._sources = [Path(source) for source in restoration.sources]
+        self._destination, self._config = destination, config
+        self._home = Path(restoration.home or destination)
         self._identities = [_identity(source) for source in self._sources]
         self._file: OutputFile | None = None
         self._digest = Digest()

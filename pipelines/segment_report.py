@@ -13,7 +13,7 @@ from mhnet_video.media.metadata_fidelity import report_hidden
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import SegmentEncoding
-from mhnet_video.pipelines.restore import Report, losses_of_network
+from mhnet_video.pipelines.restore import Report, losses_of_network, shares_of
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -29,6 +29,7 @@ def report_of(
     *,
     seconds: float,
     joined: tuple[JoinedReader, JoinedWriter] | None,
+    has_drops: bool,
 ) -> Report:
     """What was done; of an interrupted run how far it has come.
 
@@ -41,6 +42,7 @@ def report_of(
         encoding: How they are encoded.
         seconds: What it took.
         joined: What was joined, and into what; None of an interrupted run.
+        has_drops: Whether drops were left on the glass.
     """
     kept: list[str] = []
     losses: list[Loss] = []
@@ -59,6 +61,7 @@ def report_of(
         size, damaged = reader.size, reader.damaged
         if len(sources) > 1:
             kept, losses = _about_files(sources, output, reader, writer, kept, losses)
+    scale = restorer.scale_at(size[1], size[0])
     others = len(sources) - 1
     more = f" and {counted(others, 'file')} more" if others else ""
     return Report(
@@ -68,14 +71,16 @@ def report_of(
         seconds=seconds,
         model=restorer.name,
         device=str(restorer.device),
-        scale=restorer.scale_at(size[1], size[0]),
+        scale=scale.scale,
         encoder=encoding.encoder,
         pixel_format=encoding.settings.pixel_format,
         kept=tuple(kept),
         losses=tuple(losses),
         damaged=damaged,
         interrupted=joined is None,
+        has_drops=has_drops,
         parts="" if joined is not None else store.name,
+        scales=shares_of({scale: 1}),
     )
 
 

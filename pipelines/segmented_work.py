@@ -3,12 +3,12 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 
@@ -27,11 +27,17 @@ from mhnet_video.media.segment_plan import LEAD_INS, SegmentPlan, SourceIdentity
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import SegmentEncoding, SegmentWriter
-from mhnet_video.media.source import Packet
 from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import evidence_row
-from mhnet_video.pipelines.own_pairs import ColdStart, OwnPairs
-from mhnet_video.pipelines.restore import Progress, Report, Run, with_companions
+from mhnet_video.pipelines.own_pairs import LEAST_DIFFERENT, ColdStart, OwnPairs
+from mhnet_video.pipelines.restore import (
+    Pairs,
+    Progress,
+    Report,
+    Run,
+    drop_watch_of,
+    with_companions,
+)
 from mhnet_video.pipelines.segment_progress import SegmentProgress
 from mhnet_video.pipelines.segment_report import report_of
 
@@ -45,7 +51,27 @@ _NOT_OF_THE_WORK = ("overwrite", "start", "duration", "model", "weights", "gpx")
 """Settings that change no picture, or of which the weights tell."""
 _WAIT_SECONDS = 0.5
 """Between looks at a segment that another process makes."""
-_Pairs = Generator[Pair | Packet]
+
+
+class _Memory(NamedTuple):
+    """What of the frames before a segment changes it."""
+
+    lead_ins: tuple[int, ...] = LEAD_INS
+    """See `plan_segments`."""
+    multiple: int = 1
+    """Likewise."""
+    least_different: int = LEAST_DIFFERENT
+    """See `OwnPairs`."""
+
+
+def _memory_of(restorer: "Restorer") -> _Memory:
+    """What a restorer remembers."""
+    from mhnet_video.restoration.glass import GLASS_LEAD, GLASS_LEAST_DIFFERENT, GLASS_PERIOD
+    from mhnet_video.restoration.restorer import Restorer
+
+    if isinstance(restorer, Restorer) and restorer.network.config.glass:
+        return _Memory((GLASS_LEAD, *LEAD_INS[1:]), GLASS_PERIOD, GLASS_LEAST_DIFFERENT)
+    return _Memory()
 
 
 def work_of(sources: Iterable[Path], config: RestoreConfig, weights: str) -> dict[str, Any]:
@@ -65,6 +91,7 @@ def work_of(sources: Iterable[Path], config: RestoreConfig, weights: str) -> dic
         "sources": [asdict(SourceIdentity.of(source)) for source in sources],
         "settings": {k: v for k, v in asdict(config).items() if k not in _NOT_OF_THE_WORK},
         "weights": weights,
+        # lead-ins that are longer, of networks that see the glass, follow from the weights
         "segments": [SEGMENT_SECONDS, *LEAD_INS],
     }
 
@@ -91,6 +118,8 @@ class SegmentedWork:
         self._output = output
         self._config = config
         self._restorer = restorer
+        self._drops = drop_watch_of(restorer)
+        self._memory = _memory_of(restorer)
         self._plan = SegmentPlan(sources=(), segments=())
         self._begin = time.monotonic()
         for source in sources:
@@ -138,7 +167,12 @@ class SegmentedWork:
                 f"beginning anew: what is in {self.store.name} was made of other sources, with "
                 "other settings, or by another version."
             )
-        self._plan = plan_segments(self._sources, SEGMENT_SECONDS)
+        self._plan = plan_segments(
+            self._sources,
+            SEGMENT_SECONDS,
+            lead_ins=self._memory.lead_ins,
+            multiple=self._memory.multiple,
+        )
         self.store.begin(self._work, self._plan)
 
     def restore(
@@ -161,15 +195,21 @@ class SegmentedWork:
         if not left:
             return
         progress = SegmentProgress(self._plan, self.store, self._encoding, on_progress, self._begin)
-        while left and not stop.is_set():
-            index = left.popleft()
-            with self.store.claim(index) as is_ours:
-                if not is_ours:
-                    left.append(index)
-                    stop.wait(_WAIT_SECONDS)
-                elif not self.store.has(index):
-                    self._restore(index, progress, stop)
-            progress.done()
+        measures_scale = self._restorer.measures_scale
+        try:
+            # a segment may begin in a scene, and does not see how sharp its first frames are
+            self._restorer.measures_scale = False
+            while left and not stop.is_set():
+                index = left.popleft()
+                with self.store.claim(index) as is_ours:
+                    if not is_ours:
+                        left.append(index)
+                        stop.wait(_WAIT_SECONDS)
+                    elif not self.store.has(index):
+                        self._restore(index, progress, stop)
+                progress.done()
+        finally:
+            self._restorer.measures_scale = measures_scale
 
     def join(self, companions: Companions, stop: threading.Event) -> Report:
         """Make the output of the segments; they are removed then.
@@ -268,9 +308,14 @@ class SegmentedWork:
             ):
                 tell = partial(progress.tell, reader)
                 run = Run(self._sources[0], self._output, self._config, stop, tell)
-                if is_evident:
-                    run.watch = partial(_noted, writer.changes)
-                own = OwnPairs(reader, writer, self._restorer, is_last_try=lead is leads[-1])
+                run.watch = partial(self._watched, writer.changes if is_evident else None)
+                own = OwnPairs(
+                    reader,
+                    writer,
+                    self._restorer,
+                    least_different=self._memory.least_different,
+                    is_last_try=lead is leads[-1],
+                )
                 try:
                     run.work(
                         reader,
@@ -283,6 +328,12 @@ class SegmentedWork:
                     continue
                 return
 
+    def _watched(self, changes: list[list[Any]] | None, pairs: Pairs) -> Pairs:
+        """Pairs, of which all is noted that the output or its evidence tells."""
+        if changes is not None:
+            pairs = _noted(changes, pairs)
+        return pairs if self._drops is None else self._drops.watch(pairs)
+
     def _report(self, joined: tuple[JoinedReader, JoinedWriter] | None) -> Report:
         return report_of(
             self._sources,
@@ -293,10 +344,11 @@ class SegmentedWork:
             self._encoding,
             seconds=time.monotonic() - self._begin,
             joined=joined,
+            has_drops=self._drops is not None and self._drops.sees_drops(),
         )
 
 
-def _noted(changes: list[list[Any]], pairs: _Pairs) -> _Pairs:
+def _noted(changes: list[list[Any]], pairs: Pairs) -> Pairs:
     """Note how far each frame is from the source's, as it passes."""
     with closing(pairs):
         for item in pairs:

@@ -19,6 +19,7 @@ from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.segment_writer import check_format
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
+from mhnet_video.pipelines.evidence import Restoration
 from mhnet_video.pipelines.restore import Progress, Report, restorer_of
 from mhnet_video.pipelines.segmented_work import SegmentedWork
 
@@ -66,7 +67,7 @@ def restore_in_segments(
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
     stop = stop or threading.Event()
-    with Companions(sources, output, config, home) as companions:
+    with Companions(Restoration(sources, output, config, home)) as companions:
         work = SegmentedWork(paths, target, config, restorer or restorer_of(config))
         work.prepare(on_message or (lambda text: None))
         try:

@@ -3,12 +3,14 @@
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from batch_jobs import note, wait_for
+from batch_jobs import note
 from standin import StandIn, inverted
+from waiting import wait_until
 
 import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.config import RestoreConfig
@@ -52,6 +54,17 @@ def slow(notes: Path, config: RestoreConfig) -> StandIn:
     return Inverter(seconds=0.02)
 
 
+def held(notes: Path, out: Path, pattern: str, most: int, config: RestoreConfig) -> StandIn:
+    """Waits for ever in a clip that is begun when there are more files than so many."""
+    note(notes)
+
+    def act() -> None:
+        if len(list(out.glob(pattern))) > most:
+            threading.Event().wait()
+
+    return Meddler(act)
+
+
 class OnBothNodes(Inverter):
     """Waits with large pictures until two nodes have loaded, and notes who restores them."""
 
@@ -66,7 +79,7 @@ class OnBothNodes(Inverter):
     def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
         for item in super().pairs(items, **how):
             if isinstance(item, Pair) and item.source.width > 64:
-                wait_for(lambda: len(list(self._notes.glob("*.loaded"))) == 2)
+                wait_until(lambda: len(list(self._notes.glob("*.loaded"))) == 2)
                 (self._notes / f"{self._node}.large").touch()
             yield item
 
