@@ -3,9 +3,11 @@
 import json
 import os
 import sys
+import threading
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import batch_restorers
 import processes
@@ -13,6 +15,7 @@ import pytest
 from clips import Audio, Clip, Video, every
 from test_batch import outputs
 
+import mhnet_video.pipelines.batch_ray as batch_ray
 import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.rows import Row, Status
@@ -20,7 +23,8 @@ from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import BatchConfig, RestoreConfig
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.pipelines.batch import run_batch
-from mhnet_video.pipelines.batch_ray import _row_of, _told, _unit_of
+from mhnet_video.pipelines.batch_ray import RayJob, _row_of, _told, _unit_of
+from mhnet_video.pipelines.batch_tally import Tally
 
 BEGIN = """
 import json, sys, batch_restorers
@@ -161,6 +165,65 @@ def test_what_goes_wrong_on_a_cluster_is_a_row(tmp_path, monkeypatch):
     (row,) = whole.rows
     assert row.damaged
     assert (found["long.ts"]["frames"], found["long.ts"]["damaged"]) == (row.frames, row.damaged)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Stands for a cluster: what each pass yields, or the error that it ends with."""
+    ray, news = ModuleType("ray"), []
+    ray.data = ModuleType("ray.data")
+    ray.exceptions = SimpleNamespace(RayError=LookupError)
+    ray.init = ray.shutdown = lambda **how: None
+    ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": 2}}]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+
+    def through(units, job, room):
+        for each in news.pop(0):
+            if isinstance(each, Exception):
+                raise each
+            yield each
+
+    monkeypatch.setattr(batch_ray, "_through", through)
+    return news
+
+
+def rows_of_passes(folder):
+    """The rows of two files on a cluster that is none."""
+    tally = Tally(lambda work: None, None, None)
+    works = [
+        Work(sources=(folder / name,), output=folder / "out" / name, key=name, seconds=1.0)
+        for name in ("a.mp4", "b.mp4")
+    ]
+    tally.take(works, [])
+    job = RayJob(make_restorer=None, config=RestoreConfig(), recipe={}, out=folder)
+    batch_ray.run_on_ray(tally, job, address="", jobs=None, stop=threading.Event())
+    return {row.output: row for row in tally.report(jobs=1, is_interrupted=False).rows}
+
+
+def row(name, status=Status.DONE, **values):
+    return name, 1.0, Row(status=status, output=name, sources=(), **values)
+
+
+def test_what_is_lost_is_planned_again_and_not_for_ever(passes, tmp_path):
+    passes += [[row("a.mp4"), LookupError("lost")], [("b.mp4", 1.0, None)], [row("b.mp4")]]
+    rows = rows_of_passes(tmp_path)
+    assert {key: each.status for key, each in rows.items()} == dict.fromkeys(rows, Status.DONE)
+    assert rows["b.mp4"].seconds == 2.0
+    passes += [[row("a.mp4")], [], [], [row("b.mp4")]]
+    found = rows_of_passes(tmp_path)["b.mp4"]
+    assert found.status is Status.FAILED
+    assert "lost each time" in found.reason
+    assert len(passes) == 1
+
+
+def test_a_full_disk_ends_a_run_on_a_cluster(passes, tmp_path):
+    full = row("a.mp4", Status.FAILED, reason="the disk is full.", is_fatal=True)
+    passes += [[full, row("b.mp4")]]
+    rows = rows_of_passes(tmp_path)
+    assert rows["a.mp4"].status is Status.FAILED
+    assert rows["b.mp4"].status is Status.UNFINISHED
+    assert rows["b.mp4"].reason == "it was not begun, as the run ended: the disk is full."
 
 
 def test_units_and_rows_travel_as_text():
