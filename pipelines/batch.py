@@ -2,29 +2,28 @@
 
 import os
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
-from mhnet_video.batch.jobs import Share, share_machine, usable_cores, visible_gpus
+from mhnet_video.batch.jobs import share_machine, visible_gpus
+from mhnet_video.batch.machine import usable_bytes, usable_cores
 from mhnet_video.batch.manifest import Manifest
 from mhnet_video.batch.planning import Looks, make_plan
 from mhnet_video.batch.recipe import recipe_of
-from mhnet_video.batch.rows import Row, Status, row_of, rows_of
+from mhnet_video.batch.rows import Row, rows_of
 from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
 from mhnet_video.batch.work import Shard, Work
-from mhnet_video.batch.workers import Job, WorkerPool, WorkPosition
+from mhnet_video.batch.workers import WorkerPool
 from mhnet_video.config import BatchConfig, RestoreConfig
-from mhnet_video.errors import ConfigError, WriteError
+from mhnet_video.errors import WriteError
 from mhnet_video.media.output_file import why_unwritable
-from mhnet_video.pipelines.batch_job import load_job, row_before
+from mhnet_video.pipelines.batch_job import BatchJob, row_before
 from mhnet_video.pipelines.batch_ray import RayJob, run_on_ray
+from mhnet_video.pipelines.batch_tally import BatchProgress, BatchReport, Tally
 from mhnet_video.pipelines.restore import restorer_of
 
 if TYPE_CHECKING:
@@ -32,47 +31,6 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.2
 """How often a stop is looked for and progress told."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchProgress:
-    """How far a batch has come."""
-
-    works: int
-    """Works that are done, of `total_works`."""
-    total_works: int
-    seconds: float
-    """Footage that is done, in seconds, of `total_seconds`."""
-    total_seconds: float
-    current: tuple[tuple[str, float, float], ...]
-    """What is being restored: key, footage done and footage in all, in seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchReport:
-    """What a batch has done."""
-
-    rows: tuple[Row, ...]
-    seconds: float
-    """Duration of the run, in seconds."""
-    jobs: int
-    """Files that were restored at the same time, at most."""
-    interrupted: bool
-    """Whether the run was ended before its end."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to do."""
-        return not self.interrupted and all(row.status.is_done for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return {
-            "seconds": self.seconds,
-            "jobs": self.jobs,
-            "interrupted": self.interrupted,
-            "rows": [row.to_dict() for row in self.rows],
-        }
 
 
 def run_batch(
@@ -111,29 +69,43 @@ def run_batch(
         WriteError: The folder of outputs cannot be written.
     """
     config, batch = config or RestoreConfig(), batch or BatchConfig()
-    if batch.join and (config.gpx or config.evidence):
-        raise ConfigError("positions and evidence are of single files; leave --join or them.")
     out = Path(out_folder)
     if batch.ray is not None:  # other machines have other working folders
         out = Path(os.path.abspath(out))
         sources = [os.path.abspath(source) for source in sources]
     _prepare(out)
     check_sources(sources, out)
-    config, recipe, share = _resolve(config, batch)
-    load = partial(load_job, make_restorer, config, recipe, out, share.threads)
-    run = _BatchRun(out, recipe, load, share, on_row, on_progress, stop or threading.Event())
-    if batch.watch:
-        return run.through_watch(sources, Shard(number=batch.shard[0], count=batch.shard[1]))
-    plan = make_plan(
-        sources,
-        out,
-        is_joined=batch.join,
-        shard=Shard(number=batch.shard[0], count=batch.shard[1]),
-    )
-    if batch.ray is not None:
-        job = RayJob(make_restorer=make_restorer, config=config, recipe=recipe, out=out, threads=1)
-        return run.through_ray(plan.works, rows_of(plan.left_out), job, batch)
-    return run.through(plan.works, rows_of(plan.left_out))
+    config, recipe, gpus = _resolve(config, batch)
+    stop = stop or threading.Event()
+    with Manifest(out / OWN_FOLDER) as manifest:
+        manifest.refresh()
+        before = partial(row_before, manifest=manifest, recipe=recipe)
+        tally = Tally(before, on_row, on_progress)
+        if not batch.watch:
+            plan = make_plan(sources, out, is_joined=batch.join, shard=_shard(batch))
+            tally.take(plan.works, rows_of(plan.left_out))
+        if batch.ray is not None:
+            job = RayJob(make_restorer=make_restorer, config=config, recipe=recipe, out=out)
+            jobs = run_on_ray(tally, job, address=batch.ray, jobs=batch.jobs, stop=stop)
+            return tally.report(jobs=jobs, is_interrupted=stop.is_set())
+        share = share_machine(
+            batch.jobs,
+            cores=usable_cores(),
+            gpus=gpus,
+            works=None if batch.watch else len(tally.waiting),
+            memory_bytes=usable_bytes(),
+        )
+        load = partial(BatchJob, make_restorer, config, recipe, out, share.threads)
+        with WorkerPool(load, share.environments) as pool:
+            if batch.watch:
+                _watch(tally, pool, stop, sources, out, _shard(batch))
+            else:
+                _go_on(tally, pool, stop, lambda: False)
+        return tally.report(jobs=len(share.environments), is_interrupted=stop.is_set())
+
+
+def _shard(batch: BatchConfig) -> Shard:
+    return Shard(number=batch.shard[0], count=batch.shard[1])
 
 
 def _prepare(out: Path) -> None:
@@ -150,8 +122,8 @@ def _prepare(out: Path) -> None:
 
 def _resolve(
     config: RestoreConfig, batch: BatchConfig
-) -> tuple[RestoreConfig, dict[str, Any], Share]:
-    """The same model for all workers, what decides about outputs, and a share for each worker."""
+) -> tuple[RestoreConfig, dict[str, Any], tuple[str, ...]]:
+    """The same model for all workers, what decides about outputs, and the GPUs to use."""
     import torch
 
     from mhnet_video.model.weights import (
@@ -173,179 +145,58 @@ def _resolve(
         config = replace(config, device="cuda")
     recipe = recipe_of(config, locate_weights(config.weights or config.model))
     recipe["dry"] = batch.dry
-    return config, recipe, share_machine(batch.jobs, cores=usable_cores(), gpus=gpus)
+    return config, recipe, gpus
 
 
-class _BatchRun:
-    """One run: works wait, workers take them, and rows come back."""
+def _watch(
+    tally: Tally,
+    pool: WorkerPool,
+    stop: threading.Event,
+    sources: Sequence[str],
+    out: Path,
+    shard: Shard,
+) -> None:
+    """Do what there is, and what comes, until it is stopped."""
+    looks = Looks(SETTLED_SECONDS)
+    seen: set[object] = set()
 
-    def __init__(
-        self,
-        out: Path,
-        recipe: dict[str, Any],
-        load: Callable[[], Job],
-        share: Share,
-        on_row: Callable[[Row], None] | None,
-        on_progress: Callable[[BatchProgress], None] | None,
-        stop: threading.Event,
-    ) -> None:
-        self._out = out
-        self._recipe = recipe
-        self._load = load
-        self._share = share
-        self._on_row = on_row
-        self._on_progress = on_progress
-        self._stop = stop
-        self._begin = time.monotonic()
-        self._waiting: deque[Work] = deque()
-        self._positions: dict[str, float] = {}
-        self._rows: list[Row] = []
-        self._total_works = self._done_works = 0
-        self._total_seconds = self._done_seconds = 0.0
-        self._end_reason = ""
-
-    def through(self, works: Sequence[Work], rows: Sequence[Row]) -> BatchReport:
-        """Do some works."""
-        self._take(works, rows)
-        return self._go_on(lambda: False)
-
-    def through_watch(self, sources: Sequence[str], shard: Shard) -> BatchReport:
-        """Do what there is, and what comes, until it is stopped."""
-        looks = Looks(SETTLED_SECONDS)
-        seen: set[object] = set()
-
-        def look(watch: FolderWatch) -> bool:
-            if not watch.is_due():
-                return True
-            looks.is_waiting = False
-            plan = make_plan(sources, self._out, shard=shard, looks=looks)
-            if looks.is_waiting:
-                watch.look_again()
-            works = [work for work in plan.works if _is_new((work.key, *_versions(work)), seen)]
-            left_out = [item for item in plan.left_out if _is_new(item, seen)]
-            self._take(works, rows_of(left_out))
+    def look(watch: FolderWatch) -> bool:
+        if not watch.is_due():
             return True
+        looks.is_waiting = False
+        plan = make_plan(sources, out, shard=shard, looks=looks)
+        if looks.is_waiting:
+            watch.look_again()
+        works = [work for work in plan.works if _is_new((work.key, *_versions(work)), seen)]
+        left_out = [item for item in plan.left_out if _is_new(item, seen)]
+        tally.take(works, rows_of(left_out))
+        return True
 
-        with FolderWatch(sources) as watch:
-            return self._go_on(lambda: look(watch))
+    with FolderWatch(sources) as watch:
+        _go_on(tally, pool, stop, lambda: look(watch))
 
-    def through_ray(
-        self, works: Sequence[Work], rows: Sequence[Row], job: RayJob, batch: BatchConfig
-    ) -> BatchReport:
-        """Do some works on a cluster."""
-        self._take(works, rows)
-        left = []
-        with Manifest(self._out / OWN_FOLDER) as manifest:
-            manifest.refresh()
-            for work in works:
-                row = row_before(work, manifest, self._recipe)
-                if row is None:
-                    left.append(work)
-                else:
-                    self._finish(row)
-        self._waiting.clear()
-        if left:
-            ended = run_on_ray(
-                left,
-                job,
-                address=batch.ray or "",
-                jobs=batch.jobs,
-                is_on_gpu=job.config.device.startswith("cuda"),
-                stop=self._stop,
-            )
-            for row in ended:
-                self._finish(row)
-                self._tell([])
-        return self._report()
 
-    def _take(self, works: Sequence[Work], rows: Sequence[Row]) -> None:
-        self._waiting += works
-        self._total_works += len(works)
-        self._total_seconds += sum(work.seconds for work in works)
-        for row in rows:
-            self._add(row)
-
-    def _go_on(self, is_more: Callable[[], bool]) -> BatchReport:
-        """Until nothing waits, and nothing more will come."""
-        with ExitStack() as stack:
-            pool = stack.enter_context(WorkerPool(self._load, self._share.environments))
-            manifest = stack.enter_context(Manifest(self._out / OWN_FOLDER))
-            manifest.refresh()
-            is_stopping = False
-            while True:
-                if not is_stopping and (self._stop.is_set() or self._end_reason):
-                    is_stopping = True
-                    pool.stop()
-                    self._drop_waiting()
-                goes_on = not is_stopping and is_more()
-                self._feed(pool, manifest)
-                if not (goes_on or self._waiting or pool.works):
-                    break
-                if not pool.works:
-                    self._stop.wait(_TICK_SECONDS)
-                for news in pool.poll(_TICK_SECONDS):
-                    if isinstance(news, WorkPosition):
-                        self._positions[news.work.key] = news.seconds
-                    else:
-                        self._finish(news)
-                self._tell(pool.works)
-            self._tell([])
-        return self._report()
-
-    def _report(self) -> BatchReport:
-        return BatchReport(
-            rows=tuple(self._rows),
-            seconds=time.monotonic() - self._begin,
-            jobs=len(self._share.environments),
-            interrupted=self._stop.is_set(),
-        )
-
-    def _feed(self, pool: WorkerPool, manifest: Manifest) -> None:
-        """Give the workers that have none a work; what is done needs no worker."""
-        while self._waiting and not self._stop.is_set():
-            work = self._waiting[0]
-            row = row_before(work, manifest, self._recipe)
-            if row is not None:
-                self._finish(row)
-            elif not pool.give(work):
-                return
-            self._waiting.popleft()
-
-    def _drop_waiting(self) -> None:
-        reason = self._end_reason or "it was not begun."
-        while self._waiting:
-            self._finish(row_of(self._waiting.popleft(), Status.UNFINISHED, reason))
-
-    def _finish(self, row: Row) -> None:
-        """A work has ended."""
-        self._positions.pop(row.output, None)
-        self._done_works += 1
-        if row.status is Status.DONE:
-            self._done_seconds += row.footage_seconds
-        else:  # which tells nothing of the speed
-            self._total_seconds -= row.footage_seconds
-        if row.is_fatal and not self._end_reason:
-            self._end_reason = f"it was not begun, as the run ended: {row.reason}"
-        self._add(row)
-
-    def _add(self, row: Row) -> None:
-        self._rows.append(row)
-        if self._on_row is not None:
-            self._on_row(row)
-
-    def _tell(self, works: Sequence[Work]) -> None:
-        if self._on_progress is None:
-            return
-        current = [(work.key, self._positions.get(work.key, 0.0), work.seconds) for work in works]
-        self._on_progress(
-            BatchProgress(
-                works=self._done_works,
-                total_works=self._total_works,
-                seconds=self._done_seconds + sum(position for _, position, _ in current),
-                total_seconds=self._total_seconds,
-                current=tuple(current),
-            )
-        )
+def _go_on(
+    tally: Tally, pool: WorkerPool, stop: threading.Event, is_more: Callable[[], bool]
+) -> None:
+    """Have the workers do what waits, until nothing does, and nothing more will come."""
+    is_stopping = False
+    while True:
+        if not is_stopping and (stop.is_set() or tally.end_reason):
+            is_stopping = True
+            pool.stop()
+            tally.drop_waiting()
+        goes_on = not is_stopping and is_more()
+        while tally.waiting and not stop.is_set() and pool.give(tally.waiting[0]):
+            tally.waiting.popleft()
+        if not (goes_on or tally.waiting or pool.works):
+            break
+        if not pool.works:
+            stop.wait(_TICK_SECONDS)
+        for news in pool.poll(_TICK_SECONDS):
+            tally.hear(news)
+        tally.tell(pool.works)
+    tally.tell([])
 
 
 def _is_new(key: object, seen: set[object]) -> bool:

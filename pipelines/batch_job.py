@@ -6,30 +6,32 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.batch.claim import Claim, staged_path
 from mhnet_video.batch.discovery import OWN_FOLDER
-from mhnet_video.batch.manifest import Entry, Manifest, check_unchanged, identify
+from mhnet_video.batch.manifest import Entry, Identity, Manifest, check_unchanged, identify
 from mhnet_video.batch.rows import Row, Status, row_of
-from mhnet_video.batch.work import Work
-from mhnet_video.batch.workers import Job
+from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, WriteError, first_line
 from mhnet_video.media.output_file import why_unwritable
-from mhnet_video.media.segment_writer import check_format
+from mhnet_video.memory import give_back_large_blocks
+from mhnet_video.pipelines.batch_units import has_segments
 from mhnet_video.pipelines.restore import Progress, Report, restore_video
-from mhnet_video.pipelines.segments import SEGMENT_SECONDS, restore_in_segments
+from mhnet_video.pipelines.segmented_work import SegmentedWork
+from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.restoration.dryness import copy_dry, is_dry
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
-_LONG_SECONDS = 3 * SEGMENT_SECONDS
-"""Footage, in seconds, from which on a file is restored in segments, so that a killed run goes on
-where it was."""
+_PLANNING_SECONDS = 600.0
+"""How long to wait for another process that plans the segments of a work."""
+_WAIT_SECONDS = 0.2
+"""Between looks at whether it has."""
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What no other work would get round."""
 
@@ -49,14 +51,8 @@ def row_before(work: Work, manifest: Manifest, recipe: dict[str, Any]) -> Row | 
     return row_of(work, Status.BEFORE) if is_done else None
 
 
-def load_job(
-    make_restorer: "Callable[[RestoreConfig], Restorer]",
-    config: RestoreConfig,
-    recipe: dict[str, Any],
-    out: Path,
-    threads: int,
-) -> Job:
-    """What a worker does once: load the model, and find what has been done.
+class BatchJob:
+    """What a worker does: it loads the model once, and tells of every error in the work's row.
 
     Args:
         make_restorer: Makes the restorer.
@@ -65,27 +61,26 @@ def load_job(
         out: The folder of outputs.
         threads: Threads of PyTorch and of the engine.
 
-    Returns:
-        What restores a work, and tells of every error in its row.
+    Raises:
+        MHNetVideoError: The model cannot be loaded.
     """
-    import torch
 
-    torch.set_num_threads(threads)
-    return RestoringJob(make_restorer(config), Manifest(out / OWN_FOLDER), config, recipe, out)
+    def __init__(
+        self,
+        make_restorer: "Callable[[RestoreConfig], Restorer]",
+        config: RestoreConfig,
+        recipe: dict[str, Any],
+        out: Path,
+        threads: int,
+    ) -> None:
+        import torch
 
-
-@dataclass(frozen=True)
-class RestoringJob:
-    """Restores works, one after another; tells of every error in the row of its work."""
-
-    restorer: "Restorer"
-    manifest: Manifest
-    """What has been done."""
-    config: RestoreConfig
-    recipe: dict[str, Any]
-    """What decides about the outputs."""
-    out: Path
-    """The folder of outputs."""
+        torch.set_num_threads(threads)
+        self._restorer = make_restorer(config)
+        self._manifest = Manifest(out / OWN_FOLDER)
+        self._config = config
+        self._recipe = recipe
+        self._out = out
 
     def __call__(self, work: Work, tell: Callable[[float], None], stop: threading.Event) -> Row:
         """Do a work, whatever happens.
@@ -95,16 +90,37 @@ class RestoringJob:
             tell: Called with the seconds of footage that are done.
             stop: Ends it at a frame when set.
         """
+        row = self._guarded(work, lambda: self._restore(work, tell, stop))
+        assert row is not None
+        return row
+
+    def part(self, unit: Unit) -> Row | None:
+        """Make some segments of a work, and the output if all the others are there.
+
+        Several processes may do so at the same time, and a unit may be done twice.
+
+        Args:
+            unit: The work, and which of its segments.
+
+        Returns:
+            The work's row if it has ended; None if others have to do something of it.
+        """
+        return self._guarded(unit.work, lambda: self._part(unit))
+
+    def _guarded(self, work: Work, act: Callable[[], Row | None]) -> Row | None:
         begin = time.monotonic()
         try:
-            row = self._restore(work, tell, stop)
+            row = act()
         except (MHNetVideoError, OSError, MemoryError) as error:
             # of where it grew nothing is left, and nobody knows that name
-            reason = _said(error, work).replace(str(staged_path(self.out, work)), str(work.output))
+            staged = str(staged_path(self._out, work))
+            reason = _said(error, work).replace(staged, str(work.output))
             row = row_of(work, Status.FAILED, reason, is_fatal=_is_fatal(error))
         except Exception as error:
             reason = f"a fault in this program, {type(error).__name__}: {first_line(error)}"
             row = row_of(work, Status.FAILED, reason)
+        if row is None:
+            return None
         return replace(
             row,
             seconds=round(time.monotonic() - begin, 3),
@@ -112,72 +128,121 @@ class RestoringJob:
         )
 
     def _restore(self, work: Work, tell: Callable[[float], None], stop: threading.Event) -> Row:
-        manifest, recipe = self.manifest, self.recipe
         try:
-            claim = Claim(self.out, work)
+            claim = Claim(self._out, work)
         except BlockingIOError:
-            return row_of(work, Status.ELSEWHERE, "another run is at it; run it again to see.")
+            return _elsewhere(work)
         with claim:
-            manifest.refresh()
-            if manifest.is_done(work, recipe):
-                return row_of(work, Status.BEFORE)
-            if work.output.exists() and not self.config.overwrite and not manifest.has_made(work):
-                raise WriteError(
-                    f"{work.output} exists already, and is not as a batch has left it; "
-                    "move it away, or add --overwrite."
-                )
-            work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
+            ended = self._begin(work, claim)
+            if ended is not None:
+                return ended
             before = tuple(identify(path) for path in work.sources)
-            report = None
-            dry = _dryness(work, recipe["dry"], self.restorer)
-            if dry and recipe["dry"] == "skip":
-                return row_of(work, Status.SKIPPED, dry)
-            if dry:
-                copy_dry(work.sources[0], claim.staged)
-            else:
-                report = self._restored(work, claim.staged, tell, stop)
-                if report.interrupted:
-                    return row_of(work, Status.UNFINISHED, "it was ended before its end.")
-            if changed := check_unchanged(work.sources, before):
-                return row_of(work, Status.FAILED, changed)
-            result = identify(claim.staged)
-            manifest.add(Entry(output=work.key, result=result, sources=before, recipe=recipe))
-            claim.commit()
-        if report is None:
-            return row_of(work, Status.COPIED, dry)
-        return row_of(
-            work,
-            Status.DONE,
-            frames=report.frames,
-            damaged=report.damaged,
-            lost=report.lost,
-            model=report.model,
-        )
+            report = self._restored(work, claim.staged, tell, stop)
+            if report.interrupted:
+                return row_of(work, Status.UNFINISHED, "it was ended before its end.")
+            done = row_of(
+                work,
+                Status.DONE,
+                frames=report.frames,
+                damaged=report.damaged,
+                lost=report.lost,
+                model=report.model,
+            )
+            return self._end(work, claim, before, done)
+
+    def _begin(self, work: Work, claim: Claim) -> Row | None:
+        """The row of a work that needs not be restored, which is seen now; None for the others."""
+        self._manifest.refresh()
+        if self._manifest.is_done(work, self._recipe):
+            return row_of(work, Status.BEFORE)
+        is_ours = self._config.overwrite or self._manifest.has_made(work)
+        if work.output.exists() and not is_ours:
+            raise WriteError(
+                f"{work.output} exists already, and is not as a batch has left it; "
+                "move it away, or add --overwrite."
+            )
+        work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
+        before = tuple(identify(path) for path in work.sources)
+        dry = _dryness(work, self._recipe["dry"], self._restorer)
+        if not dry:
+            return None
+        if self._recipe["dry"] == "skip":
+            return row_of(work, Status.SKIPPED, dry)
+        copy_dry(work.sources[0], claim.staged)
+        return self._end(work, claim, before, row_of(work, Status.COPIED, dry))
+
+    def _end(self, work: Work, claim: Claim, before: tuple[Identity, ...], row: Row) -> Row:
+        """Give an output its name, and return its row, unless a source has changed meanwhile."""
+        if changed := check_unchanged(work.sources, before):
+            return row_of(work, Status.FAILED, changed)
+        result = identify(claim.staged)
+        entry = Entry(output=work.key, result=result, sources=before, recipe=self._recipe)
+        self._manifest.add(entry)
+        claim.commit()
+        return row
 
     def _restored(
         self, work: Work, staged: Path, tell: Callable[[float], None], stop: threading.Event
     ) -> Report:
         """Restore the sources of a work into one file."""
-        config = self.config
 
         def on_progress(progress: Progress) -> None:
             tell(progress.position_seconds)
 
-        is_long = work.seconds >= _LONG_SECONDS and not (config.gpx or config.evidence)
-        is_long = is_long and _has_segments(work.output)
-        how: dict[str, Any] = {"restorer": self.restorer, "on_progress": on_progress, "stop": stop}
-        if len(work.sources) > 1 or is_long:
-            return restore_in_segments(work.sources, staged, config, **how)
-        return restore_video(work.sources[0], staged, config, **how, home=work.output)
+        how: dict[str, Any] = {
+            "restorer": self._restorer,
+            "on_progress": on_progress,
+            "stop": stop,
+            "home": work.output,
+        }
+        if has_segments(work):
+            return restore_in_segments(work.sources, staged, self._config, **how)
+        return restore_video(work.sources[0], staged, self._config, **how)
+
+    def _part(self, unit: Unit) -> Row | None:
+        work, stop = unit.work, threading.Event()
+        self._manifest.refresh()
+        if self._manifest.is_done(work, self._recipe):
+            return row_of(work, Status.BEFORE)
+        give_back_large_blocks()
+        staged = Path(os.path.realpath(staged_path(self._out, work)))
+        segmented = SegmentedWork(list(work.sources), staged, self._config, self._restorer)
+        ended = self._planned(work, segmented)
+        if ended is not None:
+            return ended
+        count = segmented.store.count
+        segmented.restore(range(unit.first, count, unit.step), None, stop)
+        if not segmented.store.is_complete:
+            return None
+        # whoever comes last joins them; if that one dies, so does whoever does its unit again
+        row = self._restore(work, lambda seconds: None, stop)
+        return None if row.status is Status.ELSEWHERE else row
+
+    def _planned(self, work: Work, segmented: SegmentedWork) -> Row | None:
+        """See that there is a plan of the segments, which one process makes for all.
+
+        Returns:
+            The row of a work that needs no segments; None for the others.
+        """
+        end = time.monotonic() + _PLANNING_SECONDS
+        while not segmented.load():
+            try:
+                claim = Claim(self._out, work)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    return _elsewhere(work)
+                time.sleep(_WAIT_SECONDS)
+                continue
+            with claim:
+                ended = self._begin(work, claim)
+                if ended is None:
+                    segmented.prepare()
+                return ended
+        return None
 
 
-def _has_segments(output: Path) -> bool:
-    """Whether an output of this name can be joined of segments."""
-    try:
-        check_format(output)
-    except MHNetVideoError:
-        return False
-    return True
+def _elsewhere(work: Work) -> Row:
+    return row_of(work, Status.ELSEWHERE, "another run is at it; run it again to see.")
 
 
 def _dryness(work: Work, policy: str, restorer: "Restorer") -> str:

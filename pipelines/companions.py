@@ -1,6 +1,6 @@
 """The files that are asked for beside an output: positions, and evidence."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,8 +28,8 @@ class Companions(Closing):
     """
 
     def __init__(self, restoration: Restoration) -> None:
-        source, config = restoration.source, restoration.config
-        self._source, self._config = source, config
+        sources, config = restoration.sources, restoration.config
+        self._sources, self._config = sources, config
         self._gpx: Path | None = None
         self._evidence: EvidenceWriter | None = None
         if config.gpx:
@@ -37,7 +37,8 @@ class Companions(Closing):
                 raise ConfigError("positions go from a file to one beside another; leave gpx out.")
             check_gpx()
             self._gpx = Path(restoration.destination).with_suffix(".gpx")
-            check_destination(self._gpx, source=source, overwrite=config.overwrite)
+            for source in sources:
+                check_destination(self._gpx, source=source, overwrite=config.overwrite)
         if config.evidence:
             self._evidence = EvidenceWriter(restoration)
 
@@ -53,6 +54,15 @@ class Companions(Closing):
             pairs: Frames as they were and restored, and anything else.
         """
         return pairs if self._evidence is None else self._evidence.watch(pairs)
+
+    def add(self, rows: Iterable[list[Any]]) -> None:
+        """Take rows of evidence of frames that passed in other runs, where it is asked for.
+
+        Args:
+            rows: As `pipelines.evidence.evidence_row` makes them.
+        """
+        if self._evidence is not None:
+            self._evidence.add(rows)
 
     def complete(self, told: dict[str, Any]) -> tuple[dict[str, str], list[Loss]]:
         """Write the files, once the output has its name.
@@ -70,7 +80,7 @@ class Companions(Closing):
         config, losses = self._config, []
         files: dict[str, str] = {}
         if self._gpx is not None:
-            if save_gpx(self._source, self._gpx, overwrite=config.overwrite):
+            if save_gpx(self._sources, self._gpx, overwrite=config.overwrite):
                 is_part = config.start is not None or config.duration is not None
                 files["positions of the whole source" if is_part else "positions"] = str(self._gpx)
             else:

@@ -7,8 +7,8 @@ complete, it is decoded once beside the source, so that `verify` can compare wit
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -33,10 +33,14 @@ T = TypeVar("T")
 
 FORMAT = "mhnet-video evidence 1"
 """What the file calls itself."""
-COLUMNS = ("pts", "changed", "mean")
-"""Of a frame: its time in ticks of its file, the share of pixels whose luma (green of RGB) differs
-from the source's, and the mean of that difference in levels of 8 bits; null where the output has
-other samples than the source."""
+COLUMNS = {
+    "frames": ("source", "pts", "changed", "mean"),
+    "decoded": ("pts", "changed", "mean"),
+}
+"""Of a frame as it was restored, and as the output decodes: the number of its source, from 0; its
+time in ticks of its file, as the file has it; the share of pixels whose luma (green of RGB) differs
+from the source's, and the mean of that difference in levels of 8 bits, both null where the output
+has other samples than the source."""
 REMARK = f"Restored by mhnet-video {__version__}: rain was taken out of the pictures."
 """What the output's comment says."""
 
@@ -78,41 +82,71 @@ def change_between(source: Frame, other: Frame) -> Change | None:
     return Change(round(changed, 6), round(mean, 4))
 
 
+class Origin(NamedTuple):
+    """Where a frame is from."""
+
+    source: int
+    """The number of its source, from 0."""
+    pts: int
+    """Its time in ticks of the source, as the file has it."""
+
+
 def changes_of(
-    source: str | PathLike[str],
+    sources: Sequence[str | PathLike[str]],
     output: str | PathLike[str],
     *,
     start: float | None,
     duration: float | None,
-) -> Iterator[tuple[int | None, int | None, Change | None]]:
-    """Decode a source and its output side by side.
+) -> Iterator[tuple[Origin | None, int | None, Change | None]]:
+    """Decode sources and their output side by side.
 
     Args:
-        source: The source.
+        sources: The source, or those that follow one another.
         output: The output.
         start: Where the output begins in the source, in seconds; None for its beginning.
         duration: How much of the source it shows, in seconds; None for all.
 
     Yields:
-        For each frame the source's PTS and the output's, None where there is none any more, and
-        how far they are from each other.
+        For each frame where it is from and its PTS in the output, None where there is none any
+        more, and how far they are from each other.
 
     Raises:
         ReadError: One of them cannot be read.
     """
     with (
-        VideoReader(source, start=start, duration=duration) as before,
-        VideoReader(output) as after,
+        closing(_frames_of(sources, start, duration)) as ones,
+        closing(_frames_of([output], None, None)) as others,
     ):
-        ones = (item for item in before if isinstance(item, Frame))
-        for two in (item for item in after if isinstance(item, Frame)):
-            one = next(ones, None)
+        for _, two in others:
+            index, one = next(ones, (0, None))
             if one is None:
                 yield None, two.pts, None
             else:
-                yield one.pts, two.pts, change_between(one, two)
-        if (one := next(ones, None)) is not None:
-            yield one.pts, None, None
+                yield origin_of(index, one), two.pts, change_between(one, two)
+        index, one = next(ones, (0, None))
+        if one is not None:
+            yield origin_of(index, one), None, None
+
+
+def origin_of(source: int, frame: Frame) -> Origin:
+    """Where a decoded frame is from.
+
+    Args:
+        source: The number of its source.
+        frame: The frame.
+    """
+    return Origin(source, frame.tags.get("source_pts", frame.pts))
+
+
+def _frames_of(
+    paths: Sequence[str | PathLike[str]], start: float | None, duration: float | None
+) -> Generator[tuple[int, Frame]]:
+    """The frames of files, one file after the other, each with its file's number."""
+    for index, path in enumerate(paths):
+        with VideoReader(path, start=start, duration=duration) as reader:
+            for item in reader:
+                if isinstance(item, Frame):
+                    yield index, item
 
 
 def sha256_of(path: str | PathLike[str]) -> str:
@@ -146,9 +180,10 @@ class Digest:
 
 @dataclass(frozen=True)
 class Restoration:
-    """A file that is restored into another, and how."""
+    """What is restored into a file, and how."""
 
-    source: str | PathLike[str]
+    sources: Sequence[str | PathLike[str]]
+    """One, or files that follow one another."""
     destination: str | PathLike[str]
     """The output, beside which its companions are."""
     config: RestoreConfig
@@ -157,8 +192,8 @@ class Restoration:
 
     @property
     def is_of_files(self) -> bool:
-        """Whether it is from a file to a file, neither of them a stream."""
-        return os.path.isfile(self.source) and os.fspath(self.destination) != "-"
+        """Whether it is from files to a file, none of them a stream."""
+        return all(map(os.path.isfile, self.sources)) and os.fspath(self.destination) != "-"
 
 
 class EvidenceWriter(Closing):
@@ -173,22 +208,22 @@ class EvidenceWriter(Closing):
     """
 
     def __init__(self, restoration: Restoration) -> None:
-        source, destination = Path(restoration.source), Path(restoration.destination)
+        destination = Path(restoration.destination)
         if not restoration.is_of_files or picture_encoder(str(destination)) is not None:
             raise ConfigError(
                 "evidence is written of a video file that becomes another; leave --evidence out."
             )
         config = restoration.config
         self.path = evidence_path(destination)
-        check_destination(self.path, source=source, overwrite=config.overwrite)
-        self._source, self._destination, self._config = source, destination, config
+        for source in restoration.sources:
+            check_destination(self.path, source=source, overwrite=config.overwrite)
+        self._sources = [Path(source) for source in restoration.sources]
+        self._destination, self._config = destination, config
         self._home = Path(restoration.home or destination)
-        self._identity = _identity(self._source)
-        self._file = OutputFile(self.path, overwrite=config.overwrite)
+        self._identities = [_identity(source) for source in self._sources]
+        self._file: OutputFile | None = None
         self._digest = Digest()
         self._is_complete = False
-        head = {"format": FORMAT, "columns": COLUMNS}
-        self._write(json.dumps(head)[:-1] + ',\n"frames": [')
         self._is_first = True
 
     def watch(self, pairs: Generator[Pair | T]) -> Generator[Pair | T]:
@@ -200,11 +235,19 @@ class EvidenceWriter(Closing):
         try:
             for item in pairs:
                 if isinstance(item, Pair):
-                    change = change_between(*item)
-                    self._row(item.source.pts, change)
+                    self.add([evidence_row(0, item)])
                 yield item
         finally:
             pairs.close()
+
+    def add(self, rows: Iterable[list[Any]]) -> None:
+        """Take the rows of the next frames, as `evidence_row` makes them.
+
+        Raises:
+            WriteError: The disk refuses.
+        """
+        for row in rows:
+            self._row(row)
 
     def complete(self, told: dict[str, Any]) -> Path:
         """Write what is known at the end, once the output has its name.
@@ -223,48 +266,68 @@ class EvidenceWriter(Closing):
         self._write('],\n"decoded": [')
         self._is_first = True
         start, duration = self._config.start, self._config.duration
-        pairs = changes_of(self._source, self._destination, start=start, duration=duration)
+        pairs = changes_of(self._sources, self._destination, start=start, duration=duration)
         for _, pts, change in pairs:
             if pts is not None:
-                self._row(pts, change)
+                self._row([pts, *(change or (None, None))])
+        folder = self._home.parent
         rest = {
             **told,
-            "source": _described(self._source, self._source, self._home.parent),
-            "output": _described(self._destination, self._home, self._home.parent),
+            "sources": [_described(source, source, folder) for source in self._sources],
+            "output": _described(self._destination, self._home, folder),
             "weights": _weights(told["model"]),
             "versions": versions(),
             "settings": {k: v for k, v in asdict(self._config).items() if k != "overwrite"},
         }
-        if _identity(self._source) != self._identity:
-            raise ReadError(
-                f"{shown(self._source)} was changed while it was read, so there is no evidence; "
-                "do it again from a file that stays as it is."
-            )
+        for source, before in zip(self._sources, self._identities, strict=True):
+            if _identity(source) != before:
+                raise ReadError(
+                    f"{shown(source)} was changed while it was read, so there is no evidence; "
+                    "do it again from a file that stays as it is."
+                )
         self._digest.add(rest)
         rest["digest"] = self._digest.shown
         self._write("],\n" + json.dumps(rest, indent=1, sort_keys=True)[2:] + "\n")
-        self._file.commit()
+        self._opened().commit()
         self._is_complete = True
         return self.path
 
     def close(self) -> None:
         """Leave nothing unless it was completed."""
-        if not self._is_complete:
+        if not self._is_complete and self._file is not None:
             self._file.discard()
 
-    def _row(self, pts: int, change: Change | None) -> None:
-        row = [pts, *(change or (None, None))]
+    def _opened(self) -> OutputFile:
+        """The file, with its beginning: it is there as soon as there is something to say."""
+        if self._file is None:
+            self._file = OutputFile(self.path, overwrite=self._config.overwrite)
+            head = {"format": FORMAT, "columns": COLUMNS}
+            self._write(json.dumps(head)[:-1] + ',\n"frames": [')
+        return self._file
+
+    def _row(self, row: list[Any]) -> None:
         self._digest.add(row)
+        self._opened()
         self._write(("\n" if self._is_first else ",\n") + json.dumps(row))
         self._is_first = False
 
     def _write(self, text: str) -> None:
         try:
-            self._file.write(text.encode())
+            self._opened().write(text.encode())
         except OSError as error:
             raise WriteError(
                 f"{shown(self.path)} cannot be written: {why_unwritable(error)}."
             ) from error
+
+
+def evidence_row(source: int, pair: Pair) -> list[Any]:
+    """The row of a frame as it was restored.
+
+    Args:
+        source: The number of its source, from 0.
+        pair: The frame as it was, and restored.
+    """
+    return [*origin_of(source, pair.source), *(change_between(*pair) or (None, None))]
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -193,7 +193,7 @@ def restore_video(
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
-        Companions(Restoration(source, destination, config, home)) as companions,
+        Companions(Restoration([source], destination, config, home)) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):
@@ -211,9 +211,23 @@ def restore_video(
         if not report.frames:
             return report
         report = replace(report, has_drops=drops is not None and drops.sees_drops())
-        told = asdict(report)
-        files, losses = companions.complete({key: told[key] for key in _EVIDENT})
-        return replace(report, files=files, losses=(*report.losses, *losses))
+        return with_companions(report, companions)
+
+
+def with_companions(report: Report, companions: Companions) -> Report:
+    """The report of an output, once what is asked for beside it is there.
+
+    Args:
+        report: Of the output, which has its name.
+        companions: What is asked for.
+
+    Raises:
+        ReadError: The source cannot be read again, or was changed meanwhile.
+        WriteError: The disk refuses.
+    """
+    told = asdict(report)
+    files, losses = companions.complete({key: told[key] for key in _EVIDENT})
+    return replace(report, files=files, losses=(*report.losses, *losses))
 
 
 def losses_of_network(passed: int, config: RestoreConfig, size: tuple[int, int]) -> list[Loss]:

@@ -36,13 +36,18 @@ class SegmentProgress:
         self._on_progress = on_progress
         self._begin = begin
         self._total = sum(source.pictures for source in plan.sources)
+        self._frames: dict[int, int] = {}
         self._before = 0
         self.done()
 
     def done(self) -> None:
-        """Another segment is complete."""
-        records = [self._store.record(i) for i in range(self._store.count) if self._store.has(i)]
-        self._before = sum(len(record.frames) for record in records)
+        """Other segments are complete."""
+        if self._on_progress is None:
+            return
+        for index in range(self._store.count):
+            if index not in self._frames and self._store.has(index):
+                self._frames[index] = len(self._store.record(index).frames)
+        self._before = sum(self._frames.values())
 
     def tell(self, reader: SegmentReader, progress: Progress) -> None:
         """Pass on the progress of one segment."""

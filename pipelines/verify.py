@@ -13,7 +13,15 @@ from mhnet_video.locator import shown
 from mhnet_video.media.fidelity import counted
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.model.weights import locate_weights
-from mhnet_video.pipelines.evidence import COLUMNS, FORMAT, Change, Digest, changes_of, sha256_of
+from mhnet_video.pipelines.evidence import (
+    COLUMNS,
+    FORMAT,
+    Change,
+    Digest,
+    Origin,
+    changes_of,
+    sha256_of,
+)
 
 _TOLERANCES = (0.001, 0.01)
 """Of shares and means: decoders of some codecs round differently on other machines."""
@@ -59,15 +67,19 @@ class _Check:
             self._mismatches.append("The evidence itself was altered: its digest differs.")
         if told["interrupted"]:
             self._lines.append("The run was interrupted: the output is a part of what was asked.")
-        source = self._file("source", told["source"])
+        found = [self._file("source", each) for each in told["sources"]]
+        sources = [path for path in found if path is not None]
         output = self._file("output", told["output"])
         self._check_weights()
-        if source is None:
-            self._lines.append("The source is not there: it and the changes were not checked.")
+        if len(sources) < len(found):
+            where = told["sources"][found.index(None)]["path"]
+            which = "The source" if len(found) == 1 else f"The source {shown(where)}"
+            sources = []
+            self._lines.append(f"{which} is not there: it and the changes were not checked.")
         if output is None:
             self._mismatches.append("The output is neither where it was nor beside the evidence.")
         else:
-            self._check_frames(source, output)
+            self._check_frames(sources, output)
         return Verification(tuple(self._lines), tuple(self._mismatches))
 
     def _file(self, name: str, told: dict[str, Any]) -> Path | None:
@@ -95,13 +107,18 @@ class _Check:
         else:
             self._mismatches.append(f"{what} is another one than that of the evidence.")
 
-    def _check_frames(self, source: Path | None, output: Path) -> None:
-        """Compare every frame with its rows; of each kind of mismatch the first is told."""
+    def _check_frames(self, sources: list[Path], output: Path) -> None:
+        """Compare every frame with its rows; of each kind of mismatch the first is told.
+
+        Args:
+            sources: All of them; empty where one is not there.
+            output: The output.
+        """
         restored, decoded = self._told["frames"], self._told["decoded"]
         wrong: dict[str, list[int]] = {}
         count = 0
         try:
-            for number, (before, after, change) in enumerate(self._frames(source, output)):
+            for number, (before, after, change) in enumerate(self._frames(sources, output)):
                 if after is None:
                     if not self._told["interrupted"]:
                         self._mismatches.append("The source goes on behind the output's end.")
@@ -111,9 +128,9 @@ class _Check:
                     continue
                 if after != decoded[number][0]:
                     wrong.setdefault("PTS in the output", []).append(number)
-                if source is not None and before != restored[number][0]:
+                if sources and before != tuple(restored[number][:2]):
                     wrong.setdefault("PTS in the source", []).append(number)
-                if source is not None and not _is_near(change, decoded[number][1:]):
+                if sources and not _is_near(change, decoded[number][1:]):
                     wrong.setdefault("change", []).append(number)
         except ReadError as error:
             self._mismatches.append(f"The frames cannot be compared: {error}")
@@ -128,16 +145,16 @@ class _Check:
             more = f", and that of {others}" if len(numbers) > 1 else ""
             self._mismatches.append(f"The {what} of frame {numbers[0]} differs{more}.")
         if not wrong and count == len(restored) == len(decoded):
-            what = "PTS" if source is None else "PTS and changes"
+            what = "PTS and changes" if sources else "PTS"
             self._lines.append(f"{what} are those of the evidence: {counted(count, 'frame')}.")
 
     def _frames(
-        self, source: Path | None, output: Path
-    ) -> Iterator[tuple[int | None, int | None, Change | None]]:
-        if source is not None:
+        self, sources: list[Path], output: Path
+    ) -> Iterator[tuple[Origin | None, int | None, Change | None]]:
+        if sources:
             settings = self._told["settings"]
             part = {key: settings[key] for key in ("start", "duration")}
-            yield from changes_of(source, output, **part)
+            yield from changes_of(sources, output, **part)
             return
         with VideoReader(output) as reader:
             for item in reader:
@@ -184,19 +201,24 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(told: dict[str, Any]) -> bool:
+    sources = told.get("sources")
+    if not isinstance(sources, list) or not sources:
+        return False
     texts = [
-        (told.get(name) or {}).get(key)
-        for name, key in (("source", "path"), ("output", "path"), ("weights", "name"))
-        if isinstance(told.get(name), dict)
+        told_file.get(key) if isinstance(told_file, dict) else None
+        for told_file, key in (
+            *((source, "path") for source in sources),
+            (told.get("output"), "path"),
+            (told.get("weights"), "name"),
+        )
     ]
     settings = told.get("settings")
     return (
-        len(texts) == 3
-        and all(isinstance(text, str) and "\0" not in text for text in texts)
+        all(isinstance(text, str) and "\0" not in text for text in texts)
         and isinstance(settings, dict)
         and all(_is_time(settings.get(key, -1)) for key in ("start", "duration"))
         and all(name in told for name in ("interrupted", "digest"))
-        and all(_are_rows(told.get(name)) for name in ("frames", "decoded"))
+        and all(_are_rows(told.get(name), len(columns)) for name, columns in COLUMNS.items())
     )
 
 
@@ -204,7 +226,7 @@ def _is_time(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and 0 <= value < 1e9)
 
 
-def _are_rows(value: object) -> bool:
+def _are_rows(value: object, length: int) -> bool:
     return isinstance(value, list) and all(
-        isinstance(row, list) and len(row) == len(COLUMNS) for row in value
+        isinstance(row, list) and len(row) == length for row in value
     )

@@ -10,10 +10,15 @@ from typing import Any
 
 from batch_jobs import note
 from standin import StandIn, inverted
+from waiting import wait_until
 
+import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import WriteError
-from mhnet_video.frame import Frame
+from mhnet_video.frame import Frame, Pair
+
+SHORT_SECONDS = 0.39
+"""Length of segments where clips are as short as those of tests."""
 
 
 class Inverter(StandIn):
@@ -58,6 +63,52 @@ def held(notes: Path, out: Path, pattern: str, most: int, config: RestoreConfig)
             threading.Event().wait()
 
     return Meddler(act)
+
+
+class OnBothNodes(Inverter):
+    """Waits with large pictures until two nodes have loaded, and notes who restores them."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__(seconds=0.005)
+        self._notes = notes
+        import ray
+
+        self._node = ray.get_runtime_context().get_node_id()
+        (notes / f"{self._node}.loaded").touch()
+
+    def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
+        for item in super().pairs(items, **how):
+            if isinstance(item, Pair) and item.source.width > 64:
+                wait_until(lambda: len(list(self._notes.glob("*.loaded"))) == 2)
+                (self._notes / f"{self._node}.large").touch()
+            yield item
+
+
+def on_both_nodes(notes: Path, config: RestoreConfig) -> StandIn:
+    segmented_work.SEGMENT_SECONDS = SHORT_SECONDS
+    return OnBothNodes(notes)
+
+
+class Troubled(Inverter):
+    """Dies of pictures of 48 pixels a row, and writes to the source of those of 80."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__()
+        self._source = source
+
+    def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
+        for item in super().pairs(items, **how):
+            if isinstance(item, Pair) and item.source.width == 48:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if isinstance(item, Pair) and item.source.width == 80:
+                with open(self._source, "ab") as file:
+                    file.write(b"more")
+            yield item
+
+
+def troubled(source: Path, config: RestoreConfig) -> StandIn:
+    segmented_work.SEGMENT_SECONDS = SHORT_SECONDS
+    return Troubled(source)
 
 
 def appending(path: Path, config: RestoreConfig) -> StandIn:

@@ -1,7 +1,7 @@
-"""How batches do on this machine: `python tests/measure_batch.py [FILES [WIDTHxHEIGHT]]`.
+"""How batches do on this machine: `python tests/measure_batch.py [FILES [WIDTHxHEIGHT [FRAMES]]]`.
 
-Prints, for one job and for two, the frames a second over all files and the memory of the workers
-after the tenth file and after the last one. Let nothing else run meanwhile.
+Prints, for one job and for two, the frames a second over all files and the memory of each worker
+after some of its files and after the last one. Let nothing else run meanwhile.
 """
 # ruff: noqa: T201 - it is there to print
 
@@ -17,7 +17,8 @@ from mhnet_video.batch.rows import Row
 from mhnet_video.config import BatchConfig
 from mhnet_video.pipelines.batch import run_batch
 
-FRAMES = 40
+MARKS = (10, 20, 60, 110, 150)
+"""After how many of a worker's files its memory is told."""
 
 
 def memory_mb(pid: str) -> int:
@@ -29,11 +30,12 @@ def memory_mb(pid: str) -> int:
 def main() -> None:
     files = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     width, height = map(int, (sys.argv[2] if len(sys.argv) > 2 else "640x480").split("x"))
+    frames = int(sys.argv[3]) if len(sys.argv) > 3 else 40
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "card").mkdir()
-        video = Video(times=every(40, FRAMES), width=width, height=height, period=10)
-        clip = Clip(video=(video,), audio=(Audio(seconds=FRAMES * 0.04),)).make(folder)
+        video = Video(times=every(40, frames), width=width, height=height, period=10)
+        clip = Clip(video=(video,), audio=(Audio(seconds=frames * 0.04),)).make(folder)
         for index in range(files):
             shutil.copyfile(clip, folder / "card" / f"{index:04}.mp4")
         for jobs in (1, 2):
@@ -51,9 +53,11 @@ def main() -> None:
                 on_row=on_row,
             )
             assert report.is_done
-            fps = files * FRAMES / (time.monotonic() - begin)
-            held = [f"{each[min(10, len(each) - 1)]} to {each[-1]} MB" for each in sizes.values()]
-            print(f"{jobs} jobs: {fps:.1f} frames a second, {len(sizes)} loads, {', '.join(held)}")
+            fps = files * frames / (time.monotonic() - begin)
+            print(f"{jobs} jobs: {fps:.1f} frames a second, {len(sizes)} loads")
+            for each in sizes.values():
+                marks = (*(mark for mark in MARKS if mark < len(each)), len(each))
+                print(", ".join(f"{each[mark - 1]} MB after {mark}" for mark in marks))
 
 
 if __name__ == "__main__":

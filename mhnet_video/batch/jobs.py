@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-CORES_PER_JOB = 8
-"""Cores that one worker keeps busy; see docs/batch.md for the measurement."""
+WORKER_BYTES = 1500 << 20
+"""Memory that a worker is taken to need: what one holds at most at 3840x2160, see docs/batch.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,21 +18,38 @@ class Share:
     """Threads of PyTorch and of the engine in each worker."""
 
 
-def share_machine(jobs: int | None, *, cores: int, gpus: tuple[str, ...] = ()) -> Share:
+def share_machine(
+    jobs: int | None,
+    *,
+    cores: int,
+    gpus: tuple[str, ...] = (),
+    works: int | None = None,
+    memory_bytes: int | None = None,
+) -> Share:
     """Divide a machine among workers.
 
     Args:
-        jobs: How many workers; None for one for each GPU, or for each `CORES_PER_JOB` cores.
+        jobs: How many workers; None for one for each GPU, or for each core, yet no more than there
+            are works, and on CPUs than the memory holds.
         cores: Cores that this process may use.
         gpus: The GPUs to use by the names that CUDA_VISIBLE_DEVICES has for them; empty where
             CPUs restore.
+        works: How many works there are; None if more may come.
+        memory_bytes: Memory that this process may use, in bytes; None where nobody tells.
     """
-    jobs = jobs or len(gpus) or max(1, cores // CORES_PER_JOB)
+    if jobs is None:
+        jobs = len(gpus) or cores
+        if works is not None:
+            jobs = min(jobs, works)
+        if memory_bytes is not None and not gpus:
+            jobs = min(jobs, memory_bytes // WORKER_BYTES)
+        jobs = max(1, jobs)
     environments: list[dict[str, str]] = [{} for _ in range(jobs)]
     if gpus:
         # workers beyond the number of GPUs share them
         environments = [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
-    return Share(environments=tuple(environments), threads=max(1, cores // jobs))
+    # a core for which two threads wait is better used than one for which none does
+    return Share(environments=tuple(environments), threads=-(-cores // jobs))
 
 
 def visible_gpus(torch_cuda: Any) -> tuple[str, ...]:
@@ -45,10 +62,3 @@ def visible_gpus(torch_cuda: Any) -> tuple[str, ...]:
     said = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in said.split(",") if name.strip()]
     return tuple(names[:count] or map(str, range(count)))
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -21,6 +21,17 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What is done at a time where machines share a work: all of it, or some of its segments."""
+
+    work: Work
+    first: int = 0
+    """Index of the first segment."""
+    step: int = 0
+    """From one segment to the next; 0 for all of the work."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeftOut:
     """A source, or a part of one, that becomes no work."""
 

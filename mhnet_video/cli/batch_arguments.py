@@ -48,7 +48,7 @@ def batch_parser() -> argparse.ArgumentParser:
         "--jobs",
         type=int,
         metavar="N",
-        help="files to restore at the same time (default: one for each GPU, or for 8 cores)",
+        help="files to restore at the same time (default: one for each GPU or core)",
     )
     add(
         "--shard",

@@ -12,7 +12,7 @@ from mhnet_video.locator import hide
 
 if TYPE_CHECKING:
     from mhnet_video.batch.rows import Row
-    from mhnet_video.pipelines.batch import BatchProgress
+    from mhnet_video.pipelines.batch_tally import BatchProgress
 
 _BAR = "{desc} {percentage:3.0f}% |{bar}| {postfix}"
 _CALM_SECONDS = 60.0

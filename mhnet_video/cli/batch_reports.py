@@ -8,7 +8,7 @@ from mhnet_video.cli.terminal import clock
 
 if TYPE_CHECKING:
     from mhnet_video.batch.rows import Row
-    from mhnet_video.pipelines.batch import BatchReport
+    from mhnet_video.pipelines.batch_tally import BatchReport
 
 _MOST_LEFT_OUT = 3
 """Lines about what was left out, where there is nothing else."""

@@ -1,7 +1,8 @@
 """A GPX track of where a camera was, beside what it filmed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import islice
 from os import PathLike
 
@@ -25,6 +26,10 @@ _BLOCK_BYTES = 256
 """Of Novatek's blocks, what has the position in it."""
 
 
+_LONGEST_PAUSE = timedelta(seconds=5)
+"""Between positions of one segment of a track; cameras have one in a second."""
+
+
 def read_positions(path: str | PathLike[str]) -> list[Position]:
     """The positions of a file in their order; none of fixes that a camera did not have.
 
@@ -46,12 +51,18 @@ def read_positions(path: str | PathLike[str]) -> list[Position]:
 
 
 def save_gpx(
-    source: str | PathLike[str], destination: str | PathLike[str], *, overwrite: bool = False
+    sources: Sequence[str | PathLike[str]],
+    destination: str | PathLike[str],
+    *,
+    overwrite: bool = False,
 ) -> int:
-    """Write the positions of a video file as a GPX track, with times and speeds.
+    """Write the positions of video files as one GPX track, with times and speeds.
+
+    Where positions are missing for some seconds, or the clock was set back, another segment of the
+    track begins.
 
     Args:
-        source: The video file.
+        sources: The video files, in order.
         destination: File to create; there is none where there are no positions.
         overwrite: Whether an existing one may be replaced.
 
@@ -59,12 +70,12 @@ def save_gpx(
         How many positions it has.
 
     Raises:
-        ReadError: The source cannot be read.
+        ReadError: A source cannot be read.
         WriteError: The destination exists, or cannot be written.
         MHNetVideoError: The extra `gpx` is not installed.
     """
     check_gpx()
-    positions = read_positions(source)
+    positions = [position for source in sources for position in read_positions(source)]
     if not positions:
         return 0
     output = OutputFile(destination, overwrite=overwrite)
@@ -97,14 +108,17 @@ def check_gpx() -> None:
 def _to_gpx(positions: list[Position]) -> str:
     from gpxpy.gpx import GPX, GPXTrack, GPXTrackPoint, GPXTrackSegment
 
-    gpx, track, segment = GPX(), GPXTrack(), GPXTrackSegment()
+    gpx, track = GPX(), GPXTrack()
     gpx.creator = "mhnet-video"
     gpx.tracks.append(track)
-    track.segments.append(segment)
+    last = None
     for each in positions:
+        if last is None or not timedelta() <= each.time - last <= _LONGEST_PAUSE:
+            track.segments.append(GPXTrackSegment())
+        last = each.time
         point = GPXTrackPoint(each.latitude, each.longitude, each.elevation, each.time)
         point.speed, point.course = each.speed, each.course  # type: ignore[assignment]
-        segment.points.append(point)
+        track.segments[-1].points.append(point)
     # the last version that has a place for speeds
     return gpx.to_xml(version="1.0")
 

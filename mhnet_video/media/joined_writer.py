@@ -86,7 +86,7 @@ class EncodedFrames(FrameEncoder):
         super().open(target, first)
         self._target = target
         header = header_of(getattr(target, "codec_context", target))
-        if self._store.count and self._store.record(0).header != header:
+        if any(record.header != header for record in self._store.records()):
             raise WriteError(
                 f"the segments in {self._store.name} were encoded by another encoder than there "
                 "is now; remove that folder, and begin again."

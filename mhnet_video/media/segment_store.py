@@ -1,13 +1,15 @@
 """The hidden folder in which the segments of an unfinished output wait for the others.
 
 `.NAME.parts` stands beside the output. `plan.json` says of which sources and settings the segments
-are. A segment is complete when its record is there, and is what the record says.
+are. A segment is complete when its record is there, and is what the record says. Several processes,
+of one machine or of several, may make different ones at the same time.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import av
 from av.error import FFmpegError
+from filelock import FileLock, Timeout
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.locator import shown
@@ -53,6 +56,8 @@ class SegmentRecord:
     """How frames differ from the first, as `FrameChanges` counts it."""
     side_data: dict[str, int] = field(default_factory=dict)
     """What frames carried beside their samples, and how many bytes."""
+    changes: list[list[Any]] = field(default_factory=list)
+    """How far each frame is from the source's, as evidence has it; empty without evidence."""
 
 
 class SegmentStore:
@@ -73,22 +78,29 @@ class SegmentStore:
         """Whether a run has left something."""
         return (self.folder / _PLAN).exists()
 
+    def made_of(self) -> dict[str, Any]:
+        """What the segments are made of that a run has left; empty where there are none."""
+        try:
+            work = json.loads((self.folder / _PLAN).read_text(encoding="utf-8"))["work"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return work if isinstance(work, dict) else {}
+
     def load(self, work: dict[str, Any]) -> SegmentPlan | None:
         """The plan of a run before; None where it was of another work, or cannot be read.
 
         Args:
             work: What the segments are made of, as plain values.
         """
+        # as it is after its way through a file
+        if self.made_of() != json.loads(json.dumps(work)):
+            return None
         try:
             plain = json.loads((self.folder / _PLAN).read_text(encoding="utf-8"))
-            # as it is after its way through a file
-            if plain["work"] != json.loads(json.dumps(work)):
-                return None
             plan = SegmentPlan.from_dict(plain["plan"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         self.count = len(plan.segments)
-        self._clear_partials()
         return plan
 
     def begin(self, work: dict[str, Any], plan: SegmentPlan) -> None:
@@ -111,6 +123,40 @@ class SegmentStore:
     def path(self, index: int) -> Path:
         """The file of a segment."""
         return self.folder / f"{index:06d}.{SEGMENT_FORMAT}"
+
+    @contextmanager
+    def claim(self, index: int) -> Iterator[bool]:
+        """Hold a segment, so that nobody else makes it; a process that ends lets it go.
+
+        Args:
+            index: The segment.
+
+        Yields:
+            Whether it is held; False while another process has it.
+        """
+        lock = FileLock(self.path(index).with_suffix(".lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        except (OSError, NotImplementedError):
+            yield True  # without locks, it is up to the user that there is one process at a time
+            return
+        try:
+            for path in self.folder.glob(f"{index:06d}.partial*"):
+                path.unlink(missing_ok=True)  # of a run that was killed
+            yield True
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all segments are."""
+        # whether there are records is soon known, which matters to thousands of segments
+        are_there = all(self._record_path(index).exists() for index in range(self.count))
+        return are_there and all(map(self.has, range(self.count)))
 
     def _record_path(self, index: int) -> Path:
         return self.path(index).with_suffix(".json")
@@ -184,11 +230,6 @@ class SegmentStore:
     def remove(self) -> None:
         """Remove the folder, as far as the system lets it go."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _clear_partials(self) -> None:
-        """Remove what a killed run has not completed."""
-        for path in self.folder.glob("*.partial*"):
-            path.unlink(missing_ok=True)
 
     def _write(self, path: Path, plain: dict[str, Any]) -> None:
         partial = path.with_name(f"{path.stem}.partial{path.suffix}")

@@ -37,9 +37,22 @@ _EXACT = "cpu-independent=1"
 that the same pictures become other bytes each time. This option takes its code in C."""
 
 
+_START = b"\0\0\1"
+_HEVC_SEI = 39
+"""Type of a NAL unit of supplemental information. Rec. ITU-T H.265, table 7-1."""
+
+
 def header_of(context: Any) -> str:
-    """A fingerprint of what an open encoder puts into the header of its container."""
-    return hashlib.sha256(context.extradata or b"").hexdigest()
+    """A fingerprint of what an open encoder puts into the header of its container.
+
+    Left out is what x265 adds about itself, which has the threads and the processor: other machines
+    make segments of the same output.
+    """
+    header = context.extradata or b""
+    if context.name == "libx265":
+        units = header.split(_START)
+        header = _START.join(unit for unit in units if not unit or unit[0] >> 1 != _HEVC_SEI)
+    return hashlib.sha256(header).hexdigest()
 
 
 class SegmentEncoding:
@@ -148,6 +161,8 @@ class SegmentWriter(Closing):
         self.pixel_format = encoding.settings.pixel_format
         self.passed_through = 0
         """Frames for which the network gave no numbers; to be set before `finish`."""
+        self.changes: list[list[Any]] = []
+        """How far each frame is from the source's, for evidence; likewise."""
         self._store = store
         self._index = index
         self._source = source
@@ -269,6 +284,7 @@ class SegmentWriter(Closing):
                 for what, size in self._side_data.found.items()
                 if size != before.get(what)
             },
+            changes=self.changes,
         )
         self._store.save(self._index, record)
 

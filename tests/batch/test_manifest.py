@@ -9,7 +9,6 @@ import pytest
 
 from mhnet_video.batch.claim import Claim
 from mhnet_video.batch.discovery import OWN_FOLDER
-from mhnet_video.batch.jobs import share_machine, visible_gpus
 from mhnet_video.batch.manifest import Entry, Manifest, check_unchanged, identify
 from mhnet_video.batch.recipe import recipe_of
 from mhnet_video.batch.work import Work
@@ -199,30 +198,3 @@ def test_what_a_killed_process_has_left_goes_and_segments_stay(out, work):
     assert processes.run([sys.executable, "-c", code, out]).returncode == -9
     with Claim(out, work) as claim:
         assert [path.name for path in claim.staged.parent.iterdir()] == [".in.mp4.parts"]
-
-
-def test_a_machine_is_divided_among_its_workers():
-    share = share_machine(None, cores=2)
-    assert (len(share.environments), share.threads) == (1, 2)
-    share = share_machine(None, cores=32)
-    assert (len(share.environments), share.threads) == (4, 8)
-    share = share_machine(3, cores=2)
-    assert (len(share.environments), share.threads) == (3, 1)
-    share = share_machine(None, cores=32, gpus=("0", "GPU-5"))
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in share.environments] == ["0", "GPU-5"]
-    share = share_machine(3, cores=32, gpus=("0", "1"))
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in share.environments] == ["0", "1", "0"]
-
-
-@pytest.mark.parametrize(
-    ("said", "count", "names"),
-    [("", 2, ("0", "1")), ("2, 3", 2, ("2", "3")), ("GPU-1", 1, ("GPU-1",))],
-)
-def test_gpus_that_were_chosen_before_stay_so(monkeypatch, said, count, names):
-    class Cuda:
-        @staticmethod
-        def device_count():
-            return count
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
-    assert visible_gpus(Cuda) == names

@@ -17,7 +17,7 @@ from mhnet_video.cli.batch_progress import batch_progress
 from mhnet_video.cli.batch_reports import batch_table, row_line
 from mhnet_video.cli.main import main
 from mhnet_video.config import BatchConfig, Box, RestoreConfig
-from mhnet_video.pipelines.batch import BatchProgress, BatchReport
+from mhnet_video.pipelines.batch_tally import BatchProgress, BatchReport
 
 DONE = Row(
     status=Status.DONE,

@@ -232,7 +232,7 @@ def test_an_existing_track_is_not_replaced_and_no_work_is_done(tmp_path):
     with pytest.raises(WriteError, match=r"out\.gpx exists already"):
         restore_video(source, tmp_path / "out.mp4", RestoreConfig(gpx=True), restorer=StandIn())
     assert not (tmp_path / "out.mp4").exists()
-    save_gpx(source, tmp_path / "out.gpx", overwrite=True)
+    save_gpx([source], tmp_path / "out.gpx", overwrite=True)
     assert "trkpt" in (tmp_path / "out.gpx").read_text()
 
 
@@ -247,7 +247,7 @@ def test_a_pipe_has_no_track_beside_it(places, tmp_path, monkeypatch):
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gpxpy", None)
     with pytest.raises(MHNetVideoError, match=r"pip install 'mhnet-video\[gpx\]'"):
-        save_gpx(with_positions(tmp_path, COLD), tmp_path / "out.gpx")
+        save_gpx([with_positions(tmp_path, COLD)], tmp_path / "out.gpx")
 
 
 @pytest.mark.slow
@@ -257,3 +257,22 @@ def test_the_closing_lines_name_the_track(tmp_path):
     done = run([sys.executable, "-m", "mhnet_video", str(source), str(output), "--gpx"])
     assert f"  positions: {tmp_path / 'out.gpx'}" in done.stdout.splitlines()
     assert boxes(output.read_bytes())[-1][0] == b"free"
+
+
+def sentence(clock: str) -> bytes:
+    return b"$GPRMC,%s,A,5000.0,N,3000.0,E,25.0,45.0,150126,,,A\r\n" % clock.encode()
+
+
+def test_files_are_one_track_in_which_gaps_end_segments(tmp_path):
+    seconds = [["120000", "120001"], ["120003", "120008"], ["120100", "120059"]]
+    sources = [
+        with_positions(
+            tmp_path, box(b"free", box(b"gps ", b"".join(map(sentence, each)))), name=f"{n}.mp4"
+        )
+        for n, each in enumerate(seconds)
+    ]
+    assert save_gpx(sources, tmp_path / "out.gpx") == 6
+    (track,) = gpxpy.parse((tmp_path / "out.gpx").read_text()).tracks
+    found = [[point.time.strftime("%H%M%S") for point in each.points] for each in track.segments]
+    # the clock was set back at last
+    assert found == [["120000", "120001", "120003", "120008"], ["120100"], ["120059"]]

@@ -14,7 +14,6 @@ import batch_restorers
 import probe
 import processes
 import pytest
-import torch
 from clips import Audio, Clip, Video, every
 from waiting import wait_until
 
@@ -28,45 +27,6 @@ from mhnet_video.pipelines.batch import run_batch
 
 REPEATABLE = RestoreConfig(preset="ultrafast")
 """x264 looks ahead otherwise, and does not always decide the same for pictures so small."""
-
-
-class OwnProcess:
-    """Does works in this process, as workers do: a second for each start is much in a test."""
-
-    works = ()
-
-    def __init__(self, load, environments):
-        self._load, self._job, self._rows = load, None, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def give(self, work):
-        if self._rows:
-            return False
-        self._job = self._job or self._load()
-        row = self._job(work, lambda seconds: None, threading.Event())
-        self._rows.append(row)
-        self.works = [work]
-        return True
-
-    def poll(self, seconds):
-        self.works, rows, self._rows = [], self._rows, []
-        return rows
-
-    def stop(self):
-        pass
-
-
-@pytest.fixture
-def own_process(monkeypatch):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(mhnet_video.pipelines.batch, "WorkerPool", OwnProcess)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +98,18 @@ def test_a_tree_is_restored_with_one_load_of_the_model(card, out, notes):
     assert all(len(probe.probe(out / key).video.times) == 8 for key in KEYS)
     assert all(row.frames == 8 and row.footage_seconds > 0.3 for row in rows.values())
     assert loads(notes) == 1
+
+
+@pytest.mark.usefixtures("own_process")
+def test_there_are_no_more_jobs_than_files_that_are_left(card, out, notes, monkeypatch):
+    monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_cores", lambda: 64)
+    monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 1 << 40)
+    how = {"make_restorer": partial(batch_restorers.counted, notes)}
+    assert run_batch([str(card)], out, REPEATABLE, **how).jobs == 3
+    (out / "b.mov").unlink()
+    assert run_batch([str(card)], out, REPEATABLE, **how).jobs == 1
+    monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 4 << 30)
+    assert run_batch([str(card)], out, RestoreConfig(crf=40), **how).jobs == 2
 
 
 @pytest.mark.slow

@@ -73,23 +73,24 @@ def rewritten(path: Path, *, is_signed: bool = True, **changes) -> Path:
 
 def test_each_frame_has_its_time_and_its_change(tmp_path):
     told = json.loads(restored(tmp_path, LOSSLESS).read_text())
-    assert told["columns"] == ["pts", "changed", "mean"]
-    assert [pts for pts, *_ in told["frames"]] == [0, 40, 80, 120, 160, 200]
-    for _, changed, mean in told["frames"]:
+    assert told["columns"]["decoded"] == ["pts", "changed", "mean"]
+    assert told["columns"]["frames"] == ["source", *told["columns"]["decoded"]]
+    assert [row[:2] for row in told["frames"]] == [[0, 40 * number] for number in range(6)]
+    for _, _, changed, mean in told["frames"]:
         assert 0.4 < changed <= 0.5  # the corner of each picture is black
         assert 1.6 < mean <= 2.0
     # nothing was lost on the way to the file
-    assert told["decoded"] == told["frames"]
+    assert told["decoded"] == [row[1:] for row in told["frames"]]
 
 
 def test_hashes_versions_and_settings_are_told(tmp_path):
     told = json.loads(restored(tmp_path).read_text())
-    for name, path in (
-        ("source", tmp_path / "clip.mkv"),
-        ("output", tmp_path / "out.mkv"),
-        ("weights", MODELS / "realtime.safetensors"),
+    for file, path in (
+        (*told["sources"], tmp_path / "clip.mkv"),
+        (told["output"], tmp_path / "out.mkv"),
+        (told["weights"], MODELS / "realtime.safetensors"),
     ):
-        assert told[name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert told["versions"]["av"] == av.__version__
     assert told["settings"]["strength"] == 1.0
     assert told["interrupted"] is False
@@ -174,7 +175,7 @@ def test_other_weights_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda rows, decoded: rows[2].__setitem__(0, 81), "PTS in the source of frame 2 differs."),
+        (lambda rows, decoded: rows[2].__setitem__(1, 81), "PTS in the source of frame 2 differs."),
         (lambda rows, decoded: decoded[2].__setitem__(0, 81), "PTS in the output of frame 2"),
         (lambda rows, decoded: decoded[3].__setitem__(1, 0.1), "The change of frame 3 differs."),
         (lambda rows, decoded: decoded[3].__setitem__(2, 9.9), "The change of frame 3 differs."),
@@ -352,7 +353,7 @@ def test_a_change_is_in_levels_of_eight_bits():
 def test_frames_do_not_pile_up_in_memory(tmp_path):
     pair = Pair(gray(1), gray(2))
     with EvidenceWriter(
-        Restoration(CLIP.make(tmp_path), tmp_path / "out.mkv", EVIDENCE)
+        Restoration([CLIP.make(tmp_path)], tmp_path / "out.mkv", EVIDENCE)
     ) as evidence:
         tracemalloc.start()
         for _ in evidence.watch(pair for _ in range(5_000)):

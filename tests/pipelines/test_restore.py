@@ -412,7 +412,7 @@ pipeline.restore_video(
 HELD_PROGRAM = """
 import os, sys
 sys.path.insert(0, sys.argv[3])
-import mhnet_video.restoration.restorer
+import mhnet_video.pipelines.restore
 from standin import StandIn
 from mhnet_video.cli import terminal
 from mhnet_video.cli.main import main
@@ -431,7 +431,7 @@ class Telling(StandIn):
 
 terminal._SAME_PRESS_SECONDS = 0.0
 restorer = Telling()
-mhnet_video.restoration.restorer.Restorer = lambda *_, **__: restorer
+mhnet_video.pipelines.restore.restorer_of = lambda config: restorer
 sys.exit(main(["--json", sys.argv[1], sys.argv[2]]))
 """
 

@@ -4,6 +4,8 @@ import errno
 import os
 import sys
 import threading
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,6 +14,7 @@ import processes
 import promises
 import pytest
 import rainy_road
+from av.codec.context import Flags
 from clips import Audio, Clip, Video, every, join
 from standin import StandIn, inverted
 from test_kept_pictures import PICTURE
@@ -21,6 +24,7 @@ from test_kept_tags import TAGS
 from test_kept_times import TIMES
 from waiting import SECONDS, wait_until
 
+import mhnet_video.pipelines.segmented_work as segmented_work
 import mhnet_video.pipelines.segments as segments
 from mhnet_video.cli.main import main
 from mhnet_video.config import RestoreConfig
@@ -28,6 +32,7 @@ from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteErr
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.segment_plan import plan_segments
 from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.media.segment_writer import header_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
 
@@ -42,7 +47,7 @@ CLIP = Clip(
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Segments of a second."""
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1.0)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("seconds", [0.9, 2.3, 4.0, 10.8])
 def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypatch, seconds):
     """With cuts, copies and a frozen picture before, behind and across the seams."""
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", seconds)
     film, wanted = road
     restore_in_segments(
         [film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=rainy_road.restorer()
@@ -66,7 +71,7 @@ def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypat
 @pytest.mark.parametrize("seconds", [2.3, 4.0])
 def test_segments_see_the_glass_as_one_run_does(pane_road, tmp_path, monkeypatch, seconds):
     """While the camera moves now faster, now slower, and neighbours are as far apart as it asks."""
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", seconds)
     film, wanted = pane_road
     restorer = rainy_road.restorer(sees_glass=True)
     restore_in_segments([film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=restorer)
@@ -81,7 +86,7 @@ def test_what_is_kept_by_one_run_is_kept_in_segments(promise, tmp_path, monkeypa
     def in_segments(source, output, config, *, restorer):
         return restore_in_segments([source], output, config, restorer=restorer)
 
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 0.1)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 0.1)
     monkeypatch.setattr(promises, "restore_video", in_segments)
     if promise.output.endswith(".avi"):
         with pytest.raises(ConfigError, match="AVI has no times"):
@@ -147,6 +152,7 @@ import sys, threading
 from pathlib import Path
 sys.path[:0] = [sys.argv[3], sys.argv[3] + "/.."]
 from standin import StandIn, inverted
+import mhnet_video.pipelines.segmented_work as segmented_work
 import mhnet_video.pipelines.segments as segments
 
 def held(frame):
@@ -154,7 +160,7 @@ def held(frame):
         threading.Event().wait()
     return inverted(frame)
 
-segments.SEGMENT_SECONDS = 1.0
+segmented_work.SEGMENT_SECONDS = 1.0
 segments.restore_in_segments([sys.argv[1]], sys.argv[2], restorer=StandIn(held))
 """
 
@@ -272,7 +278,7 @@ def test_a_full_disk_keeps_the_segments(source, tmp_path, monkeypatch):
     with pytest.raises(WriteError, match=r"disk is full.* 2 segments are kept"):
         restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
     monkeypatch.undo()
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1.0)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 1.0)
     messages = []
     restore_in_segments(
         [source], tmp_path / "out.mp4", restorer=StandIn(), on_message=messages.append
@@ -314,6 +320,36 @@ def test_a_join_that_is_not_what_it_should_be_keeps_the_segments(source, tmp_pat
         restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
     assert len(list((tmp_path / ".out.mp4.parts").glob("*.nut"))) == 4
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_segments_of_another_encoder_are_not_joined(source, tmp_path, monkeypatch):
+    records = SegmentStore.record
+
+    def wrong(self, index):
+        record = records(self, index)
+        return replace(record, header="other") if index == 2 else record
+
+    monkeypatch.setattr(SegmentStore, "record", wrong)
+    with pytest.raises(WriteError, match="encoded by another encoder"):
+        restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def opened(encoder, *, threads=1, width=64):
+    """The fingerprint of an encoder's header."""
+    context = av.CodecContext.create(encoder, "w")
+    context.width, context.height, context.pix_fmt = width, 64, "yuv420p"
+    context.time_base, context.thread_count = Fraction(1, 25), threads
+    context.flags |= Flags.global_header
+    context.options = {"x265-params": "log-level=error"} if encoder == "libx265" else {}
+    context.open()
+    return header_of(context)
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265"])
+def test_on_how_many_cores_a_segment_was_encoded_does_not_matter(encoder):
+    assert opened(encoder) == opened(encoder, threads=8)
+    assert opened(encoder) != opened(encoder, width=128)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from clips import Audio, Clip, Data, Video, every
 from standin import StandIn
 from test_telemetry import block, named_by, with_index
 
-import mhnet_video.pipelines.segments as segments
+import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.errors import ConfigError
 from mhnet_video.pipelines.segments import restore_in_segments
 
@@ -25,7 +25,7 @@ FRAME_SECONDS = Fraction(1, 25)
 @pytest.mark.parametrize("seconds", [2.0, 60.0])
 def test_windows_and_the_filter_reach_across_files(road, tmp_path, monkeypatch, seconds):
     """The joined film is what one run makes of the film before it was cut."""
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", seconds)
     film, wanted = road
     files = rainy_road.cut(film, tmp_path, [0, 40, 90, 170, 250, 310])
     restore_in_segments(

@@ -1,0 +1,153 @@
+"""How far a batch has come: its rows, what waits, and what is told of it."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mhnet_video.batch.rows import Row, Status, row_of
+from mhnet_video.batch.work import Work
+from mhnet_video.batch.workers import WorkPosition
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchProgress:
+    """How far a batch has come."""
+
+    works: int
+    """Works that are done, of `total_works`."""
+    total_works: int
+    seconds: float
+    """Footage that is done, in seconds, of `total_seconds`."""
+    total_seconds: float
+    current: tuple[tuple[str, float, float], ...]
+    """What is being restored: key, footage done and footage in all, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchReport:
+    """What a batch has done."""
+
+    rows: tuple[Row, ...]
+    seconds: float
+    """Duration of the run, in seconds."""
+    jobs: int
+    """Files that were restored at the same time, at most."""
+    interrupted: bool
+    """Whether the run was ended before its end."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.interrupted and all(row.status.is_done for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return {
+            "seconds": self.seconds,
+            "jobs": self.jobs,
+            "interrupted": self.interrupted,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+class Tally:
+    """What of a batch waits, how far the rest is, and whom that is told.
+
+    Args:
+        row_before: Gives the row of a work that needs not be begun; None for one that is to be
+            done.
+        on_row: Called with each row; None for nobody.
+        on_progress: Called with the progress when `tell` is; None for nobody.
+    """
+
+    def __init__(
+        self,
+        row_before: Callable[[Work], Row | None],
+        on_row: Callable[[Row], None] | None,
+        on_progress: Callable[[BatchProgress], None] | None,
+    ) -> None:
+        self.waiting: deque[Work] = deque()
+        """Works that are to be begun."""
+        self.end_reason = ""
+        """Why no other work can go better, for those that were not begun; empty if they can."""
+        self._row_before = row_before
+        self._on_row = on_row
+        self._on_progress = on_progress
+        self._begin = time.monotonic()
+        self._positions: dict[str, float] = {}
+        self._rows: list[Row] = []
+        self._total_works = self._done_works = 0
+        self._total_seconds = self._done_seconds = 0.0
+
+    def take(self, works: Iterable[Work], rows: Iterable[Row]) -> None:
+        """Take works, of which some may be done already, and rows of what became none."""
+        for row in rows:
+            self._add(row)
+        for work in works:
+            self._total_works += 1
+            self._total_seconds += work.seconds
+            before = self._row_before(work)
+            if before is None:
+                self.waiting.append(work)
+            else:
+                self.finish(before)
+
+    def drop_waiting(self) -> None:
+        """Nothing more will be begun."""
+        reason = self.end_reason or "it was not begun."
+        while self.waiting:
+            self.finish(row_of(self.waiting.popleft(), Status.UNFINISHED, reason))
+
+    def hear(self, news: WorkPosition | Row) -> None:
+        """Take how far a work is, or its row."""
+        if isinstance(news, WorkPosition):
+            self._positions[news.work.key] = news.seconds
+        else:
+            self.finish(news)
+
+    def finish(self, row: Row) -> None:
+        """A work has ended."""
+        self._positions.pop(row.output, None)
+        self._done_works += 1
+        if row.status is Status.DONE:
+            self._done_seconds += row.footage_seconds
+        else:  # which tells nothing of the speed
+            self._total_seconds -= row.footage_seconds
+        if row.is_fatal and not self.end_reason:
+            self.end_reason = f"it was not begun, as the run ended: {row.reason}"
+        self._add(row)
+
+    def _add(self, row: Row) -> None:
+        self._rows.append(row)
+        if self._on_row is not None:
+            self._on_row(row)
+
+    def tell(self, works: Sequence[Work]) -> None:
+        """Tell how far all is.
+
+        Args:
+            works: What is being done.
+        """
+        if self._on_progress is None:
+            return
+        current = [(work.key, self._positions.get(work.key, 0.0), work.seconds) for work in works]
+        self._on_progress(
+            BatchProgress(
+                works=self._done_works,
+                total_works=self._total_works,
+                seconds=self._done_seconds + sum(position for _, position, _ in current),
+                total_seconds=self._total_seconds,
+                current=tuple(current),
+            )
+        )
+
+    def report(self, *, jobs: int, is_interrupted: bool) -> BatchReport:
+        """What became of all."""
+        return BatchReport(
+            rows=tuple(self._rows),
+            seconds=time.monotonic() - self._begin,
+            jobs=jobs,
+            interrupted=is_interrupted,
+        )

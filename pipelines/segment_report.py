@@ -1,0 +1,111 @@
+"""What is told of an output that was made in segments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mhnet_video.config import RestoreConfig
+from mhnet_video.locator import shown
+from mhnet_video.media.fidelity import Loss, Notes, counted
+from mhnet_video.media.joined_reader import JoinedReader
+from mhnet_video.media.joined_writer import JoinedWriter
+from mhnet_video.media.metadata_fidelity import report_hidden
+from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.media.segment_writer import SegmentEncoding
+from mhnet_video.pipelines.restore import Report, losses_of_network, shares_of
+
+if TYPE_CHECKING:
+    from mhnet_video.restoration.restorer import Restorer
+
+
+def report_of(
+    sources: Sequence[Path],
+    output: Path,
+    config: RestoreConfig,
+    restorer: "Restorer",
+    store: SegmentStore,
+    encoding: SegmentEncoding,
+    *,
+    seconds: float,
+    joined: tuple[JoinedReader, JoinedWriter] | None,
+    has_drops: bool,
+) -> Report:
+    """What was done; of an interrupted run how far it has come.
+
+    Args:
+        sources: The files, in order.
+        output: The output.
+        config: The settings.
+        restorer: What restored them.
+        store: The segments.
+        encoding: How they are encoded.
+        seconds: What it took.
+        joined: What was joined, and into what; None of an interrupted run.
+        has_drops: Whether drops were left on the glass.
+    """
+    kept: list[str] = []
+    losses: list[Loss] = []
+    frames = passed = damaged = 0
+    for index in range(store.count):
+        if store.has(index):
+            record = store.record(index)
+            frames += len(record.frames)
+            passed += record.passed_through
+            damaged += record.damaged
+    size = encoding.first.width, encoding.first.height
+    if joined is not None:
+        reader, writer = joined
+        kept, losses = list(writer.notes.kept), list(writer.notes.losses)
+        losses += losses_of_network(passed, config, reader.size)
+        size, damaged = reader.size, reader.damaged
+        if len(sources) > 1:
+            kept, losses = _about_files(sources, output, reader, writer, kept, losses)
+    scale = restorer.scale_at(size[1], size[0])
+    others = len(sources) - 1
+    more = f" and {counted(others, 'file')} more" if others else ""
+    return Report(
+        source=f"{shown(sources[0])}{more}",
+        destination=shown(output),
+        frames=frames,
+        seconds=seconds,
+        model=restorer.name,
+        device=str(restorer.device),
+        scale=scale.scale,
+        encoder=encoding.encoder,
+        pixel_format=encoding.settings.pixel_format,
+        kept=tuple(kept),
+        losses=tuple(losses),
+        damaged=damaged,
+        interrupted=joined is None,
+        has_drops=has_drops,
+        parts="" if joined is not None else store.name,
+        scales=shares_of({scale: 1}),
+    )
+
+
+def _about_files(
+    sources: Sequence[Path],
+    output: Path,
+    reader: JoinedReader,
+    writer: JoinedWriter,
+    kept: list[str],
+    losses: list[Loss],
+) -> tuple[list[str], list[Loss]]:
+    """Add what is to be told of several files beside what is told of the first one."""
+    kept = [f"{counted(len(sources), 'file')} one after another", *kept]
+    notes = Notes(losses=losses)
+    if reader.overlap_seconds:
+        sound = f"{float(reader.overlap_seconds):.3f} s of sound where files meet"
+        notes.lose("times", sound, "the file before has sound at that time")
+    own_chapters = 0
+    for source in sources:
+        with VideoReader(source) as each:
+            own_chapters += len(each.chapters())
+            if source is not sources[0]:
+                hidden = each.container, each.stream, output, writer.telemetry
+                report_hidden(notes, *hidden, is_joined=True)
+    if own_chapters:
+        what = counted(own_chapters, "chapter")
+        notes.lose("chapters", what, "the output has one for each file instead")
+    return kept, notes.losses
