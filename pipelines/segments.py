@@ -94,7 +94,7 @@ def restore_in_segments(
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
     restorer = restorer or restorer_of(config)
-    work = _Work(paths, target, config, restorer)
+    work = _SegmentedOutput(paths, target, config, restorer)
     work.prepare(on_message or (lambda text: None))
     measures_scale = restorer.measures_scale
     try:
@@ -149,7 +149,7 @@ def _checked(
     return [Path(source) for source in sources], Path(os.path.realpath(output))
 
 
-class _Work:
+class _SegmentedOutput:
     """The segments of one output."""
 
     def __init__(
