@@ -96,10 +96,10 @@ def restore_in_segments(
     restorer = restorer or restorer_of(config)
     work = _SegmentedOutput(paths, target, config, restorer)
     work.prepare(on_message or (lambda text: None))
-    measures_scale = restorer.measures_scale
+    sees_whole_clips = restorer.sees_whole_clips
     try:
-        # a segment may begin in a scene, and does not see how sharp its first frames are
-        restorer.measures_scale = False
+        # a segment may begin in a scene
+        restorer.sees_whole_clips = False
         return work.run(on_progress, stop or threading.Event())
     except MHNetVideoError as error:
         done = work.num_done
@@ -110,7 +110,7 @@ def restore_in_segments(
             f"{error} {kept} kept in {work.store.name}: the same command goes on from there."
         ) from error
     finally:
-        restorer.measures_scale = measures_scale
+        restorer.sees_whole_clips = sees_whole_clips
 
 
 def _checked(
@@ -307,12 +307,13 @@ class _SegmentedOutput:
         """What was done; of an interrupted run how far it has come."""
         kept: list[str] = []
         losses: list[Loss] = []
-        frames = passed = damaged = 0
+        frames = passed = dry = damaged = 0
         for index in range(self.store.count):
             if self.store.has(index):
                 record = self.store.record(index)
                 frames += len(record.frames)
                 passed += record.passed_through
+                dry += record.dry
                 damaged += record.damaged
         size = encoding.first.width, encoding.first.height
         if joined is not None:
@@ -340,6 +341,7 @@ class _SegmentedOutput:
             interrupted=joined is None,
             parts="" if joined is not None else self.store.name,
             scales=shares_of({scale: 1}),
+            dry=dry,
         )
 
     def _about_files(

@@ -23,7 +23,8 @@ class StandIn:
     gpu = None
     fingerprint = "none"
     passed_through = 0
-    measures_scale = True
+    dry = 0
+    sees_whole_clips = True
     scales: Mapping[Any, int] = MappingProxyType({})
 
     def __init__(

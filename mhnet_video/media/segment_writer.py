@@ -148,6 +148,8 @@ class SegmentWriter(Closing):
         self.pixel_format = encoding.settings.pixel_format
         self.passed_through = 0
         """Frames for which the network gave no numbers; to be set before `finish`."""
+        self.dry = 0
+        """Frames that passed as they are; to be set before `finish`."""
         self._store = store
         self._index = index
         self._source = source
@@ -262,6 +264,7 @@ class SegmentWriter(Closing):
             header=self._header,
             damaged=self._reader.damaged,
             passed_through=self.passed_through,
+            dry=self.dry,
             scaled=frames.changes.scaled,
             changed=frames.changes.counts(),
             side_data={

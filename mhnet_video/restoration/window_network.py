@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
-from mhnet_video.frame import Plane
+from mhnet_video.frame import Frame, Plane
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
@@ -70,14 +70,22 @@ class WindowNetwork:
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:
-            frame = picture.host_frame
-            rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
-            height, width = rgb.shape[1:]
-            size = _working_size(height, width, picture.scale)
-            if size != (height, width):
-                rgb = shrunk(rgb, *size)
-            picture.rgb = self._padded(rgb).contiguous()
+            picture.rgb = self.seen(picture.host_frame, picture.scale)
         return picture.rgb
+
+    def seen(self, frame: Frame, scale: float = 1.0) -> Tensor:
+        """What the network sees of a frame: upright RGB, padded, `[3, H, W]` in [0, 1].
+
+        Args:
+            frame: The frame, on the host.
+            scale: Working scale, above 0 to 1.
+        """
+        rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
+        height, width = rgb.shape[1:]
+        size = _working_size(height, width, scale)
+        if size != (height, width):
+            rgb = shrunk(rgb, *size)
+        return self._padded(rgb).contiguous()
 
     def _padded(self, rgb: Tensor) -> Tensor:
         """The picture with its edge repeated until its sides are the network's multiples.
@@ -130,7 +138,7 @@ class WindowNetwork:
     ) -> Tensor:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
         rows, columns = _working_size(height, width, scale)
-        residual_of = partial(self._whole_residual, engine)
+        residual_of = partial(self.whole_residual, engine)
         if is_alone(seen):
             residual = ensemble_residual(seen, residual_of, self.network.config.multiple)
         else:
@@ -140,8 +148,16 @@ class WindowNetwork:
             residual = enlarged(residual, height, width)
         return residual
 
-    def _whole_residual(self, engine: Engine, seen: Window) -> Tensor:
-        """What the network adds to the middle picture of a window, as large as that."""
+    def whole_residual(self, engine: Engine, seen: Window) -> Tensor:
+        """What the network adds to the middle picture of a window, as large as that.
+
+        Args:
+            engine: Engine that runs the network.
+            seen: What the network sees of each picture.
+
+        Raises:
+            ShortageError: The device has too little memory even for small tiles.
+        """
         pixels = middle_of(seen)[0].numel()
         while True:
             try:
