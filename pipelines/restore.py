@@ -31,6 +31,7 @@ from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import Restoration
 
 if TYPE_CHECKING:
+    from mhnet_video.restoration.drop_watch import DropWatch
     from mhnet_video.restoration.restorer import Restorer
     from mhnet_video.restoration.working_scale import WorkingScale
 
@@ -119,6 +120,9 @@ class Report:
     """Whether the run was ended before the end of the source."""
     files: dict[str, str] = field(default_factory=dict)
     """Other files that were written: what is in them, and where they are."""
+    has_drops: bool = False
+    """Whether drops stand on the glass before the camera, which the task `raindrop` takes out, and
+    `derain` has left."""
     parts: str = ""
     """Where the segments wait of an output that is not complete; empty where there are none."""
     scales: tuple["ScaleShare", ...] = ()
@@ -202,10 +206,14 @@ def restore_video(
             # decoded and encoded on the GPU that restores, where it can
             reader.decode_on_gpu(restorer.gpu)
             stays_on_gpu = takes_surfaces(writer.encoder)
+        drops = drop_watch_of(restorer)
         run.watch = companions.watch
+        if drops is not None:
+            run.watch = lambda pairs: drops.watch(companions.watch(pairs))
         report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
         if not report.frames:
             return report
+        report = replace(report, has_drops=drops is not None and drops.sees_drops())
         told = asdict(report)
         files, losses = companions.complete({key: told[key] for key in _EVIDENT})
         return replace(report, files=files, losses=(*report.losses, *losses))
@@ -264,6 +272,15 @@ def restorer_of(config: RestoreConfig) -> "Restorer":
         keep=config.keep,
         scale=config.scale,
     )
+
+
+def drop_watch_of(restorer: "Restorer") -> "DropWatch | None":
+    """What finds out whether a restorer leaves drops on the glass; None where it takes them out."""
+    from mhnet_video.restoration.drop_watch import DropWatch
+    from mhnet_video.restoration.restorer import Restorer
+
+    is_for_streaks = isinstance(restorer, Restorer) and not restorer.network.config.glass
+    return DropWatch() if is_for_streaks else None
 
 
 class Run:

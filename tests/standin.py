@@ -25,7 +25,7 @@ class StandIn:
     passed_through = 0
     dry = 0
     sees_whole_clips = True
-    scales: Mapping[Any, int] = MappingProxyType({})
+    scales: Mapping[WorkingScale, int] = MappingProxyType({WorkingScale(1.0, ScaleReason.FULL): 1})
 
     def __init__(
         self,

@@ -40,6 +40,8 @@ def restore_summary(report: "Report") -> list[str]:
         what = counted(report.damaged, "packet or frame", "packets or frames")
         lines.append(f"  damaged: {what} could not be decoded")
     lines += [f"  {name}: {path}" for name, path in report.files.items()]
+    if report.has_drops:
+        lines.append("  left: drops on the glass before the camera; add --task raindrop")
     if report.parts:
         lines.append(f"  interrupted: it waits in {report.parts}; the same command goes on")
     elif report.interrupted:

@@ -167,6 +167,7 @@ class WindowAssembler:
         self._neighbours: Neighbours[_PreparedFrame] = Neighbours(frames)
         self._last: NetworkImage | None = None
         self._memory, self._meter = GlassMemory(), MotionMeter()
+        self._number = 0
 
     def push(
         self, frame: Frame, settings: Settings, transition: Transition, scale: float
@@ -201,6 +202,7 @@ class WindowAssembler:
         seen = self._memory.images
         if self._sees_glass:
             self._look(picture, transition)
+        self._number += 1
         self._last = picture
         windows = self._neighbours.push(_PreparedFrame(frame, settings, picture), transition)
         self._neighbours.set_distance(self._meter.distance)
@@ -218,9 +220,9 @@ class WindowAssembler:
             self._memory.clear()
             self._meter.clear()
         elif transition is Transition.NEXT and self._last is not None:
-            self._meter.push(self._last.frame, picture.frame)
+            self._meter.push(self._last.frame, picture.frame, self._number)
         if transition is not Transition.COPY:
-            self._memory.push(picture.glass)
+            self._memory.push(picture.glass, self._number)
 
     def flush(self) -> Iterator[FrameWindow]:
         """End the run, and return the windows that are missing."""
@@ -243,6 +245,7 @@ class WindowPicker:
         self._seen: list[tuple[Frame, NetworkImage]] = []
         self._memory, self._meter, self._cuts = GlassMemory(), MotionMeter(), CutDetector()
         self._first: Frame | None = None
+        self._number = 0
 
     def window(
         self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
@@ -269,7 +272,8 @@ class WindowPicker:
         self._seen = seen
         pictures = window_of([seen[index - first][1] for index in indices])
         if self._sees_glass:
-            self._memory.push(seen[index - first][1].glass)
+            self._memory.push(seen[index - first][1].glass, self._number)
+            self._number += 1
         return FrameWindow(frames[index], settings, pictures, self._memory.images)
 
     def _distance(self, frames: Sequence[Frame], scale: float) -> int:
@@ -293,7 +297,7 @@ class WindowPicker:
             self._meter.clear()
             self._first = frame
         if index:
-            self._meter.push(frames[index - 1], frame)
+            self._meter.push(frames[index - 1], frame, self._number)
         begin = next((i for i, each in enumerate(frames) if each is self._first), 0)
         begin = min(begin, index)
         return frames[begin:], index - begin

@@ -65,7 +65,7 @@ class WindowNetwork:
             if image is not None and image.rgb is not None:
                 image.glass.remember(image.rgb)
         seen = dict.fromkeys([*of_frames, *window.seen])
-        mean, difference = pictures_of_glass(middle_of(frames), list(seen))
+        mean, difference = pictures_of_glass(window.middle.glass, list(seen))
         return [mean, *frames, difference]
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
@@ -80,11 +80,7 @@ class WindowNetwork:
             frame: The frame, on the host.
             scale: Working scale, above 0 to 1.
         """
-        rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
-        height, width = rgb.shape[1:]
-        size = _working_size(height, width, scale)
-        if size != (height, width):
-            rgb = shrunk(rgb, *size)
+        rgb = upright_rgb(frame, scale, self.device)
         return self._padded(rgb).contiguous()
 
     def _padded(self, rgb: Tensor) -> Tensor:
@@ -186,6 +182,23 @@ class WindowNetwork:
                 "smaller model, or end what else uses it"
             ) from error
         torch.cuda.empty_cache()
+
+
+def upright_rgb(frame: Frame, scale: float, device: torch.device) -> Tensor:
+    """A frame as it is shown, at a working scale.
+
+    Args:
+        frame: The frame, on the host.
+        scale: Working scale, above 0 to 1.
+        device: Where to compute.
+
+    Returns:
+        `[3, height, width]` float32, RGB in [0, 1].
+    """
+    rgb = _turned(to_rgb(frame, device), -frame.rotation)
+    height, width = rgb.shape[1:]
+    size = _working_size(height, width, scale)
+    return rgb if size == (height, width) else shrunk(rgb, *size)
 
 
 def _is_finite(x: Tensor) -> bool:

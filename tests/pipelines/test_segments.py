@@ -62,6 +62,17 @@ def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypat
     rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2.3, 4.0])
+def test_segments_see_the_glass_as_one_run_does(pane_road, tmp_path, monkeypatch, seconds):
+    """While the camera moves now faster, now slower, and neighbours are as far apart as it asks."""
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    film, wanted = pane_road
+    restorer = rainy_road.restorer(sees_glass=True)
+    restore_in_segments([film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=restorer)
+    rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
 PROMISES = [*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES]
 
 
