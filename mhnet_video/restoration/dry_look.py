@@ -17,7 +17,8 @@ from torch import Tensor
 from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.engines.base import Engine
 from mhnet_video.frame import Frame, Plane
-from mhnet_video.model.window import is_alone
+from mhnet_video.memory import is_shortage
+from mhnet_video.model.window import middle_of
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.window_network import WindowNetwork
 
@@ -26,11 +27,11 @@ LEAST_ROWS = 240
 _FACTORS = 4, 2
 """Rows at the working scale for each row of a look, look by look: they take a sixteenth and a
 quarter of the network's work."""
-_LEVEL = 0.5 / 255
+_LEVEL = 0.25 / 255
 """How much darker the network makes a pixel of a look in which there is something."""
-_FEW_PIXELS = 16
+_FEW_PIXELS = 8
 """Pixels of a look in which there is something, from which on there is something to take out. A
-streak of sixty pixels has as many in the first look."""
+streak of thirty pixels has as many in the first look."""
 _UNLOOKED = 3
 """Frames after one with something to take out that are restored without a look: in rain looks are
 for nothing."""
@@ -71,13 +72,23 @@ class DryLook:
     @torch.inference_mode()
     def _shows_nothing(self, window: FrameWindow) -> bool:
         width, height = window.host_frame.upright_size
-        if is_alone(window.images) or min(width, height) * window.middle.scale < LEAST_ROWS:
+        is_alone = sum(image is not None for image in window.images) == 1
+        if is_alone or min(width, height) * window.middle.scale < LEAST_ROWS:
             return False
         return not any(self._shows_something(window, factor) for factor in _FACTORS)
 
     def _shows_something(self, window: FrameWindow, factor: int) -> bool:
         seen = [None if image is None else self._look(image, factor) for image in window.images]
-        residual = self._network.whole_residual(self._engine, seen)
+        engine = self._engine
+        if middle_of(seen)[0].numel() > engine.max_pixels:
+            return True
+        aligns = self._network.network.config.align
+        try:
+            residual = (engine.aligned_residual if aligns else engine.residual)(seen)
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
+            return True  # full work can do with less memory
         luma = torch.tensor(LUMA_WEIGHTS["bt601"]) @ residual.flatten(1)
         return int((luma <= -_LEVEL).sum()) >= _FEW_PIXELS
 

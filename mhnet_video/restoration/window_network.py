@@ -134,7 +134,7 @@ class WindowNetwork:
     ) -> Tensor:
         """What is to be added to a middle picture of this size, `[3, height, width]`."""
         rows, columns = _working_size(height, width, scale)
-        residual_of = partial(self.whole_residual, engine)
+        residual_of = partial(self._whole_residual, engine)
         if is_alone(seen):
             residual = ensemble_residual(seen, residual_of, self.network.config.multiple)
         else:
@@ -144,16 +144,8 @@ class WindowNetwork:
             residual = enlarged(residual, height, width)
         return residual
 
-    def whole_residual(self, engine: Engine, seen: Window) -> Tensor:
-        """What the network adds to the middle picture of a window, as large as that.
-
-        Args:
-            engine: Engine that runs the network.
-            seen: What the network sees of each picture.
-
-        Raises:
-            ShortageError: The device has too little memory even for small tiles.
-        """
+    def _whole_residual(self, engine: Engine, seen: Window) -> Tensor:
+        """What the network adds to the middle picture of a window, as large as that."""
         pixels = middle_of(seen)[0].numel()
         while True:
             try:

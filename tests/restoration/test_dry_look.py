@@ -135,7 +135,29 @@ def test_what_has_no_neighbours_or_few_rows_is_restored():
         assert restorer.dry == 0
     restorer = Restorer(DarkensLight(1), device="cpu", engine="torch")
     list(restorer.stream(clip({})))
-    assert restorer.dry == COUNT  # a network for single frames has no need of neighbours
+    assert restorer.dry == 0
+
+
+def test_where_memory_is_short_frames_are_restored(monkeypatch):
+    """A look never asks for tiles, and full work can do with small ones."""
+    network = DarkensLight()
+    restorer = Restorer(network, device="cpu", engine="torch")
+    engine = restorer.engine.engine
+    plain = engine.residual
+
+    def residual(frames):
+        if frames[1].shape[1:] == FIRST:
+            raise torch.OutOfMemoryError("no room")
+        return plain(frames)
+
+    monkeypatch.setattr(engine, "residual", residual)
+    assert changed(restorer, clip({13: (200, 301)})) == [13]
+    assert restorer.dry == 0 and network.seen.count(FULL) == COUNT
+    monkeypatch.setattr(engine, "residual", plain)
+    most = engine.max_pixels
+    monkeypatch.setattr(engine, "max_pixels", 128 * 160 - 1)
+    list(restorer.stream(clip({}, count=2)))
+    assert restorer.dry == 0 and most > engine.max_pixels
 
 
 def test_no_frame_passes_that_would_be_better_restored():
