@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,6 +42,7 @@ from mhnet_video.pipelines.bench_runtimes import (
     runtimes,
     runtimes_obstacle,
 )
+from mhnet_video.pipelines.bench_scene import make_frames
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.restoration.color import add_residual, to_rgb
 from mhnet_video.restoration.restorer import Restorer
@@ -208,6 +210,17 @@ def _frames_of(clip: str, count: int) -> list[Frame]:
     """The first frames of a clip."""
     with VideoReader(clip) as reader:
         return [item for item in itertools.islice(reader, count) if isinstance(item, Frame)]
+
+
+def _of_fixed_camera(number: int, height: int, width: int) -> list[Frame]:
+    """Frames of a dry scene in which nothing moves; they differ by a level of noise."""
+    random = np.random.default_rng(0)
+    (first,) = make_frames(1, height, width)
+    luma, *chroma = first.planes
+    noise = (random.integers(0, 2, luma.shape, np.uint8) for _ in range(number))
+    return [
+        replace(first, planes=(luma + each, *chroma), pts=index) for index, each in enumerate(noise)
+    ]
 
 
 def _padded(frames: Sequence[Frame], multiple: int) -> list[Tensor]:
@@ -396,8 +409,9 @@ def _measure_runtimes(clip: str, name: str) -> dict[str, Any]:
 def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
     """Time each stage of the pipeline separately, and parts of the restoration.
 
-    The parts are the conversions, and the network with and without alignment, frame by frame on
-    the threads of one lane. Times are milliseconds a frame.
+    Restoring is also timed at half of the rows, as of a soft picture, and where a fixed camera
+    shows nothing to take out. The parts are the conversions, and the network with and without
+    alignment, frame by frame on the threads of one lane. Times are milliseconds a frame.
     """
     device = torch.device("cpu")
     frames = _frames_of(clip, _STAGE_FRAMES)
@@ -417,9 +431,10 @@ def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
             add_residual(frame, residual)
         return len(frames)
 
-    def restore() -> int:
+    def restore(source: Sequence[Frame], scale: float | None) -> int:
         # to the end: lanes work ahead, so that most frames are ready before they are requested
-        film = itertools.islice(itertools.cycle(frames), length)
+        restorer.scale = scale
+        film = itertools.islice(itertools.cycle(source), length)
         return sum(1 for _ in restorer.stream(film))
 
     def encode() -> int:
@@ -429,10 +444,12 @@ def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
             out.finish()
         return len(frames)
 
-    stages = {
+    stages: dict[str, Callable[[], int]] = {
         "decode": decode,
         "to RGB, and the residual": convert,
-        "restore": restore,
+        "restore": partial(restore, frames, None),
+        "restore at half scale": partial(restore, frames, 0.5),
+        "restore, dry": partial(restore, _of_fixed_camera(length, *shape[1:]), None),
         "encode": encode,
     }
     config, engine = restorer.network.config, lanes[0]

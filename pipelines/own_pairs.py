@@ -54,7 +54,7 @@ class OwnPairs:
         """
         from mhnet_video.restoration.temporal_window import have_equal_samples
 
-        count = different = passed_before = 0
+        count = different = passed_before = dry_before = 0
         before: Frame | None = None
         with closing(pairs):
             for pair in pairs:
@@ -67,6 +67,7 @@ class OwnPairs:
                         different += 1
                     before = pair.source
                     passed_before = self._restorer.passed_through
+                    dry_before = self._restorer.dry
                 elif self._is_cold(count, different):
                     raise ColdStart
                 elif self._is_complete(count):
@@ -75,6 +76,7 @@ class OwnPairs:
                     yield pair
                     passed = self._restorer.passed_through - passed_before
                     self._writer.passed_through = passed
+                    self._writer.dry = self._restorer.dry - dry_before
                 count += 1
                 if self._is_complete(count):
                     return

@@ -46,6 +46,7 @@ _EVIDENT = (
     "device",
     "scale",
     "scales",
+    "dry",
     "encoder",
     "pixel_format",
     "damaged",
@@ -126,6 +127,8 @@ class Report:
     """Where the segments wait of an output that is not complete; empty where there are none."""
     scales: tuple["ScaleShare", ...] = ()
     """All working scales, that of most frames first."""
+    dry: int = 0
+    """Frames that passed as they are: a cheap look showed nothing to take out."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -465,6 +468,7 @@ class Run:
             damaged=reader.damaged,
             interrupted=self._is_interrupted,
             scales=scales,
+            dry=restorer.dry,
         )
 
 

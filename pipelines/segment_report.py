@@ -46,12 +46,13 @@ def report_of(
     """
     kept: list[str] = []
     losses: list[Loss] = []
-    frames = passed = damaged = 0
+    frames = passed = dry = damaged = 0
     for index in range(store.count):
         if store.has(index):
             record = store.record(index)
             frames += len(record.frames)
             passed += record.passed_through
+            dry += record.dry
             damaged += record.damaged
     size = encoding.first.width, encoding.first.height
     if joined is not None:
@@ -81,6 +82,7 @@ def report_of(
         has_drops=has_drops,
         parts="" if joined is not None else store.name,
         scales=shares_of({scale: 1}),
+        dry=dry,
     )
 
 

@@ -195,10 +195,10 @@ class SegmentedWork:
         if not left:
             return
         progress = SegmentProgress(self._plan, self.store, self._encoding, on_progress, self._begin)
-        measures_scale = self._restorer.measures_scale
+        sees_whole_clips = self._restorer.sees_whole_clips
         try:
             # a segment may begin in a scene, and does not see how sharp its first frames are
-            self._restorer.measures_scale = False
+            self._restorer.sees_whole_clips = False
             while left and not stop.is_set():
                 index = left.popleft()
                 with self.store.claim(index) as is_ours:
@@ -209,7 +209,7 @@ class SegmentedWork:
                         self._restore(index, progress, stop)
                 progress.done()
         finally:
-            self._restorer.measures_scale = measures_scale
+            self._restorer.sees_whole_clips = sees_whole_clips
 
     def join(self, companions: Companions, stop: threading.Event) -> Report:
         """Make the output of the segments; they are removed then.

@@ -3,14 +3,17 @@
     MHNET_DATA=... python tests/measure_scales.py [--model realtime] [--every 4] [--enlarge 1 3]
 
 Clips as those of `samples/pan.py`, of every fourth Kodak picture, in rain that is drawn and in the
-streaks of Rain12; thin streaks are as wide as before, in front of the enlarged picture. Prints PSNR
-on Y at fixed working scales and at the one that is chosen, which is fixed for a clip of one scene.
+streaks of Rain12; thin streaks are as wide as before, in front of the enlarged picture. Footage is
+that of cameras, in rain that is drawn. Prints PSNR on Y, the mean of the clips of a row, at fixed
+working scales and at the one that is chosen; what the chosen one lacks to the fixed scale that is
+best for the row; and the least that a clip gains on scale 1.
 """
 
 # ruff: noqa: T201 - it is there to print
 
 import argparse
 import io
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -37,6 +40,14 @@ FRAMES = 3
 """Frames of a clip."""
 CONDITIONS = {"clean": (0.0, None), "noisy": (3.0, None), "coded": (3.0, 26)}
 """Noise in levels of 8 bits, and quality of x264."""
+LEAST_ROWS = 480
+"""Rows of the smallest clips: of smaller ones the sharpness is not measured."""
+CUT = 720, 1280
+"""Rows and columns that are cut out of footage, at most."""
+SKIPPED = 20
+"""Frames of footage before those that are taken."""
+FOOTAGE = ("mapillary_*", "sam2_*", "udacity_*", "gopro_*")
+"""Files of clips of 480 rows and more, without rain."""
 
 
 def main() -> None:
@@ -48,13 +59,14 @@ def main() -> None:
     add("--model", default="realtime")
     add("--every", type=int, default=4, help="take every N-th picture (default: 4)")
     add("--first", type=int, default=0, help="first picture to take (default: 0)")
-    add("--enlarge", type=float, nargs="+", default=ENLARGED)
+    add("--enlarge", type=float, nargs="*", default=ENLARGED)
     options = parser.parse_args()
     data = Path(os.environ["MHNET_DATA"]) / "dev"
     pictures = [picture for _, picture in pan.read(data / "kodak")]
     layers = list(pan.streaks(pan.read(data / "rain12/input"), pan.read(data / "rain12/target")))
     restorer = Restorer(options.model, device="cpu")
-    heads = ["enlarged", "rain", "clips", *map(str, SCALES), "chosen", "of it", "worst"]
+    heads = ["enlarged", "rain", "clips", *map(str, SCALES), "chosen", "scales", "to the best"]
+    heads.append("to scale 1, least")
     print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|", flush=True)
     for enlarge in options.enlarge:
         for rain in ("drawn", "Rain12", "thin"):
@@ -67,17 +79,23 @@ def main() -> None:
                     clip = made(pictures[index], layer, enlarge, rain == "thin", noise, crf, index)
                     rows.append(measured(restorer, *clip))
                 print(row_of(f"{enlarge:g} | {rain} | {condition}", rows), flush=True)
+    for name in FOOTAGE:
+        rows = []
+        for index, path in enumerate(sorted((data.parent / "train/clips").glob(f"{name}.mp4"))):
+            rows.append(measured(restorer, *footage(path, index)))
+        print(row_of(f"footage | drawn | {name[:-2]}", rows), flush=True)
 
 
 def row_of(name: str, rows: list[tuple[list[float], int]]) -> str:
-    """Means over clips, how often each scale was chosen, and the worst loss to scale 1."""
+    """Means over clips, how often each scale was chosen, and what it lacks and gains."""
     means = np.mean([levels for levels, _ in rows], 0)
     got = [levels[chosen] for levels, chosen in rows]
+    lack = np.mean(got) - means.max()
     worst = min(levels[chosen] - levels[0] for levels, chosen in rows)
     times = np.bincount([chosen for _, chosen in rows], minlength=len(SCALES))
     share = ", ".join(f"{n} at {s:g}" for s, n in zip(SCALES, times, strict=True) if n)
-    cells = [*(f"{mean:.2f}" for mean in means), f"{np.mean(got):.2f}", share, f"{worst:+.2f}"]
-    return f"| {name} | " + " | ".join(cells) + " |"
+    cells = [*(f"{mean:.2f}" for mean in means), f"{np.mean(got):.2f}", share]
+    return f"| {name} | " + " | ".join([*cells, f"{lack:+.2f}", f"{worst:+.2f}"]) + " |"
 
 
 def made(
@@ -91,6 +109,7 @@ def made(
 ) -> tuple[Pictures, Pictures]:
     """A rainy clip and its clean twin."""
     generator = torch.Generator().manual_seed(seed)
+    pan.SIDES = (704, LEAST_ROWS) if enlarge == 1 else (560, 370) if enlarge < 2 else (352, 256)
     clean = pan.pan(picture, 3.3, FRAMES)
     if is_thin:
         clean = pan.enlarged(clean, enlarge)
@@ -110,6 +129,21 @@ def made(
     if crf is None:
         return rainy_pictures, clean_pictures
     return coded(rainy_pictures, crf), coded(clean_pictures, crf)
+
+
+def footage(path: Path, seed: int) -> tuple[Pictures, Pictures]:
+    """Frames of a camera, in rain that is drawn and without it."""
+    with av.open(str(path)) as container:
+        frames = list(itertools.islice(container.decode(video=0), SKIPPED, SKIPPED + FRAMES))
+    pictures = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    top, left = (
+        max(0, side - most) // 2 for side, most in zip(pictures.shape[1:3], CUT, strict=True)
+    )
+    pictures = pictures[:, top : top + CUT[0], left : left + CUT[1]]
+    clean = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    rainy = rain_on(clean, torch.Generator().manual_seed(seed))
+    shown = (rainy.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+    return np.ascontiguousarray(shown.numpy()), np.ascontiguousarray(pictures)
 
 
 def coded(pictures: Pictures, crf: int) -> Pictures:

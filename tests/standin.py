@@ -23,7 +23,8 @@ class StandIn:
     gpu = None
     fingerprint = "none"
     passed_through = 0
-    measures_scale = True
+    dry = 0
+    sees_whole_clips = True
     scales: Mapping[WorkingScale, int] = MappingProxyType({WorkingScale(1.0, ScaleReason.FULL): 1})
 
     def __init__(

@@ -28,6 +28,10 @@ def restore_summary(report: "Report") -> list[str]:
         f"{name}: {counted(report.frames, 'frame')} in {report.seconds:.1f} s{speed}",
         f"  model {report.model} on {device}, {report.encoder} {report.pixel_format}",
     ]
+    if report.dry:
+        lines.append(
+            f"  unchanged, since there was nothing to take out: {counted(report.dry, 'frame')}"
+        )
     if report.kept:
         lines.append("  kept: " + ", ".join(report.kept))
     if report.lost:

@@ -54,6 +54,8 @@ class SegmentRecord:
     """Frames of another size than the first."""
     changed: list[list[Any]] = field(default_factory=list)
     """How frames differ from the first, as `FrameChanges` counts it."""
+    dry: int = 0
+    """Frames that passed as they are, because a cheap look showed nothing to take out."""
     side_data: dict[str, int] = field(default_factory=dict)
     """What frames carried beside their samples, and how many bytes."""
     changes: list[list[Any]] = field(default_factory=list)

@@ -163,6 +163,8 @@ class SegmentWriter(Closing):
         """Frames for which the network gave no numbers; to be set before `finish`."""
         self.changes: list[list[Any]] = []
         """How far each frame is from the source's, for evidence; likewise."""
+        self.dry = 0
+        """Frames that passed as they are; to be set before `finish`."""
         self._store = store
         self._index = index
         self._source = source
@@ -277,6 +279,7 @@ class SegmentWriter(Closing):
             header=self._header,
             damaged=self._reader.damaged,
             passed_through=self.passed_through,
+            dry=self.dry,
             scaled=frames.changes.scaled,
             changed=frames.changes.counts(),
             side_data={

@@ -29,6 +29,8 @@ class Counts:
     """Frames left unchanged, because the network returned numbers that are not finite."""
     repeated: int = 0
     """Frames that reused the result of an equal frame before them."""
+    dry: int = 0
+    """Frames that passed as they are, because a cheap look showed nothing to take out."""
     scales: Counter[WorkingScale] = field(default_factory=Counter)
     """Frames at each working scale."""
 
@@ -79,6 +81,9 @@ class InlineExecutor:
         if last is not None and window.is_restored_as(last[0]):
             planes = last[1]
             self.counts.repeated += planes is not None
+        elif window.is_dry:
+            planes = window.host_frame.planes
+            self.counts.dry += 1
         else:
             planes = self._network.planes(self._engine, window, self._network.prepare(window))
         self._last = window, planes
@@ -168,6 +173,10 @@ class LaneExecutor:
             self._threads.shutdown(cancel_futures=True)
 
     def _submit(self, window: FrameWindow) -> "Future[Planes]":
+        done: Future[Planes] = Future()
+        if window.is_dry:
+            done.set_result(window.host_frame.planes)
+            return done
         seen = self._network.prepare(window)
         self._lanes, idle = self._pool.prepare(middle_of(seen)[0].numel())
 
@@ -179,7 +188,6 @@ class LaneExecutor:
                 idle.put(engine)
 
         if self._lanes == 1:
-            done: Future[Planes] = Future()
             done.set_result(work())
             return done
         if self._threads is None:
@@ -193,5 +201,8 @@ class LaneExecutor:
         if planes is None:
             self.counts.passed_through += 1
             return Pair(source, source)
-        self.counts.repeated += is_known
+        if is_known:
+            self.counts.repeated += 1
+        elif planes is on_host.planes:
+            self.counts.dry += 1
         return Pair(source, replace(on_host, planes=planes))

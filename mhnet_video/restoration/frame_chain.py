@@ -1,4 +1,4 @@
-"""The way of a frame: transition, window, network, temporal filter.
+"""The way of a frame: transition, working scale, window, look, network, temporal filter.
 
 No link knows another. Pairs (source, restored) travel between them.
 """
@@ -10,10 +10,11 @@ import torch
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, Pair
+from mhnet_video.restoration.dry_look import DryLook
 from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.scene_changes import Transition, TransitionDetector
 from mhnet_video.restoration.temporal_filter import TemporalFilter
-from mhnet_video.restoration.temporal_window import WindowAssembler
+from mhnet_video.restoration.temporal_window import FrameWindow, WindowAssembler
 from mhnet_video.restoration.window_network import check_size
 from mhnet_video.restoration.working_scale import ScaleChooser
 
@@ -29,6 +30,7 @@ class FrameChain:
         executor: What restores windows.
         device: Where the network runs.
         scales: Chooses the working scale of each scene.
+        look: Marks windows whose frame passes as it is; None where every frame is restored.
         is_filtered: Whether restored frames go through the temporal filter.
         sees_glass: Whether the network sees what stands still on the glass.
     """
@@ -39,6 +41,7 @@ class FrameChain:
         executor: Executor,
         device: torch.device,
         scales: ScaleChooser,
+        look: DryLook | None = None,
         *,
         is_filtered: bool = True,
         sees_glass: bool = False,
@@ -46,6 +49,7 @@ class FrameChain:
         self._scales = scales
         self._transitions = TransitionDetector()
         self._windows = WindowAssembler(frames, sees_glass=sees_glass)
+        self._look = look
         self._executor = executor
         self._filter = TemporalFilter(device) if is_filtered else None
 
@@ -99,12 +103,15 @@ class FrameChain:
             scale = self._scales.choose(_scene(known[index:]), settings.scale, is_cut=is_cut)
             self.counts.scales[scale] += 1
             for window in self._windows.push(frame, settings, transition, scale.scale):
-                yield from self._executor.push(window)
+                yield from self._executed(window)
 
     def _drained(self) -> Iterator[Pair]:
         for window in self._windows.flush():
-            yield from self._executor.push(window)
+            yield from self._executed(window)
         yield from self._executor.flush()
+
+    def _executed(self, window: FrameWindow) -> Iterator[Pair]:
+        return self._executor.push(window if self._look is None else self._look.marked(window))
 
     def _filtered(self, pairs: Iterator[Pair], settings: Settings) -> Iterator[Pair]:
         if self._filter is None:

@@ -18,6 +18,7 @@ from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.weights import DEFAULTS, load_model, resolve_device, task_of
+from mhnet_video.restoration.dry_look import DryLook
 from mhnet_video.restoration.executors import (
     Counts,
     EnginePool,
@@ -66,9 +67,10 @@ class Restorer:
     """Device of the network."""
     engine: SelectedEngine
     """Engine of the network, and the reason for it."""
-    measures_scale: bool
-    """Whether the working scale follows the sharpness of each scene, where none is set; False
-    where a clip's frames are restored in parts that do not see a scene's first ones."""
+    sees_whole_clips: bool
+    """Whether frames are restored from the first one of a clip on. Where they are not, what is made
+    of a frame depends on nothing that is measured long before: the working scale follows the size
+    alone, and each frame is looked at."""
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class Restorer:
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
         self._is_filtered = is_filtered
-        self.measures_scale = True
+        self.sees_whole_clips = True
         if isinstance(model, MHNet):
             if weights is not None:
                 raise ConfigError(
@@ -163,6 +165,11 @@ class Restorer:
     def repeated(self) -> int:
         """Frames of the latest clip that took no time: they were the ones before them again."""
         return self._counts.repeated
+
+    @property
+    def dry(self) -> int:
+        """Frames of the latest clip that passed as they are: a look showed nothing to take out."""
+        return self._counts.dry
 
     @property
     def scales(self) -> Mapping[WorkingScale, int]:
@@ -318,10 +325,18 @@ class Restorer:
             config.frames,
             executor,
             self.device,
-            ScaleChooser(self.device, measures=self.measures_scale and not config.glass),
+            ScaleChooser(self.device, measures=self.sees_whole_clips and not config.glass),
+            self._new_look(),
             is_filtered=self._is_filtered,
             sees_glass=config.glass,
         )
+
+    def _new_look(self) -> DryLook | None:
+        """None on a GPU, which has the time, and for networks that take out what stands still."""
+        if self.device.type != "cpu" or self.network.config.glass:
+            return None
+        looks_at_each = not self.sees_whole_clips
+        return DryLook(self._windows, self.engine.engine, looks_at_each=looks_at_each)
 
     def _executor(self, *, stays_on_gpu: bool) -> Executor:
         """The executor with the highest throughput, for all frames of a clip."""

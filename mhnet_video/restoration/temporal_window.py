@@ -33,6 +33,8 @@ class NetworkImage:
     """Working scale of the network for it, above 0 to 1."""
     rgb: Tensor | None = None
     """RGB at the working scale, `[3, H, W]`; None until it has been computed."""
+    looks: dict[int, Tensor] = field(default_factory=dict)
+    """RGB for the looks of `DryLook`, `[3, H, W]` each, by the factor of rows."""
     glass: GlassImage = field(default_factory=GlassImage)
     """What is remembered of it for the pictures of the glass."""
     _host_frame: Frame | None = field(default=None, init=False)
@@ -56,6 +58,8 @@ class FrameWindow:
     """T of them, that of `frame` in the middle; None for each neighbour where there are none."""
     seen: tuple[GlassImage, ...] = ()
     """What is remembered of further frames of the run, for networks that see the glass."""
+    is_dry: bool = False
+    """Whether the frame shows nothing to take out, so that it passes as it is."""
 
     @property
     def middle(self) -> NetworkImage:

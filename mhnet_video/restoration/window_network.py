@@ -70,9 +70,18 @@ class WindowNetwork:
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:
-            rgb = upright_rgb(picture.host_frame, picture.scale, self.device)
-            picture.rgb = self._padded(rgb).contiguous()
+            picture.rgb = self.seen(picture.host_frame, picture.scale)
         return picture.rgb
+
+    def seen(self, frame: Frame, scale: float = 1.0) -> Tensor:
+        """What the network sees of a frame: upright RGB, padded, `[3, H, W]` in [0, 1].
+
+        Args:
+            frame: The frame, on the host.
+            scale: Working scale, above 0 to 1.
+        """
+        rgb = upright_rgb(frame, scale, self.device)
+        return self._padded(rgb).contiguous()
 
     def _padded(self, rgb: Tensor) -> Tensor:
         """The picture with its edge repeated until its sides are the network's multiples.

@@ -25,7 +25,14 @@ from mhnet_video.pipelines.bench import (  # fmt: skip
 )
 from mhnet_video.pipelines.bench_runtimes import WINDOWS, Runtime, jobs, runtimes_obstacle
 
-STAGES = ["decode", "to RGB, and the residual", "restore", "encode"]
+STAGES = [
+    "decode",
+    "to RGB, and the residual",
+    "restore",
+    "restore at half scale",
+    "restore, dry",
+    "encode",
+]
 STAGES += ["network, frames as they are", "network, frames aligned"]
 PEAKS = [{"threads": 1, "gflops": {"float32": 100.0, "bfloat16": 200.0}, "copy_gbs": 10.0}]
 

@@ -33,8 +33,8 @@ _MAX_PAIR_PIXELS = 1280 * 736
 _MAX_LANES_PIXELS = 2 * 1920 * 1088
 """Pixels of all pictures that are worked on at the same time: maps take some 200 bytes each."""
 
-_GRAPHS = 2
-"""Sizes of pictures for which maps are kept."""
+_GRAPHS = 3
+"""Sizes of pictures for which maps are kept: that of a clip, and those of two looks at it."""
 
 
 def lane_count(threads: int, pixels: int) -> int:
