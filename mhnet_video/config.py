@@ -36,8 +36,9 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
     return tuple(checked)
 
 
-TASKS = ("derain", "raindrop")
-"""What a network can take out: streaks of rain in the air; and drops on the glass as well."""
+TASKS = ("derain", "raindrop", "deblur")
+"""What a network can take out: streaks of rain in the air; drops on the glass as well; motion
+blur."""
 
 
 def check_strength(strength: float) -> None:
