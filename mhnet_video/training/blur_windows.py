@@ -220,7 +220,7 @@ class BlurWindows(Dataset[BlurWindow]):
         runs = self.footage.clips[random.choice(len(self._weights), p=self._weights)]
         run = runs[random.integers(len(runs))]
         every = int(random.integers(1, 4))
-        half = math.ceil((len(times) // 2 + shutter.share / 2) * every)
+        half = max(1, math.ceil((len(times) // 2 + shutter.share / 2) * every))
         while every > 1 and 2 * half + 1 > len(run):
             every -= 1
             half = math.ceil((len(times) // 2 + shutter.share / 2) * every)

@@ -28,6 +28,10 @@ MOST_VIEWS = 32
 """Most views of an exposure."""
 MOST_WHITE = 0.02
 """Share of a picture's samples that may be lamps: more white than that is walls or the sky."""
+MOST_ROLL = 0.3
+"""Most roll in a window, in radians."""
+MOST_ZOOM = 0.2
+"""Most logarithm of the zoom in a window."""
 FASTEST = 2.2
 """Most of the blur of one frame, relative to the mean of the window's frames."""
 
@@ -145,7 +149,7 @@ def draw_motion(random: np.random.Generator, side: int) -> Motion:
 def scaled(
     motion: Motion, length: float, times: Sequence[float], share: float, side: int
 ) -> Motion:
-    """A motion of a wanted length.
+    """A motion of a wanted length; shorter where it would turn or zoom too far.
 
     Args:
         motion: The motion.
@@ -155,8 +159,10 @@ def scaled(
         side: Side of the picture, in pixels.
     """
     lengths = [motion.length(t - share / 2, t + share / 2, 0.4 * side) for t in times]
-    mean, most = max(float(np.mean(lengths)), 1e-6), max(lengths)
-    return motion.times(length / max(mean, most / FASTEST))
+    factor = length / max(float(np.mean(lengths)), max(lengths) / FASTEST, 1e-6)
+    ends = np.array([min(times) - share / 2, max(times) + share / 2])
+    roll, zoom = np.abs(motion.at(np.linspace(*ends, 24))[:, 2:]).max(0)
+    return motion.times(min(factor, MOST_ROLL / max(roll, 1e-9), MOST_ZOOM / max(zoom, 1e-9)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +291,7 @@ def between_frames(
     lumas = shrunken_luma(pixels)
     motions = SHRINK * estimate(lumas[:-1], lumas[1:, None])[:, 0]
     height, width = frames.shape[1:3]
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
     lights, moments = [], []
     for index, motion in enumerate(motions):
         first, last = float(times[index]), float(times[index + 1])
@@ -293,7 +299,7 @@ def between_frames(
         moments.append(first)
         fastest = float(motion.norm(dim=0).flatten().quantile(0.98))
         count = math.ceil(min(fastest / STEP, MOST_VIEWS))
-        flow = cv2.resize(motion.permute(1, 2, 0).numpy(), (width, height))
+        flow = [cv2.resize(each, (width, height)) for each in motion.numpy()]
         for part in range(1, count):
             share = part / count
             moment = first + share * (last - first)
@@ -303,8 +309,8 @@ def between_frames(
             moved = [
                 cv2.remap(
                     light,
-                    grid + way * flow,
-                    np.empty(0, np.float32),
+                    columns + way * flow[0],
+                    rows + way * flow[1],
                     cv2.INTER_LINEAR,
                     borderMode=cv2.BORDER_REPLICATE,
                 )
