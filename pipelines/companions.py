@@ -13,7 +13,7 @@ from mhnet_video.frame import Pair
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.gpx import check_gpx, save_gpx
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.pipelines.evidence import REMARK, EvidenceWriter
+from mhnet_video.pipelines.evidence import EvidenceWriter, remark_of
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Companions(Closing):
     @property
     def remark(self) -> str:
         """What the output's comment says besides what the source's says; empty for nothing."""
-        return REMARK if self._evidence is not None else ""
+        return remark_of(self._config.task) if self._evidence is not None else ""
 
     def watch(self, pairs: Generator[Pair | T]) -> Generator[Pair | T]:
         """Take note of the pairs on their way, where that is asked for.

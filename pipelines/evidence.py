@@ -28,6 +28,7 @@ from mhnet_video.media.output_file import OutputFile, check_destination, why_unw
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.model.weights import locate_weights
 from mhnet_video.pipelines.info import versions
+from mhnet_video.tasks import TASKS, steps_of
 
 T = TypeVar("T")
 
@@ -37,8 +38,6 @@ COLUMNS = ("pts", "changed", "mean")
 """Of a frame: its time in ticks of its file, the share of pixels whose luma (green of RGB) differs
 from the source's, and the mean of that difference in levels of 8 bits; null where the output has
 other samples than the source."""
-REMARK = f"Restored by mhnet-video {__version__}: rain was taken out of the pictures."
-"""What the output's comment says."""
 
 
 class Change(NamedTuple):
@@ -48,6 +47,11 @@ class Change(NamedTuple):
     """Share of the pixels, 0 to 1."""
     mean: float
     """Mean of all pixels, in levels of 8 bits."""
+
+
+def remark_of(task: str) -> str:
+    """What the output's comment says."""
+    return f"Restored by mhnet-video {__version__}: taken out was {TASKS[task].removes}."
 
 
 def evidence_path(destination: str | PathLike[str]) -> Path:
@@ -222,7 +226,7 @@ class EvidenceWriter(Closing):
             **told,
             "source": _described(self._source, self._source, self._home.parent),
             "output": _described(self._destination, self._home, self._home.parent),
-            "weights": _weights(told["model"]),
+            "weights": _weights(told["model"], self._config.task),
             "versions": versions(),
             "settings": {k: v for k, v in asdict(self._config).items() if k != "overwrite"},
         }
@@ -271,9 +275,11 @@ def _described(path: Path, home: Path, folder: Path) -> dict[str, Any]:
     return {"path": where, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def _weights(name: str) -> dict[str, Any]:
+def _weights(name: str, task: str) -> dict[str, Any]:
+    """Names and hashes of the weights, with a plus between those of networks in turn."""
+    names = name.split("+") if len(steps_of(task)) > 1 else [name]
     try:
-        path = locate_weights(name)
+        hashes = [sha256_of(locate_weights(each)) for each in names]
     except WeightsError:  # a network that was passed in
         return {"name": name, "sha256": None}
-    return {"name": name, "sha256": sha256_of(path)}
+    return {"name": name, "sha256": "+".join(hashes)}

@@ -297,6 +297,7 @@ def train(
         torch.save(state, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
         averaged = MHNet(network.config)
+        averaged.task = network.task
         averaged.load_state_dict({name: value.float().cpu() for name, value in average.items()})
         return save_weights(
             averaged,
@@ -475,9 +476,11 @@ def _first_network(config: TrainConfig) -> MHNet:
         glass=LESSONS[config.task].sees_glass,
     )
     if config.init:
-        return grow(load_model(config.init), sizes)
-    network = MHNet(sizes)
-    torch.nn.init.zeros_(network.ending.weight)  # begin as the identity
+        network = grow(load_model(config.init), sizes)
+    else:
+        network = MHNet(sizes)
+        torch.nn.init.zeros_(network.ending.weight)  # begin as the identity
+    network.task = config.task
     return network
 
 

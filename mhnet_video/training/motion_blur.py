@@ -160,8 +160,8 @@ def scaled(
     """
     lengths = [motion.length(t - share / 2, t + share / 2, 0.4 * side) for t in times]
     factor = length / max(float(np.mean(lengths)), max(lengths) / FASTEST, 1e-6)
-    ends = np.array([min(times) - share / 2, max(times) + share / 2])
-    roll, zoom = np.abs(motion.at(np.linspace(*ends, 24))[:, 2:]).max(0)
+    whole = np.linspace(min(times) - share / 2, max(times) + share / 2, 24)
+    roll, zoom = np.abs(motion.at(whole)[:, 2:]).max(0)
     return motion.times(min(factor, MOST_ROLL / max(roll, 1e-9), MOST_ZOOM / max(zoom, 1e-9)))
 
 
