@@ -28,6 +28,7 @@ from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
+from mhnet_video.pipelines.evidence import Restoration
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 _Reader = VideoReader | FolderReader | SegmentReader
 _Writer = VideoWriter | FolderWriter | SegmentWriter
-_Pairs = Generator[Pair | Packet]
+Pairs = Generator[Pair | Packet]
+"""What a restorer gives."""
 
 _EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
 """What of a report is evidence."""
@@ -163,7 +165,7 @@ def restore_video(
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
-        Companions(source, destination, config, home) as companions,
+        Companions(Restoration(source, destination, config, home)) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):
@@ -242,7 +244,7 @@ class Run:
         self._begin = time.monotonic()
         self._is_interrupted = False
         self._is_failed = False
-        self.watch: Callable[[_Pairs], _Pairs] = lambda pairs: pairs
+        self.watch: Callable[[Pairs], Pairs] = lambda pairs: pairs
         """Takes note of the pairs on their way."""
 
     def through(
@@ -264,7 +266,7 @@ class Run:
         writer: _Writer,
         *,
         stays_on_gpu: bool = False,
-        select: Callable[[_Pairs], _Pairs] = lambda pairs: pairs,
+        select: Callable[[Pairs], Pairs] = lambda pairs: pairs,
     ) -> None:
         """Do all but the report.
 

@@ -86,7 +86,7 @@ def restore_in_segments(
     config = config or RestoreConfig()
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
-    work = _Work(paths, target, config, restorer or restorer_of(config))
+    work = _SegmentedOutput(paths, target, config, restorer or restorer_of(config))
     work.prepare(on_message or (lambda text: None))
     try:
         return work.run(on_progress, stop or threading.Event())
@@ -136,7 +136,7 @@ def _checked(
     return [Path(source) for source in sources], Path(os.path.realpath(output))
 
 
-class _Work:
+class _SegmentedOutput:
     """The segments of one output."""
 
     def __init__(
