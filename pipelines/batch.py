@@ -155,12 +155,12 @@ def _resolve(
     """The same model for all workers, what decides about outputs, and a share for each worker."""
     import torch
 
-    from mhnet_video.model.weights import locate_weights, models_of, resolve_device
+    from mhnet_video.model.weights import locate_weights, models_of, resolve_device, task_done
 
-    if batch.dry != BatchConfig.dry and not TASKS[config.task].is_rain:
+    task = TASKS[task_done(config.task, config.model, config.weights)]
+    if batch.dry != BatchConfig.dry and not task.is_rain:
         raise ConfigError(
-            f"a clip without rain is no reason to leave {TASKS[config.task].removes} in it; leave "
-            f"--dry out with --task {config.task}"
+            f"a clip without rain is no reason to leave {task.removes} in it; leave --dry out."
         )
     is_elsewhere = batch.ray is not None and config.device.startswith("cuda")
     device = torch.device("cuda") if is_elsewhere else resolve_device(config.device)

@@ -85,6 +85,21 @@ def models_of(
     return tuple(by_step.get(step) or default_model(step, kind) for step in steps)
 
 
+def task_done(task: str, model: str = "auto", weights: str | PathLike[str] | None = None) -> str:
+    """What is taken out: that of the weights that are named where no other task is.
+
+    Args:
+        task: One of `TASKS`.
+        model: A model's name, or `auto`.
+        weights: A weights file to use instead.
+
+    Raises:
+        WeightsError: What is named does not exist, or is damaged.
+    """
+    named = weights or (None if model == "auto" else model)
+    return load_model(named).task if named and task == DEFAULT else task
+
+
 def list_models() -> list[ModelInfo]:
     """The models that ship with the package."""
     return [_info(path) for path in sorted(MODELS.glob("*.safetensors"))]

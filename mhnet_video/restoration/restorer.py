@@ -105,8 +105,12 @@ class Restorer:
 
     @property
     def engine(self) -> SelectedEngine:
-        """Engine of the network, and the reason for it."""
+        """Engine of the network, and the reason for it; of several in turn that of the first."""
         return self._steps[0].engine
+
+    @engine.setter
+    def engine(self, engine: SelectedEngine) -> None:
+        self._steps[0].engine = engine
 
     @property
     def ahead(self) -> int:
