@@ -7,6 +7,7 @@ from operator import index
 from typing import NamedTuple
 
 from mhnet_video.errors import ConfigError
+from mhnet_video.tasks import TRAINED, check_task
 
 
 class Box(NamedTuple):
@@ -36,10 +37,6 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
     return tuple(checked)
 
 
-TASKS = ("derain", "raindrop")
-"""What a network can take out: streaks of rain in the air; and drops on the glass as well."""
-
-
 def check_strength(strength: float) -> None:
     """Check the share of the restoration that is applied.
 
@@ -60,16 +57,6 @@ def check_scale(scale: float | None) -> None:
         raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
 
 
-def check_task(task: str) -> None:
-    """Check what is to be taken out.
-
-    Raises:
-        ConfigError: It is none of `TASKS`.
-    """
-    if task not in TASKS:
-        raise ConfigError(f"task must be one of {', '.join(TASKS)}, not {task}")
-
-
 class Settings(NamedTuple):
     """How frames are restored; may change from frame to frame."""
 
@@ -88,7 +75,7 @@ class RestoreConfig:
     model: str = "auto"
     """A model's name (`mhnet-video info` lists them); `auto` takes the one for task and device."""
     task: str = "derain"
-    """What is taken out, one of `TASKS`."""
+    """What is taken out, one of `tasks.TASKS`."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -190,7 +177,7 @@ class LiveConfig:
     model: str = "auto"
     """A model's name; `auto` takes the task's best one that holds the source's rate."""
     task: str = "derain"
-    """What is taken out, one of `TASKS`."""
+    """What is taken out, one of `tasks.TASKS`."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -280,8 +267,8 @@ class TrainConfig:
     align: bool = False
     """Whether to move the neighbours to where the middle frame shows the same."""
     task: str = "derain"
-    """What the network is to take out: one of `TASKS`. One that takes out drops sees two more
-    pictures of what stands still on the glass."""
+    """What the network is to take out: one of `tasks.TRAINED`. One that takes out drops sees two
+    more pictures of what stands still on the glass."""
     batch: int = 2
     """Pictures of a step, at `crop` pixels; larger crops take fewer, yet two where it can be."""
     crop: int = 256
@@ -298,7 +285,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
-        check_task(self.task)
+        check_task(self.task, TRAINED)
         if not self.minutes > 0:
             raise ConfigError(f"minutes must be greater than 0, got {self.minutes}")
         for name in ("batch", "crop", "final_crop", "width", "patch", "frames"):

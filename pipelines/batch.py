@@ -19,12 +19,13 @@ from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
 from mhnet_video.batch.work import Shard, Work
 from mhnet_video.batch.workers import WorkerPool
 from mhnet_video.config import BatchConfig, RestoreConfig
-from mhnet_video.errors import WriteError
+from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.pipelines.batch_job import BatchJob, row_before
 from mhnet_video.pipelines.batch_ray import RayJob, run_on_ray
 from mhnet_video.pipelines.batch_tally import BatchProgress, BatchReport, Tally
 from mhnet_video.pipelines.restore import restorer_of
+from mhnet_video.tasks import TASKS
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -126,24 +127,26 @@ def _resolve(
     """The same model for all workers, what decides about outputs, and the GPUs to use."""
     import torch
 
-    from mhnet_video.model.weights import (
-        DEFAULTS,
-        locate_weights,
-        resolve_device,
-    )
+    from mhnet_video.model.weights import locate_weights, models_of, resolve_device, task_done
 
+    task = TASKS[task_done(config.task, config.model, config.weights)]
+    if batch.dry != BatchConfig.dry and not task.is_rain:
+        raise ConfigError(
+            f"a clip without rain is no reason to leave {task.removes} in it; leave --dry out."
+        )
     is_elsewhere = batch.ray is not None and config.device.startswith("cuda")
     device = torch.device("cuda") if is_elsewhere else resolve_device(config.device)
-    if config.model == "auto":
-        kind = "cuda" if device.type == "cuda" else "cpu"
-        config = replace(config, model=DEFAULTS[config.task][kind])
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    names = models_of(config.task, config.model, config.weights, kind)
+    if config.model == "auto" and config.weights is None:
+        config = replace(config, model="+".join(names))
     gpus: tuple[str, ...] = ()
     if device.type == "cuda":
         gpus = visible_gpus(torch.cuda)
         if config.device.startswith("cuda:"):
             gpus = gpus[device.index or 0 :][:1]
         config = replace(config, device="cuda")
-    recipe = recipe_of(config, locate_weights(config.weights or config.model))
+    recipe = recipe_of(config, *map(locate_weights, names))
     recipe["dry"] = batch.dry
     return config, recipe, gpus
 

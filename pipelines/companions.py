@@ -10,7 +10,8 @@ from mhnet_video.frame import Pair
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.gpx import check_gpx, save_gpx
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.pipelines.evidence import REMARK, EvidenceWriter, Restoration
+from mhnet_video.model.weights import task_done
+from mhnet_video.pipelines.evidence import EvidenceWriter, Restoration, remark_of
 
 T = TypeVar("T")
 
@@ -45,7 +46,10 @@ class Companions(Closing):
     @property
     def remark(self) -> str:
         """What the output's comment says besides what the source's says; empty for nothing."""
-        return REMARK if self._evidence is not None else ""
+        if self._evidence is None:
+            return ""
+        config = self._config
+        return remark_of(task_done(config.task, config.model, config.weights))
 
     def watch(self, pairs: Generator[Pair | T]) -> Generator[Pair | T]:
         """Take note of the pairs on their way, where that is asked for.

@@ -23,6 +23,7 @@ from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, in_orde
 from mhnet_video.media.pixel_formats import picture_of
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress
+from mhnet_video.tasks import DEFAULT
 from mhnet_video.training.metrics import Image, Scores, flicker, luma, mean_scores, score
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def evaluate(
         clean: The same without rain, with as many pictures or frames of the same sizes.
         model: Name of the model; None, without task and weights, to evaluate only the rainy
             pictures.
-        task: What to remove, `derain` or `raindrop`; without a model, that task's default is used.
+        task: What to remove, one of `tasks.TASKS`; without a model, its defaults are used.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
@@ -121,7 +122,7 @@ def evaluate(
 
         restorer = Restorer(
             model or "auto",
-            task=task or "derain",
+            task=task or DEFAULT,
             weights=weights,
             device=device,
             engine=engine,

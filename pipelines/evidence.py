@@ -28,6 +28,7 @@ from mhnet_video.media.output_file import OutputFile, check_destination, why_unw
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.model.weights import locate_weights
 from mhnet_video.pipelines.info import versions
+from mhnet_video.tasks import TASKS, steps_of
 
 T = TypeVar("T")
 
@@ -41,8 +42,6 @@ COLUMNS = {
 time in ticks of its file, as the file has it; the share of pixels whose luma (green of RGB) differs
 from the source's, and the mean of that difference in levels of 8 bits, both null where the output
 has other samples than the source."""
-REMARK = f"Restored by mhnet-video {__version__}: rain was taken out of the pictures."
-"""What the output's comment says."""
 
 
 class Change(NamedTuple):
@@ -52,6 +51,11 @@ class Change(NamedTuple):
     """Share of the pixels, 0 to 1."""
     mean: float
     """Mean of all pixels, in levels of 8 bits."""
+
+
+def remark_of(task: str) -> str:
+    """What the output's comment says."""
+    return f"Restored by mhnet-video {__version__}: taken out was {TASKS[task].removes}."
 
 
 def evidence_path(destination: str | PathLike[str]) -> Path:
@@ -275,7 +279,7 @@ class EvidenceWriter(Closing):
             **told,
             "sources": [_described(source, source, folder) for source in self._sources],
             "output": _described(self._destination, self._home, folder),
-            "weights": _weights(told["model"]),
+            "weights": _weights(told["model"], self._config.task),
             "versions": versions(),
             "settings": {k: v for k, v in asdict(self._config).items() if k != "overwrite"},
         }
@@ -343,9 +347,11 @@ def _described(path: Path, home: Path, folder: Path) -> dict[str, Any]:
     return {"path": where, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def _weights(name: str) -> dict[str, Any]:
+def _weights(name: str, task: str) -> dict[str, Any]:
+    """Names and hashes of the weights, with a plus between those of networks in turn."""
+    names = name.split("+") if len(steps_of(task)) > 1 else [name]
     try:
-        path = locate_weights(name)
+        hashes = [sha256_of(locate_weights(each)) for each in names]
     except WeightsError:  # a network that was passed in
         return {"name": name, "sha256": None}
-    return {"name": name, "sha256": sha256_of(path)}
+    return {"name": name, "sha256": "+".join(hashes)}

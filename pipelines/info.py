@@ -29,7 +29,7 @@ class Model:
     description: str
     """Its purpose, in one line."""
     task: str
-    """What it removes: `derain` or `raindrop`."""
+    """What it removes, one of `tasks.TRAINED`."""
     config: dict[str, Any]
     """Sizes of the network."""
     training: dict[str, Any]

@@ -32,7 +32,7 @@ from mhnet_video.media.reader import VideoReader
 from mhnet_video.media.writer import VideoWriter
 from mhnet_video.model.cost import count_bytes, count_macs
 from mhnet_video.model.network import MHNet
-from mhnet_video.model.weights import DEFAULT_CPU, load_model
+from mhnet_video.model.weights import load_model, models_of
 from mhnet_video.model.window import Window
 from mhnet_video.pipelines.bench import LEAST_PSNR
 from mhnet_video.pipelines.bench_runtimes import (
@@ -79,7 +79,7 @@ def work() -> None:
 
 def _describe_machine(model: str, weights: str | None) -> dict[str, Any]:
     """Versions and processor, measured peaks, and the network's name."""
-    name = str(weights or (DEFAULT_CPU if model == "auto" else model))
+    (name,) = models_of("derain", model, weights)
     load_model(name)  # fails on wrong weights before the long measurements
     capability = torch.backends.cpu.get_cpu_capability()
     machine = {

@@ -29,8 +29,7 @@ from mhnet_video.config import TrainConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
-from mhnet_video.training import windscreen
-from mhnet_video.training.dataset import CleanWindows, Footage, load_footage, rainy_batch
+from mhnet_video.training.lessons import LESSONS
 from mhnet_video.training.net2net import grow
 
 WARM_UP_STEPS = 200
@@ -253,7 +252,8 @@ def train(
     torch.manual_seed(config.seed)
     network = _first_network(config)
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    means = BorrowedMeans(network)
+    lesson = LESSONS[config.task]
+    means = BorrowedMeans(network) if lesson.borrows_means else None
     compute = network.residual
     if config.minutes >= COMPILED_MINUTES and (device.type == "cuda" or _has_compiler()):
         # two sizes at most; dynamic shapes fail to compile in some versions of PyTorch
@@ -262,10 +262,7 @@ def train(
     average = {name: value.clone() for name, value in network.state_dict().items()}
     step, seen, spent = 0, 0, 0.0
 
-    footage = _load_footage(config)
-    has_drops = config.task == "raindrop"
-    windows_of: Any = windscreen.GlassWindows if has_drops else CleanWindows
-    batch_of: Any = windscreen.glass_batch if has_drops else rainy_batch
+    footage = lesson.footage(Path(config.data), config.frames)
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
@@ -300,6 +297,7 @@ def train(
         torch.save(state, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
         averaged = MHNet(network.config)
+        averaged.task = network.task
         averaged.load_state_dict({name: value.float().cpu() for name, value in average.items()})
         return save_weights(
             averaged,
@@ -324,11 +322,11 @@ def train(
             until = budget if is_late else LATE * budget
             crop = config.final_crop if is_late else config.crop
             batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
-            windows = windows_of(
+            windows = lesson.windows(
                 footage, frames=frames, crop=crop, seed=config.seed, is_late=is_late
             )
             # rain is rendered on the GPU, or by the loader's process
-            rain = partial(batch_of, frames=frames, device=device, aligns=config.align)
+            rain = partial(lesson.batch, frames=frames, device=device, aligns=config.align)
             loader = DataLoader(
                 windows,
                 batch_sampler=_Batches(seen, batch, team),
@@ -347,7 +345,8 @@ def train(
                     0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * share))
                 )
                 rate *= min(1.0, (step + 1) / WARM_UP_STEPS)
-                means.draw(seen + team.rank * len(rainy), rainy)
+                if means is not None:
+                    means.draw(seen + team.rank * len(rainy), rainy)
                 with torch.autocast(device.type, torch.bfloat16):
                     residual = compute(rainy)
                 restored = rainy[:, middle : middle + 3] + residual.float()
@@ -460,19 +459,6 @@ def _has_compiler() -> bool:
     return True
 
 
-def _load_footage(config: TrainConfig) -> Footage:
-    """What the windows are cut from."""
-    folder = Path(config.data)
-    if config.task == "derain":
-        return load_footage(folder, frames=config.frames)
-    return load_footage(
-        folder,
-        frames=windscreen.RUN_FRAMES,
-        every=windscreen.RUN_EVERY,
-        rows=windscreen.RUN_ROWS,
-    )
-
-
 def _first_network(config: TrainConfig) -> MHNet:
     """Build the network that training begins with.
 
@@ -487,12 +473,14 @@ def _first_network(config: TrainConfig) -> MHNet:
         frames=config.frames,
         patch=config.patch,
         align=config.align,
-        glass=config.task == "raindrop",
+        glass=LESSONS[config.task].sees_glass,
     )
     if config.init:
-        return grow(load_model(config.init), sizes)
-    network = MHNet(sizes)
-    torch.nn.init.zeros_(network.ending.weight)  # begin as the identity
+        network = grow(load_model(config.init), sizes)
+    else:
+        network = MHNet(sizes)
+        torch.nn.init.zeros_(network.ending.weight)  # begin as the identity
+    network.task = config.task
     return network
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,13 +94,15 @@ class _Check:
 
     def _check_weights(self) -> None:
         name, told = self._told["weights"]["name"], self._told["weights"].get("sha256")
-        path = None
-        with suppress(WeightsError):
-            path = locate_weights(name)
-        if told is None or path is None:
-            self._lines.append(f"The weights {name} are not here: they were not checked.")
-        else:
-            self._compare(f"The weights file {shown(path)}", path, told)
+        hashes = str(told).split("+")  # those of networks in turn
+        for each, expected in zip_longest(name.split("+", len(hashes) - 1), hashes):
+            path = None
+            with suppress(WeightsError):
+                path = locate_weights(each or name)
+            if told is None or path is None:
+                self._lines.append(f"The weights {each} are not here: they were not checked.")
+            else:
+                self._compare(f"The weights file {shown(path)}", path, expected)
 
     def _compare(self, what: str, path: Path, told: object) -> None:
         if sha256_of(path) == told:

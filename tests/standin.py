@@ -104,7 +104,7 @@ class LiveStandIn:
         seconds: Time that a frame takes at full scale.
     """
 
-    network = SimpleNamespace(config=SimpleNamespace(frames=3, glass=False))
+    ahead = behind = 1
     device = torch.device("cpu")
     engine = SimpleNamespace(name="stand-in")
 

@@ -13,12 +13,12 @@ _WITHOUT_EFFECT = ("model", "weights", "device", "engine", "overwrite")
 """Settings that name the weights, whose hash counts, or that change no sample by over a level."""
 
 
-def recipe_of(config: RestoreConfig, weights: Path) -> dict[str, Any]:
+def recipe_of(config: RestoreConfig, *weights: Path) -> dict[str, Any]:
     """Settings and the weights' hash, as a manifest holds them.
 
     Args:
         config: The settings.
-        weights: The file of the weights.
+        weights: The file of the weights, or the files of networks that restore in turn.
 
     Raises:
         WeightsError: The weights cannot be read.
@@ -27,8 +27,8 @@ def recipe_of(config: RestoreConfig, weights: Path) -> dict[str, Any]:
     for name in _WITHOUT_EFFECT:
         del settings[name]
     try:
-        settings["weights_sha256"] = hash_of(weights)
+        settings["weights_sha256"] = "+".join(hash_of(file) for file in weights)
     except OSError as error:
-        raise WeightsError(f"cannot read {weights}: {error.strerror}") from error
+        raise WeightsError(f"cannot read {error.filename}: {error.strerror}") from error
     recipe: dict[str, Any] = json.loads(json.dumps(settings))  # tuples as JSON has them
     return recipe

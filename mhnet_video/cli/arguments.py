@@ -2,14 +2,13 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from mhnet_video import __version__
 from mhnet_video.config import (
     ENGINES,
-    TASKS,
     VIEWS,
     Box,
     LiveConfig,
@@ -17,11 +16,18 @@ from mhnet_video.config import (
     RestoreConfig,
     TrainConfig,
 )
+from mhnet_video.tasks import DEFAULT, TASKS, TRAINED
 
 T = TypeVar("T")
 
 _TIME = re.compile(r"(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+\.?\d*|\.\d+)")
 """A time as seconds, `M:SS` or `H:MM:SS`, with decimals."""
+
+
+def _removed(names: Iterable[str]) -> Iterator[str]:
+    """What tasks take out, for a help text."""
+    return (f"{name}, {TASKS[name].removes}" for name in names)
+
 
 _TRAIN_HELP = {
     "data": "folder with photos/ and clips/ without rain",
@@ -34,7 +40,7 @@ _TRAIN_HELP = {
     "frames": "frames that the network sees at once, odd",
     "patch": "side of the pixel blocks folded into channels",
     "align": "move neighbours to where the middle frame shows the same, before the network",
-    "task": "what to take out: derain (streaks) or raindrop (drops on the glass as well)",
+    "task": f"what to take out: {'; '.join(_removed(TRAINED))}",
     "batch": "pictures of a step",
     "crop": "side of the training pictures, in pixels, at first",
     "final_crop": "side of the training pictures later on",
@@ -408,8 +414,8 @@ def add_model_arguments(
     _add_network_arguments(parser, model)
     parser.add_argument(
         "--task",
-        choices=TASKS,
-        help="take out streaks of rain, or drops on the glass as well (default: derain)",
+        choices=tuple(TASKS),
+        help=f"what to take out: {'; '.join(_removed(TASKS))} (default: {DEFAULT})",
     )
     parser.add_argument(
         "--device",

@@ -9,7 +9,6 @@ from mhnet_video.live.adaptive_quality import Level
 from mhnet_video.live.model_choice import ModelChoice, models_at_hand
 from mhnet_video.live.pacer import Pacer
 from mhnet_video.model.weights import list_models
-from mhnet_video.restoration.glass import LIVE_DISTANCE
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.scene_changes import CutDetector
 from mhnet_video.restoration.temporal_filter import FrameAverage
@@ -54,20 +53,13 @@ class AdaptiveRestorer:
 
     @property
     def ahead(self) -> int:
-        """Frames after the one to restore that are waited for.
-
-        Neighbours that may be several frames away are all frames before it.
-        """
-        sizes = self._first.network.config
-        return 0 if sizes.glass else sizes.frames // 2
+        """Frames after the one to restore that are waited for."""
+        return self._first.ahead
 
     @property
     def behind(self) -> int:
         """Frames before the one to restore that any model may see."""
-        sizes = self._first.network.config
-        if sizes.glass:
-            return (sizes.frames - 1) * LIVE_DISTANCE
-        return max(sizes.frames // 2, *(info.config.frames // 2 for info in list_models()))
+        return max(self._first.behind, *(info.config.frames // 2 for info in list_models()))
 
     @property
     def device(self) -> str:

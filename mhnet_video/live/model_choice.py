@@ -1,24 +1,30 @@
 """Which models a live restoration may choose among, as a person switches them."""
 
+import itertools
 from collections.abc import Sequence
 
-from mhnet_video.errors import ConfigError
 from mhnet_video.model.weights import list_models
+from mhnet_video.tasks import no_weights, steps_of
 
 
 def models_at_hand(model: str = "auto", task: str = "derain") -> list[str]:
     """The models to choose from, the largest first; only the one named, if one is.
 
+    Those of a task of several steps are pairs, with a plus between their names.
+
     Raises:
-        ConfigError: There is no model for the task in this package.
+        ConfigError: There is no such task, or no model for it in this package.
     """
     if model != "auto":
         return [model]
-    models = [info for info in list_models() if info.task == task]
-    shipped = sorted(models, key=lambda info: info.size_bytes, reverse=True)
-    if not shipped:
-        raise ConfigError(f"there is no model for {task} in this package; give --weights FILE")
-    return [info.name for info in shipped]
+    shipped = list_models()
+    by_step = [[info for info in shipped if info.task == step] for step in steps_of(task)]
+    for step, models in zip(steps_of(task), by_step, strict=True):
+        if not models:
+            raise no_weights(step)
+    choices = list(itertools.product(*by_step))
+    choices.sort(key=lambda models: sum(info.size_bytes for info in models), reverse=True)
+    return ["+".join(info.name for info in models) for models in choices]
 
 
 class ModelChoice:

@@ -374,15 +374,24 @@ class MHNet(nn.Module):
         - Output: `[N, 3, H, W]`, in about [0, 1], not clamped
     """
 
+    task: str
+    """What it is trained to take out, one of `tasks.TRAINED`; loading and training set it."""
+
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
+        self.task = self.usual_task(config)
         channels = 3 * config.pictures * config.patch**2
         self.intro2 = nn.Conv2d(channels, config.width, 3, padding=1, bias=False)
         self.stage1 = EncoderDecoder(channels, config)
         self.concat12 = nn.Conv2d(2 * config.width, config.width, 1, bias=False)
         self.stage2 = FullResolutionNet(config)
         self.ending = nn.Conv2d(config.width, 3 * config.patch**2, 3, padding=1, bias=False)
+
+    @staticmethod
+    def usual_task(config: NetworkConfig) -> str:
+        """The task of networks of these sizes, where nothing else is known of them."""
+        return "raindrop" if config.glass else "derain"
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore the middle frame of each window.

@@ -18,21 +18,15 @@ from torch import Tensor
 from mhnet_video.errors import ConfigError, WeightsError, first_line
 from mhnet_video.locator import learn
 from mhnet_video.model.network import UNUSED, MHNet, NetworkConfig
+from mhnet_video.tasks import DEFAULT, TASKS, default_model, steps_of
 
 _log = logging.getLogger(__name__)
 
+_Contents = tuple[dict[str, Tensor], NetworkConfig, str]
+"""What a file holds: the tensors that the network uses, its sizes, and its task."""
+
 MODELS = Path(__file__).parents[1] / "models"
 """Folder of the shipped weights; a model's name is its file's."""
-
-DEFAULT_CPU = "realtime"
-"""Default model on a CPU."""
-DEFAULT_CUDA = "quality"
-"""Default model on a GPU."""
-DEFAULTS = {
-    "derain": {"cpu": DEFAULT_CPU, "cuda": DEFAULT_CUDA},
-    "raindrop": {"cpu": "windscreen-realtime", "cuda": "windscreen-realtime"},
-}
-"""Default model of each task on each kind of device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +43,61 @@ class ModelInfo:
 
     @property
     def task(self) -> str:
-        """What it takes out, one of `TASKS`."""
-        return task_of(self.config)
+        """What it takes out, one of `tasks.TRAINED`."""
+        return _task_of(self.training, self.config)
 
 
-def task_of(config: NetworkConfig) -> str:
-    """What a network of these sizes takes out, one of `TASKS`."""
-    return "raindrop" if config.glass else "derain"
+def _task_of(training: Mapping[str, Any], config: NetworkConfig) -> str:
+    """What weights take out; files from before there were several tasks do not say it."""
+    return str(training.get("task") or MHNet.usual_task(config))
+
+
+def models_of(
+    task: str, model: str = "auto", weights: str | PathLike[str] | None = None, kind: str = "cpu"
+) -> tuple[str, ...]:
+    """The models of a task: a name or a file for each of its steps.
+
+    Args:
+        task: One of `TASKS`.
+        model: A model's name, or names with a plus between them for several steps; `auto` for the
+            default ones. One that is named replaces that of its own task.
+        weights: A weights file to use instead.
+        kind: Kind of device, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: There is no such task, no model of a step ships, or one is named that takes
+            out something else.
+        WeightsError: What is named does not exist, or is damaged.
+    """
+    steps = steps_of(task)
+    named = [str(weights)] if weights else [] if model == "auto" else [model]
+    if named and task == DEFAULT:  # weights that are named do what they were trained for
+        return tuple(named)
+    if len(steps) > 1 and not weights and named:
+        named = model.split("+")
+    by_step = {load_model(name).task: name for name in named}
+    for step, name in by_step.items():
+        if step not in steps:
+            raise ConfigError(
+                f"{name} takes out {TASKS[step].removes}; leave --task out, or name weights for "
+                f"{task}"
+            )
+    return tuple(by_step.get(step) or default_model(step, kind) for step in steps)
+
+
+def task_done(task: str, model: str = "auto", weights: str | PathLike[str] | None = None) -> str:
+    """What is taken out: that of the weights that are named where no other task is.
+
+    Args:
+        task: One of `TASKS`.
+        model: A model's name, or `auto`.
+        weights: A weights file to use instead.
+
+    Raises:
+        WeightsError: What is named does not exist, or is damaged.
+    """
+    named = weights or (None if model == "auto" else model)
+    return load_model(named).task if named and task == DEFAULT else task
 
 
 def list_models() -> list[ModelInfo]:
@@ -153,7 +195,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
     learn(name_or_path)
     path = locate_weights(name_or_path)
     where = resolve_device(device) if isinstance(device, str) else device
-    tensors, config = _read(path)
+    tensors, config, task = _read(path)
     try:
         with torch.device("meta"):
             network = MHNet(config)
@@ -161,6 +203,7 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise WeightsError(f"{path} does not hold the weights of an MHNet: {reason}") from error
+    network.task = task
     network.requires_grad_(False)
     return network.to(where).eval()
 
@@ -202,7 +245,7 @@ def save_weights(
         "format": "mhnet-video",
         "config": json.dumps(network.config.to_dict()),
         "description": description,
-        "training": json.dumps(dict(training)),
+        "training": json.dumps({"task": network.task, **training}),
     }
     partial = path.with_suffix(".partial")
     partial.write_bytes(save(tensors, metadata=metadata))
@@ -210,8 +253,8 @@ def save_weights(
     return path
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
-    """The tensors that the network uses, and its sizes.
+def _read(path: Path) -> _Contents:
+    """The tensors that the network uses, its sizes, and its task.
 
     Raises:
         WeightsError: The file is wrong, truncated or foreign.
@@ -228,7 +271,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
     return _read_checkpoint(path)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+def _read_safetensors(path: Path) -> _Contents:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = dict(file.metadata() or {})
@@ -239,12 +282,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
         return _used(path, tensors)
     try:
         config = NetworkConfig(**json.loads(metadata["config"]))
-        return {name: value.float() for name, value in tensors.items()}, config
+        task = _task_of(json.loads(metadata.get("training", "{}")), config)
+        return {name: value.float() for name, value in tensors.items()}, config, task
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} describes no MHNet of this version: {error}") from error
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+def _read_checkpoint(path: Path) -> _Contents:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (
@@ -278,12 +322,11 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
     return _used(path, tensors)
 
 
-def _used(path: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], NetworkConfig]:
+def _used(path: Path, tensors: dict[str, Tensor]) -> _Contents:
     """Drop what the published network never uses, and read the sizes off the rest."""
     try:
         config = NetworkConfig.from_shapes({name: tuple(t.shape) for name, t in tensors.items()})
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(f"{path} holds the weights of another network, not of MHNet") from error
-    return {
-        name: value.float() for name, value in tensors.items() if not UNUSED.fullmatch(name)
-    }, config
+    used = {name: value.float() for name, value in tensors.items() if not UNUSED.fullmatch(name)}
+    return used, config, MHNet.usual_task(config)

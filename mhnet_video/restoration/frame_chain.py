@@ -4,6 +4,7 @@ No link knows another. Pairs (source, restored) travel between them.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -126,3 +127,62 @@ def _scene(known: Sequence[_Known]) -> list[Frame]:
     first, *others = known
     later = itertools.takewhile(lambda each: each[2] is not Transition.CUT, others)
     return [first[0], *(frame for frame, _, _ in later)]
+
+
+class ChainsInTurn:
+    """Two ways in turn: what the first has restored is restored by the second.
+
+    Args:
+        first: The way of the frames.
+        second: The way of those that come out of it.
+    """
+
+    def __init__(self, first: "Chain", second: "Chain") -> None:
+        self._first, self._second = first, second
+        self._sources: deque[Frame] = deque()
+
+    @property
+    def counts(self) -> Counts:
+        """The statistics of both executors, with the working scales of the first one.
+
+        A frame counts as repeated, or as passed by a look, where it was in both.
+        """
+        first, second = self._first.counts, self._second.counts
+        return Counts(
+            passed_through=first.passed_through + second.passed_through,
+            repeated=min(first.repeated, second.repeated),
+            dry=min(first.dry, second.dry),
+            scales=first.scales,
+        )
+
+    def push(self, frame: Frame, settings: Settings) -> Iterator[Pair]:
+        """Take the next frame; as that of `FrameChain`."""
+        yield from self._through(self._first.push(frame, settings), settings)
+
+    def flush(self, settings: Settings) -> Iterator[Pair]:
+        """End the clip, and yield the pairs that are still in flight."""
+        yield from self._through(self._first.flush(settings), settings)
+        yield from self._with_sources(self._second.flush(settings))
+
+    def release(self, settings: Settings) -> Iterator[Pair]:
+        """The pair that the last temporal filter holds, after another link has failed."""
+        yield from self._with_sources(self._second.release(settings))
+
+    def close(self) -> None:
+        """Wait for running work, and drop the rest."""
+        self._first.close()
+        self._second.close()
+
+    def _through(self, pairs: Iterator[Pair], settings: Settings) -> Iterator[Pair]:
+        for pair in pairs:
+            self._sources.append(pair.source)
+            yield from self._with_sources(self._second.push(pair.restored, settings))
+
+    def _with_sources(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        """One pair comes out for each that goes in, in the same order."""
+        for pair in pairs:
+            yield Pair(self._sources.popleft(), pair.restored)
+
+
+Chain = FrameChain | ChainsInTurn
+"""The way of the frames of a clip."""

@@ -3,46 +3,41 @@
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import reduce
 from os import PathLike
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength, check_task
-from mhnet_video.engines.base import TorchEngine
-from mhnet_video.engines.select import SelectedEngine, resolve_engine
+from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
+from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
-from mhnet_video.model.weights import DEFAULTS, load_model, resolve_device, task_of
-from mhnet_video.restoration.dry_look import DryLook
-from mhnet_video.restoration.executors import (
-    Counts,
-    EnginePool,
-    Executor,
-    InlineExecutor,
-    LaneExecutor,
-)
-from mhnet_video.restoration.frame_chain import FrameChain
+from mhnet_video.model.weights import load_model, models_of, resolve_device
+from mhnet_video.restoration.executors import Counts, Executor
+from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
-from mhnet_video.restoration.temporal_window import WindowPicker
-from mhnet_video.restoration.window_network import WindowNetwork, check_size
-from mhnet_video.restoration.working_scale import ScaleChooser, WorkingScale, scale_by_size
+from mhnet_video.restoration.step import Step
+from mhnet_video.restoration.window_network import check_size
+from mhnet_video.restoration.working_scale import WorkingScale, scale_by_size
+from mhnet_video.tasks import DEFAULT, TASKS, check_task
 
 T = TypeVar("T")
 RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
 
 
 class Restorer:
-    """A network on a device that restores the frames of a clip in order. Not thread-safe.
+    """Networks on a device that restore the frames of a clip in order. Not thread-safe.
 
     Args:
         model: A shipped model's name, `auto` for the default of task and device, or a network.
         task: `derain` removes streaks of rain in the air; `raindrop` also removes drops on the
-            glass before the camera.
+            glass before the camera; `deblur` removes motion blur; `derain+deblur` removes rain,
+            then motion blur.
         weights: A weights file to use instead; None for the model's own.
         device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:<index>`.
         engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
@@ -65,8 +60,6 @@ class Restorer:
     """The model's name, or the weights file's."""
     device: torch.device
     """Device of the network."""
-    engine: SelectedEngine
-    """Engine of the network, and the reason for it."""
     sees_whole_clips: bool
     """Whether frames are restored from the first one of a clip on. Where they are not, what is made
     of a frame depends on nothing that is measured long before: the working scale follows the size
@@ -89,31 +82,51 @@ class Restorer:
         self.device = resolve_device(device)
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
-        self._is_filtered = is_filtered
         self.sees_whole_clips = True
         if isinstance(model, MHNet):
             if weights is not None:
                 raise ConfigError(
                     "a network has its weights; name a model or a weights file, not both"
                 )
-            self.name, network = "custom", model.to(self.device).eval()
+            if task not in (DEFAULT, model.task):
+                raise ConfigError(
+                    f"the network takes out {TASKS[model.task].removes}; leave task out"
+                )
+            self.name, networks = "custom", [model.to(self.device).eval()]
         else:
-            if model == "auto":
-                model = DEFAULTS[task][self.device.type]
-            self.name = str(weights or model)
-            network = load_model(weights or model, self.device)
-        if task == "raindrop" and task_of(network.config) != task:
-            raise ConfigError(
-                f"{self.name} takes out streaks only; leave --task out, or name weights for drops"
-            )
-        self.network = network
-        self.engine = resolve_engine(network, engine)
-        self._windows = WindowNetwork(network, self.device)
-        self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
-        self._pool: EnginePool | None = None
-        self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
-        self._counts = Counts()
-        self._pushed: tuple[FrameChain, int] | None = None
+            names = models_of(task, model, weights, self.device.type)
+            self.name = "+".join(names)
+            networks = [load_model(name, self.device) for name in names]
+        self._steps = [
+            Step(network, self.device, engine, is_filtered=is_filtered) for network in networks
+        ]
+        self._counts: Counts | Chain = Counts()
+        self._pushed: tuple[Chain, int] | None = None
+        self._restored: list[tuple[Frame, Settings, Frame]] = []
+
+    @property
+    def network(self) -> MHNet:
+        """The network; of several in turn the first one."""
+        return self._steps[0].network
+
+    @property
+    def engine(self) -> SelectedEngine:
+        """Engine of the network, and the reason for it; of several in turn that of the first."""
+        return self._steps[0].engine
+
+    @engine.setter
+    def engine(self, engine: SelectedEngine) -> None:
+        self._steps[0].engine = engine
+
+    @property
+    def ahead(self) -> int:
+        """Frames after the one to restore that `restore_frame` sees."""
+        return sum(step.ahead for step in self._steps)
+
+    @property
+    def behind(self) -> int:
+        """Frames before the one to restore that `restore_frame` sees."""
+        return sum(step.behind for step in self._steps)
 
     @property
     def strength(self) -> float:
@@ -151,38 +164,46 @@ class Restorer:
     def fingerprint(self) -> str:
         """SHA-256 of the weights, and of what they are called, in hexadecimal."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        for step in self._steps:
+            for name, tensor in sorted(step.network.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @property
     def passed_through(self) -> int:
         """Frames of the latest clip left as they were, as the network gave no finite numbers."""
-        return self._counts.passed_through
+        return self._seen.passed_through
 
     @property
     def repeated(self) -> int:
         """Frames of the latest clip that took no time: they were the ones before them again."""
-        return self._counts.repeated
+        return self._seen.repeated
 
     @property
     def dry(self) -> int:
         """Frames of the latest clip that passed as they are: a look showed nothing to take out."""
-        return self._counts.dry
+        return self._seen.dry
 
     @property
     def scales(self) -> Mapping[WorkingScale, int]:
         """Frames of the latest clip at each working scale, and why each was chosen."""
-        return self._counts.scales
+        return self._seen.scales
 
     @property
     def gpu(self) -> int | None:
         """The number of the GPU whose kernels restore clips; None where others do."""
+        is_one = len(self._steps) == 1  # several pass frames on through the host's memory
+        return (self.device.index or 0) if is_one and self._is_on_gpu(self._steps[0]) else None
+
+    def _is_on_gpu(self, step: Step) -> bool:
         is_whole = self.scale is None or self.scale == 1
-        if self.engine.name != "triton" or not is_whole or self.strength == 0:
-            return None
-        return self.device.index or 0
+        return step.engine.name == "triton" and is_whole and self.strength != 0
+
+    @property
+    def _seen(self) -> Counts:
+        """What was counted in the latest clip."""
+        return self._counts if isinstance(self._counts, Counts) else self._counts.counts
 
     def scale_at(self, height: int, width: int) -> WorkingScale:
         """The largest working scale for pictures of a size."""
@@ -212,8 +233,11 @@ class Restorer:
             ConfigError: A picture is too large.
             ShortageError: The device has too little memory even for small tiles.
         """
-        executor = self._executor(stays_on_gpu=stays_on_gpu)
-        chain = self._new_chain(executor)
+        executors = [
+            step.executor(on_gpu=self._is_on_gpu(step), stays_on_gpu=stays_on_gpu)
+            for step in self._steps
+        ]
+        chain = self._new_chain(executors)
         iterator, error = iter(items), None
         try:
             while True:
@@ -234,8 +258,9 @@ class Restorer:
             raise
         finally:
             chain.close()
-            if executor.has_failed:
-                self._use_torch()
+            for step, executor in zip(self._steps, executors, strict=True):
+                if executor.has_failed:
+                    step.use_torch()
         if error is not None:
             raise error
 
@@ -279,7 +304,9 @@ class Restorer:
             ConfigError: The picture is too large.
         """
         # an executor for each clip, which counts its frames alone
-        chain, index = self._pushed or (self._new_chain(self._new_inline()), 0)
+        if self._pushed is None:
+            self._pushed = self._new_chain([step.new_inline() for step in self._steps]), 0
+        chain, index = self._pushed
         frame = frame_of(picture, index)
         self._pushed = chain, index + 1
         return [picture_of(pair.restored) for pair in chain.push(frame, self._settings)]
@@ -311,53 +338,41 @@ class Restorer:
         if self.strength == 0:
             return frame
         check_size(frame.height, frame.width)
-        scale = self.scale_at(frame.height, frame.width).scale
-        window = self._picker.window(frames, index, self._settings, scale)
-        executor = self._whole()
-        self._counts = executor.counts
-        (pair,) = executor.push(window)
-        return pair.restored
+        return self._through(frames, index, self._steps)
 
-    def _new_chain(self, executor: Executor) -> FrameChain:
-        self._counts = executor.counts
-        config = self.network.config
-        return FrameChain(
-            config.frames,
-            executor,
-            self.device,
-            ScaleChooser(self.device, measures=self.sees_whole_clips and not config.glass),
-            self._new_look(),
-            is_filtered=self._is_filtered,
-            sees_glass=config.glass,
-        )
+    def _through(self, frames: Sequence[Frame], index: int, steps: Sequence[Step]) -> Frame:
+        """A frame after several steps; what the last one sees of others is restored first."""
+        *before, last = steps
+        if before:
+            first = max(0, index - last.behind)
+            around = range(first, min(len(frames), index + last.ahead + 1))
+            known = self._restored
+            self._restored = []
+            for each in around:
+                self._restored.append(self._known(known, frames, each, before))
+            frames, index = [restored for *_, restored in self._restored], index - first
+        scale = self.scale_at(frames[index].height, frames[index].width).scale
+        restored, self._counts = last.restore_frame(frames, index, self._settings, scale)
+        return restored
 
-    def _new_look(self) -> DryLook | None:
-        """None on a GPU, which has the time, and for networks that take out what stands still."""
-        if self.device.type != "cpu" or self.network.config.glass:
-            return None
-        looks_at_each = not self.sees_whole_clips
-        return DryLook(self._windows, self.engine.engine, looks_at_each=looks_at_each)
+    def _known(
+        self,
+        known: Sequence[tuple[Frame, Settings, Frame]],
+        frames: Sequence[Frame],
+        index: int,
+        steps: Sequence[Step],
+    ) -> tuple[Frame, Settings, Frame]:
+        """A frame, the settings, and the frame restored: known, or made now."""
+        for each in known:
+            if each[0] is frames[index] and each[1] == self._settings:
+                return each
+        return frames[index], self._settings, self._through(frames, index, steps)
 
-    def _executor(self, *, stays_on_gpu: bool) -> Executor:
-        """The executor with the highest throughput, for all frames of a clip."""
-        if self.gpu is not None:
-            from mhnet_video.engines.triton.engine import TritonEngine
-            from mhnet_video.restoration.gpu_executor import GpuExecutor
-
-            engine = cast(TritonEngine, self.engine.engine)
-            return GpuExecutor(engine, self._windows, stays=stays_on_gpu)
-        if self._pool is None or self._pool.engine is not self.engine.engine:
-            self._pool = EnginePool(self.engine.engine)
-        return LaneExecutor(self._windows, self._pool)
-
-    def _whole(self) -> InlineExecutor:
-        """The executor with the lowest latency, for single frames."""
-        if self._inline is None or self._inline[0] is not self.engine:
-            self._inline = self.engine, self._new_inline()
-        return self._inline[1]
-
-    def _new_inline(self) -> InlineExecutor:
-        return InlineExecutor(self._windows, self.engine.engine)
-
-    def _use_torch(self) -> None:
-        self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")
+    def _new_chain(self, executors: Sequence[Executor]) -> Chain:
+        chains: list[Chain] = [
+            step.chain(executor, sees_whole_clips=self.sees_whole_clips)
+            for step, executor in zip(self._steps, executors, strict=True)
+        ]
+        chain = reduce(ChainsInTurn, chains)
+        self._counts = chain
+        return chain

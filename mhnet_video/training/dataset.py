@@ -1,9 +1,6 @@
 """Training pairs from clean clips and photographs: a rainy window and its clean middle frame."""
 
 import math
-from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mhnet_video.errors import ReadError
 from mhnet_video.model.align import align
 from mhnet_video.model.window import between, glass_statistics, window_indices
+from mhnet_video.training.footage import Footage, grade
 from mhnet_video.training.night import nightfall
+from mhnet_video.training.overlay import burnt_in, draw_text
 from mhnet_video.training.rain import camera, rain_by_night, rain_on
 
 ALONE_SHARE = 0.43
@@ -53,8 +51,6 @@ stay."""
 ALONE_TEXT_SHARE = 0.25
 """Share of dry single pictures with burnt-in text. Larger than `TEXT_SHARE`, because no motion
 behind the text sets it apart."""
-PALE_SHARE = 0.4
-"""Share of burnt-in texts that are translucent, as watermarks are."""
 DRY_SHARE = 0.2
 """Share of dry windows among those of several frames, early in a run. Without them road markings
 are taken for streaks."""
@@ -78,79 +74,6 @@ MOST_TRIES = 6
 """Candidates for a dry single picture: up to this many are drawn, and the most rain-like is taken.
 A twentieth of the area of photographs causes nine tenths of the changes that a trained network
 makes to dry ones: grates, lit windows, white paint. `rain_likeness` finds them."""
-
-Image = NDArray[Any]
-"""`[H, W, 3]` uint8, RGB."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Footage:
-    """Clean photographs and clips, decoded in memory."""
-
-    photos: list[Image]
-    """Photographs of any sizes."""
-    clips: list[list[NDArray[Any]]]
-    """Runs of consecutive frames for each clip, each `[run, H, W, 3]` uint8, RGB."""
-
-
-def load_footage(
-    folder: Path, *, frames: int = 3, every: int = 15, rows: int | None = None
-) -> Footage:
-    """Read `photos/` and `clips/` of a folder.
-
-    Args:
-        folder: Parent of both folders; one of them may be missing.
-        frames: Frames of a window. Runs are two frames longer, so that a window can begin at
-            three frames of a run.
-        every: Frames from the beginning of one run to the beginning of the next.
-        rows: Most rows of a clip, to which larger ones are shrunk; None to keep their sizes.
-
-    Raises:
-        ReadError: Both folders are empty or missing, or a clip cannot be decoded.
-    """
-    import av
-
-    from mhnet_video.media.source import filled_packets
-
-    photos = []
-    for path in sorted((folder / "photos").glob("*")):
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if picture is not None:
-            photos.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-    clips = []
-    for path in sorted((folder / "clips").glob("*")):
-        if path.is_dir() or path.name.startswith("."):
-            continue
-        runs: list[NDArray[Any]] = []
-        run: list[Image] = []
-        try:
-            with av.open(str(path)) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                pictures = (stream.decode(each) for each in filled_packets(container, stream))
-                for index, frame in enumerate(chain.from_iterable(pictures)):
-                    if index % every < frames + 2:
-                        size = _shrunk_size(frame.height, frame.width, rows)
-                        run.append(frame.to_ndarray(format="rgb24", interpolation="AREA", **size))
-                        if len(run) == frames + 2:
-                            runs.append(np.stack(run))
-                            run = []
-        except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-            raise ReadError(f"{path} is no video, or damaged; take it out of clips/.") from error
-        if runs:
-            clips.append(runs)
-    if not photos and not clips:
-        raise ReadError(
-            f"no photos/ or clips/ to train on in {folder}; --data names the folder of both."
-        )
-    return Footage(photos=photos, clips=clips)
-
-
-def _shrunk_size(height: int, width: int, rows: int | None) -> dict[str, Any]:
-    """The size of a frame that is to have so many rows at most, if it has more."""
-    if rows is None or height <= rows:
-        return {}
-    return {"height": rows, "width": 2 * round(width * rows / height / 2)}
 
 
 class ClipWindow(NamedTuple):
@@ -273,7 +196,7 @@ class _Windows:
         is_soft = random.random() < SOFT_SHARE
         text, text_is_soft = None, is_soft and random.random() < 0.5
         if random.random() < (ALONE_TEXT_SHARE if is_alone and is_dry else TEXT_SHARE):
-            text = self._text(random, 1 if text_is_soft else random.uniform(1, scale))
+            text = draw_text(random, self.crop, 1 if text_is_soft else random.uniform(1, scale))
         return ClipWindow(
             clean.contiguous(),
             middle,
@@ -287,32 +210,6 @@ class _Windows:
             text_is_soft,
             is_night=random.random() < NIGHT_SHARE,
         )
-
-    def _text(self, random: np.random.Generator, scale: float) -> Tensor:
-        """Draw one to three lines of text, as clocks and camera names: `[4, crop, crop]`."""
-        characters = list("0123456789" * 4 + "ABCDEFGHIKLMNOPRSTUVXYZ" + "/:-. " * 3)
-        level = int(random.integers(170, 256))
-        colour = (level, level, int(random.integers(255)) if random.random() < 0.2 else level)
-        picture = np.zeros((self.crop, self.crop, 3), np.uint8)
-        cover = np.zeros((self.crop, self.crop), np.uint8)
-        face = int(random.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN]))
-        size = random.uniform(0.3, 1.1) * (2 if face == cv2.FONT_HERSHEY_PLAIN else 1)
-        stroke = round((1 if size < 0.6 or random.random() < 0.6 else 2) * scale)
-        size *= scale
-        outlined = random.random() < 0.4
-        for _ in range(1 + int(random.integers(3))):
-            line = "".join(random.choice(characters, int(random.integers(4, 24))))
-            origin = [int(random.integers(-self.crop // 4, self.crop * 3 // 4))]
-            origin.append(int(random.integers(12, self.crop)))
-            for width, shade in [(stroke + 2, (0, 0, 0))] * outlined + [(stroke, colour)]:
-                cv2.putText(picture, line, origin, face, size, shade, width, cv2.LINE_AA)
-                cv2.putText(cover, line, origin, face, size, 255, width, cv2.LINE_AA)
-        # antialiased strokes over black are already multiplied by their opacity
-        if not outlined:
-            picture[:] = colour
-        opacity = cover * random.uniform(0.35, 1) if random.random() < PALE_SHARE else cover
-        layers = np.concatenate([picture, np.asarray(opacity)[..., None]], axis=2)
-        return torch.from_numpy(layers).permute(2, 0, 1).float() / 255
 
 
 class _Scenes:
@@ -337,7 +234,7 @@ class _Scenes:
         if random.random() < 0.5:
             frames = frames[:, :, ::-1]
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-        return _grade(pixels.float() / 255, random)
+        return grade(pixels.float() / 255, random)
 
     def _from_clip(self, random: np.random.Generator) -> NDArray[Any]:
         """Crop consecutive frames of a clip: `[T, crop, crop, 3]` uint8."""
@@ -445,17 +342,6 @@ class _Scenes:
         return np.stack(frames)
 
 
-def _grade(clean: Tensor, random: np.random.Generator) -> Tensor:
-    """Vary exposure, contrast and mist of `[T, 3, H, W]`; they are part of the clean picture."""
-    if random.random() < 0.5:
-        clean = clean ** float(random.uniform(0.75, 1.6))
-        clean = clean * float(random.uniform(0.5, 1.1))
-    if random.random() < 0.25:
-        veil = float(random.uniform(0, 0.45))
-        clean = clean * (1 - veil) + veil * float(random.uniform(0.4, 0.85))
-    return clean.clamp(0, 1)
-
-
 def rain_likeness(clean: Tensor) -> float:
     """Measure bright, upright, narrow structures, which look like streaks.
 
@@ -521,34 +407,46 @@ def _rainy_window(
         rainy = clean if window.is_dry else rain_on(clean, generator, scale=scale)
     text = None if window.text is None else window.text.to(device)
     if window.text_is_soft:
-        clean, rainy = _burnt_in([clean, rainy], text)
+        clean, rainy = burnt_in([clean, rainy], text)
     if window.is_soft and window.scale > 1:
         clean, rainy = _enlarged([clean, rainy], window.scale, generator)
     if not window.text_is_soft:
-        clean, rainy = _burnt_in([clean, rainy], text)
+        clean, rainy = burnt_in([clean, rainy], text)
     order = [window.middle if i in window.copies else i for i in range(len(clean))]
     if window.is_recoded:
         rainy, clean = rainy[order], clean[order]
     rainy, clean = camera([rainy, clean], generator)
     if not window.is_recoded:
         rainy = rainy[order]
-    if len(rainy) == 1:
+    seen = seen_of(rainy, window.middle, frames=frames, aligns=aligns, glass=glass)
+    return seen, clean[window.middle]
+
+
+def seen_of(run: Tensor, middle: int, *, frames: int, aligns: bool, glass: bool = False) -> Tensor:
+    """What a network sees of a run of frames.
+
+    Args:
+        run: `[K, 3, side, side]`, RGB in [0, 1].
+        middle: Index of the frame to restore.
+        frames: Frames of a window, T.
+        aligns: Whether to align the neighbours to the middle frame.
+        glass: Whether to put the window between its `glass_statistics`.
+
+    Returns:
+        The window, `[3T, side, side]`; black neighbours around a single picture.
+    """
+    if len(run) == 1:
         half = frames // 2
-        statistics = torch.zeros_like(rainy).expand(2, -1, -1, -1)
-        rainy = F.pad(rainy, (0, 0, 0, 0, 0, 0, half, half))
+        statistics = torch.zeros_like(run).expand(2, -1, -1, -1)
+        seen = F.pad(run, (0, 0, 0, 0, 0, 0, half, half))
     else:
-        statistics = glass_statistics(rainy, rainy[window.middle])
-        rainy = rainy[window_indices(window.middle, len(rainy), frames)]
+        statistics = glass_statistics(run, run[middle])
+        seen = run[window_indices(middle, len(run), frames)]
         if aligns:
-            rainy = align(rainy[None], moves_all=glass)[0]
+            seen = align(seen[None], moves_all=glass)[0]
     if glass:
-        rainy = between(statistics, rainy)
-    return rainy.flatten(0, 1), clean[window.middle]
-
-
-def _burnt_in(clips: list[Tensor], text: Tensor | None) -> list[Tensor]:
-    """Blend the same text over each clip `[K, 3, H, W]`; no change without text."""
-    return clips if text is None else [torch.lerp(clip, text[:3], text[3]) for clip in clips]
+        seen = between(statistics, seen)
+    return seen.flatten(0, 1)
 
 
 def _enlarged(clips: list[Tensor], scale: float, generator: torch.Generator) -> list[Tensor]:

@@ -14,15 +14,10 @@ from torch.utils.data import Dataset
 
 from mhnet_video.model.align import align
 from mhnet_video.model.window import between, glass_statistics, window_indices
-from mhnet_video.training.dataset import (
-    CleanWindows,
-    Footage,
-    Image,
-    Sample,
-    _grade,
-    rainy_pair,
-)
+from mhnet_video.training.dataset import CleanWindows, Sample, rainy_pair
 from mhnet_video.training.drops import Pane, draw_pane, pane_on
+from mhnet_video.training.footage import Footage, Image, grade, pixels_of
+from mhnet_video.training.overlay import draw_text
 from mhnet_video.training.rain import blur, coded, lens, rain_on
 
 RUN_FRAMES = 46
@@ -153,7 +148,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
             left, top, pixel = place
             place = (1 - left - pixel * self.crop, top, pixel)
         seed = int(random.integers(1 << 62))
-        scene, whole = (_grade(_pixels(x), np.random.default_rng(seed)) for x in (clean, view))
+        scene, whole = (grade(pixels_of(x), np.random.default_rng(seed)) for x in (clean, view))
         share = DRY_FIXTURE_SHARE if is_dry else FIXTURE_SHARE
         fixtures = self._fixtures(random) if random.random() < share else ()
         pane = None
@@ -380,7 +375,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
 
     def _letters(self, random: np.random.Generator) -> Fixture:
         """A clock, a camera's name, a watermark."""
-        layers = self._streaks._whole._text(random, 1)
+        layers = draw_text(random, self.crop, 1)
         return Fixture(layers[:3], layers[3:], is_behind=False)
 
 
@@ -416,11 +411,6 @@ def _path(random: np.random.Generator, times: NDArray[Any]) -> NDArray[Any]:
 def _warped(photo: Image, matrix: NDArray[Any], size: tuple[int, int]) -> Image:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(photo, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-
-
-def _pixels(frames: NDArray[Any]) -> Tensor:
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    return pixels.float() / 255
 
 
 def _fixture(picture: NDArray[Any], opacity: NDArray[Any], *, is_behind: bool) -> Fixture:

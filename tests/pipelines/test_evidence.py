@@ -23,12 +23,12 @@ from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.frame import Frame, Pair, PixelLayout
 from mhnet_video.model.weights import MODELS
 from mhnet_video.pipelines.evidence import (
-    REMARK,
     Digest,
     EvidenceWriter,
     Restoration,
     change_between,
     evidence_path,
+    remark_of,
 )
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.verify import verify
@@ -103,7 +103,9 @@ def test_the_comment_says_so_and_keeps_the_sources_own(own, name, tmp_path):
     report = restore_video(source, tmp_path / name, EVIDENCE, restorer=StandIn())
     with av.open(str(tmp_path / name)) as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}
-    assert tags["comment"] == (f"Mine\n{REMARK}" if own else REMARK)
+    remark = remark_of("derain")
+    assert remark.endswith("taken out was rain.")
+    assert tags["comment"] == (f"Mine\n{remark}" if own else remark)
     assert not any("comment" in loss.what for loss in report.losses)
 
 

@@ -17,7 +17,7 @@ import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.segment_store import SegmentStore
-from mhnet_video.pipelines.evidence import REMARK, evidence_path
+from mhnet_video.pipelines.evidence import evidence_path, remark_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.pipelines.verify import verify
@@ -84,7 +84,7 @@ def test_evidence_of_segments_is_that_of_one_run_however_often_it_was_stopped(tm
     assert found.keys() == wanted.keys()
     assert verify(evidence_path(output)).mismatches == ()
     with av.open(str(output)) as container:
-        assert container.metadata["COMMENT"] == REMARK
+        assert container.metadata["COMMENT"] == remark_of("derain")
 
 
 def test_evidence_of_a_trip_names_every_source_and_the_source_of_every_frame(tmp_path):

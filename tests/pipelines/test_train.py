@@ -40,11 +40,11 @@ from mhnet_video.pipelines.train import (
 )
 from mhnet_video.training.dataset import (
     CleanWindows,
-    load_footage,
     rain_likeness,
     rainy_batch,
     rainy_pair,
 )
+from mhnet_video.training.footage import load_footage
 
 
 @pytest.fixture

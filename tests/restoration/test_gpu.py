@@ -16,13 +16,14 @@ from test_triton_engine import check_loss
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.engines.triton.engine import TritonEngine
-from mhnet_video.model.weights import DEFAULT_CUDA, list_models, load_model
+from mhnet_video.model.weights import list_models, load_model
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.restoration.gpu_backend import CudaBackend
 from mhnet_video.restoration.gpu_executor import network_step
 from mhnet_video.restoration.gpu_layout import format_of
 from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.restorer import Restorer
+from mhnet_video.tasks import default_model
 
 pytestmark = pytest.mark.cuda
 
@@ -103,7 +104,7 @@ def test_memory_at_1080p():
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    network = load_model(DEFAULT_CUDA, "cuda")
+    network = load_model(default_model("derain", "cuda"), "cuda")
     engine = TritonEngine(network)
     engine.residuals(torch.rand(1, 3 * network.config.frames, 1080, 1920, device="cuda"))
     assert torch.cuda.max_memory_allocated() - before < 4e9

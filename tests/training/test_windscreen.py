@@ -12,8 +12,8 @@ from mhnet_video.model.network import NetworkConfig
 from mhnet_video.model.weights import load_model
 from mhnet_video.model.window import DIFFERENCE_GAIN, between, glass_statistics
 from mhnet_video.pipelines.train import train
-from mhnet_video.training.dataset import load_footage
 from mhnet_video.training.drops import Pane
+from mhnet_video.training.footage import load_footage
 from mhnet_video.training.net2net import grow
 from mhnet_video.training.windscreen import (
     FURTHEST,

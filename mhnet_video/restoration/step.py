@@ -1,0 +1,135 @@
+"""One network on a device, with its engine: what restores the frames of a clip once."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+
+from mhnet_video.config import Settings
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import SelectedEngine, resolve_engine
+from mhnet_video.frame import Frame
+from mhnet_video.model.network import MHNet
+from mhnet_video.restoration.dry_look import DryLook
+from mhnet_video.restoration.executors import (
+    Counts,
+    EnginePool,
+    Executor,
+    InlineExecutor,
+    LaneExecutor,
+)
+from mhnet_video.restoration.frame_chain import FrameChain
+from mhnet_video.restoration.glass import LIVE_DISTANCE
+from mhnet_video.restoration.temporal_window import WindowPicker
+from mhnet_video.restoration.window_network import WindowNetwork
+from mhnet_video.restoration.working_scale import ScaleChooser
+from mhnet_video.tasks import DEFAULT, TASKS
+
+
+class Step:
+    """A network and its engine. Not thread-safe.
+
+    Args:
+        network: The network, on its device, in evaluation mode.
+        device: That device.
+        engine: What runs it, see `Restorer`.
+        is_filtered: Whether restored frames may go through the temporal filter; they do where the
+            network's task wants it.
+
+    Raises:
+        ConfigError: The engine is not available.
+    """
+
+    def __init__(
+        self, network: MHNet, device: torch.device, engine: str, *, is_filtered: bool
+    ) -> None:
+        self.network, self.device = network, device
+        self.engine: SelectedEngine = resolve_engine(network, engine)
+        self._is_filtered = is_filtered and TASKS[network.task].is_filtered
+        self._windows = WindowNetwork(network, device)
+        self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
+        self._pool: EnginePool | None = None
+        self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
+
+    @property
+    def ahead(self) -> int:
+        """Frames after the one to restore that it sees where not every frame is restored.
+
+        Neighbours that may be several frames away are then all frames before it.
+        """
+        config = self.network.config
+        return 0 if config.glass else config.frames // 2
+
+    @property
+    def behind(self) -> int:
+        """The same before it."""
+        config = self.network.config
+        return (config.frames - 1) * LIVE_DISTANCE if config.glass else config.frames // 2
+
+    def chain(self, executor: Executor, *, sees_whole_clips: bool) -> FrameChain:
+        """The way of the frames of a clip over an executor of this step.
+
+        Args:
+            executor: One that `executor` or `new_inline` has made.
+            sees_whole_clips: See `Restorer`.
+        """
+        config = self.network.config
+        # what is measured of sharpness and of dry frames is true of streaks alone
+        is_measured = self.network.task == DEFAULT
+        return FrameChain(
+            config.frames,
+            executor,
+            self.device,
+            ScaleChooser(self.device, measures=is_measured and sees_whole_clips),
+            self._new_look(looks_at_each=not sees_whole_clips) if is_measured else None,
+            is_filtered=self._is_filtered,
+            sees_glass=config.glass,
+        )
+
+    def _new_look(self, *, looks_at_each: bool) -> DryLook | None:
+        """None on a GPU, which has the time."""
+        if self.device.type != "cpu":
+            return None
+        return DryLook(self._windows, self.engine.engine, looks_at_each=looks_at_each)
+
+    def executor(self, *, on_gpu: bool, stays_on_gpu: bool) -> Executor:
+        """The executor with the highest throughput, for all frames of a clip.
+
+        Args:
+            on_gpu: Whether the kernels of a GPU restore.
+            stays_on_gpu: Whether frames that a GPU has decoded come out in its memory.
+        """
+        if on_gpu:
+            from mhnet_video.engines.triton.engine import TritonEngine
+            from mhnet_video.restoration.gpu_executor import GpuExecutor
+
+            engine = cast(TritonEngine, self.engine.engine)
+            return GpuExecutor(engine, self._windows, stays=stays_on_gpu)
+        if self._pool is None or self._pool.engine is not self.engine.engine:
+            self._pool = EnginePool(self.engine.engine)
+        return LaneExecutor(self._windows, self._pool)
+
+    def new_inline(self) -> InlineExecutor:
+        """An executor with the lowest latency."""
+        return InlineExecutor(self._windows, self.engine.engine)
+
+    def restore_frame(
+        self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
+    ) -> tuple[Frame, Counts]:
+        """Restore one of some successive frames, and what was counted so far.
+
+        Args:
+            frames: Successive frames of one size.
+            index: Which of them.
+            settings: How.
+            scale: Working scale, above 0 to 1.
+        """
+        if self._inline is None or self._inline[0] is not self.engine:
+            self._inline = self.engine, self.new_inline()
+        executor = self._inline[1]
+        (pair,) = executor.push(self._picker.window(frames, index, settings, scale))
+        return pair.restored, executor.counts
+
+    def use_torch(self) -> None:
+        """Have PyTorch run the network from now on."""
+        self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")
