@@ -45,3 +45,34 @@ def load_wrongly(error: str) -> Job:
     if error == "fault":
         raise LookupError("oops")
     os._exit(5)
+
+
+class OwnProcess:
+    """Does works in this process, as workers do: a second for each start is much in a test."""
+
+    works = ()
+
+    def __init__(self, load, environments):
+        self._load, self._job, self._rows = load, None, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def give(self, work):
+        if self._rows:
+            return False
+        self._job = self._job or self._load()
+        row = self._job(work, lambda seconds: None, threading.Event())
+        self._rows.append(row)
+        self.works = [work]
+        return True
+
+    def poll(self, seconds):
+        self.works, rows, self._rows = [], self._rows, []
+        return rows
+
+    def stop(self):
+        pass

@@ -14,8 +14,8 @@ import probe
 import pytest
 import rainy_road
 import torch
+from batch_jobs import OwnProcess
 from clips import Clip, Video, every
-from test_batch import OwnProcess
 from test_llvm_engine import SMALL, make_network
 
 import mhnet_video.model.weights
@@ -39,7 +39,7 @@ from mhnet_video.pipelines.batch import run_batch
 from mhnet_video.pipelines.evaluate import evaluate
 from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
-from mhnet_video.restoration.step import Step
+from mhnet_video.restoration.task_step import TaskStep
 from mhnet_video.tasks import TASKS, TRAINED, check_task
 
 DEVICE = {"device": "cpu", "engine": "torch"}
@@ -180,7 +180,7 @@ def test_frames_that_are_restored_already_are_not_restored_again(folder, shipped
     frames = [frame_of(picture, index) for index, picture in enumerate(panned(12))]
     both = Restorer(task="derain+deblur", **DEVICE)
     asked = []
-    plain = Step.restore_frame
+    plain = TaskStep.restore_frame
 
     def counted(step, some, index, *others):
         asked.append((step.network.task, some[index].pts))

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 MODEL = "windscreen-realtime"
 """The network that is asked."""
-LEAST_SHARE = 0.025
+LEAST_SHARE = 0.04
 """Share of the picture from which on there are drops. docs/training.md has those of clips."""
 _LEVELS = 4.0
 """Levels of 8 bits that the network takes out where there is a drop, at least."""

@@ -21,7 +21,7 @@ from mhnet_video.model.weights import load_model, models_of, resolve_device
 from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
-from mhnet_video.restoration.step import Step
+from mhnet_video.restoration.task_step import TaskStep
 from mhnet_video.restoration.window_network import check_size
 from mhnet_video.restoration.working_scale import WorkingScale, scale_by_size
 from mhnet_video.tasks import DEFAULT, TASKS, check_task
@@ -98,7 +98,7 @@ class Restorer:
             self.name = "+".join(names)
             networks = [load_model(name, self.device) for name in names]
         self._steps = [
-            Step(network, self.device, engine, is_filtered=is_filtered) for network in networks
+            TaskStep(network, self.device, engine, is_filtered=is_filtered) for network in networks
         ]
         self._counts: Counts | Chain = Counts()
         self._pushed: tuple[Chain, int] | None = None
@@ -196,7 +196,7 @@ class Restorer:
         is_one = len(self._steps) == 1  # several pass frames on through the host's memory
         return (self.device.index or 0) if is_one and self._is_on_gpu(self._steps[0]) else None
 
-    def _is_on_gpu(self, step: Step) -> bool:
+    def _is_on_gpu(self, step: TaskStep) -> bool:
         is_whole = self.scale is None or self.scale == 1
         return step.engine.name == "triton" and is_whole and self.strength != 0
 
@@ -340,7 +340,7 @@ class Restorer:
         check_size(frame.height, frame.width)
         return self._through(frames, index, self._steps)
 
-    def _through(self, frames: Sequence[Frame], index: int, steps: Sequence[Step]) -> Frame:
+    def _through(self, frames: Sequence[Frame], index: int, steps: Sequence[TaskStep]) -> Frame:
         """A frame after several steps; what the last one sees of others is restored first."""
         *before, last = steps
         if before:
@@ -360,7 +360,7 @@ class Restorer:
         known: Sequence[tuple[Frame, Settings, Frame]],
         frames: Sequence[Frame],
         index: int,
-        steps: Sequence[Step],
+        steps: Sequence[TaskStep],
     ) -> tuple[Frame, Settings, Frame]:
         """A frame, the settings, and the frame restored: known, or made now."""
         for each in known:

@@ -15,8 +15,8 @@ from mhnet_video.training.footage import Footage, Image
 from mhnet_video.training.motion_blur import (
     Film,
     Layer,
-    Motion,
     Shutter,
+    ViewMotion,
     between_frames,
     draw_motion,
     exposed,
@@ -167,7 +167,7 @@ class BlurWindows(Dataset[BlurWindow]):
                 layers.append(self._front(random, film, motion, length, shutter, times))
         return exposed(layers, times, shutter, film, self.crop)
 
-    def _photo(self, random: np.random.Generator, film: Film, motion: Motion) -> Layer:
+    def _photo(self, random: np.random.Generator, film: Film, motion: ViewMotion) -> Layer:
         photo, centre = self._shrunken(random)
         return Layer(light=film.light(photo), centre=centre, motion=motion)
 
@@ -186,7 +186,7 @@ class BlurWindows(Dataset[BlurWindow]):
         self,
         random: np.random.Generator,
         film: Film,
-        motion: Motion,
+        motion: ViewMotion,
         length: float,
         shutter: Shutter,
         times: Sequence[float],
@@ -214,7 +214,7 @@ class BlurWindows(Dataset[BlurWindow]):
         times: Sequence[float],
         shutter: Shutter,
         film: Film,
-        motion: Motion,
+        motion: ViewMotion,
     ) -> Layer:
         """Frames of a clip under its own motion, and that of the camera."""
         runs = self.footage.clips[random.choice(len(self._weights), p=self._weights)]

@@ -84,7 +84,7 @@ class Wave(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Motion:
+class ViewMotion:
     """A motion: where the view is at each time.
 
     Positions are `[N, 4]`: pixels to the right and down, radians of roll, and the logarithm of the
@@ -104,14 +104,14 @@ class Motion:
             place = place + wave.size * (np.sin(turns) - np.sin(wave.phase))
         return np.asarray(place)
 
-    def times(self, factor: float) -> "Motion":
+    def times(self, factor: float) -> "ViewMotion":
         """The same on a way so many times as long."""
         waves = tuple(wave._replace(size=wave.size * factor) for wave in self.waves)
-        return Motion(speed=self.speed * factor, waves=waves)
+        return ViewMotion(speed=self.speed * factor, waves=waves)
 
-    def plus(self, other: "Motion") -> "Motion":
+    def plus(self, other: "ViewMotion") -> "ViewMotion":
         """Both at once."""
-        return Motion(speed=self.speed + other.speed, waves=self.waves + other.waves)
+        return ViewMotion(speed=self.speed + other.speed, waves=self.waves + other.waves)
 
     def length(self, begin: float, end: float, radius: float) -> float:
         """Way between two times, in pixels, where roll and zoom act at a radius."""
@@ -120,7 +120,7 @@ class Motion:
         return float(np.sqrt((steps**2).sum(1)).sum())
 
 
-def draw_motion(random: np.random.Generator, side: int) -> Motion:
+def draw_motion(random: np.random.Generator, side: int) -> ViewMotion:
     """Draw a motion of any size: a pan, a trembling hand, or both; with roll and zoom.
 
     Args:
@@ -143,12 +143,12 @@ def draw_motion(random: np.random.Generator, side: int) -> Motion:
         size = random.normal(0, 1, 4) * tremble * period / (2 * math.pi)
         size *= np.array([1, 1, 1.2 / side, 0.5 / side])
         waves.append(Wave(size, period, random.uniform(0, 2 * math.pi, 4)))
-    return Motion(speed=speed, waves=tuple(waves))
+    return ViewMotion(speed=speed, waves=tuple(waves))
 
 
 def scaled(
-    motion: Motion, length: float, times: Sequence[float], share: float, side: int
-) -> Motion:
+    motion: ViewMotion, length: float, times: Sequence[float], share: float, side: int
+) -> ViewMotion:
     """A motion of a wanted length; shorter where it would turn or zoom too far.
 
     Args:
@@ -173,7 +173,7 @@ class Layer:
     """One for all times, or one for each time of `moments`."""
     centre: tuple[float, float]
     """Pixel of the light that is in the middle of the view at time 0."""
-    motion: Motion
+    motion: ViewMotion
     moments: NDArray[Any] | None = None
     """Times of the lights, sorted; None for one light."""
 

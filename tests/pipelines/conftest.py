@@ -1,11 +1,10 @@
 """What several tests of pipelines begin with."""
 
-import threading
-
 import probe
 import pytest
 import rainy_road
 import torch
+from batch_jobs import OwnProcess
 
 import mhnet_video.pipelines.batch
 from mhnet_video.pipelines.restore import restore_video
@@ -28,37 +27,6 @@ def pane_road(tmp_path_factory):
     restorer = rainy_road.restorer(sees_glass=True)
     restore_video(film, folder / "one.mkv", rainy_road.EXACT, restorer=restorer)
     return film, probe.pictures(folder / "one.mkv").astype(int)
-
-
-class OwnProcess:
-    """Does works in this process, as workers do: a second for each start is much in a test."""
-
-    works = ()
-
-    def __init__(self, load, environments):
-        self._load, self._job, self._rows = load, None, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def give(self, work):
-        if self._rows:
-            return False
-        self._job = self._job or self._load()
-        row = self._job(work, lambda seconds: None, threading.Event())
-        self._rows.append(row)
-        self.works = [work]
-        return True
-
-    def poll(self, seconds):
-        self.works, rows, self._rows = [], self._rows, []
-        return rows
-
-    def stop(self):
-        pass
 
 
 @pytest.fixture

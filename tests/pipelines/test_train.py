@@ -161,6 +161,7 @@ def test_mosaics_are_sewn_of_windows_with_rain_of_their_own(footage_dir):
 
 def test_some_windows_are_of_large_pictures(footage_dir, monkeypatch):
     """Either with larger streaks before what is sharp, or enlarged with their rain."""
+    monkeypatch.setattr(mhnet_video.training.dataset, "NIGHT_SHARE", 0)
     monkeypatch.setattr(mhnet_video.training.dataset, "camera", lambda clips, _: clips)
     samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=5)
     windows = windows_of(samples, 150)[:400]
@@ -273,8 +274,8 @@ def test_no_rain_falls_before_letters_that_are_burnt_in(footage_dir, monkeypatch
 
 
 def test_letters_of_large_pictures_are_enlarged_with_the_scene_or_not(footage_dir, monkeypatch):
+    monkeypatch.setattr(mhnet_video.training.dataset, "NIGHT_SHARE", 0)
     monkeypatch.setattr(mhnet_video.training.dataset, "camera", lambda clips, _: clips)
-    # the windows for which the bound below was chosen: a line has two to four pixels, by its place
     share = mhnet_video.training.dataset.TEXT_SHARE
     monkeypatch.setattr(mhnet_video.training.dataset, "ALONE_TEXT_SHARE", share)
     samples = CleanWindows(load_footage(footage_dir), frames=3, crop=64, seed=2)
@@ -287,8 +288,9 @@ def test_letters_of_large_pictures_are_enlarged_with_the_scene_or_not(footage_di
         window = window._replace(text=text, is_dry=True, clean=torch.ones_like(window.clean))
         _, clean = rainy_pair((window,), frames=3, device="cpu")
         is_dark, widths = torch.unique_consecutive(clean[0, 0] < 0.5, return_counts=True)
-        expected = window.scale if window.text_is_soft else 1
-        assert int(widths[is_dark].max()) == pytest.approx(expected, abs=0.9)
+        # an enlarged line has two to four pixels, by its place
+        expected = range(2, 5) if window.text_is_soft else [1]
+        assert int(widths[is_dark].max()) in expected
 
 
 def test_windows_are_aligned_as_the_network_will_see_them(footage_dir):

@@ -601,7 +601,7 @@ def test_tiles_from_the_middle_of_a_clip_on(monkeypatch):
 def test_a_second_try_aligns_what_was_seen(monkeypatch):
     """Where the memory runs out behind the alignment: frames that are aligned are not once more."""
     restorer = Restorer(Spy(align=True), device="cpu")
-    monkeypatch.setattr(restorer, "_new_look", lambda: None)
+    monkeypatch.setattr(restorer._steps[0], "_new_look", lambda **_: None)
     engine = restorer.engine.engine
     plain, given = engine.align, []
 

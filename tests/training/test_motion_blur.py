@@ -28,8 +28,8 @@ from mhnet_video.training.motion_blur import (
     MOST_ZOOM,
     Film,
     Layer,
-    Motion,
     Shutter,
+    ViewMotion,
     between_frames,
     draw_motion,
     exposed,
@@ -42,7 +42,7 @@ MIDDLE = (64.0, 64.0)
 
 
 def motion(right=0.0, down=0.0):
-    return Motion(speed=np.array([right, down, 0.0, 0.0]))
+    return ViewMotion(speed=np.array([right, down, 0.0, 0.0]))
 
 
 def texture(seed=0, side=128):

@@ -26,7 +26,7 @@ from mhnet_video.restoration.working_scale import ScaleChooser
 from mhnet_video.tasks import DEFAULT, TASKS
 
 
-class Step:
+class TaskStep:
     """A network and its engine. Not thread-safe.
 
     Args:
