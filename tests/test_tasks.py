@@ -20,7 +20,7 @@ from test_llvm_engine import SMALL, make_network
 
 import mhnet_video.model.weights
 import mhnet_video.pipelines.batch
-import mhnet_video.pipelines.segments as segments
+import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video import RestoreConfig, Restorer, restore_video
 from mhnet_video.batch.rows import Status
 from mhnet_video.cli.main import main
@@ -186,7 +186,7 @@ def test_frames_that_are_restored_already_are_not_restored_again(folder, shipped
         asked.append((step.network.task, some[index].pts))
         return plain(step, some, index, *others)
 
-    monkeypatch.setattr(Step, "restore_frame", counted)
+    monkeypatch.setattr(TaskStep, "restore_frame", counted)
     both.restore_frame(frames, 5)
     both.restore_frame(frames, 6)
     assert [pts for task, pts in asked if task == "derain"] == [3, 4, 5, 6, 7, 8]
@@ -305,7 +305,7 @@ def test_a_batch_knows_what_was_done_by_which_weights(task, folder, shipped, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("task", NEW)
 def test_segments_resumed_and_trips_are_what_one_run_gives(task, shipped, tmp_path, monkeypatch):
-    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 2.0)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 2.0)
     film = rainy_road.film(tmp_path / "road.mp4", 150)
     config = replace(rainy_road.EXACT, task=task, **DEVICE)
     report = restore_video(film, tmp_path / "one.mkv", config)
