@@ -30,7 +30,12 @@ TASKS: Mapping[str, Task] = {
         removes="rain and drops on the glass",
         models={"cpu": "windscreen-realtime", "cuda": "windscreen-realtime"},
     ),
-    "deblur": Task(removes="motion blur", is_filtered=False, is_rain=False),
+    "deblur": Task(
+        removes="motion blur",
+        models={"cpu": "deblur-realtime", "cuda": "deblur-realtime"},
+        is_filtered=False,
+        is_rain=False,
+    ),
     "derain+deblur": Task(
         removes="rain, then motion blur", steps=("derain", "deblur"), is_rain=False
     ),
