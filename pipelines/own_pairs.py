@@ -1,13 +1,12 @@
 """Which of the pairs that are restored for a segment are its own."""
 
-from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_writer import SegmentWriter
-from mhnet_video.media.source import Packet
+from mhnet_video.pipelines.restore import Pairs
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 LEAST_DIFFERENT = 24
 """Frames of a lead-in that must differ from the one before: the temporal filter learns from them
 alone."""
-Pairs = Generator[Pair | Packet]
-"""What a restorer gives."""
 
 
 class ColdStart(Exception):

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -28,17 +28,29 @@ from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
+from mhnet_video.pipelines.evidence import Restoration
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.drop_watch import DropWatch
     from mhnet_video.restoration.restorer import Restorer
+    from mhnet_video.restoration.working_scale import WorkingScale
 
 
 _Reader = VideoReader | FolderReader | SegmentReader
 _Writer = VideoWriter | FolderWriter | SegmentWriter
-_Pairs = Generator[Pair | Packet]
+Pairs = Generator[Pair | Packet]
+"""What a restorer gives."""
 
-_EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
+_EVIDENT = (
+    "model",
+    "device",
+    "scale",
+    "scales",
+    "encoder",
+    "pixel_format",
+    "damaged",
+    "interrupted",
+)
 """What of a report is evidence."""
 
 _MAX_WAITING = 16
@@ -68,6 +80,18 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleShare:
+    """A working scale of the network, and how much of a clip was restored at it."""
+
+    scale: float
+    """Above 0 to 1."""
+    share: float
+    """Share of the frames, 0 to 1."""
+    reason: str
+    """Why this scale, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Result of a run."""
 
@@ -81,7 +105,7 @@ class Report:
     model: str
     device: str
     scale: float
-    """Working scale of the network, above 0 to 1."""
+    """Working scale of the network for most frames, above 0 to 1."""
     encoder: str
     pixel_format: str
     """Pixel format of the output, by FFmpeg's name."""
@@ -100,6 +124,8 @@ class Report:
     `derain` has left."""
     parts: str = ""
     """Where the segments wait of an output that is not complete; empty where there are none."""
+    scales: tuple["ScaleShare", ...] = ()
+    """All working scales, that of most frames first."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -167,7 +193,7 @@ def restore_video(
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
-        Companions(source, destination, config, home) as companions,
+        Companions(Restoration(source, destination, config, home)) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):
@@ -208,6 +234,20 @@ def losses_of_network(passed: int, config: RestoreConfig, size: tuple[int, int])
             why = f"it lies outside the picture of {size[0]}x{size[1]}"
             losses.append(Loss(kind="setting", what=f"the box {label}", why=why))
     return losses
+
+
+def shares_of(scales: "Mapping[WorkingScale, int]") -> tuple[ScaleShare, ...]:
+    """The working scales of a clip, that of most frames first.
+
+    Args:
+        scales: Frames at each.
+    """
+    total = sum(scales.values())
+    by_frames = sorted(scales.items(), key=lambda item: item[1], reverse=True)
+    return tuple(
+        ScaleShare(scale=each.scale, share=frames / total, reason=each.reason.value)
+        for each, frames in by_frames
+    )
 
 
 def restorer_of(config: RestoreConfig) -> "Restorer":
@@ -259,7 +299,7 @@ class Run:
         self._begin = time.monotonic()
         self._is_interrupted = False
         self._is_failed = False
-        self.watch: Callable[[_Pairs], _Pairs] = lambda pairs: pairs
+        self.watch: Callable[[Pairs], Pairs] = lambda pairs: pairs
         """Takes note of the pairs on their way."""
 
     def through(
@@ -281,7 +321,7 @@ class Run:
         writer: _Writer,
         *,
         stays_on_gpu: bool = False,
-        select: Callable[[_Pairs], _Pairs] = lambda pairs: pairs,
+        select: Callable[[Pairs], Pairs] = lambda pairs: pairs,
     ) -> None:
         """Do all but the report.
 
@@ -395,6 +435,7 @@ class Run:
         size = reader.size
         losses = list(writer.notes.losses)
         losses += losses_of_network(restorer.passed_through, self._config, size)
+        scales = shares_of(restorer.scales)
         return Report(
             source=shown(self._source),
             destination=shown(self._destination),
@@ -402,13 +443,14 @@ class Run:
             seconds=time.monotonic() - self._begin,
             model=restorer.name,
             device=str(restorer.device),
-            scale=restorer.scale_at(size[1], size[0]),
+            scale=scales[0].scale if scales else restorer.scale_at(size[1], size[0]).scale,
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,
             kept=tuple(writer.notes.kept),
             losses=tuple(losses),
             damaged=reader.damaged,
             interrupted=self._is_interrupted,
+            scales=scales,
         )
 
 

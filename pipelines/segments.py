@@ -43,6 +43,7 @@ from mhnet_video.pipelines.restore import (
     drop_watch_of,
     losses_of_network,
     restorer_of,
+    shares_of,
 )
 from mhnet_video.pipelines.segment_progress import SegmentProgress
 
@@ -93,9 +94,13 @@ def restore_in_segments(
     config = config or RestoreConfig()
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
-    work = _Work(paths, target, config, restorer or restorer_of(config))
+    restorer = restorer or restorer_of(config)
+    work = _SegmentedOutput(paths, target, config, restorer)
     work.prepare(on_message or (lambda text: None))
+    measures_scale = restorer.measures_scale
     try:
+        # a segment may begin in a scene, and does not see how sharp its first frames are
+        restorer.measures_scale = False
         return work.run(on_progress, stop or threading.Event())
     except MHNetVideoError as error:
         done = work.num_done
@@ -105,6 +110,8 @@ def restore_in_segments(
         raise type(error)(
             f"{error} {kept} kept in {work.store.name}: the same command goes on from there."
         ) from error
+    finally:
+        restorer.measures_scale = measures_scale
 
 
 def _checked(
@@ -164,7 +171,7 @@ def _memory_of(restorer: "Restorer") -> _Memory:
     return _Memory()
 
 
-class _Work:
+class _SegmentedOutput:
     """The segments of one output."""
 
     def __init__(
@@ -351,6 +358,7 @@ class _Work:
             losses += losses_of_network(passed, self._config, reader.size)
             size, damaged = reader.size, reader.damaged
             kept, losses = self._about_files(reader, writer.telemetry, kept, losses)
+        scale = self._restorer.scale_at(size[1], size[0])
         others = len(self._sources) - 1
         more = f" and {counted(others, 'file')} more" if others else ""
         return Report(
@@ -360,7 +368,7 @@ class _Work:
             seconds=time.monotonic() - begin,
             model=self._restorer.name,
             device=str(self._restorer.device),
-            scale=self._restorer.scale_at(size[1], size[0]),
+            scale=scale.scale,
             encoder=encoding.encoder,
             pixel_format=encoding.settings.pixel_format,
             kept=tuple(kept),
@@ -369,6 +377,7 @@ class _Work:
             interrupted=joined is None,
             has_drops=self._drops is not None and self._drops.sees_drops(),
             parts="" if joined is not None else self.store.name,
+            scales=shares_of({scale: 1}),
         )
 
     def _about_files(

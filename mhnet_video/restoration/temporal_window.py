@@ -160,7 +160,7 @@ class WindowAssembler:
 
     def __init__(self, frames: int, *, sees_glass: bool = False) -> None:
         self._frames, self._sees_glass = frames, sees_glass
-        self._neighbours: Neighbours[_Item] = Neighbours(frames)
+        self._neighbours: Neighbours[_PreparedFrame] = Neighbours(frames)
         self._last: NetworkImage | None = None
         self._memory, self._meter = GlassMemory(), MotionMeter()
         self._number = 0
@@ -200,7 +200,7 @@ class WindowAssembler:
             self._look(picture, transition)
         self._number += 1
         self._last = picture
-        windows = self._neighbours.push(_Item(frame, settings, picture), transition)
+        windows = self._neighbours.push(_PreparedFrame(frame, settings, picture), transition)
         self._neighbours.set_distance(self._meter.distance)
         # those that a cut completes are of the run before it
         seen = seen if transition is Transition.CUT else self._memory.images
@@ -299,13 +299,13 @@ class WindowPicker:
         return frames[begin:], index - begin
 
 
-class _Item(NamedTuple):
+class _PreparedFrame(NamedTuple):
     frame: Frame
     settings: Settings
     picture: NetworkImage
 
 
-def _window(items: list[_Item], seen: tuple[GlassImage, ...]) -> FrameWindow:
+def _window(items: list[_PreparedFrame], seen: tuple[GlassImage, ...]) -> FrameWindow:
     middle = items[len(items) // 2]
     pictures = window_of([item.picture for item in items])
     return FrameWindow(middle.frame, middle.settings, pictures, seen)

@@ -20,12 +20,6 @@ from mhnet_video.restoration.self_ensemble import ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
 
-MOST_ROWS = 1200
-"""Length of a picture's shorter side, in pixels, above which a CPU restores it at a scale below
-1."""
-WORKING_ROWS = 1080
-"""Shorter side of these pictures at the working scale, in pixels. At 3840x2160 it takes a quarter
-of the time, and streaks have the size that the network knows from training."""
 MAX_PIXELS = 80_000_000
 """Largest picture, in pixels. A window of three larger ones would not fit a small machine's
 memory."""
@@ -42,22 +36,6 @@ def check_size(height: int, width: int) -> None:
             f"a picture of {width}x{height} is too large to restore: at most "
             f"{MAX_PIXELS // 1_000_000} megapixels"
         )
-
-
-def working_scale(scale: float | None, height: int, width: int, device: torch.device) -> float:
-    """Working scale for pictures of a size, above 0 to 1.
-
-    Args:
-        scale: Requested scale; None to choose it by the size.
-        height: Rows of the picture.
-        width: Columns of the picture.
-        device: Device of the network.
-    """
-    if scale is not None:
-        return scale
-    rows = min(height, width)
-    is_large = device.type == "cpu" and rows > MOST_ROWS
-    return WORKING_ROWS / rows if is_large else 1.0
 
 
 class WindowNetwork:
