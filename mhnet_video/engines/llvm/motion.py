@@ -17,6 +17,15 @@ from mhnet_video.engines.llvm.scheduler import Kernels
 from mhnet_video.model import align
 from mhnet_video.model.window import Window, middle_of
 
+_FAR_SLOTS = 41
+"""Frames whose luma is kept where neighbours are several frames apart. A frame is then in windows
+that do not follow one another, the first and the last of them 40 frames apart at most."""
+
+
+_FAR_SLOTS = 41
+"""Frames whose luma is kept where neighbours are several frames apart. A frame is then in windows
+that do not follow one another, the first and the last of them 40 frames apart at most."""
+
 
 class Motion:
     """The motion in windows of one size, from run to run.
@@ -27,7 +36,7 @@ class Motion:
         width: Of the frames, in pixels.
         frames: T.
         threads: How many threads work.
-        moves_all: See `align.align`.
+        moves_all: See `align.align`; neighbours are then several frames apart.
     """
 
     def __init__(
@@ -40,14 +49,20 @@ class Motion:
         *,
         moves_all: bool = False,
     ) -> None:
-        self._graph = MotionGraph(kernels, height, width, frames, threads, moves_all=moves_all)
+        slots = max(frames, _FAR_SLOTS) if moves_all else frames
+        self._graph = MotionGraph(
+            kernels, height, width, frames, threads, slots=slots, moves_all=moves_all
+        )
         self.program = self._graph.program
         """What is run after `prepare`."""
         self.can_fold = self._graph.folded_moves is not None
         """Whether frames of this size can be folded as they are moved."""
         self._moved = torch.zeros(frames - 1, 3, height, width)
-        self._known: list[Callable[[], Tensor | None]] = [no_frame] * frames
+        self._known: list[Callable[[], Tensor | None]] = [no_frame] * slots
         """The frame of which each slot of the graph has the luma."""
+        self._used = [0] * slots
+        """The run that has used each slot last."""
+        self._runs = 0
 
     def run(self, frames: Window, pool: ThreadPoolExecutor | None) -> list[Tensor | None]:
         """Move the neighbours to where the middle frame shows the same things.
@@ -112,11 +127,7 @@ class Motion:
 
     def _assign(self, frames: Sequence[Tensor], addresses: Sequence[int]) -> None:
         """Assign slots to frames, so that luma is computed only for new ones."""
-        free = [
-            index
-            for index, known in enumerate(self._known)
-            if not any(known() is frame for frame in frames)
-        ]
+        self._runs += 1
         shrinks, ends, halves, copies = self._graph.lumas
         shrinks["end"] = 0  # no rows
         for _, calls in halves:
@@ -125,12 +136,23 @@ class Motion:
             known = enumerate(self._known)
             slot = next((index for index, each in known if each() is frame), None)
             if slot is None:
-                slot = free.pop()
+                slot = self._free_slot(frames)
                 self._known[slot] = weakref.ref(frame)
                 shrinks["x"][slot], shrinks["end"][slot] = address, ends
                 for height, calls in halves:
                     calls["end"][slot] = height
+            self._used[slot] = self._runs
             copies["x"][position] = self._graph.slots[slot].data_ptr()
+
+    def _free_slot(self, frames: Sequence[Tensor]) -> int:
+        """One whose frame is gone, or else the one that has not been used for longest."""
+        held = [known() for known in self._known]
+        free = (
+            slot
+            for slot, each in enumerate(held)
+            if each is None or not any(each is frame for frame in frames)
+        )
+        return min(free, key=lambda slot: (held[slot] is not None, self._used[slot]))
 
 
 def fits(height: int, width: int, lanes: int) -> bool:

@@ -78,6 +78,7 @@ class MotionGraph:
         width: Of the frames, in pixels.
         frames: T.
         threads: How many threads work.
+        slots: Frames whose luma is kept, T at least.
         moves_all: See `align.align`.
     """
 
@@ -89,6 +90,7 @@ class MotionGraph:
         frames: int,
         threads: int,
         *,
+        slots: int,
         moves_all: bool = False,
     ) -> None:
         self._moves_all = moves_all
@@ -97,8 +99,9 @@ class MotionGraph:
         self._levels, size = _pyramid(height // align.SHRINK, width // align.SHRINK, lanes)
         finest = self._levels[0]
         self._fixed, self._moving = torch.zeros(size), torch.zeros(self._count, size)
-        self.slots = [torch.zeros(size) for _ in range(frames)]
-        """Memory for the luma of frames at all levels, each a slot."""
+        self.slots = [torch.zeros(size) for _ in range(slots)]
+        """Memory for the luma of frames at all levels, each a slot; none is taken before it is
+        used."""
         spare = llvm_motion_maps.spare_size(finest.stride, 3)
         self._spares = torch.zeros(self._count * max(1, threads), spare)
         # of the middle frame: its gradients, their products, and the inverses; of each neighbour:

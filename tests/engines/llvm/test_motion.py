@@ -103,6 +103,24 @@ def test_frames_that_were_there_before_are_known():
         check(motion.run(window, pool), window)
 
 
+def test_luma_of_far_neighbours_is_computed_once():
+    """Windows that do not follow one another share frames; there are more frames than slots."""
+    kernels, distance = Kernels(host_machine()), 3
+    frames = views(60, 64, 80, (1, 1))
+    motion, fresh = (Motion(kernels, 64, 80, 5, 1, moves_all=True) for _ in range(2))
+    computed = []
+    with torch.inference_mode():
+        for centre in range(2 * distance, 60 - 2 * distance):
+            window = frames[centre - 2 * distance : centre + 2 * distance + 1 : distance]
+            found = [each.clone() for each in motion.run(window, None)]
+            computed.append(int((motion._graph.lumas.shrinks["end"].sum(1) > 0).sum()))
+            anew = [each.clone() for each in window]
+            for a, b in zip(found, fresh.run(anew, None), strict=True):
+                assert torch.equal(a, b)
+    # none of the first few windows is there yet
+    assert sum(computed) == len(frames) and set(computed[4 * distance :]) == {1}
+
+
 def test_frames_that_are_turned_or_not_exact():
     turned = [frame.permute(0, 2, 1) for frame in views(3, 128, 96, (2, 5))]
     motion = Motion(Kernels(host_machine()), 96, 128, 3, 1)
