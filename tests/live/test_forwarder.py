@@ -93,5 +93,5 @@ def test_a_receiver_that_is_not_there_is_tried_again():
     assert forwarder.error is None
     forwarder.close()
     assert not forwarder._thread.is_alive()
-    with pytest.raises(ConfigError, match="frames are sent to an address"):
+    with pytest.raises(ConfigError, match="frames are sent to standard output"):
         Forwarder("out.mp4", fps=25)
