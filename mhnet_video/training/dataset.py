@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 from mhnet_video.errors import ReadError
 from mhnet_video.model.align import align
 from mhnet_video.model.window import between, glass_statistics, window_indices
-from mhnet_video.training.rain import camera, rain_on
+from mhnet_video.training.night import nightfall
+from mhnet_video.training.rain import camera, rain_by_night, rain_on
 
 ALONE_SHARE = 0.43
 """Share of single pictures, without neighbours, early in a run. With a smaller share the network
@@ -71,6 +72,8 @@ LARGEST = 3.0
 SOFT_SHARE = 0.6
 """Share of the large windows that are enlarged, to be as soft as lenses and encoders leave large
 pictures."""
+NIGHT_SHARE = 0.2
+"""Share of windows by night, whose rain shines in the light of lamps."""
 MOST_TRIES = 6
 """Candidates for a dry single picture: up to this many are drawn, and the most rain-like is taken.
 A twentieth of the area of photographs causes nine tenths of the changes that a trained network
@@ -174,6 +177,8 @@ class ClipWindow(NamedTuple):
     None for no text."""
     text_is_soft: bool = False
     """Whether the text is enlarged together with the scene."""
+    is_night: bool = False
+    """Whether the scene is turned into one by night, with lamps."""
 
 
 Sample = tuple[ClipWindow, ...]
@@ -280,6 +285,7 @@ class _Windows:
             is_soft,
             text,
             text_is_soft,
+            is_night=random.random() < NIGHT_SHARE,
         )
 
     def _text(self, random: np.random.Generator, scale: float) -> Tensor:
@@ -506,7 +512,13 @@ def _rainy_window(
     generator = torch.Generator().manual_seed(window.seed)
     clean = window.clean.to(device)
     scale = 1 if window.is_soft else window.scale
-    rainy = clean if window.is_dry else rain_on(clean, generator, scale=scale)
+    if window.is_night:
+        night = nightfall(clean, generator)
+        rainy = clean = night.clean
+        if not window.is_dry:
+            rainy = rain_by_night(clean, night.light, generator, scale=scale)
+    else:
+        rainy = clean if window.is_dry else rain_on(clean, generator, scale=scale)
     text = None if window.text is None else window.text.to(device)
     if window.text_is_soft:
         clean, rainy = _burnt_in([clean, rainy], text)

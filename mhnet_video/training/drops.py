@@ -91,7 +91,7 @@ class Pane:
     ground: float = 0.4
     """How much darker than the bottom of the frame it is below, 0 to 1."""
     lamps: float = 0.0
-    """How much brighter than white the lights of the scene are."""
+    """How much brighter than white the lights of a dark scene are."""
     tremble: float = 0.0
     """Standard deviation of the whole pane's position in a frame, in pixels."""
     film: float = 0.0
@@ -128,6 +128,7 @@ class _Kind:
     opacity: tuple[float, float] = (0.85, 1.0)
     gain: tuple[float, float] = (0.85, 1.15)
     milk: tuple[float, float] = (0.0, 0.15)
+    rim: tuple[float, float] = (0.0, 0.95)
     merges: float = 0.3
     """Share of panes on which drops run together."""
     is_near: bool = False
@@ -158,12 +159,13 @@ KINDS = {
     "near": _Kind(
         radius=(7.0, 26.0),
         spread=(0.2, 0.6),
-        cover=(0.05, 0.35),
-        defocus=(0.3, 1.0),
-        bend=(0.05, 0.5),
+        cover=(0.08, 0.5),
+        defocus=(0.3, 1.2),
+        bend=(0.1, 1.2),
         opacity=(0.45, 1.0),
-        gain=(0.9, 1.3),
-        milk=(0.0, 0.7),
+        gain=(0.9, 1.45),
+        milk=(0.1, 0.95),
+        rim=(0.0, 0.3),
         merges=0.5,
         is_near=True,
     ),
@@ -242,7 +244,7 @@ def draw_pane(
         opacity=random.uniform(*of.opacity),
         gain=random.uniform(*of.gain),
         milk=random.uniform(*of.milk),
-        rim=random.uniform(0, 0.95),
+        rim=random.uniform(*of.rim),
         glint=_log_uniform(random, 0.15, 1.5) if random.random() < 0.45 else 0.0,
         light=(reach * math.cos(angle), reach * math.sin(angle)),
         sky=random.uniform(0, 0.7),
@@ -465,7 +467,8 @@ def _drawn(
     if view.shape[0] == 1 and len(grid) > 1:
         view = view.expand(len(grid), -1, -1, -1)
     if pane.lamps:
-        view = view + pane.lamps * ((view - 0.85) / 0.15).clamp(0, 1) ** 2
+        dark = (1 - view.mean() / 0.45).clamp(0, 1)  # by day what is white is no lamp
+        view = view + dark * pane.lamps * ((view - 0.85) / 0.15).clamp(0, 1) ** 2
     light = F.grid_sample(
         view,
         grid.expand(len(view), -1, -1, -1),
@@ -477,7 +480,7 @@ def _drawn(
         shade * (1 + pane.sky * (-down).clamp(0, 1) - pane.ground * (down - 1).clamp(0, 1))[:, None]
     )
     if pane.milk:
-        light = light.lerp(light.mean((2, 3), keepdim=True), pane.milk)
+        light = light.lerp(view.mean((2, 3), keepdim=True), pane.milk)
     light = light * shade
     if pane.glint:
         distance = (slopes - slopes.new_tensor(pane.light)[:, None, None]).square().sum(1, True)

@@ -9,7 +9,7 @@ sections 3 and 4.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -309,13 +309,14 @@ def fall(clean: Tensor, cover: Tensor, storm: Storm, light: Tensor | None = None
         clean: `[T, 3, H, W]`, RGB in [0, 1].
         cover: Opacity of the streaks, `[T, 1, H, W]` in [0, 1], from `render_streaks`.
         storm: Mode of blending and colour of the streaks.
-        light: Colour of the streaks, RGB `[3]` in [0, 1]; None for the storm's.
+        light: Colour of the streaks, RGB `[3]` in [0, 1], or at each pixel `[1, 3, H, W]`; None
+            for the storm's.
 
     Returns:
         The rainy frames, `[T, 3, H, W]` in [0, 1].
     """
     colour = torch.as_tensor(storm.light) if light is None else light
-    colour = colour.to(clean).reshape(1, 3, 1, 1)
+    colour = colour.to(clean).reshape(1, 3, *colour.shape[2:] or (1, 1))
     if storm.blend == "add":
         change = cover * colour
     elif storm.blend == "paint":
@@ -323,6 +324,48 @@ def fall(clean: Tensor, cover: Tensor, storm: Storm, light: Tensor | None = None
     else:
         change = cover * (colour - clean).clamp(min=0)
     return (clean + change).clamp(0, 1)
+
+
+def rain_by_night(
+    clean: Tensor, light: Tensor, generator: torch.Generator, *, scale: float = 1.0
+) -> Tensor:
+    """Draw a storm that lamps light, and blend it into the frames of a clip.
+
+    Near lamps it is dense, and elsewhere invisible. The opacity is scaled so that the PSNR of most
+    clips is 26 to 42 dB.
+
+    Args:
+        clean: `[T, 3, H, W]`, RGB in [0, 1], on any device, from `nightfall`.
+        light: Light on the drops, `[1, 3, H, W]`, from `nightfall`.
+        generator: Random generator, on the CPU.
+        scale: Size of the picture relative to one of 360 to 720 rows, see `draw_storm`.
+
+    Returns:
+        The rainy frames, `[T, 3, H, W]` in [0, 1], on the device of `clean`.
+    """
+    frames, _, height, width = clean.shape
+    storm = draw_storm(generator, scale=scale * _log_uniform(generator, 0.6, 1.5))
+    if _uniform(generator, 0, 1) < 0.5:  # far: short, and so many that they overlap
+        layer = StreakLayer(
+            density=_log_uniform(generator, 3e-3, 4e-2),
+            length=_log_uniform(generator, 4, 32) * scale,
+            sigma=_uniform(generator, 0.4, 1.1) * scale,
+            taper=_uniform(generator, 0.05, 0.3),
+            angle=_normal(generator, math.radians(20)),
+            opacity=_uniform(generator, 0.1, 0.8),
+            spread=_uniform(generator, 0.3, 1),
+        )
+        storm = replace(storm, layers=(layer,))
+    storm = replace(storm, blend="add", share=1.0)
+    cover = render_streaks(
+        storm, generator, frames=frames, height=height, width=width, device=clean.device
+    )
+    if _uniform(generator, 0, 1) < 0.3:
+        cover = blur(cover, _uniform(generator, 0.4, 1.2))
+    error = float((fall(clean, cover, storm, light) - clean).square().mean())
+    wanted = 10 ** (-_uniform(generator, 26, 42) / 10)
+    gain = min(8.0, max(0.2, math.sqrt(wanted / error))) if error > 0 else 1.0
+    return fall(clean, (cover * gain).clamp(0, 0.97), storm, light)
 
 
 def rain_on(clean: Tensor, generator: torch.Generator, *, scale: float = 1.0) -> Tensor:

@@ -40,6 +40,9 @@ DRY_SHARE = 0.3
 """Share of dry glass among the windows of several frames."""
 DRY_ALONE_SHARE = 0.15
 """The same of single pictures."""
+NEAR_ALONE_SHARE = 0.35
+"""Share of single pictures whose drops are near, besides those drawn so among all kinds: a drop in
+focus hides what is behind it, and no neighbour shows it; one out of focus lets it through."""
 RAIN_SHARE = 0.3
 """Share of windows with rain in the air as well."""
 LIVE_SHARE = 0.25
@@ -155,8 +158,10 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         fixtures = self._fixtures(random) if random.random() < share else ()
         pane = None
         if not is_dry:
+            is_near = is_alone and random.random() < NEAR_ALONE_SHARE
             pane = draw_pane(
                 random,
+                kind="near" if is_near else None,
                 height=self.crop,
                 width=self.crop,
                 times=(float(times.min()), float(times.max())),
