@@ -24,7 +24,8 @@ from mhnet_video.live.restoring_thread import LiveOutput, RestoringThread
 from mhnet_video.live.session import Live
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.statistics import LiveStatistics
-from mhnet_video.live.stream_formats import check_forwarding, check_piped
+from mhnet_video.live.stream_formats import CAMERA, check_forwarding, check_piped
+from mhnet_video.live.virtual_camera import check_camera_extra
 from mhnet_video.live.web.access import check_installed, parse_listen_address
 
 _KEY_SECONDS = 0.008
@@ -94,6 +95,8 @@ def run_live(
         check_installed()
     if outputs.output == "-":
         check_piped(outputs.format)
+    elif str(outputs.output).startswith(CAMERA):
+        check_camera_extra()
     elif outputs.output is not None:
         check_forwarding(outputs.output)
     if outputs.record is not None:

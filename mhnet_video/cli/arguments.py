@@ -198,7 +198,7 @@ def live_parser() -> argparse.ArgumentParser:
         "--output",
         metavar="URL",
         help="send it to an rtsp://, rtmp://, srt://, udp://, tcp:// or http:// address, or write "
-        "it to standard output (-); with the source's sound",
+        "it to standard output (-), both with the source's sound; or be a camera, v4l2:/dev/videoN",
     )
     add(
         "--format",

@@ -1,11 +1,16 @@
-"""The forwarding of a live run, to an address or to standard output, from the first frame on."""
+"""The forwarding of a live run: to an address, to standard output or to a virtual camera."""
 
 from mhnet_video.config import LiveOutputs
 from mhnet_video.live.connection_events import SoundFormat
 from mhnet_video.live.forwarder import Forwarder
 from mhnet_video.live.live_frame import LiveFrame
-from mhnet_video.live.pipe import PipeWriter
+from mhnet_video.live.pipe import PipeWriter, check_reader
 from mhnet_video.live.session import Live
+from mhnet_video.live.stream_formats import CAMERA
+from mhnet_video.live.virtual_camera import VirtualCamera
+
+Sender = Forwarder | PipeWriter | VirtualCamera
+"""Whatever takes frames and sound."""
 
 
 class Forwarding:
@@ -21,7 +26,7 @@ class Forwarding:
     def __init__(self, live: Live, outputs: LiveOutputs) -> None:
         self._live = live
         self._outputs = outputs
-        self._sender: Forwarder | PipeWriter | None = None
+        self._sender: Sender | None = None
 
     def put(self, frame: LiveFrame) -> None:
         """Forward a frame with its sound; never waits."""
@@ -30,10 +35,12 @@ class Forwarding:
         for item in frame.restored:
             self._sender.put(item)
 
-    def _begin(self, sound: SoundFormat | None) -> Forwarder | PipeWriter:
+    def _begin(self, sound: SoundFormat | None) -> Sender:
         fps, output = self._live.statistics.source_fps, self._outputs.output
         if output == "-":
             return PipeWriter(self._outputs.format, fps=fps, sound=sound)
+        if str(output).startswith(CAMERA):
+            return VirtualCamera(str(output).removeprefix(CAMERA), fps=fps)
         return Forwarder(str(output), fps=fps, sound=sound)
 
     def check(self) -> bool:
@@ -43,6 +50,8 @@ class Forwarding:
             MHNetVideoError: Trying again would not help.
         """
         if self._sender is None:
+            if self._outputs.output == "-":
+                check_reader()
             return True
         if self._sender.error is not None:
             raise self._sender.error

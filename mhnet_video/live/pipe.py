@@ -45,6 +45,7 @@ class PipeWriter:
         self._fps = fps
         self._sound = sound
         self._sink = OutputFile("-")
+        self._descriptor = self._sink.fileno()
         self.frames = 0
         """Frames written."""
         self.lost: list[str] = []
@@ -64,7 +65,7 @@ class PipeWriter:
     @property
     def has_ended(self) -> bool:
         """Whether nobody reads any more, even where nothing is written now."""
-        return self._has_ended or _is_closed(self._sink.fileno())
+        return self._has_ended or _is_abandoned(self._descriptor)
 
     def close(self) -> None:
         """Write what waits, and end; a reader that hangs is not waited for long."""
@@ -92,6 +93,7 @@ class PipeWriter:
             if encoder is not None:
                 self.lost = encoder.lost
             self._sink.freeze()
+            self._sink.close()
 
     def _end(self, error: Exception) -> None:
         """Note why it has ended; a reader that has taken frames may leave when it likes."""
@@ -104,7 +106,17 @@ class PipeWriter:
             )
 
 
-def _is_closed(descriptor: int) -> bool:
+def check_reader() -> None:
+    """Find out whether standard output is still read, before there is anything to write.
+
+    Raises:
+        WriteError: It is a pipe that nobody reads.
+    """
+    if _is_abandoned(1):
+        raise WriteError("standard output cannot be written: the program that reads it has ended.")
+
+
+def _is_abandoned(descriptor: int) -> bool:
     """Whether nobody reads from a pipe, as far as this system tells."""
     if not hasattr(select, "poll"):
         return False

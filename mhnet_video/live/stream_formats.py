@@ -17,6 +17,9 @@ PIPED = {
 _RTP_AUDIO = ("aac", "mp2", "mp3", "opus", "pcm_alaw", "pcm_mulaw", "adpcm_g722")
 """Audio codecs that FFmpeg sends as RTP and players know. Source: RFC 3551 and RFC 7587."""
 
+CAMERA = "v4l2:"
+"""Begins the name of a virtual camera, which is the rest, such as `/dev/video9`."""
+
 
 @dataclass(frozen=True)
 class Destination:
@@ -64,8 +67,8 @@ def check_forwarding(url: str) -> None:
     if parts is None or parts.scheme not in DESTINATIONS:
         known = ", ".join(f"{name}://" for name in DESTINATIONS)
         raise ConfigError(
-            f"frames are sent to standard output (-) or to an address, one of {known}, "
-            f"not to {shown(url)}"
+            "frames are sent to standard output (-), to a virtual camera (v4l2:/dev/video9) or to "
+            f"an address, one of {known}, not to {shown(url)}"
         )
     url_of(url)
 
