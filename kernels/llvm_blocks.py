@@ -31,10 +31,10 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
     left to do: behind the product, or before it where that comes out of tiles, which can go to the
     ring as they are then.
     """
-    return _Front(machine, name, channels, tile).emitter
+    return _BlockFront(machine, name, channels, tile).emitter
 
 
-class _Front:
+class _BlockFront:
     """Writes `block_front`."""
 
     def __init__(self, machine: Machine, name: str, channels: int, tile: Tile) -> None:

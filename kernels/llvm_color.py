@@ -12,7 +12,7 @@ from mhnet_video.kernels.llvm_operations import BYTES, FLOATS, I8, I16, I32, IND
 from mhnet_video.kernels.llvm_values import Value
 
 
-class _Samples:
+class _IntegerSamples:
     """Rows of whole numbers of 8 or 16 bits, as float32.
 
     Args:
@@ -87,7 +87,7 @@ def planes_to_rgb(
         end=INDEX,
     )
     p, lanes = e.parameters, machine.lanes
-    samples = _Samples(e, sample_bytes)
+    samples = _IntegerSamples(e, sample_bytes)
     factor, black, middle, *gains = _constants(e, RGB_CONSTANTS)
     chroma_width = p.width >> shift_x
     last_row = (p.height >> shift_y) - 1
@@ -187,7 +187,7 @@ def residual_to_planes(
         end=INDEX,
     )
     p, lanes = e.parameters, machine.lanes
-    samples = _Samples(e, sample_bytes)
+    samples = _IntegerSamples(e, sample_bytes)
     top, *gains = _constants(e, RESIDUAL_CONSTANTS)
     share = 1 / (1 << (shift_x + shift_y))
 

@@ -262,7 +262,7 @@ class Form(NamedTuple):
     is_shared: bool
 
 
-class _Slot(NamedTuple):
+class _Placeholder(NamedTuple):
     """An operand whose name is not known yet."""
 
     name: str
@@ -287,7 +287,7 @@ def form(name: str, types: tuple[Type, ...], explicit: Type | None, words: tuple
     ):
         raise TypeError(f"{name} takes {', '.join(kinds)}, not {', '.join(map(str, types))}")
     result = _result(operation, types, explicit)
-    slots = [_Slot(f"{{{number}}}", type) for number, type in enumerate(types)]
+    slots = [_Placeholder(f"{{{number}}}", type) for number, type in enumerate(types)]
     text = operation.text.format(*slots, type=result, **{word: f"{{{word}}}" for word in words})
     if not text.startswith("@"):
         return Form(result, text, "", operation.is_shared)

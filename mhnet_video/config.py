@@ -51,7 +51,7 @@ def check_strength(strength: float) -> None:
 
 
 def check_scale(scale: float | None) -> None:
-    """Check the working scale; None for the one that suits the size is valid.
+    """Check the working scale; None for the one that suits the scene is valid.
 
     Raises:
         ConfigError: It is not above 0 and at most 1.
@@ -78,7 +78,7 @@ class Settings(NamedTuple):
     keep: tuple[Box, ...] = ()
     """Boxes left as they are."""
     scale: float | None = None
-    """Working scale of the network, above 0 to 1; None for what suits each picture's size."""
+    """Working scale of the network, above 0 to 1; None for what suits each scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class RestoreConfig:
     strength: float = 1.0
     """Share of the restoration that is applied, 0 (none) to 1 (all)."""
     scale: float | None = None
-    """Working scale of the network, above 0 to 1; None for what suits the picture's size."""
+    """Working scale of the network, above 0 to 1; None for what suits each scene."""
     start: float | None = None
     """Where to begin, in seconds from the first frame of the clip; None for its beginning."""
     duration: float | None = None

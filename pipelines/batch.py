@@ -19,7 +19,7 @@ from mhnet_video.batch.recipe import recipe_of
 from mhnet_video.batch.rows import Row, Status, row_of, rows_of
 from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
 from mhnet_video.batch.work import Shard, Work
-from mhnet_video.batch.workers import Job, Position, WorkerPool
+from mhnet_video.batch.workers import Job, WorkerPool, WorkPosition
 from mhnet_video.config import BatchConfig, RestoreConfig
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.media.output_file import why_unwritable
@@ -121,7 +121,7 @@ def run_batch(
     check_sources(sources, out)
     config, recipe, share = _resolve(config, batch)
     load = partial(load_job, make_restorer, config, recipe, out, share.threads)
-    run = _Run(out, recipe, load, share, on_row, on_progress, stop or threading.Event())
+    run = _BatchRun(out, recipe, load, share, on_row, on_progress, stop or threading.Event())
     if batch.watch:
         return run.through_watch(sources, Shard(number=batch.shard[0], count=batch.shard[1]))
     plan = make_plan(
@@ -176,7 +176,7 @@ def _resolve(
     return config, recipe, share_machine(batch.jobs, cores=usable_cores(), gpus=gpus)
 
 
-class _Run:
+class _BatchRun:
     """One run: works wait, workers take them, and rows come back."""
 
     def __init__(
@@ -284,7 +284,7 @@ class _Run:
                 if not pool.works:
                     self._stop.wait(_TICK_SECONDS)
                 for news in pool.poll(_TICK_SECONDS):
-                    if isinstance(news, Position):
+                    if isinstance(news, WorkPosition):
                         self._positions[news.work.key] = news.seconds
                     else:
                         self._finish(news)

@@ -6,8 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,108 +71,104 @@ def load_job(
     import torch
 
     torch.set_num_threads(threads)
-    return partial(_do, make_restorer(config), Manifest(out / OWN_FOLDER), config, recipe, out)
+    return RestoringJob(make_restorer(config), Manifest(out / OWN_FOLDER), config, recipe, out)
 
 
-def _do(
-    restorer: "Restorer",
-    manifest: Manifest,
-    config: RestoreConfig,
-    recipe: dict[str, Any],
-    out: Path,
-    work: Work,
-    tell: Callable[[float], None],
-    stop: threading.Event,
-) -> Row:
-    """Do a work in a worker, whatever happens."""
-    begin = time.monotonic()
-    try:
-        row = _restore(restorer, manifest, config, recipe, out, work, tell, stop)
-    except (MHNetVideoError, OSError, MemoryError) as error:
-        # of where it grew nothing is left, and nobody knows that name
-        reason = _said(error, work).replace(str(staged_path(out, work)), str(work.output))
-        row = row_of(work, Status.FAILED, reason, is_fatal=_is_fatal(error))
-    except Exception as error:
-        reason = f"a fault in this program, {type(error).__name__}: {first_line(error)}"
-        row = row_of(work, Status.FAILED, reason)
-    return replace(
-        row,
-        seconds=round(time.monotonic() - begin, 3),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
-    )
+@dataclass(frozen=True)
+class RestoringJob:
+    """Restores works, one after another; tells of every error in the row of its work."""
 
+    restorer: "Restorer"
+    manifest: Manifest
+    """What has been done."""
+    config: RestoreConfig
+    recipe: dict[str, Any]
+    """What decides about the outputs."""
+    out: Path
+    """The folder of outputs."""
 
-def _restore(
-    restorer: "Restorer",
-    manifest: Manifest,
-    config: RestoreConfig,
-    recipe: dict[str, Any],
-    out: Path,
-    work: Work,
-    tell: Callable[[float], None],
-    stop: threading.Event,
-) -> Row:
-    try:
-        claim = Claim(out, work)
-    except BlockingIOError:
-        return row_of(work, Status.ELSEWHERE, "another run is at it; run it again to see.")
-    with claim:
-        manifest.refresh()
-        if manifest.is_done(work, recipe):
-            return row_of(work, Status.BEFORE)
-        if work.output.exists() and not config.overwrite and not manifest.has_made(work):
-            raise WriteError(
-                f"{work.output} exists already, and is not as a batch has left it; "
-                "move it away, or add --overwrite."
-            )
-        work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
-        before = tuple(identify(path) for path in work.sources)
-        report = None
-        dry = _dryness(work, recipe["dry"], restorer)
-        if dry and recipe["dry"] == "skip":
-            return row_of(work, Status.SKIPPED, dry)
-        if dry:
-            copy_dry(work.sources[0], claim.staged)
-        else:
-            report = _restored(work, claim.staged, config, restorer, tell, stop)
-            if report.interrupted:
-                return row_of(work, Status.UNFINISHED, "it was ended before its end.")
-        if changed := check_unchanged(work.sources, before):
-            return row_of(work, Status.FAILED, changed)
-        result = identify(claim.staged)
-        manifest.add(Entry(output=work.key, result=result, sources=before, recipe=recipe))
-        claim.commit()
-    if report is None:
-        return row_of(work, Status.COPIED, dry)
-    return row_of(
-        work,
-        Status.DONE,
-        frames=report.frames,
-        damaged=report.damaged,
-        lost=report.lost,
-        model=report.model,
-    )
+    def __call__(self, work: Work, tell: Callable[[float], None], stop: threading.Event) -> Row:
+        """Do a work, whatever happens.
 
+        Args:
+            work: The work.
+            tell: Called with the seconds of footage that are done.
+            stop: Ends it at a frame when set.
+        """
+        begin = time.monotonic()
+        try:
+            row = self._restore(work, tell, stop)
+        except (MHNetVideoError, OSError, MemoryError) as error:
+            # of where it grew nothing is left, and nobody knows that name
+            reason = _said(error, work).replace(str(staged_path(self.out, work)), str(work.output))
+            row = row_of(work, Status.FAILED, reason, is_fatal=_is_fatal(error))
+        except Exception as error:
+            reason = f"a fault in this program, {type(error).__name__}: {first_line(error)}"
+            row = row_of(work, Status.FAILED, reason)
+        return replace(
+            row,
+            seconds=round(time.monotonic() - begin, 3),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+        )
 
-def _restored(
-    work: Work,
-    staged: Path,
-    config: RestoreConfig,
-    restorer: "Restorer",
-    tell: Callable[[float], None],
-    stop: threading.Event,
-) -> Report:
-    """Restore the sources of a work into one file."""
+    def _restore(self, work: Work, tell: Callable[[float], None], stop: threading.Event) -> Row:
+        manifest, recipe = self.manifest, self.recipe
+        try:
+            claim = Claim(self.out, work)
+        except BlockingIOError:
+            return row_of(work, Status.ELSEWHERE, "another run is at it; run it again to see.")
+        with claim:
+            manifest.refresh()
+            if manifest.is_done(work, recipe):
+                return row_of(work, Status.BEFORE)
+            if work.output.exists() and not self.config.overwrite and not manifest.has_made(work):
+                raise WriteError(
+                    f"{work.output} exists already, and is not as a batch has left it; "
+                    "move it away, or add --overwrite."
+                )
+            work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
+            before = tuple(identify(path) for path in work.sources)
+            report = None
+            dry = _dryness(work, recipe["dry"], self.restorer)
+            if dry and recipe["dry"] == "skip":
+                return row_of(work, Status.SKIPPED, dry)
+            if dry:
+                copy_dry(work.sources[0], claim.staged)
+            else:
+                report = self._restored(work, claim.staged, tell, stop)
+                if report.interrupted:
+                    return row_of(work, Status.UNFINISHED, "it was ended before its end.")
+            if changed := check_unchanged(work.sources, before):
+                return row_of(work, Status.FAILED, changed)
+            result = identify(claim.staged)
+            manifest.add(Entry(output=work.key, result=result, sources=before, recipe=recipe))
+            claim.commit()
+        if report is None:
+            return row_of(work, Status.COPIED, dry)
+        return row_of(
+            work,
+            Status.DONE,
+            frames=report.frames,
+            damaged=report.damaged,
+            lost=report.lost,
+            model=report.model,
+        )
 
-    def on_progress(progress: Progress) -> None:
-        tell(progress.position_seconds)
+    def _restored(
+        self, work: Work, staged: Path, tell: Callable[[float], None], stop: threading.Event
+    ) -> Report:
+        """Restore the sources of a work into one file."""
+        config = self.config
 
-    is_long = work.seconds >= _LONG_SECONDS and not (config.gpx or config.evidence)
-    is_long = is_long and _has_segments(work.output)
-    how: dict[str, Any] = {"restorer": restorer, "on_progress": on_progress, "stop": stop}
-    if len(work.sources) > 1 or is_long:
-        return restore_in_segments(work.sources, staged, config, **how)
-    return restore_video(work.sources[0], staged, config, **how, home=work.output)
+        def on_progress(progress: Progress) -> None:
+            tell(progress.position_seconds)
+
+        is_long = work.seconds >= _LONG_SECONDS and not (config.gpx or config.evidence)
+        is_long = is_long and _has_segments(work.output)
+        how: dict[str, Any] = {"restorer": self.restorer, "on_progress": on_progress, "stop": stop}
+        if len(work.sources) > 1 or is_long:
+            return restore_in_segments(work.sources, staged, config, **how)
+        return restore_video(work.sources[0], staged, config, **how, home=work.output)
 
 
 def _has_segments(output: Path) -> bool:

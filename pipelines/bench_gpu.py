@@ -33,7 +33,7 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.pipelines.bench_cases import PICTURE
 from mhnet_video.pipelines.bench_compile import add_compiled, compiler
 from mhnet_video.pipelines.bench_kernels import Clock, measure_kernels, measure_machine
-from mhnet_video.pipelines.bench_networks import Case, measure_networks, network_of, networks
+from mhnet_video.pipelines.bench_networks import NetworkCase, measure_networks, network_of, networks
 from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
@@ -87,7 +87,7 @@ def is_right(
 
 
 def _streams(
-    clock: Clock, cases: list[Case], num_frames: int, deadline: float
+    clock: Clock, cases: list[NetworkCase], num_frames: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
     """Frames in host memory to frames in host memory: everything but the codec."""
     for name, height, width in cases:
@@ -174,7 +174,7 @@ class _Log(logging.Handler):
 
 
 def _files(
-    clock: Clock, cases: list[Case], num_frames: int, deadline: float
+    clock: Clock, cases: list[NetworkCase], num_frames: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
     """Measure file to file, each separate stage, and all without the network."""
     on_gpu = clock.device.type == "cuda"

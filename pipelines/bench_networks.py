@@ -19,7 +19,7 @@ from mhnet_video.pipelines.bench_kernels import Clock, add, checked, decibels
 NETWORK_DECIBELS = 28.0
 """Least signal-to-error ratio of a residual whose time is reported, against float32, in dB.
 Rounding to bfloat16 gives some 38."""
-Case = tuple[str, int, int]
+NetworkCase = tuple[str, int, int]
 """A network's name, height and width."""
 
 
@@ -43,7 +43,7 @@ def network_of(name: str, device: torch.device) -> MHNet:
 
 
 def measure_networks(
-    clock: Clock, cases: list[Case], machine: dict[str, Any], deadline: float
+    clock: Clock, cases: list[NetworkCase], machine: dict[str, Any], deadline: float
 ) -> Iterator[dict[str, Any]]:
     """Measure networks without alignment: the engine's graph against eager PyTorch."""
     device, dtype = clock.device, best_dtype(clock.device)

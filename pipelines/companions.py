@@ -1,19 +1,16 @@
 """The files that are asked for beside an output: positions, and evidence."""
 
-import os
 from collections.abc import Generator
-from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mhnet_video.closing import Closing
-from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Pair
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.gpx import check_gpx, save_gpx
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.pipelines.evidence import REMARK, EvidenceWriter
+from mhnet_video.pipelines.evidence import REMARK, EvidenceWriter, Restoration
 
 T = TypeVar("T")
 
@@ -22,10 +19,7 @@ class Companions(Closing):
     """What settings ask for beside an output; what can be checked is, before any work.
 
     Args:
-        source: What is restored.
-        destination: The output.
-        config: The settings.
-        home: Where output and companions will be moved to; None for nowhere.
+        restoration: What is restored, and how.
 
     Raises:
         ConfigError: The source or the output is not of a kind that has such files.
@@ -33,24 +27,19 @@ class Companions(Closing):
         MHNetVideoError: The extra `gpx` is not installed.
     """
 
-    def __init__(
-        self,
-        source: str | PathLike[str],
-        destination: str | PathLike[str],
-        config: RestoreConfig,
-        home: str | PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, restoration: Restoration) -> None:
+        source, config = restoration.source, restoration.config
         self._source, self._config = source, config
         self._gpx: Path | None = None
         self._evidence: EvidenceWriter | None = None
         if config.gpx:
-            if not os.path.isfile(source) or os.fspath(destination) == "-":
+            if not restoration.is_of_files:
                 raise ConfigError("positions go from a file to one beside another; leave gpx out.")
             check_gpx()
-            self._gpx = Path(destination).with_suffix(".gpx")
+            self._gpx = Path(restoration.destination).with_suffix(".gpx")
             check_destination(self._gpx, source=source, overwrite=config.overwrite)
         if config.evidence:
-            self._evidence = EvidenceWriter(source, destination, config, home)
+            self._evidence = EvidenceWriter(restoration)
 
     @property
     def remark(self) -> str:

@@ -35,7 +35,7 @@ FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ScoreRow:
     """Metrics of one picture or frame, or means over several."""
 
     name: str
@@ -50,8 +50,8 @@ class Row:
 class Evaluation:
     """Metrics of all pictures or clips."""
 
-    rows: tuple[Row, ...]
-    mean: Row
+    rows: tuple[ScoreRow, ...]
+    mean: ScoreRow
     """Means of the rows; infinite PSNR is left out, see `mean_scores`."""
     equal: int
     """Number of results that are equal to the clean ones: restored, or rainy without a restorer."""
@@ -128,7 +128,7 @@ def evaluate(
             scale=scale,
         )
     begin = time.monotonic()
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     shown = _Sheet()
     is_one_file = len(pairs) == 1 and not pairs[0][0].is_dir()
     found = _rows(*pairs[0], restorer) if is_one_file else _of_files(pairs, restorer)
@@ -208,10 +208,10 @@ class _Sheet:
             self.rows, self._every = self.rows[::2], 2 * self._every
 
 
-class _Found(NamedTuple):
+class _Evaluated(NamedTuple):
     """The result of a picture or a clip."""
 
-    row: Row
+    row: ScoreRow
     label: str
     """Label on a contact sheet."""
     total: int | None
@@ -220,14 +220,14 @@ class _Found(NamedTuple):
     """Rainy, restored and clean picture by label; those of a clip's middle frame."""
 
 
-def _of_files(pairs: list[tuple[Path, Path]], restorer: "Restorer | None") -> Iterator[_Found]:
+def _of_files(pairs: list[tuple[Path, Path]], restorer: "Restorer | None") -> Iterator[_Evaluated]:
     """Evaluate several files."""
     index = 0
     for are_pictures, group in itertools.groupby(pairs, key=_are_pictures):
         if are_pictures:
             for row, pictures in _of_pictures(group, restorer):
                 index += 1
-                yield _Found(row, str(index), len(pairs), pictures)
+                yield _Evaluated(row, str(index), len(pairs), pictures)
             continue
         for pair in group:
             index += 1
@@ -240,7 +240,7 @@ def _are_pictures(pair: tuple[Path, Path]) -> bool:
 
 def _of_pictures(
     pairs: Iterable[tuple[Path, Path]], restorer: "Restorer | None"
-) -> Iterator[tuple[Row, dict[str, Image]]]:
+) -> Iterator[tuple[ScoreRow, dict[str, Image]]]:
     """Evaluate pictures; those of one scene are restored as the frames of a clip."""
     rgb = ToRgb()
     waiting: deque[tuple[Path, Path, Image, Image]] = deque()
@@ -266,12 +266,12 @@ def _compared(
     restored: Image | None,
     truth: Image,
     judges: Sequence[Callable[[Image, Image], Scores]] = (score, score),
-) -> tuple[Row, dict[str, Image]]:
+) -> tuple[ScoreRow, dict[str, Image]]:
     """Metrics of a picture, and its pictures for a contact sheet by label."""
     scores = judges[0](picture, truth)
     if restored is None:
-        return Row(name=name, rainy=scores, restored=None), {"RAINY": picture, "CLEAN": truth}
-    row = Row(name=name, rainy=scores, restored=judges[1](restored, truth))
+        return ScoreRow(name=name, rainy=scores, restored=None), {"RAINY": picture, "CLEAN": truth}
+    row = ScoreRow(name=name, rainy=scores, restored=judges[1](restored, truth))
     return row, {"RAINY": picture, "RESTORED": restored, "CLEAN": truth}
 
 
@@ -286,9 +286,9 @@ def _naming(rainy: Path, clean: Path) -> Iterator[None]:
 
 def _of_clip(
     index: int, rainy: Path, clean: Path, total: int, restorer: "Restorer | None"
-) -> _Found:
+) -> _Evaluated:
     """Evaluate one clip or folder of frames among several: the mean over its frames."""
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     pictures: dict[str, Image] = {}
     are_folders = rainy.is_dir() and clean.is_dir()
     frames = _of_files(_pairs(rainy, clean), restorer) if are_folders else None
@@ -298,20 +298,20 @@ def _of_clip(
         rows.append(each.row)
     if not rows:
         raise ReadError(f"{rainy} has no frames")
-    return _Found(_mean(rainy.name, rows), str(index), total, pictures)
+    return _Evaluated(_mean(rainy.name, rows), str(index), total, pictures)
 
 
-def _mean(name: str, rows: Sequence[Row]) -> Row:
+def _mean(name: str, rows: Sequence[ScoreRow]) -> ScoreRow:
     """Average each metric over rows."""
     restored = [row.restored for row in rows if row.restored is not None]
-    return Row(
+    return ScoreRow(
         name=name,
         rainy=mean_scores([row.rainy for row in rows]),
         restored=mean_scores(restored) if restored else None,
     )
 
 
-def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Found]:
+def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Evaluated]:
     """Evaluate each frame of a clip, or a picture."""
     rgb = ToRgb()
     waiting: deque[tuple[Image, Image]] = deque()
@@ -336,7 +336,7 @@ def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Fo
             name = f"{float(frame.pts * frame.time_base):.3f}"
             with _naming(rainy, clean):
                 row, pictures = _compared(name, picture, restored, truth, judges)
-            yield _Found(row, name, rainy_reader.num_frames, pictures)
+            yield _Evaluated(row, name, rainy_reader.num_frames, pictures)
 
 
 class _Judge:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -144,36 +144,45 @@ class Digest:
         return self._hash.hexdigest()
 
 
+@dataclass(frozen=True)
+class Restoration:
+    """A file that is restored into another, and how."""
+
+    source: str | PathLike[str]
+    destination: str | PathLike[str]
+    """The output, beside which its companions are."""
+    config: RestoreConfig
+    home: str | PathLike[str] | None = None
+    """Where output and companions will be moved to; None for nowhere."""
+
+    @property
+    def is_of_files(self) -> bool:
+        """Whether it is from a file to a file, neither of them a stream."""
+        return os.path.isfile(self.source) and os.fspath(self.destination) != "-"
+
+
 class EvidenceWriter(Closing):
     """The evidence of one run, which appears under its name when it is complete.
 
     Args:
-        source: A video file.
-        destination: The output, beside which the evidence is.
-        config: The settings of the run.
-        home: Where the output will be moved to with its evidence; None for nowhere.
+        restoration: What the run does.
 
     Raises:
         ConfigError: There is no evidence of this kind of source or output.
         WriteError: There is a file of its name, or none can be created.
     """
 
-    def __init__(
-        self,
-        source: str | PathLike[str],
-        destination: str | PathLike[str],
-        config: RestoreConfig,
-        home: str | PathLike[str] | None = None,
-    ) -> None:
-        is_video = os.path.isfile(source) and picture_encoder(os.fspath(destination)) is None
-        if not is_video or os.fspath(destination) == "-":
+    def __init__(self, restoration: Restoration) -> None:
+        source, destination = Path(restoration.source), Path(restoration.destination)
+        if not restoration.is_of_files or picture_encoder(str(destination)) is not None:
             raise ConfigError(
                 "evidence is written of a video file that becomes another; leave --evidence out."
             )
+        config = restoration.config
         self.path = evidence_path(destination)
         check_destination(self.path, source=source, overwrite=config.overwrite)
-        self._source, self._destination, self._config = Path(source), Path(destination), config
-        self._home = Path(home or destination)
+        self._source, self._destination, self._config = source, destination, config
+        self._home = Path(restoration.home or destination)
         self._identity = _identity(self._source)
         self._file = OutputFile(self.path, overwrite=config.overwrite)
         self._digest = Digest()

@@ -1,22 +1,19 @@
 """Which of the pairs that are restored for a segment are its own."""
 
-from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.segment_reader import SegmentReader
 from mhnet_video.media.segment_writer import SegmentWriter
-from mhnet_video.media.source import Packet
+from mhnet_video.pipelines.restore import Pairs
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
-_LEAST_DIFFERENT = 24
+LEAST_DIFFERENT = 24
 """Frames of a lead-in that must differ from the one before: the temporal filter learns from them
 alone."""
-Pairs = Generator[Pair | Packet]
-"""What a restorer gives."""
 
 
 class ColdStart(Exception):
@@ -30,6 +27,7 @@ class OwnPairs:
         reader: Tells which frames it has fed.
         writer: Is told of frames for which the network gave no numbers.
         restorer: Counts them.
+        least_different: Frames of a lead-in that must differ from the one before.
         is_last_try: Whether the lead-in is to be taken as it is.
     """
 
@@ -39,11 +37,13 @@ class OwnPairs:
         writer: SegmentWriter,
         restorer: "Restorer",
         *,
+        least_different: int = LEAST_DIFFERENT,
         is_last_try: bool,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._restorer = restorer
+        self._least_different = least_different
         self._is_last_try = is_last_try
 
     def of(self, pairs: Pairs) -> Pairs:
@@ -67,7 +67,7 @@ class OwnPairs:
                         different += 1
                     before = pair.source
                     passed_before = self._restorer.passed_through
-                elif count == lead and different < _LEAST_DIFFERENT and not self._is_last_try:
+                elif self._is_cold(count, different):
                     raise ColdStart
                 elif self._is_complete(count):
                     return
@@ -78,6 +78,10 @@ class OwnPairs:
                 count += 1
                 if self._is_complete(count):
                     return
+
+    def _is_cold(self, count: int, different: int) -> bool:
+        is_over = count == self._reader.num_lead
+        return is_over and different < self._least_different and not self._is_last_try
 
     def _is_complete(self, count: int) -> bool:
         lead, own = self._reader.num_lead, self._reader.num_own

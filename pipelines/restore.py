@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -28,16 +28,29 @@ from mhnet_video.media.source import Packet
 from mhnet_video.media.writer import VideoWriter
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
+from mhnet_video.pipelines.evidence import Restoration
 
 if TYPE_CHECKING:
+    from mhnet_video.restoration.drop_watch import DropWatch
     from mhnet_video.restoration.restorer import Restorer
+    from mhnet_video.restoration.working_scale import WorkingScale
 
 
 _Reader = VideoReader | FolderReader | SegmentReader
 _Writer = VideoWriter | FolderWriter | SegmentWriter
-_Pairs = Generator[Pair | Packet]
+Pairs = Generator[Pair | Packet]
+"""What a restorer gives."""
 
-_EVIDENT = ("model", "device", "scale", "encoder", "pixel_format", "damaged", "interrupted")
+_EVIDENT = (
+    "model",
+    "device",
+    "scale",
+    "scales",
+    "encoder",
+    "pixel_format",
+    "damaged",
+    "interrupted",
+)
 """What of a report is evidence."""
 
 _MAX_WAITING = 16
@@ -67,6 +80,18 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleShare:
+    """A working scale of the network, and how much of a clip was restored at it."""
+
+    scale: float
+    """Above 0 to 1."""
+    share: float
+    """Share of the frames, 0 to 1."""
+    reason: str
+    """Why this scale, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Result of a run."""
 
@@ -80,7 +105,7 @@ class Report:
     model: str
     device: str
     scale: float
-    """Working scale of the network, above 0 to 1."""
+    """Working scale of the network for most frames, above 0 to 1."""
     encoder: str
     pixel_format: str
     """Pixel format of the output, by FFmpeg's name."""
@@ -94,8 +119,13 @@ class Report:
     """Whether the run was ended before the end of the source."""
     files: dict[str, str] = field(default_factory=dict)
     """Other files that were written: what is in them, and where they are."""
+    has_drops: bool = False
+    """Whether drops stand on the glass before the camera, which the task `raindrop` takes out, and
+    `derain` has left."""
     parts: str = ""
     """Where the segments wait of an output that is not complete; empty where there are none."""
+    scales: tuple["ScaleShare", ...] = ()
+    """All working scales, that of most frames first."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -163,7 +193,7 @@ def restore_video(
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
-        Companions(source, destination, config, home) as companions,
+        Companions(Restoration(source, destination, config, home)) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):
@@ -173,10 +203,14 @@ def restore_video(
             # decoded and encoded on the GPU that restores, where it can
             reader.decode_on_gpu(restorer.gpu)
             stays_on_gpu = takes_surfaces(writer.encoder)
+        drops = drop_watch_of(restorer)
         run.watch = companions.watch
+        if drops is not None:
+            run.watch = lambda pairs: drops.watch(companions.watch(pairs))
         report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
         if not report.frames:
             return report
+        report = replace(report, has_drops=drops is not None and drops.sees_drops())
         told = asdict(report)
         files, losses = companions.complete({key: told[key] for key in _EVIDENT})
         return replace(report, files=files, losses=(*report.losses, *losses))
@@ -202,6 +236,20 @@ def losses_of_network(passed: int, config: RestoreConfig, size: tuple[int, int])
     return losses
 
 
+def shares_of(scales: "Mapping[WorkingScale, int]") -> tuple[ScaleShare, ...]:
+    """The working scales of a clip, that of most frames first.
+
+    Args:
+        scales: Frames at each.
+    """
+    total = sum(scales.values())
+    by_frames = sorted(scales.items(), key=lambda item: item[1], reverse=True)
+    return tuple(
+        ScaleShare(scale=each.scale, share=frames / total, reason=each.reason.value)
+        for each, frames in by_frames
+    )
+
+
 def restorer_of(config: RestoreConfig) -> "Restorer":
     """The restorer that settings describe.
 
@@ -223,6 +271,15 @@ def restorer_of(config: RestoreConfig) -> "Restorer":
     )
 
 
+def drop_watch_of(restorer: "Restorer") -> "DropWatch | None":
+    """What finds out whether a restorer leaves drops on the glass; None where it takes them out."""
+    from mhnet_video.restoration.drop_watch import DropWatch
+    from mhnet_video.restoration.restorer import Restorer
+
+    is_for_streaks = isinstance(restorer, Restorer) and not restorer.network.config.glass
+    return DropWatch() if is_for_streaks else None
+
+
 class Run:
     """One run: three threads, watched by the caller's."""
 
@@ -242,7 +299,7 @@ class Run:
         self._begin = time.monotonic()
         self._is_interrupted = False
         self._is_failed = False
-        self.watch: Callable[[_Pairs], _Pairs] = lambda pairs: pairs
+        self.watch: Callable[[Pairs], Pairs] = lambda pairs: pairs
         """Takes note of the pairs on their way."""
 
     def through(
@@ -264,7 +321,7 @@ class Run:
         writer: _Writer,
         *,
         stays_on_gpu: bool = False,
-        select: Callable[[_Pairs], _Pairs] = lambda pairs: pairs,
+        select: Callable[[Pairs], Pairs] = lambda pairs: pairs,
     ) -> None:
         """Do all but the report.
 
@@ -378,6 +435,7 @@ class Run:
         size = reader.size
         losses = list(writer.notes.losses)
         losses += losses_of_network(restorer.passed_through, self._config, size)
+        scales = shares_of(restorer.scales)
         return Report(
             source=shown(self._source),
             destination=shown(self._destination),
@@ -385,13 +443,14 @@ class Run:
             seconds=time.monotonic() - self._begin,
             model=restorer.name,
             device=str(restorer.device),
-            scale=restorer.scale_at(size[1], size[0]),
+            scale=scales[0].scale if scales else restorer.scale_at(size[1], size[0]).scale,
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,
             kept=tuple(writer.notes.kept),
             losses=tuple(losses),
             damaged=reader.damaged,
             interrupted=self._is_interrupted,
+            scales=scales,
         )
 
 

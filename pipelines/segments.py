@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 
@@ -35,8 +35,16 @@ from mhnet_video.media.segment_store import SegmentStore
 from mhnet_video.media.segment_writer import SegmentEncoding, SegmentWriter, check_format
 from mhnet_video.media.telemetry import Carried
 from mhnet_video.memory import give_back_large_blocks
-from mhnet_video.pipelines.own_pairs import ColdStart, OwnPairs
-from mhnet_video.pipelines.restore import Progress, Report, Run, losses_of_network, restorer_of
+from mhnet_video.pipelines.own_pairs import LEAST_DIFFERENT, ColdStart, OwnPairs
+from mhnet_video.pipelines.restore import (
+    Progress,
+    Report,
+    Run,
+    drop_watch_of,
+    losses_of_network,
+    restorer_of,
+    shares_of,
+)
 from mhnet_video.pipelines.segment_progress import SegmentProgress
 
 if TYPE_CHECKING:
@@ -86,9 +94,13 @@ def restore_in_segments(
     config = config or RestoreConfig()
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
-    work = _Work(paths, target, config, restorer or restorer_of(config))
+    restorer = restorer or restorer_of(config)
+    work = _SegmentedOutput(paths, target, config, restorer)
     work.prepare(on_message or (lambda text: None))
+    measures_scale = restorer.measures_scale
     try:
+        # a segment may begin in a scene, and does not see how sharp its first frames are
+        restorer.measures_scale = False
         return work.run(on_progress, stop or threading.Event())
     except MHNetVideoError as error:
         done = work.num_done
@@ -98,6 +110,8 @@ def restore_in_segments(
         raise type(error)(
             f"{error} {kept} kept in {work.store.name}: the same command goes on from there."
         ) from error
+    finally:
+        restorer.measures_scale = measures_scale
 
 
 def _checked(
@@ -136,7 +150,28 @@ def _checked(
     return [Path(source) for source in sources], Path(os.path.realpath(output))
 
 
-class _Work:
+class _Memory(NamedTuple):
+    """What of the frames before a segment changes it."""
+
+    lead_ins: tuple[int, ...] = LEAD_INS
+    """See `plan_segments`."""
+    multiple: int = 1
+    """Likewise."""
+    least_different: int = LEAST_DIFFERENT
+    """See `OwnPairs`."""
+
+
+def _memory_of(restorer: "Restorer") -> _Memory:
+    """What a restorer remembers."""
+    from mhnet_video.restoration.glass import GLASS_LEAD, GLASS_LEAST_DIFFERENT, GLASS_PERIOD
+    from mhnet_video.restoration.restorer import Restorer
+
+    if isinstance(restorer, Restorer) and restorer.network.config.glass:
+        return _Memory((GLASS_LEAD, *LEAD_INS[1:]), GLASS_PERIOD, GLASS_LEAST_DIFFERENT)
+    return _Memory()
+
+
+class _SegmentedOutput:
     """The segments of one output."""
 
     def __init__(
@@ -147,6 +182,8 @@ class _Work:
         self._output = output
         self._config = config
         self._restorer = restorer
+        self._drops = drop_watch_of(restorer)
+        self._memory = _memory_of(restorer)
         self._plan = SegmentPlan(sources=(), segments=())
         self._identities: list[SourceIdentity] = []
 
@@ -172,7 +209,7 @@ class _Work:
             "sources": [asdict(identity) for identity in self._identities],
             "settings": {k: v for k, v in settings.items() if k not in _NOT_OF_THE_WORK},
             "weights": self._restorer.fingerprint,
-            "segments": [SEGMENT_SECONDS, *LEAD_INS],
+            "segments": [SEGMENT_SECONDS, *self._memory.lead_ins],
         }
         was_there = self.store.is_there()
         plan = self.store.load(work)
@@ -186,7 +223,12 @@ class _Work:
                 f"beginning anew: what is in {self.store.name} was made of other sources, with "
                 "other settings, or by another version."
             )
-        self._plan = plan_segments(self._sources, SEGMENT_SECONDS)
+        self._plan = plan_segments(
+            self._sources,
+            SEGMENT_SECONDS,
+            lead_ins=self._memory.lead_ins,
+            multiple=self._memory.multiple,
+        )
         self.store.begin(work, self._plan)
 
     def run(self, on_progress: Callable[[Progress], None] | None, stop: threading.Event) -> Report:
@@ -272,7 +314,15 @@ class _Work:
             ):
                 tell = partial(progress.tell, reader)
                 run = Run(self._sources[0], self._output, self._config, stop, tell)
-                own = OwnPairs(reader, writer, self._restorer, is_last_try=lead is leads[-1])
+                if self._drops is not None:
+                    run.watch = self._drops.watch
+                own = OwnPairs(
+                    reader,
+                    writer,
+                    self._restorer,
+                    least_different=self._memory.least_different,
+                    is_last_try=lead is leads[-1],
+                )
                 try:
                     run.work(
                         reader,
@@ -308,6 +358,7 @@ class _Work:
             losses += losses_of_network(passed, self._config, reader.size)
             size, damaged = reader.size, reader.damaged
             kept, losses = self._about_files(reader, writer.telemetry, kept, losses)
+        scale = self._restorer.scale_at(size[1], size[0])
         others = len(self._sources) - 1
         more = f" and {counted(others, 'file')} more" if others else ""
         return Report(
@@ -317,14 +368,16 @@ class _Work:
             seconds=time.monotonic() - begin,
             model=self._restorer.name,
             device=str(self._restorer.device),
-            scale=self._restorer.scale_at(size[1], size[0]),
+            scale=scale.scale,
             encoder=encoding.encoder,
             pixel_format=encoding.settings.pixel_format,
             kept=tuple(kept),
             losses=tuple(losses),
             damaged=damaged,
             interrupted=joined is None,
+            has_drops=self._drops is not None and self._drops.sees_drops(),
             parts="" if joined is not None else self.store.name,
+            scales=shares_of({scale: 1}),
         )
 
     def _about_files(

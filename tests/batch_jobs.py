@@ -3,10 +3,8 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Work
@@ -47,11 +45,3 @@ def load_wrongly(error: str) -> Job:
     if error == "fault":
         raise LookupError("oops")
     os._exit(5)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 200.0) -> None:
-    """Wait until something is so, or fail."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)

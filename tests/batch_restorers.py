@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def counted(notes: Path, config: RestoreConfig) -> StandIn:
 def slow(notes: Path, config: RestoreConfig) -> StandIn:
     note(notes)
     return Inverter(seconds=0.02)
+
+
+def held(notes: Path, out: Path, pattern: str, most: int, config: RestoreConfig) -> StandIn:
+    """Waits for ever in a clip that is begun when there are more files than so many."""
+    note(notes)
+
+    def act() -> None:
+        if len(list(out.glob(pattern))) > most:
+            threading.Event().wait()
+
+    return Meddler(act)
 
 
 def appending(path: Path, config: RestoreConfig) -> StandIn:

@@ -20,7 +20,8 @@ DOUBLED = range(150, 200)
 """Frames of which every other one is the one before."""
 FROZEN = range(205, 300)
 """Frames that show one picture."""
-
+TURNS = {0: 0.2, 60: 1.1, 130: 0.3, 195: 0.6, 340: 0.15}
+"""Pixels per frame at which a camera that moves pans, from which frame on."""
 
 EXACT = RestoreConfig(encoder="ffv1")
 """Settings with which pictures can be compared sample by sample."""
@@ -40,9 +41,25 @@ class Mixing(MHNet):
         return 0.7 * (frames.mean(1) - frames[:, 1])
 
 
-def restorer() -> Restorer:
+class GlassMixing(MHNet):
+    """The same of five frames, and of both pictures of the glass."""
+
+    def __init__(self) -> None:
+        super().__init__(NetworkConfig(width=8, encoder_blocks=(0,) * 4, frames=5, glass=True))
+
+    def residual(self, x):
+        pictures = x.reshape(len(x), 7, 3, *x.shape[2:])
+        is_there = pictures.amax((2, 3, 4), keepdim=True) > 0
+        middle = pictures[:, 3]
+        pictures = torch.where(is_there, pictures, pictures[:, 3:4])
+        mean, frames, difference = pictures[:, 0], pictures[:, 1:6].mean(1), pictures[:, 6]
+        return 0.4 * (frames - middle) + 0.4 * (mean - middle) + 0.1 * (difference - middle)
+
+
+def restorer(*, sees_glass: bool = False) -> Restorer:
     """One with that network, and with the temporal filter."""
-    return Restorer(Mixing(), device="cpu", engine="torch")
+    network = GlassMixing() if sees_glass else Mixing()
+    return Restorer(network, device="cpu", engine="torch")
 
 
 def assert_as_one_run(output: Path, wanted) -> None:
@@ -55,13 +72,21 @@ def assert_as_one_run(output: Path, wanted) -> None:
     assert (apart > 0).mean(1).max() < 0.01
 
 
-def film(path: Path, count: int = 360, *, gop: int = 10) -> Path:
-    """Write it, without a loss."""
+def film(path: Path, count: int = 360, *, gop: int = 10, moves: bool = False) -> Path:
+    """Write it, without a loss.
+
+    Args:
+        path: Where to.
+        count: Frames.
+        gop: Frames from one key frame to the next.
+        moves: Whether the camera pans.
+    """
     height, width = 80, 96
     noise = np.random.default_rng(1)
     y, x = np.mgrid[0:height, 0:width]
     texture = 110 + 60 * np.sin(x / 9) * np.cos(y / 7)
     scenes = [texture + noise.normal(0, 6, texture.shape) for _ in range(len(CUTS) + 1)]
+    place = 0.0
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -70,12 +95,21 @@ def film(path: Path, count: int = 360, *, gop: int = 10) -> Path:
         picture = texture
         for index in range(count):
             is_copy = (index in DOUBLED and index % 2) or index in FROZEN
+            place += next(TURNS[begin] for begin in reversed(TURNS) if index >= begin)
             if not is_copy:
                 scene = scenes[sum(index >= cut for cut in CUTS)]
+                if moves:
+                    scene = _panned(scene, place)
                 picture = _rainy(scene, np.random.default_rng(index))
             container.mux(stream.encode(_frame(picture, index)))
         container.mux(stream.encode(None))
     return path
+
+
+def _panned(scene, columns):
+    whole = int(columns)
+    here, next_one = (np.roll(scene, -each, axis=1) for each in (whole, whole + 1))
+    return here + (columns - whole) * (next_one - here)
 
 
 def _rainy(scene, drops):

@@ -1,15 +1,18 @@
 """Restorers without a network, for tests of everything around it."""
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from waiting import SECONDS
 
 from mhnet_video.frame import Frame, Pair
+from mhnet_video.restoration.working_scale import ScaleReason, WorkingScale
 
 
 class StandIn:
@@ -20,6 +23,8 @@ class StandIn:
     gpu = None
     fingerprint = "none"
     passed_through = 0
+    measures_scale = True
+    scales: Mapping[WorkingScale, int] = MappingProxyType({WorkingScale(1.0, ScaleReason.FULL): 1})
 
     def __init__(
         self,
@@ -33,9 +38,9 @@ class StandIn:
         self._fail_at = fail_at
         self.seen = 0
 
-    def scale_at(self, height: int, width: int) -> float:
+    def scale_at(self, height: int, width: int) -> WorkingScale:
         """It works on whole pictures."""
-        return 1.0
+        return WorkingScale(1.0, ScaleReason.FULL)
 
     def stream(self, items: Iterable[Any]) -> Iterator[Any]:
         """One frame out for each in; other items pass through at once."""
@@ -58,6 +63,37 @@ class StandIn:
             held = Pair(item, self._change(item))
         if held is not None:
             yield held
+
+
+class Held(StandIn):
+    """Waits at a frame until it may go on.
+
+    Args:
+        at: The number of the frame, from 0. Those before it are given on, but for the last.
+        go_on: What it waits for; an event of its own if None.
+        change: As for `StandIn`.
+    """
+
+    def __init__(
+        self,
+        at: int,
+        go_on: threading.Event | None = None,
+        change: Callable[[Frame], Frame] = lambda frame: frame,
+    ) -> None:
+        super().__init__(change)
+        self.reached = threading.Event()
+        self.go_on = go_on or threading.Event()
+        self._at = at
+
+    def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
+        """As `StandIn`, once it may go on."""
+        return super().pairs(map(self._held, items), **how)
+
+    def _held(self, item: Any) -> Any:
+        if isinstance(item, Frame) and self.seen == self._at:
+            self.reached.set()
+            assert self.go_on.wait(SECONDS)
+        return item
 
 
 class LiveStandIn:

@@ -22,6 +22,7 @@ import pytest
 from clips import Audio, Clip, Video, every, picture
 from standin import LiveStandIn, StandIn
 from test_session import live_frame
+from waiting import SECONDS, wait_until
 
 import mhnet_video.live.adaptive_restorer
 from mhnet_video.cli.main import main
@@ -384,19 +385,19 @@ def test_the_page_of_a_camera_behind_a_password(guarded, standin):
             seen.append(link[0])
 
     def visit():
-        deadline = time.monotonic() + 20
-        with contextlib.suppress(OSError):
-            while time.monotonic() < deadline:
-                for path in ("", "status.json", "metrics", "healthz") if seen else ():
-                    with (
-                        contextlib.suppress(urllib.error.HTTPError),
-                        urllib.request.urlopen(seen[0] + path, timeout=5) as answer,
-                    ):
-                        seen.append(answer.read().decode() + str(answer.headers))
-                if any('"frames": ' in text and '"frames": 0' not in text for text in seen):
-                    break
-                time.sleep(0.1)
-        stop.set()
+        try:
+            wait_until(have_frames_come)
+        finally:
+            stop.set()
+
+    def have_frames_come():
+        for path in ("", "status.json", "metrics", "healthz") if seen else ():
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(seen[0] + path, timeout=SECONDS) as answer,
+            ):
+                seen.append(answer.read().decode() + str(answer.headers))
+        return any('"frames": ' in text and '"frames": 0' not in text for text in seen)
 
     visitor = threading.Thread(target=visit)
     visitor.start()
@@ -427,10 +428,7 @@ def test_no_command_line_holds_where_frames_are_sent(host, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     forwarder = Forwarder(f"tcp://me:ge%40heim@{host}/app/streamkey?pass=word", fps=25)
-    deadline = time.monotonic() + 15
-    while not forwarder.trouble and time.monotonic() < deadline:
-        forwarder.put(live_frame(0))
-        time.sleep(0.02)
+    wait_until(lambda: forwarder.put(live_frame(0)) or forwarder.trouble)
     forwarder.close()
     # it has been told where to: who is there refuses
     assert forwarder.trouble == (f"tcp://{host} takes nothing (connection refused); trying again.")

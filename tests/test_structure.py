@@ -8,6 +8,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import processes
@@ -119,6 +120,16 @@ def test_the_tests_are_in_folders_of_the_same_names():
         assert any((root / folder).is_dir() for root in (ROOT, ROOT / "mhnet_video")), path
     # they import from one another by these names
     assert len({path.name for path in paths}) == len(paths)
+
+
+def test_no_two_classes_have_one_name():
+    """Nor a private one that of a public one."""
+    places = defaultdict(list)
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name.lstrip("_")].append(module)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_every_package_is_listed():

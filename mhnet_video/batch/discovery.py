@@ -16,7 +16,7 @@ _MAGIC = frozenset("*?[")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundFile:
     """A file that may be a video."""
 
     path: Path
@@ -41,7 +41,7 @@ def check_sources(sources: Sequence[str], out_folder: Path) -> None:
             raise ConfigError(f"{source} {what}; name another folder for the outputs.")
 
 
-def discover(sources: Sequence[str], out_folder: Path) -> Iterator[Found | LeftOut]:
+def discover(sources: Sequence[str], out_folder: Path) -> Iterator[FoundFile | LeftOut]:
     """The files of all sources, in an order that depends on their names only.
 
     A file and a folder come once, however many names and links lead to them, and under the one
@@ -69,7 +69,7 @@ class _Walk:
         self._out_folder = out_folder
         self._seen: dict[tuple[int, int], Path] = {}
 
-    def pattern(self, pattern: str) -> Iterator[Found | LeftOut]:
+    def pattern(self, pattern: str) -> Iterator[FoundFile | LeftOut]:
         parts = Path(pattern).parts
         fixed = next(index for index, part in enumerate(parts) if _MAGIC & set(part))
         root = Path(*parts[:fixed])
@@ -80,7 +80,7 @@ class _Walk:
         for path in paths:
             yield from self.folder(path, root) if path.is_dir() else self.file(path, root)
 
-    def folder(self, folder: Path, root: Path) -> Iterator[Found | LeftOut]:
+    def folder(self, folder: Path, root: Path) -> Iterator[FoundFile | LeftOut]:
         try:
             status = folder.stat()
             if self._met_as(status, folder) is not None:
@@ -99,7 +99,9 @@ class _Walk:
             path = Path(entry.path)
             yield from self.folder(path, root) if path.is_dir() else self.file(path, root)
 
-    def file(self, path: Path, root: Path, *, is_named: bool = False) -> Iterator[Found | LeftOut]:
+    def file(
+        self, path: Path, root: Path, *, is_named: bool = False
+    ) -> Iterator[FoundFile | LeftOut]:
         try:
             status = path.stat()
         except FileNotFoundError:
@@ -120,7 +122,7 @@ class _Walk:
                 yield LeftOut(path=path, reason=f"is the same file as {first}.", is_error=False)
         else:
             relative = PurePosixPath(path.relative_to(root).as_posix())
-            yield Found(path=path, relative=relative, root=root, is_named=is_named)
+            yield FoundFile(path=path, relative=relative, root=root, is_named=is_named)
 
     def _met_as(self, status: os.stat_result, path: Path) -> Path | None:
         """The path under which a file or a folder was met before; None if it was not."""

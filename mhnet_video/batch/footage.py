@@ -22,7 +22,7 @@ _OLDEST_YEAR = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Footage:
+class VideoFacts:
     """The video of a file."""
 
     seconds: float
@@ -37,7 +37,7 @@ class PictureError(ReadError):
     """The file is a picture, or sound: nothing that moves."""
 
 
-def look_at(path: Path) -> Footage:
+def look_at(path: Path) -> VideoFacts:
     """Open a file, and tell what it holds.
 
     Raises:
@@ -48,7 +48,7 @@ def look_at(path: Path) -> Footage:
         if reader.is_picture:
             raise PictureError(f"{path} is a picture, and no video.")
         container, stream = reader.container, reader.stream
-        return Footage(
+        return VideoFacts(
             seconds=max(0.0, (container.duration or 0) / av.time_base),
             created=_time_of(container.metadata) or _time_of(stream.metadata),
             shape=(stream.codec_context.name, stream.width, stream.height),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mhnet_video.batch.discovery import OWN_FOLDER, Found, discover
-from mhnet_video.batch.footage import Footage, PictureError, is_named_like_video, look_at
+from mhnet_video.batch.discovery import OWN_FOLDER, FoundFile, discover
+from mhnet_video.batch.footage import PictureError, VideoFacts, is_named_like_video, look_at
 from mhnet_video.batch.trips import Clip, group_trips, paths_of
 from mhnet_video.batch.work import LeftOut, Shard, Work
 from mhnet_video.errors import ReadError, WriteError
@@ -37,9 +37,9 @@ class Looks:
         """Whether a file has not stayed so long, since this was set to False."""
         self._settled_seconds = settled_seconds
         self._since: dict[_Version, float] = {}
-        self._known: dict[_Version, Footage | LeftOut] = {}
+        self._known: dict[_Version, VideoFacts | LeftOut] = {}
 
-    def of(self, found: Found) -> Footage | LeftOut | None:
+    def of(self, found: FoundFile) -> VideoFacts | LeftOut | None:
         """What a file holds, or why it becomes no work; None if it may be growing."""
         try:
             status = found.path.stat()
@@ -56,7 +56,7 @@ class Looks:
         return self._known[version]
 
 
-def _look(found: Found) -> Footage | LeftOut:
+def _look(found: FoundFile) -> VideoFacts | LeftOut:
     is_error = found.is_named or is_named_like_video(found.path)
     try:
         return look_at(found.path)
@@ -94,8 +94,8 @@ def make_plan(
     clips: list[Clip] = []
     left_out: list[LeftOut] = []
     for found in discover(sources, out_folder):
-        seen = looks.of(found) if isinstance(found, Found) else found
-        if isinstance(found, Found) and isinstance(seen, Footage):
+        seen = looks.of(found) if isinstance(found, FoundFile) else found
+        if isinstance(found, FoundFile) and isinstance(seen, VideoFacts):
             clips.append(Clip(found=found, footage=seen))
         elif isinstance(seen, LeftOut):
             left_out.append(seen)

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 from mhnet_video.batch.clip_names import ClipName, read_name
-from mhnet_video.batch.discovery import Found
-from mhnet_video.batch.footage import Footage
+from mhnet_video.batch.discovery import FoundFile
+from mhnet_video.batch.footage import VideoFacts
 
 MOST_GAP_SECONDS = 2.0
 """A longer pause between two files begins another trip."""
@@ -19,8 +19,8 @@ _MOST_OVERLAP_SECONDS = 3.0
 class Clip:
     """A found file, and what it holds."""
 
-    found: Found
-    footage: Footage
+    found: FoundFile
+    footage: VideoFacts
 
     @property
     def name(self) -> ClipName:

@@ -26,7 +26,7 @@ _STOP = "stop"
 
 
 @dataclass(frozen=True)
-class Position:
+class WorkPosition:
     """How far a worker has come."""
 
     work: Work
@@ -88,7 +88,7 @@ class WorkerPool(Closing):
         self._start()
         return self.give(work)
 
-    def poll(self, seconds: float) -> Iterator[Position | Row]:
+    def poll(self, seconds: float) -> Iterator[WorkPosition | Row]:
         """What happened, waited for up to some seconds.
 
         Yields:
@@ -137,7 +137,7 @@ class WorkerPool(Closing):
         theirs.close()
         self._workers.append(_Worker(process, ours, slot))
 
-    def _news_of(self, worker: _Worker) -> Iterator[Position | Row]:
+    def _news_of(self, worker: _Worker) -> Iterator[WorkPosition | Row]:
         is_dead = not worker.process.is_alive()  # asked first: what it said before still counts
         with suppress(EOFError, OSError):
             while worker.connection.poll():
@@ -150,7 +150,7 @@ class WorkerPool(Closing):
                     worker.work = None
                     yield said
                 elif worker.work is not None:
-                    yield Position(worker.work, said)
+                    yield WorkPosition(worker.work, said)
         if is_dead:
             self._workers.remove(worker)
             yield from self._last_words(worker)

@@ -118,25 +118,14 @@ def restore_parser() -> argparse.ArgumentParser:
     add_encoding(parser)
     add("--compare", action="store_true", help="write before and after side by side")
     add("--sheet", metavar="PNG", help="also save a contact sheet of moments before and after")
-    add("--gpx", action="store_true", help="also save where the camera was, as OUTPUT's name.gpx")
-    add(
-        "--evidence",
-        action="store_true",
-        help="also save hashes, settings and what was done to each frame, as OUTPUT.evidence.json",
-    )
+    add_companions(parser)
     add("--overwrite", action="store_true", help="replace existing files")
     add(
         "--resume",
         action="store_true",
         help="work in segments, and go on from those that a run before has left beside OUTPUT",
     )
-    add("--quiet", action="store_true", help="print errors only")
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a progress bar, or none (default: on a terminal)",
-    )
-    add("--json", action="store_true", help="print the result for programs")
+    add_reporting(parser, "show a progress bar, or none (default: on a terminal)")
     add("--version", action="version", version=f"mhnet-video {__version__}")
     take_defaults(parser, RestoreConfig)
     return parser
@@ -235,7 +224,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the sheet if it exists")
-    parser.add_argument("--json", action="store_true", help="print the result for programs")
+    _add_json(parser)
     return parser
 
 
@@ -283,7 +272,7 @@ def verify_parser() -> argparse.ArgumentParser:
         epilog="The exit status is 1 if anything differs.",
     )
     parser.add_argument("evidence", metavar="FILE.json", help="what --evidence wrote")
-    parser.add_argument("--json", action="store_true", help="print the result for programs")
+    _add_json(parser)
     return parser
 
 
@@ -293,7 +282,7 @@ def info_parser() -> argparse.ArgumentParser:
         prog="mhnet-video info",
         description="Print versions, devices, models, and the video encoders that open here.",
     )
-    parser.add_argument("--json", action="store_true", help="print it for programs")
+    _add_json(parser)
     return parser
 
 
@@ -333,6 +322,37 @@ def bench_parser() -> argparse.ArgumentParser:
     add("--json", metavar="FILE", help="also save the figures for programs")
     add("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser
+
+
+def add_companions(parser: argparse.ArgumentParser) -> None:
+    """The files that stand beside an output."""
+    parser.add_argument(
+        "--gpx",
+        action="store_true",
+        help="also save where the camera was, beside the output as .gpx",
+    )
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="also save hashes, settings and what was done to each frame, beside the output as "
+        ".evidence.json",
+    )
+
+
+def add_reporting(parser: argparse.ArgumentParser, progress: str) -> None:
+    """What is printed of a run.
+
+    Args:
+        parser: Takes the arguments.
+        progress: What `--progress` shows.
+    """
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help=progress)
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result for programs")
 
 
 def add_encoding(parser: argparse.ArgumentParser) -> None:
@@ -387,7 +407,7 @@ def _add_network_arguments(parser: argparse.ArgumentParser, model: str) -> None:
 def add_model_arguments(
     parser: argparse.ArgumentParser,
     model: str = "the one for the device",
-    scale: str = "1; on a CPU what makes 1080 rows of more than 1200",
+    scale: str = "1; on a CPU as many rows as a scene is sharp, and 1080 of more than 1200",
 ) -> None:
     """Add the options of the network.
 

@@ -4,9 +4,11 @@ import argparse
 import re
 
 from mhnet_video.cli.arguments import (
+    add_companions,
     add_encoding,
     add_keep,
     add_model_arguments,
+    add_reporting,
     add_strength,
     take_defaults,
 )
@@ -66,24 +68,13 @@ def batch_parser() -> argparse.ArgumentParser:
     add_strength(parser)
     add_keep(parser)
     add_encoding(parser)
-    add("--gpx", action="store_true", help="also save where the camera was, as NAME.gpx")
-    add(
-        "--evidence",
-        action="store_true",
-        help="also save hashes, settings and what was done to each frame, as NAME.evidence.json",
-    )
+    add_companions(parser)
     add(
         "--overwrite",
         action="store_true",
         help="replace outputs that no batch has made, and an existing report",
     )
-    add("--quiet", action="store_true", help="print errors only")
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show how far it is (default: unless --quiet)",
-    )
-    add("--json", action="store_true", help="print the result for programs")
+    add_reporting(parser, "show how far it is (default: unless --quiet)")
     take_defaults(parser, RestoreConfig)
     take_defaults(parser, BatchConfig)
     return parser

@@ -23,10 +23,10 @@ def restore_summary(report: "Report") -> list[str]:
 
     name = "standard output" if report.destination == "-" else report.destination
     speed = f", {report.frames / report.seconds:.1f} a second" if report.seconds > 0 else ""
-    scale = f" at {report.scale:.0%} scale" if report.scale < 1 else ""
+    device = f"{report.device}{_scales(report)}"
     lines = [
         f"{name}: {counted(report.frames, 'frame')} in {report.seconds:.1f} s{speed}",
-        f"  model {report.model} on {report.device}{scale}, {report.encoder} {report.pixel_format}",
+        f"  model {report.model} on {device}, {report.encoder} {report.pixel_format}",
     ]
     if report.kept:
         lines.append("  kept: " + ", ".join(report.kept))
@@ -36,6 +36,8 @@ def restore_summary(report: "Report") -> list[str]:
         what = counted(report.damaged, "packet or frame", "packets or frames")
         lines.append(f"  damaged: {what} could not be decoded")
     lines += [f"  {name}: {path}" for name, path in report.files.items()]
+    if report.has_drops:
+        lines.append("  left: drops on the glass before the camera; add --task raindrop")
     if report.parts:
         lines.append(f"  interrupted: it waits in {report.parts}; the same command goes on")
     elif report.interrupted:
@@ -43,6 +45,15 @@ def restore_summary(report: "Report") -> list[str]:
         done = f"the {what} is complete up to the last frame above"
         lines.append(f"  interrupted: {done if report.frames else 'nothing was written'}")
     return lines
+
+
+def _scales(report: "Report") -> str:
+    """The working scales below 1, and why: of which frames, where it is not one for all."""
+    if len(report.scales) < 2:
+        reason = f" ({report.scales[0].reason})" if report.scales else ""
+        return f" at {report.scale:.0%} scale{reason}" if report.scale < 1 else ""
+    parts = [f"{s.scale:.0%} scale for {s.share:.0%} ({s.reason})" for s in report.scales]
+    return f" at {', '.join(parts)}"
 
 
 def camera_lines(camera: "CameraInfo") -> list[str]:

@@ -39,20 +39,24 @@ class Level:
         return self.model if self.scale == 1 else f"{self.model} at {self.scale:.0%} scale"
 
 
-def list_levels(models: Sequence[str], scale: float | None = None) -> list[Level]:
+def list_levels(
+    models: Sequence[str], scale: float | None = None, most: float = 1.0
+) -> list[Level]:
     """The levels to choose from, the best first.
 
-    Larger models only at full scale: the smallest one there is better than a larger one that sees
-    a blurred picture.
+    Larger models only at the best scale: the smallest one there is better than a larger one that
+    sees a blurred picture.
 
     Args:
         models: Names, the largest first.
         scale: The only working scale; None for all.
+        most: The best working scale for the picture, where all are meant.
     """
     if scale is not None:
         return [Level(model, scale) for model in models]
-    return [Level(model, 1.0) for model in models[:-1]] + [
-        Level(models[-1], each) for each in SCALES
+    scales = [most, *(each for each in SCALES if each < most)]
+    return [Level(model, most) for model in models[:-1]] + [
+        Level(models[-1], each) for each in scales
     ]
 
 
@@ -152,6 +156,27 @@ class Governor:
         if used not in levels:
             return self
         return Governor(levels, levels.index(used), self.budget_seconds, self._measured)
+
+    def among(self, levels: Sequence[Level]) -> "Governor":
+        """One for other scales of the same models, at the best that fits by what was measured.
+
+        Args:
+            levels: The best first.
+        """
+        measured = {level: self._time_of(level) for level in levels}
+        room = _SHARE * self.budget_seconds
+        fitting = (index for index, level in enumerate(levels) if measured[level] <= room)
+        index = next(fitting, len(levels) - 1)
+        known = {level: time for level, time in measured.items() if time < float("inf")}
+        return Governor(levels, index, self.budget_seconds, known)
+
+    def _time_of(self, level: Level) -> float:
+        """Time of a frame at any level, by that of the same model at the nearest scale."""
+        known = [each for each in self._measured if each.model == level.model]
+        if not known:
+            return float("inf")
+        nearest = min(known, key=lambda each: abs(each.scale - level.scale))
+        return self._measured[nearest] * (level.scale / nearest.scale) ** 2
 
     def note(self, now: float, seconds: float) -> bool:
         """Take the time that a frame took.

@@ -11,10 +11,15 @@ from mhnet_video.live.pacer import Pacer
 from mhnet_video.model.weights import list_models
 from mhnet_video.restoration.glass import LIVE_DISTANCE
 from mhnet_video.restoration.restorer import Restorer
+from mhnet_video.restoration.scene_changes import CutDetector
 from mhnet_video.restoration.temporal_filter import FrameAverage
+from mhnet_video.restoration.working_scale import ScaleChooser
 
 _MIN_NETWORK_SHARE = 1 / 4
 """Share of the time from frame to frame that the network has, however slow the filter is."""
+_LOOK_SECONDS = 10.0
+"""Seconds after which it is measured again how sharp the picture is: a camera may find its focus
+late, and live there is no end to a scene."""
 _NEW_WEIGHT = 1 / 10
 """Weight of the newest frame in the running mean of the filter's time."""
 
@@ -41,6 +46,8 @@ class AdaptiveRestorer:
         self._first = self._new(models[-1])
         self._unused: dict[str, Restorer] = {models[-1]: self._first}
         self._filter = _TimedFilter()
+        sees_glass = self._first.network.config.glass
+        self._sharpness = _Sharpness(ScaleChooser(self._first.device, measures=not sees_glass))
         self._pacer: Pacer | None = None
         self._is_measured = False
         self._is_closed = False
@@ -102,6 +109,7 @@ class AdaptiveRestorer:
             self._choice.models,
             budget_seconds=1 / fps,
             scale=self._config.scale,
+            most=self._sharpness.best_scale(frame) if self._config.scale is None else 1.0,
         )
         if self._is_closed:
             raise StopIteration
@@ -126,6 +134,8 @@ class AdaptiveRestorer:
         requested = self._choice.take_request()
         if requested is not None:
             pacer.use(requested, frame)
+        if self._config.scale is None and self._sharpness.changes(frame):
+            pacer.limit(self._sharpness.scale)
         interval = 1 / fps
         pacer.governor.budget_seconds = max(
             interval - self._filter.seconds, interval * _MIN_NETWORK_SHARE
@@ -160,6 +170,30 @@ class AdaptiveRestorer:
             engine=config.engine,
             keep=config.keep,
         )
+
+
+class _Sharpness:
+    """The best working scale for the picture: once for each scene, and again after a while."""
+
+    def __init__(self, chooser: ScaleChooser) -> None:
+        self._chooser = chooser
+        self._cuts = CutDetector()
+        self._looked = 0.0
+        self.scale = 1.0
+        """The best working scale, above 0 to 1."""
+
+    def best_scale(self, frame: Frame) -> float:
+        """Measure a frame."""
+        self._looked = time.monotonic()
+        self.scale = self._chooser.choose([frame], None, is_cut=True).scale
+        return self.scale
+
+    def changes(self, frame: Frame) -> bool:
+        """Take the next frame, and return whether another scale is the best now."""
+        is_cut = self._cuts.push(frame)
+        before = self.scale
+        is_due = time.monotonic() - self._looked >= _LOOK_SECONDS
+        return (is_cut or is_due) and self.best_scale(frame) != before
 
 
 class _TimedFilter:

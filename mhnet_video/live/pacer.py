@@ -43,6 +43,7 @@ class Pacer:
         models: Models at hand, the largest first.
         budget_seconds: Time from one frame of the source to the next.
         scale: The only working scale; None for what the machine can do.
+        most: The best working scale for the picture, where none is set.
         clock: A clock that never goes back, in seconds.
         run: Runs what takes long, elsewhere; gives the thread that does, if one does.
     """
@@ -54,18 +55,20 @@ class Pacer:
         *,
         budget_seconds: float,
         scale: float | None = None,
+        most: float = 1.0,
         clock: Callable[[], float] = time.perf_counter,
         run: Callable[[Callable[[], None]], threading.Thread | None] | None = None,
     ) -> None:
         self._make = make
         self._clock = clock
-        self._scale = scale
+        self._models = models
+        self._scale, self._most = scale, most
         self._run = run or _on_thread
         self._ready: dict[Level, Restorer] = {}
         self._preparing: Level | None = None
         self._thread: threading.Thread | None = None
         self._is_closed = False
-        self.governor = Governor(list_levels(models, scale), 0, budget_seconds)
+        self.governor = Governor(list_levels(models, scale, most), 0, budget_seconds)
         self.level = self.governor.level
         """The model and scale in use."""
         self.seconds = 0.0
@@ -106,9 +109,16 @@ class Pacer:
         Raises:
             StopIteration: It was closed.
         """
-        levels = list_levels(models, self._scale)
+        self._models = models
+        levels = list_levels(models, self._scale, self._most)
         self.governor = Governor(levels, 0, self.governor.budget_seconds)
         self.measure(frame)
+
+    def limit(self, most: float) -> None:
+        """Have another working scale be the best for the picture, where none is set."""
+        self._most = most
+        levels = list_levels(self._models, self._scale, most)
+        self.governor = self.governor.among(levels)
 
     def restore(self, frames: Sequence[Frame], index: int, strength: float = 1.0) -> Frame:
         """Restore one of some successive frames; what it took decides on the level of the next.

@@ -1,6 +1,5 @@
 """One file of a live recording: frames and sound at their times, playable after a kill."""
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -195,9 +194,7 @@ class RecordingFile:
 
     def abandon(self) -> Path | None:
         """End after an error; what plays stays as the partial file, which is returned."""
-        self._sink.freeze()
-        with contextlib.suppress(FFmpegError, OSError, ValueError):
-            self._container.close()
+        self._sink.freeze(self._container)
         self._sink.close()
         partial = self._sink.partial
         if partial is not None and not plays(partial):

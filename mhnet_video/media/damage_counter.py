@@ -35,7 +35,7 @@ _MAX_OWED = 256
 
 
 @dataclass
-class _Sent:
+class _TakenPacket:
     """A packet that a decoder has taken."""
 
     pts: int | None
@@ -56,7 +56,7 @@ class _Answers:
         is_one_to_one = codec.intra_only or codec.canonical_name in _ONE_TO_ONE
         self._least = 1 if is_one_to_one else _MIN_SILENT
         self._skips = codec.canonical_name in _SKIPPING
-        self._sent: deque[_Sent] = deque()
+        self._sent: deque[_TakenPacket] = deque()
         self._first: int | None = None
         self._silent = self._missing = self._surplus = 0
 
@@ -78,7 +78,7 @@ class _Answers:
         is_early = packet.pts is not None and self._first is not None and packet.pts < self._first
         is_skip = self._skips and packet.size <= _MAX_SKIP_BYTES
         is_optional = is_early or is_skip or is_optional or packet.is_discard
-        self._sent.append(_Sent(packet.pts, is_optional))
+        self._sent.append(_TakenPacket(packet.pts, is_optional))
         if len(self._sent) > _MAX_OWED:
             self._settle()
 

@@ -33,7 +33,7 @@ def gopro_positions(data: bytes, seconds: float) -> Iterator[Position]:
                 yield from _gps5(items, scales, seconds)
 
 
-class _Item(NamedTuple):
+class _GpmfItem(NamedTuple):
     key: bytes
     kind: bytes
     size: int
@@ -41,18 +41,18 @@ class _Item(NamedTuple):
     data: bytes
 
 
-def _gpmf(data: bytes) -> Iterator[_Item]:
+def _gpmf(data: bytes) -> Iterator[_GpmfItem]:
     place = 0
     while place + 8 <= len(data):
         key, kind, size, count = struct.unpack_from(">4scBH", data, place)
         end = place + 8 + size * count
         if end > len(data):
             return
-        yield _Item(key, kind, size, data[place + 8 : end])
+        yield _GpmfItem(key, kind, size, data[place + 8 : end])
         place += 8 + (size * count + 3) // 4 * 4
 
 
-def _scales(item: _Item | None) -> list[int]:
+def _scales(item: _GpmfItem | None) -> list[int]:
     letter = {b"s": "h", b"S": "H", b"l": "i", b"L": "I"}.get(item.kind) if item else None
     if item is None or letter is None:
         return []
@@ -67,7 +67,7 @@ def _scaled(values: tuple[int, ...], scales: list[int]) -> list[float] | None:
     return [value / scale for value, scale in zip(values, each, strict=False)]
 
 
-def _gps5(items: dict[bytes, _Item], scales: list[int], seconds: float) -> Iterator[Position]:
+def _gps5(items: dict[bytes, _GpmfItem], scales: list[int], seconds: float) -> Iterator[Position]:
     item, fix, clock = items[b"GPS5"], items.get(b"GPSF"), items.get(b"GPSU")
     if fix is not None and not any(fix.data[:4]):
         return
@@ -87,7 +87,7 @@ def _gps5(items: dict[bytes, _Item], scales: list[int], seconds: float) -> Itera
             yield position
 
 
-def _gps9(item: _Item, scales: list[int]) -> Iterator[Position]:
+def _gps9(item: _GpmfItem, scales: list[int]) -> Iterator[Position]:
     if item.size != 32:
         return
     for sample in struct.iter_unpack(">7i2H", item.data):

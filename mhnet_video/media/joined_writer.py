@@ -1,6 +1,5 @@
 """Write an output of segments that are encoded already, beside everything else of the sources."""
 
-import contextlib
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -221,11 +219,6 @@ class JoinedWriter(VideoWriter):
         Returns:
             None, as nothing is left.
         """
-        if not self._is_finished:
-            self._is_finished = True
-            self._output.freeze()
-            if isinstance(self._target, Muxer):
-                with contextlib.suppress(FFmpegError, OSError, ValueError):
-                    self._target.close()
-            self._output.discard()
+        super().abandon(is_quick=True)
+        self._output.discard()
         return None

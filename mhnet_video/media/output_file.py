@@ -9,7 +9,9 @@ import errno
 import os
 from os import PathLike
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
+
+from av.error import FFmpegError
 
 from mhnet_video.errors import WriteError
 from mhnet_video.locator import is_address, shown
@@ -34,6 +36,10 @@ _MAX_NAME_BYTES = 255
 def why_unwritable(error: OSError) -> str:
     """What is wrong with the disk and what to do, as the end of a sentence."""
     return _REASONS.get(error.errno or 0, (error.strerror or str(error)).lower())
+
+
+class _Closes(Protocol):
+    def close(self) -> object: ...
 
 
 class OutputFile:
@@ -122,9 +128,16 @@ class OutputFile:
         """Whether FFmpeg may go back and fill in sizes."""
         return self.is_seekable
 
-    def freeze(self) -> None:
-        """Let nothing more reach the file."""
+    def freeze(self, container: _Closes | None = None) -> None:
+        """Let nothing more reach the file.
+
+        Args:
+            container: What has written into it; it is closed.
+        """
         self._is_frozen = True
+        if container is not None:
+            with contextlib.suppress(FFmpegError, OSError, ValueError):
+                container.close()
 
     @property
     def closed(self) -> bool:

@@ -20,7 +20,7 @@ _MOST_WAITING = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class _RecordedPicture:
     pts: int
     duration: int
     is_corrupt: bool = False
@@ -70,11 +70,11 @@ class RecordedDecoder(Decoder):
         self._latest_times: deque[int | None] = deque(maxlen=2 * _MOST_WAITING)
         self._waited = 0
 
-    def _all(self, records: Iterable[SegmentRecord]) -> Iterator[_Picture]:
+    def _all(self, records: Iterable[SegmentRecord]) -> Iterator[_RecordedPicture]:
         for record in records:
             self._recorded_damage.recorded += record.damaged
             for pts, duration, _ in record.frames:
-                yield _Picture(pts, duration)
+                yield _RecordedPicture(pts, duration)
 
     def _on_cpu(self, packet: Packet | None) -> list[Any]:
         """The pictures whose packets have come; those that are left at the end."""
@@ -90,7 +90,7 @@ class RecordedDecoder(Decoder):
                 break  # of a stream without times: one for each packet
         return ready
 
-    def _is_due(self, picture: _Picture, packet: Packet) -> bool:
+    def _is_due(self, picture: _RecordedPicture, packet: Packet) -> bool:
         is_timeless = packet.pts is packet.dts is None
         return is_timeless or picture.pts in self._latest_times or self._waited > _MOST_WAITING
 

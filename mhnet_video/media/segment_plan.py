@@ -7,10 +7,11 @@ earlier source.
 
 import os
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +206,21 @@ def _packets(reader: VideoReader) -> Iterator[Packet]:
             failures += 1
 
 
-def plan_segments(sources: Sequence[Path], seconds: float) -> SegmentPlan:
+def plan_segments(
+    sources: Sequence[Path],
+    seconds: float,
+    *,
+    lead_ins: Sequence[int] = LEAD_INS,
+    multiple: int = 1,
+) -> SegmentPlan:
     """Cut sources into segments.
 
     Args:
         sources: Files, of which each is to follow the one before at once.
         seconds: Least length of a segment, in seconds of footage. A source has one at least; one
             without times, and one whose clock jumps, has one.
+        lead_ins: Frames of lead-ins at least, the shortest first.
+        multiple: Lead-ins begin where the number of frames before them is a multiple of it.
 
     Raises:
         ReadError: A source cannot be opened, or has no video.
@@ -237,29 +246,30 @@ def plan_segments(sources: Sequence[Path], seconds: float) -> SegmentPlan:
         known.append(times)
         seam = times.end * times.time_base + shift
         for begin, end in pairwise([None, *times.cuts, None]):
-            leads = _leads(known, begin)
+            leads = _leads(known, begin, lead_ins, multiple)
             segments.append(PlannedSegment(source=index, begin=begin, end=end, leads=leads))
     return SegmentPlan(sources=tuple(planned), segments=tuple(segments))
 
 
-def _leads(known: list[_Times], begin: int | None) -> tuple[LeadIn, ...]:
+def _leads(
+    known: list[_Times], begin: int | None, lead_ins: Sequence[int], multiple: int
+) -> tuple[LeadIn, ...]:
     """Where the lead-in of a segment of the last source may begin."""
+    if begin is None and len(known) == 1:
+        return ()  # nothing comes before the first segment of all
+    firsts = [0, *accumulate(len(times.pictures) for times in known)]
+    before = 0 if begin is None else int(np.searchsorted(known[-1].pictures, begin))
     leads: list[LeadIn] = []
-    for wanted in LEAD_INS:
-        index = len(known) - 1
-        before = 0 if begin is None else int(np.searchsorted(known[index].pictures, begin))
-        while before < wanted and index:
-            wanted -= before
-            index -= 1
-            before = len(known[index].pictures)
-        times, skip = known[index], max(0, before - wanted)
-        if begin is None and index == len(known) - 1:
-            return ()  # nothing comes before the first segment of all
+    for wanted in lead_ins:
+        number = max(0, firsts[len(known) - 1] + before - wanted)
+        number -= number % multiple
+        index = bisect_right(firsts, number, hi=len(known)) - 1
+        times, skip = known[index], number - firsts[index]
         if times.can_be_cut and skip:
             leads.append(LeadIn(source=index, begin=int(times.pictures[skip])))
         else:
             leads.append(LeadIn(source=index, begin=None, skip=skip))
-        if not index and not skip:
+        if not number:
             break
     return tuple(leads)
 

@@ -1,6 +1,5 @@
 """Encode the frames of one segment into a file of its own, as the output would have them."""
 
-import contextlib
 import hashlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -288,9 +287,6 @@ class SegmentWriter(Closing):
         """
         if not self._is_finished:
             self._is_finished = True
-            self._output.freeze()
-            if self._container is not None:
-                with contextlib.suppress(FFmpegError, OSError, ValueError):
-                    self._container.close()
+            self._output.freeze(self._container)
             self._output.discard()
         return None

@@ -43,7 +43,7 @@ class Extent(NamedTuple):
     size: int
 
 
-class Index(NamedTuple):
+class PositionIndex(NamedTuple):
     """A box that names blocks of positions by their places in the file."""
 
     order: str
@@ -63,7 +63,7 @@ class Telemetry:
     """What cameras keep beside the tracks of one file, and where."""
 
     path: Path
-    indices: list[Index] = field(default_factory=list)
+    indices: list[PositionIndex] = field(default_factory=list)
     in_index: list[Extent] = field(default_factory=list)
     """Whole boxes in `moov`."""
     in_user_data: list[Extent] = field(default_factory=list)
@@ -166,7 +166,7 @@ def _add(file: IO[bytes], each: Mp4Box, end: int, found: Telemetry, to: list[Ext
         found.indices.append(index)
 
 
-def _index_of(file: IO[bytes], each: Mp4Box, end: int) -> Index | None:
+def _index_of(file: IO[bytes], each: Mp4Box, end: int) -> PositionIndex | None:
     """Novatek's index; None where the box holds something else."""
     data = _read(file, each.start + each.header, each.size - each.header)
     for order in (">", "<"):
@@ -183,7 +183,7 @@ def _index_of(file: IO[bytes], each: Mp4Box, end: int) -> Index | None:
         if first and b"GPS" in _read(file, first.start, 16):
             missing = sum(bool(b.size) for b in named) - sum(bool(b.size) for b in blocks)
             rest = data[_INDEX_HEAD_BYTES + 8 * count :]
-            return Index(order, data[:4], tuple(blocks), rest, missing)
+            return PositionIndex(order, data[:4], tuple(blocks), rest, missing)
     return None
 
 
@@ -244,7 +244,7 @@ def carry(sources: Sequence[str | PathLike[str]], output: str | PathLike[str]) -
 def _write(file: IO[bytes], found: list[Telemetry], moov: bytes) -> None:
     """Write the blocks, the output's index with what belongs into it, and the rest."""
     in_index, in_user_data = b"", b""
-    indices: list[Index] = []
+    indices: list[PositionIndex] = []
     for each in found:
         with open(each.path, "rb") as source:
             places: dict[Extent, int] = {}
@@ -273,7 +273,7 @@ def _write(file: IO[bytes], found: list[Telemetry], moov: bytes) -> None:
                 _copy(source, extent, file)
 
 
-def _contents_of(indices: list[Index]) -> bytes:
+def _contents_of(indices: list[PositionIndex]) -> bytes:
     """One index of all the blocks: those who read one look at the first only."""
     first = indices[0]
     numbers = [number for index in indices for block in index.blocks for number in block]

@@ -229,10 +229,7 @@ class VideoWriter(Closing):
         if muxer is not None and self._output.error is None and not is_quick:
             with contextlib.suppress(MHNetVideoError):
                 muxer.finish(muxer.frames.flush())
-        self._output.freeze()
-        if muxer is not None:
-            with contextlib.suppress(FFmpegError, OSError, ValueError):
-                muxer.close()
+        self._output.freeze(muxer)
         self._output.close()
         partial = self.partial
         if partial is not None and (muxer is None or not plays(partial)):

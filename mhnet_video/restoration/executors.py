@@ -4,10 +4,10 @@ An executor takes windows and yields pairs (source, restored) in the order of th
 executor for GPUs is in `gpu_executor.py`.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from mhnet_video.frame import Frame, Pair, Plane
 from mhnet_video.model.window import middle_of
 from mhnet_video.restoration.temporal_window import FrameWindow
 from mhnet_video.restoration.window_network import WindowNetwork
+from mhnet_video.restoration.working_scale import WorkingScale
 
 Planes = tuple[Plane, ...] | None
 
@@ -28,6 +29,8 @@ class Counts:
     """Frames left unchanged, because the network returned numbers that are not finite."""
     repeated: int = 0
     """Frames that reused the result of an equal frame before them."""
+    scales: Counter[WorkingScale] = field(default_factory=Counter)
+    """Frames at each working scale."""
 
 
 class Executor(Protocol):

@@ -3,7 +3,8 @@
 No link knows another. Pairs (source, restored) travel between them.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -13,7 +14,11 @@ from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.scene_changes import Transition, TransitionDetector
 from mhnet_video.restoration.temporal_filter import TemporalFilter
 from mhnet_video.restoration.temporal_window import WindowAssembler
-from mhnet_video.restoration.window_network import check_size, working_scale
+from mhnet_video.restoration.window_network import check_size
+from mhnet_video.restoration.working_scale import ScaleChooser
+
+_Known = tuple[Frame, Settings, Transition]
+"""A frame, how it is to be restored, and how it relates to the one before."""
 
 
 class FrameChain:
@@ -23,6 +28,7 @@ class FrameChain:
         frames: Input frames of the network, T.
         executor: What restores windows.
         device: Where the network runs.
+        scales: Chooses the working scale of each scene.
         is_filtered: Whether restored frames go through the temporal filter.
         sees_glass: Whether the network sees what stands still on the glass.
     """
@@ -32,11 +38,12 @@ class FrameChain:
         frames: int,
         executor: Executor,
         device: torch.device,
+        scales: ScaleChooser,
         *,
         is_filtered: bool = True,
         sees_glass: bool = False,
     ) -> None:
-        self._device = device
+        self._scales = scales
         self._transitions = TransitionDetector()
         self._windows = WindowAssembler(frames, sees_glass=sees_glass)
         self._executor = executor
@@ -62,13 +69,14 @@ class FrameChain:
             ShortageError: The device has too little memory even for small tiles.
         """
         check_size(frame.height, frame.width)
-        for known in self._transitions.push(frame, settings):
-            yield from self._filtered(self._restored(*known), settings)
+        yield from self._filtered(
+            self._all_restored(list(self._transitions.push(frame, settings))), settings
+        )
 
     def flush(self, settings: Settings) -> Iterator[Pair]:
         """End the clip, and yield the pairs that are still in flight."""
-        for known in self._transitions.flush():
-            yield from self._filtered(self._restored(*known), settings)
+        known = list(self._transitions.flush())
+        yield from self._filtered(self._all_restored(known), settings)
         yield from self._filtered(self._drained(), settings)
         yield from self.release(settings)
 
@@ -81,14 +89,17 @@ class FrameChain:
         """Wait for running work, and drop the rest."""
         self._executor.close()
 
-    def _restored(self, frame: Frame, settings: Settings, transition: Transition) -> Iterator[Pair]:
-        if settings.strength == 0:
-            yield from self._drained()
-            yield Pair(frame, frame)
-            return
-        scale = working_scale(settings.scale, frame.height, frame.width, self._device)
-        for window in self._windows.push(frame, settings, transition, scale):
-            yield from self._executor.push(window)
+    def _all_restored(self, known: Sequence[_Known]) -> Iterator[Pair]:
+        for index, (frame, settings, transition) in enumerate(known):
+            if settings.strength == 0:
+                yield from self._drained()
+                yield Pair(frame, frame)
+                continue
+            is_cut = transition is Transition.CUT
+            scale = self._scales.choose(_scene(known[index:]), settings.scale, is_cut=is_cut)
+            self.counts.scales[scale] += 1
+            for window in self._windows.push(frame, settings, transition, scale.scale):
+                yield from self._executor.push(window)
 
     def _drained(self) -> Iterator[Pair]:
         for window in self._windows.flush():
@@ -101,3 +112,10 @@ class FrameChain:
             return
         for pair in pairs:
             yield from self._filter.push(pair, settings)
+
+
+def _scene(known: Sequence[_Known]) -> list[Frame]:
+    """The first of some frames, and those of its scene after it."""
+    first, *others = known
+    later = itertools.takewhile(lambda each: each[2] is not Transition.CUT, others)
+    return [first[0], *(frame for frame, _, _ in later)]

@@ -6,10 +6,13 @@ to restore (`glass_statistics`), and neighbours so far apart that the scene has 
 drop in between.
 """
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +22,14 @@ from torch import Tensor
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.model.align import estimate
 from mhnet_video.model.window import DIFFERENCE_GAIN, glass_statistics
+from mhnet_video.restoration.host_kernels import HostKernel, compiled
 from mhnet_video.restoration.resize import opencv
 
 MEMORY_FRAMES = 8
 """Frames of a run, besides those of the window, from which the pictures of the glass are made. In
-training there are up to 12; each takes a third of a millisecond at 640x480."""
+training there are up to 12."""
 MEMORY_STEP = 6
 """One frame of so many is remembered."""
-_BLOCK_ROWS = 64
-"""Rows of all frames that are summed at a time, so that they stay in a processor's cache."""
 MOST_DISTANCE = 10
 """Most frames from one neighbour to the next, as in training."""
 LIVE_DISTANCE = 6
@@ -43,12 +45,20 @@ LEAST_MOTION = 1e-4
 DISTANCE_AT_REST = 4
 """Frames from one neighbour to the next where the camera stands still: nothing is seen past a drop
 then, and things that move by themselves are not to be far away."""
-MEASURED_STEP = 8
-"""Motion is measured at one frame of so many, as it changes slowly."""
+MEASURED_STEP = 24
+"""Motion is measured at one frame of so many, as it changes slowly: a measurement takes half of
+the time that the network takes for a frame of 640x480."""
 MEASURED_COLUMNS = 160
 """Columns of the pictures on which it is measured."""
 _MEASURED = 3
 """Measurements whose median tells."""
+GLASS_PERIOD = math.lcm(MEMORY_STEP, MEASURED_STEP)
+"""Which frames are remembered and measured repeats after so many."""
+GLASS_LEAD = MEASURED_STEP * (_MEASURED + 2)
+"""Frames before one that decide about it: those that are measured, and then as many as the temporal
+filter's memory takes to fade. It is a multiple of `GLASS_PERIOD`."""
+GLASS_LEAST_DIFFERENT = MEASURED_STEP * _MEASURED
+"""Frames among these that must differ from the one before."""
 
 
 @dataclass(eq=False, slots=True)
@@ -64,59 +74,113 @@ class GlassImage:
             self.levels = _levels(rgb)
 
 
+class _Due:
+    """Chooses the first frame of every so many, counted from a clip's beginning.
+
+    They are the same ones where only a part of the clip is restored.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._last: int | None = None
+
+    def at(self, number: int) -> bool:
+        """Whether a frame is the first one."""
+        before, self._last = self._last, number // self._step
+        return self._last != before
+
+    def clear(self) -> None:
+        """Choose the next frame, whatever its number."""
+        self._last = None
+
+
 class GlassMemory:
     """The frames of a run that are remembered for the pictures of the glass."""
 
     def __init__(self) -> None:
         self._images: deque[GlassImage] = deque(maxlen=MEMORY_FRAMES)
-        self._pushed = 0
+        self._due = _Due(MEMORY_STEP)
 
     @property
     def images(self) -> tuple[GlassImage, ...]:
         """Those that are remembered, the oldest first."""
         return tuple(self._images)
 
-    def push(self, image: GlassImage) -> None:
-        """Take the next frame of the run; one of `MEMORY_STEP` is remembered."""
-        if self._pushed % MEMORY_STEP == 0:
+    def push(self, image: GlassImage, number: int) -> None:
+        """Take the next frame of the run; one of `MEMORY_STEP` is remembered.
+
+        Args:
+            image: The frame.
+            number: Its number in the clip, that of copies before it included.
+        """
+        if self._due.at(number):
             self._images.append(image)
-        self._pushed += 1
 
     def clear(self) -> None:
         """Begin another run: after a cut the glass may be another one."""
         self._images.clear()
-        self._pushed = 0
+        self._due.clear()
 
 
-def pictures_of_glass(rgb: Tensor, seen: Sequence[GlassImage]) -> tuple[Tensor, Tensor]:
+def pictures_of_glass(middle: GlassImage, seen: Sequence[GlassImage]) -> tuple[Tensor, Tensor]:
     """The two pictures of `glass_statistics`, of frames that are kept as 8-bit levels.
 
     Args:
-        rgb: The frame to restore, `[3, H, W]` float32, RGB in [0, 1].
-        seen: The others, and the frame itself, of that size and on that device.
+        middle: The frame to restore, which is remembered.
+        seen: That one and others of its size and on its device; those that nobody has remembered
+            yet are left out.
 
     Returns:
         The mean, and the mean difference, `[3, H, W]` float32 each.
     """
+    fixed = middle.levels
+    assert fixed is not None
     levels = [each.levels for each in seen if each.levels is not None]
-    cv2 = opencv() if rgb.device.type == "cpu" else None
-    if cv2 is None:
-        mean, difference = glass_statistics(torch.stack(levels).float() / 255, rgb)
+    kernel = _kernel() if fixed.device.type == "cpu" else None
+    if kernel is None or fixed.numel() < kernel.least or len(levels) > kernel.most:
+        mean, difference = glass_statistics(torch.stack(levels).float() / 255, fixed.float() / 255)
         return mean, difference
-    middle = _levels(rgb).flatten(0, 1).numpy()
-    planes = [each.flatten(0, 1).numpy() for each in levels]
-    mean, difference = torch.empty_like(rgb), torch.empty_like(rgb)
-    means, differences = (each.view(middle.shape).numpy() for each in (mean, difference))
+    mean, difference = (torch.empty(fixed.shape) for _ in range(2))
+    offsets = np.array([each.data_ptr() - fixed.data_ptr() for each in levels], np.int64)
     share = 1 / (255 * len(levels))
-    for top in range(0, len(middle), _BLOCK_ROWS):
-        rows = slice(top, top + _BLOCK_ROWS)
-        sums = np.zeros((2, *middle[rows].shape), np.float32)
-        for plane in planes:
-            cv2.accumulate(plane[rows], sums[0])
-            cv2.accumulate(cv2.absdiff(plane[rows], middle[rows]), sums[1])
-        np.multiply(sums[0], share, out=means[rows])
-        np.multiply(sums[1], DIFFERENCE_GAIN * share, out=differences[rows])
+    shares = np.array([share, DIFFERENCE_GAIN * share], np.float32)
+    kernel.function(
+        middle=fixed.data_ptr(),
+        offsets=offsets.ctypes.data,
+        count=len(levels),
+        shares=shares.ctypes.data,
+        mean=mean.data_ptr(),
+        difference=difference.data_ptr(),
+        samples=fixed.numel(),
+    )
     return mean, difference
+
+
+class _Kernel(NamedTuple):
+    """The kernel of both pictures."""
+
+    function: HostKernel
+    least: int
+    """Fewest samples of a frame, `3 * H * W`."""
+    most: int
+    """Most frames."""
+
+
+@cache
+def _kernel() -> _Kernel | None:
+    """The kernel; None where there is none for this processor."""
+    found = compiled(_makers)
+    if found is None:
+        return None
+    from mhnet_video.kernels.llvm_glass import MOST_IMAGES, step_samples
+
+    return _Kernel(found.kernels[0], step_samples(found.lanes), MOST_IMAGES)
+
+
+def _makers() -> Sequence[Callable[..., Any]]:
+    from mhnet_video.kernels import llvm_glass
+
+    return (llvm_glass.glass_statistics,)
 
 
 def _levels(rgb: Tensor) -> Tensor:
@@ -140,18 +204,17 @@ class MotionMeter:
 
     def __init__(self) -> None:
         self._speeds: deque[float] = deque(maxlen=_MEASURED)
-        self._pushed = 0
+        self._due = _Due(MEASURED_STEP)
 
-    def push(self, before: Frame, frame: Frame) -> None:
-        """Take the next frame of a run, and the one before it."""
-        if self._pushed % MEASURED_STEP == 0:
+    def push(self, before: Frame, frame: Frame, number: int) -> None:
+        """Take the next frame of a run, the one before it, and its number in the clip."""
+        if self._due.at(number):
             self._speeds.append(_speed(_coarse(frame), _coarse(before)))
-        self._pushed += 1
 
     def clear(self) -> None:
         """Begin another run."""
         self._speeds.clear()
-        self._pushed = 0
+        self._due.clear()
 
     @property
     def distance(self) -> int:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def shrunk(picture: Tensor, height: int, width: int) -> Tensor:
-    """`[3, H, W]` as the mean of what each of fewer pixels covers."""
+    """`[C, H, W]` as the mean of what each of fewer pixels covers."""
     return _resized(picture, height, width, "area", "INTER_AREA")
 
 
 def enlarged(picture: Tensor, height: int, width: int) -> Tensor:
-    """`[3, H, W]` of more pixels, by cubic convolution."""
+    """`[C, H, W]` of more pixels, by cubic convolution."""
     return _resized(picture, height, width, "bicubic", "INTER_CUBIC")
 
 
@@ -24,7 +24,7 @@ def _resized(picture: Tensor, height: int, width: int, mode: str, flag: str) -> 
     cv2 = opencv() if picture.device.type == "cpu" else None
     if cv2 is None:
         return F.interpolate(picture[None], (height, width), mode=mode)[0]
-    resized, interpolation = torch.empty(3, height, width), getattr(cv2, flag)
+    resized, interpolation = torch.empty(len(picture), height, width), getattr(cv2, flag)
     for source, target in zip(picture, resized, strict=True):
         cv2.resize(source.numpy(), (width, height), dst=target.numpy(), interpolation=interpolation)
     return resized

@@ -1,7 +1,7 @@
 """A network on a device, fed with frames or RGB pictures: the doors to the one way of a frame."""
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
 from typing import Any, TypeVar, cast
@@ -28,7 +28,8 @@ from mhnet_video.restoration.executors import (
 from mhnet_video.restoration.frame_chain import FrameChain
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
 from mhnet_video.restoration.temporal_window import WindowPicker
-from mhnet_video.restoration.window_network import WindowNetwork, check_size, working_scale
+from mhnet_video.restoration.window_network import WindowNetwork, check_size
+from mhnet_video.restoration.working_scale import ScaleChooser, WorkingScale, scale_by_size
 
 T = TypeVar("T")
 RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
@@ -49,8 +50,8 @@ class Restorer:
         keep: Boxes in which nothing changes.
         scale: Working scale of the network, above 0 to 1. Below 1 it sees a smaller picture, and
             its residual is enlarged. The time falls with the square, and the picture stays as
-            sharp as the source. None for 1, and on a CPU for 1080 rows where there are more than
-            1200.
+            sharp as the source. None to choose it: 1, and on a CPU as many rows as the picture is
+            sharp, 1080 at most where there are more than 1200.
         is_filtered: Whether restored frames of a clip go through the temporal filter.
 
     Raises:
@@ -65,6 +66,9 @@ class Restorer:
     """Device of the network."""
     engine: SelectedEngine
     """Engine of the network, and the reason for it."""
+    measures_scale: bool
+    """Whether the working scale follows the sharpness of each scene, where none is set; False
+    where a clip's frames are restored in parts that do not see a scene's first ones."""
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class Restorer:
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
         self._is_filtered = is_filtered
+        self.measures_scale = True
         if isinstance(model, MHNet):
             if weights is not None:
                 raise ConfigError(
@@ -122,7 +127,7 @@ class Restorer:
     def scale(self) -> float | None:
         """Working scale, above 0 to 1; from where it changes, another clip begins.
 
-        None for what suits each picture's size.
+        None for what suits each scene.
         """
         return self._settings.scale
 
@@ -160,6 +165,11 @@ class Restorer:
         return self._counts.repeated
 
     @property
+    def scales(self) -> Mapping[WorkingScale, int]:
+        """Frames of the latest clip at each working scale, and why each was chosen."""
+        return self._counts.scales
+
+    @property
     def gpu(self) -> int | None:
         """The number of the GPU whose kernels restore clips; None where others do."""
         is_whole = self.scale is None or self.scale == 1
@@ -167,9 +177,9 @@ class Restorer:
             return None
         return self.device.index or 0
 
-    def scale_at(self, height: int, width: int) -> float:
-        """Working scale for pictures of a size, above 0 to 1."""
-        return working_scale(self.scale, height, width, self.device)
+    def scale_at(self, height: int, width: int) -> WorkingScale:
+        """The largest working scale for pictures of a size."""
+        return scale_by_size(self.scale, height, width, self.device)
 
     def pairs(
         self, items: Iterable[Frame | T], *, stays_on_gpu: bool = False
@@ -277,6 +287,7 @@ class Restorer:
     def restore_frame(self, frames: Sequence[Frame], index: int) -> Frame:
         """Restore one of some successive frames, where not every frame of a clip is wanted.
 
+        Where none is set, the working scale is that of the picture's size.
         The temporal filter is left to whoever knows which frames came before.
 
         Args:
@@ -293,7 +304,7 @@ class Restorer:
         if self.strength == 0:
             return frame
         check_size(frame.height, frame.width)
-        scale = self.scale_at(frame.height, frame.width)
+        scale = self.scale_at(frame.height, frame.width).scale
         window = self._picker.window(frames, index, self._settings, scale)
         executor = self._whole()
         self._counts = executor.counts
@@ -307,6 +318,7 @@ class Restorer:
             config.frames,
             executor,
             self.device,
+            ScaleChooser(self.device, measures=self.measures_scale and not config.glass),
             is_filtered=self._is_filtered,
             sees_glass=config.glass,
         )

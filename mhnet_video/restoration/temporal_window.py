@@ -160,9 +160,10 @@ class WindowAssembler:
 
     def __init__(self, frames: int, *, sees_glass: bool = False) -> None:
         self._frames, self._sees_glass = frames, sees_glass
-        self._neighbours: Neighbours[_Item] = Neighbours(frames)
+        self._neighbours: Neighbours[_PreparedFrame] = Neighbours(frames)
         self._last: NetworkImage | None = None
         self._memory, self._meter = GlassMemory(), MotionMeter()
+        self._number = 0
 
     def push(
         self, frame: Frame, settings: Settings, transition: Transition, scale: float
@@ -197,8 +198,9 @@ class WindowAssembler:
         seen = self._memory.images
         if self._sees_glass:
             self._look(picture, transition)
+        self._number += 1
         self._last = picture
-        windows = self._neighbours.push(_Item(frame, settings, picture), transition)
+        windows = self._neighbours.push(_PreparedFrame(frame, settings, picture), transition)
         self._neighbours.set_distance(self._meter.distance)
         # those that a cut completes are of the run before it
         seen = seen if transition is Transition.CUT else self._memory.images
@@ -214,9 +216,9 @@ class WindowAssembler:
             self._memory.clear()
             self._meter.clear()
         elif transition is Transition.NEXT and self._last is not None:
-            self._meter.push(self._last.frame, picture.frame)
+            self._meter.push(self._last.frame, picture.frame, self._number)
         if transition is not Transition.COPY:
-            self._memory.push(picture.glass)
+            self._memory.push(picture.glass, self._number)
 
     def flush(self) -> Iterator[FrameWindow]:
         """End the run, and return the windows that are missing."""
@@ -239,6 +241,7 @@ class WindowPicker:
         self._seen: list[tuple[Frame, NetworkImage]] = []
         self._memory, self._meter, self._cuts = GlassMemory(), MotionMeter(), CutDetector()
         self._first: Frame | None = None
+        self._number = 0
 
     def window(
         self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
@@ -265,7 +268,8 @@ class WindowPicker:
         self._seen = seen
         pictures = window_of([seen[index - first][1] for index in indices])
         if self._sees_glass:
-            self._memory.push(seen[index - first][1].glass)
+            self._memory.push(seen[index - first][1].glass, self._number)
+            self._number += 1
         return FrameWindow(frames[index], settings, pictures, self._memory.images)
 
     def _distance(self, frames: Sequence[Frame], scale: float) -> int:
@@ -289,19 +293,19 @@ class WindowPicker:
             self._meter.clear()
             self._first = frame
         if index:
-            self._meter.push(frames[index - 1], frame)
+            self._meter.push(frames[index - 1], frame, self._number)
         begin = next((i for i, each in enumerate(frames) if each is self._first), 0)
         begin = min(begin, index)
         return frames[begin:], index - begin
 
 
-class _Item(NamedTuple):
+class _PreparedFrame(NamedTuple):
     frame: Frame
     settings: Settings
     picture: NetworkImage
 
 
-def _window(items: list[_Item], seen: tuple[GlassImage, ...]) -> FrameWindow:
+def _window(items: list[_PreparedFrame], seen: tuple[GlassImage, ...]) -> FrameWindow:
     middle = items[len(items) // 2]
     pictures = window_of([item.picture for item in items])
     return FrameWindow(middle.frame, middle.settings, pictures, seen)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
-from mhnet_video.frame import Plane
+from mhnet_video.frame import Frame, Plane
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
@@ -20,12 +20,6 @@ from mhnet_video.restoration.self_ensemble import ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
 
-MOST_ROWS = 1200
-"""Length of a picture's shorter side, in pixels, above which a CPU restores it at a scale below
-1."""
-WORKING_ROWS = 1080
-"""Shorter side of these pictures at the working scale, in pixels. At 3840x2160 it takes a quarter
-of the time, and streaks have the size that the network knows from training."""
 MAX_PIXELS = 80_000_000
 """Largest picture, in pixels. A window of three larger ones would not fit a small machine's
 memory."""
@@ -42,22 +36,6 @@ def check_size(height: int, width: int) -> None:
             f"a picture of {width}x{height} is too large to restore: at most "
             f"{MAX_PIXELS // 1_000_000} megapixels"
         )
-
-
-def working_scale(scale: float | None, height: int, width: int, device: torch.device) -> float:
-    """Working scale for pictures of a size, above 0 to 1.
-
-    Args:
-        scale: Requested scale; None to choose it by the size.
-        height: Rows of the picture.
-        width: Columns of the picture.
-        device: Device of the network.
-    """
-    if scale is not None:
-        return scale
-    rows = min(height, width)
-    is_large = device.type == "cpu" and rows > MOST_ROWS
-    return WORKING_ROWS / rows if is_large else 1.0
 
 
 class WindowNetwork:
@@ -87,17 +65,12 @@ class WindowNetwork:
             if image is not None and image.rgb is not None:
                 image.glass.remember(image.rgb)
         seen = dict.fromkeys([*of_frames, *window.seen])
-        mean, difference = pictures_of_glass(middle_of(frames), list(seen))
+        mean, difference = pictures_of_glass(window.middle.glass, list(seen))
         return [mean, *frames, difference]
 
     def _rgb(self, picture: NetworkImage) -> Tensor:
         if picture.rgb is None:
-            frame = picture.host_frame
-            rgb = _turned(to_rgb(frame, self.device), -frame.rotation)
-            height, width = rgb.shape[1:]
-            size = _working_size(height, width, picture.scale)
-            if size != (height, width):
-                rgb = shrunk(rgb, *size)
+            rgb = upright_rgb(picture.host_frame, picture.scale, self.device)
             picture.rgb = self._padded(rgb).contiguous()
         return picture.rgb
 
@@ -192,6 +165,23 @@ class WindowNetwork:
                 "smaller model, or end what else uses it"
             ) from error
         torch.cuda.empty_cache()
+
+
+def upright_rgb(frame: Frame, scale: float, device: torch.device) -> Tensor:
+    """A frame as it is shown, at a working scale.
+
+    Args:
+        frame: The frame, on the host.
+        scale: Working scale, above 0 to 1.
+        device: Where to compute.
+
+    Returns:
+        `[3, height, width]` float32, RGB in [0, 1].
+    """
+    rgb = _turned(to_rgb(frame, device), -frame.rotation)
+    height, width = rgb.shape[1:]
+    size = _working_size(height, width, scale)
+    return rgb if size == (height, width) else shrunk(rgb, *size)
 
 
 def _is_finite(x: Tensor) -> bool:

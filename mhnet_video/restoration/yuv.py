@@ -3,7 +3,6 @@
 color.py is the reference implementation, by PyTorch, operation by operation, for all layouts.
 """
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,29 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.frame import Frame, Plane
+from mhnet_video.restoration.host_kernels import HostKernel, compiled
 
 _SHIFTS = (0, 1)
 """Chroma shifts that the kernels support."""
-
-
-@dataclass(frozen=True)
-class _Kernel:
-    """A compiled kernel."""
-
-    signature: Any
-    """Its `llvm_ir.Signature`."""
-    function: Callable[[ctypes.c_void_p], None]
-    library: Any
-    """What the function belongs to."""
-
-    def __call__(self, **arguments: int) -> None:
-        """Call it with numbers and addresses."""
-        bound: NDArray[np.void] = self.signature.bind(arguments)
-        self.function(ctypes.c_void_p(bound.ctypes.data))
 
 
 @dataclass(frozen=True)
@@ -42,8 +25,8 @@ class YuvKernels:
 
     lanes: int
     """Pixels of a vector."""
-    _rgb: _Kernel
-    _residual: _Kernel
+    _rgb: HostKernel
+    _residual: HostKernel
 
     def to_rgb(self, frame: Frame, constants: Sequence[float]) -> Tensor:
         """The picture as RGB.
@@ -127,23 +110,11 @@ def kernels_for(frame: Frame) -> YuvKernels | None:
 
 @cache
 def _compiled(sample_bytes: int, shift_x: int, shift_y: int) -> YuvKernels | None:
-    try:
-        from mhnet_video.engines.llvm.scheduler import Kernels
-        from mhnet_video.kernels.llvm_color import planes_to_rgb, residual_to_planes
-        from mhnet_video.kernels.llvm_machine import host_machine
-    except (ImportError, OSError):
-        return None  # llvmlite is not installed
-    machine = host_machine(bfloat16=False)
-    if machine is None:
-        return None
-    kernels = Kernels(machine)
-    signatures = [
-        kernels.kernel(make, sample_bytes, shift_x, shift_y)
-        for make in (planes_to_rgb, residual_to_planes)
-    ]
-    kernels.compile()
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    rgb, residual = (
-        _Kernel(each, kind(kernels.address(each.name)), kernels) for each in signatures
-    )
-    return YuvKernels(machine.lanes, rgb, residual)
+    found = compiled(_makers, sample_bytes, shift_x, shift_y)
+    return None if found is None else YuvKernels(found.lanes, *found.kernels)
+
+
+def _makers() -> Sequence[Callable[..., Any]]:
+    from mhnet_video.kernels.llvm_color import planes_to_rgb, residual_to_planes
+
+    return planes_to_rgb, residual_to_planes

@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from mhnet_video.batch.clip_names import read_name
-from mhnet_video.batch.discovery import Found
-from mhnet_video.batch.footage import Footage
+from mhnet_video.batch.discovery import FoundFile
+from mhnet_video.batch.footage import VideoFacts
 from mhnet_video.batch.trips import Clip, group_trips
 
 MINUTE = timedelta(seconds=60)
@@ -18,8 +18,8 @@ def clip(name, *, seconds=60.0, created=None, shape=("h264", 1920, 1080)):
     relative = PurePosixPath(name)
     root = Path("/card")
     return Clip(
-        found=Found(path=root / relative, relative=relative, root=root, is_named=False),
-        footage=Footage(seconds=seconds, created=created, shape=shape),
+        found=FoundFile(path=root / relative, relative=relative, root=root, is_named=False),
+        footage=VideoFacts(seconds=seconds, created=created, shape=shape),
     )
 
 

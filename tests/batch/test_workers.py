@@ -3,17 +3,17 @@
 import os
 import signal
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import batch_jobs
 import processes
 import pytest
+from waiting import wait_until
 
 from mhnet_video.batch.rows import Row, Status
 from mhnet_video.batch.work import Work
-from mhnet_video.batch.workers import Position, WorkerPool
+from mhnet_video.batch.workers import WorkerPool, WorkPosition
 from mhnet_video.errors import MHNetVideoError, WeightsError
 
 
@@ -24,9 +24,8 @@ def work(key):
 def do_all(pool, keys):
     """The rows of works, and the positions that came with them."""
     waiting, rows, positions = [work(key) for key in keys], {}, {}
-    end = time.monotonic() + 200
-    while len(rows) < len(keys):
-        assert time.monotonic() < end
+
+    def are_done():
         while waiting and pool.give(waiting[0]):
             waiting.pop(0)
         for news in pool.poll(1):
@@ -34,6 +33,9 @@ def do_all(pool, keys):
                 rows[news.output] = news
             else:
                 positions[news.work.key] = news.seconds
+        return len(rows) == len(keys)
+
+    wait_until(are_done)
     return rows, positions
 
 
@@ -79,7 +81,7 @@ def test_an_idle_worker_that_dies_costs_no_work(notes):
     with WorkerPool(partial(batch_jobs.load, notes)) as pool:
         do_all(pool, ["a"])
         os.kill(int(notes.read_text()), signal.SIGKILL)
-        batch_jobs.wait_for(lambda: not list(pool.poll(0)) and not pool._workers)
+        wait_until(lambda: not list(pool.poll(0)) and not pool._workers)
         rows, _ = do_all(pool, ["b"])
     assert rows["b"].status is Status.DONE
 
@@ -104,7 +106,7 @@ def test_works_end_when_they_are_to_stop(notes):
         waiting = [work("wait 1"), work("wait 2")]
         assert all(pool.give(each) for each in waiting)
         assert not pool.give(work("a"))
-        batch_jobs.wait_for(lambda: loads(notes) == 2)
+        wait_until(lambda: loads(notes) == 2)
         pool.stop()
         rows = []
         while len(rows) < 2:
@@ -115,7 +117,7 @@ def test_works_end_when_they_are_to_stop(notes):
 def test_workers_leave_signals_to_their_parent(notes):
     with WorkerPool(partial(batch_jobs.load, notes)) as pool:
         assert pool.give(work("wait"))
-        while not any(isinstance(news, Position) for news in pool.poll(1)):
+        while not any(isinstance(news, WorkPosition) for news in pool.poll(1)):
             pass
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(int(notes.read_text()), number)
@@ -162,8 +164,8 @@ def test_workers_end_with_a_parent_that_is_killed(notes, tmp_path):
     parent = processes.start(
         [sys.executable, str(script), str(notes)], env=os.environ | {"PYTHONPATH": path}
     )
-    batch_jobs.wait_for(lambda: loads(notes))
+    wait_until(lambda: loads(notes))
     worker = int(notes.read_text())
     parent.kill()
     parent.wait()
-    batch_jobs.wait_for(lambda: not Path(f"/proc/{worker}").exists())
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import processes
 import pytest
 import tqdm.std
+from waiting import SECONDS, Clock
 
 import mhnet_video.pipelines.restore
 from mhnet_video import errors
@@ -442,7 +443,7 @@ def test_signals_ask_the_run_to_stop(number, capfd):
     try:
         with stop_on_signals(stop):
             os.kill(os.getpid(), number)
-            assert stop.wait(1)
+            assert stop.wait(SECONDS)
             os.kill(os.getpid(), number)  # as `timeout` does, to the process and to its group
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
@@ -455,21 +456,25 @@ def test_a_hangup_that_is_ignored_stays_so():
     try:
         stop = threading.Event()
         with stop_on_signals(stop):
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.wait(0.2)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, outer)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_press_aborts(number, monkeypatch):
-    monkeypatch.setattr("mhnet_video.cli.terminal._SAME_PRESS_SECONDS", 0.0)
-    stop = threading.Event()
-    with pytest.raises(KeyboardInterrupt), stop_on_signals(stop):
+    """One within half a second is the same press."""
+    clock, stop = Clock(), threading.Event()
+    monkeypatch.setattr("mhnet_video.cli.terminal.time", SimpleNamespace(monotonic=clock))
+    with stop_on_signals(stop):
         os.kill(os.getpid(), number)
-        assert stop.wait(1)
-        os.kill(os.getpid(), number)
-        time.sleep(1)
+        assert stop.wait(SECONDS)
+        clock.now += 0.4
+        signal.raise_signal(number)
+        clock.now += 0.2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
 
 

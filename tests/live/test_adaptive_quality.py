@@ -21,6 +21,22 @@ def test_larger_models_come_at_full_scale_only():
     assert str(Level("small", 0.5)) == "small at 50% scale" and str(Level("small", 1.0)) == "small"
 
 
+def test_no_level_is_finer_than_the_picture():
+    """Larger models come at the best scale for it, and what was measured at others tells."""
+    soft = list_levels(["large", "small"], most=0.75)
+    best = [Level("large", 0.75), Level("small", 0.75), Level("small", 0.7), Level("small", 0.6)]
+    assert soft[:4] == best and soft[-1] == LEVELS[-1]
+    assert list_levels(["large", "small"], 0.9, most=0.5)[0].scale == 0.9
+    # large at 1 takes 60 ms of 40, and a quarter of that at half the scale
+    measured = {Level("large", 1.0): 0.06, Level("small", 0.5): 0.002}
+    governor = Governor(LEVELS, 1, BUDGET, measured)
+    halved = governor.among(list_levels(["large", "small"], most=0.5))
+    assert halved.level == Level("large", 0.5)
+    assert halved.among(LEVELS).level == Level("small", 1.0)
+    unknown = Governor(LEVELS, 1, BUDGET, {Level("small", 1.0): 0.1})
+    assert unknown.among(soft).level == Level("small", 0.5)
+
+
 @pytest.mark.parametrize(
     ("full", "expected"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from standin import StandIn
+from standin import Held, StandIn
 from test_restorer import Spy, levels
 
 from mhnet_video import RestoreConfig, Restorer, restore_video
@@ -149,7 +149,7 @@ def test_a_stop_leaves_complete_pictures(frames: Path, tmp_path: Path) -> None:
     report = restore_video(
         frames,
         tmp_path / "dry",
-        restorer=StandIn(seconds=0.15),
+        restorer=Held(3, stop),
         on_progress=lambda _: stop.set(),
         stop=stop,
     )

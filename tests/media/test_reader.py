@@ -2,7 +2,6 @@
 
 import gc
 import threading
-import time
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -12,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from clips import Audio, Clip, Subtitles, Video, every, picture, rotation
+from waiting import is_waiting_in, wait_until
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
@@ -416,6 +416,10 @@ def test_a_copied_track_with_b_frames_has_no_jumps(tmp_path: Path) -> None:
 # threads
 
 
+def is_full(prefetcher: Prefetcher[int]) -> bool:
+    return is_waiting_in(prefetcher._thread, Prefetcher._put)
+
+
 def test_a_stage_runs_ahead_by_so_much_and_no_more() -> None:
     made = []
 
@@ -425,9 +429,10 @@ def test_a_stage_runs_ahead_by_so_much_and_no_more() -> None:
             yield number
 
     with Prefetcher(items(), name="test", max_items=4) as prefetcher:
+        wait_until(lambda: not prefetcher._thread.is_alive() or is_full(prefetcher))
+        assert len(made) == 4 + 1
         assert next(prefetcher) == 0
-        time.sleep(0.1)
-        assert len(made) <= 1 + 4 + 1
+        wait_until(lambda: len(made) == 1 + 4 + 1)
         assert list(prefetcher) == list(range(1, 100))
 
 
@@ -456,8 +461,8 @@ def test_a_stage_is_bounded_by_weight() -> None:
     with Prefetcher(
         items(), name="test", max_items=100, max_size=25, size_of=lambda item: 10
     ) as prefetcher:
-        time.sleep(0.1)
-        assert len(made) <= 3
+        wait_until(lambda: not prefetcher._thread.is_alive() or is_full(prefetcher))
+        assert len(made) == 3
         assert list(prefetcher) == list(range(10))
 
 

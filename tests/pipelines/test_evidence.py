@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from clips import Audio, Clip, Video, every
 from processes import run
-from standin import StandIn
+from standin import Held, StandIn
+from waiting import Ticks
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, ReadError, WriteError
@@ -25,6 +26,7 @@ from mhnet_video.pipelines.evidence import (
     REMARK,
     Digest,
     EvidenceWriter,
+    Restoration,
     change_between,
     evidence_path,
 )
@@ -227,7 +229,8 @@ def test_an_output_that_is_no_video_any_more_is_told(tmp_path):
     assert any("The frames cannot be compared" in each for each in verify(path).mismatches)
 
 
-def test_a_run_that_was_interrupted_says_so_and_holds(tmp_path):
+def test_a_run_that_was_interrupted_says_so_and_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr("mhnet_video.pipelines.restore.time", Ticks())  # every frame is told
     stop = threading.Event()
     source = replace(CLIP, video=(Video(times=every(40, 400)),)).make(tmp_path)
 
@@ -235,15 +238,19 @@ def test_a_run_that_was_interrupted_says_so_and_holds(tmp_path):
         if progress.frames > 3:
             stop.set()
 
-    stand_in = StandIn(darkened, seconds=0.02)
     output = tmp_path / "out.mkv"
     report = restore_video(
-        source, output, EVIDENCE, restorer=stand_in, stop=stop, on_progress=stop_soon
+        source,
+        output,
+        EVIDENCE,
+        restorer=Held(50, stop, darkened),
+        stop=stop,
+        on_progress=stop_soon,
     )
     assert report.interrupted
     told = json.loads(evidence_path(output).read_text())
     assert told["interrupted"] is True
-    assert len(told["frames"]) == report.frames < 400
+    assert len(told["frames"]) == report.frames <= 51
     result = verify(evidence_path(output))
     assert result.mismatches == ()
     assert "The run was interrupted" in result.lines[0]
@@ -344,7 +351,9 @@ def test_a_change_is_in_levels_of_eight_bits():
 
 def test_frames_do_not_pile_up_in_memory(tmp_path):
     pair = Pair(gray(1), gray(2))
-    with EvidenceWriter(CLIP.make(tmp_path), tmp_path / "out.mkv", EVIDENCE) as evidence:
+    with EvidenceWriter(
+        Restoration(CLIP.make(tmp_path), tmp_path / "out.mkv", EVIDENCE)
+    ) as evidence:
         tracemalloc.start()
         for _ in evidence.watch(pair for _ in range(5_000)):
             pass

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import probe
 import processes
 import pytest
 from clips import Audio, Clip, Video, every
-from standin import StandIn
+from standin import Held, StandIn
+from waiting import SECONDS, Ticks, is_waiting_in, wait_until
 
 import mhnet_video.media.writer
 from mhnet_video.config import RestoreConfig
@@ -27,6 +28,7 @@ from mhnet_video.errors import MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.decoder import Decoder
 from mhnet_video.media.frame_encoder import FrameEncoder
+from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress, restore_video
 
@@ -40,10 +42,13 @@ def no_thread_is_left() -> Iterator[None]:
     """Whatever a run met, its threads are gone soon after."""
     before = set(threading.enumerate())
     yield
-    end = time.monotonic() + 5
-    while set(threading.enumerate()) - before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert set(threading.enumerate()) - before == set()
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+@pytest.fixture
+def every_frame_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second is between any two frames, by the clock that spaces out the news."""
+    monkeypatch.setattr("mhnet_video.pipelines.restore.time", Ticks())
 
 
 @pytest.fixture
@@ -89,24 +94,18 @@ def frames_in_memory() -> int:
     return sum(type(item) is Frame for item in gc.get_objects())
 
 
-class Blocked(StandIn):
-    """Waits at the first frame until it may go on."""
+def wait_for_a_full_queue(name: str) -> None:
+    """Wait until a thread has filled its queue, so that it waits for who takes from it; or ends."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.reached = threading.Event()
-        self.go_on = threading.Event()
+    def is_at_rest() -> bool:
+        threads = [thread for thread in threading.enumerate() if thread.name == name]
+        return all(is_waiting_in(thread, Prefetcher._put) for thread in threads)
 
-    def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
-        for item in items:
-            if isinstance(item, Frame):
-                self.reached.set()
-                assert self.go_on.wait(30)
-            yield Pair(item, item) if isinstance(item, Frame) else item
+    wait_until(is_at_rest)
 
 
 def test_the_reader_waits_for_the_restorer(long_clip: Path, tmp_path: Path) -> None:
-    restorer = Blocked()
+    restorer = Held(0)
     run = threading.Thread(
         target=restore_video,
         args=(long_clip, tmp_path / "out.mp4"),
@@ -114,15 +113,13 @@ def test_the_reader_waits_for_the_restorer(long_clip: Path, tmp_path: Path) -> N
         daemon=True,
     )
     run.start()
-    assert restorer.reached.wait(10)
-    counts = [-1]
-    while counts[-1] != (count := frames_in_memory()):
-        counts.append(count)
-        time.sleep(0.3)
+    assert restorer.reached.wait(SECONDS)
+    wait_for_a_full_queue("mhnet-video reader")
+    count = frames_in_memory()
     restorer.go_on.set()
-    run.join(30)
+    run.join(SECONDS)
     # all 200 would be decoded by then
-    assert 1 <= counts[-1] <= 40
+    assert 1 <= count <= 40
     assert len(probe.probe(tmp_path / "out.mp4").video.times) == 200
 
 
@@ -135,7 +132,7 @@ def test_the_restorer_waits_for_the_writer(
 
     def slow(self: Any, item: Any) -> None:
         if isinstance(item, Frame) and not seen:
-            time.sleep(1.5)
+            wait_for_a_full_queue("mhnet-video restorer")
             seen.append(restorer.seen)
         plain(self, item)
 
@@ -167,17 +164,21 @@ def test_the_stages_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert meeting.n_waiting == 0 and not meeting.broken
 
 
-def test_progress_is_told_as_it_goes(long_clip: Path, tmp_path: Path) -> None:
+def test_progress_is_told_as_it_goes(
+    long_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least 0.04 seconds are between any two frames, by its clock."""
+    monkeypatch.setattr("mhnet_video.pipelines.restore.time", Ticks(0.04))
     told: list[Progress] = []
-    restorer = StandIn(seconds=0.005)
-    restore_video(long_clip, tmp_path / "out.mp4", restorer=restorer, on_progress=told.append)
+    restore_video(long_clip, tmp_path / "out.mp4", restorer=StandIn(), on_progress=told.append)
     assert told[-1].frames == 200
     assert told[-1].total == 200
     assert told[-1].position_seconds == pytest.approx(199 * 0.04, abs=0.01)
     assert [item.frames for item in told] == sorted(item.frames for item in told)
-    assert [item.seconds for item in told] == sorted(item.seconds for item in told)
-    # a second of work: often enough for a bar that moves
-    assert len(told) >= 6
+    # often enough for a bar that moves, and no more often
+    assert len(told) >= 50
+    times = [item.seconds for item in told[:-1]]
+    assert min(after - before for before, after in pairwise(times)) >= 0.1
 
 
 def test_progress_without_a_frame_count(tmp_path: Path) -> None:
@@ -253,23 +254,27 @@ def test_the_first_of_two_errors_is_told(
         restore_video(long_clip, tmp_path / "out.mp4", restorer=Sensitive())
 
 
+@pytest.mark.usefixtures("every_frame_is_told")
 def test_an_error_of_the_listener_ends_all(long_clip: Path, tmp_path: Path) -> None:
+    restorer = Held(100)
+
     def listen(progress: Progress) -> None:
         if progress.frames >= 30:
+            restorer.go_on.set()
             raise LookupError("the listener broke")
 
     with pytest.raises(LookupError, match="the listener broke"):
-        restore_video(
-            long_clip, tmp_path / "out.mp4", restorer=StandIn(seconds=0.005), on_progress=listen
-        )
+        restore_video(long_clip, tmp_path / "out.mp4", restorer=restorer, on_progress=listen)
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.usefixtures("every_frame_is_told")
 def test_a_keyboard_interrupt_in_the_caller_finishes_the_file(
     long_clip: Path, tmp_path: Path
 ) -> None:
     """Ctrl-C in a program that catches no signals."""
-    pressed = []
+    pressed: list[int] = []
+    stop = threading.Event()
 
     def listen(progress: Progress) -> None:
         if progress.frames >= 30 and not pressed:
@@ -278,14 +283,20 @@ def test_a_keyboard_interrupt_in_the_caller_finishes_the_file(
 
     with pytest.raises(KeyboardInterrupt):
         restore_video(
-            long_clip, tmp_path / "out.mp4", restorer=StandIn(seconds=0.005), on_progress=listen
+            long_clip,
+            tmp_path / "out.mp4",
+            restorer=Held(100, stop),
+            on_progress=listen,
+            stop=stop,
         )
     assert left(tmp_path) == ["clip.mp4", "out.mp4"]
-    assert pressed[0] <= len(probe.probe(tmp_path / "out.mp4").video.times) < 200
+    assert pressed[0] <= len(probe.probe(tmp_path / "out.mp4").video.times) <= 101
 
 
+@pytest.mark.usefixtures("every_frame_is_told")
 def test_a_second_keyboard_interrupt_aborts(long_clip: Path, tmp_path: Path) -> None:
-    stop = threading.Event()
+    """The restorer is in the middle of a frame, which is not waited for."""
+    stop, restorer = threading.Event(), Held(100)
 
     def listen(progress: Progress) -> None:
         if progress.frames >= 30:
@@ -296,10 +307,11 @@ def test_a_second_keyboard_interrupt_aborts(long_clip: Path, tmp_path: Path) -> 
         restore_video(
             long_clip,
             tmp_path / "out.mp4",
-            restorer=StandIn(seconds=0.02),
+            restorer=restorer,
             on_progress=listen,
             stop=stop,
         )
+    restorer.go_on.set()
     assert not (tmp_path / "out.mp4").exists()
     for name in left(tmp_path):
         assert len(probe.probe(tmp_path / name).video.times) >= 10
@@ -327,6 +339,7 @@ def test_an_iterator_left_early_frees_the_file(long_clip: Path) -> None:
                 break
 
 
+@pytest.mark.usefixtures("every_frame_is_told")
 def test_stop_finishes_the_file(long_clip: Path, tmp_path: Path) -> None:
     stop = threading.Event()
 
@@ -337,12 +350,12 @@ def test_stop_finishes_the_file(long_clip: Path, tmp_path: Path) -> None:
     report = restore_video(
         long_clip,
         tmp_path / "out.mp4",
-        restorer=StandIn(seconds=0.005),
+        restorer=Held(100, stop),
         on_progress=listen,
         stop=stop,
     )
     assert report.interrupted
-    assert 50 <= report.frames < 120
+    assert 50 <= report.frames <= 101
     output = probe.probe(tmp_path / "out.mp4")
     assert len(output.video.times) == report.frames
     assert left(tmp_path) == ["clip.mp4", "out.mp4"]
@@ -380,26 +393,28 @@ def test_stop_after_the_last_frame_is_no_interrupt(long_clip: Path, tmp_path: Pa
     assert not report.interrupted
 
 
-SLOW_RUN = """
+HELD_RUN = """
 import sys
 sys.path.insert(0, sys.argv[3])
-from standin import StandIn
-from mhnet_video.config import RestoreConfig
-from mhnet_video.pipelines.restore import restore_video
-restore_video(
+import mhnet_video.pipelines.restore as pipeline
+from standin import Held
+from waiting import Ticks
+pipeline.time = Ticks()
+pipeline.restore_video(
     sys.argv[1],
     sys.argv[2],
-    RestoreConfig(),
-    restorer=StandIn(seconds=float(sys.argv[4])),
+    restorer=Held(int(sys.argv[4])),
     on_progress=lambda progress: print(progress.frames, flush=True),
 )
 """
 
-SLOW_PROGRAM = """
-import sys
+# goes on with the held frame when it is given something to read
+HELD_PROGRAM = """
+import os, sys
 sys.path.insert(0, sys.argv[3])
 import mhnet_video.restoration.restorer
 from standin import StandIn
+from mhnet_video.cli import terminal
 from mhnet_video.cli.main import main
 from mhnet_video.frame import Frame
 
@@ -410,25 +425,29 @@ class Telling(StandIn):
     def tell(self, item):
         if isinstance(item, Frame):
             print(self.seen, flush=True)
+            if self.seen == int(sys.argv[4]):
+                os.read(0, 1)
         return item
 
-restorer = Telling(seconds=float(sys.argv[4]))
+terminal._SAME_PRESS_SECONDS = 0.0
+restorer = Telling()
 mhnet_video.restoration.restorer.Restorer = lambda *_, **__: restorer
 sys.exit(main(["--json", sys.argv[1], sys.argv[2]]))
 """
 
 
-Start = Callable[[str, Path, Path, float], "subprocess.Popen[str]"]
+Start = Callable[[str, Path, Path, int], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def start() -> Start:
-    """Run code in a process of its own, which does not outlive the test."""
+    """Run code in a process of its own, which does not outlive the test; a number is for it."""
 
-    def run(code: str, source: Path, output: Path, seconds: float) -> "subprocess.Popen[str]":
+    def run(code: str, source: Path, output: Path, number: int) -> "subprocess.Popen[str]":
         command = [sys.executable, "-W", "error", "-c", code]
         return processes.start(
-            [*command, str(source), str(output), str(HERE), str(seconds)],
+            [*command, str(source), str(output), str(HERE), str(number)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -446,8 +465,14 @@ def wait_for_frames(process: subprocess.Popen[str], count: int) -> int:
     raise AssertionError(process.stderr.read() if process.stderr else "")
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    return process.communicate(timeout=60)
+def wait_for_the_answer(process: subprocess.Popen[str]) -> None:
+    """Wait until a process has taken a signal."""
+    assert process.stderr is not None
+    assert any("finishing the file" in line for line in process.stderr)
+
+
+def finish(process: subprocess.Popen[str], given: str = "") -> tuple[str, str]:
+    return process.communicate(given, timeout=SECONDS)
 
 
 @pytest.mark.slow
@@ -456,11 +481,11 @@ def test_kill_leaves_a_partial_file_that_plays(
     name: str, long_clip: Path, tmp_path: Path, start: Start
 ) -> None:
     """The clip has 25 frames a second; all but about the last second must be there."""
-    process = start(SLOW_RUN, long_clip, tmp_path / name, 0.01)
+    process = start(HELD_RUN, long_clip, tmp_path / name, 150)
     written = wait_for_frames(process, 130)
     process.kill()
     out, _ = finish(process)
-    written = max([written, *(int(line) for line in out.split() if line.isdigit())])
+    written = max([written, *map(int, out.split())])
     assert not (tmp_path / name).exists()
     others = [item for item in left(tmp_path) if item != "clip.mp4"]
     assert len(others) == 1
@@ -479,14 +504,15 @@ def test_a_signal_finishes_the_file(
     number: int, long_clip: Path, tmp_path: Path, start: Start
 ) -> None:
     output = tmp_path / "out.mp4"
-    process = start(SLOW_PROGRAM, long_clip, output, 0.02)
-    wait_for_frames(process, 10)
+    process = start(HELD_PROGRAM, long_clip, output, 30)
+    wait_for_frames(process, 30)
     process.send_signal(number)
-    out, err = finish(process)
+    wait_for_the_answer(process)
+    out, err = finish(process, "\n")
     assert process.returncode == 130
     report = json.loads(out[out.index("{") :])
     assert report["interrupted"]
-    assert 5 < report["frames"] < 200
+    assert report["frames"] == 31
     assert len(probe.probe(output).video.times) == report["frames"]
     assert "Traceback" not in err
     assert left(tmp_path) == ["clip.mp4", "out.mp4"]
@@ -494,16 +520,15 @@ def test_a_signal_finishes_the_file(
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(long_clip: Path, tmp_path: Path, start: Start) -> None:
-    """A restorer that takes an hour for a frame must not be waited for."""
+    """A restorer that never ends with a frame must not be waited for."""
     output = tmp_path / "out.mp4"
-    process = start(SLOW_PROGRAM, long_clip, output, 3600.0)
+    process = start(HELD_PROGRAM, long_clip, output, 0)
     wait_for_frames(process, 0)
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    assert "finishing the file" in process.stderr.readline() + process.stderr.readline()
-    time.sleep(0.8)  # later than one press is sent to a process and to its group
+    wait_for_the_answer(process)
     process.send_signal(signal.SIGINT)
-    _, err = finish(process)
+    _, err = process.stdout.read(), process.stderr.read()
+    process.wait(SECONDS)
     assert process.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in err
     assert not output.exists()
@@ -513,8 +538,10 @@ def test_a_second_ctrl_c_ends_at_once(long_clip: Path, tmp_path: Path, start: St
 def test_two_runs_to_one_output(long_clip: Path, tmp_path: Path, start: Start) -> None:
     """What stands there is whole, and so is the work of the one that came second."""
     output = tmp_path / "out.mp4"
-    runs = [start(SLOW_PROGRAM, long_clip, output, 0.005) for _ in range(2)]
-    ends = [finish(process) for process in runs]
+    runs = [start(HELD_PROGRAM, long_clip, output, 100) for _ in range(2)]
+    for process in runs:
+        wait_for_frames(process, 100)
+    ends = [finish(process, "\n") for process in runs]
     others = [name for name in left(tmp_path) if name not in ("clip.mp4", "out.mp4")]
     for process, (_, err) in zip(runs, ends, strict=True):
         assert process.returncode in (0, 1)
@@ -533,7 +560,7 @@ import sys
 sys.path.insert(0, sys.argv[3])
 from measure_pipeline import measure_memory
 from standin import StandIn
-print(*measure_memory(sys.argv[1], sys.argv[2], StandIn(), int(float(sys.argv[4]))))
+print(*measure_memory(sys.argv[1], sys.argv[2], StandIn(), int(sys.argv[4])))
 """
 
 
@@ -546,7 +573,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path, start: Start) -> Non
         audio=(Audio(codec="ac3", seconds=count / 25),),
     )
     process = start(MEMORY_RUN, clip.make(tmp_path), tmp_path / "out.mp4", count)
-    out, err = process.communicate(timeout=120)
+    out, err = finish(process)
     assert process.returncode == 0, err
     early, late = (float(number) for number in out.split())
     assert late - early < 30
@@ -584,5 +611,5 @@ def test_a_run_in_another_thread(long_clip: Path, tmp_path: Path) -> None:
         daemon=True,
     )
     run.start()
-    run.join(60)
+    run.join(SECONDS)
     assert found[0].frames == 200

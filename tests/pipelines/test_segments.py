@@ -2,10 +2,8 @@
 
 import errno
 import os
-import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import av
@@ -21,6 +19,7 @@ from test_kept_sound import AUDIO
 from test_kept_streams import OTHER_STREAMS
 from test_kept_tags import TAGS
 from test_kept_times import TIMES
+from waiting import SECONDS, wait_until
 
 import mhnet_video.pipelines.segments as segments
 from mhnet_video.cli.main import main
@@ -60,6 +59,17 @@ def test_segments_of_any_length_are_what_one_run_gives(road, tmp_path, monkeypat
     restore_in_segments(
         [film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=rainy_road.restorer()
     )
+    rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2.3, 4.0])
+def test_segments_see_the_glass_as_one_run_does(pane_road, tmp_path, monkeypatch, seconds):
+    """While the camera moves now faster, now slower, and neighbours are as far apart as it asks."""
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", seconds)
+    film, wanted = pane_road
+    restorer = rainy_road.restorer(sees_glass=True)
+    restore_in_segments([film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=restorer)
     rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
 
 
@@ -133,13 +143,19 @@ def test_segments_begin_on_key_frames(source):
 
 
 KILLED = """
-import sys
+import sys, threading
 from pathlib import Path
 sys.path[:0] = [sys.argv[3], sys.argv[3] + "/.."]
 from standin import StandIn, inverted
 import mhnet_video.pipelines.segments as segments
+
+def held(frame):
+    if Path(sys.argv[4]).exists():
+        threading.Event().wait()
+    return inverted(frame)
+
 segments.SEGMENT_SECONDS = 1.0
-segments.restore_in_segments([sys.argv[1]], sys.argv[2], restorer=StandIn(inverted, seconds=0.01))
+segments.restore_in_segments([sys.argv[1]], sys.argv[2], restorer=StandIn(held))
 """
 
 
@@ -149,12 +165,13 @@ def test_a_run_that_is_killed_twice_gives_the_very_same_file(source, tmp_path, e
     wanted, output = tmp_path / f"wanted.{extension}", tmp_path / f"out.{extension}"
     restore_in_segments([source], wanted, restorer=StandIn(inverted))
     parts = SegmentStore(output).folder
-    command = [sys.executable, "-c", KILLED, source, output, HERE]
     for begun in ("000001.partial.nut", "000003.partial.nut"):
+        # where the file of the segment is, the frames in the queue are too few to complete it
+        command = [sys.executable, "-c", KILLED, source, output, HERE, parts / begun]
         process = processes.start(command)
-        wait_for(parts / begun, process)
+        wait_until((parts / begun).exists)
         process.kill()
-        process.wait(60)
+        process.wait(SECONDS)
         assert (parts / begun).exists()
         assert not output.exists()
     done = {
@@ -170,14 +187,6 @@ def test_a_run_that_is_killed_twice_gives_the_very_same_file(source, tmp_path, e
         # FFmpeg gives each Matroska a random number to tell it by
         assert probe.packets(output, stream.index) == probe.packets(wanted, stream.index)
     assert not parts.exists()
-
-
-def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + processes.SECONDS
-    while not path.exists():
-        assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.002)
 
 
 def stopped(source, output, after=1, **config):

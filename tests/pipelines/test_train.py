@@ -5,11 +5,11 @@ import csv
 import itertools
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import processes
 import pytest
 import torch
+from waiting import SECONDS, Ticks, wait_until
 
 import mhnet_video.training.dataset
 from mhnet_video.cli.arguments import train_parser
@@ -345,19 +346,10 @@ def test_half_of_the_pictures_borrow():
     assert torch.equal(means.share.flatten(), shares[3])
 
 
-class _Seconds:
-    """A clock in place of `time`: every step takes a second, however busy the machine is."""
-
-    def __init__(self):
-        self._now = itertools.count()
-
-    def perf_counter(self):
-        return float(next(self._now))
-
-
 @pytest.fixture
 def seconds(monkeypatch):
-    monkeypatch.setattr("mhnet_video.pipelines.train.time", _Seconds())
+    """Every step takes a second, however busy the machine is."""
+    monkeypatch.setattr("mhnet_video.pipelines.train.time", Ticks())
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -463,6 +455,16 @@ def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
         train(settings(footage_dir, output, width=16))
 
 
+def has_deaf_child(process, number):
+    """Whether a process has a child that ignores a signal: the one that loads."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    stati = [Path(f"/proc/{child}/status").read_text() for child in children]
+    ignored = [
+        int(re.search(r"^SigIgn:\s*(\w+)$", status, re.MULTILINE)[1], 16) for status in stati
+    ]
+    return any(mask >> (number - 1) & 1 for mask in ignored)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_of_a_run_ends_it_well(number, footage_dir, tmp_path):
@@ -473,13 +475,9 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_well(number, footage_dir, tm
         process = processes.start(
             [*command, "--device", "cpu", "--output", output, *sizes], stderr=said
         )
-        end = time.monotonic() + processes.SECONDS
-        while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text():
-            assert time.monotonic() < end and process.poll() is None
-            time.sleep(0.05)
-        time.sleep(0.5)
+        wait_until(lambda: has_deaf_child(process.pid, number))
         os.killpg(process.pid, number)
-        status = process.wait(processes.SECONDS)
+        status = process.wait(SECONDS)
         said.seek(0)
         assert status == 130, said.read()
     assert (output / "weights.safetensors").exists()
@@ -548,7 +546,7 @@ def test_settings_that_make_no_network(change):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_loader_that_hangs_ends_the_run(footage_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("mhnet_video.pipelines.train.LOADER_SECONDS", 1)
-    monkeypatch.setattr(CleanWindows, "__getitem__", lambda *_: time.sleep(60))
+    monkeypatch.setattr(CleanWindows, "__getitem__", lambda *_: threading.Event().wait())
     with pytest.raises(RuntimeError, match="timed out"):
         train(settings(footage_dir, tmp_path / "run"))
     assert not multiprocessing.active_children()
@@ -561,9 +559,10 @@ def test_processes_train_as_one(footage_dir, tmp_path):
     script.write_text(
         "import os, sys, torch\n"
         f"sys.path[:] = {sys.path!r}\n"
-        "from test_train import _Seconds, settings\n"
+        "from test_train import settings\n"
+        "from waiting import Ticks\n"
         "from mhnet_video.pipelines import train as module\n"
-        "module.time = _Seconds()\n"
+        "module.time = Ticks()\n"
         "torch.set_num_threads(1)\n"
         "rank = os.environ['RANK']\n"
         "networks, real = [], module.MHNet\n"

@@ -34,6 +34,15 @@ def test_windows_and_the_filter_reach_across_files(road, tmp_path, monkeypatch, 
     rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
 
 
+@pytest.mark.slow
+def test_what_is_seen_of_the_glass_reaches_across_files(pane_road, tmp_path):
+    film, wanted = pane_road
+    files = rainy_road.cut(film, tmp_path, [0, 50, 170, 250, 310, 370])
+    restorer = rainy_road.restorer(sees_glass=True)
+    restore_in_segments(files, tmp_path / "out.mkv", rainy_road.EXACT, restorer=restorer)
+    rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
 def loops(folder, count, extension="mp4", *, seconds=1.2, **audio):
     """Files whose sound is a little longer or shorter than their pictures."""
     return [

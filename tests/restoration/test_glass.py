@@ -1,6 +1,7 @@
 """What stands still on the glass: the pictures that a network gets of it, in files and live."""
 
 import itertools
+from functools import partial
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from mhnet_video.model.window import glass_statistics, window_indices
 from mhnet_video.restoration import glass
 from mhnet_video.restoration.glass import (
     DISTANCE_AT_REST,
+    GLASS_PERIOD,
     MEMORY_FRAMES,
     MEMORY_STEP,
     MOST_DISTANCE,
@@ -59,29 +61,71 @@ def seen_by(pictures, transitions=None):
     return [*windows, *assembler.flush()]
 
 
-def test_eight_bits_say_what_the_statistics_say(monkeypatch):
-    rgb = torch.randint(0, 256, (6, 3, 40, 50)).float() / 255
+def remembered(rgb):
     images = [GlassImage() for _ in rgb]
     for image, each in zip(images, rgb, strict=True):
         image.remember(each)
-    expected = glass_statistics(rgb, rgb[2])
-    for has_opencv in (True, False):
-        if not has_opencv:
-            monkeypatch.setattr(glass, "opencv", lambda: None)
-        found = torch.stack(pictures_of_glass(rgb[2], [*images, GlassImage()]))
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    return images
+
+
+@pytest.mark.parametrize("has_opencv", [True, False])
+def test_eight_bits_say_what_the_statistics_say(has_opencv, monkeypatch):
+    if not has_opencv:
+        monkeypatch.setattr(glass, "opencv", lambda: None)
+    monkeypatch.setattr(glass, "_kernel", lambda: None)
+    rgb = torch.randint(0, 256, (6, 3, 40, 50)).float() / 255
+    images = remembered(rgb)
+    found = torch.stack(pictures_of_glass(images[2], [*images, GlassImage()]))
+    torch.testing.assert_close(found, glass_statistics(rgb, rgb[2]), rtol=0, atol=2e-6)
+
+
+@pytest.mark.skipif(bool(llvm_obstacle()), reason=llvm_obstacle())
+@pytest.mark.parametrize("count", [1, 2, 13, 128])
+@pytest.mark.parametrize("size", [(8, 8), (7, 11), (48, 64)], ids=str)
+def test_the_kernel_says_what_the_statistics_say(size, count, monkeypatch):
+    # black and white as well: the sums of the most images are as large as they can be
+    rgb = torch.randint(0, 256, (count, 3, *size)).float() / 255
+    rgb[:, :, :2] = torch.arange(count)[:, None, None, None].ne(0).float()
+    images = remembered(rgb)
+    kernel = glass._kernel()
+    assert kernel.least <= rgb[0].numel() and count <= kernel.most
+    monkeypatch.setattr(glass, "glass_statistics", None)  # it is the kernel that answers
+    for middle in (0, count // 2):
+        # what it leaves out would stay
+        monkeypatch.setattr(torch, "empty", partial(torch.full, fill_value=torch.nan))
+        found = torch.stack(pictures_of_glass(images[middle], images))
+        torch.testing.assert_close(found, glass_statistics(rgb, rgb[middle]), rtol=0, atol=4e-6)
+
+
+def test_small_pictures_and_long_runs_have_statistics_without_the_kernel():
+    for count, size in ((3, (2, 3)), (140, (8, 8))):
+        rgb = torch.randint(0, 256, (count, 3, *size)).float() / 255
+        images = remembered(rgb)
+        found = torch.stack(pictures_of_glass(images[1], images))
+        torch.testing.assert_close(found, glass_statistics(rgb, rgb[1]), rtol=0, atol=4e-6)
 
 
 def test_a_memory_is_bounded_and_forgets_at_cuts():
     memory = GlassMemory()
     images = [GlassImage() for _ in range(MEMORY_STEP * MEMORY_FRAMES * 2)]
-    for image in images:
-        memory.push(image)
+    for number, image in enumerate(images):
+        memory.push(image, number)
     assert memory.images == tuple(images[::MEMORY_STEP][-MEMORY_FRAMES:])
     memory.clear()
     assert memory.images == ()
-    memory.push(images[0])
+    memory.push(images[0], len(images) + 1)
     assert memory.images == (images[0],)
+
+
+def test_a_part_of_a_clip_remembers_the_frames_that_the_clip_does():
+    # copies are counted, and are not remembered
+    images = {number: GlassImage() for number in range(200) if number % 7 != 6}
+    whole, part = GlassMemory(), GlassMemory()
+    for number, image in images.items():
+        whole.push(image, number)
+        if number >= GLASS_PERIOD * 2:
+            part.push(image, number - GLASS_PERIOD * 2)
+    assert whole.images == part.images
 
 
 @pytest.mark.parametrize(
@@ -91,7 +135,7 @@ def test_the_faster_the_scene_moves_the_nearer_are_the_neighbours(step, distance
     meter = MotionMeter()
     frames = [frame_of(picture, index) for index, picture in enumerate(panned(20, step))]
     for before, frame in itertools.pairwise(frames):
-        meter.push(before, frame)
+        meter.push(before, frame, frame.pts)
     assert abs(meter.distance - distance) <= 1
     meter.clear()
     assert meter.distance == DISTANCE_AT_REST

@@ -28,6 +28,7 @@ from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.scene_changes import Transition
 from mhnet_video.restoration.temporal_window import WindowAssembler
 from mhnet_video.restoration.window_network import WindowNetwork
+from mhnet_video.restoration.working_scale import ScaleChooser
 
 pytest.importorskip("triton")
 
@@ -323,7 +324,10 @@ class Piped:
         self.width = engine.config.frames
 
     def stream(self, items):
-        chain = FrameChain(self.width, self.executor, torch.device("cpu"), is_filtered=False)
+        scales = ScaleChooser(torch.device("cuda"))
+        chain = FrameChain(
+            self.width, self.executor, torch.device("cpu"), scales, is_filtered=False
+        )
         for item in items:
             yield from chain.push(item, self.settings)
         yield from chain.flush(self.settings)

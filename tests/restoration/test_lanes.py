@@ -1,8 +1,7 @@
 """Two frames at a time: in order, each paid for once, and nothing left behind."""
 
 import threading
-import time
-from collections import deque
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -10,57 +9,67 @@ import pytest
 import torch
 from test_llvm_engine import make_network, needs_llvm
 from test_restorer import LAYOUT, Spy, gray_frame, levels
+from waiting import SECONDS
 
 from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.frame import Frame
-from mhnet_video.model.window import window_indices
+from mhnet_video.model.window import middle_of, window_indices
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.window_network import WindowNetwork
 
 
 class Lane(TorchEngine):
-    """An engine that takes a time of its own for each frame."""
+    """An engine that is done with a frame when it may be."""
 
     def __init__(self, network, watch):
         super().__init__(network)
         self.watch = watch
 
     def residual(self, frames):
-        with self.watch.working():
-            time.sleep(self.watch.delays.popleft() if self.watch.delays else 0)
+        with self.watch.working(int(middle_of(frames)[0, 0, 0] * 255 + 0.5)):
             return super().residual(frames)
 
 
 class Watch(TorchEngine):
-    """Two lanes, and how many of them work."""
+    """Two lanes, and how many of them work.
 
-    def __init__(self, network, delays=()):
+    Args:
+        network: What both run.
+        after: Frames that end after others, by their gray levels; both are at work then.
+    """
+
+    def __init__(self, network, after):
         super().__init__(network)
-        self.delays = deque(delays)
         self.pair = [Lane(network, self), Lane(network, self)]
         self.now, self.most = 0, 0
+        self.begun, self.ended = ([threading.Event() for _ in range(256)] for _ in range(2))
+        self._after = after
         self._lock = threading.Lock()
 
     def lanes(self, pixels):
         return self.pair
 
-    def working(self):
-        return self
-
-    def __enter__(self):
+    @contextmanager
+    def working(self, level):
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
+        self.begun[level].set()
+        try:
+            for later, other in self._after.items():
+                assert other != level or self.begun[later].wait(SECONDS)
+            yield
+            assert level not in self._after or self.ended[self._after[level]].wait(SECONDS)
+        finally:
+            with self._lock:
+                self.now -= 1
+            self.ended[level].set()
 
-    def __exit__(self, *_):
-        with self._lock:
-            self.now -= 1
 
-
-def in_lanes(spy, delays=()):
+def in_lanes(spy, after=None):
     restorer = Restorer(spy, device="cpu", engine="torch")
-    watch = Watch(spy, delays)
+    watch = Watch(spy, after or {})
     restorer.engine = SelectedEngine(watch, "torch", "for a test")
     return restorer, watch
 
@@ -71,7 +80,7 @@ def first_samples(frames):
 
 def test_frames_come_in_order_whichever_is_done_first():
     spy = Spy()
-    restorer, watch = in_lanes(spy, [0.2, 0, 0.1, 0, 0, 0.1])
+    restorer, watch = in_lanes(spy, {0: 10, 20: 30, 50: 60})
     found = list(restorer.stream(gray_frame(10 * i, i) for i in range(9)))
     assert [frame.pts for frame in found] == list(range(9))
     assert first_samples(found) == [round(7.5 * i) for i in range(9)]
@@ -82,7 +91,7 @@ def test_frames_come_in_order_whichever_is_done_first():
 
 def test_equal_frames_are_paid_for_once():
     spy = Spy()
-    restorer, _ = in_lanes(spy, [0.1])
+    restorer, _ = in_lanes(spy, {0: 50})
     found = list(restorer.stream(gray_frame(level, i) for i, level in enumerate([0, 50, 50, 90])))
     assert first_samples(found) == [0, 38, 38, 68]
     assert len(spy.windows) == 3 and restorer.repeated == 1
@@ -94,7 +103,7 @@ def test_frames_without_finite_numbers_pass_in_their_place():
             found = super().residual(x)
             return found * float("nan") if int(x[0, 3, 0, 0] * 255 + 0.5) == 20 else found
 
-    restorer, _ = in_lanes(Broken(), [0.1])
+    restorer, _ = in_lanes(Broken(), {10: 20})
     found = list(restorer.stream(gray_frame(10 * i, i) for i in range(5)))
     assert first_samples(found) == [0, 8, 20, 22, 30]
     assert restorer.passed_through == 1
@@ -105,7 +114,7 @@ def test_what_was_decoded_before_an_error_is_given():
         yield from (gray_frame(10 * i, i) for i in range(6))
         raise OSError("gone")
 
-    restorer, _ = in_lanes(Spy(), [0.1, 0, 0.1])
+    restorer, _ = in_lanes(Spy(), {0: 10, 20: 30})
     stream, found = restorer.stream(broken()), []
     with pytest.raises(OSError, match="gone"):
         found.extend(stream)
@@ -119,7 +128,7 @@ def test_an_error_of_a_lane_comes_after_the_frames_before_it():
                 raise ArithmeticError("no")
             return super().residual(x)
 
-    restorer, watch = in_lanes(Failing(), [0.1])
+    restorer, watch = in_lanes(Failing(), {0: 30})
     stream, found = restorer.stream(gray_frame(10 * i, i) for i in range(9)), []
     with pytest.raises(ArithmeticError):
         found.extend(stream)
@@ -129,20 +138,29 @@ def test_an_error_of_a_lane_comes_after_the_frames_before_it():
     assert len(found) == 3 and watch.now == 0
 
 
-def test_a_stream_that_is_closed_leaves_no_lane_at_work():
-    restorer, watch = in_lanes(Spy(), [0, 0.3, 0.3, 0.3, 0.3])
+def test_a_stream_that_is_closed_leaves_no_lane_at_work(monkeypatch):
+    """The frames in the lanes end only when somebody waits for the threads."""
+    restorer, watch = in_lanes(Spy(), {20: 200, 30: 200})
     stream = restorer.stream(gray_frame(10 * i, i) for i in range(100))
     next(stream)
+    assert watch.begun[20].wait(SECONDS) and watch.begun[30].wait(SECONDS)
+    real = threading.Thread.join
+
+    def join(thread, *given):
+        watch.ended[200].set()
+        real(thread, *given)
+
+    monkeypatch.setattr(threading.Thread, "join", join)
     stream.close()
-    assert watch.now == 0
-    before = len(restorer.network.windows)
-    time.sleep(0.5)
-    assert len(restorer.network.windows) == before
+    left = watch.now
+    watch.ended[200].set()
+    assert left == 0
+    assert not [each for each in threading.enumerate() if each.name.startswith("mhnet-video lane")]
     assert len(list(restorer.stream(gray_frame(7 * i, i) for i in range(3)))) == 3
 
 
 def test_frames_that_are_left_as_they_are_wait_for_those_before():
-    restorer, _ = in_lanes(Spy(), [0.1])
+    restorer, _ = in_lanes(Spy(), {0: 10})
 
     def frames():
         for index in range(6):

@@ -19,7 +19,7 @@ from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.model.align import align
 from mhnet_video.model.network import MHNet, NetworkConfig
 from mhnet_video.model.weights import load_model
-from mhnet_video.restoration import window_network
+from mhnet_video.restoration import working_scale
 from mhnet_video.restoration.color import to_rgb
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.rgb_frames import frame_of
@@ -481,10 +481,10 @@ def test_large_pictures_are_looked_at_as_smaller_ones(monkeypatch):
     """Those of which a side is not one of 1080p; each way in, and upright or turned."""
     restorer = Restorer(Spy(), device="cpu")
     sizes = {(1080, 1920): 1, (1200, 4000): 1, (1440, 2560): 0.75, (3840, 2160): 0.5}
-    assert {size: restorer.scale_at(*size) for size in sizes} == sizes
-    assert Restorer(Spy(), device="cpu", scale=1.0).scale_at(2160, 3840) == 1
-    monkeypatch.setattr(window_network, "MOST_ROWS", 40)
-    monkeypatch.setattr(window_network, "WORKING_ROWS", 32)
+    assert {size: restorer.scale_at(*size).scale for size in sizes} == sizes
+    assert Restorer(Spy(), device="cpu", scale=1.0).scale_at(2160, 3840).scale == 1
+    monkeypatch.setattr(working_scale, "MOST_ROWS", 40)
+    monkeypatch.setattr(working_scale, "WORKING_ROWS", 32)
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (64, 96, 3)).astype(np.uint8) for _ in range(3)]
     spy = Spy()

@@ -15,6 +15,7 @@ from mhnet_video.frame import DeviceFrame, Frame, Pair, PixelLayout
 from mhnet_video.restoration.executors import Counts
 from mhnet_video.restoration.frame_chain import FrameChain
 from mhnet_video.restoration.temporal_filter import FrameAverage, PlaneAverage
+from mhnet_video.restoration.working_scale import ScaleChooser
 
 SIZE = 160, 224
 COUNT = 12
@@ -326,7 +327,9 @@ class Given:
 @pytest.mark.parametrize("is_filtered", [True, False])
 def test_it_is_the_last_link_of_a_chain(is_filtered):
     before, after, clean = clip()
-    chain = FrameChain(3, Given(before, after), torch.device("cpu"), is_filtered=is_filtered)
+    cpu = torch.device("cpu")
+    given = Given(before, after)
+    chain = FrameChain(3, given, cpu, ScaleChooser(cpu), is_filtered=is_filtered)
     out = [pair for each in before for pair in chain.push(frame((each,)), Settings())]
     out += chain.flush(Settings())
     assert [pair.source.planes[0] is old for pair, old in zip(out, before, strict=True)]

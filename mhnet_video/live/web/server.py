@@ -101,7 +101,7 @@ class PageServer:
         await self._runner.setup()
         server: Any = self._runner.server
         listener = await self._loop.create_server(
-            lambda: _Connection(server, self._loop), sock=self._socket
+            lambda: _VisitorConnection(server, self._loop), sock=self._socket
         )
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.pictures.run())]
@@ -119,7 +119,7 @@ class PageServer:
             await self.webrtc.close()
 
 
-class _Connection(web.RequestHandler):
+class _VisitorConnection(web.RequestHandler):
     """A visitor's connection, and its limits."""
 
     __slots__ = ("_deadline", "_events", "_server", "_stream")
