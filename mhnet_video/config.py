@@ -229,7 +229,10 @@ class LiveOutputs:
     segment: float | None = None
     """Seconds after which the recording goes on in a new file; None for one file."""
     output: str | None = field(default=None, repr=False)  # which may hold a password
-    """Address to forward to, `rtmp://`, `srt://`, `udp://`, `tcp://` or `http://`."""
+    """Address to forward to, such as `rtsp://` or `rtmp://`, `-` for standard output, or a virtual
+    camera such as `v4l2:/dev/video9`; None for none."""
+    format: str = "mpegts"
+    """What standard output gets: `mpegts`, `nut`, `h264` or `mjpeg`, the last two without sound."""
     overwrite: bool = False
     """Whether an existing recording may be replaced."""
 

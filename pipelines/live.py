@@ -1,4 +1,4 @@
-"""Runs live mode: one source to a window, a page, a recording and an address."""
+"""Runs live mode: one source to a window, a page, a recording, an address or a pipe."""
 
 import threading
 import time
@@ -13,7 +13,6 @@ from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.live import display  # before what imports PyAV
 from mhnet_video.live.controls import Controls
 from mhnet_video.live.exchange import Latest
-from mhnet_video.live.forwarder import check_forwarding
 from mhnet_video.live.forwarding import Forwarding
 from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.messages import ChangeReporter, Messages
@@ -25,6 +24,8 @@ from mhnet_video.live.restoring_thread import LiveOutput, RestoringThread
 from mhnet_video.live.session import Live
 from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.statistics import LiveStatistics
+from mhnet_video.live.stream_formats import CAMERA, check_forwarding, check_piped
+from mhnet_video.live.virtual_camera import check_camera_extra
 from mhnet_video.live.web.access import check_installed, parse_listen_address
 
 _KEY_SECONDS = 0.008
@@ -50,6 +51,8 @@ class LiveReport:
     """Frames that were not recorded because this machine was too slow."""
     forwarded: int
     """Frames that were sent on."""
+    lost: tuple[str, ...]
+    """What recordings and streams lack of the sound, or have in another way, a line each."""
     interrupted: bool
     """Whether it was stopped from outside."""
 
@@ -77,7 +80,8 @@ def run_live(
 
     Raises:
         ReadError: There is no such source, or it never gave a picture.
-        WriteError: A recording or the page cannot begin, or a recording has failed.
+        WriteError: A recording or the page cannot begin, a recording has failed, or who takes the
+            frames refuses them.
         WeightsError: The model's weights cannot be loaded.
         ConfigError: A setting does not fit this machine.
         MHNetVideoError: There is no screen for the window.
@@ -89,7 +93,11 @@ def run_live(
     if outputs.serve is not None:
         parse_listen_address(str(outputs.serve))
         check_installed()
-    if outputs.output is not None:
+    if outputs.output == "-":
+        check_piped(outputs.format)
+    elif str(outputs.output).startswith(CAMERA):
+        check_camera_extra()
+    elif outputs.output is not None:
         check_forwarding(outputs.output)
     if outputs.record is not None:
         check_recording(outputs.record, outputs.segment, outputs.overwrite)
@@ -124,7 +132,7 @@ class _LiveRun:
         self._frames: Latest[LiveFrame] = Latest()
         self._view = View(mode=outputs.view, strength=live.config.strength)
         self._recordings = Recordings(live, outputs, messages)
-        self._forwarding = Forwarding(live, outputs.output) if outputs.output is not None else None
+        self._forwarding = Forwarding(live, outputs) if outputs.output is not None else None
         self._controls = Controls(
             live,
             self._view,
@@ -189,8 +197,8 @@ class _LiveRun:
             elif self._frames.is_closed:
                 return
             reporter.report(lambda: self._live.statistics)
-            for sink in sinks:
-                sink.check()
+            if not all(sink.check() for sink in sinks):
+                return
             if window is None:
                 continue
             window.pump()
@@ -220,10 +228,15 @@ class _LiveRun:
             raise ReadError(statistics.trouble or f"no picture came from {statistics.source}.")
         if self._recordings.error is not None:
             raise self._recordings.error
+        lost = self._recordings.lost
+        if self._forwarding is not None:
+            self._forwarding.check()
+            lost += [line for line in self._forwarding.lost if line not in lost]
         return LiveReport(
             statistics=statistics,
             recorded=self._recordings.files,
             missed=self._recordings.missed,
             forwarded=self._forwarding.frames if self._forwarding is not None else 0,
+            lost=tuple(lost),
             interrupted=is_interrupted,
         )

@@ -189,7 +189,18 @@ def live_parser() -> argparse.ArgumentParser:
         help="begin another recording after this time: FILE-0001, FILE-0002 and so on",
     )
     add("--overwrite", action="store_true", help="replace existing recordings")
-    add("--output", metavar="URL", help="send it to an rtmp://, srt://, udp://, tcp:// or http://")
+    add(
+        "--output",
+        metavar="URL",
+        help="send it to an rtsp://, rtmp://, srt://, udp://, tcp:// or http:// address, or write "
+        "it to standard output (-), both with the source's sound; or be a camera, v4l2:/dev/videoN",
+    )
+    add(
+        "--format",
+        metavar="NAME",
+        help="what standard output gets: mpegts, nut, h264 or mjpeg, the last two without sound "
+        "(default: %(default)s)",
+    )
     add("--seconds", type=_time, metavar="TIME", help="end after this time")
     add("--stats", action="store_true", help="print a line of statistics every second")
     take_defaults(parser, LiveConfig)

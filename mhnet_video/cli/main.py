@@ -177,9 +177,13 @@ def _batch(words: list[str]) -> int:
 
 
 def _live(words: list[str]) -> int:
-    options = arguments.live_parser().parse_args(words)
+    parser = arguments.live_parser()
+    options = parser.parse_args(words)
     if options.list:
         return _list_cameras()
+    is_piped = options.output == "-"
+    if is_piped and sys.stdout.isatty():
+        parser.error("standard output is the terminal; pipe it into a file or a program")
     config = arguments.from_options(LiveConfig, options)
     outputs = arguments.from_options(LiveOutputs, options, has_window=_wants_window(options))
     stop = threading.Event()
@@ -198,7 +202,8 @@ def _live(words: list[str]) -> int:
             ),
             stop=stop,
         )
-    print("\n".join(reports.live_summary(report)))
+    # a stream on standard output must stay a stream
+    print("\n".join(reports.live_summary(report)), file=sys.stderr if is_piped else sys.stdout)
     return 130 if report.interrupted else 0
 
 
@@ -206,7 +211,7 @@ def _wants_window(options: "Namespace") -> bool:
     """A window, unless there is no screen and the pictures have another way to go."""
     from mhnet_video.live.display import has_screen
 
-    if options.serve is not None:
+    if options.serve is not None or options.output == "-":
         return False
     return has_screen() or not (options.record or options.output)
 

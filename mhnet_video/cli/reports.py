@@ -93,6 +93,8 @@ def live_summary(report: "LiveReport") -> list[str]:
         lines.append(f"  recorded: {', '.join(report.recorded)}")
     if report.missed:
         lines.append(f"  not recorded: {report.missed} frames, this machine was too slow")
+    if report.lost:
+        lines.append(f"  not kept: {'; '.join(report.lost)}")
     if report.forwarded:
         lines.append(f"  sent: {report.forwarded} frames")
     return lines

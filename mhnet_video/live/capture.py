@@ -27,11 +27,15 @@ from mhnet_video.live.connection_events import (
     Opened,
     Over,
     PacketsDamaged,
+    SoundAnnounced,
+    SoundArrived,
+    SoundFormat,
     Waiting,
 )
 from mhnet_video.live.frame_buffer import Selection
 from mhnet_video.live.intake import Intake
 from mhnet_video.live.reconnection import Life, NextStep, Reconnection
+from mhnet_video.live.sound import SoundClock, SoundPacket
 from mhnet_video.live.source_address import (
     SourceAddress,
     is_hopeless,
@@ -132,6 +136,15 @@ class Camera(Closing):
         """
         return self._state.sample(timeout_seconds)
 
+    @property
+    def sound_format(self) -> SoundFormat | None:
+        """How the source's sound is coded; None as long as there is none."""
+        return self._state.sound_format
+
+    def take_sound(self) -> tuple[SoundPacket, ...]:
+        """The sound that has come since the last call; a minute of it is kept and more."""
+        return self._state.take_sound()
+
     def release(self) -> None:
         """Let a file begin to play."""
         self._capture.release()
@@ -164,6 +177,7 @@ class _Capture:
         self._max_fps = max_fps
         self._begin = time.monotonic()
         self._clock = CaptureClock()
+        self._sound_clock = SoundClock()
         self._events: SimpleQueue[tuple[Connection, Event] | None] = SimpleQueue()
         self._may_begin = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mhnet-video camera", daemon=True)
@@ -220,7 +234,13 @@ class _Capture:
         )
         is_watched = self._request.address.kind not in ("file", "visitor")
         life = Life(time.monotonic(), is_watched=is_watched)
-        intake = Intake(self._clock, begin=self._begin, fps=self.fps, max_fps=self._max_fps)
+        intake = Intake(
+            self._clock,
+            self._sound_clock,
+            begin=self._begin,
+            fps=self.fps,
+            max_fps=self._max_fps,
+        )
         while not life.state.is_over and self._state.is_running:
             event = self._next_event(_LOOK_SECONDS)
             if event is not None and event[0] is connection:
@@ -253,6 +273,12 @@ class _Capture:
                 if taken is not None:
                     frame, is_new_run = taken
                     self._state.add(frame, event.arrival, is_new_run=is_new_run)
+            case SoundAnnounced(sound_format):
+                self._state.sound_format = sound_format
+            case SoundArrived():
+                packet = intake.take_sound(event)
+                if packet is not None:
+                    self._state.add_sound(packet)
             case PacketsDamaged(count):
                 self.damaged += count
             case Over(state, error):

@@ -16,7 +16,8 @@ class CaptureClock:
     """Least time between two frames."""
 
     def __init__(self) -> None:
-        self._offset: float | None = None
+        self.offset: float | None = None
+        """What is added to the stream's times, in seconds; None before the first frame."""
         self._last = float("-inf")
 
     def time(self, arrival: float, stream_time: float | None) -> float:
@@ -29,10 +30,10 @@ class CaptureClock:
         taken = arrival
         if stream_time is not None:
             late = arrival - stream_time
-            if self._offset is None or abs(late - self._offset) > self._MAX_ERROR_SECONDS:
-                self._offset = late
+            if self.offset is None or abs(late - self.offset) > self._MAX_ERROR_SECONDS:
+                self.offset = late
             # nothing arrives before it is taken, and a later arrival may be a delay
-            self._offset = min(late, self._offset + self._CREEP * (late - self._offset))
-            taken = stream_time + self._offset
+            self.offset = min(late, self.offset + self._CREEP * (late - self.offset))
+            taken = stream_time + self.offset
         self._last = max(taken, self._last + self._MIN_STEP_SECONDS)
         return self._last

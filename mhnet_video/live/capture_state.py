@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -10,9 +11,15 @@ from typing import TypeVar
 
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.frame import Frame
+from mhnet_video.live.connection_events import SoundFormat
 from mhnet_video.live.frame_buffer import FrameBuffer, Selection
+from mhnet_video.live.sound import SoundPacket
 
 T = TypeVar("T")
+
+_MAX_SOUND_BYTES = 16 << 20
+"""Bytes of sound that are kept for a slow consumer: a minute and more, as it is seldom coded worse
+than in 16 bits."""
 
 
 class Phase(Enum):
@@ -55,6 +62,10 @@ class CaptureState:
         self._buffer = FrameBuffer(ahead=ahead, behind=behind)
         self._error: MHNetVideoError | None = None
         self._sample: Frame | None = None
+        self._sound: deque[SoundPacket] = deque()
+        self._sound_bytes = 0
+        self.sound_format: SoundFormat | None = None
+        """How the sound is coded; None as long as there is none."""
         self.phase = Phase.RUNNING
         self.trouble: Trouble | None = None
         """What is wrong now; None if nothing is."""
@@ -101,11 +112,27 @@ class CaptureState:
             self._buffer.add(frame, arrival, is_new_run=is_new_run)
             self._changed.notify_all()
 
+    def add_sound(self, packet: SoundPacket) -> None:
+        """A packet of sound has come; the oldest are dropped where the memory does not suffice."""
+        with self._changed:
+            self._sound.append(packet)
+            self._sound_bytes += packet.num_bytes
+            while self._sound_bytes > _MAX_SOUND_BYTES:
+                self._sound_bytes -= self._sound.popleft().num_bytes
+
     # for consumers
 
     def newest(self, timeout_seconds: float) -> Selection | None:
         """The frame to restore next; see `Camera.newest`."""
         return self._wait_for(self._select, timeout_seconds)
+
+    def take_sound(self) -> tuple[SoundPacket, ...]:
+        """The sound that has come since the last call."""
+        with self._changed:
+            taken = tuple(self._sound)
+            self._sound.clear()
+            self._sound_bytes = 0
+            return taken
 
     def sample(self, timeout_seconds: float) -> Frame | None:
         """A frame to measure with; see `Camera.sample`."""

@@ -28,12 +28,14 @@ from mhnet_video.live.connection_events import (
     Opened,
     Over,
     PacketsDamaged,
+    SoundAnnounced,
     Waiting,
 )
 from mhnet_video.live.file_pacing import FilePacing
 from mhnet_video.live.packet_decoder import CodecChangedError, PacketDecoder
 from mhnet_video.live.rates import MAX_RATE
 from mhnet_video.live.reconnection import OPEN_SECONDS, State
+from mhnet_video.live.sound import SoundReader
 from mhnet_video.live.source_address import SOCKET_SECONDS, SourceAddress
 from mhnet_video.locator import clean
 from mhnet_video.media.frame_maker import FrameMaker
@@ -159,16 +161,25 @@ class Connection:
         has_times = container.format.name not in _UNTIMED
         time_base = Fraction(stream.time_base or _USUAL_TIME_BASE)
         decoder = PacketDecoder(stream)
+        sound = SoundReader(container)
         while True:
             maker = FrameMaker(time_base, fps, codec=stream.codec.name)
             pacing = FilePacing() if is_paced else None
             is_new_run = True
-            for picture, arrival in self._pictures(container, stream, decoder):
-                frame = self._frame(maker, picture)
-                if not self._frames:
-                    self._offer(frame)
-                self._pass_on(frame, arrival, pacing, is_new_run=is_new_run, has_times=has_times)
-                is_new_run = False
+            for picture, arrival in self._pictures(container, stream, decoder, sound):
+                if picture is not None:
+                    if sound.format is None and (announced := sound.identify()) is not None:
+                        self._report(SoundAnnounced(announced))
+                    frame = self._frame(maker, picture)
+                    if not self._frames:
+                        self._offer(frame)
+                    self._pass_on(
+                        frame, arrival, pacing, is_new_run=is_new_run, has_times=has_times
+                    )
+                    is_new_run = False
+                if not is_new_run:
+                    for event in sound.take(None if pacing is None else pacing.offset):
+                        self._report(event)
             if pacing is not None:
                 # the last frame is shown for its time as well
                 self._sleep_until(time.monotonic() + 1 / float(fps))
@@ -180,14 +191,26 @@ class Connection:
         return State.ENDED if is_file or (is_finite and self._frames) else State.FAILED
 
     def _pictures(
-        self, container: InputContainer, stream: VideoStream, decoder: PacketDecoder
-    ) -> Iterator[tuple[av.VideoFrame, float]]:
-        """The pictures of a stream, each with the time at which its packet was read."""
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        decoder: PacketDecoder,
+        sound: SoundReader,
+    ) -> Iterator[tuple[av.VideoFrame | None, float]]:
+        """The pictures of a stream, each with the time at which its packet was read.
+
+        None stands for a packet of sound, which the reader of sound has.
+        """
         reported = decoder.damaged
-        for packet in container.demux(stream):
+        streams = [stream] if sound.stream is None else [stream, sound.stream]
+        for packet in container.demux(*streams):
             if self._stopped.is_set():
                 return
             arrival = time.monotonic()
+            if packet.stream_index != stream.index:
+                sound.put(packet)
+                yield None, arrival
+                continue
             pictures: list[av.VideoFrame] = []
             if packet.size:
                 pictures = decoder.decode(packet, arrival)

@@ -1,6 +1,6 @@
 """What a connection to a live source reports, in the order in which it happens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from mhnet_video.frame import Frame
@@ -49,6 +49,39 @@ class FrameArrived:
 
 
 @dataclass(frozen=True)
+class SoundFormat:
+    """How sound is coded."""
+
+    codec: str
+    """FFmpeg's name."""
+    template: bytes = field(repr=False)
+    """A NUT file of one packet, whose stream is coded likewise."""
+    first: bytes = field(repr=False, compare=False)
+    """The first packet; empty where it is not known."""
+
+
+@dataclass(frozen=True)
+class SoundAnnounced:
+    """There will be sound; comes before the first frame."""
+
+    format: SoundFormat
+
+
+@dataclass(frozen=True, eq=False)
+class SoundArrived:
+    """A packet of sound."""
+
+    format: SoundFormat
+    data: bytes
+    time: float
+    """When it is heard, in seconds."""
+    duration: float
+    """How long, in seconds; 0 where the source does not say."""
+    has_stream_time: bool
+    """Whether the time is by the stream's clock, not by that of `time.monotonic`."""
+
+
+@dataclass(frozen=True)
 class PacketsDamaged:
     """Packets could not be decoded."""
 
@@ -65,5 +98,14 @@ class Over:
     """Why; None where a file was read to its end."""
 
 
-Event = Opened | FirstFrame | Waiting | FrameArrived | PacketsDamaged | Over
+Event = (
+    Opened
+    | FirstFrame
+    | Waiting
+    | FrameArrived
+    | SoundAnnounced
+    | SoundArrived
+    | PacketsDamaged
+    | Over
+)
 """Whatever a connection reports; `Over` is the last event."""

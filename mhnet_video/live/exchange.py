@@ -1,6 +1,6 @@
 """What threads of live mode hand to each other.
 
-`Latest` has one item for any number of readers. `FrameQueue` has every frame for one reader.
+`Latest` has one item for any number of readers. `MediaQueue` has every item for one reader.
 """
 
 import threading
@@ -8,6 +8,7 @@ from collections import deque
 from typing import Generic, TypeVar
 
 from mhnet_video.frame import Frame
+from mhnet_video.live.sound import SoundPacket
 
 T = TypeVar("T")
 
@@ -57,45 +58,45 @@ class Latest(Generic[T]):
             self._changed.notify_all()
 
 
-class FrameQueue:
-    """Frames on their way to one thread; those that would exceed a number of bytes are refused.
+class MediaQueue:
+    """Frames and sound on their way to one thread; what would exceed a number of bytes is refused.
 
     Args:
-        max_bytes: Bytes of samples that may wait. One frame may always, whatever its size.
+        max_bytes: Bytes that may wait. One item may always, whatever its size.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[Frame] = deque()
+        self._waiting: deque[Frame | SoundPacket] = deque()
         self._bytes = 0
         self._max_bytes = max_bytes
         self._is_closed = False
         self.missed = 0
         """Frames that were refused."""
 
-    def put(self, frame: Frame) -> None:
-        """Append a frame, or count it as missed; never waits."""
-        size = frame.num_bytes
+    def put(self, item: Frame | SoundPacket) -> None:
+        """Append an item; a frame that is refused is counted. Never waits."""
+        size = item.num_bytes
         with self._changed:
             if self._waiting and self._bytes + size > self._max_bytes:
-                self.missed += 1
+                self.missed += isinstance(item, Frame)
                 return
-            self._waiting.append(frame)
+            self._waiting.append(item)
             self._bytes += size
             self._changed.notify()
 
-    def get(self, timeout_seconds: float | None = None) -> Frame | None:
-        """The next frame; None if none came in time, or none will come."""
+    def get(self, timeout_seconds: float | None = None) -> Frame | SoundPacket | None:
+        """The next item; None if none came in time, or none will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed, timeout_seconds)
             if not self._waiting:
                 return None
-            frame = self._waiting.popleft()
-            self._bytes -= frame.num_bytes
-            return frame
+            item = self._waiting.popleft()
+            self._bytes -= item.num_bytes
+            return item
 
     def clear(self) -> None:
-        """Drop the frames that wait."""
+        """Drop what waits."""
         with self._changed:
             self._waiting.clear()
             self._bytes = 0
@@ -107,17 +108,17 @@ class FrameQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no frames wait."""
+        """Whether nothing waits."""
         return not self._waiting
 
     @property
     def is_over(self) -> bool:
-        """Whether no frames wait and none will come."""
+        """Whether nothing waits and nothing will come."""
         with self._changed:
             return self._is_closed and not self._waiting
 
     def close(self) -> None:
-        """Let the reader end after the frames that wait."""
+        """Let the reader end after what waits."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

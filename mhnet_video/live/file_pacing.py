@@ -10,7 +10,8 @@ class FilePacing:
     """The schedule of a file's frames; it begins with the first frame that is asked for."""
 
     def __init__(self) -> None:
-        self._offset: float | None = None
+        self.offset: float | None = None
+        """What is added to the file's times, in seconds; None before the first frame."""
 
     def due(self, file_time: float, now: float) -> float:
         """When a frame is to be shown, on the clock of `now`.
@@ -19,10 +20,10 @@ class FilePacing:
             file_time: Its time in the file, in seconds.
             now: The present time, in seconds.
         """
-        if self._offset is not None:
-            late = now - (file_time + self._offset)
+        if self.offset is not None:
+            late = now - (file_time + self.offset)
             if late > _LATE_SECONDS or late < -_AHEAD_SECONDS:
-                self._offset = None
-        if self._offset is None:
-            self._offset = now - file_time
-        return file_time + self._offset
+                self.offset = None
+        if self.offset is None:
+            self.offset = now - file_time
+        return file_time + self.offset

@@ -1,6 +1,6 @@
-"""Sends live frames to an address, on a thread of its own.
+"""Sends live frames and sound to an address, on a thread of its own.
 
-Whoever passes a frame never waits. Frames wait in a queue; where the network is too slow for too
+Whoever passes them never waits. They wait in a queue; where the network is too slow for too
 long, frames are left out.
 """
 
@@ -10,89 +10,78 @@ import subprocess
 import sys
 import threading
 import time
-from fractions import Fraction
 from typing import Any
 
-import av
-from av.codec.context import Flags
 from av.error import FFmpegError
-from av.video.reformatter import ColorRange
 
-from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
+from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.live import relay
-from mhnet_video.live.exchange import FrameQueue
+from mhnet_video.live.connection_events import SoundFormat
+from mhnet_video.live.exchange import MediaQueue
 from mhnet_video.live.reconnection import pause_after
-from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
+from mhnet_video.live.sound import SoundPacket
 from mhnet_video.live.source_address import SOCKET_SECONDS
-from mhnet_video.locator import hide, locate, shown
+from mhnet_video.live.stream_encoder import StreamEncoder
+from mhnet_video.live.stream_formats import DESTINATIONS, check_forwarding
+from mhnet_video.locator import hide, shown
+from mhnet_video.media.containers import Format
 from mhnet_video.media.source import url_of
 
-_CLOCK = Fraction(1, 90_000)
-"""Unit of the times of what is sent, in seconds."""
 _MAX_UNSENT_BYTES = 32 << 20
-"""Bytes of frames that may wait for the network."""
+"""Bytes of frames and sound that may wait for the network."""
 _STUCK_SECONDS = 10.0
 """How long a receiver may accept no data before the connection is closed."""
 _SETTLED_SECONDS = 2.0
 """How long a receiver must take frames before its trouble is over."""
-_KEY_SECONDS = 2.0
-"""Time from one key frame to the next."""
-_COLOR_TAGS = ("colorspace", "color_primaries", "color_trc")
-"""Tags of a frame that are sent along."""
-
-_SCHEMES = {
-    "rtmp": "flv",
-    "rtmps": "flv",
-    "srt": "mpegts",
-    "udp": "mpegts",
-    "tcp": "mpegts",
-    "http": "mpegts",
-    "https": "mpegts",
-    "rtp": "rtp_mpegts",
-    "rtsp": "rtsp",
-}
-"""FFmpeg's muxer for each kind of address that frames are sent to."""
 
 
 class Forwarder:
     """Sends live frames to an address as H.264, and connects again when that fails.
 
     Args:
-        url: `rtmp://`, `srt://`, `udp://`, `tcp://` or `http://`.
+        url: One of `DESTINATIONS`.
         fps: Frames a second that are to be expected.
+        sound: How the source's sound is coded; None where it has none.
 
     Raises:
         ConfigError: It is no such address.
     """
 
-    def __init__(self, url: str, *, fps: float) -> None:
+    has_ended = False
+    """Whether nobody takes frames any more: never, as a receiver may come back."""
+
+    def __init__(self, url: str, *, fps: float, sound: SoundFormat | None = None) -> None:
         check_forwarding(url)
         # what follows the host is the key that lets one send, on many servers
         self.name = "/".join(shown(url).split("/")[:3])
         self._url = url_of(url)
         self._fps = fps
+        self._sound_format = sound
+        self.lost: list[str] = []
+        """What is sent lacks of the sound, or has in another way, a line each."""
         self.frames = 0
         """Frames sent."""
         self.trouble = ""
         """Why nothing is sent now, in a sentence; empty while all goes well."""
         self.error: MHNetVideoError | None = None
         """Why it has given up; None while it goes on."""
+        self._has_settled = False
         self._end = threading.Event()
-        self._queue = FrameQueue(_MAX_UNSENT_BYTES)
+        self._queue = MediaQueue(_MAX_UNSENT_BYTES)
         self._process: subprocess.Popen[bytes] | None = None
         self._moved_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="mhnet-video forwarder", daemon=True)
         self._thread.start()
 
-    def put(self, frame: Frame) -> None:
-        """Send a frame; returns at once."""
+    def put(self, item: Frame | SoundPacket) -> None:
+        """Send a frame, or sound, which may be ahead of the frames; returns at once."""
         if self.error is not None:
             return
         if self._queue.is_empty:
             # what has nothing to do is not stuck
             self._moved_at = time.monotonic()
-        self._queue.put(frame)
+        self._queue.put(item)
         process = self._process
         if process is not None and time.monotonic() - self._moved_at > _STUCK_SECONDS:
             # the receiver accepts no data, and the thread is blocked until the process ends
@@ -124,20 +113,24 @@ class Forwarder:
     def _send(self) -> str:
         """Send until the end; why it failed, or nothing if it did not."""
         frame = self._queue.get()
+        while isinstance(frame, SoundPacket):
+            self._sound_format = frame.format
+            frame = self._queue.get()
         if frame is None:
             return ""
-        scheme = self._url.partition("://")[0]
+        scheme = self._url.partition("://")[0].lower()
+        destination = DESTINATIONS[scheme]
         self._moved_at = time.monotonic()
         self._process = process = subprocess.Popen(
             # not the address: every user of the machine may see commands
-            [sys.executable, "-P", relay.__file__, _SCHEMES[scheme]],
+            [sys.executable, "-P", relay.__file__, destination.muxer, *_words(destination.options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         try:
             with process:
-                said = self._encode(frame, process)
+                said = self._encode(frame, destination.relayed, process)
                 status = process.wait(SOCKET_SECONDS)
         except subprocess.TimeoutExpired:
             said, status = "it does not answer", 1
@@ -148,14 +141,21 @@ class Forwarder:
             self.error = WriteError(
                 f"{self.name}: PyAV's FFmpeg here knows no {scheme}://; use another kind."
             )
+        if status == relay.REFUSED and not self._has_settled:
+            self.error = WriteError(
+                f"{self.name} refuses the stream ({said}); check the path of the address, and the "
+                f"name and password in it, as in {scheme}://NAME:PASSWORD@HOST/PATH."
+            )
         return (said or "it has gone") if status else ""
 
-    def _encode(self, frame: Frame | None, process: "subprocess.Popen[bytes]") -> str:
+    def _encode(
+        self, frame: Frame, stream_format: Format, process: "subprocess.Popen[bytes]"
+    ) -> str:
         """Encode frames into a process until there are no more; what it said if it ended first."""
         try:
             if process.stdin is not None:
                 process.stdin.write(os.fsencode(f"{self._url}\n"))
-            self._encode_into(frame, process.stdin)
+            self._encode_into(frame, stream_format, process.stdin)
         except (FFmpegError, OSError, ValueError):
             # it reads no more
             process.kill()
@@ -164,46 +164,26 @@ class Forwarder:
         said = process.stderr.read() if process.stderr is not None else b""
         return hide(said.decode(errors="replace").strip())
 
-    def _encode_into(self, frame: Frame | None, pipe: Any) -> None:
-        if frame is None:
-            return
-        width, height = frame.upright_size
-        size = (width // 2 * 2, height // 2 * 2)
-        painter = Painter("yuv420p")
-        first, last = frame.pts, -1
+    def _encode_into(self, frame: Frame, stream_format: Format, pipe: Any) -> None:
         begin = time.monotonic()
-        container: Any = av.open(
-            _Pipe(pipe), "w", format="nut", container_options={"flush_packets": "1"}
+        encoder = StreamEncoder(
+            _Pipe(pipe), stream_format, frame, fps=self._fps, sound=self._sound_format
         )
-        rate = Fraction(self._fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate)
-        context = stream.codec_context
-        context.width, context.height, context.pix_fmt = *size, "yuv420p"
-        context.time_base = _CLOCK
-        context.gop_size = max(1, round(_KEY_SECONDS * self._fps))
-        context.max_b_frames = 0
-        context.flags |= Flags.global_header
-        context.options = {"preset": "superfast", "tune": "zerolatency", "crf": "23"}
-        context.color_range = int(ColorRange.MPEG)
-        for name in _COLOR_TAGS:
-            if frame.tags.get(name) and frame.layout.kind != "rgb":
-                setattr(context, name, int(frame.tags[name]))
-        while frame is not None:
-            planes = painter.paint(frame, fit(*frame.upright_size, size))
-            picture = to_picture(letterboxed(planes, size, 16), "yuv420p")
-            seconds = (frame.pts - first) * frame.time_base
-            last = picture.pts = max(round(seconds / _CLOCK), last + 1)
-            picture.time_base = _CLOCK
-            for packet in stream.encode(picture):
-                container.mux_one(packet)
+        item: Frame | SoundPacket | None = frame
+        while item is not None:
+            if item is not frame:
+                encoder.write(item)
             self._moved_at = time.monotonic()
-            self.frames += 1
+            self.frames += isinstance(item, Frame)
             if self._moved_at - begin > _SETTLED_SECONDS:
-                self.trouble = ""
-            frame = self._queue.get()
-        for packet in stream.encode(None):
-            container.mux_one(packet)
-        container.close()
+                self._has_settled, self.trouble = True, ""
+            item = self._queue.get()
+        encoder.finish()
+        self.lost = encoder.lost
+
+
+def _words(options: dict[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in options.items()]
 
 
 class _Pipe:
@@ -217,16 +197,3 @@ class _Pipe:
         self._pipe.write(data)
         self._pipe.flush()
         return len(data)
-
-
-def check_forwarding(url: str) -> None:
-    """Find out whether frames can be sent to an address of this kind.
-
-    Raises:
-        ConfigError: They cannot.
-    """
-    parts = locate(url)
-    if parts is None or parts.scheme not in _SCHEMES:
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ConfigError(f"frames are sent to an address, one of {known}, not to {shown(url)}")
-    url_of(url)

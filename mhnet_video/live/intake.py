@@ -1,11 +1,12 @@
-"""What becomes of the frames of one connection before they are kept: their time, and their rate."""
+"""What becomes of frames and sound of one connection before they are kept: times and rate."""
 
 from dataclasses import replace
 
 from mhnet_video.frame import Frame
 from mhnet_video.live.capture_clock import CaptureClock
-from mhnet_video.live.connection_events import TIME_BASE, FrameArrived, Opened
+from mhnet_video.live.connection_events import TIME_BASE, FrameArrived, Opened, SoundArrived
 from mhnet_video.live.rates import RateLimiter, RateMeter
+from mhnet_video.live.sound import SoundClock, SoundPacket
 
 _RATE_SECONDS = 5.0
 """Over how long the rate of a source is measured."""
@@ -20,17 +21,25 @@ class Intake:
 
     Args:
         clock: That of the source, over all of its connections.
+        sound_clock: That of its sound.
         begin: When live times begin, on the clock of `time.monotonic`.
         fps: Frame rate that is expected.
         max_fps: Most frames a second to take; None for all.
     """
 
     def __init__(
-        self, clock: CaptureClock, *, begin: float, fps: float, max_fps: float | None
+        self,
+        clock: CaptureClock,
+        sound_clock: SoundClock,
+        *,
+        begin: float,
+        fps: float,
+        max_fps: float | None,
     ) -> None:
         self.fps = fps
         """Frames a second, as the source says or as measured."""
         self._clock = clock
+        self._sound_clock = sound_clock
         self._begin = begin
         self._max_fps = max_fps
         self._limiter = RateLimiter(max_fps)
@@ -57,6 +66,15 @@ class Intake:
         pts = round((taken - self._begin) / TIME_BASE)
         is_new_run, self._is_new_run = self._is_new_run, False
         return replace(event.frame, pts=pts, time_base=TIME_BASE, duration=0), is_new_run
+
+    def take_sound(self, event: SoundArrived) -> SoundPacket | None:
+        """The packet at its live time; None where it overlaps with what was heard."""
+        offset = (self._clock.offset or 0.0) if event.has_stream_time else 0.0
+        heard = self._sound_clock.time(event.time + offset - self._begin, event.duration)
+        if heard is None:
+            return None
+        pts, duration = round(heard / TIME_BASE), round(event.duration / TIME_BASE)
+        return SoundPacket(event.format, event.data, pts, duration)
 
     def _measure(self, taken: float) -> None:
         if self._meter is None:

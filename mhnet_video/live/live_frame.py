@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhnet_video.frame import Frame
+from mhnet_video.live.connection_events import SoundFormat
 from mhnet_video.live.rendering import Painter
+from mhnet_video.live.sound import SoundPacket
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,17 @@ class LiveFrame:
     skipped: tuple[Frame, ...] = ()
     """The frames between the one before and this one, as they came, for which there was no time;
     where more than 256 MiB came, the last of them."""
+
+    sound_format: SoundFormat | None = None
+    """How the source's sound is coded; None as long as there is none."""
+    sound: tuple[SoundPacket, ...] = ()
+    """The sound that has come since the frame before was returned. It may be ahead of this frame,
+    as it need not be restored."""
+
+    @property
+    def restored(self) -> tuple[Frame | SoundPacket, ...]:
+        """What an output gets of it: the restored frame, then the sound."""
+        return (self.after, *self.sound)
 
     @property
     def latency_seconds(self) -> float:

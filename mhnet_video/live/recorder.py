@@ -1,6 +1,6 @@
-"""Writes live frames to files, on a thread of its own.
+"""Writes live frames and sound to files, on a thread of its own.
 
-Whoever passes a frame never waits. Frames wait in a queue; where the disk or the encoder is too
+Whoever passes them never waits. They wait in a queue; where the disk or the encoder is too
 slow for too long, frames are left out and counted.
 """
 
@@ -8,20 +8,24 @@ import contextlib
 import os
 import re
 import threading
+from collections import deque
+from fractions import Fraction
 from pathlib import Path
 
 from av.error import FFmpegError
 
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
-from mhnet_video.live.exchange import FrameQueue
+from mhnet_video.live.connection_events import TIME_BASE, SoundFormat
+from mhnet_video.live.exchange import MediaQueue
 from mhnet_video.live.recording_file import RecordingFile
+from mhnet_video.live.sound import SoundPacket
 from mhnet_video.locator import shown
 from mhnet_video.media.containers import format_of
 from mhnet_video.media.output_file import check_destination
 
 _MAX_WAITING_BYTES = 256 << 20
-"""Bytes of frames that may wait for the disk or the encoder."""
+"""Bytes that may wait for the disk or the encoder."""
 _LOOK_SECONDS = 0.5
 """How often to look whether the program is ending without closing the recorder."""
 
@@ -32,6 +36,7 @@ class Recorder:
     Args:
         destination: The file to create; with segments, each has its number before the suffix.
         fps: Frames a second that are to be expected.
+        sound: How the source's sound is coded; None where it has none.
         wall_begin: The time of day at which the times of frames begin, in seconds since 1970.
         segment_seconds: After how long another file is begun; None for one file. Their numbers
             follow those of the segments that are there.
@@ -46,12 +51,15 @@ class Recorder:
         destination: str | os.PathLike[str],
         *,
         fps: float,
+        sound: SoundFormat | None = None,
         wall_begin: float = 0.0,
         segment_seconds: float | None = None,
         overwrite: bool = False,
     ) -> None:
         self.destination = os.fspath(destination)
         self._fps = fps
+        self._sound_format = sound
+        self._sound: deque[SoundPacket] = deque()
         self._wall_begin = wall_begin
         self._segment = segment_seconds
         self._overwrite = overwrite
@@ -63,9 +71,11 @@ class Recorder:
         """The files that are complete."""
         self.frames = 0
         """Frames written."""
+        self.lost: list[str] = []
+        """What the complete files lack of the sound, or have in another way, a line each."""
         self.error: MHNetVideoError | None = None
         """Why recording has ended before it was closed; None while it goes on."""
-        self._queue = FrameQueue(_MAX_WAITING_BYTES)
+        self._queue = MediaQueue(_MAX_WAITING_BYTES)
         self._thread = threading.Thread(target=self._run, name="mhnet-video recorder")
         self._thread.start()
 
@@ -74,10 +84,10 @@ class Recorder:
         """Frames left out because the disk or the encoder was too slow."""
         return self._queue.missed
 
-    def put(self, frame: Frame) -> None:
-        """Record a frame; returns at once."""
+    def put(self, item: Frame | SoundPacket) -> None:
+        """Record a frame, or sound, which may be ahead of the frames; returns at once."""
         if self.error is None:
-            self._queue.put(frame)
+            self._queue.put(item)
 
     def close(self) -> None:
         """Write what waits, and complete the file."""
@@ -90,24 +100,32 @@ class Recorder:
         end: float | None = None
         size = (0, 0)
         try:
-            while (frame := self._next()) is not None:
+            while (item := self._next()) is not None:
+                if isinstance(item, SoundPacket):
+                    self._sound.append(item)
+                    self._sound_format = item.format
+                    continue
+                frame = item
+                if file is not None:
+                    self._write_sound(file, until=frame.pts * frame.time_base)
                 time_seconds = float(frame.pts * frame.time_base)
                 is_other = self._segment is not None and (frame.width, frame.height) != size
                 if file is not None and ((end is not None and time_seconds >= end) or is_other):
-                    file.finish()
-                    self.files.append(name)
+                    self._finish(file, name)
                     file = None
                 if file is None:
                     name = self._next_name()
                     begin = self._wall_begin + time_seconds
-                    file = RecordingFile(name, frame, self._fps, self._overwrite, begin)
+                    file = RecordingFile(
+                        name, frame, self._fps, self._overwrite, begin, self._sound_format
+                    )
                     size = (frame.width, frame.height)
                     end = None if self._segment is None else time_seconds + self._segment
                 file.write(frame)
                 self.frames += 1
             if file is not None:
-                file.finish()
-                self.files.append(name)
+                self._write_sound(file)
+                self._finish(file, name)
         except (MHNetVideoError, FFmpegError, OSError, ValueError) as error:
             partial = file.abandon() if file is not None else None
             said = f" What was recorded until then is in {partial}." if partial else ""
@@ -115,13 +133,23 @@ class Recorder:
             self.error = WriteError(f"{why}{said}")
             self._queue.clear()
 
-    def _next(self) -> Frame | None:
-        """The next frame, waited for; None when there are no more."""
-        while (frame := self._queue.get(_LOOK_SECONDS)) is None and not self._queue.is_over:
+    def _write_sound(self, file: RecordingFile, until: Fraction | None = None) -> None:
+        """Write the sound before a time; all of it for None."""
+        while self._sound and (until is None or self._sound[0].pts * TIME_BASE < until):
+            file.write_sound(self._sound.popleft())
+
+    def _finish(self, file: RecordingFile, name: str) -> None:
+        file.finish()
+        self.files.append(name)
+        self.lost += [line for line in file.lost if line not in self.lost]
+
+    def _next(self) -> Frame | SoundPacket | None:
+        """The next item, waited for; None when there are no more."""
+        while (item := self._queue.get(_LOOK_SECONDS)) is None and not self._queue.is_over:
             if not threading.main_thread().is_alive():
                 # nobody is left to close it: the file is completed, and the process can end
                 self._queue.close()
-        return frame
+        return item
 
     def _next_name(self) -> str:
         self._number += 1

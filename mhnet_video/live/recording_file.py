@@ -1,6 +1,6 @@
-"""One file of a live recording: the frames at their times, playable after a kill."""
+"""One file of a live recording: frames and sound at their times, playable after a kill."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -12,15 +12,19 @@ from av.error import FFmpegError
 
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.live.connection_events import TIME_BASE, SoundFormat
 from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
+from mhnet_video.live.sound import SoundPacket
+from mhnet_video.live.sound_track import SoundTrack
 from mhnet_video.locator import shown
 from mhnet_video.media.containers import Format, format_of, muxer_options
 from mhnet_video.media.converter import Converter
 from mhnet_video.media.encoder import COLOR_TAGS, EncoderSettings, find_settings, frame_settings
 from mhnet_video.media.encoder_options import encoder_options
 from mhnet_video.media.encoder_pixel_formats import formats_of
+from mhnet_video.media.encoding_settings import NEED_A_PACKET
 from mhnet_video.media.output_file import OutputFile, why_unwritable
-from mhnet_video.media.source import plays
+from mhnet_video.media.source import Packet, plays
 
 _CLOCK = Fraction(1, 90_000)
 """Unit of the times of a recording, in seconds, where its format has no unit of its own."""
@@ -36,7 +40,7 @@ _LONGEST_STEP = 1 << 30
 
 
 class RecordingFile:
-    """One recording: the frames at their times, playable after a kill.
+    """One recording: frames and sound at their times, playable after a kill.
 
     Its times begin at zero with the first frame.
     """
@@ -48,6 +52,7 @@ class RecordingFile:
         fps: float,
         overwrite: bool,
         begin: float,
+        sound: SoundFormat | None = None,
     ) -> None:
         container_format = format_of(destination)
         if container_format.is_constant_rate:
@@ -65,12 +70,19 @@ class RecordingFile:
         self._usual = round(1 / Fraction(fps).limit_denominator(1000) / _CLOCK)
         self.frames = 0
         try:
-            self._open(container_format, frame, fps, begin)
+            self._open(container_format, frame, fps, begin, sound)
         except BaseException:
             self._sink.discard()
             raise
 
-    def _open(self, container_format: Format, frame: Frame, fps: float, begin: float) -> None:
+    def _open(
+        self,
+        container_format: Format,
+        frame: Frame,
+        fps: float,
+        begin: float,
+        sound: SoundFormat | None,
+    ) -> None:
         encoder = container_format.video
         options = encoder_options(encoder, options=tuple(_LIVE_DEFAULTS.get(encoder, {}).items()))
         encoding = _encoding(encoder, options, frame, fps, container_format.time_base or _CLOCK)
@@ -90,7 +102,8 @@ class RecordingFile:
                 [encoding.time_base],
                 metadata,
                 has_cues=False,
-                has_late_track=False,
+                # nobody knows whether it will come; some codecs have silence until then
+                has_late_track=sound is not None and sound.codec not in NEED_A_PACKET,
                 is_seekable=self._sink.is_seekable,
             ),
         )
@@ -108,6 +121,17 @@ class RecordingFile:
         if container_format.has_rotation:
             stream.set_display_matrix(frame.tags.get("display_matrix"))
         self._stream = stream
+        self._sound: SoundTrack | None = None
+        if sound is not None:
+            self._sound = SoundTrack(
+                container,
+                container_format,
+                sound,
+                origin=round(frame.pts * frame.time_base / TIME_BASE),
+                is_seekable=self._sink.is_seekable,
+            )
+            container.start_encoding()  # which decides in which ticks a track counts
+            self._write(self._sound.begin())
 
     def write(self, frame: Frame) -> None:
         """Add a frame; one of another size is fitted in, with black beside it."""
@@ -120,6 +144,16 @@ class RecordingFile:
         self._put(picture, pts)
         self._before = frame
         self.frames += 1
+
+    def write_sound(self, sound: SoundPacket) -> None:
+        """Add sound."""
+        if self._sound is not None:
+            self._write(self._sound.packets(sound))
+
+    @property
+    def lost(self) -> list[str]:
+        """What it lacks of the sound, or has in another way; complete once it is finished."""
+        return [] if self._sound is None else self._sound.lost
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
         if (frame.width, frame.height) == self._size:
@@ -134,7 +168,13 @@ class RecordingFile:
 
     def _mux(self, picture: av.VideoFrame | None) -> None:
         try:
-            for packet in self._stream.encode(picture):
+            self._write(self._stream.encode(picture))
+        except (FFmpegError, ValueError) as error:
+            raise self._error(error) from error
+
+    def _write(self, packets: Iterable[Packet]) -> None:
+        try:
+            for packet in packets:
                 self._container.mux_one(packet)
         except (FFmpegError, OSError, ValueError) as error:
             raise self._error(error) from error
@@ -142,6 +182,8 @@ class RecordingFile:
     def finish(self) -> None:
         """Complete the file and give it its name."""
         self._mux(None)
+        if self._sound is not None:
+            self._write(self._sound.flush())
         try:
             self._container.close()
         except (FFmpegError, OSError, ValueError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mhnet_video.config import LiveOutputs
 from mhnet_video.errors import MHNetVideoError, WriteError
+from mhnet_video.live.connection_events import SoundFormat
 from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.messages import Messages
 from mhnet_video.live.recorder import Recorder
@@ -37,17 +38,17 @@ class Recordings:
         """Frames that a recording lacks because there was no memory to keep them."""
 
     def put(self, frame: LiveFrame) -> None:
-        """Record a frame, and those that there was no time to restore as they came.
+        """Record a frame with its sound, and those that there was no time to restore as they came.
 
         Raises:
             WriteError: The recording of the command line cannot begin.
         """
         with self._lock:
             if self._is_wanted and self._current is None:
-                self._begin()
+                self._begin(frame.sound_format)
             recorder = self._current
         if recorder is not None:
-            for each in (*frame.skipped, frame.after):
+            for each in (*frame.skipped, *frame.restored):
                 recorder.put(each)
             self._unkept += frame.number - self._next_number - len(frame.skipped)
         self._next_number = frame.number + 1
@@ -63,12 +64,13 @@ class Recordings:
         if recorder is not None and recorder.error is None:
             self._messages.say(f"recorded {', '.join(recorder.files) or 'nothing'}")
 
-    def check(self) -> None:
-        """End a recording that has failed, and say so."""
+    def check(self) -> bool:
+        """End a recording that has failed, and say so; the run goes on without it."""
         recorder = self._current
         if recorder is not None and recorder.error is not None:
             self._messages.say(str(recorder.error))
             self.close()
+        return True
 
     def close(self) -> None:
         """End the recording there is; wait until its file is complete."""
@@ -95,17 +97,23 @@ class Recordings:
         return self._unkept + sum(recorder.missed for recorder in self._recorders)
 
     @property
+    def lost(self) -> list[str]:
+        """What the recordings lack of the sound, or have in another way, a line each."""
+        return list(dict.fromkeys(line for each in self._recorders for line in each.lost))
+
+    @property
     def error(self) -> MHNetVideoError | None:
         """Why the first recording that failed has failed; None if none has."""
         return next((each.error for each in self._recorders if each.error is not None), None)
 
-    def _begin(self) -> None:
+    def _begin(self, sound: SoundFormat | None) -> None:
         outputs = self._outputs
         first = outputs.record if not self._recorders else None
         try:
             recorder = Recorder(
                 first or self._free_name(),
                 fps=self._live.statistics.source_fps,
+                sound=sound,
                 wall_begin=self._live.wall_begin,
                 segment_seconds=outputs.segment,
                 overwrite=outputs.overwrite and first is not None,

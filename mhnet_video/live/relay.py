@@ -1,5 +1,7 @@
 """Relays a stream from standard input to an address; run as a process of its own.
 
+Its arguments are FFmpeg's name of the muxer, and options of it as NAME=VALUE.
+
 The address is the first line of standard input, as it may hold a password.
 
 PyAV connects to where it writes while it holds Python's lock, so that a server that does not answer
@@ -11,24 +13,37 @@ import sys
 
 import av
 import av.logging
-from av.error import FFmpegError, ProtocolNotFoundError
+from av.error import FFmpegError, HTTPClientError, ProtocolNotFoundError
 
 NO_PROTOCOL = 3
 """Exit status where FFmpeg lacks the protocol of the address."""
 
+REFUSED = 4
+"""Exit status where the server says that it does not take the stream."""
 
-def relay(url: str, muxer: str) -> None:
-    """Copy the video of standard input to an address until its end."""
+
+def relay(url: str, muxer: str, muxer_options: dict[str, str]) -> None:
+    """Copy the streams of standard input to an address until their end."""
     av.logging.set_level(None)
     options = {"probesize": "65536", "analyzeduration": "0", "fpsprobesize": "0"}
     with (
         av.open("pipe:0", format="nut", container_options=options) as source,
-        av.open(url, "w", format=muxer, container_options={"flush_packets": "1"}) as target,
+        av.open(
+            url,
+            "w",
+            format=muxer,
+            container_options={
+                "flush_packets": "1",
+                # as long as the encoder's, which has put the packets in order
+                "max_interleave_delta": "100000",
+                **muxer_options,
+            },
+        ) as target,
     ):
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
+        streams = [target.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
             if packet.size:
-                packet.stream = stream
+                packet.stream = streams[packet.stream_index]
                 target.mux_one(packet)
 
 
@@ -43,9 +58,13 @@ def _first_line() -> str:
 def main() -> int:
     """Relay, and say in one line on standard error what is wrong; the exit status."""
     try:
-        relay(_first_line(), sys.argv[1])
+        options = dict(word.split("=", 1) for word in sys.argv[2:])
+        relay(_first_line(), sys.argv[1], options)
     except ProtocolNotFoundError:
         return NO_PROTOCOL
+    except HTTPClientError as error:
+        sys.stderr.write(str(error.strerror))
+        return REFUSED
     except (FFmpegError, OSError, ValueError) as error:
         sys.stderr.write(str(getattr(error, "strerror", None) or error))
         return 1

@@ -10,13 +10,13 @@ from mhnet_video.live.session import Live
 
 
 class LiveOutput(Protocol):
-    """Where every restored frame goes."""
+    """Where every restored frame goes, and the sound with it."""
 
     def put(self, frame: LiveFrame) -> None:
         """Take a frame; never waits."""
 
-    def check(self) -> None:
-        """Look after the output; raise what must end the run."""
+    def check(self) -> bool:
+        """Look after the output; whether the run may go on. Raises what must end it."""
 
     def close(self) -> None:
         """End it; wait until what was put has arrived."""

@@ -107,7 +107,14 @@ class Live(Closing):
         self._size = after.upright_size
         taken = self._camera.wall_begin + float(frame.pts * frame.time_base)
         live = LiveFrame(
-            frame, after, captured.number, taken, captured.arrival, selection.skipped_frames
+            frame,
+            after,
+            captured.number,
+            taken,
+            captured.arrival,
+            selection.skipped_frames,
+            self._camera.sound_format,
+            self._camera.take_sound(),
         )
         self._meter.restored(live)
         return live

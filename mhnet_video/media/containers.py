@@ -104,7 +104,7 @@ _MKV = Format(
     has_attachments=True,
     options={"cluster_time_limit": str(_FRAGMENT_MS)},
 )
-_TS = Format(
+MPEG_TS = Format(
     name="mpegts",
     label="MPEG-TS",
     time_base=Fraction(1, 90000),
@@ -116,6 +116,7 @@ _TS = Format(
     data_codecs=("klv", "timed_id3"),
     options={"mpegts_copyts": "1", "max_delay": "0"},
 )
+"""MPEG-TS; its times are those of the packets."""
 _FLV_RATES = (5512, 11025, 22050, 44100)
 """Sample rates by FLV's two bits.
 
@@ -151,8 +152,8 @@ _FORMATS = {
         has_chapters=True,
         options={"cluster_time_limit": str(_FRAGMENT_MS)},
     ),
-    "ts": _TS,
-    "m2ts": Format(**(_TS.__dict__ | {"options": _TS.options | {"mpegts_m2ts_mode": "1"}})),
+    "ts": MPEG_TS,
+    "m2ts": Format(**(MPEG_TS.__dict__ | {"options": MPEG_TS.options | {"mpegts_m2ts_mode": "1"}})),
     # FFmpeg fills pauses with empty frames, but no more of them at once
     "avi": Format(
         name="avi",
@@ -174,7 +175,7 @@ _FORMATS = {
         further_audio_codecs=("aac", "mp3", "ac3", "eac3", "opus", "flac"),
     ),
 }
-_FORMATS |= {"qt": _FORMATS["mov"], "mts": _FORMATS["m2ts"], "mpegts": _TS}
+_FORMATS |= {"qt": _FORMATS["mov"], "mts": _FORMATS["m2ts"], "mpegts": MPEG_TS}
 _PICTURES = {
     "png": "png",
     "jpg": "mjpeg",

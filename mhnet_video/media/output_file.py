@@ -120,6 +120,10 @@ class OutputFile:
         """The position, as a file tells it."""
         return 0 if self._is_frozen else self._file.tell()
 
+    def fileno(self) -> int:
+        """The descriptor of the file."""
+        return self._file.fileno()
+
     def seekable(self) -> bool:
         """Whether FFmpeg may go back and fill in sizes."""
         return self.is_seekable

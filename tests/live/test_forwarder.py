@@ -1,6 +1,7 @@
 """Frames that are sent to an address, and receivers that are away."""
 
 import io
+import re
 import socket
 import threading
 import time
@@ -18,16 +19,20 @@ from mhnet_video.live.forwarder import Forwarder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["tcp", "udp", "http", "rtmp"])
+@pytest.mark.parametrize("kind", ["tcp", "udp", "http", "rtmp", "rtsp"])
 def test_frames_are_sent_on(kind):
-    url = f"{kind}://127.0.0.1:{free_port()}" + ("/live/x" if kind == "rtmp" else "")
+    url = f"{kind}://127.0.0.1:{free_port()}" + ("/live/x" if kind in ("rtmp", "rtsp") else "")
     listen = {"tcp": "?listen=1", "udp": ""}.get(kind, "")
     got = []
 
     def receive():
         options = {"listen": "1"} if kind in ("http", "rtmp") else {}
+        if kind == "rtsp":
+            options = {"rtsp_flags": "listen", "rtsp_transport": "tcp", "listen_timeout": "60"}
         with av.open(url + listen, options=options, timeout=SECONDS) as container:
             for frame in container.decode(video=0):
+                if frame.time is None:
+                    continue  # RTP tells the time from its second packet on
                 got.append((float(frame.time), frame.to_ndarray()[:40, :40].mean()))
                 if len(got) == 10:
                     return
@@ -93,5 +98,42 @@ def test_a_receiver_that_is_not_there_is_tried_again():
     assert forwarder.error is None
     forwarder.close()
     assert not forwarder._thread.is_alive()
-    with pytest.raises(ConfigError, match="frames are sent to an address"):
+    with pytest.raises(ConfigError, match="frames are sent to standard output"):
         Forwarder("out.mp4", fps=25)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("404 Not Found", r"refuses the stream \(server returned 404 not found\)"),
+        ("401 Unauthorized", r"refuses the stream \(.*401 unauthorized.*\)"),
+    ],
+)
+def test_a_server_that_refuses_is_not_tried_again(status, said):
+    asked = []
+
+    def serve():
+        with server.accept()[0] as connection:
+            while request := connection.recv(4096).decode():
+                number = re.search(r"CSeq: (\d+)", request)
+                if number is None:
+                    continue  # the description that follows a request
+                asked.append(request.split(maxsplit=1)[0])
+                answer = "200 OK" if asked[-1] == "OPTIONS" else status
+                connection.sendall(f"RTSP/1.0 {answer}\r\nCSeq: {number[1]}\r\n\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        port = server.getsockname()[1]
+        forwarder = Forwarder(f"rtsp://me:secret@127.0.0.1:{port}/live/x", fps=25)
+
+        def has_given_up():
+            forwarder.put(live_frame(0))
+            return forwarder.error
+
+        wait_until(has_given_up)
+        forwarder.close()
+        thread.join()
+    assert re.search(said, str(forwarder.error), re.IGNORECASE)
+    assert "secret" not in str(forwarder.error) and asked[:2] == ["OPTIONS", "ANNOUNCE"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import every, uneven
+from clips import Audio, Clip, Video, every, uneven
 from test_capture import free_port
 from test_session import QUIET, make_clip, times_of
 from waiting import SECONDS, wait_until
@@ -47,6 +47,25 @@ def test_a_run_records_all_and_reports(tmp_path, standin, nothing_drops, monkeyp
     assert any(text.startswith("restoring with realtime: ") for text in said)
     with pytest.raises(WriteError, match="exists already"):
         run_live(clip, LiveConfig(), replace(QUIET, record="out.mp4"))
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_a_recording_has_the_sound_in_step(tmp_path, standin, nothing_drops, name):
+    sound = Audio(start=0.5, seconds=1.0)
+    clip = Clip(video=(Video(times=every(40, 50)),), audio=(sound,)).make(tmp_path)
+    out = tmp_path / name
+    report = run_live(clip, LiveConfig(scale=1.0), replace(QUIET, record=str(out)))
+    assert not report.lost and report.missed == 0
+    found = {}
+    for path in (clip, out):
+        with av.open(str(path)) as container:
+            frames = list(container.decode(audio=0))
+        with av.open(str(path)) as container:
+            begin = next(container.decode(video=0)).time
+        found[path] = frames[0].time - begin, frames[-1].time - begin
+        assert {frame.sample_rate for frame in frames} == {48000}
+    # the clock by which frames were taken may be some milliseconds off that of the sound
+    assert np.allclose(found[clip], found[out], atol=0.045)
 
 
 def test_what_there_was_no_time_for_is_recorded_as_it_came(tmp_path, standin):
