@@ -142,6 +142,50 @@ def combine_kernel(
     tl.store(out_ptr + line + columns, result, mask=mask)
 
 
+@triton.jit
+def project_kernel(
+    combined_ptr,  # [N * heads, c, c] float32
+    last_ptr,  # [heads, C, c] float32
+    out_ptr,  # [N, C, C]
+    channels,  # C
+    head_channels,  # c
+    heads,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,  # powers of two, at least 16
+    BLOCK_K: tl.constexpr,
+):
+    """Multiply one head's columns of a matrix by its attention, BLOCK_R rows of one tile."""
+    rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    columns = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    picture = (tl.program_id(2) // heads).to(tl.int64)
+    head = tl.program_id(2) % heads
+    row_mask = rows < channels
+    column_mask = columns < head_channels
+    combined_ptr += (picture * heads + head) * head_channels * head_channels
+    last_ptr += head * channels * head_channels
+    acc = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
+    for first in range(0, head_channels, BLOCK_K):
+        inputs = first + tl.arange(0, BLOCK_K)
+        input_mask = inputs < head_channels
+        last = tl.load(
+            last_ptr + rows[:, None] * head_channels + inputs[None, :],
+            mask=row_mask[:, None] & input_mask[None, :],
+            other=0.0,
+        )
+        combined = tl.load(
+            combined_ptr + inputs[:, None] * head_channels + columns[None, :],
+            mask=input_mask[:, None] & column_mask[None, :],
+            other=0.0,
+        )
+        acc = product(last, combined, acc)
+    out_ptr += picture * channels * channels + head * head_channels
+    tl.store(
+        out_ptr + rows[:, None] * channels + columns[None, :],
+        acc.to(out_ptr.dtype.element_ty),
+        mask=row_mask[:, None] & column_mask[None, :],
+    )
+
+
 def splits_of(num_pixels: int, head_channels: int, matrices: int) -> int:
     """In how many parts pixels are summed: enough to keep every multiprocessor busy."""
     blocks = triton.cdiv(head_channels, _block_c(head_channels)) ** 2 * matrices
@@ -240,3 +284,26 @@ def attention_buffers(maps: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]
         for rest in sizes
     )
     return gram, squares, scores
+
+
+def launch_project(combined: Tensor, last: Tensor, out: Tensor) -> None:
+    """Run the kernel on arguments that map_ops has checked; see there."""
+    batch, channels = out.shape[:2]
+    heads, size = combined.shape[1:3]
+    block = min(max(16, triton.next_power_of_2(size)), 32)
+    start(
+        Launch(
+            kernel=project_kernel,
+            grid=(triton.cdiv(channels, 32), triton.cdiv(size, block), batch * heads),
+            arguments={
+                "combined_ptr": combined,
+                "last_ptr": last,
+                "out_ptr": out,
+                "channels": channels,
+                "head_channels": size,
+                "heads": heads,
+            },
+            constants={"BLOCK_R": 32, "BLOCK_C": block, "BLOCK_K": block},
+            num_warps=4,
+        )
+    )

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import normalize, product
+from mhnet_video.kernels.triton_math import product
 
 PLAIN, HALVE, DOUBLE = 0, 1, 2
 """Mapping of input pixels to output pixels: one to one, four to one, one to four."""
@@ -27,6 +27,7 @@ _DOUBLE = tl.constexpr(DOUBLE)
 def linear_kernel(
     x_ptr,  # [N, P, K], pixels x_stride apart; HALVE: [N, 2H, 2W, K / 4]
     weight_ptr,  # [M or 2M, K], pictures weight_stride apart
+    weight_sums_ptr,  # [M or 2M] float32
     bias_ptr,  # [M or 2M] float32
     gain_ptr,  # [N, K] float32
     first_ptr,  # like out
@@ -50,7 +51,6 @@ def linear_kernel(
     FIRST: tl.constexpr,
     SECOND: tl.constexpr,
     SUMS: tl.constexpr,
-    ONE_BLOCK: tl.constexpr,  # whether BLOCK_K holds all inputs
     BLOCK_P: tl.constexpr,  # powers of two, at least 16
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -83,24 +83,8 @@ def linear_kernel(
         down = 0
 
     inputs = tl.arange(0, BLOCK_K)
-    if NORM and not ONE_BLOCK:
-        # means and squares of parts are joined, so that nothing cancels and x is read once
-        mean = tl.zeros([BLOCK_P], tl.float32)
-        squares = tl.zeros([BLOCK_P], tl.float32)
-        for first in range(0, num_inputs, BLOCK_K):
-            here = first + inputs
-            mask = pixel_mask[:, None] & (here < num_inputs)[None, :]
-            x = tl.load(x_ptr + starts[:, None] + here[None, :], mask=mask, other=0.0)
-            x = x.to(tl.float32)
-            count = tl.minimum(num_inputs - first, BLOCK_K).to(tl.float32)
-            part = tl.sum(x, axis=1) / count
-            centered = tl.where(mask, x - part[:, None], 0.0)
-            total = first + count
-            delta = part - mean
-            squares += tl.sum(centered * centered, axis=1) + delta * delta * (first * count / total)
-            mean += delta * (count / total)
-        deviation = 1.0 / tl.sqrt(squares / num_inputs + eps)
-
+    mean = tl.zeros([BLOCK_P], tl.float32)
+    squares = tl.zeros([BLOCK_P], tl.float32)
     acc = tl.zeros([BLOCK_P, BLOCK_M], tl.float32)
     other = tl.zeros([BLOCK_P, BLOCK_M], tl.float32)
     for first in range(0, num_inputs, BLOCK_K):
@@ -112,12 +96,15 @@ def linear_kernel(
             positions = (here // half) * down + here % half
         x = tl.load(x_ptr + starts[:, None] + positions[None, :], mask=mask, other=0.0)
         if NORM:
-            x = x.to(tl.float32)
-            if ONE_BLOCK:
-                x = normalize(x, mask, num_inputs, eps)
-            else:
-                x = tl.where(mask, (x - mean[:, None]) * deviation[:, None], 0.0)
-            x = x.to(element)
+            # means and squares of parts are joined, so that nothing cancels and x is read once
+            value = x.to(tl.float32)
+            count = tl.minimum(num_inputs - first, BLOCK_K).to(tl.float32)
+            part = tl.sum(value, axis=1) / count
+            centered = tl.where(mask, value - part[:, None], 0.0)
+            total = first + count
+            delta = part - mean
+            squares += tl.sum(centered * centered, axis=1) + delta * delta * (first * count / total)
+            mean += delta * (count / total)
         if GAIN:
             gain = tl.load(gain_ptr + picture * num_inputs + here, mask=input_mask, other=0.0)
             x = (x.to(tl.float32) * gain[None, :]).to(element)
@@ -130,6 +117,15 @@ def linear_kernel(
             weight = tl.load(weight_ptr + offsets, mask=weight_mask, other=0.0)
             other = product(x, weight, other)
 
+    if NORM:
+        # linear, so that it may follow the product, whose factors stay as they are in memory
+        deviation = (1.0 / tl.sqrt(squares / num_inputs + eps))[:, None]
+        weight_sums = tl.load(weight_sums_ptr + outputs, mask=output_mask, other=0.0)
+        acc = (acc - mean[:, None] * weight_sums[None, :]) * deviation
+        if GATE:
+            weight_sums_ptr += num_outputs
+            weight_sums = tl.load(weight_sums_ptr + outputs, mask=output_mask, other=0.0)
+            other = (other - mean[:, None] * weight_sums[None, :]) * deviation
     if BIAS:
         acc += tl.load(bias_ptr + outputs, mask=output_mask, other=0.0)[None, :]
     if GATE:
@@ -160,20 +156,24 @@ def linear_kernel(
         tl.store(sums_ptr + sums_offsets, total, mask=output_mask)
 
 
-def _tile(num_inputs: int, num_outputs: int, itemsize: int, gate: bool) -> dict[str, int]:
-    """Sizes that fill the tensor cores, with two blocks on a multiprocessor."""
+def _tile(
+    num_inputs: int, num_outputs: int, itemsize: int, gate: bool, norm: bool
+) -> dict[str, int]:
+    """Sizes that fill the tensor cores, with several blocks on a multiprocessor."""
     wide = itemsize == 4
     # unaligned rows need more registers for their addresses
     is_large = gate or num_inputs > 128 or num_inputs % 16 != 0
     most = 32 if wide else 64 if is_large else 128
     block_m = min(max(16, triton.next_power_of_2(num_outputs)), most)
     block_k = min(max(16, triton.next_power_of_2(num_inputs)), 32 if wide else 64)
-    return {"BLOCK_P": 64 if wide else 128, "BLOCK_M": block_m, "BLOCK_K": block_k}
+    # statistics of all inputs at once need registers: three blocks instead of one
+    is_small = wide or (norm and num_inputs <= block_k)
+    return {"BLOCK_P": 64 if is_small else 128, "BLOCK_M": block_m, "BLOCK_K": block_k}
 
 
 def pixel_blocks(num_pixels: int, itemsize: int) -> int:
     """Partial sums of a picture that `launch_linear` writes."""
-    return triton.cdiv(num_pixels, _tile(16, 16, itemsize, False)["BLOCK_P"])
+    return triton.cdiv(num_pixels, _tile(16, 16, itemsize, False, False)["BLOCK_P"])
 
 
 def launch_linear(
@@ -183,7 +183,7 @@ def launch_linear(
     out: Tensor,
     *,
     mode: int = PLAIN,
-    norm: bool = False,
+    weight_sums: Tensor | None = None,
     eps: float = 1e-6,
     gate: bool = False,
     gain: Tensor | None = None,
@@ -195,12 +195,14 @@ def launch_linear(
     num_inputs = weight.shape[-1]
     num_outputs = weight.shape[-2] // (2 if gate else 1)
     num_pixels = height * width
-    tile = _tile(num_inputs, num_outputs, x.element_size(), gate)
+    norm = weight_sums is not None
+    tile = _tile(num_inputs, num_outputs, x.element_size(), gate, norm)
     blocks = triton.cdiv(num_pixels, tile["BLOCK_P"])
     first, second = (*residuals, None, None)[:2]
     arguments: dict[str, Any] = {
         "x_ptr": x,
         "weight_ptr": weight,
+        "weight_sums_ptr": weight_sums,
         "bias_ptr": bias,
         "gain_ptr": gain,
         "first_ptr": first,
@@ -231,10 +233,9 @@ def launch_linear(
                 "FIRST": first is not None,
                 "SECOND": second is not None,
                 "SUMS": sums is not None,
-                "ONE_BLOCK": tile["BLOCK_K"] >= num_inputs,
                 **tile,
             },
-            num_warps=4 if tile["BLOCK_M"] <= 32 else 8,
+            num_warps=4 if tile["BLOCK_P"] == 64 or tile["BLOCK_M"] <= 32 else 8,
             num_stages=1 if tile["BLOCK_K"] >= num_inputs else 3,
         )
     )

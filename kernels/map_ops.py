@@ -35,6 +35,7 @@ def linear(
     bias: Tensor | None = None,
     *,
     norm: bool = False,
+    weight_sums: Tensor | None = None,
     gate: bool = False,
     gain: Tensor | None = None,
     residuals: Sequence[Tensor] = (),
@@ -48,7 +49,8 @@ def linear(
         x: `[N, H, W, K]`; a slice of the channels of a larger map will do.
         weight: `[M, K]`, `[2M, K]` with a gate, or one for each picture, `[N, M, K]`.
         bias: `[M]` or `[2M]` float32.
-        norm: Whether each pixel is normalized first.
+        norm: Whether each pixel is normalized first; not with weights for each picture, nor sums.
+        weight_sums: From `linear_weight_sums`, for `norm`; computed in every call if None.
         gate: Whether the two halves of the outputs are multiplied.
         gain: `[N, K]` float32, multiplies the inputs.
         residuals: Up to two maps to add, like the result.
@@ -59,7 +61,9 @@ def linear(
     Raises:
         ValueError: A shape does not fit.
     """
-    expect(x.ndim == 4 and x.shape[3] == weight.shape[-1], "x [N, H, W, K], weight", x, weight)
+    fits = x.ndim == 4 and x.shape[3] == weight.shape[-1]
+    fits = fits and not (norm and (weight.ndim == 3 or sums is not None))
+    expect(fits, "x [N, H, W, K], weight", x, weight)
     if not use_triton(x, weight):
         converted = None if bias is None else bias.to(x.dtype)
         gain = None if gain is None else gain.to(x.dtype)
@@ -70,12 +74,14 @@ def linear(
 
     if out is None:
         out = x.new_empty(*x.shape[:3], weight.shape[-2] // (2 if gate else 1))
+    if norm and weight_sums is None:
+        weight_sums = linear_weight_sums(weight)
     launch_linear(
         x,
         weight,
         bias,
         out,
-        norm=norm,
+        weight_sums=weight_sums if norm else None,
         eps=eps,
         gate=gate,
         gain=gain,
@@ -83,6 +89,18 @@ def linear(
         sums=sums,
     )
     return out
+
+
+def linear_weight_sums(weight: Tensor) -> Tensor:
+    """The sum of each row of a weight: what a product has too much of before its mean is removed.
+
+    Args:
+        weight: `[M, K]`, rounded to the maps' type already, so that it cancels exactly.
+
+    Returns:
+        `[M]` float32.
+    """
+    return weight.float().sum(1)
 
 
 def linear_sums(out: Tensor) -> Tensor:
@@ -469,6 +487,36 @@ def attention(
     buffers = attention_buffers(maps, heads)
     out = torch.empty_like(buffers[2]) if out is None else out
     launch_attention(maps, temperature, gains, out, *buffers)
+    return out
+
+
+def project(
+    combined: Tensor, last: Tensor, dtype: torch.dtype, *, out: Tensor | None = None
+) -> Tensor:
+    """Multiply the matrix of the selective attention by the convolution behind it.
+
+    Args:
+        combined: `[N, heads, c, c]` float32, from `attention`.
+        last: `[heads, C, c]` float32, the convolution's columns for each head, C = heads * c.
+        dtype: Type of the result.
+        out: `[N, C, C]`.
+
+    Returns:
+        Of type `dtype`, the weight with which `linear` turns v into the result.
+
+    Raises:
+        ValueError: A shape does not fit.
+    """
+    heads, size = combined.shape[1:3]
+    fits = last.shape == (heads, heads * size, size)
+    expect(fits, "combined [N, heads, c, c], last [heads, C, c]", combined, last)
+    if not use_triton(combined, last):
+        return _put(reference.project(combined, last).to(dtype), out)
+    from mhnet_video.kernels.attention_kernel import launch_project
+
+    if out is None:
+        out = combined.new_empty(len(combined), heads * size, heads * size, dtype=dtype)
+    launch_project(combined.contiguous(), last.contiguous(), out)
     return out
 
 

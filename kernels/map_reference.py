@@ -120,6 +120,11 @@ def attention(maps: Tensor, temperature: Tensor, gains: Tensor) -> Tensor:
     return result
 
 
+def project(combined: Tensor, last: Tensor) -> Tensor:
+    """A 1x1 convolution behind the product with the attention, as one matrix for each picture."""
+    return torch.einsum("hci,nhij->nchj", last, combined).flatten(2)
+
+
 def shares(
     mean: Tensor,
     low: Tensor,

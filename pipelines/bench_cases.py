@@ -136,7 +136,7 @@ def _map_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
     yield Case(
         "linear",
         "LayerNorm + 1x1",
-        partial(map_ops.linear, norm=True),
+        partial(map_ops.linear, norm=True, weight_sums=map_ops.linear_weight_sums(weight)),
         lambda x, w, b: reference.linear(x, w, b, True, False, None, [], 1e-6),
         [x, weight, bias],
     )
@@ -265,6 +265,14 @@ def _end_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
         lambda x, temperature, gains: reference.attention(x.float(), temperature, gains),
         # four steps down, where there are 16 times the channels
         [maps(1, max(1, height // 16), max(1, width // 16), 48 * c), exact(8), exact(4)],
+        is_exact=True,
+    )
+    yield Case(
+        "project",
+        "attention x last 1x1",
+        partial(map_ops.project, dtype=draw.dtype),
+        lambda combined, last: reference.project(combined, last).to(draw.dtype),
+        [exact(1, 8, 2 * c, 2 * c), exact(8, 16 * c, 2 * c)],
         is_exact=True,
     )
 

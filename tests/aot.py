@@ -14,6 +14,7 @@ import tempfile
 from concurrent import futures
 from pathlib import Path
 
+import sass
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -66,19 +67,22 @@ def compile_for(launch, capability):
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        usage = subprocess.run(
-            [_TOOLS / "cuobjdump", "-res-usage", file.name],
+        told = subprocess.run(
+            [_TOOLS / "cuobjdump", "-res-usage", "-sass", file.name],
             capture_output=True,
             text=True,
             check=True,
             timeout=60,
         ).stdout
-    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", usage))
+    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", told))
     return {
         "registers": int(found["REG"]),
         "spilled": int(found["STACK"]) + int(found["LOCAL"]),
         "shared": compiled.metadata.shared,
         "tensor_cores": "mma" in compiled.asm["ptx"],
+        "instructions": len(sass.instructions(told)),
+        "products_from_registers": sass.products_from_registers(told),
+        "overwritten": sass.overwritten_factors(told),
     }
 
 

@@ -115,7 +115,9 @@ def failure(engine: Engine, network: MHNet) -> str:
         found = engine.residual(frames)
         aligned = _aligned(engine, network.config, frames)
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # errors of a graph surface only here
+            # errors of a graph surface only here; not the whole device, on which another thread
+            # may record a graph
+            torch.cuda.current_stream(device).synchronize()
     except Exception as error:
         return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
     plain = TorchEngine(network)

@@ -269,6 +269,23 @@ def test_attention(shape, heads, kind, device):
     check(out, reference.attention(*wide(maps, temperature, gains)), torch.float32)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(("batch", "heads", "size"), [(1, 8, 32), (2, 2, 5), (1, 1, 1), (1, 3, 67)])
+def test_project(batch, heads, size, kind, device):
+    channels = heads * size
+    combined = rand(batch, heads, size, size, device=device)
+    last = rand(heads, channels, size, device=device, std=channels**-0.5)
+    out = poison(batch, channels, channels, kind=kind, device=device)
+    map_ops.project(combined, last, kind, out=out)
+    expected = reference.project(*wide(combined, last))
+    check(out, expected, kind)
+    # it is the attention and the convolution behind it, one after the other
+    v = rand(batch, 3, heads, size, device=device).double()
+    mixed = torch.einsum("nhij,nphj->nphi", combined.double(), v)
+    mixed = torch.einsum("hci,nphi->npc", last.double(), mixed)
+    torch.testing.assert_close(torch.einsum("ncj,npj->npc", expected, v.flatten(2)), mixed)
+
+
 def test_attention_of_equal_scores(device):
     """A map without anything in it has no largest entries: the first ones are taken."""
     maps = torch.zeros(1, 2, 3, 24, device=device)
@@ -333,6 +350,10 @@ def test_wrong_shapes_are_refused():
     x = torch.randn(1, 4, 4, 8)
     with pytest.raises(ValueError, match=r"got \[1, 4, 4, 8\], \[8, 7\]"):
         map_ops.linear(x, torch.randn(8, 7))
+    with pytest.raises(ValueError, match=r"expected x \[N, H, W, K\]"):
+        map_ops.linear(x, torch.randn(8, 8), norm=True, sums=torch.empty(1, 1, 8))
+    with pytest.raises(ValueError, match=r"last \[heads, C, c\]"):
+        map_ops.project(torch.randn(1, 2, 4, 4), torch.randn(2, 4, 8), torch.float32)
     with pytest.raises(ValueError, match=r"got \[1, 3, 4, 8\]"):
         map_ops.halve(x[:, :3], torch.randn(8, 32))
     with pytest.raises(ValueError, match=r"\[9, 3 \* patch\*\*2, K\]"):
@@ -345,7 +366,8 @@ def test_launches_can_be_recorded_without_memory():
     with dispatch.recording() as launches:
         out = map_ops.linear(x, weight, norm=True)
     assert [launch.name for launch in launches] == ["linear_kernel"]
-    assert launches[0].num_bytes == 2 * (x.numel() + weight.numel() + out.numel())
+    maps = 2 * (x.numel() + weight.numel() + out.numel())
+    assert launches[0].num_bytes == maps + 4 * 128  # and the weight's sums
 
 
 def test_a_kernel_starts_where_its_tensors_are(monkeypatch):

@@ -77,6 +77,7 @@ def _ways(channels: int, map_type: MapType) -> dict[Front, Callable[[], Tensor]]
     weight_bias, bias = draw(2 * channels) / 4, draw(2 * channels) / 4
     x = map_type.maps(draw(1, _ROWS, _COLUMNS, channels))
     first = map_type.maps(weight), map_type.exact(weight_bias)
+    weight_sums = map_ops.linear_weight_sums(first[0])
     depthwise = map_type.exact(taps), map_type.exact(bias)
     dense = (
         map_type.maps(taps[:, :, None] * weight),
@@ -91,7 +92,7 @@ def _ways(channels: int, map_type: MapType) -> dict[Front, Callable[[], Tensor]]
     }
 
     def split() -> Tensor:
-        map_ops.linear(x, *first, norm=True, out=wide)
+        map_ops.linear(x, *first, norm=True, weight_sums=weight_sums, out=wide)
         return map_ops.depthwise(wide, *depthwise, gate=True, sums=sums["split"], out=out)
 
     ways: dict[Front, Callable[[], Tensor]] = {

@@ -145,7 +145,14 @@ class ExecutionGraph:
             self._add(map_ops.block_front_rows, x, *given, sums=sums, out=gated)
         else:
             expanded = self._take(level, 2 * channels)
-            self._add(map_ops.linear, x, *weights.first, norm=True, out=expanded)
+            self._add(
+                map_ops.linear,
+                x,
+                *weights.first,
+                norm=True,
+                weight_sums=weights.first_sums,
+                out=expanded,
+            )
             sums = self._sums_for(map_ops.depthwise_sums, gated)
             self._add(
                 map_ops.depthwise, expanded, *weights.depthwise, gate=True, sums=sums, out=gated
@@ -163,7 +170,16 @@ class ExecutionGraph:
         w3, b3, w4, b4, w5, b5 = weights.back
         middle = self._take(level, channels)
         self._add(map_ops.linear, gated, w3, b3, gain=gain, residuals=(x,), out=middle)
-        self._add(map_ops.linear, middle, w4, b4, norm=True, gate=True, out=gated)
+        self._add(
+            map_ops.linear,
+            middle,
+            w4,
+            b4,
+            norm=True,
+            weight_sums=weights.fourth_sums,
+            gate=True,
+            out=gated,
+        )
         residuals = (middle,) if more is None else (middle, more)
         total = self._sums_for(map_ops.linear_sums, out) if is_summed else None
         self._add(map_ops.linear, gated, w5, b5, residuals=residuals, sums=total, out=out)
@@ -202,14 +218,11 @@ class ExecutionGraph:
         heads, size = weights.last.shape[0], weights.last.shape[2]
         combined = self._exact(self.batch, heads, size, size)
         self._add(map_ops.attention, mixed, weights.temperature, weights.gains, out=combined)
-        exact = self._exact(self.batch, heads, channels, size)
+        # what v goes through is linear: one matrix
         matrix = torch.empty(
             (self.batch, channels, channels), dtype=self.map_type.dtype, device=self.map_type.device
         )
-        parts = matrix.view(self.batch, channels, heads, size).transpose(1, 2)
-        # what v goes through is linear: one matrix
-        self._add(torch.matmul, weights.last, combined, out=exact)
-        self._add(parts.copy_, exact)
+        self._add(map_ops.project, combined, weights.last, matrix.dtype, out=matrix)
         self._add(map_ops.linear, mixed[..., 2 * channels :], matrix, out=x)
         self._give(projected)
         self._give(mixed)

@@ -67,11 +67,8 @@ def count(graph: ExecutionGraph) -> list[Traffic]:
             with recording() as launched:
                 step()
             size = sum(launch.num_bytes for launch in launched)
-            if not launched:  # a small product of PyTorch's
-                values = [getattr(step.func, "__self__", None), *step.args]
-                size = sum(map(num_bytes, [*values, *step.keywords.values()]))
             moved[part] = moved.get(part, 0) + size
-            kernels[part] = kernels.get(part, 0) + max(1, len(launched))
+            kernels[part] = kernels.get(part, 0) + len(launched)
     ideal = _ideal(graph)
     return [Traffic(part, kernels[part], moved[part], ideal[part]) for part in moved]
 

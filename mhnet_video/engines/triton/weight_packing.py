@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mhnet_video.kernels.map_ops import linear_weight_sums
 from mhnet_video.model.network import (
     FeatureFusion,
     MHNet,
@@ -86,10 +87,14 @@ class BlockMaps:
     dense: tuple[Tensor, Tensor, Tensor] | None
     """Of `block_front`; None where that is not how."""
     first: tuple[Tensor, Tensor]
+    first_sums: Tensor
+    """Of `linear`, for the LayerNorm before the first convolution."""
     depthwise: tuple[Tensor, Tensor]
     attention: tuple[Tensor, Tensor]
     back: tuple[Tensor, ...]
     """Of `block_back`."""
+    fourth_sums: Tensor
+    """Of `linear`, for the LayerNorm before the fourth convolution."""
 
 
 def pack_block(block: NAFBlock, map_type: MapType, front: Front | None = None) -> BlockMaps:
@@ -112,11 +117,13 @@ def pack_block(block: NAFBlock, map_type: MapType, front: Front | None = None) -
             map_type.exact(_vector(block.conv2.bias)),
         )
     fourth, fourth_bias = _normed(block.conv4, block.norm2)
+    first_maps, fourth_maps = map_type.maps(weight), map_type.maps(fourth)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
     return BlockMaps(
         front=front,
         dense=dense,
-        first=(map_type.maps(weight), map_type.exact(bias)),
+        first=(first_maps, map_type.exact(bias)),
+        first_sums=linear_weight_sums(first_maps),
         depthwise=(map_type.exact(taps), map_type.exact(_vector(block.conv2.bias))),
         attention=(
             map_type.exact(_matrix(block.sca[1])),
@@ -125,11 +132,12 @@ def pack_block(block: NAFBlock, map_type: MapType, front: Front | None = None) -
         back=(
             map_type.maps(_matrix(block.conv3) * beta[:, None]),
             map_type.exact(_vector(block.conv3.bias) * beta),
-            map_type.maps(fourth),
+            fourth_maps,
             map_type.exact(fourth_bias),
             map_type.maps(_matrix(block.conv5) * gamma[:, None]),
             map_type.exact(_vector(block.conv5.bias) * gamma),
         ),
+        fourth_sums=linear_weight_sums(fourth_maps),
     )
 
 

@@ -83,6 +83,15 @@ def test_memory_at_1080p():
     assert memory(graph_of(PAPER, 1080, 1920)) < 3.6e9
 
 
+def test_every_step_is_a_kernel_of_this_project():
+    """A product of cuBLAS would share its workspace with the graphs of other threads."""
+    graph = graph_of(REALTIME, 64, 64)
+    for part, step in graph.parts():
+        with torch.inference_mode(), dispatch.recording() as launched:
+            step()
+        assert launched, (part, step)
+
+
 def test_parts_are_those_of_the_network():
     parts = [row.part for row in count(graph_of(REALTIME, 64, 64))]
     assert parts[0] == "first convolutions"
