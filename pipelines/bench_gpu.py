@@ -26,9 +26,9 @@ from mhnet_video.config import RestoreConfig, Settings
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import Frame, Plane
 from mhnet_video.kernels import dispatch
-from mhnet_video.media.encoder import working_encoders
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.encoders.encoder import working_encoders
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.writer import VideoWriter
 from mhnet_video.model.network import MHNet
 from mhnet_video.pipelines.bench_cases import PICTURE
 from mhnet_video.pipelines.bench_compile import add_compiled, compiler

@@ -8,7 +8,7 @@ from mhnet_video.closing import Closing
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Pair
 from mhnet_video.media.fidelity import Loss
-from mhnet_video.media.gpx import check_gpx, save_gpx
+from mhnet_video.media.location.gpx import check_gpx, save_gpx
 from mhnet_video.media.output_file import check_destination
 from mhnet_video.model.weights import task_done
 from mhnet_video.pipelines.evidence import EvidenceWriter, Restoration, remark_of

@@ -19,9 +19,9 @@ from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
 from mhnet_video.media.contact_sheet import check_sheet, save_pictures
+from mhnet_video.media.frames.pixel_formats import picture_of
 from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, in_order, still_of
-from mhnet_video.media.pixel_formats import picture_of
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress
 from mhnet_video.tasks import DEFAULT
 from mhnet_video.training.metrics import Image, Scores, flicker, luma, mean_scores, score

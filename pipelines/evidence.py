@@ -22,10 +22,10 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, ReadError, WeightsError, WriteError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
-from mhnet_video.media.containers import picture_encoder
-from mhnet_video.media.device_frames import on_host
+from mhnet_video.media.formats.containers import picture_encoder
+from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.model.weights import locate_weights
 from mhnet_video.pipelines.info import versions
 from mhnet_video.tasks import TASKS, steps_of

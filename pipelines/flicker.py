@@ -15,7 +15,7 @@ from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
 from mhnet_video.media.image_sequence import files_in
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb
 from mhnet_video.pipelines.restore import Progress
 from mhnet_video.training.metrics import Flicker, Image, luma

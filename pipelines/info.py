@@ -12,7 +12,7 @@ import torch
 from mhnet_video import __version__
 from mhnet_video.engines.select import llvm_machine, llvm_obstacle
 from mhnet_video.errors import first_line
-from mhnet_video.media.encoder import working_encoders
+from mhnet_video.media.encoders.encoder import working_encoders
 from mhnet_video.model.weights import list_models
 
 _PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "llvmlite", "opencv-python")

@@ -28,8 +28,8 @@ from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.engines.select import llvm_machine, llvm_obstacle, resolve_engine
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.writer import VideoWriter
 from mhnet_video.model.cost import count_bytes, count_macs
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.weights import load_model, models_of

@@ -4,8 +4,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mhnet_video.frame import Frame, Pair
-from mhnet_video.media.segment_reader import SegmentReader
-from mhnet_video.media.segment_writer import SegmentWriter
+from mhnet_video.media.segments.segment_reader import SegmentReader
+from mhnet_video.media.segments.segment_writer import SegmentWriter
 from mhnet_video.pipelines.restore import Pairs
 
 if TYPE_CHECKING:

@@ -14,18 +14,18 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
-from mhnet_video.media.decoder import Item
-from mhnet_video.media.encoder_surfaces import takes_surfaces
+from mhnet_video.media.encoders.encoder_surfaces import takes_surfaces
 from mhnet_video.media.fidelity import Loss, counted, lines_of
-from mhnet_video.media.frame_geometry import beside
+from mhnet_video.media.frames.frame_geometry import beside
 from mhnet_video.media.image_sequence import FolderReader, FolderWriter
 from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.prefetch import Prefetcher
-from mhnet_video.media.reader import VideoReader, size_in_bytes
-from mhnet_video.media.segment_reader import SegmentReader
-from mhnet_video.media.segment_writer import SegmentWriter
-from mhnet_video.media.source import Packet
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.reading.decoder import Item
+from mhnet_video.media.reading.reader import VideoReader, size_in_bytes
+from mhnet_video.media.reading.source import Packet
+from mhnet_video.media.segments.segment_reader import SegmentReader
+from mhnet_video.media.segments.segment_writer import SegmentWriter
+from mhnet_video.media.writing.writer import VideoWriter
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import Restoration

@@ -17,16 +17,21 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
-from mhnet_video.media.encoder_surfaces import takes_surfaces
+from mhnet_video.media.encoders.encoder_surfaces import takes_surfaces
 from mhnet_video.media.fidelity import counted
-from mhnet_video.media.frame_geometry import beside
-from mhnet_video.media.joined_reader import JoinedReader
-from mhnet_video.media.joined_writer import JoinedWriter
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.segment_plan import LEAD_INS, SegmentPlan, SourceIdentity, plan_segments
-from mhnet_video.media.segment_reader import SegmentReader
-from mhnet_video.media.segment_store import SegmentStore
-from mhnet_video.media.segment_writer import SegmentEncoding, SegmentWriter
+from mhnet_video.media.frames.frame_geometry import beside
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.segments.joined_reader import JoinedReader
+from mhnet_video.media.segments.joined_writer import JoinedWriter
+from mhnet_video.media.segments.segment_plan import (
+    LEAD_INS,
+    SegmentPlan,
+    SourceIdentity,
+    plan_segments,
+)
+from mhnet_video.media.segments.segment_reader import SegmentReader
+from mhnet_video.media.segments.segment_store import SegmentStore
+from mhnet_video.media.segments.segment_writer import SegmentEncoding, SegmentWriter
 from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import evidence_row
 from mhnet_video.pipelines.own_pairs import LEAST_DIFFERENT, ColdStart, OwnPairs

@@ -12,7 +12,7 @@ from mhnet_video.errors import ReadError, WeightsError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import shown
 from mhnet_video.media.fidelity import counted
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.model.weights import locate_weights
 from mhnet_video.pipelines.evidence import (
     COLUMNS,

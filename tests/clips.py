@@ -15,9 +15,9 @@ import av
 import numpy as np
 from av.subtitles.subtitle import SubtitleSet
 
-from mhnet_video.media.encoder import open_encoder
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.encoders.encoder import open_encoder
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.writer import VideoWriter
 
 ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n"

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import av
 from av.video.reformatter import VideoReformatter
 
-from mhnet_video.media import encoder_surfaces
-from mhnet_video.media.source import open_source
+from mhnet_video.media.encoders import encoder_surfaces
+from mhnet_video.media.reading.source import open_source
 
 TWINS = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
 

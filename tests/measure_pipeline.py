@@ -25,7 +25,7 @@ from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.frame import Frame, Pair
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress, restore_video
 
 CONFIG = RestoreConfig()

@@ -14,8 +14,8 @@ from typing import Any
 import av
 import numpy as np
 
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.writer import VideoWriter
 
 FPS = 25
 _MUXERS = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}

@@ -31,8 +31,8 @@ from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError
 from mhnet_video.live.forwarder import Forwarder
 from mhnet_video.live.source_address import is_unanswered, resolve_address, why_not_opened
 from mhnet_video.locator import hide, locate, shown
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.source import open_source
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.reading.source import open_source
 from mhnet_video.pipelines import restore as pipeline
 from mhnet_video.pipelines.evaluate import evaluate
 from mhnet_video.pipelines.live import run_live

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 
 from mhnet_video.errors import ReadError
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 
 _VIDEO_SUFFIXES = {
     *("264", "265", "3g2", "3gp", "asf", "avi", "dav", "divx", "f4v", "flv", "h264", "h265"),

@@ -11,7 +11,7 @@ from mhnet_video.batch.footage import PictureError, VideoFacts, is_named_like_vi
 from mhnet_video.batch.trips import Clip, group_trips, paths_of
 from mhnet_video.batch.work import LeftOut, Shard, Work
 from mhnet_video.errors import ReadError, WriteError
-from mhnet_video.media.containers import format_of
+from mhnet_video.media.formats.containers import format_of
 
 _Version = tuple[Path, int, int]
 """A file with its size and when it was changed last."""

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from mhnet_video.media.image_metadata import picture_size
+from mhnet_video.media.frames.image_metadata import picture_size
 
 MAX_BYTES = 1 << 20
 """Most bytes of one JPEG."""

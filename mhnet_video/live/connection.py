@@ -38,8 +38,8 @@ from mhnet_video.live.reconnection import OPEN_SECONDS, State
 from mhnet_video.live.sound import SoundReader
 from mhnet_video.live.source_address import SOCKET_SECONDS, SourceAddress
 from mhnet_video.locator import clean
-from mhnet_video.media.frame_maker import FrameMaker
-from mhnet_video.media.source import is_end_mark
+from mhnet_video.media.reading.frame_maker import FrameMaker
+from mhnet_video.media.reading.source import is_end_mark
 
 _USUAL_RATE = Fraction(25)
 """Frames a second of a source that does not say its rate."""

@@ -25,8 +25,8 @@ from mhnet_video.live.source_address import SOCKET_SECONDS
 from mhnet_video.live.stream_encoder import StreamEncoder
 from mhnet_video.live.stream_formats import DESTINATIONS, check_forwarding
 from mhnet_video.locator import hide, shown
-from mhnet_video.media.containers import Format
-from mhnet_video.media.source import url_of
+from mhnet_video.media.formats.containers import Format
+from mhnet_video.media.reading.source import url_of
 
 _MAX_UNSENT_BYTES = 32 << 20
 """Bytes of frames and sound that may wait for the network."""

@@ -4,7 +4,7 @@ import av
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from mhnet_video.media.source import Packet
+from mhnet_video.media.reading.source import Packet
 
 _MIN_FAILURES = 8
 """Packets in a row that cannot be decoded where the codec is another one, at least."""

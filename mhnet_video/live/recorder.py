@@ -21,7 +21,7 @@ from mhnet_video.live.exchange import MediaQueue
 from mhnet_video.live.recording_file import RecordingFile
 from mhnet_video.live.sound import SoundPacket
 from mhnet_video.locator import shown
-from mhnet_video.media.containers import format_of
+from mhnet_video.media.formats.containers import format_of
 from mhnet_video.media.output_file import check_destination
 
 _MAX_WAITING_BYTES = 256 << 20

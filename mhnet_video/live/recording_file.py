@@ -17,14 +17,19 @@ from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
 from mhnet_video.live.sound import SoundPacket
 from mhnet_video.live.sound_track import SoundTrack
 from mhnet_video.locator import shown
-from mhnet_video.media.containers import Format, format_of, muxer_options
-from mhnet_video.media.converter import Converter
-from mhnet_video.media.encoder import COLOR_TAGS, EncoderSettings, find_settings, frame_settings
-from mhnet_video.media.encoder_options import encoder_options
-from mhnet_video.media.encoder_pixel_formats import formats_of
-from mhnet_video.media.encoding_settings import NEED_A_PACKET
+from mhnet_video.media.encoders.encoder import (
+    COLOR_TAGS,
+    EncoderSettings,
+    find_settings,
+    frame_settings,
+)
+from mhnet_video.media.encoders.encoder_options import encoder_options
+from mhnet_video.media.encoders.encoder_pixel_formats import formats_of
+from mhnet_video.media.encoders.encoding_settings import NEED_A_PACKET
+from mhnet_video.media.formats.containers import Format, format_of, muxer_options
+from mhnet_video.media.frames.converter import Converter
 from mhnet_video.media.output_file import OutputFile, why_unwritable
-from mhnet_video.media.source import Packet, plays
+from mhnet_video.media.reading.source import Packet, plays
 
 _CLOCK = Fraction(1, 90_000)
 """Unit of the times of a recording, in seconds, where its format has no unit of its own."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mhnet_video.color_spaces import MATRIX_NUMBERS
 from mhnet_video.config import VIEWS
 from mhnet_video.frame import Frame
-from mhnet_video.media.pixel_formats import picture_of
+from mhnet_video.media.frames.pixel_formats import picture_of
 
 _QUALITY = 80
 """Quality of JPEG pictures, 1 to 100."""

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from mhnet_video.live.connection_events import TIME_BASE, SoundArrived, SoundFormat
-from mhnet_video.media.source import Packet, is_known
+from mhnet_video.media.reading.source import Packet, is_known
 
 _MAX_HELD = 4096
 """Packets of sound that may come before the first frame of a connection."""

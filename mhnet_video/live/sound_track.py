@@ -10,10 +10,10 @@ from av.container import OutputContainer
 
 from mhnet_video.live.connection_events import TIME_BASE, SoundFormat
 from mhnet_video.live.sound import SoundPacket
-from mhnet_video.media.containers import Format
 from mhnet_video.media.fidelity import Loss, lines_of
-from mhnet_video.media.remux import Tracks
-from mhnet_video.media.source import Packet
+from mhnet_video.media.formats.containers import Format
+from mhnet_video.media.reading.source import Packet
+from mhnet_video.media.tracks.remux import Tracks
 
 
 class SoundTrack:

@@ -24,7 +24,7 @@ from av.error import (
 
 from mhnet_video.errors import ReadError
 from mhnet_video.locator import hide, is_address, locate, shown
-from mhnet_video.media.source import url_of
+from mhnet_video.media.reading.source import url_of
 
 _CAMERAS = {"linux": "v4l2", "win32": "dshow", "darwin": "avfoundation"}
 """FFmpeg's name of the system's cameras, by `sys.platform`."""

@@ -13,8 +13,8 @@ from mhnet_video.live.connection_events import TIME_BASE, SoundFormat
 from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
 from mhnet_video.live.sound import SoundPacket
 from mhnet_video.live.sound_track import SoundTrack
-from mhnet_video.media.containers import Format
 from mhnet_video.media.fidelity import Loss, lines_of
+from mhnet_video.media.formats.containers import Format
 
 _CLOCK = Fraction(1, 90_000)
 """Unit of the times of a stream, in seconds."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.locator import locate, shown
-from mhnet_video.media.containers import MPEG_TS, Format
-from mhnet_video.media.source import url_of
+from mhnet_video.media.formats.containers import MPEG_TS, Format
+from mhnet_video.media.reading.source import url_of
 
 PIPED = {
     "mpegts": MPEG_TS,

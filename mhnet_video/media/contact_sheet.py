@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.media.source import filled_packets, open_source
+from mhnet_video.media.reading.source import filled_packets, open_source
 
 Picture = NDArray[np.uint8]
 """`[H, W, 3]`, RGB."""

@@ -12,13 +12,13 @@ from pathlib import Path
 from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
-from mhnet_video.media.containers import format_of, picture_encoder
-from mhnet_video.media.decoder import Item
 from mhnet_video.media.fidelity import Loss, Notes, counted
+from mhnet_video.media.formats.containers import format_of, picture_encoder
 from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.media.prefetch import Prefetcher
-from mhnet_video.media.reader import VideoReader, decoded_ahead
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.reading.decoder import Item
+from mhnet_video.media.reading.reader import VideoReader, decoded_ahead
+from mhnet_video.media.writing.writer import VideoWriter
 
 PICTURE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.errors import ConfigError, WeightsError
 from mhnet_video.frame import Frame, Pair
-from mhnet_video.media.device_frames import on_host
+from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.rgb_frames import frame_of
 from mhnet_video.restoration.window_network import upright_rgb

@@ -19,9 +19,9 @@ from av.error import FFmpegError
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import shown
-from mhnet_video.media.device_frames import on_host
+from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.restoration.restorer import Restorer
 
 # Measured with `realtime`: docs/benchmarks.md has the clips and their shares.

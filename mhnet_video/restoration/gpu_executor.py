@@ -11,7 +11,7 @@ from mhnet_video.config import Settings
 from mhnet_video.engines.triton.engine import Forward, TritonEngine
 from mhnet_video.errors import first_line
 from mhnet_video.frame import DeviceFrame, Frame, Pair, Plane
-from mhnet_video.media.device_frames import on_host, with_planes
+from mhnet_video.media.frames.device_frames import on_host, with_planes
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.align import align_maps
 from mhnet_video.restoration.color import keep_boxes

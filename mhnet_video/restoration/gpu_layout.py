@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.frame import DeviceFrame, Frame, PixelLayout, Plane
-from mhnet_video.media.device_frames import planes_of_two
+from mhnet_video.media.frames.device_frames import planes_of_two
 from mhnet_video.restoration.color import rgb_to_yuv, sample_scales
 
 _KINDS = {"yuv": 0, "gray": 1, "rgb": 2}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
-from mhnet_video.media.device_frames import on_host
+from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.model.window import window_indices, window_of
 from mhnet_video.restoration.glass import GlassImage, GlassMemory, MotionMeter, most_distance
 from mhnet_video.restoration.scene_changes import CutDetector, Transition

@@ -44,7 +44,7 @@ def load_footage(
     """
     import av
 
-    from mhnet_video.media.source import filled_packets
+    from mhnet_video.media.reading.source import filled_packets
 
     photos = []
     for path in sorted((folder / "photos").glob("*")):

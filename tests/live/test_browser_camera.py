@@ -27,7 +27,7 @@ from mhnet_video.live.web.access import ListenAddress
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.server import PageServer
 from mhnet_video.live.web.webrtc import WebRtc
-from mhnet_video.media.image_metadata import picture_size
+from mhnet_video.media.frames.image_metadata import picture_size
 
 
 def jpeg(level=100, size=(64, 48)):

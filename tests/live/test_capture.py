@@ -53,7 +53,7 @@ from mhnet_video.live.source_address import (
     why_not_opened,
 )
 from mhnet_video.locator import shown
-from mhnet_video.media.frame_maker import FrameMaker
+from mhnet_video.media.reading.frame_maker import FrameMaker
 
 STREAMER = Path(__file__).parents[1] / "streamer.py"
 

@@ -31,10 +31,10 @@ from damage import (
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.media.decoder import Decoder
-from mhnet_video.media.integrity import broken_places
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.source import is_cut_off
+from mhnet_video.media.formats.integrity import broken_places
+from mhnet_video.media.reading.decoder import Decoder
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.reading.source import is_cut_off
 
 
 @pytest.mark.parametrize("clip", [MKV, WEBM, AVI], ids=lambda clip: clip.name)
@@ -91,7 +91,7 @@ def test_an_address_that_falls_silent_ends_the_run(
     content = MKV.make(tmp_path).read_bytes()
     monkeypatch.setattr(Stalling, "content", content[: int(len(content) * share)])
     monkeypatch.setattr(Stalling, "is_over", threading.Event())
-    for module in ("media.source", "media.reader"):
+    for module in ("media.reading.source", "media.reading.reader"):
         monkeypatch.setattr(f"mhnet_video.{module}.SILENCE_SECONDS", seconds)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stalling) as server:
         server.daemon_threads = True

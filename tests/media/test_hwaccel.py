@@ -20,12 +20,14 @@ from mhnet_video.engines.select import SelectedEngine
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import DeviceFrame, Frame
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.media import device_frames, encoder_surfaces, hardware_decoder
-from mhnet_video.media.device_frames import on_host, planes_of_two
-from mhnet_video.media.encoder import EncoderSettings
-from mhnet_video.media.encoder_surfaces import open_surfaces
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.side_data import side_data_of
+from mhnet_video.media.encoders import encoder_surfaces
+from mhnet_video.media.encoders.encoder import EncoderSettings
+from mhnet_video.media.encoders.encoder_surfaces import open_surfaces
+from mhnet_video.media.frames import device_frames
+from mhnet_video.media.frames.device_frames import on_host, planes_of_two
+from mhnet_video.media.frames.side_data import side_data_of
+from mhnet_video.media.reading import hardware_decoder
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.model.window import window_indices
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.restoration import gpu_executor
@@ -50,7 +52,7 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 def gpu(monkeypatch):
     made = Gpu()
     monkeypatch.setattr(hardware_decoder, "_open_on_gpu", made.open)
-    for module in ("media.frame_maker", "media.device_frames", "media.side_data"):
+    for module in ("media.reading.frame_maker", "media.frames.device_frames", "media.frames.side_data"):
         # PyAV makes its container for pictures of its own only
         monkeypatch.setattr(
             f"mhnet_video.{module}.side_data_of",
@@ -154,7 +156,7 @@ def test_a_search_begins_afresh(gpu, tmp_path):
     ],
 )
 def test_what_no_gpu_is_asked_for(name, video, said, gpu, tmp_path, caplog):
-    caplog.set_level(logging.INFO, "mhnet_video.media.hardware_decoder")
+    caplog.set_level(logging.INFO, "mhnet_video.media.reading.hardware_decoder")
     path = Clip(name=name, video=(video,)).make(tmp_path)
     found, _ = items_of(path, True)
     assert_same_frames(found, items_of(path, False)[0])
@@ -367,7 +369,7 @@ def surfaces(monkeypatch):
     """libx264 plays an encoder on a GPU."""
     monkeypatch.setattr(Surfaces, "given", 0)
     monkeypatch.setattr(encoder_surfaces, "Surfaces", Surfaces)
-    for module in ("media.encoder_surfaces", "pipelines.restore"):
+    for module in ("media.encoders.encoder_surfaces", "pipelines.restore"):
         monkeypatch.setattr(f"mhnet_video.{module}.takes_surfaces", lambda encoder: True)
     return Surfaces
 

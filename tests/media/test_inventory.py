@@ -16,12 +16,12 @@ from processes import run
 from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.media import inventory, inventory_base
 from mhnet_video.media.fidelity import Loss
-from mhnet_video.media.integrity import broken_places
-from mhnet_video.media.inventory import unseen_in
-from mhnet_video.media.nal_units import Units
-from mhnet_video.media.side_data import side_data_of
+from mhnet_video.media.formats import inventory, inventory_base
+from mhnet_video.media.formats.integrity import broken_places
+from mhnet_video.media.formats.inventory import unseen_in
+from mhnet_video.media.formats.nal_units import Units
+from mhnet_video.media.frames.side_data import side_data_of
 from mhnet_video.pipelines.restore import restore_video
 
 SHORT = Clip(video=(Video(times=every(40, 3)),))
@@ -386,11 +386,11 @@ def test_a_tag_that_is_cut_is_told_and_one_that_is_long_is_not_cut(tmp_path):
 
 
 def test_values_of_tags_are_compared(tmp_path, monkeypatch):
-    monkeypatch.setattr("mhnet_video.media.containers._ITUNES_KEYS", {"comment"})
+    monkeypatch.setattr("mhnet_video.media.formats.containers._ITUNES_KEYS", {"comment"})
     clip = replace(SHORT, name="clip.mkv", metadata={"comment": "x" * 70000})
     source = clip.make(tmp_path)
     monkeypatch.setattr(
-        "mhnet_video.media.muxer.muxer_options",
+        "mhnet_video.media.writing.muxer.muxer_options",
         lambda *args, **options: {"movflags": "hybrid_fragmented"},
     )
     (found,) = lost(source, "out.mov")

@@ -13,9 +13,9 @@ import pytest
 from clips import Audio, Clip, Subtitles, Video
 
 from mhnet_video.errors import ReadError, WriteError
-from mhnet_video.media.containers import format_of
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.formats.containers import format_of
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.writer import VideoWriter
 
 DAY = 86_400
 HALF_MILLISECOND = Fraction(1, 2000)

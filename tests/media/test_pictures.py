@@ -18,10 +18,10 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.media.fidelity import Notes
-from mhnet_video.media.frame_fidelity import report_pixels
-from mhnet_video.media.image_metadata import descriptions_in, with_segments_of
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.writer import VideoWriter
+from mhnet_video.media.frames.image_metadata import descriptions_in, with_segments_of
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.frame_fidelity import report_pixels
+from mhnet_video.media.writing.writer import VideoWriter
 from mhnet_video.pipelines.restore import restore_video
 
 _ONE, _UNIT = 1 << 16, 1 << 30

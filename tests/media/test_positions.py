@@ -13,9 +13,9 @@ from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
-from mhnet_video.media.gopro import gopro_positions
-from mhnet_video.media.gpx import read_positions, save_gpx
-from mhnet_video.media.positions import nmea_positions, novatek_position
+from mhnet_video.media.location.gopro import gopro_positions
+from mhnet_video.media.location.gpx import read_positions, save_gpx
+from mhnet_video.media.location.positions import nmea_positions, novatek_position
 from mhnet_video.pipelines.restore import restore_video
 
 SHORT = Clip(video=(Video(times=every(40, 3)),))

@@ -15,13 +15,13 @@ from waiting import is_waiting_in, wait_until
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
-from mhnet_video.media.converter import Converter
-from mhnet_video.media.device_frames import has_extras
-from mhnet_video.media.discontinuities import DiscontinuityCorrector
-from mhnet_video.media.frame_geometry import beside
-from mhnet_video.media.pixel_formats import layout_of, picture_of, planar_twin, planes_of
+from mhnet_video.media.frames.converter import Converter
+from mhnet_video.media.frames.device_frames import has_extras
+from mhnet_video.media.frames.frame_geometry import beside
+from mhnet_video.media.frames.pixel_formats import layout_of, picture_of, planar_twin, planes_of
 from mhnet_video.media.prefetch import Prefetcher, codec_threads
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.discontinuities import DiscontinuityCorrector
+from mhnet_video.media.reading.reader import VideoReader
 
 SECOND = Fraction(1)
 

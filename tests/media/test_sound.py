@@ -15,7 +15,7 @@ from clips import Audio, Clip, Video, boxes, every
 from sounds import copy, length, pitches, tones
 
 from mhnet_video.frame import Frame
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 
 
 def near(heard: float, wanted: float) -> bool:

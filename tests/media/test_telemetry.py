@@ -12,8 +12,8 @@ from probe import pictures
 from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.media import telemetry
-from mhnet_video.media.telemetry import carry, telemetry_of
+from mhnet_video.media.location import telemetry
+from mhnet_video.media.location.telemetry import carry, telemetry_of
 from mhnet_video.pipelines.restore import restore_video
 
 SHORT = Clip(video=(Video(times=every(40, 5)),))

@@ -21,22 +21,22 @@ from standin import StandIn
 from mhnet_video.config import Box, RestoreConfig
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.media.containers import format_of
-from mhnet_video.media.converter import Converter
-from mhnet_video.media.encoder import clock_of, open_encoder
-from mhnet_video.media.encoder_options import encoder_options
-from mhnet_video.media.encoder_pixel_formats import pixel_formats
-from mhnet_video.media.encoding_settings import _field_order
+from mhnet_video.media.encoders.encoder import clock_of, open_encoder
+from mhnet_video.media.encoders.encoder_options import encoder_options
+from mhnet_video.media.encoders.encoder_pixel_formats import pixel_formats
+from mhnet_video.media.encoders.encoding_settings import _field_order
 from mhnet_video.media.fidelity import Notes
-from mhnet_video.media.frame_fidelity import FrameChanges
-from mhnet_video.media.frame_maker import FrameMaker
-from mhnet_video.media.mp4_boxes import add_cover, lacks_index
+from mhnet_video.media.formats.containers import format_of
+from mhnet_video.media.formats.mp4_boxes import add_cover, lacks_index
+from mhnet_video.media.frames.converter import Converter
+from mhnet_video.media.frames.pixel_formats import layout_of
+from mhnet_video.media.frames.side_data import side_data_of
 from mhnet_video.media.output_file import OutputFile, check_destination
-from mhnet_video.media.pixel_formats import layout_of
-from mhnet_video.media.reader import VideoReader
-from mhnet_video.media.side_data import side_data_of
-from mhnet_video.media.source import COVER
-from mhnet_video.media.writer import VideoWriter, working_encoders
+from mhnet_video.media.reading.frame_maker import FrameMaker
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.reading.source import COVER
+from mhnet_video.media.writing.frame_fidelity import FrameChanges
+from mhnet_video.media.writing.writer import VideoWriter, working_encoders
 from mhnet_video.pipelines.restore import restore_video
 
 # the file

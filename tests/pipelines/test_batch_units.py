@@ -16,7 +16,7 @@ from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.rows import Status
 from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import RestoreConfig
-from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.pipelines.batch_job import BatchJob
 from mhnet_video.pipelines.batch_units import in_order, missing_units
 

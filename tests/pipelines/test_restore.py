@@ -22,14 +22,14 @@ from clips import Audio, Clip, Video, every
 from standin import Held, StandIn
 from waiting import SECONDS, Ticks, is_waiting_in, wait_until
 
-import mhnet_video.media.writer
+import mhnet_video.media.writing.writer
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame, Pair
-from mhnet_video.media.decoder import Decoder
-from mhnet_video.media.frame_encoder import FrameEncoder
 from mhnet_video.media.prefetch import Prefetcher
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.decoder import Decoder
+from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.frame_encoder import FrameEncoder
 from mhnet_video.pipelines.restore import Progress, restore_video
 
 HERE = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ def test_reader_restorer_and_writer_have_threads_of_their_own(
         monkeypatch.setattr(owner, name, call)
 
     watch(Decoder, "_decode", "decode")
-    watch(mhnet_video.media.writer.VideoWriter, "write", "encode")
+    watch(mhnet_video.media.writing.writer.VideoWriter, "write", "encode")
     restore_video(long_clip, tmp_path / "out.mp4", restorer=Watching())
     assert [len(names) for names in seen.values()] == [1, 1, 1]
     everyone = set.union(*seen.values())
@@ -127,7 +127,7 @@ def test_the_restorer_waits_for_the_writer(
     long_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restorer = StandIn()
-    plain = mhnet_video.media.writer.VideoWriter.write
+    plain = mhnet_video.media.writing.writer.VideoWriter.write
     seen = []
 
     def slow(self: Any, item: Any) -> None:
@@ -136,7 +136,7 @@ def test_the_restorer_waits_for_the_writer(
             seen.append(restorer.seen)
         plain(self, item)
 
-    monkeypatch.setattr(mhnet_video.media.writer.VideoWriter, "write", slow)
+    monkeypatch.setattr(mhnet_video.media.writing.writer.VideoWriter, "write", slow)
     restore_video(long_clip, tmp_path / "out.mp4", restorer=restorer)
     assert 1 <= seen[0] <= 40
     assert restorer.seen == 200
@@ -249,7 +249,7 @@ def test_the_first_of_two_errors_is_told(
             finally:
                 raise ValueError("ended too early")
 
-    monkeypatch.setattr(mhnet_video.media.writer.VideoWriter, "write", fail)
+    monkeypatch.setattr(mhnet_video.media.writing.writer.VideoWriter, "write", fail)
     with pytest.raises(WriteError, match="the writer broke first"):
         restore_video(long_clip, tmp_path / "out.mp4", restorer=Sensitive())
 

@@ -16,7 +16,7 @@ from test_positions import box, sentence
 import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ReadError, WriteError
-from mhnet_video.media.segment_store import SegmentStore
+from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.pipelines.evidence import evidence_path, remark_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments

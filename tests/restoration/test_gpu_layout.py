@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mhnet_video.frame import Frame
-from mhnet_video.media.pixel_formats import layout_of
+from mhnet_video.media.frames.pixel_formats import layout_of
 from mhnet_video.restoration.color import add_residual, to_rgb
 from mhnet_video.restoration.gpu_layout import NUM_COLORS, FrameFormat, colors_of, format_of
 

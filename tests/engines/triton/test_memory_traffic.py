@@ -5,7 +5,7 @@ import torch
 
 from mhnet_video.engines.triton.memory_traffic import count, launches, memory, symbolic_graph
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.media.pixel_formats import layout_of
+from mhnet_video.media.frames.pixel_formats import layout_of
 from mhnet_video.model.align import align_maps
 from mhnet_video.model.network import NetworkConfig
 from mhnet_video.restoration.gpu_layout import NUM_COLORS, FrameFormat

@@ -16,7 +16,7 @@ from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.engines.triton.weight_packing import MapType, obstacle, pack_block
 from mhnet_video.frame import Frame
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.media.reader import VideoReader
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.model.weights import list_models, load_model
 from mhnet_video.restoration.color import to_rgb
 

@@ -1,0 +1,1 @@
+"""Video encoders: which work here, how they are set up, what they take."""

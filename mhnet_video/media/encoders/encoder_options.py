@@ -1,0 +1,78 @@
+"""The options of an encoder: defaults, and what a person asks for."""
+
+import av
+
+from mhnet_video.errors import WriteError
+from mhnet_video.media.encoders.encoder import DEFAULTS, choices
+
+_X_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+"""Presets of x264 and x265, from the fastest."""
+_QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
+"""Names of the quality option where it is not `crf`, by the end of the encoder's name."""
+_RATES = ("b", "qp", "rc")
+"""Options that set the bit rate."""
+_QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
+"""Our defaults of quality, which would outrank a bit rate."""
+
+
+def encoder_options(
+    encoder: str,
+    *,
+    crf: int | None = None,
+    preset: str | None = None,
+    options: tuple[tuple[str, str], ...] = (),
+) -> dict[str, str]:
+    """The options of an encoder: its defaults here, then the person's.
+
+    Raises:
+        WriteError: There is no such encoder, or it has no such option.
+    """
+    _check_encoder(encoder)
+    merged = dict(DEFAULTS.get(encoder, {}))
+    known = option_names(encoder)
+    if crf is not None:
+        quality = next((q for kind, q in _QUALITY.items() if encoder.endswith(kind)), "crf")
+        if quality not in known:
+            raise WriteError(
+                f"the encoder {encoder} has no crf; leave --crf out or choose libx264."
+            )
+        merged[quality] = str(crf)
+    if preset is not None:
+        if "preset" not in known:
+            raise WriteError(f"the encoder {encoder} has no presets; leave --preset out.")
+        is_number = preset in [str(number) for number in range(len(_X_PRESETS))]
+        if encoder in ("libx264", "libx265") and not is_number and preset not in _X_PRESETS:
+            raise WriteError(
+                f"the encoder {encoder} has no preset {preset!r}; "
+                f"choose one of {', '.join(_X_PRESETS)}."
+            )
+        merged["preset"] = preset
+    if crf is None and any(name in _RATES for name, _ in options):
+        # a bit rate determines the quality
+        merged = {name: value for name, value in merged.items() if name not in _QUALITIES}
+    for name, value in options:
+        if name not in known:
+            raise WriteError(f"the encoder {encoder} has no option {name!r}; check its spelling.")
+        if name in ("x264-params", "x265-params"):
+            value = f"{merged.get(name, '')}:{value}".strip(":")
+        merged[name] = value
+    return merged
+
+
+def _check_encoder(encoder: str) -> None:
+    try:
+        codec = av.Codec(encoder, "w")
+        is_video = codec.type == "video" and codec.name == encoder
+    except ValueError:
+        is_video = False
+    if not is_video:
+        raise WriteError(f"there is no video encoder {encoder!r}; {choices()}.")
+
+
+def option_names(encoder: str) -> set[str]:
+    """The names of an encoder's options."""
+    options = av.CodecContext.create(encoder, "w").supported_options
+    return {option.name for option in (*options.generic, *options.private)}

@@ -1,0 +1,1 @@
+"""What file formats and streams hold, read without FFmpeg where it passes over things."""

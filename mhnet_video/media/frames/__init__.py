@@ -1,0 +1,1 @@
+"""Frames: their samples, formats and sizes, and what they carry beside."""

@@ -1,0 +1,1 @@
+"""Where a camera was: what it recorded of that, carried along and written as a track."""

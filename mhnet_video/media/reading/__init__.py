@@ -1,0 +1,1 @@
+"""From a file, a stream or a pipe to frames, across what is damaged."""

@@ -1,0 +1,236 @@
+"""The part of a source that was asked for, at times without jumps."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain
+
+import av
+from av.error import FFmpegError
+
+from mhnet_video.errors import ReadError
+from mhnet_video.frame import Frame
+from mhnet_video.media.reading.decoder import Decoder, Item
+from mhnet_video.media.reading.discontinuities import DiscontinuityCorrector
+from mhnet_video.media.reading.source import COVER, Packet
+
+_MAX_LEAD_BYTES = 256 << 20
+"""What other streams may have before the first frame; a file with more has no frame."""
+_LATEST_START_SECONDS = 10
+"""Recordings that begin later are shifted to zero: hours of nothing are of no use to a player."""
+_TIMED = "audio"
+"""The type of streams whose times are in order, which those of subtitles need not be."""
+_TRAIL_SECONDS = 2
+"""How far the other streams are followed after the last frame wanted."""
+_SEARCH_MARGINS = (0, 2, 10, 60)
+"""How much earlier each search begins where the one before ended behind its frame, in seconds."""
+
+
+class Segment:
+    """Frames and packets from the start to the end that were asked for.
+
+    Args:
+        decoder: Decodes the file.
+        start: Where to begin, in seconds from the first frame; 0 for the beginning.
+        duration: How much to read, in seconds; None for all there is.
+        leaps: Whether the file's clock may be set to a later time, too.
+    """
+
+    def __init__(
+        self, decoder: Decoder, *, start: Fraction, duration: Fraction | None, leaps: bool
+    ) -> None:
+        self.origin: Fraction | None = None
+        """Seconds to subtract from every time, where the output is to begin at zero; None until
+        the first frame."""
+        self.end: Fraction | None = None
+        """Where the part ends, on the source's clock; None for the file's end, and until the
+        first frame."""
+        self.is_complete = False
+        """Whether a frame came that lies behind the end."""
+        self._start = start
+        self._duration = duration
+        self._decoder = decoder
+        self._leaps = leaps
+        self._discontinuities: DiscontinuityCorrector[Item] = DiscontinuityCorrector(leaps=leaps)
+
+    @property
+    def jumps(self) -> int:
+        """How often the recording's clock jumped so far; what follows a jump follows at once."""
+        return self._discontinuities.jumps
+
+    def items(self) -> Iterator[Item]:
+        """The items in the order of the file; none where there is no frame.
+
+        Raises:
+            ReadError: The part has no frame, but a pause.
+        """
+        items = self._from_start() if self._start else self._straightened()
+        end: Fraction | None = None
+        waiting: list[Packet] = []
+        waiting_bytes = 0
+        for item in items:
+            if self.origin is None:
+                if not isinstance(item, Frame):
+                    waiting.append(item)
+                    waiting_bytes += item.size
+                    if waiting_bytes > _MAX_LEAD_BYTES:
+                        break
+                    continue
+                self.origin = self._origin_of(item)
+                if self._duration is not None:
+                    begin = self._first_time() if self._start else item.pts * item.time_base
+                    self.end = end = begin + self._start + self._duration
+                    if item.pts * item.time_base >= end:
+                        raise ReadError(
+                            f"{self._decoder.name} has no picture that begins in the part that "
+                            "was asked for, but a pause; choose a longer part, or another one."
+                        )
+                yield from (p for p in waiting if self._is_in(p, self.origin, end))
+                waiting.clear()
+            time = _time_of(item)
+            if isinstance(item, Frame):
+                if end is None or time is None or time < end:
+                    yield item
+                else:
+                    self.is_complete = True
+            elif self._is_in(item, self.origin, end):
+                yield item
+            if end is not None and time is not None and time > end + _TRAIL_SECONDS:
+                return
+
+    def _straightened(self) -> Iterator[Item]:
+        """The items, without the jumps of a clock that jumps."""
+        for item in self._decoder.items():
+            time = _time_of(item)
+            if not isinstance(item, Frame) and item.dts is not None:
+                # the times at which packets are shown go back and forth where B-frames are
+                time = item.dts * Fraction(item.time_base)
+            if time is None:
+                yield item
+                continue
+            if isinstance(item, Frame) or self._leaps:
+                sets_clock = True
+            else:
+                # what an edit list hides has times of its own
+                sets_clock = item.stream.type == _TIMED and not item.is_discard
+            if not isinstance(item, Frame) and not sets_clock:
+                yield _moved(item, self._discontinuities.follow(time))
+                continue
+            stream = self._decoder.stream.index if isinstance(item, Frame) else item.stream_index
+            duration = Fraction(item.duration or 0) * Fraction(item.time_base)
+            if isinstance(item, Frame):
+                duration = duration or 1 / self._decoder.fps
+            for placed, shift in self._discontinuities.push(stream, time, duration, item):
+                yield _moved(placed, shift)
+        for placed, shift in self._discontinuities.flush():
+            yield _moved(placed, shift)
+
+    def _origin_of(self, first: Frame) -> Fraction:
+        """The time that becomes zero in the output."""
+        time = first.pts * first.time_base
+        if self._start:
+            return time
+        begin = self._decoder.container.start_time
+        whole = time if begin is None else min(time, Fraction(begin, av.time_base))
+        if time < 0:
+            # where a clock has turned over, as a transport stream's does every 26 hours
+            return time
+        return whole if whole > _LATEST_START_SECONDS else Fraction(0)
+
+    def _is_in(self, packet: Packet, origin: Fraction, end: Fraction | None) -> bool:
+        """Whether a packet of another stream belongs to the part that was asked for."""
+        if packet.stream.disposition & COVER:
+            return True
+        time = _time_of(packet)
+        if time is None or (not self._start and end is None):
+            return True
+        if end is not None and time >= end:
+            return False
+        if not self._start or time >= origin:
+            return True
+        if packet.stream.type != "subtitle" or packet.pts is None or not packet.duration:
+            return False
+        # a subtitle that is on screen when the part begins is shown for the rest of its time
+        late = round((origin - time) / Fraction(packet.time_base))
+        if packet.duration <= late:
+            return False
+        packet.pts += late
+        packet.dts = packet.pts
+        packet.duration -= late
+        return True
+
+    def _from_start(self) -> Iterator[Item]:
+        """Items from the start on: no frame before it, other packets from somewhat earlier."""
+        tolerance = self._decoder.time_base / 2
+        for margin in _SEARCH_MARGINS:
+            target = self._first_time() + self._start
+            if not self._seek(target - margin):
+                break
+            items = self._straightened()
+            lead = _up_to_first_frame(items)
+            if self._decoder.is_stalled:
+                return
+            time = _time_of(lead[-1]) if lead and isinstance(lead[-1], Frame) else None
+            if time is not None and time <= target + tolerance:
+                yield from self._after(target, chain(lead, items))
+                return
+        self._seek(None)
+        yield from self._after(self._first_time() + self._start, self._straightened())
+
+    def _after(self, target: Fraction, items: Iterable[Item]) -> Iterator[Item]:
+        # half a tick: times in a file are rounded
+        tolerance = self._decoder.time_base / 2
+        for item in items:
+            time = _time_of(item)
+            if not isinstance(item, Frame) or time is None or time >= target - tolerance:
+                yield item
+
+    def _first_time(self) -> Fraction:
+        return (self._decoder.stream.start_time or 0) * self._decoder.time_base
+
+    def _seek(self, time: Fraction | None) -> bool:
+        """Go to the key frame before a time, or to the beginning; False where that fails."""
+        self._decoder.has_sought = True
+        self._discontinuities = DiscontinuityCorrector(leaps=self._leaps)
+        # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
+        first = self._first_time() - 1
+        for target in [first, self._first_time()] if time is None else [time]:
+            try:
+                self._decoder.container.seek(
+                    int(target / self._decoder.time_base), stream=self._decoder.stream
+                )
+            except (FFmpegError, OSError, OverflowError):
+                continue
+            return True
+        return False
+
+
+def _time_of(item: Item) -> Fraction | None:
+    """When an item is shown, in seconds."""
+    if isinstance(item, Frame):
+        return item.pts * item.time_base
+    ticks = item.pts if item.pts is not None else item.dts
+    return None if ticks is None else ticks * Fraction(item.time_base)
+
+
+def _moved(item: Item, shift: Fraction) -> Item:
+    """The item, so many seconds earlier."""
+    if not shift:
+        return item
+    ticks = round(shift / Fraction(item.time_base))
+    if isinstance(item, Frame):
+        return replace(item, pts=item.pts - ticks)
+    if item.pts is not None:
+        item.pts -= ticks
+    if item.dts is not None:
+        item.dts -= ticks
+    return item
+
+
+def _up_to_first_frame(items: Iterator[Item]) -> list[Item]:
+    lead = []
+    for item in items:
+        lead.append(item)
+        if isinstance(item, Frame):
+            break
+    return lead

@@ -1,0 +1,1 @@
+"""Long files and trips in segments, and the segments joined."""

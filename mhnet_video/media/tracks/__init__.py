@@ -1,0 +1,1 @@
+"""The streams beside the restored one: copied, converted, or reported as lost."""

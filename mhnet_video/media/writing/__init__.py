@@ -1,0 +1,1 @@
+"""From frames to an output file, and the report of what it kept."""

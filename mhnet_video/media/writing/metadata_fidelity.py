@@ -1,0 +1,193 @@
+"""Which information about a file, its streams and its chapters an output does not have."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from mhnet_video.media.fidelity import MOST_SHOWN, Notes, counted, printable
+from mhnet_video.media.formats.inventory import unseen_in
+from mhnet_video.media.formats.inventory_base import Found
+from mhnet_video.media.frames.image_metadata import descriptions_in
+from mhnet_video.media.location.telemetry import Carried
+
+_NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
+"""Names that muxers give to their tracks and what they count, true of one file only; and what is
+told apart from the tags."""
+_TIME_LETTERS = 19
+"""Of a time: to the second, as MP4 has it."""
+_SHORT_LETTERS = 3
+"""A value as short as this may stand in another tag by chance."""
+_MOST_LETTERS = 40
+"""Of a chapter's title, to a person."""
+_LOOKED_INTO = ("mov", "matroska", "avi")
+"""Formats that are looked into, by FFmpeg's names."""
+
+
+class OutputStream(NamedTuple):
+    """A stream of the output, as it was set up."""
+
+    stream: int
+    """The source's number of it."""
+    name: str
+    """The source's, in a few words."""
+    type: str
+    number: int
+    """Which one of its type; formats number streams in orders of their own."""
+    tags: dict[str, str]
+    disposition: int
+
+
+def report_descriptions(notes: Notes, source: bytes, encoded: bytes) -> None:
+    """Report what a picture's file said about it and the output's does not."""
+    written = descriptions_in(encoded)
+    for what in descriptions_in(source):
+        if what not in written:
+            notes.lose("metadata", what, "not written into this kind of picture")
+
+
+def report_hidden(
+    notes: Notes,
+    container: InputContainer,
+    stream: VideoStream,
+    result: Path | None,
+    carried: Carried,
+    *,
+    is_joined: bool = False,
+) -> None:
+    """Report what a camera wrote into its file past FFmpeg, and how players would crop it.
+
+    Args:
+        notes: What it is added to.
+        container: The source.
+        stream: Its stream that is restored.
+        result: The output as a file; None where it is none.
+        carried: What of the source's telemetry is in it.
+        is_joined: Whether it has that of several files, so that its boxes are of other sizes.
+    """
+    name = container.name
+    if not os.path.isfile(name):
+        if container.format.name.split(",")[0] in _LOOKED_INTO:
+            why = "not looked for, as the source can be read once only; name a file"
+            notes.lose("box", "what cameras hide from FFmpeg", why)
+        return
+    # a note is no reason to lose what has been written
+    with suppress(OSError, FFmpegError, ValueError):
+        kept: set[tuple[object, ...]] = set()
+        told = -1 if is_joined else None
+        if result is not None and carried.num_bytes:
+            with av.open(str(result), metadata_errors="surrogateescape") as written:
+                kept = {each[:told] for each in _hidden_in(written, -1) if each.kind == "box"}
+        for found in _hidden_in(container, stream.index):
+            if found[:told] in kept:
+                continue
+            what, why = found.what, carried.why or "FFmpeg does not show it"
+            if found.kind == "cropping":
+                if what == f"{stream.width}x{stream.height}":
+                    continue
+                what, why = f"cropping ({what})", "the output has the whole picture"
+            notes.lose(found.kind, what, why, where=found.where, bytes=found.bytes)
+
+
+def _hidden_in(container: InputContainer, stream: int) -> list[Found]:
+    """What FFmpeg does not show of a file that it has opened."""
+    streams = list(container.streams)
+    tags = {key.lower() for each in streams for key in each.metadata}
+    tags |= {key.lower() for key in container.metadata}
+    used = 0
+    for each in streams:
+        entries = each.index_entries
+        used = max(used, entries[-1].pos + entries[-1].size if len(entries) else 0)
+    return unseen_in(container.name, stream=stream, tags=tags, used=used)
+
+
+def report_units(notes: Notes, found: Mapping[str, int], where: str) -> None:
+    """Report what of a stream its decoder has passed over, and how many bytes of it."""
+    for what, size in found.items():
+        notes.lose("side data", what, "FFmpeg does not decode it", where=where, bytes=size)
+
+
+def report_metadata(
+    notes: Notes,
+    wanted: dict[str, str],
+    result: Path,
+    streams: Iterable[OutputStream],
+    titles: Sequence[str],
+) -> None:
+    """Compare what a finished file says about itself with what it was to say.
+
+    Args:
+        notes: What it is added to.
+        wanted: Tags of the file as a whole.
+        result: The file.
+        streams: Its streams.
+        titles: Those of its chapters.
+    """
+    try:
+        with av.open(str(result), metadata_errors="surrogateescape") as container:
+            found = dict(container.metadata)
+            found_streams: dict[str, list[tuple[dict[str, str], int]]] = {}
+            for stream in container.streams:
+                described = dict(stream.metadata), int(stream.disposition)
+                found_streams.setdefault(stream.type, []).append(described)
+            became = [c["metadata"].get("title", "") for c in container.chapters()]
+    except (FFmpegError, OSError, ValueError):
+        return
+    gone = _gone(wanted, found)
+    if len(gone) < len(wanted):
+        lines = counted(len(wanted) - len(gone), "line")
+        notes.kept.append(f"{lines} of information about the file")
+    if gone:
+        notes.lose("tag", f"information about the file: {', '.join(gone)}")
+    for each in streams:
+        same = found_streams.get(each.type, [])[each.number :]
+        tags, flags = same[0] if same else ({}, 0)
+        # a camera's time code belongs to all streams, and is the video's in the output
+        left_out = _NO_TAGS if each.type == "video" else (*_NO_TAGS, "timecode")
+        wanted_tags = {k: v for k, v in each.tags.items() if k.lower() not in left_out}
+        gone = _gone(wanted_tags, tags)
+        lacking = Disposition(each.disposition & ~flags & ~Disposition.default)
+        gone += [flag.name for flag in Disposition if flag & lacking and flag.name]
+        if gone:
+            what = f"information about {each.name}: {', '.join(gone)}"
+            notes.lose("tag", what, where=f"stream {each.stream}")
+    changed = [title for title, new in zip(titles, became, strict=False) if title != new]
+    if changed:
+        shown = ", ".join(printable(title[:_MOST_LETTERS]) for title in changed[:MOST_SHOWN])
+        notes.lose("chapters", f"whole titles of chapters: {shown}")
+
+
+def _gone(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """The tags that are not in a file, or not with their whole value, in a person's words."""
+    has = {key.lower(): value for key, value in found.items()}
+    gone = []
+    for key, value in wanted.items():
+        became = has.get(key.lower())
+        if became == value or _is_same(key.lower(), value, became, found):
+            continue
+        cut = "" if became is None else f" (changed, {len(became)} of {len(value)} letters)"
+        gone.append(printable(key) + cut)
+    return gone
+
+
+def _is_same(key: str, value: str, became: str | None, found: Mapping[str, str]) -> bool:
+    """Whether a value of a tag stands in a file in another form, or under another name."""
+    if not value.strip() or (key == "language" and value in ("und", "XXX")):
+        return True
+    if became is None:
+        # MP4 has a track's title in another place
+        is_name = key == "title" and value == found.get("name")
+        return is_name or (len(value) > _SHORT_LETTERS and value in found.values())
+    if key == "language":
+        # the same language has two codes
+        return len(value) == len(became)
+    if key == "creation_time":
+        return became[:_TIME_LETTERS] == value[:_TIME_LETTERS]
+    return became.strip() == value.strip()
