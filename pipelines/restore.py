@@ -291,10 +291,8 @@ def restorer_of(config: RestoreConfig) -> "Restorer":
 def drop_watch_of(restorer: "Restorer") -> "DropWatch | None":
     """What finds out whether a restorer leaves drops on the glass; None where it takes them out."""
     from mhnet_video.restoration.drop_watch import DropWatch
-    from mhnet_video.restoration.restorer import Restorer
 
-    is_for_streaks = isinstance(restorer, Restorer) and not restorer.network.config.glass
-    return DropWatch() if is_for_streaks else None
+    return DropWatch() if "derain" in restorer.tasks else None
 
 
 class Run:

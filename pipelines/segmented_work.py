@@ -72,9 +72,8 @@ class _Memory(NamedTuple):
 def _memory_of(restorer: "Restorer") -> _Memory:
     """What a restorer remembers."""
     from mhnet_video.restoration.glass import GLASS_LEAD, GLASS_LEAST_DIFFERENT, GLASS_PERIOD
-    from mhnet_video.restoration.restorer import Restorer
 
-    if isinstance(restorer, Restorer) and restorer.network.config.glass:
+    if "raindrop" in restorer.tasks:
         return _Memory((GLASS_LEAD, *LEAD_INS[1:]), GLASS_PERIOD, GLASS_LEAST_DIFFERENT)
     return _Memory()
 

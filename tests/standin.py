@@ -23,6 +23,7 @@ class StandIn:
     gpu = None
     fingerprint = "none"
     passed_through = 0
+    tasks: tuple[str, ...] = ()
     dry = 0
     sees_whole_clips = True
     scales: Mapping[WorkingScale, int] = MappingProxyType({WorkingScale(1.0, ScaleReason.FULL): 1})

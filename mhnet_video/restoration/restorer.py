@@ -119,6 +119,11 @@ class Restorer:
         self._steps[0].engine = engine
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """What its networks take out, in turn: of `tasks.TRAINED`."""
+        return tuple(step.network.task for step in self._steps)
+
+    @property
     def ahead(self) -> int:
         """Frames after the one to restore that `restore_frame` sees."""
         return sum(step.ahead for step in self._steps)

@@ -52,10 +52,10 @@ SMALL = {"encoder_blocks": (1, 1, 1, 1), "group_blocks": (1,) * 4}
 def gpu(monkeypatch):
     made = Gpu()
     monkeypatch.setattr(hardware_decoder, "_open_on_gpu", made.open)
-    for module in ("media.reading.frame_maker", "media.frames.device_frames", "media.frames.side_data"):
+    for module in ("reading.frame_maker", "frames.device_frames", "frames.side_data"):
         # PyAV makes its container for pictures of its own only
         monkeypatch.setattr(
-            f"mhnet_video.{module}.side_data_of",
+            f"mhnet_video.media.{module}.side_data_of",
             lambda picture, codec="": side_data_of(getattr(picture, "inner", picture), codec),
         )
     return made
