@@ -108,6 +108,7 @@ class LiveStandIn:
     ahead = behind = 1
     device = torch.device("cpu")
     engine = SimpleNamespace(name="stand-in")
+    tasks = ("derain",)
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds

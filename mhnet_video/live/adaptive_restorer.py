@@ -13,6 +13,7 @@ from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.scene_changes import CutDetector
 from mhnet_video.restoration.temporal_filter import FrameAverage
 from mhnet_video.restoration.working_scale import ScaleChooser
+from mhnet_video.tasks import DEFAULT
 
 _MIN_NETWORK_SHARE = 1 / 4
 """Share of the time from frame to frame that the network has, however slow the filter is."""
@@ -45,8 +46,9 @@ class AdaptiveRestorer:
         self._first = self._new(models[-1])
         self._unused: dict[str, Restorer] = {models[-1]: self._first}
         self._filter = _TimedFilter()
-        sees_glass = self._first.network.config.glass
-        self._sharpness = _Sharpness(ScaleChooser(self._first.device, measures=not sees_glass))
+        # what is measured of sharpness is true of streaks alone
+        is_measured = self._first.tasks == (DEFAULT,)
+        self._sharpness = _Sharpness(ScaleChooser(self._first.device, measures=is_measured))
         self._pacer: Pacer | None = None
         self._is_measured = False
         self._is_closed = False
