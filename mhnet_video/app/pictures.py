@@ -1,5 +1,6 @@
 """Moments of clips as pictures for the page, and boxes that were drawn on them."""
 
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from mhnet_video.config import Box
@@ -15,13 +16,19 @@ _BACK_SECONDS = 0.5
 
 
 def frame_at(path: Path, seconds: float) -> Frame:
-    """The frame of a clip at a time, from the first frame; the last but few behind its end.
+    """The frame of a clip at a time, from the first frame.
+
+    Where it has ended by then, one shortly before, or else the first.
 
     Raises:
         ReadError: There is none.
     """
-    for start in (seconds, max(0.0, seconds - _BACK_SECONDS), 0.0):
-        with VideoReader(path, start=start or None) as reader:
+    for start in sorted({seconds, max(0.0, seconds - _BACK_SECONDS), 0.0}, reverse=True):
+        # there may be nothing from there on
+        with (
+            suppress(ReadError) if start else nullcontext(),
+            VideoReader(path, start=start or None) as reader,
+        ):
             for item in reader:
                 if isinstance(item, Frame):
                     return item

@@ -182,6 +182,7 @@ async def _picture(request: web.Request) -> web.Response:
         seconds = float(request.query.get("at", "0"))
     if not math.isfinite(seconds) or seconds < 0:
         raise web.HTTPBadRequest(text="a time is in seconds\n")
+    seconds = min(seconds, clip.shape.seconds)
     async with request.app[_PAGE].pictures:
         try:
             jpeg = await asyncio.to_thread(jpeg_of, paths, seconds)
