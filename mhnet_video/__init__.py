@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mhnet_video.pipelines.segments import restore_in_segments
     from mhnet_video.restoration.restorer import Restorer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # PyTorch's idle threads spin for their next operation, on the cores that the decoder, the encoder
 # and the CPU engine work on: a frame takes twice the time. A short spin costs PyTorch itself

@@ -1,5 +1,6 @@
 """Weights on disk: the shipped models, files of one's own, and the authors' checkpoints."""
 
+import hashlib
 import json
 import logging
 import pickle
@@ -42,6 +43,12 @@ class ModelInfo:
     description: str
     training: dict[str, Any]
     """How it was trained, as `mhnet-video train` wrote it."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its file, in hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def task(self) -> str:
