@@ -61,6 +61,7 @@ other commands, each with a --help of its own:
   mhnet-video app                     a page for files: drop clips on it, compare, download
   mhnet-video evaluate RAINY CLEAN    PSNR and SSIM of folders of pictures or clips, or two clips
   mhnet-video train ...               train a network
+  mhnet-video export MODEL OUT.onnx   a model as an ONNX file, for other engines
   mhnet-video bench                   how fast this machine is, by engine and stage
   mhnet-video verify FILE.json        whether files are what --evidence wrote of them
   mhnet-video info                    versions, devices, models and encoders of this machine
@@ -253,6 +254,12 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
     )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
+    parser.add_argument(
+        "--mask",
+        metavar="MASK",
+        help="picture, clip or folder of either, white where drops are: also PSNR of Y inside and "
+        "outside; a picture holds for all frames of a clip",
+    )
     add_model_arguments(parser, model="no restoration")
     parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(
@@ -307,6 +314,35 @@ def verify_parser() -> argparse.ArgumentParser:
         epilog="The exit status is 1 if anything differs.",
     )
     parser.add_argument("evidence", metavar="FILE.json", help="what --evidence wrote")
+    _add_json(parser)
+    return parser
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video export`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video export",
+        description="Write a model as an ONNX file. ONNX Runtime runs it first, and the largest "
+        "difference from PyTorch is printed.",
+        epilog="It takes a minute or more, most of it for the alignment.",
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model, weights file or folder, or OWNER/NAME")
+    add("destination", metavar="OUT.onnx", help="file to create")
+    add(
+        "--size",
+        type=_any_size,
+        default=(640, 480),
+        metavar="WxH",
+        help="size of the frames, or dynamic for any (default: 640x480)",
+    )
+    add(
+        "--no-align",
+        dest="aligns",
+        action="store_false",
+        help="leave the alignment out: the file takes windows that are aligned already",
+    )
+    add("--overwrite", action="store_true", help="replace an existing file")
     _add_json(parser)
     return parser
 
@@ -532,6 +568,10 @@ def _size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"a size is WxH in pixels, such as 1280x720, not {text}")
     return int(match[1]), int(match[2])
+
+
+def _any_size(text: str) -> tuple[int, int] | None:
+    return None if text == "dynamic" else _size(text)
 
 
 def _counts(text: str) -> tuple[int, ...]:

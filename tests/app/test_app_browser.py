@@ -23,8 +23,6 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     for name in ("one.mp4", "two.mp4"):
         Clip(name=name, video=(Video(width=320, height=240, times=every(40, 8)),)).make(folder)
-    (folder / "text.mp4").write_text("hello")
-    (folder / "empty.mp4").touch()
     return folder
 
 
@@ -107,10 +105,19 @@ def test_clips_are_dropped_compared_and_downloaded(tmp_path, files):
         wait_for(lambda: page.locator("#title").inner_text() == "two.mp4")
 
 
-def test_bad_uploads_are_said_on_the_page(tmp_path, files):
+def test_bad_uploads_are_said_on_the_page(tmp_path):
     size = {"width": 1200, "height": 800}
     with visited(tmp_path, Restoring(), size) as (page, _):
-        page.set_input_files("#files", [files / "text.mp4", files / "empty.mp4"])
+        # dropped, as from a file manager
+        page.evaluate(
+            """() => {
+              const data = new DataTransfer();
+              data.items.add(new File(["hello"], "text.mp4"));
+              data.items.add(new File([], "empty.mp4"));
+              const options = { dataTransfer: data, bubbles: true, cancelable: true };
+              document.body.dispatchEvent(new DragEvent("drop", options));
+            }"""
+        )
         wait_for(lambda: rows(page) == [("text.mp4", "failed")])
         assert "text.mp4 is not a video" in page.locator("#clips .said").inner_text()
         wait_for(lambda: "empty.mp4 is empty" in page.get_by_role("alert").inner_text())
