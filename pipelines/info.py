@@ -16,8 +16,20 @@ from mhnet_video.errors import first_line
 from mhnet_video.media.encoders.encoder import working_encoders
 from mhnet_video.model.weights import list_models, resolve_device
 
-_PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "llvmlite", "opencv-python", "pillow")
-_PACKAGES += ("filelock", "aiohttp", "aiortc", "onnxruntime")
+_PACKAGES = (
+    "torch",
+    "av",
+    "numpy",
+    "safetensors",
+    "triton",
+    "llvmlite",
+    "opencv-python",
+    "pillow",
+    "filelock",
+    "aiohttp",
+    "aiortc",
+    "onnxruntime",
+)
 """Distributions whose versions a bug report needs."""
 
 

@@ -299,7 +299,7 @@ def export_parser() -> argparse.ArgumentParser:
         type=_any_size,
         default=(640, 480),
         metavar="WxH",
-        help="size of the frames, or dynamic for any (default: 640x480)",
+        help="size of the frames, or dynamic for any multiples of 32 (default: 640x480)",
     )
     add(
         "--no-align",
