@@ -192,6 +192,8 @@ def _devices() -> dict[str, str]:
             continue
         gigabytes = properties.total_memory / 2**30
         devices[f"cuda:{index}"] = f"{properties.name}, {gigabytes:.0f} GiB"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "the GPU of this Mac; taken where it is named"
     return devices
 
 
