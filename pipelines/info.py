@@ -11,6 +11,7 @@ import av
 import torch
 
 from mhnet_video import __version__
+from mhnet_video.cache_folder import cache_folder
 from mhnet_video.engines.select import llvm_machine, llvm_obstacle, triton_obstacle
 from mhnet_video.errors import first_line
 from mhnet_video.media.encoders.encoder import working_encoders
@@ -71,7 +72,7 @@ class Info:
     engine: str
     """The engine for the device that `auto` takes, and the reason for it."""
     cache: str
-    """Folder of compiled kernels; empty without one."""
+    """Folder of compiled kernels and of verdicts on GPUs; empty without one."""
     models: tuple[Model, ...]
     encoders: tuple[str, ...]
     """Video encoders that open on this machine."""
@@ -174,11 +175,7 @@ def _instructions() -> list[str]:
 
 
 def _cache() -> str:
-    try:
-        from mhnet_video.kernels.llvm_cache import user_folder
-    except (ImportError, OSError):
-        return ""
-    return str(without_home(str(user_folder() or "")))
+    return str(without_home(str(cache_folder() or "")))
 
 
 def _devices() -> dict[str, str]:

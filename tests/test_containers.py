@@ -79,9 +79,10 @@ def test_the_program_runs_as_a_user(path):
     kinds = [kind for kind, _ in steps(path)]
     assert kinds.index("USER") > max(i for i, kind in enumerate(kinds) if kind == "RUN")
     assert ("ENTRYPOINT", '["mhnet-video"]') in steps(path)
-    for line in re.findall(
-        r"^#   docker run .*? mhnet-video(?::cuda)? (.*)", path.read_text(), re.M
-    ):
+    pattern = r"^#   docker run .*? mhnet-video(?::cuda)? (.*)"
+    shown = re.findall(pattern, path.read_text(), re.M)
+    assert shown
+    for line in shown:
         restore_parser().parse_args(line.split())
 
 

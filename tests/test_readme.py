@@ -105,7 +105,7 @@ def inputs(tmp_path_factory):
         Clip(video=(Video(times=every(40, 10)),), name=f"{name}.mp4").make(folder)
     pictures = np.random.default_rng(0).integers(0, 255, (2, 48, 64, 3), np.uint8)
     for number, picture in enumerate(pictures):
-        for name in ("frames", "rainy", "clean"):
+        for name in ("frames", "rainy", "clean", "masks"):
             (folder / name).mkdir(exist_ok=True)
             save(folder / name / f"{number}.png", picture)
     save(folder / "photo.jpg", pictures[0])

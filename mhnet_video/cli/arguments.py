@@ -225,6 +225,12 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
     )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
+    parser.add_argument(
+        "--mask",
+        metavar="MASK",
+        help="picture, clip or folder of either, white where drops are: also PSNR of Y inside and "
+        "outside; a picture holds for all frames of a clip",
+    )
     add_model_arguments(parser, model="no restoration")
     parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(

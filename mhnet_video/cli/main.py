@@ -232,6 +232,8 @@ def _evaluate(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.clean is None and options.sheet:
         parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
+    if options.clean is None and options.mask:
+        parser.error("--mask needs CLEAN to compare with")
     is_restored = options.model or options.task or options.weights
     if not is_restored and (options.scale is not None or options.engine != "auto"):
         parser.error(
@@ -245,6 +247,7 @@ def _evaluate(words: list[str]) -> int:
         result = evaluate(
             options.rainy,
             options.clean,
+            mask=options.mask,
             **arguments.network_settings(options),
             on_progress=on_progress,
             sheet=options.sheet,

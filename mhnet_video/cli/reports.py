@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mhnet_video.pipelines.info import Info
     from mhnet_video.pipelines.live import LiveReport
     from mhnet_video.pipelines.restore import Report
+    from mhnet_video.training.metrics import Scores
 
 
 def restore_summary(report: "Report") -> list[str]:
@@ -102,28 +103,38 @@ def live_summary(report: "LiveReport") -> list[str]:
 
 
 def evaluation_table(result: "Evaluation") -> list[str]:
-    """PSNR, SSIM and flicker, a row for each item and one for their mean."""
+    """PSNR, SSIM and flicker, a row for each item and one for their mean.
+
+    With a mask, PSNR of Y inside and outside of it, too.
+    """
     width = max(len("mean"), *(len(row.name) for row in result.rows))
-    flickers = result.mean.rainy.flicker is not None
-    names = ("PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB") + ("flicker",) * flickers
-    figures = "{:>8} {:>7} {:>8} {:>8}" + " {:>7}" * flickers
+    metrics = [
+        ("PSNR-Y", "psnr_y", ">8", ".2f"),
+        ("SSIM-Y", "ssim_y", ">7", ".4f"),
+        ("PSNR-RGB", "psnr_rgb", ">8", ".2f"),
+        ("SSIM-RGB", "ssim_rgb", ">8", ".4f"),
+        ("flicker", "flicker", ">7", ".3f"),
+        ("inside", "psnr_inside", ">8", ".2f"),
+        ("outside", "psnr_outside", ">8", ".2f"),
+    ]
+    mean = result.mean.rainy
+    metrics = [metric for metric in metrics if getattr(mean, metric[1]) is not None]
+
+    def cell(scores: "Scores") -> str:
+        values = ((getattr(scores, name), size, form) for _, name, size, form in metrics)
+        return " ".join(
+            format("-" if value is None else format(value, form), size)
+            for value, size, form in values
+        )
+
+    heads = " ".join(format(title, size) for title, _, size, _ in metrics)
     columns = ["input"] if result.model is None else ["input", result.model]
     lines = [
-        "  ".join([" " * width, *(f"{name:^{34 + 8 * flickers}}" for name in columns)]).rstrip(),
-        "  ".join([" " * width, *(figures.format(*names) for _ in columns)]),
+        "  ".join([" " * width, *(f"{name:^{len(heads)}}" for name in columns)]).rstrip(),
+        "  ".join([" " * width, *(heads for _ in columns)]),
     ]
     for row in [*result.rows, result.mean]:
-        cells = [
-            figures.format(
-                f"{scores.psnr_y:.2f}",
-                f"{scores.ssim_y:.4f}",
-                f"{scores.psnr_rgb:.2f}",
-                f"{scores.ssim_rgb:.4f}",
-                "-" if scores.flicker is None else f"{scores.flicker:.3f}",
-            )
-            for scores in (row.rainy, row.restored)
-            if scores is not None
-        ]
+        cells = [cell(scores) for scores in (row.rainy, row.restored) if scores is not None]
         lines.append("  ".join([f"{row.name:<{width}}", *cells]))
     if result.equal:
         lines.append(f"equal to the clean ones, and not in the mean PSNR: {result.equal}")
