@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test fuzz dev check fix docs build clean gpu
+.PHONY: help demo test fuzz dev check fix docs build release clean gpu
 .DEFAULT_GOAL := help
 
 help:   ## list the targets
@@ -52,40 +52,23 @@ fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# the machine's own Python and PyTorch, nothing installed and nothing fetched; GPU_DRY=1 shows on a
-# machine without a GPU that all of it runs. The tests compile several hundred kernels, one after the
-# other: groups of them run side by side, and the benchmark has the rest of the time
+# the machine's own Python and PyTorch, nothing installed and nothing fetched; GPU_ARGS=--dry shows on
+# a machine without a GPU that all of it runs
 GPU_PYTHON ?= python3
-GPU_FIGURES ?= gpu.json
-GPU_SECONDS ?= 560
-GPU_GROUPS := kernels/test_map_kernels.py restoration/test_gpu.py \
-	engines/triton/test_triton_engine.py,kernels/test_kernels.py \
-	restoration/test_gpu_layout.py,restoration/test_gpu_pipeline.py,restoration/test_gpu_restorer.py,engines/triton/test_memory_traffic.py
-comma := ,
-gpu: ## run the GPU tests, none skipped, then the GPU benchmark; its figures go to gpu.json
-ifdef GPU_DRY
-	TRITON_INTERPRET=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -W default -m 'not slow' \
-		$(addprefix tests/,$(subst $(comma), ,$(GPU_GROUPS)))
-	TRITON_INTERPRET=1 PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.bench_gpu $(GPU_FIGURES) --dry
-else
-	@begin=$$(date +%s); logs=$$(mktemp -d); running=; failed=; \
-	for group in $(GPU_GROUPS); do \
-		names=$$(echo "$$group" | sed 's/,/ tests\//g'); \
-		MHNET_REQUIRE_CUDA=1 PYTHONPATH=. $(GPU_PYTHON) -m pytest -q -W default --maxfail=9 \
-			tests/$$names > "$$logs/$${group##*/}" 2>&1 & running="$$running $$!"; \
-	done; \
-	for each in $$running; do wait "$$each" || failed=1; done; \
-	cat "$$logs"/*; rm -r "$$logs"; \
-	[ -z "$$failed" ] || echo "tests failed; the benchmark checks each result before it is timed"; \
-	PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.bench_gpu $(GPU_FIGURES) \
-		--seconds $$(($(GPU_SECONDS) + begin - $$(date +%s))) && [ -z "$$failed" ]
-endif
+GPU_FOLDER ?= gpu
+GPU_ARGS ?=
+gpu: ## run the GPU tests, none skipped, and the GPU benchmark; the results go to gpu/
+	PYTHONPATH=. $(GPU_PYTHON) -m mhnet_video.pipelines.gpu_check $(GPU_FOLDER) $(GPU_ARGS)
 
 docs: $(VENV)/installed-docs ## the documentation as a site, in build/site
 	$(BIN)/mkdocs build --strict
 
 build: $(VENV)/installed-dev ## sdist and wheel in dist/
 	$(BIN)/python -m build --no-isolation
+
+release: $(VENV)/installed-release ## test all, build, check, try the wheel alone; the files are in dist/
+	$(MAKE) test
+	BIN=$(BIN) TORCH="$(TORCH)" TORCH_INDEX=$(TORCH_INDEX) .ci/release
 
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
@@ -120,6 +103,9 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx,batch,dev]' && touch $@
+
+$(VENV)/installed-release: $(VENV)/installed-dev
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,release]' && touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,docs]' && touch $@

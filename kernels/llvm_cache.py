@@ -19,6 +19,7 @@ from typing import NamedTuple
 import llvmlite
 import llvmlite.binding as llvm
 
+from mhnet_video.cache_folder import cache_folder
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_signature import Signature
 
@@ -94,17 +95,9 @@ class KernelCache:
 
 
 def user_folder() -> Path | None:
-    """The folder of this program in the user's folder for caches; None if the user has no home."""
-    try:
-        if sys.platform == "win32":
-            base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library" / "Caches"
-        else:
-            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return Path(base) / "mhnet-video" / "kernels"
+    """The folder of kernels in the user's folder for caches; None if the user has no home."""
+    folder = cache_folder()
+    return None if folder is None else folder / "kernels"
 
 
 def _is_private(folder: Path) -> bool:

@@ -127,7 +127,8 @@ def _resolve(
     """The same model for all workers, what decides about outputs, and the GPUs to use."""
     import torch
 
-    from mhnet_video.model.weights import locate_weights, models_of, resolve_device, task_done
+    from mhnet_video.engines.self_check import usable_device
+    from mhnet_video.model.weights import locate_weights, models_of, task_done
 
     task = TASKS[task_done(config.task, config.model, config.weights)]
     if batch.dry != BatchConfig.dry and not task.is_rain:
@@ -135,7 +136,7 @@ def _resolve(
             f"a clip without rain is no reason to leave {task.removes} in it; leave --dry out."
         )
     is_elsewhere = batch.ray is not None and config.device.startswith("cuda")
-    device = torch.device("cuda") if is_elsewhere else resolve_device(config.device)
+    device = torch.device("cuda") if is_elsewhere else usable_device(config.device)
     kind = "cuda" if device.type == "cuda" else "cpu"
     names = models_of(config.task, config.model, config.weights, kind)
     if config.model == "auto" and config.weights is None:

@@ -8,7 +8,6 @@ its times mean nothing.
 
 import argparse
 import itertools
-import json
 import logging
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from mhnet_video.pipelines.bench_networks import NetworkCase, measure_networks, 
 from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
+from mhnet_video.pipelines.stage_runner import write_json
 from mhnet_video.restoration.gpu_backend import CudaBackend
 from mhnet_video.restoration.gpu_executor import batch_of, network_step
 from mhnet_video.restoration.gpu_layout import format_of
@@ -54,10 +54,17 @@ KERNEL_SIZES = [
     (512, 136, 240),
 ]
 """Channels, height and width of the maps of each kernel's row."""
+_DRY_SIZES = [(PICTURE, 6, 10), (16, 4, 6)]
+"""Those of a dry run."""
 _STAGE_FRAMES = 60
 """Frames in memory for the measurement of a separate stage."""
 _CHECKED = 2
 """Index of the frame whose result is checked before a time is reported."""
+
+
+def kernel_sizes(dry: bool) -> list[tuple[int, int, int]]:
+    """Channels, height and width of the maps of the kernels' rows."""
+    return _DRY_SIZES if dry else KERNEL_SIZES
 
 
 def is_right(
@@ -86,10 +93,17 @@ def is_right(
     return True
 
 
-def _streams(
+def measure_streams(
     clock: Clock, cases: list[NetworkCase], num_frames: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Frames in host memory to frames in host memory: everything but the codec."""
+    """Measure frames in host memory to frames in host memory: everything but the codec.
+
+    Args:
+        clock: Times them; without a GPU there is nothing to measure.
+        cases: Networks, and sizes of the frames.
+        num_frames: Frames of each measurement.
+        deadline: When to begin nothing more, in seconds of `time.monotonic`.
+    """
     for name, height, width in cases:
         if time.monotonic() > deadline or clock.device.type != "cuda":
             return
@@ -173,10 +187,17 @@ class _Log(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def _files(
+def measure_files(
     clock: Clock, cases: list[NetworkCase], num_frames: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Measure file to file, each separate stage, and all without the network."""
+    """Measure file to file, each separate stage, and all without the network.
+
+    Args:
+        clock: Has the device.
+        cases: Networks, and sizes of the clips that are written for them.
+        num_frames: Of each clip.
+        deadline: When to begin nothing more, in seconds of `time.monotonic`.
+    """
     on_gpu = clock.device.type == "cuda"
     encoders = ["libx264", *(e for e in working_encoders() if e.endswith("_nvenc") and on_gpu)]
     log = _Log()
@@ -198,7 +219,7 @@ def _files(
             log.lines.clear()
             alone = {
                 "decode_fps": _decode_fps(clip, restorer.gpu),
-                "restore_fps": _restore_fps(frames, restorer),
+                "restore_fps": restore_fps(frames, restorer),
             }
             said = list(log.lines)
             for encoder in encoders:
@@ -233,8 +254,8 @@ def _frames_of(clip: Path) -> list[Frame]:
         return list(itertools.islice(frames, _STAGE_FRAMES))
 
 
-def _restore_fps(frames: list[Frame], restorer: Restorer) -> float:
-    """From host memory to host memory, in the middle of a film."""
+def restore_fps(frames: list[Frame], restorer: Restorer) -> float:
+    """Frames a second from host memory to host memory, in the middle of a film."""
     restored = restorer.stream(itertools.cycle(frames))
     for _ in frames:  # compiles, records graphs, and fills the pipeline
         next(restored)
@@ -289,12 +310,11 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
         figures[section] = rows
         figures["seconds"] = time.monotonic() - begin
         if path is not None:
-            path.write_text(json.dumps(figures, indent=1))
+            write_json(path, figures)
 
     machine = measure_machine(clock, dry)
     save("machine", machine)
     names = list(networks())
-    kernels = [(PICTURE, 6, 10), (16, 4, 6)] if dry else KERNEL_SIZES
     if dry:
         # no smaller film: such frames are aligned by the interpreter, which takes a minute
         cases, files = [(names[0], 5, 33)], [(names[0], 64, 64)]
@@ -306,9 +326,9 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
     part = deadline - seconds / 3
     sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
         ("networks", measure_networks(clock, cases, machine, part)),
-        ("streams", _streams(clock, cases, 300, part)),
-        ("files", _files(clock, files, _CHECKED + 1 if dry else 240, part)),
-        ("kernels", measure_kernels(clock, kernels, machine, part)),
+        ("streams", measure_streams(clock, cases, 300, part)),
+        ("files", measure_files(clock, files, _CHECKED + 1 if dry else 240, part)),
+        ("kernels", measure_kernels(clock, kernel_sizes(dry), machine, part)),
     ]
     for section, rows in sections:
         found: list[dict[str, Any]] = []

@@ -83,6 +83,25 @@ def measure_networks(
         yield row
 
 
+def measure_parts(clock: Clock, case: NetworkCase) -> Iterator[dict[str, Any]]:
+    """Measure each part of a network by itself: what its steps take one after the other."""
+    name, height, width = case
+    engine = TritonEngine(network_of(name, clock.device))
+    graph = engine.graph(1, height, width)
+    graph.run()
+    parts: dict[str, list[partial[Any]]] = {}
+    for part, step in graph.parts():
+        parts.setdefault(part, []).append(step)
+    for part, steps in parts.items():
+
+        def run(steps: list[partial[Any]] = steps) -> None:
+            for step in steps:
+                step()
+
+        row: dict[str, Any] = {"network": name, "size": [width, height], "part": part}
+        yield row | {"launches": len(steps), "ms": clock.milliseconds(run)}
+
+
 def plain(
     network: MHNet,
     window: Tensor,

@@ -17,6 +17,9 @@ _SHOWN = {
     "of_product": "of the product's operations",
     "memory": "bytes",
     "peak_memory": "bytes at the most",
+    "temporal_filter": "temporal filter",
+    "runs": "equal runs",
+    "launches": "launches",
     "fps": "frames a second",
     "network_ms": "ms network",
     "overlap": "overlap",
@@ -38,12 +41,23 @@ def to_lines(figures: dict[str, Any]) -> list[str]:
         f"{machine['product_tflops']:.0f} TFLOP/s; PyTorch {machine['torch']}"
     ]
     for section in ("networks", "streams", "files", "kernels"):
-        for row in figures[section]:
-            name = row.get("network") or f"{row['kernel']}, {row['channels']} channels"
-            size = "x".join(map(str, row["size"]))
-            values = [_cell(key, row[key]) for key in row if key in _SHOWN]
-            lines.append(f"{section}: {name} {size}: {', '.join(values)}")
+        lines += [f"{section}: {row_line(row)}" for row in figures[section]]
     return lines
+
+
+def row_line(row: dict[str, Any]) -> str:
+    """A row's name, size and figures; empty if it is not of a network, a kernel or a variant."""
+    values = [_cell(key, row[key]) for key in row if key in _SHOWN]
+    if "network" in row:
+        names = [row["network"], *([row["part"]] if "part" in row else [])]
+    elif "kernel" in row:
+        names = [row["kernel"], f"{row['channels']} channels"]
+    elif "fronts" in row:
+        names = ["first half", f"{row['channels']} channels"]
+        values = [f"{name} {ms:.3f} ms" for name, ms in row["fronts"].items()]
+    else:
+        return ""
+    return f"{', '.join(names)} {'x'.join(map(str, row['size']))}: {', '.join(values)}"
 
 
 def _cell(key: str, value: Any) -> str:

@@ -35,7 +35,17 @@ FLOORS = [
     ["pipelines"],
     ["cli"],
 ]
-GROUND = {"closing", "color_spaces", "config", "errors", "frame", "locator", "memory", "tasks"}
+GROUND = {
+    "cache_folder",
+    "closing",
+    "color_spaces",
+    "config",
+    "errors",
+    "frame",
+    "locator",
+    "memory",
+    "tasks",
+}
 """The modules that lie in no package; those of `ENTRANCES` do, too, and may see everything."""
 ENTRANCES = {"mhnet_video", "mhnet_video.__main__"}
 

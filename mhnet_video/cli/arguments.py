@@ -59,6 +59,7 @@ other commands, each with a --help of its own:
   mhnet-video live [SOURCE]           a camera, restored as it comes: window, browser, recording
   mhnet-video evaluate RAINY CLEAN    PSNR and SSIM of folders of pictures or clips, or two clips
   mhnet-video train ...               train a network
+  mhnet-video export MODEL OUT.onnx   a model as an ONNX file, for other engines
   mhnet-video bench                   how fast this machine is, by engine and stage
   mhnet-video verify FILE.json        whether files are what --evidence wrote of them
   mhnet-video info                    versions, devices, models and encoders of this machine
@@ -288,6 +289,35 @@ def verify_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def export_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video export`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video export",
+        description="Write a model as an ONNX file. ONNX Runtime runs it first, and the largest "
+        "difference from PyTorch is printed.",
+        epilog="It takes a minute or more, most of it for the alignment.",
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model, weights file or folder, or OWNER/NAME")
+    add("destination", metavar="OUT.onnx", help="file to create")
+    add(
+        "--size",
+        type=_any_size,
+        default=(640, 480),
+        metavar="WxH",
+        help="size of the frames, or dynamic for any (default: 640x480)",
+    )
+    add(
+        "--no-align",
+        dest="aligns",
+        action="store_false",
+        help="leave the alignment out: the file takes windows that are aligned already",
+    )
+    add("--overwrite", action="store_true", help="replace an existing file")
+    _add_json(parser)
+    return parser
+
+
 def info_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video info`."""
     parser = argparse.ArgumentParser(
@@ -509,6 +539,10 @@ def _size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"a size is WxH in pixels, such as 1280x720, not {text}")
     return int(match[1]), int(match[2])
+
+
+def _any_size(text: str) -> tuple[int, int] | None:
+    return None if text == "dynamic" else _size(text)
 
 
 def _counts(text: str) -> tuple[int, ...]:

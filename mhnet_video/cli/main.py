@@ -311,6 +311,22 @@ def _info(words: list[str]) -> int:
     return 0
 
 
+def _export(words: list[str]) -> int:
+    options = arguments.export_parser().parse_args(words)
+    from mhnet_video.pipelines.export import export_model
+
+    report = export_model(
+        options.model,
+        options.destination,
+        size=options.size,
+        aligns=options.aligns,
+        overwrite=options.overwrite,
+    )
+    lines = reports.export_lines(report)
+    print(reports.to_json(report.to_dict()) if options.json else "\n".join(lines))
+    return 0
+
+
 def _verify(words: list[str]) -> int:
     options = arguments.verify_parser().parse_args(words)
     from mhnet_video.pipelines.verify import verify
@@ -362,6 +378,7 @@ def _bench_gpu(path: str | None) -> int:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "batch": _batch,
     "evaluate": _evaluate,
+    "export": _export,
     "live": _live,
     "train": _train,
     "bench": _bench,

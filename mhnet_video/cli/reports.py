@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mhnet_video.live.source_address import CameraInfo
     from mhnet_video.live.statistics import LiveStatistics
     from mhnet_video.pipelines.evaluate import Evaluation
+    from mhnet_video.pipelines.export import ExportReport
     from mhnet_video.pipelines.flicker import ClipFlicker
     from mhnet_video.pipelines.info import Info
     from mhnet_video.pipelines.live import LiveReport
@@ -176,8 +177,10 @@ def training_line(
 def info_lines(info: "Info") -> list[str]:
     """Versions, devices, models and encoders."""
     lines = [f"{name:<14} {version}" for name, version in info.versions.items()]
-    lines += ["", *(f"{name:<14} {what}" for name, what in info.devices.items())]
-    lines += [f"{'engine':<14} {info.engine}", ""]
+    lines.append("")
+    for name, what in {**info.system, **info.settings, **info.devices}.items():
+        lines += textwrap.wrap(f"{name:<14} {what}", 100, subsequent_indent=15 * " ")
+    lines += [f"{'engine':<14} {info.engine}", f"{'cache':<14} {info.cache or 'none'}", ""]
     for model in info.models:
         size = f"{model.size_bytes / 1e6:.1f} MB"
         lines.append(f"{model.name:<14} {size}, {model.description}")
@@ -188,6 +191,23 @@ def info_lines(info: "Info") -> list[str]:
     encoders = ", ".join(info.encoders)
     lines += ["", *textwrap.wrap(f"encoders that open here: {encoders}", 100)]
     return lines
+
+
+def export_lines(report: "ExportReport") -> list[str]:
+    """The summary of an export."""
+    width, height = report.size or ("W", "H")
+    aligned = "aligned inside" if report.aligns else ""
+    if report.expects_aligned:
+        aligned = "which must be aligned already"
+    pictures = ", ".join(part for part in (f"{report.pictures} pictures", aligned) if part)
+    channels = 3 * report.pictures
+    return [
+        f"{report.path}: {report.size_bytes / 2**20:.1f} MiB, {report.model}",
+        f"  input   window [1, {channels}, {height}, {width}] float32 in [0, 1]: {pictures}",
+        f"  outputs residual, restored [1, 3, {height}, {width}] float32",
+        f"  worst error against PyTorch {report.worst_error:.1e}, "
+        f"{255 * report.worst_error:.4f} levels of 255",
+    ]
 
 
 def _history(training: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """Weights on disk: the shipped models, files of one's own, and the authors' checkpoints."""
 
+import hashlib
 import json
 import logging
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mhnet_video.errors import ConfigError, WeightsError, first_line
+from mhnet_video.errors import ConfigError, WeightsError, WriteError, first_line
 from mhnet_video.locator import learn
+from mhnet_video.model import hub
 from mhnet_video.model.network import UNUSED, MHNet, NetworkConfig
 from mhnet_video.tasks import DEFAULT, TASKS, default_model, steps_of
 
@@ -40,6 +43,12 @@ class ModelInfo:
     description: str
     training: dict[str, Any]
     """How it was trained, as `mhnet-video train` wrote it."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its file, in hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def task(self) -> str:
@@ -181,7 +190,9 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
 
     Args:
         name_or_path: A shipped model's name, or a file: safetensors of this package, or a
-            checkpoint of the authors (`.pth`; its sizes are read off its tensors).
+            checkpoint of the authors (`.pth`; its sizes are read off its tensors). Or a folder that
+            `save_pretrained` wrote, or `OWNER/NAME` of a repository on Hugging Face, for which
+            `huggingface_hub` must be installed.
         device: Where to put it; a name is one of `auto`, `cpu`, `cuda` and `cuda:<index>`.
 
     Returns:
@@ -189,7 +200,8 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
         [0, 1], neither clamped inside.
 
     Raises:
-        WeightsError: There is no such model, or the file is wrong, truncated or foreign.
+        WeightsError: There is no such model, or the file is wrong, truncated or foreign; or a
+            repository cannot be reached.
         ConfigError: There is no such device on this machine.
     """
     learn(name_or_path)
@@ -211,13 +223,19 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
 def locate_weights(name_or_path: str | PathLike[str]) -> Path:
     """The file of a shipped model, or the one named; `./realtime` is never the model.
 
+    Of a folder or a repository, the file of its weights; a repository is fetched.
+
     Raises:
-        WeightsError: There is no such model or file.
+        WeightsError: There is no such model or file, or a folder holds none.
     """
     path = Path(name_or_path)
     shipped = MODELS / f"{path.name}.safetensors"
     if str(name_or_path) == path.name and shipped.is_file():
         return shipped
+    if path.is_dir():
+        return hub.weights_in(path)
+    if hub.is_repository(name_or_path):
+        return hub.download(str(name_or_path))
     if not path.is_file():
         names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
         raise WeightsError(
@@ -253,6 +271,88 @@ def save_weights(
     return path
 
 
+def save_pretrained(
+    network: MHNet,
+    folder: str | PathLike[str],
+    *,
+    description: str = "",
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a network as a folder of the form that Hugging Face has.
+
+    Args:
+        network: What to save; in float32, whatever its type.
+        folder: The folder to create, or one that is empty.
+        description: One line on what it is for.
+        training: How it was trained; plain values.
+
+    Returns:
+        The folder, with `config.json`, `model.safetensors` and a card, `README.md`.
+
+    Raises:
+        WriteError: The folder holds something, or cannot be written.
+    """
+    folder = Path(folder)
+    config = {
+        "model_type": "mhnet",
+        "task": network.task,
+        "description": description,
+        **network.config.to_dict(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise WriteError(f"{folder} is not empty; name a new folder")
+        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(_CARD.format(**config), encoding="utf-8")
+        save_weights(
+            network, folder / hub.WEIGHTS, description=description, training=training or {}
+        )
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {error.strerror}") from error
+    return folder
+
+
+_CARD = """\
+---
+license: apache-2.0
+library_name: mhnet-video
+pipeline_tag: image-to-image
+---
+# MHNet for video: {task}
+
+{description}
+
+```python
+from mhnet_video import Restorer
+
+restorer = Restorer(weights="OWNER/NAME", task="{task}")
+```
+"""
+
+
+def push_to_hub(
+    network: MHNet, repository: str, *, description: str = "", private: bool = False
+) -> str:
+    """Send a network to a repository on Hugging Face, as `save_pretrained` writes it.
+
+    Args:
+        network: What to send.
+        repository: `OWNER/NAME`; created where there is none.
+        description: One line on what it is for.
+        private: Whether a new repository is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        MHNetVideoError: `huggingface_hub` is not installed, or the upload fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save_pretrained(network, Path(scratch) / "model", description=description)
+        return hub.upload(folder, repository, private=private)
+
+
 def _read(path: Path) -> _Contents:
     """The tensors that the network uses, its sizes, and its task.
 
@@ -278,6 +378,8 @@ def _read_safetensors(path: Path) -> _Contents:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged or cut off: {error}") from error
+    if "config" not in metadata and path.name == hub.WEIGHTS:
+        metadata |= _beside(path)
     if "config" not in metadata:
         return _used(path, tensors)
     try:
@@ -286,6 +388,27 @@ def _read_safetensors(path: Path) -> _Contents:
         return {name: value.float() for name, value in tensors.items()}, config, task
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} describes no MHNet of this version: {error}") from error
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """What `config.json` beside a file says, in the form of the file's own metadata.
+
+    Other programs that write such a folder keep the sizes only there.
+
+    Raises:
+        WeightsError: It is damaged.
+    """
+    file = path.with_name(hub.CONFIG)
+    if not file.is_file():
+        return {}
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        sizes = {field.name for field in fields(NetworkConfig)}
+        config = {name: value for name, value in said.items() if name in sizes}
+        training = {"task": said.get("task")}
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{file} is damaged: {first_line(error)}") from error
+    return {"config": json.dumps(config), "training": json.dumps(training)}
 
 
 def _read_checkpoint(path: Path) -> _Contents:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
 from mhnet_video.engines.select import SelectedEngine
+from mhnet_video.engines.self_check import usable_device
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
-from mhnet_video.model.weights import load_model, models_of, resolve_device
+from mhnet_video.model.weights import load_model, models_of
 from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
@@ -79,7 +80,7 @@ class Restorer:
         is_filtered: bool = True,
     ) -> None:
         check_task(task)
-        self.device = resolve_device(device)
+        self.device = usable_device(device)
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
         self.sees_whole_clips = True

@@ -304,10 +304,10 @@ def test_a_film_that_is_wrong_has_no_time(monkeypatch):
         for frame in real(self, items):
             yield replace(frame, planes=(frame.planes[0] ^ 8, *frame.planes[1:]))
 
-    (right,) = bench_gpu._files(clock, [case], 4, math.inf)
+    (right,) = bench_gpu.measure_files(clock, [case], 4, math.inf)
     assert right["fps"] > 0 and right["overlap"] > 0
     monkeypatch.setattr(bench_gpu.Restorer, "stream", stream)
-    (wrong,) = bench_gpu._files(clock, [case], 4, math.inf)
+    (wrong,) = bench_gpu.measure_files(clock, [case], 4, math.inf)
     assert wrong == {"network": "realtime", "size": [16, 16], "failed": "wrong result"}
     assert not bench_gpu.is_right(None, make_frames(3, 16, 16), 2, network_of("realtime", CPU))
 

@@ -1,0 +1,143 @@
+"""Whether `auto` takes a GPU, which pretended ones decide."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import processes
+import pytest
+import torch
+
+from mhnet_video.engines import self_check
+from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.select import SelectedEngine, trial_frames
+from mhnet_video.engines.self_check import fault, usable_device, verdict
+from mhnet_video.model.weights import load_model
+from mhnet_video.restoration.restorer import Restorer
+
+GPU = torch.device("cuda", 0)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """What a GPU's verdict depends on."""
+    found = ["H200", "driver 1", "torch", "triton", "1"]
+    monkeypatch.setattr(self_check, "_machine", lambda device: found)
+    return found
+
+
+def checker(tmp_path, code):
+    """A check that does what it says, and notes each of its runs."""
+    note = f"open({str(tmp_path / 'runs')!r}, 'a').write('x'); import json, os, sys, time; "
+    return [sys.executable, "-c", note + code]
+
+
+def runs(tmp_path):
+    return len((tmp_path / "runs").read_text())
+
+
+def test_a_verdict_is_kept_for_one_machine(tmp_path, machine):
+    good = checker(tmp_path, "print('noise'); print(json.dumps(''))")
+    folder = tmp_path / "cache"
+    assert [verdict(GPU, folder, good) for _ in range(3)] == ["", "", ""]
+    assert runs(tmp_path) == 1
+    machine[1] = "driver 2"
+    bad = checker(tmp_path, "print(json.dumps('it is wrong'))")
+    assert [verdict(GPU, folder, bad) for _ in range(2)] == ["it is wrong"] * 2
+    assert runs(tmp_path) == 2
+    assert len(list(folder.iterdir())) == 2
+    # a file that is damaged is none
+    for path in folder.iterdir():
+        path.write_text("{")
+    assert verdict(GPU, folder, good) == ""
+    assert runs(tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("os.kill(os.getpid(), 6)", "its process ended: "),
+        ("sys.exit('illegal memory access')", "its process ended: illegal memory access"),
+        ("time.sleep(60)", "it did not end within 2 s"),
+        ("print('no JSON')", "its process ended: exit status 0"),
+    ],
+)
+def test_a_check_that_ends_badly_is_a_fault(tmp_path, machine, code, told):
+    assert verdict(GPU, tmp_path / "cache", checker(tmp_path, code), 2.0).startswith(told)
+
+
+def test_a_check_that_cannot_be_started_or_kept(tmp_path, machine):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "cache"
+    assert verdict(GPU, folder, [str(tmp_path / "no")]).startswith("it could not be started")
+
+
+def test_auto_takes_a_gpu_that_has_passed(monkeypatch, caplog):
+    monkeypatch.setattr(self_check, "resolve_device", lambda name: CPU if name == "cpu" else GPU)
+    monkeypatch.setattr(self_check, "verdict", lambda device: "")
+    assert usable_device("auto") == GPU
+    monkeypatch.setattr(self_check, "verdict", lambda device: "its result is not the CPU's")
+    with caplog.at_level(logging.WARNING):
+        assert usable_device("auto") == CPU
+    (said,) = caplog.messages
+    assert "its result is not the CPU's" in said and "--device cuda" in said
+    caplog.clear()
+    # whoever names it has it
+    assert usable_device("cuda") == GPU and usable_device("cpu") == CPU
+    assert not caplog.messages
+    assert Restorer("realtime").device == CPU
+
+
+@pytest.mark.parametrize("name", ["realtime", "quality"])
+def test_networks_change_what_they_are_tried_on(name):
+    """Else nothing but rounding would be compared, as with noise, which they leave as it is."""
+    network = load_model(name, "cpu")
+    frames = trial_frames(network.config.pictures, 96, 96)
+    with torch.inference_mode():
+        expected = TorchEngine(network).residual(frames)
+        found = TorchEngine(load_model(name, "cpu"), bfloat16=True).residual(frames)
+    assert float(expected.square().mean().sqrt()) > 0.005
+    assert float((found - expected).square().mean() / expected.square().mean()) < 0.01
+
+
+def test_an_engine_that_is_wrong_is_found(monkeypatch):
+    monkeypatch.setattr(self_check, "_SIZES", [(32, 64)])
+    assert fault(CPU) == ""
+    real = self_check.resolve_engine
+    count = iter(range(100))
+
+    def wrong(change):
+        def resolve(network):
+            engine = real(network).engine
+            made = SimpleNamespace(residual=lambda frames: change(engine.residual(frames)))
+            return SelectedEngine(made, "triton", "a test")
+
+        monkeypatch.setattr(self_check, "resolve_engine", resolve)
+        return fault(CPU)
+
+    assert wrong(lambda found: found) == ""
+    assert wrong(lambda found: found + 0.1) == "its result for 64x32 is not the CPU's"
+    assert wrong(lambda found: found * float("nan")).startswith("equal frames")
+    assert "different results" in wrong(lambda found: found + 1e-6 * next(count))
+
+    def fails(found):
+        raise RuntimeError("no kernel image\nmore")
+
+    assert wrong(fails) == "RuntimeError: no kernel image"
+    monkeypatch.setattr(
+        self_check,
+        "resolve_engine",
+        lambda network: SelectedEngine(None, "torch", "the triton engine fails here: no"),
+    )
+    assert fault(CPU) == "the triton engine fails here: no"
+
+
+def test_the_check_as_a_process():
+    command = [sys.executable, "-m", "mhnet_video.engines.self_check", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = processes.run(command, env=environment, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == ""
