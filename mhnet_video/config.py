@@ -79,7 +79,7 @@ class RestoreConfig:
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
-    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`."""
     engine: str = "auto"
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     strength: float = 1.0
@@ -191,7 +191,7 @@ class LiveConfig:
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
-    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`."""
     engine: str = "auto"
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     scale: float | None = None

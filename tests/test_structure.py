@@ -45,6 +45,7 @@ GROUND = {
     "frame",
     "locator",
     "memory",
+    "system",
     "tasks",
 }
 """The modules that lie in no package; those of `ENTRANCES` do, too, and may see everything."""

@@ -47,7 +47,7 @@ _TRAIN_HELP = {
     "final_crop": "side of the training pictures later on",
     "learning_rate": "at its highest",
     "seed": "of the weights and of the rain",
-    "device": "auto, cpu, cuda or cuda:N",
+    "device": "auto, cpu, cuda, cuda:N or mps",
     "init": "model or weights file to begin with, of these sizes or smaller",
     "description": "what the weights file says of itself",
 }
@@ -334,7 +334,7 @@ def export_parser() -> argparse.ArgumentParser:
         type=_any_size,
         default=(640, 480),
         metavar="WxH",
-        help="size of the frames, or dynamic for any (default: 640x480)",
+        help="size of the frames, or dynamic for any multiples of 32 (default: 640x480)",
     )
     add(
         "--no-align",
@@ -496,7 +496,7 @@ def add_model_arguments(
     parser.add_argument(
         "--device",
         type=_device,
-        metavar="auto|cpu|cuda|cuda:N",
+        metavar="auto|cpu|cuda|cuda:N|mps",
         help="where the network runs (default: %(default)s)",
     )
     parser.add_argument(
@@ -544,8 +544,8 @@ def parse_box(text: str) -> Box:
 
 
 def _device(text: str) -> str:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(f"a device is auto, cpu, cuda or cuda:N, not {text}")
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"a device is auto, cpu, cuda, cuda:N or mps, not {text}")
     return text
 
 
