@@ -154,6 +154,9 @@ def test_a_phone(tmp_path, files):
         page.set_input_files("#files", [files / "one.mp4"])
         wait_for(lambda: rows(page) == [("one.mp4", "ready")])
         wait_for(lambda: page.locator("#picture").get_attribute("width") == "320")
+        # what is said covers nothing that cannot be scrolled to
+        page.get_by_role("button", name="add").click()
+        assert page.get_by_role("alert").is_visible()
         page.get_by_role("button", name="restore this clip").click()
         wait_for(lambda: page.locator("#divider").is_visible())
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
