@@ -107,7 +107,7 @@ def evaluate(
             pictures.
         task: What to remove, one of `tasks.TASKS`; without a model, its defaults are used.
         weights: A weights file to use instead of a model's.
-        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        device: `auto`, `cpu`, `cuda`, `cuda:<index>` or `mps`.
         engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
         scale: Working scale of the network, above 0 to 1; None chooses by the picture's size.
         on_progress: Called after each row.

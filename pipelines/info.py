@@ -11,13 +11,26 @@ import av
 import torch
 
 from mhnet_video import __version__
+from mhnet_video.cache_folder import cache_folder
 from mhnet_video.engines.select import llvm_machine, llvm_obstacle, triton_obstacle
 from mhnet_video.errors import first_line
 from mhnet_video.media.encoders.encoder import working_encoders
 from mhnet_video.model.weights import list_models, resolve_device
 
-_PACKAGES = ("torch", "av", "numpy", "safetensors", "triton", "llvmlite", "opencv-python", "pillow")
-_PACKAGES += ("filelock", "aiohttp", "aiortc", "onnxruntime")
+_PACKAGES = (
+    "torch",
+    "av",
+    "numpy",
+    "safetensors",
+    "triton",
+    "llvmlite",
+    "opencv-python",
+    "pillow",
+    "filelock",
+    "aiohttp",
+    "aiortc",
+    "onnxruntime",
+)
 """Distributions whose versions a bug report needs."""
 
 
@@ -59,7 +72,7 @@ class Info:
     engine: str
     """The engine for the device that `auto` takes, and the reason for it."""
     cache: str
-    """Folder of compiled kernels; empty without one."""
+    """Folder of compiled kernels and of verdicts on GPUs; empty without one."""
     models: tuple[Model, ...]
     encoders: tuple[str, ...]
     """Video encoders that open on this machine."""
@@ -162,11 +175,7 @@ def _instructions() -> list[str]:
 
 
 def _cache() -> str:
-    try:
-        from mhnet_video.kernels.llvm_cache import user_folder
-    except (ImportError, OSError):
-        return ""
-    return str(without_home(str(user_folder() or "")))
+    return str(without_home(str(cache_folder() or "")))
 
 
 def _devices() -> dict[str, str]:
@@ -180,6 +189,8 @@ def _devices() -> dict[str, str]:
             continue
         gigabytes = properties.total_memory / 2**30
         devices[f"cuda:{index}"] = f"{properties.name}, {gigabytes:.0f} GiB"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "the GPU of this Mac; taken where it is named"
     return devices
 
 

@@ -73,7 +73,8 @@ def to_onnx(
 
     Args:
         network: On the CPU.
-        size: Width and height of the frames, in pixels; None for a graph that takes any size.
+        size: Width and height of the frames, in pixels; None for a graph that takes any multiples
+            of the network's.
         aligns: As for `ExportedNetwork`. The number of pyramid levels depends on the size, so that
             an aligned graph has one size.
         metadata: Further entries of the model's metadata.
@@ -100,6 +101,8 @@ def to_onnx(
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
+            # minutes of work with the alignment, which engines do when they load a graph
+            optimize=not module.aligns,
         )
     assert model is not None  # there is one without a file name
     proto = model.model_proto

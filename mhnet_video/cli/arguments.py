@@ -10,6 +10,7 @@ from mhnet_video import __version__
 from mhnet_video.config import (
     ENGINES,
     VIEWS,
+    AppConfig,
     Box,
     LiveConfig,
     LiveOutputs,
@@ -46,7 +47,7 @@ _TRAIN_HELP = {
     "final_crop": "side of the training pictures later on",
     "learning_rate": "at its highest",
     "seed": "of the weights and of the rain",
-    "device": "auto, cpu, cuda or cuda:N",
+    "device": "auto, cpu, cuda, cuda:N or mps",
     "init": "model or weights file to begin with, of these sizes or smaller",
     "description": "what the weights file says of itself",
 }
@@ -57,6 +58,7 @@ _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
   mhnet-video batch SOURCE... FOLDER  many files: folders, cards, trips, archives
   mhnet-video live [SOURCE]           a camera, restored as it comes: window, browser, recording
+  mhnet-video app                     a page for files: drop clips on it, compare, download
   mhnet-video evaluate RAINY CLEAN    PSNR and SSIM of folders of pictures or clips, or two clips
   mhnet-video train ...               train a network
   mhnet-video export MODEL OUT.onnx   a model as an ONNX file, for other engines
@@ -209,6 +211,33 @@ def live_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def app_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video app`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video app",
+        description="Serve a page for files: drop clips on it, draw what is to be left alone, "
+        "compare before and after, and download the results.",
+        epilog="What was uploaded is removed when the page ends, and so are results without "
+        "--folder. TMPDIR names the disk for them.",
+    )
+    add = parser.add_argument
+    add(
+        "--serve",
+        metavar="[HOST:]PORT",
+        help="where the page is (default: %(default)s; default host: this machine only)",
+    )
+    add("--folder", metavar="FOLDER", help="keep results in this folder, which is created")
+    add(
+        "--device",
+        type=_device,
+        metavar="auto|cpu|cuda|cuda:N",
+        help="where the network runs (default: %(default)s)",
+    )
+    take_defaults(parser, AppConfig)
+    parser.set_defaults(device=RestoreConfig.device)
+    return parser
+
+
 def evaluate_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video evaluate`."""
     parser = argparse.ArgumentParser(
@@ -305,7 +334,7 @@ def export_parser() -> argparse.ArgumentParser:
         type=_any_size,
         default=(640, 480),
         metavar="WxH",
-        help="size of the frames, or dynamic for any (default: 640x480)",
+        help="size of the frames, or dynamic for any multiples of 32 (default: 640x480)",
     )
     add(
         "--no-align",
@@ -467,7 +496,7 @@ def add_model_arguments(
     parser.add_argument(
         "--device",
         type=_device,
-        metavar="auto|cpu|cuda|cuda:N",
+        metavar="auto|cpu|cuda|cuda:N|mps",
         help="where the network runs (default: %(default)s)",
     )
     parser.add_argument(
@@ -515,8 +544,8 @@ def parse_box(text: str) -> Box:
 
 
 def _device(text: str) -> str:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(f"a device is auto, cpu, cuda or cuda:N, not {text}")
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"a device is auto, cpu, cuda, cuda:N or mps, not {text}")
     return text
 
 

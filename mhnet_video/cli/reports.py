@@ -204,7 +204,8 @@ def export_lines(report: "ExportReport") -> list[str]:
     return [
         f"{report.path}: {report.size_bytes / 2**20:.1f} MiB, {report.model}",
         f"  input   window [1, {channels}, {height}, {width}] float32 in [0, 1]: {pictures}",
-        f"  outputs residual, restored [1, 3, {height}, {width}] float32",
+        f"  outputs residual, restored [1, 3, {height}, {width}] float32"
+        + ("" if report.size else f"; W and H multiples of {report.multiple}"),
         f"  worst error against PyTorch {report.worst_error:.1e}, "
         f"{255 * report.worst_error:.4f} levels of 255",
     ]

@@ -71,7 +71,7 @@ def models_of(
         model: A model's name, or names with a plus between them for several steps; `auto` for the
             default ones. One that is named replaces that of its own task.
         weights: A weights file to use instead.
-        kind: Kind of device, `cpu` or `cuda`.
+        kind: Kind of device; that of `torch.device.type`.
 
     Raises:
         ConfigError: There is no such task, no model of a step ships, or one is named that takes
@@ -142,6 +142,9 @@ def _info(path: Path) -> ModelInfo:
 def resolve_device(name: str) -> torch.device:
     """Turn a device setting into a device; `auto` takes CUDA where there is one.
 
+    `mps`, the GPU of a Mac, is taken where it is named and a small network has the CPU's result on
+    it; else the CPU is, with a warning.
+
     Raises:
         ConfigError: There is no such device on this machine.
     """
@@ -157,8 +160,17 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device must be auto, cpu, cuda, cuda:N or mps, not {name}")
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError(
+                "device mps is the GPU of a Mac with Apple silicon, and there is none that PyTorch "
+                "can use; take --device cpu or auto"
+            )
+        if said := deviation(device):
+            _log.warning("mps cannot be used (%s): the CPU restores", said)
+            return torch.device("cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigError(
@@ -185,6 +197,25 @@ def _fault(device: torch.device) -> str:
     return ""
 
 
+def deviation(device: torch.device) -> str:
+    """Why a small network has not the CPU's result on a device; empty if it has."""
+    config = NetworkConfig(
+        width=8, encoder_blocks=(1, 1, 1, 1), group_blocks=(1, 1, 1, 1), frames=3, align=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    network = MHNet(config).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    window = torch.rand(1, 3 * config.frames, 48, 64, generator=generator)
+    expected = network(window)
+    try:
+        found = network.to(device)(window.to(device)).cpu()
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # an operation is missing
+        return first_line(error).rstrip(".")
+    difference = float((found - expected).abs().max())
+    return "" if difference < 1e-3 else f"its result differs from the CPU's by {difference:.2g}"
+
+
 def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> MHNet:
     """Build the network that a model or a weights file describes.
 
@@ -193,7 +224,8 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
             checkpoint of the authors (`.pth`; its sizes are read off its tensors). Or a folder that
             `save_pretrained` wrote, or `OWNER/NAME` of a repository on Hugging Face, for which
             `huggingface_hub` must be installed.
-        device: Where to put it; a name is one of `auto`, `cpu`, `cuda` and `cuda:<index>`.
+        device: Where to put it; a name is one of `auto`, `cpu`, `cuda`, `cuda:<index>` and
+            `mps`.
 
     Returns:
         The network in evaluation mode: from `[N, 3 * frames, H, W]` to `[N, 3, H, W]`, RGB in

@@ -178,7 +178,7 @@ def test_what_is_not_a_time(text):
         ("in.mp4", "required: OUTPUT"),
         ("a b --start noon", "a time is seconds or H:MM:SS.mmm, not noon"),
         ("a b --keep 1,2,3", "a box is X,Y,W,H in pixels, not 1,2,3"),
-        ("a b --device tpu", "a device is auto, cpu, cuda or cuda:N, not tpu"),
+        ("a b --device tpu", "a device is auto, cpu, cuda, cuda:N or mps, not tpu"),
         ("a b --encoder-option x", "an option of the encoder is K=V, not x"),
         ("a b --crf high", "invalid int value"),
         ("a - --sheet c.png", "a contact sheet is made from files"),
