@@ -12,6 +12,7 @@ it changes where there is no streak, in grey levels.
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import av
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("video", type=Path)
     parser.add_argument("box", type=int, nargs=4)
     parser.add_argument("models", nargs="+")
+    parser.add_argument("--keep", type=Path, help="folder for the restored clips, to look at")
     options = parser.parse_args()
     before = luma(options.video, tuple(options.box))
     median = np.median(before, axis=0)
@@ -58,8 +60,9 @@ def main() -> None:
     if not streaks.any():
         sys.exit(f"no streaks in this box of {options.video}; choose another one.")
     print(f"streaks: {streaks.mean():.3f} of the box, {excess[streaks].mean():.1f} levels bright")
+    folder = options.keep or Path(tempfile.mkdtemp())
     for model in options.models:
-        output = Path(f"night-{Path(model).stem}.mkv")
+        output = folder / f"night-{Path(model).stem}.mkv"
         is_file = Path(model).is_file()
         config = RestoreConfig(
             model="auto" if is_file else model,
@@ -72,6 +75,8 @@ def main() -> None:
         after = luma(output, tuple(options.box))
         gone = 1 - np.maximum(after - median, 0)[streaks].sum() / excess[streaks].sum()
         beside = np.abs(after - before)[~streaks].mean()
+        if options.keep is None:
+            output.unlink()
         print(f"{model}: {100 * gone:.1f} % of the streaks' light gone, {beside:.2f} beside them")
 
 

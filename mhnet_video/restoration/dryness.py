@@ -2,6 +2,8 @@
 
 What the network takes out is darker afterwards. In a clip with rain that is some of most windows;
 in a dry one it is next to nothing, but for a light or a sign that passes. Brightness plays no part.
+Few drops on the glass are next to nothing, too, but what is taken out of them is at the same place
+in window after window.
 """
 
 import shutil
@@ -15,6 +17,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.error import FFmpegError
+from numpy.typing import NDArray
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
@@ -31,6 +34,9 @@ _HIGH_SHARE = 0.02
 """Share of darker pixels that no window of a dry clip has."""
 _HIGH_WINDOWS = 0.25
 """Share of the windows that have it where it rains in a part of the clip only."""
+_STANDING_SHARE = 3e-4
+"""Share of pixels that are changed by a level of 8 bits in most windows, from which on there are
+drops on the glass. docs/benchmarks.md has those of clips."""
 _PLACES = 6
 """Key frames at which a clip is looked at, at most."""
 _FEW_PLACES = 4
@@ -65,16 +71,20 @@ def is_dry(path: str | PathLike[str], restorer: Restorer) -> Dryness:
         ReadError: The file cannot be read.
         ShortageError: The device has too little memory.
     """
-    num_frames = restorer.network.config.frames
+    num_frames = restorer.behind + 1 + restorer.ahead
     places = _places(path)
     windows = 2 if len(places) >= _FEW_PLACES else 4
     shares: list[float] = []
+    changes: list[NDArray[np.int8]] = []
     with _at_full_strength(restorer):
         for place in places:
             frames = _frames_from(path, place, (windows - 1) * _STEP + num_frames)
             for begin in range(0, len(frames) - num_frames + 1, _STEP):
                 window = frames[begin : begin + num_frames]
-                shares.append(_share_taken_out(restorer, window))
+                taken_out = _taken_out(restorer, window)
+                shares.append(float(np.mean(taken_out >= 1)))
+                if "raindrop" in restorer.tasks:
+                    changes.append(np.abs(taken_out))
     if not shares:
         return Dryness(False, f"it has fewer than {num_frames} different frames in a row")
     usual, high = median(shares), sum(share >= _HIGH_SHARE for share in shares)
@@ -84,6 +94,10 @@ def is_dry(path: str | PathLike[str], restorer: Restorer) -> Dryness:
         return Dryness(False, reason, tuple(shares))
     if high >= _HIGH_WINDOWS * len(shares):
         reason = f"much is taken out of {high} of {looked}"
+        return Dryness(False, reason, tuple(shares))
+    standing = _share_standing(changes)
+    if standing >= _STANDING_SHARE:
+        reason = f"something is taken out of the same {standing:.2%} of the picture all the time"
         return Dryness(False, reason, tuple(shares))
     reason = f"next to nothing is taken out: {usual:.2%} of the picture (median of {looked})"
     return Dryness(True, reason, tuple(shares))
@@ -180,11 +194,20 @@ def _frames_from(path: str | PathLike[str], seconds: float, count: int) -> list[
     return frames
 
 
-def _share_taken_out(restorer: Restorer, window: Sequence[Frame]) -> float:
-    """Share of the middle picture's pixels that the network makes darker by a level of 8 bits."""
+def _taken_out(restorer: Restorer, window: Sequence[Frame]) -> NDArray[np.int8]:
+    """How much darker the network makes a picture, in levels of 8 bits, 127 at most, `[H, W]`."""
+    # in the middle, as files have it: those who see far back alone change dry pictures more
     middle = len(window) // 2
     source = window[middle]
+    restorer.forget()  # the window before may be of another place
     restored = on_host(restorer.restore_frame(window, middle))
-    least = 1 << (source.layout.bits - 8)
-    before, after = source.planes[0].astype(np.int32), restored.planes[0]
-    return float(np.mean(before - after >= least))
+    difference = source.planes[0].astype(np.int32) - restored.planes[0]
+    levels = np.fix(difference / (1 << (source.layout.bits - 8)))
+    return levels.clip(-127, 127).astype(np.int8)
+
+
+def _share_standing(changes: Sequence[NDArray[np.int8]]) -> float:
+    """Share of the pixels that the network changes in most windows, 0 to 1."""
+    if not changes or len({change.shape for change in changes}) > 1:
+        return 0.0
+    return float(np.mean(np.median(np.stack(changes), axis=0) >= 1))

@@ -345,6 +345,12 @@ class Restorer:
         check_size(frame.height, frame.width)
         return self._through(frames, index, self._steps)
 
+    def forget(self) -> None:
+        """Forget what `restore_frame` has seen: what comes next is of another clip or place."""
+        self._restored = []
+        for step in self._steps:
+            step.forget()
+
     def _through(self, frames: Sequence[Frame], index: int, steps: Sequence[TaskStep]) -> Frame:
         """A frame after several steps; what the last one sees of others is restored first."""
         *before, last = steps

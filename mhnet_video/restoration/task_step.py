@@ -130,6 +130,11 @@ class TaskStep:
         (pair,) = executor.push(self._picker.window(frames, index, settings, scale))
         return pair.restored, executor.counts
 
+    def forget(self) -> None:
+        """Take the next frames of `restore_frame` for those of another clip."""
+        config = self.network.config
+        self._picker = WindowPicker(config.frames, sees_glass=config.glass)
+
     def use_torch(self) -> None:
         """Have PyTorch run the network from now on."""
         self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")

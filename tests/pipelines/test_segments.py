@@ -35,6 +35,7 @@ from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.media.segments.segment_writer import header_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
+from mhnet_video.restoration import frame_chain
 
 HERE = Path(__file__).parents[1]
 CLIP = Clip(
@@ -76,6 +77,24 @@ def test_segments_see_the_glass_as_one_run_does(pane_road, tmp_path, monkeypatch
     restorer = rainy_road.restorer(sees_glass=True)
     restore_in_segments([film], tmp_path / "out.mkv", rainy_road.EXACT, restorer=restorer)
     rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
+def test_segments_begin_in_the_scene_of_the_clip(source, tmp_path, monkeypatch):
+    asked, scales = [], set()
+
+    def first_scene_scale(frames, device):
+        asked.append(next(frames).pts)
+        return 0.5
+
+    monkeypatch.setattr(frame_chain, "first_scene_scale", first_scene_scale)
+
+    def noted(frame):
+        scales.add(restorer.scene_scale)
+        return frame
+
+    restorer = StandIn(noted)
+    restore_in_segments([source], tmp_path / "out.mp4", restorer=restorer)
+    assert (asked, scales, restorer.scene_scale) == ([0], {0.5}, None)
 
 
 PROMISES = [*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES]

@@ -3,7 +3,6 @@
 import os
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,15 +21,20 @@ class Drying:
         share: Of a time in seconds.
     """
 
-    network = SimpleNamespace(config=SimpleNamespace(frames=3))
+    behind = ahead = 1
+    tasks: tuple[str, ...] = ("derain",)
 
     def __init__(self, share):
         self._share = share
         self.strength, self.scale = 0.3, 0.5
-        self.asked = []
+        self.asked, self.forgotten = [], 0
         self.sizes = set()
 
+    def forget(self):
+        self.forgotten += 1
+
     def restore_frame(self, frames, index):
+        assert self.forgotten == len(self.asked) + 1  # each time, whatever was seen before
         frame = frames[index]
         seconds = float(frame.pts * frame.time_base)
         self.asked.append(seconds)
@@ -58,6 +62,35 @@ def test_the_share_that_is_taken_out_decides(share, expected, pixel_format, tmp_
     assert result.is_dry is expected
     assert result.shares == pytest.approx([share] * len(result.shares), abs=1e-3)
     assert "windows" in result.reason
+
+
+class TakingDropsOut(Drying):
+    """Changes three pixels of a thousand, at one place or at another one each time."""
+
+    tasks = ("raindrop",)
+    behind, ahead = 24, 0
+
+    def __init__(self, *, stands):
+        super().__init__(lambda seconds: 0.0)
+        self._stands = stands
+
+    def restore_frame(self, frames, index):
+        frame = super().restore_frame(frames, index)
+        assert (len(frames), index) == (25, 12)
+        luma = frame.planes[0].copy()
+        part = luma.reshape(-1)[: luma.size // 1000 * 999]
+        at = 0 if self._stands else 400 * len(self.asked)
+        part[at : at + 3 * luma.size // 1000] ^= 8
+        return replace(frame, planes=(luma, *frame.planes[1:]))
+
+
+def test_few_drops_stand_where_they_are(tmp_path):
+    """What is taken out is too little for rain; that it is at one place tells."""
+    source = clip(tmp_path)
+    assert is_dry(source, TakingDropsOut(stands=False)).is_dry
+    result = is_dry(source, TakingDropsOut(stands=True))
+    assert not result.is_dry
+    assert result.reason == "something is taken out of the same 0.29% of the picture all the time"
 
 
 def test_windows_are_spread_over_the_clip(tmp_path):
