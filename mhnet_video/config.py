@@ -163,6 +163,16 @@ class BatchConfig:
             raise ConfigError("a cluster works through what is there; leave --watch or --ray")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AppConfig:
+    """Settings of the page for files."""
+
+    serve: str = "8080"
+    """Port, or host and port, to serve it at."""
+    folder: str | None = None
+    """Folder that keeps results; None for none, so that they end with the page."""
+
+
 ENGINES = ("auto", "torch", "llvm", "triton")
 """What can run the network; `auto` is the fastest that can."""
 

@@ -19,6 +19,7 @@ from clips import Clip, Video, every
 
 import mhnet_video
 from mhnet_video.cli.arguments import (
+    app_parser,
     bench_parser,
     evaluate_parser,
     export_parser,
@@ -41,6 +42,7 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 PARSERS = {
+    "app": app_parser,
     "batch": batch_parser,
     "bench": bench_parser,
     "evaluate": evaluate_parser,

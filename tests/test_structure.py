@@ -27,11 +27,12 @@ FOLDERS = {
 # A package imports packages of lower floors, never one beside it or above it.
 FLOORS = [
     ["ground"],
-    ["kernels"],
+    ["kernels", "web"],
     ["media", "model"],
     ["engines", "training"],
     ["restoration"],
     ["live", "batch"],
+    ["app"],
     ["pipelines"],
     ["cli"],
 ]

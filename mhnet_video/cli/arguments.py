@@ -10,6 +10,7 @@ from mhnet_video import __version__
 from mhnet_video.config import (
     ENGINES,
     VIEWS,
+    AppConfig,
     Box,
     LiveConfig,
     LiveOutputs,
@@ -57,6 +58,7 @@ _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
   mhnet-video batch SOURCE... FOLDER  many files: folders, cards, trips, archives
   mhnet-video live [SOURCE]           a camera, restored as it comes: window, browser, recording
+  mhnet-video app                     a page for files: drop clips on it, compare, download
   mhnet-video evaluate RAINY CLEAN    PSNR and SSIM of folders of pictures or clips, or two clips
   mhnet-video train ...               train a network
   mhnet-video export MODEL OUT.onnx   a model as an ONNX file, for other engines
@@ -206,6 +208,33 @@ def live_parser() -> argparse.ArgumentParser:
     add("--stats", action="store_true", help="print a line of statistics every second")
     take_defaults(parser, LiveConfig)
     take_defaults(parser, LiveOutputs)
+    return parser
+
+
+def app_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video app`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video app",
+        description="Serve a page for files: drop clips on it, draw what is to be left alone, "
+        "compare before and after, and download the results.",
+        epilog="What was uploaded is removed when the page ends, and so are results without "
+        "--folder. TMPDIR names the disk for them.",
+    )
+    add = parser.add_argument
+    add(
+        "--serve",
+        metavar="[HOST:]PORT",
+        help="where the page is (default: %(default)s; default host: this machine only)",
+    )
+    add("--folder", metavar="FOLDER", help="keep results in this folder, which is created")
+    add(
+        "--device",
+        type=_device,
+        metavar="auto|cpu|cuda|cuda:N",
+        help="where the network runs (default: %(default)s)",
+    )
+    take_defaults(parser, AppConfig)
+    parser.set_defaults(device=RestoreConfig.device)
     return parser
 
 

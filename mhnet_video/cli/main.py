@@ -19,7 +19,14 @@ from mhnet_video.cli.terminal import (
     progress_bar,
     stop_on_signals,
 )
-from mhnet_video.config import BatchConfig, LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
+from mhnet_video.config import (
+    AppConfig,
+    BatchConfig,
+    LiveConfig,
+    LiveOutputs,
+    RestoreConfig,
+    TrainConfig,
+)
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.locator import clean, learn
 
@@ -227,6 +234,18 @@ def _list_cameras() -> int:
     return 0
 
 
+def _app(words: list[str]) -> int:
+    options = arguments.app_parser().parse_args(words)
+    settings = arguments.from_options(AppConfig, options)
+    config = arguments.from_options(RestoreConfig, options)
+    stop = threading.Event()
+    with stop_on_signals(stop, "mhnet-video: ending (Ctrl-C again: abort)"):
+        from mhnet_video.pipelines.app import run_app  # PyTorch loads here
+
+        run_app(config, settings, on_message=lambda text: _tell(f"mhnet-video: {text}"), stop=stop)
+    return 130
+
+
 def _evaluate(words: list[str]) -> int:
     parser = arguments.evaluate_parser()
     options = parser.parse_args(words)
@@ -376,6 +395,7 @@ def _bench_gpu(path: str | None) -> int:
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "app": _app,
     "batch": _batch,
     "evaluate": _evaluate,
     "export": _export,
