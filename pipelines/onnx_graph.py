@@ -86,7 +86,7 @@ def to_onnx(
     width, height = size or (2 * network.config.multiple, 3 * network.config.multiple)
     window = torch.rand(1, 3 * network.config.pictures, height, width)
     # any other size would have the exporter reason about paddings, for minutes
-    rows, columns = torch.export.Dim("rows", max=512), torch.export.Dim("columns", max=512)
+    rows, columns = (torch.export.Dim(name, min=2, max=512) for name in ("rows", "columns"))
     sides: Any = {2: network.config.multiple * rows, 3: network.config.multiple * columns}
     dynamic = {"window": {} if size else sides}
     with off(), torch.no_grad(), warnings.catch_warnings():

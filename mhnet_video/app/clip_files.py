@@ -5,6 +5,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from mhnet_video.system import replace_file
+
 _MAX_SHOWN = 120
 """Characters of a name that are shown."""
 _MAX_STEM_BYTES = 180
@@ -66,5 +68,5 @@ def move_beside_others(path: Path, folder: Path, name: str) -> Path:
         except FileExistsError:
             number += 1
             continue
-        os.replace(path, target)
+        replace_file(path, target)
         return target

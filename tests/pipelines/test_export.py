@@ -38,11 +38,11 @@ def test_an_aligned_graph_gives_what_pytorch_gives(weights, tmp_path, capsys):
 
     out = tmp_path / "out.onnx"
     # no multiple of the network's, so that the padding is inside
-    assert main(["export", str(weights), str(out), "--size", "50x34"]) == 0
+    assert main(["export", str(weights), str(out), "--size", "70x66"]) == 0
     assert "worst error against PyTorch" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    assert [each.shape for each in session.get_inputs()] == [[1, 9, 34, 50]]
-    assert [each.shape for each in session.get_outputs()] == [[1, 3, 34, 50]] * 2
+    assert [each.shape for each in session.get_inputs()] == [[1, 9, 66, 70]]
+    assert [each.shape for each in session.get_outputs()] == [[1, 3, 66, 70]] * 2
     assert session.get_modelmeta().custom_metadata_map["task"] == "derain"
 
 
@@ -70,7 +70,7 @@ def test_elimination_solves_what_pytorch_solves():
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--size", "8x640"], "cannot have frames of 8x640: the sides are at least 16 pixels"),
+        (["--size", "8x640"], "cannot have frames of 8x640: the sides are at least 64 pixels"),
         (["--size", "9000x9000"], "cannot have frames of 9000x9000"),
         (["--size", "dynamic"], "the steps of the alignment depend on the size"),
     ],
