@@ -12,10 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import normalize, product
+from mhnet_video.kernels.triton_math import SIZES, normalize, product
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def conv_kernel(
     x_ptr,  # [N, H, W, K]
     weight_ptr,  # [9, M or 2M, K]

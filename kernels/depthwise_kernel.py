@@ -11,9 +11,10 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
+from mhnet_video.kernels.triton_math import SIZES
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def depthwise_kernel(
     x_ptr,  # [N, H, W, C or 2C]
     weight_ptr,  # [9, C or 2C] float32

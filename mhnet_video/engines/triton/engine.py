@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mhnet_video.engines.triton.autotune import fastest_front
+from mhnet_video.engines.triton.programs import compile_programs
 from mhnet_video.engines.triton.weight_packing import (
     BlockMaps,
     Front,
@@ -24,7 +25,7 @@ from mhnet_video.engines.triton.weight_packing import (
     NetworkMaps,
 )
 from mhnet_video.errors import first_line
-from mhnet_video.kernels import map_ops
+from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.align import align_frames
 from mhnet_video.model.network import LEVELS, MHNet
@@ -350,11 +351,14 @@ class Forward:
             self._after()
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
-        """Run once, which compiles the kernels, then record; None if only recording fails."""
+        """Compile the kernels, run once, then record; None if only recording fails."""
         device = self.graph.map_type.device
         with torch.cuda.device(device):
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
+            with dispatch.recording() as launches, torch.cuda.stream(stream):
+                self._run()  # starts PyTorch's own kernels only
+            compile_programs(launches)
             with torch.cuda.stream(stream):
                 self._run()
             stream.synchronize()
