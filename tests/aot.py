@@ -38,7 +38,8 @@ def signature(launch):
     for index, name in enumerate(launch.kernel.arg_names):
         value = launch.arguments.get(name, launch.constants.get(name))
         is_constant = name in launch.constants or value is None
-        if is_constant or (value == 1 and type(value) is int and name not in fixed):
+        is_one = isinstance(value, int) and value == 1 and name not in fixed
+        if is_constant or is_one:
             types[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             types[name] = _TYPES[value.dtype]

@@ -36,7 +36,8 @@ MAX_ELEMENTS = 2**31 - 1
 
 _log = logging.getLogger(__name__)
 _RECORDING = threading.Lock()
-"""Held while a graph is recorded: a second one at the same time spoils both."""
+"""Held while a graph is recorded: a second one at the same time spoils both, and so does freeing
+memory, which waits for the whole device."""
 _MAX_GRAPHS = 3
 """Sizes of pictures for which graphs are kept: the self-ensemble uses as many."""
 
@@ -506,7 +507,8 @@ class TritonEngine:
         """Drop all graphs and their memory."""
         self._forwards.clear()
         if self.map_type.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with _RECORDING:
+                torch.cuda.empty_cache()
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
