@@ -68,6 +68,7 @@ def test_programs(tmp_path):
     told = json.loads(done.stdout.splitlines()[-1])
     for name, most in (("realtime", 50), ("quality", 63), ("paper", 44)):
         first, every = told[name]
-        assert first == every <= most, told
+        # convolutions tell heights that are multiples of 16 from others
+        assert first <= every <= min(first + 1, most), told
     assert told["compiled"][0] == told["compiled"][1] == told["held"] > 3
     assert told["held_then"] == told["held"]
