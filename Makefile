@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test fuzz dev check fix docs build clean gpu
+.PHONY: help demo test fuzz dev check fix docs build release clean gpu
 .DEFAULT_GOAL := help
 
 help:   ## list the targets
@@ -66,6 +66,10 @@ docs: $(VENV)/installed-docs ## the documentation as a site, in build/site
 build: $(VENV)/installed-dev ## sdist and wheel in dist/
 	$(BIN)/python -m build --no-isolation
 
+release: $(VENV)/installed-release ## test all, build, check, try the wheel alone; the files are in dist/
+	$(MAKE) test
+	BIN=$(BIN) TORCH="$(TORCH)" TORCH_INDEX=$(TORCH_INDEX) .ci/release
+
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
@@ -99,6 +103,9 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,web,gpx,batch,dev]' && touch $@
+
+$(VENV)/installed-release: $(VENV)/installed-dev
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,release]' && touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[cpu,docs]' && touch $@

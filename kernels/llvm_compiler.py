@@ -18,8 +18,25 @@ def compile_kernels(machine: Machine, emitters: Sequence[Emitter]) -> ObjectFile
         machine: What they are made for.
         emitters: The kernels.
     """
+    # no passes over the text: they took longer than the code generator, and gained nothing
+    code = _target(machine).emit_object(_module(machine, emitters))
+    return ObjectFile({each.signature.name: each.signature for each in emitters}, code)
+
+
+def assembly(machine: Machine, emitters: Sequence[Emitter]) -> str:
+    """The same as text, to be read.
+
+    Args:
+        machine: As for `compile_kernels`; may be one of another system.
+        emitters: The kernels.
+    """
+    return _target(machine).emit_assembly(_module(machine, emitters))
+
+
+def _module(machine: Machine, emitters: Sequence[Emitter]) -> llvm.ModuleRef:
+    """What is compiled: the kernels, and the loop that runs programs of them."""
     target = _target(machine)
-    triple = llvm.get_process_triple()
+    triple = machine.triple or llvm.get_process_triple()
     runner, declarations = run_program(machine, triple)
     texts = [runner]
     for emitter in emitters:
@@ -34,9 +51,7 @@ def compile_kernels(machine: Machine, emitters: Sequence[Emitter]) -> ObjectFile
     module = llvm.parse_assembly("\n".join([*sorted(declarations), *texts, attributes]))
     module.triple = triple
     module.data_layout = str(target.target_data)
-    # no passes over the text: they took longer than the code generator, and gained nothing
-    code = target.emit_object(module)
-    return ObjectFile({each.signature.name: each.signature for each in emitters}, code)
+    return module
 
 
 class Library:
@@ -67,6 +82,11 @@ class Library:
 
 def _target(machine: Machine) -> llvm.TargetMachine:
     """LLVM's code generator for a machine."""
+    if machine.triple:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        other = llvm.Target.from_triple(machine.triple)
+        return other.create_target_machine(cpu=machine.target, opt=3)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     cpu, features = machine.target, ""

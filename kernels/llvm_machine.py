@@ -25,6 +25,8 @@ class Machine:
     """The instructions, in words."""
     target: str = ""
     """LLVM's name of the processor to compile for; empty for this one."""
+    triple: str = ""
+    """LLVM's name of another system to compile for; empty for this one."""
     tiles: bool = False
     """Whether products of matrices are made in AMX's tiles; elements are pairs of bfloat16 then."""
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from mhnet_video.live.session import Live
     from mhnet_video.live.statistics import LiveStatistics
     from mhnet_video.model.network import MHNet
-    from mhnet_video.model.weights import load_model
+    from mhnet_video.model.weights import load_model, push_to_hub, save_pretrained
     from mhnet_video.pipelines.live import LiveReport, run_live
     from mhnet_video.pipelines.restore import Report, restore_video
     from mhnet_video.pipelines.segments import restore_in_segments
     from mhnet_video.restoration.restorer import Restorer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # PyTorch's idle threads spin for their next operation, on the cores that the decoder, the encoder
 # and the CPU engine work on: a frame takes twice the time. A short spin costs PyTorch itself
@@ -54,9 +54,11 @@ _HOMES = {
     "WeightsError": "mhnet_video.errors",
     "WriteError": "mhnet_video.errors",
     "load_model": "mhnet_video.model.weights",
+    "push_to_hub": "mhnet_video.model.weights",
     "restore_in_segments": "mhnet_video.pipelines.segments",
     "restore_video": "mhnet_video.pipelines.restore",
     "run_live": "mhnet_video.pipelines.live",
+    "save_pretrained": "mhnet_video.model.weights",
 }
 
 __all__ = [
@@ -78,9 +80,11 @@ __all__ = [
     "WriteError",
     "__version__",
     "load_model",
+    "push_to_hub",
     "restore_in_segments",
     "restore_video",
     "run_live",
+    "save_pretrained",
 ]
 
 

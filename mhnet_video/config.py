@@ -79,7 +79,7 @@ class RestoreConfig:
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
-    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`."""
     engine: str = "auto"
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     strength: float = 1.0
@@ -163,6 +163,16 @@ class BatchConfig:
             raise ConfigError("a cluster works through what is there; leave --watch or --ray")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AppConfig:
+    """Settings of the page for files."""
+
+    serve: str = "8080"
+    """Port, or host and port, to serve it at."""
+    folder: str | None = None
+    """Folder that keeps results; None for none, so that they end with the page."""
+
+
 ENGINES = ("auto", "torch", "llvm", "triton")
 """What can run the network; `auto` is the fastest that can."""
 
@@ -181,7 +191,7 @@ class LiveConfig:
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
-    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:<index>`."""
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`."""
     engine: str = "auto"
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     scale: float | None = None

@@ -1,9 +1,11 @@
 """Memory that is free again, back to the system."""
 
 import ctypes
-import sys
 from collections.abc import Callable
 from functools import cache
+from typing import Any
+
+from mhnet_video.system import c_function
 
 # glibc's names of options, from which size on blocks are the system's own, and how much of what is
 # free of smaller ones is kept: pictures come and go, and fresh memory costs a fault a page
@@ -29,9 +31,7 @@ def give_back_large_blocks() -> None:
     glibc keeps blocks of up to 32 MB once it has seen one freed, each thread for itself: at
     1920x1080 that is half a gigabyte that nobody uses.
     """
-    if sys.platform != "linux":
-        return
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    set_option = c_function("mallopt")
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
         set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
@@ -51,10 +51,7 @@ def is_shortage(error: BaseException) -> bool:
 @cache
 def _trim() -> Callable[[int], int] | None:
     """The call of glibc; None where there is another library."""
-    try:
-        function = ctypes.CDLL(None).malloc_trim
-    except (OSError, TypeError, AttributeError):
-        return None
-    function.argtypes = [ctypes.c_size_t]
-    found: Callable[[int], int] = function
-    return found
+    function: Any = c_function("malloc_trim")
+    if function is not None:
+        function.argtypes = [ctypes.c_size_t]
+    return function

@@ -73,12 +73,12 @@ def default_model(name: str, kind: str) -> str:
 
     Args:
         name: One of `TRAINED`.
-        kind: Kind of device, `cpu` or `cuda`.
+        kind: Kind of device; all but `cuda` have the models of `cpu`.
 
     Raises:
         ConfigError: None ships.
     """
-    model = TASKS[name].models.get(kind)
+    model = TASKS[name].models.get("cuda" if kind == "cuda" else "cpu")
     if model is None:
         raise no_weights(name)
     return model

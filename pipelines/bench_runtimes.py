@@ -1,34 +1,25 @@
 """The same network in other runtimes, for the benchmark: OpenVINO and ONNX Runtime.
 
-All of them get windows that are not aligned, because the exported network ends where the alignment
-begins. Every window has frames of its own, so that no runtime can reuse what it did before. The
-packages are those of the extra `compare`.
+All of them get windows that are not aligned, because the network alone is compared. Every window
+has frames of its own, so that no runtime can reuse what it did before. The packages are those of
+the extra `compare`.
 """
 
-import importlib.util
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.engines.select import resolve_engine
 from mhnet_video.errors import ConfigError
-from mhnet_video.kernels.dispatch import off
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, stacked
-
-PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
-"""Modules that the comparison needs, all from the extra `compare`."""
-
-OPSET = 18
-"""The ONNX operator set that PyTorch's exporter writes without converting."""
-
+from mhnet_video.pipelines.onnx_graph import PACKAGES, missing_packages, to_onnx
 
 WINDOWS = 4
 """Windows that are measured, in turn."""
@@ -56,51 +47,11 @@ def jobs(concurrency: int) -> list[int]:
 
 def runtimes_obstacle() -> str:
     """Why the comparison cannot run on this machine; empty if it can."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        return f"{', '.join(missing)} not installed; pip install 'mhnet-video[compare]'"
+    if missing := missing_packages((*PACKAGES, "openvino")):
+        return f"{missing} not installed; pip install 'mhnet-video[compare]'"
     if os.environ.get("MHNET_CPU_ISA") == "avx2":
         return "OpenVINO and ONNX Runtime cannot be held to AVX2"
     return ""
-
-
-class _Residual(nn.Module):
-    """The part of the network that is exported."""
-
-    def __init__(self, network: MHNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, window: Tensor) -> Tensor:
-        return self.network.residual(window)
-
-
-def export_residual(network: MHNet, height: int, width: int) -> bytes:
-    """The network as an ONNX model of one size.
-
-    Args:
-        network: On the CPU.
-        height: Of the frames, in pixels.
-        width: Of the frames, in pixels.
-
-    Returns:
-        A serialized model with the input `window`, `[1, 3 * T, H, W]` float32, and the output
-        `residual`, `[1, 3, H, W]` float32.
-    """
-    window = torch.rand(1, 3 * network.config.frames, height, width)
-    with off(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's warnings about its own code
-        program = torch.onnx.export(
-            _Residual(network).eval(),
-            (window,),
-            input_names=["window"],
-            output_names=["residual"],
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None  # there is one without a file name
-    return program.model_proto.SerializeToString()
 
 
 def runtimes(network: MHNet, windows: Sequence[Window], threads: int) -> Iterator[Runtime]:
@@ -123,7 +74,7 @@ def runtimes(network: MHNet, windows: Sequence[Window], threads: int) -> Iterato
         for engines in ([choice.engine], lanes) if len(lanes) > 1 else ([choice.engine],):
             run = partial(_in_lanes, engines, windows)
             yield Runtime("llvm", choice.reason, len(engines), run)
-    model = export_residual(network, height, width)
+    model = to_onnx(network, (width, height), aligns=False)
     arrays = [stacked(window).flatten(0, 1)[None].contiguous().numpy() for window in windows]
     yield from _openvino(model, arrays, threads)
     yield _onnxruntime(model, arrays, threads)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from numpy.typing import NDArray
 
 from mhnet_video.color_spaces import MATRIX_NUMBERS
 from mhnet_video.errors import ReadError
@@ -33,6 +34,11 @@ CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
 """Suffixes of files in a folder that count as clips, lower case."""
 FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
 """Suffixes of files in a folder that are evaluated, lower case."""
+_INSIDE = 128
+"""Level of the brightest channel from which on a pixel of a mask counts as inside."""
+
+Mask = NDArray[np.bool_]
+"""Pixels that are inside, `[H, W]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,7 @@ def evaluate(
     rainy: str | PathLike[str],
     clean: str | PathLike[str],
     *,
+    mask: str | PathLike[str] | None = None,
     model: str | None = None,
     task: str | None = None,
     weights: str | PathLike[str] | None = None,
@@ -93,11 +100,14 @@ def evaluate(
     Args:
         rainy: A picture, a clip, a folder of these, or a folder of such folders.
         clean: The same without rain, with as many pictures or frames of the same sizes.
+        mask: A picture, a clip, or a folder of these, matched as `clean` is: white where drops are,
+            black elsewhere. PSNR of Y is computed inside and outside, too. A picture holds for all
+            frames of a clip.
         model: Name of the model; None, without task and weights, to evaluate only the rainy
             pictures.
         task: What to remove, one of `tasks.TASKS`; without a model, its defaults are used.
         weights: A weights file to use instead of a model's.
-        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        device: `auto`, `cpu`, `cuda`, `cuda:<index>` or `mps`.
         engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
         scale: Working scale of the network, above 0 to 1; None chooses by the picture's size.
         on_progress: Called after each row.
@@ -109,14 +119,15 @@ def evaluate(
         A row for each picture or frame; for a folder of clips or folders, one for each of them.
 
     Raises:
-        ReadError: A picture cannot be read, or has no clean reference of its size.
+        ReadError: A picture cannot be read, or has no clean reference or mask of its size.
         WeightsError: The model's weights cannot be loaded.
         WriteError: The contact sheet cannot be written, or exists.
     """
-    learn(rainy, clean)
-    pairs = _pairs(Path(rainy), Path(clean))
+    learn(rainy, clean, mask)
+    twins = _twins_of(Path(rainy), Path(clean), None if mask is None else Path(mask))
     if sheet is not None:
-        check_sheet(sheet, [path for pair in pairs for path in pair], overwrite=overwrite)
+        sources = [path for files in twins for path in files if path is not None]
+        check_sheet(sheet, sources, overwrite=overwrite)
     if restorer is None and (model or task or weights):
         from mhnet_video.restoration.restorer import Restorer
 
@@ -131,8 +142,8 @@ def evaluate(
     begin = time.monotonic()
     rows: list[ScoreRow] = []
     shown = _Sheet()
-    is_one_file = len(pairs) == 1 and not pairs[0][0].is_dir()
-    found = _rows(*pairs[0], restorer) if is_one_file else _of_files(pairs, restorer)
+    is_one_file = len(twins) == 1 and not twins[0].rainy.is_dir()
+    found = _rows(twins[0], restorer) if is_one_file else _of_files(twins, restorer)
     for row, label, total, pictures in found:
         if sheet is not None:
             shown.add(label, pictures)
@@ -155,6 +166,35 @@ def evaluate(
         model=None if restorer is None else restorer.name,
         device=None if restorer is None else str(restorer.device),
     )
+
+
+class _Twins(NamedTuple):
+    """Files to compare, or folders of the frames of a clip."""
+
+    rainy: Path
+    clean: Path
+    mask: Path | None
+    """None without masks."""
+
+    @property
+    def are_pictures(self) -> bool:
+        """Whether both are pictures."""
+        return all(path.suffix.lower() in PICTURE_SUFFIXES for path in self[:2])
+
+
+def _twins_of(rainy: Path, clean: Path, mask: Path | None) -> list[_Twins]:
+    """Rainy files with their clean references, and with their masks.
+
+    Raises:
+        ReadError: A file is missing, or has no reference or mask.
+    """
+    pairs = _pairs(rainy, clean)
+    masks: Iterable[Path | None] = itertools.repeat(mask, len(pairs))
+    if mask is not None and mask.is_dir():
+        masks = [found for _, found in _pairs(rainy, mask)]
+    elif mask is not None and not mask.exists():
+        raise ReadError(f"there is no {mask}; name a picture, a clip or a folder of masks")
+    return [_Twins(*pair, own) for pair, own in zip(pairs, masks, strict=True)]
 
 
 def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
@@ -221,85 +261,124 @@ class _Evaluated(NamedTuple):
     """Rainy, restored and clean picture by label; those of a clip's middle frame."""
 
 
-def _of_files(pairs: list[tuple[Path, Path]], restorer: "Restorer | None") -> Iterator[_Evaluated]:
+def _of_files(twins: list[_Twins], restorer: "Restorer | None") -> Iterator[_Evaluated]:
     """Evaluate several files."""
     index = 0
-    for are_pictures, group in itertools.groupby(pairs, key=_are_pictures):
+    for are_pictures, group in itertools.groupby(twins, key=lambda files: files.are_pictures):
         if are_pictures:
             for row, pictures in _of_pictures(group, restorer):
                 index += 1
-                yield _Evaluated(row, str(index), len(pairs), pictures)
+                yield _Evaluated(row, str(index), len(twins), pictures)
             continue
-        for pair in group:
+        for files in group:
             index += 1
-            yield _of_clip(index, *pair, len(pairs), restorer)
-
-
-def _are_pictures(pair: tuple[Path, Path]) -> bool:
-    return all(path.suffix.lower() in PICTURE_SUFFIXES for path in pair)
+            yield _of_clip(index, files, len(twins), restorer)
 
 
 def _of_pictures(
-    pairs: Iterable[tuple[Path, Path]], restorer: "Restorer | None"
+    twins: Iterable[_Twins], restorer: "Restorer | None"
 ) -> Iterator[tuple[ScoreRow, dict[str, Image]]]:
     """Evaluate pictures; those of one scene are restored as the frames of a clip."""
     rgb = ToRgb()
-    waiting: deque[tuple[Path, Path, Image, Image]] = deque()
+    waiting: deque[tuple[_Twins, Image, _Truth]] = deque()
 
     def frames() -> Iterator[Frame]:
-        for pair in pairs:
-            with VideoReader(pair[0]) as rainy, VideoReader(pair[1]) as clean:
+        for files in twins:
+            with (
+                VideoReader(files.rainy) as rainy,
+                VideoReader(files.clean) as clean,
+                _masks(files.mask) as masks,
+            ):
                 frame, reference = still_of(rainy), still_of(clean)
-                waiting.append((*pair, rgb(frame), rgb(reference)))
+                waiting.append((files, rgb(frame), _Truth(rgb(reference), next(masks))))
             yield frame
 
     for frame in restorer.stream(frames()) if restorer is not None else frames():
-        rainy, clean, picture, truth = waiting.popleft()
+        files, picture, truth = waiting.popleft()
         restored = None if restorer is None else rgb(frame)
-        with _naming(rainy, clean):
-            found = _compared(rainy.name, picture, restored, truth)
+        with _naming(files):
+            found = _compared(files.rainy.name, picture, restored, truth)
         yield found
+
+
+class _Truth(NamedTuple):
+    """What a picture is compared with."""
+
+    clean: Image
+    mask: Mask | None
+
+    def score(self, picture: Image) -> Scores:
+        """Metrics of a picture."""
+        return score(picture, self.clean, self.mask)
+
+
+@contextmanager
+def _masks(path: Path | None) -> Iterator[Iterator[Mask | None]]:
+    """The masks of the frames of a clip, or of a picture; that of a picture for all of them.
+
+    Raises:
+        ReadError: The file cannot be read, or ends too early.
+    """
+    if path is None:
+        yield itertools.repeat(None)
+        return
+    rgb = ToRgb()
+
+    def masks(reader: VideoReader) -> Iterator[Mask]:
+        for item in reader:
+            if isinstance(item, Frame):
+                mask = rgb(item).max(axis=2) >= _INSIDE
+                yield mask
+                if path.suffix.lower() in PICTURE_SUFFIXES:
+                    yield from itertools.repeat(mask)
+        raise ReadError(f"{path} has fewer frames than the clip that it is the mask of")
+
+    with VideoReader(path) as reader:
+        yield masks(reader)
 
 
 def _compared(
     name: str,
     picture: Image,
     restored: Image | None,
-    truth: Image,
-    judges: Sequence[Callable[[Image, Image], Scores]] = (score, score),
+    truth: _Truth,
+    judges: Sequence[Callable[[Image, _Truth], Scores]] | None = None,
 ) -> tuple[ScoreRow, dict[str, Image]]:
     """Metrics of a picture, and its pictures for a contact sheet by label."""
-    scores = judges[0](picture, truth)
+    before, after = judges or (lambda each, truth: truth.score(each),) * 2
+    scores = before(picture, truth)
     if restored is None:
-        return ScoreRow(name=name, rainy=scores, restored=None), {"RAINY": picture, "CLEAN": truth}
-    row = ScoreRow(name=name, rainy=scores, restored=judges[1](restored, truth))
-    return row, {"RAINY": picture, "RESTORED": restored, "CLEAN": truth}
+        row = ScoreRow(name=name, rainy=scores, restored=None)
+        return row, {"RAINY": picture, "CLEAN": truth.clean}
+    row = ScoreRow(name=name, rainy=scores, restored=after(restored, truth))
+    return row, {"RAINY": picture, "RESTORED": restored, "CLEAN": truth.clean}
 
 
 @contextmanager
-def _naming(rainy: Path, clean: Path) -> Iterator[None]:
-    """Add the names of both files to the error of a comparison."""
+def _naming(files: _Twins) -> Iterator[None]:
+    """Add the names of the files to the error of a comparison."""
     try:
         yield
     except ValueError as error:
-        raise ReadError(f"{rainy} cannot be compared with {clean}: {error}") from error
+        by = "" if files.mask is None else f" by the mask {files.mask}"
+        raise ReadError(
+            f"{files.rainy} cannot be compared with {files.clean}{by}: {error}"
+        ) from error
 
 
-def _of_clip(
-    index: int, rainy: Path, clean: Path, total: int, restorer: "Restorer | None"
-) -> _Evaluated:
+def _of_clip(index: int, files: _Twins, total: int, restorer: "Restorer | None") -> _Evaluated:
     """Evaluate one clip or folder of frames among several: the mean over its frames."""
     rows: list[ScoreRow] = []
     pictures: dict[str, Image] = {}
-    are_folders = rainy.is_dir() and clean.is_dir()
-    frames = _of_files(_pairs(rainy, clean), restorer) if are_folders else None
-    for each in frames or _rows(rainy, clean, restorer):
+    are_folders = files.rainy.is_dir() and files.clean.is_dir()
+    frames = _of_files(_twins_of(*files), restorer) if are_folders else None
+    for each in frames or _rows(files, restorer):
         if len(rows) <= (each.total or 1) // 2:
             pictures = each.pictures
         rows.append(each.row)
     if not rows:
-        raise ReadError(f"{rainy} has no frames")
-    return _Evaluated(_mean(rainy.name, rows), str(index), total, pictures)
+        raise ReadError(f"{files.rainy} has no frames")
+    return _Evaluated(_mean(files.rainy.name, rows), str(index), total, pictures)
 
 
 def _mean(name: str, rows: Sequence[ScoreRow]) -> ScoreRow:
@@ -312,12 +391,17 @@ def _mean(name: str, rows: Sequence[ScoreRow]) -> ScoreRow:
     )
 
 
-def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Evaluated]:
+def _rows(files: _Twins, restorer: "Restorer | None") -> Iterator[_Evaluated]:
     """Evaluate each frame of a clip, or a picture."""
     rgb = ToRgb()
-    waiting: deque[tuple[Image, Image]] = deque()
+    waiting: deque[tuple[Image, _Truth]] = deque()
     judges = _Judge(), _Judge()
-    with VideoReader(rainy) as rainy_reader, VideoReader(clean) as clean_reader:
+    rainy, clean, mask = files
+    with (
+        VideoReader(rainy) as rainy_reader,
+        VideoReader(clean) as clean_reader,
+        _masks(mask) as masks,
+    ):
         clean_frames = (item for item in clean_reader if isinstance(item, Frame))
 
         def frames() -> Iterator[Frame]:
@@ -326,7 +410,7 @@ def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Ev
                     reference = next(clean_frames, None)
                     if reference is None:
                         raise ReadError(f"{clean} has fewer frames than {rainy}")
-                    waiting.append((rgb(item), rgb(reference)))
+                    waiting.append((rgb(item), _Truth(rgb(reference), next(masks))))
                     yield item
             if next(clean_frames, None) is not None:
                 raise ReadError(f"{clean} has more frames than {rainy}")
@@ -335,7 +419,7 @@ def _rows(rainy: Path, clean: Path, restorer: "Restorer | None") -> Iterator[_Ev
             picture, truth = waiting.popleft()
             restored = None if restorer is None else rgb(frame)
             name = f"{float(frame.pts * frame.time_base):.3f}"
-            with _naming(rainy, clean):
+            with _naming(files):
                 row, pictures = _compared(name, picture, restored, truth, judges)
             yield _Evaluated(row, name, rainy_reader.num_frames, pictures)
 
@@ -346,9 +430,9 @@ class _Judge:
     def __init__(self) -> None:
         self._last: tuple[Image, Image] | None = None
 
-    def __call__(self, picture: Image, clean: Image) -> Scores:
-        scores, last = score(picture, clean), self._last
-        self._last = luma(picture), luma(clean)
+    def __call__(self, picture: Image, truth: _Truth) -> Scores:
+        scores, last = truth.score(picture), self._last
+        self._last = luma(picture), luma(truth.clean)
         if last is None or last[0].shape != self._last[0].shape:
             return scores
         return replace(scores, flicker=flicker(*last, *self._last))

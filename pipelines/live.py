@@ -26,7 +26,7 @@ from mhnet_video.live.source_address import VISITOR, resolve_address
 from mhnet_video.live.statistics import LiveStatistics
 from mhnet_video.live.stream_formats import CAMERA, check_forwarding, check_piped
 from mhnet_video.live.virtual_camera import check_camera_extra
-from mhnet_video.live.web.access import check_installed, parse_listen_address
+from mhnet_video.web.access import check_installed, parse_listen_address
 
 _KEY_SECONDS = 0.008
 """How long the window waits for a frame before it handles keys.

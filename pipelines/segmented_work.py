@@ -71,11 +71,12 @@ class _Memory(NamedTuple):
 
 def _memory_of(restorer: "Restorer") -> _Memory:
     """What a restorer remembers."""
+    from mhnet_video.restoration.dry_look import LOOK_PERIOD
     from mhnet_video.restoration.glass import GLASS_LEAD, GLASS_LEAST_DIFFERENT, GLASS_PERIOD
 
     if "raindrop" in restorer.tasks:
         return _Memory((GLASS_LEAD, *LEAD_INS[1:]), GLASS_PERIOD, GLASS_LEAST_DIFFERENT)
-    return _Memory()
+    return _Memory(multiple=LOOK_PERIOD)
 
 
 def work_of(sources: Iterable[Path], config: RestoreConfig, weights: str) -> dict[str, Any]:
@@ -199,10 +200,9 @@ class SegmentedWork:
         if not left:
             return
         progress = SegmentProgress(self._plan, self.store, self._encoding, on_progress, self._begin)
-        sees_whole_clips = self._restorer.sees_whole_clips
         try:
             # a segment may begin in a scene, and does not see how sharp its first frames are
-            self._restorer.sees_whole_clips = False
+            self._restorer.scene_scale = self._scene_scale
             while left and not stop.is_set():
                 index = left.popleft()
                 with self.store.claim(index) as is_ours:
@@ -213,7 +213,7 @@ class SegmentedWork:
                         self._restore(index, progress, stop)
                 progress.done()
         finally:
-            self._restorer.sees_whole_clips = sees_whole_clips
+            self._restorer.scene_scale = None
 
     def join(self, companions: Companions, stop: threading.Event) -> Report:
         """Make the output of the segments; they are removed then.
@@ -254,6 +254,15 @@ class SegmentedWork:
         report = with_companions(report, companions)
         self.store.remove()
         return report
+
+    @cached_property
+    def _scene_scale(self) -> float:
+        """The working scale of the scene with which the first source begins, by its softness."""
+        from mhnet_video.restoration.frame_chain import first_scene_scale
+
+        with VideoReader(self._sources[0]) as reader:
+            frames = (item for item in reader.items() if isinstance(item, Frame))
+            return first_scene_scale(frames, self._restorer.device)
 
     @cached_property
     def _encoding(self) -> SegmentEncoding:

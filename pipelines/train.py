@@ -9,7 +9,6 @@ import json
 import math
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +28,7 @@ from mhnet_video.config import TrainConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
+from mhnet_video.system import ignore_ending_signals
 from mhnet_video.training.lessons import LESSONS
 from mhnet_video.training.net2net import grow
 
@@ -414,9 +414,7 @@ def _ignore_signals(_: int) -> None:
     Terminals and `timeout` send signals to the whole process group. A worker that exited by itself
     would make the loader fail.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    ignore_ending_signals()
 
 
 def _load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

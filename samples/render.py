@@ -1,7 +1,7 @@
 """Draw the sample clips: a tram passes a row of houses at dusk, in the rain and without it.
 
-Everything is computed from seeds: `python samples/render.py` makes `rain.mp4`, `drops.mp4` and
-`dry.mp4` again, in this folder or in the one named. Colours are display values in [0, 1]; the scene
+Everything is computed from seeds: `python samples/render.py` makes all of them again, in this
+folder or in the one named. Colours are display values in [0, 1]; the scene
 is drawn at twice its size, in layers that pass by at speeds of their own, and scaled down.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mhnet_video.training import motion_blur
 from mhnet_video.training.drops import Pane, draw_pane, pane_on
 from mhnet_video.training.rain import Storm, StreakLayer, fall, render_streaks
 
@@ -61,6 +62,20 @@ STORM = Storm(
 """The rain, at the size of the clip."""
 PANE_SEED = 2
 """Seed of the drops on the pane that the street is seen through."""
+HAND = motion_blur.ViewMotion(
+    waves=(
+        motion_blur.Wave(np.array([2.6, 1.8, 0.004, 0.002]), 7.3, np.array([0.3, 2.1, 1.0, 4.0])),
+        motion_blur.Wave(np.array([7.0, 5.0, 0.009, 0.004]), 17.0, np.array([1.7, 0.2, 3.0, 2.0])),
+        motion_blur.Wave(np.array([20.0, 9.0, 0.012, 0.006]), 41.0, np.array([4.4, 3.0, 0.5, 1.0])),
+    )
+)
+"""How the hand that films `blur.mp4` trembles, in pixels of the clip."""
+SHUTTER = motion_blur.Shutter(share=0.8, readout=0.1)
+"""That of the camera in this hand."""
+FILM = motion_blur.Film(excess=3.0)
+"""Its levels and light."""
+HAND_WIDTH, HAND_HEIGHT = 480, 270
+"""Size of the clip that it films, in pixels: the middle of the street."""
 DUSK = np.array([0.50, 0.52, 0.68], np.float32)
 """Colour of the light of the sky, RGB in [0, 1]."""
 WARM = np.array([1.0, 0.74, 0.40], np.float32)
@@ -560,13 +575,14 @@ def make_sound(rng: np.random.Generator) -> Array:
 
 
 def write_clip(path: Path, frames: list[Array], sound: Array, title: str) -> None:
-    """Encode frames `[HEIGHT, WIDTH, 3]` and sound as H.264 and AAC in MP4."""
+    """Encode frames `[H, W, 3]` and sound as H.264 and AAC in MP4."""
     with av.open(path, "w") as container:
         container.metadata["title"] = title
         video = container.add_stream(
             "libx264", rate=FPS, options={"crf": "25", "preset": "veryslow"}
         )
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = "yuv420p"
         video.time_base = video.codec_context.time_base = Fraction(1, 12800)
         tags = video.codec_context
         tags.colorspace, tags.color_primaries, tags.color_trc, tags.color_range = 1, 1, 1, 1
@@ -602,6 +618,22 @@ def behind_glass(clean: torch.Tensor) -> torch.Tensor:
     return wet
 
 
+def by_hand(street: NDArray[np.uint8]) -> tuple[list[Array], list[Array]]:
+    """The street `[T, H, W, 3]` by a trembling hand: blurred, and as a short exposure has it."""
+    clips: tuple[list[Array], list[Array]] = [], []
+    top = (HAND_WIDTH - HAND_HEIGHT) // 2
+    for time in range(len(street)):
+        near = np.arange(max(0, time - 1), min(len(street), time + 2))
+        opened = time - SHUTTER.share / 2, time + SHUTTER.share / 2
+        lights, moments = motion_blur.between_frames(street[near], near, FILM, [opened])
+        middle = WIDTH / 2, HEIGHT / 2
+        seen = motion_blur.Layer(light=lights, centre=middle, motion=HAND, moments=moments)
+        pair = motion_blur.exposed([seen], [time], SHUTTER, FILM, HAND_WIDTH)
+        for clip, frames in zip(clips, pair, strict=True):
+            clip.append(frames[0, :, top : top + HAND_HEIGHT].permute(1, 2, 0).numpy())
+    return clips
+
+
 def main(folder: Path) -> None:
     """Render the clips into a folder."""
     street = Street()
@@ -615,6 +647,9 @@ def main(folder: Path) -> None:
     write_clip(folder / "rain.mp4", rainy, sound, "A street at dusk, in the rain")
     write_clip(folder / "drops.mp4", wet, sound, "A street at dusk, through a wet pane")
     write_clip(folder / "dry.mp4", dry, sound, "A street at dusk")
+    blurred, sharp = by_hand(np.rint(np.stack(dry) * 255).astype(np.uint8))
+    write_clip(folder / "blur.mp4", blurred, sound, "A street at dusk, by a trembling hand")
+    write_clip(folder / "sharp.mp4", sharp, sound, "A street at dusk, by a trembling hand, sharp")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = firsts.values()
     for item in items:
         # cameras, windows and browsers run by the clock
-        if ROOT / "tests" / "live" in item.path.parents:
+        if {ROOT / "tests" / "live", ROOT / "tests" / "app"} & set(item.path.parents):
             item.add_marker("alone")
     # a GPU machine that lost its driver must fail, not pass by skipping
     if torch.cuda.is_available() or os.environ.get("MHNET_REQUIRE_CUDA") == "1":

@@ -25,7 +25,7 @@ class StandIn:
     passed_through = 0
     tasks: tuple[str, ...] = ()
     dry = 0
-    sees_whole_clips = True
+    scene_scale: float | None = None
     scales: Mapping[WorkingScale, int] = MappingProxyType({WorkingScale(1.0, ScaleReason.FULL): 1})
 
     def __init__(

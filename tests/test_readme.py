@@ -19,8 +19,10 @@ from clips import Clip, Video, every
 
 import mhnet_video
 from mhnet_video.cli.arguments import (
+    app_parser,
     bench_parser,
     evaluate_parser,
+    export_parser,
     info_parser,
     live_parser,
     restore_parser,
@@ -28,20 +30,23 @@ from mhnet_video.cli.arguments import (
 )
 from mhnet_video.cli.batch_arguments import batch_parser
 from mhnet_video.cli.main import main
+from mhnet_video.model.weights import list_models
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 CARDS = sorted((ROOT / "mhnet_video/models").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *CARDS]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS, *CARDS]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BLOCK = re.compile(
     r"(?P<mark><!-- not run: .+? -->\n)?^```(?P<kind>python|sh)\n(?P<code>.*?)^```",
     re.DOTALL | re.MULTILINE,
 )
 PARSERS = {
+    "app": app_parser,
     "batch": batch_parser,
     "bench": bench_parser,
     "evaluate": evaluate_parser,
+    "export": export_parser,
     "live": live_parser,
     "train": train_parser,
     "info": info_parser,
@@ -102,7 +107,7 @@ def inputs(tmp_path_factory):
         Clip(video=(Video(times=every(40, 10)),), name=f"{name}.mp4").make(folder)
     pictures = np.random.default_rng(0).integers(0, 255, (2, 48, 64, 3), np.uint8)
     for number, picture in enumerate(pictures):
-        for name in ("frames", "rainy", "clean"):
+        for name in ("frames", "rainy", "clean", "masks"):
             (folder / name).mkdir(exist_ok=True)
             save(folder / name / f"{number}.png", picture)
     save(folder / "photo.jpg", pictures[0])
@@ -153,6 +158,7 @@ def test_commands_that_are_not_run_are_understood(command):
         assert (ROOT / words[0]).is_file()
     else:
         assert shutil.which(program) or program in (
+            "docker",
             "ffplay",
             "git",
             "pre-commit",
@@ -200,6 +206,23 @@ def test_readme_is_short():
 def test_changelog_has_this_version():
     assert PROJECT["license"] == "Apache-2.0"
     assert f"## {mhnet_video.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_citation_has_this_version():
+    assert f"\nversion: {mhnet_video.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_model_has_a_licence():
+    rows = (ROOT / "docs/models.md").read_text().splitlines()
+    for model in list_models():
+        row = next((row for row in rows if row.startswith(f"| `{model.name}` |")), "")
+        assert f"| `{model.task}` | Apache-2.0 |" in row, model.name
+
+
+def test_the_bug_template_asks_for_what_info_says():
+    form = (ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text()
+    command = re.search(r"`mhnet-video (info --json)`", form)
+    assert command and info_parser().parse_args(command[1].split()[1:]).json
 
 
 @pytest.mark.parametrize("card", [*CARDS, ROOT / "docs/training.md"], ids=lambda card: card.name)

@@ -27,11 +27,12 @@ FOLDERS = {
 # A package imports packages of lower floors, never one beside it or above it.
 FLOORS = [
     ["ground"],
-    ["kernels"],
+    ["kernels", "web"],
     ["media", "model"],
     ["engines", "training"],
     ["restoration"],
     ["live", "batch"],
+    ["app"],
     ["pipelines"],
     ["cli"],
 ]
@@ -44,6 +45,7 @@ GROUND = {
     "frame",
     "locator",
     "memory",
+    "system",
     "tasks",
 }
 """The modules that lie in no package; those of `ENTRANCES` do, too, and may see everything."""

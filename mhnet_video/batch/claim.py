@@ -1,7 +1,6 @@
 """An output of which one process at a time has the making, and where it grows until it is whole."""
 
 import hashlib
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from filelock import FileLock, Timeout
 from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.work import Work
 from mhnet_video.closing import Closing
+from mhnet_video.system import replace_file
 
 _PARTS = "work"
 
@@ -57,10 +57,10 @@ class Claim(Closing):
         Raises:
             OSError: Its folder is gone or cannot be written.
         """
-        os.replace(self.staged, self._output)
+        replace_file(self.staged, self._output)
         for path in self._folder.iterdir():
             if path.is_file():
-                os.replace(path, self._output.with_name(path.name))
+                replace_file(path, self._output.with_name(path.name))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:

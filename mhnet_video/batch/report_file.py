@@ -1,7 +1,6 @@
 """The rows of a batch in a file for programs: JSON Lines as they come, or Parquet at the end."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from mhnet_video.closing import Closing
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.media.fidelity import printable
 from mhnet_video.media.output_file import check_destination, why_unwritable
+from mhnet_video.system import replace_file
 
 
 class ReportFile(Closing):
@@ -83,7 +83,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     partial = path.with_name(path.name + ".partial")
     table = pyarrow.Table.from_pylist([_printable(row) for row in rows], schema=schema)
     parquet.write_table(table, partial)
-    os.replace(partial, path)
+    replace_file(partial, path)
 
 
 def _printable(row: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from typing import Any
 
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Work
 from mhnet_video.closing import Closing
 from mhnet_video.errors import MHNetVideoError, first_line
+from mhnet_video.system import ignore_ending_signals, is_killed, signals_held_back
 
 Job = Callable[[Work, Callable[[float], None], threading.Event], Row]
 """Does a work: tells seconds of footage that are done, and ends at a frame when it is to stop."""
@@ -132,7 +133,7 @@ class WorkerPool(Closing):
         process = self._context.Process(
             target=_serve, args=(theirs, self._load), name=f"mhnet-video worker {slot + 1}"
         )
-        with _environment(self._environments[slot]), _signals_held_back():
+        with _environment(self._environments[slot]), signals_held_back():
             process.start()
         theirs.close()
         self._workers.append(_Worker(process, ours, slot))
@@ -168,7 +169,7 @@ class WorkerPool(Closing):
 
 
 def _why_dead(status: int | None) -> str:
-    if status == -signal.SIGKILL:
+    if is_killed(status):
         return (
             "the worker was killed, as the system does when memory runs out; "
             "run it again with fewer --jobs."
@@ -194,32 +195,9 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _ending_signals() -> list[signal.Signals]:
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    return [signal.Signals[name] for name in names if name in signal.Signals.__members__]
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Block signals while a process starts, which has them blocked until it ignores them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # a helper of Python that starts with the first process, and lets the signals through then
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ending_signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(parent: Any, load: Callable[[], Job]) -> None:
     """Be a worker: load once, then do what comes until the parent has nothing more, or is gone."""
-    for number in _ending_signals():
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending_signals())
+    ignore_ending_signals()
     stop = threading.Event()
     works: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(parent, works, stop), daemon=True).start()

@@ -10,6 +10,7 @@ from mhnet_video import __version__
 from mhnet_video.config import (
     ENGINES,
     VIEWS,
+    AppConfig,
     Box,
     LiveConfig,
     LiveOutputs,
@@ -46,7 +47,7 @@ _TRAIN_HELP = {
     "final_crop": "side of the training pictures later on",
     "learning_rate": "at its highest",
     "seed": "of the weights and of the rain",
-    "device": "auto, cpu, cuda or cuda:N",
+    "device": "auto, cpu, cuda, cuda:N or mps",
     "init": "model or weights file to begin with, of these sizes or smaller",
     "description": "what the weights file says of itself",
 }
@@ -57,8 +58,10 @@ _COMMANDS_HELP = """\
 other commands, each with a --help of its own:
   mhnet-video batch SOURCE... FOLDER  many files: folders, cards, trips, archives
   mhnet-video live [SOURCE]           a camera, restored as it comes: window, browser, recording
+  mhnet-video app                     a page for files: drop clips on it, compare, download
   mhnet-video evaluate RAINY CLEAN    PSNR and SSIM of folders of pictures or clips, or two clips
   mhnet-video train ...               train a network
+  mhnet-video export MODEL OUT.onnx   a model as an ONNX file, for other engines
   mhnet-video bench                   how fast this machine is, by engine and stage
   mhnet-video verify FILE.json        whether files are what --evidence wrote of them
   mhnet-video info                    versions, devices, models and encoders of this machine
@@ -208,6 +211,33 @@ def live_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def app_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video app`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video app",
+        description="Serve a page for files: drop clips on it, draw what is to be left alone, "
+        "compare before and after, and download the results.",
+        epilog="What was uploaded is removed when the page ends, and so are results without "
+        "--folder. TMPDIR names the disk for them.",
+    )
+    add = parser.add_argument
+    add(
+        "--serve",
+        metavar="[HOST:]PORT",
+        help="where the page is (default: %(default)s; default host: this machine only)",
+    )
+    add("--folder", metavar="FOLDER", help="keep results in this folder, which is created")
+    add(
+        "--device",
+        type=_device,
+        metavar="auto|cpu|cuda|cuda:N",
+        help="where the network runs (default: %(default)s)",
+    )
+    take_defaults(parser, AppConfig)
+    parser.set_defaults(device=RestoreConfig.device)
+    return parser
+
+
 def evaluate_parser() -> argparse.ArgumentParser:
     """The arguments of `mhnet-video evaluate`."""
     parser = argparse.ArgumentParser(
@@ -224,6 +254,12 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "rainy", metavar="RAINY", help="picture, clip, or folder of either or of folders"
     )
     parser.add_argument("clean", metavar="CLEAN", nargs="?", help="the same without rain")
+    parser.add_argument(
+        "--mask",
+        metavar="MASK",
+        help="picture, clip or folder of either, white where drops are: also PSNR of Y inside and "
+        "outside; a picture holds for all frames of a clip",
+    )
     add_model_arguments(parser, model="no restoration")
     parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(
@@ -278,6 +314,35 @@ def verify_parser() -> argparse.ArgumentParser:
         epilog="The exit status is 1 if anything differs.",
     )
     parser.add_argument("evidence", metavar="FILE.json", help="what --evidence wrote")
+    _add_json(parser)
+    return parser
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """The arguments of `mhnet-video export`."""
+    parser = argparse.ArgumentParser(
+        prog="mhnet-video export",
+        description="Write a model as an ONNX file. ONNX Runtime runs it first, and the largest "
+        "difference from PyTorch is printed.",
+        epilog="It takes a minute or more, most of it for the alignment.",
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model, weights file or folder, or OWNER/NAME")
+    add("destination", metavar="OUT.onnx", help="file to create")
+    add(
+        "--size",
+        type=_any_size,
+        default=(640, 480),
+        metavar="WxH",
+        help="size of the frames, or dynamic for any multiples of 32 (default: 640x480)",
+    )
+    add(
+        "--no-align",
+        dest="aligns",
+        action="store_false",
+        help="leave the alignment out: the file takes windows that are aligned already",
+    )
+    add("--overwrite", action="store_true", help="replace an existing file")
     _add_json(parser)
     return parser
 
@@ -431,7 +496,7 @@ def add_model_arguments(
     parser.add_argument(
         "--device",
         type=_device,
-        metavar="auto|cpu|cuda|cuda:N",
+        metavar="auto|cpu|cuda|cuda:N|mps",
         help="where the network runs (default: %(default)s)",
     )
     parser.add_argument(
@@ -479,8 +544,8 @@ def parse_box(text: str) -> Box:
 
 
 def _device(text: str) -> str:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(f"a device is auto, cpu, cuda or cuda:N, not {text}")
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"a device is auto, cpu, cuda, cuda:N or mps, not {text}")
     return text
 
 
@@ -503,6 +568,10 @@ def _size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"a size is WxH in pixels, such as 1280x720, not {text}")
     return int(match[1]), int(match[2])
+
+
+def _any_size(text: str) -> tuple[int, int] | None:
+    return None if text == "dynamic" else _size(text)
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -19,7 +19,14 @@ from mhnet_video.cli.terminal import (
     progress_bar,
     stop_on_signals,
 )
-from mhnet_video.config import BatchConfig, LiveConfig, LiveOutputs, RestoreConfig, TrainConfig
+from mhnet_video.config import (
+    AppConfig,
+    BatchConfig,
+    LiveConfig,
+    LiveOutputs,
+    RestoreConfig,
+    TrainConfig,
+)
 from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.locator import clean, learn
 
@@ -227,11 +234,25 @@ def _list_cameras() -> int:
     return 0
 
 
+def _app(words: list[str]) -> int:
+    options = arguments.app_parser().parse_args(words)
+    settings = arguments.from_options(AppConfig, options)
+    config = arguments.from_options(RestoreConfig, options)
+    stop = threading.Event()
+    with stop_on_signals(stop, "mhnet-video: ending (Ctrl-C again: abort)"):
+        from mhnet_video.pipelines.app import run_app  # PyTorch loads here
+
+        run_app(config, settings, on_message=lambda text: _tell(f"mhnet-video: {text}"), stop=stop)
+    return 130
+
+
 def _evaluate(words: list[str]) -> int:
     parser = arguments.evaluate_parser()
     options = parser.parse_args(words)
     if options.clean is None and options.sheet:
         parser.error("--sheet needs CLEAN; `mhnet-video IN OUT --sheet PNG` makes one without")
+    if options.clean is None and options.mask:
+        parser.error("--mask needs CLEAN to compare with")
     is_restored = options.model or options.task or options.weights
     if not is_restored and (options.scale is not None or options.engine != "auto"):
         parser.error(
@@ -245,6 +266,7 @@ def _evaluate(words: list[str]) -> int:
         result = evaluate(
             options.rainy,
             options.clean,
+            mask=options.mask,
             **arguments.network_settings(options),
             on_progress=on_progress,
             sheet=options.sheet,
@@ -308,6 +330,22 @@ def _info(words: list[str]) -> int:
     return 0
 
 
+def _export(words: list[str]) -> int:
+    options = arguments.export_parser().parse_args(words)
+    from mhnet_video.pipelines.export import export_model
+
+    report = export_model(
+        options.model,
+        options.destination,
+        size=options.size,
+        aligns=options.aligns,
+        overwrite=options.overwrite,
+    )
+    lines = reports.export_lines(report)
+    print(reports.to_json(report.to_dict()) if options.json else "\n".join(lines))
+    return 0
+
+
 def _verify(words: list[str]) -> int:
     options = arguments.verify_parser().parse_args(words)
     from mhnet_video.pipelines.verify import verify
@@ -357,8 +395,10 @@ def _bench_gpu(path: str | None) -> int:
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "app": _app,
     "batch": _batch,
     "evaluate": _evaluate,
+    "export": _export,
     "live": _live,
     "train": _train,
     "bench": _bench,

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from mhnet_video.live.source_address import CameraInfo
     from mhnet_video.live.statistics import LiveStatistics
     from mhnet_video.pipelines.evaluate import Evaluation
+    from mhnet_video.pipelines.export import ExportReport
     from mhnet_video.pipelines.flicker import ClipFlicker
     from mhnet_video.pipelines.info import Info
     from mhnet_video.pipelines.live import LiveReport
     from mhnet_video.pipelines.restore import Report
+    from mhnet_video.training.metrics import Scores
 
 
 def restore_summary(report: "Report") -> list[str]:
@@ -101,28 +103,38 @@ def live_summary(report: "LiveReport") -> list[str]:
 
 
 def evaluation_table(result: "Evaluation") -> list[str]:
-    """PSNR, SSIM and flicker, a row for each item and one for their mean."""
+    """PSNR, SSIM and flicker, a row for each item and one for their mean.
+
+    With a mask, PSNR of Y inside and outside of it, too.
+    """
     width = max(len("mean"), *(len(row.name) for row in result.rows))
-    flickers = result.mean.rainy.flicker is not None
-    names = ("PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB") + ("flicker",) * flickers
-    figures = "{:>8} {:>7} {:>8} {:>8}" + " {:>7}" * flickers
+    metrics = [
+        ("PSNR-Y", "psnr_y", ">8", ".2f"),
+        ("SSIM-Y", "ssim_y", ">7", ".4f"),
+        ("PSNR-RGB", "psnr_rgb", ">8", ".2f"),
+        ("SSIM-RGB", "ssim_rgb", ">8", ".4f"),
+        ("flicker", "flicker", ">7", ".3f"),
+        ("inside", "psnr_inside", ">8", ".2f"),
+        ("outside", "psnr_outside", ">8", ".2f"),
+    ]
+    mean = result.mean.rainy
+    metrics = [metric for metric in metrics if getattr(mean, metric[1]) is not None]
+
+    def cell(scores: "Scores") -> str:
+        values = ((getattr(scores, name), size, form) for _, name, size, form in metrics)
+        return " ".join(
+            format("-" if value is None else format(value, form), size)
+            for value, size, form in values
+        )
+
+    heads = " ".join(format(title, size) for title, _, size, _ in metrics)
     columns = ["input"] if result.model is None else ["input", result.model]
     lines = [
-        "  ".join([" " * width, *(f"{name:^{34 + 8 * flickers}}" for name in columns)]).rstrip(),
-        "  ".join([" " * width, *(figures.format(*names) for _ in columns)]),
+        "  ".join([" " * width, *(f"{name:^{len(heads)}}" for name in columns)]).rstrip(),
+        "  ".join([" " * width, *(heads for _ in columns)]),
     ]
     for row in [*result.rows, result.mean]:
-        cells = [
-            figures.format(
-                f"{scores.psnr_y:.2f}",
-                f"{scores.ssim_y:.4f}",
-                f"{scores.psnr_rgb:.2f}",
-                f"{scores.ssim_rgb:.4f}",
-                "-" if scores.flicker is None else f"{scores.flicker:.3f}",
-            )
-            for scores in (row.rainy, row.restored)
-            if scores is not None
-        ]
+        cells = [cell(scores) for scores in (row.rainy, row.restored) if scores is not None]
         lines.append("  ".join([f"{row.name:<{width}}", *cells]))
     if result.equal:
         lines.append(f"equal to the clean ones, and not in the mean PSNR: {result.equal}")
@@ -165,8 +177,10 @@ def training_line(
 def info_lines(info: "Info") -> list[str]:
     """Versions, devices, models and encoders."""
     lines = [f"{name:<14} {version}" for name, version in info.versions.items()]
-    lines += ["", *(f"{name:<14} {what}" for name, what in info.devices.items())]
-    lines += [f"{'engine':<14} {info.engine}", ""]
+    lines.append("")
+    for name, what in {**info.system, **info.settings, **info.devices}.items():
+        lines += textwrap.wrap(f"{name:<14} {what}", 100, subsequent_indent=15 * " ")
+    lines += [f"{'engine':<14} {info.engine}", f"{'cache':<14} {info.cache or 'none'}", ""]
     for model in info.models:
         size = f"{model.size_bytes / 1e6:.1f} MB"
         lines.append(f"{model.name:<14} {size}, {model.description}")
@@ -177,6 +191,24 @@ def info_lines(info: "Info") -> list[str]:
     encoders = ", ".join(info.encoders)
     lines += ["", *textwrap.wrap(f"encoders that open here: {encoders}", 100)]
     return lines
+
+
+def export_lines(report: "ExportReport") -> list[str]:
+    """The summary of an export."""
+    width, height = report.size or ("W", "H")
+    aligned = "aligned inside" if report.aligns else ""
+    if report.expects_aligned:
+        aligned = "which must be aligned already"
+    pictures = ", ".join(part for part in (f"{report.pictures} pictures", aligned) if part)
+    channels = 3 * report.pictures
+    return [
+        f"{report.path}: {report.size_bytes / 2**20:.1f} MiB, {report.model}",
+        f"  input   window [1, {channels}, {height}, {width}] float32 in [0, 1]: {pictures}",
+        f"  outputs residual, restored [1, 3, {height}, {width}] float32"
+        + ("" if report.size else f"; W and H multiples of {report.multiple}"),
+        f"  worst error against PyTorch {report.worst_error:.1e}, "
+        f"{255 * report.worst_error:.4f} levels of 255",
+    ]
 
 
 def _history(training: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.locator import hide
+from mhnet_video.system import ending_signals, has_terminal_size
 
 if TYPE_CHECKING:
     from mhnet_video.pipelines.restore import Progress
@@ -50,7 +51,11 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
                 file=sys.stderr,
                 unit=" frames",
                 bar_format=_UNKNOWN,
-                **({"dynamic_ncols": True} if _has_size() else {"ncols": 80, "nrows": 24}),
+                **(
+                    {"dynamic_ncols": True}
+                    if has_terminal_size(sys.stderr)
+                    else {"ncols": 80, "nrows": 24}
+                ),
                 initial=progress.frames,
                 miniters=1,
                 mininterval=0.1 if is_terminal else 2.0,
@@ -76,7 +81,7 @@ def stop_on_signals(
     stop: threading.Event,
     said: str = "mhnet-video: finishing the file up to the last frame (Ctrl-C again: abort)",
 ) -> Iterator[None]:
-    """While the block runs, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second one aborts.
+    """While the block runs, Ctrl-C and the like (`ending_signals`) set `stop`; a second one aborts.
 
     Aborting raises KeyboardInterrupt in the main thread; a third one ends the process.
     Outside the main thread, where Python has no signals, nothing is done.
@@ -103,23 +108,18 @@ def stop_on_signals(
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)  # ignored under nohup, and then it stays so
+    # SIGHUP is ignored under nohup, and then it stays so
+    numbers = [
+        number
+        for number in ending_signals()
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+    ]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _has_size() -> bool:
-    """Whether the terminal reports a size. Some in containers report 0, for which tqdm is blank."""
-    try:
-        return min(os.get_terminal_size(sys.stderr.fileno())) > 0
-    except (OSError, ValueError):
-        return False
 
 
 def _say(text: str) -> None:

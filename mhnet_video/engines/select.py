@@ -65,7 +65,7 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
 def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngine:
     if setting == "torch":
         return SelectedEngine(TorchEngine(network), "torch", "asked for")
-    found = triton_obstacle() or _maps_obstacle(network)
+    found = _kind_obstacle(device) or triton_obstacle() or _maps_obstacle(network)
     if not found and setting == "auto":
         found = _gpu_obstacle(device)
     if found:
@@ -84,6 +84,11 @@ def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngin
     return SelectedEngine(
         engine, "triton", f"{str(engine.map_type.dtype).removeprefix('torch.')} on {device}"
     )
+
+
+def _kind_obstacle(device: torch.device) -> str:
+    """Why there are no kernels for a kind of device; empty if there are."""
+    return "" if device.type == "cuda" else f"Triton has no kernels for {device.type}"
 
 
 def _gpu_obstacle(device: torch.device) -> str:

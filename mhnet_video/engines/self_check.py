@@ -47,7 +47,7 @@ def usable_device(name: str) -> torch.device:
     The first time on a machine that takes up to some minutes, which the log says.
 
     Args:
-        name: `auto`, `cpu`, `cuda` or `cuda:N`; the last two are taken without a self-check.
+        name: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; those on CUDA are taken unchecked.
 
     Raises:
         ConfigError: There is no such device on this machine.

@@ -5,7 +5,6 @@ frames are left out.
 """
 
 import errno
-import select
 import threading
 
 from av.error import FFmpegError
@@ -19,6 +18,7 @@ from mhnet_video.live.source_address import SOCKET_SECONDS
 from mhnet_video.live.stream_encoder import StreamEncoder
 from mhnet_video.live.stream_formats import PIPED, check_piped
 from mhnet_video.media.output_file import OutputFile, why_unwritable
+from mhnet_video.system import is_abandoned
 
 _MAX_UNREAD_BYTES = 32 << 20
 """Bytes of frames and sound that may wait for the reader."""
@@ -65,7 +65,7 @@ class PipeWriter:
     @property
     def has_ended(self) -> bool:
         """Whether nobody reads any more, even where nothing is written now."""
-        return self._has_ended or _is_abandoned(self._descriptor)
+        return self._has_ended or is_abandoned(self._descriptor)
 
     def close(self) -> None:
         """Write what waits, and end; a reader that hangs is not waited for long."""
@@ -112,14 +112,5 @@ def check_reader() -> None:
     Raises:
         WriteError: It is a pipe that nobody reads.
     """
-    if _is_abandoned(1):
+    if is_abandoned(1):
         raise WriteError("standard output cannot be written: the program that reads it has ended.")
-
-
-def _is_abandoned(descriptor: int) -> bool:
-    """Whether nobody reads from a pipe, as far as this system tells."""
-    if not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(descriptor, 0)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -18,6 +18,7 @@ from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in
 from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.reading.source import filled_packets, open_source
+from mhnet_video.system import replace_file
 
 Picture = NDArray[np.uint8]
 """`[H, W, 3]`, RGB."""
@@ -243,7 +244,7 @@ def _save_png(path: Path, rows: Sequence[Sequence[Image.Image]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(partial, format="PNG")
-        os.replace(partial, path)
+        replace_file(partial, path)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()

@@ -15,6 +15,7 @@ from av.error import FFmpegError
 
 from mhnet_video.errors import WriteError
 from mhnet_video.locator import is_address, shown
+from mhnet_video.system import open_special, replace_file
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or name another disk",
@@ -73,7 +74,7 @@ class OutputFile:
         check_destination(destination, overwrite=overwrite)
         try:
             if self._path.exists() and not self._path.is_file():
-                self._file = _open_special(self._path)
+                self._file = open_special(self._path)
                 self.is_seekable = False
             else:
                 self._file = self._create_partial()
@@ -167,7 +168,7 @@ class OutputFile:
                     f"{self.name} was created by another program in the meantime; "
                     f"the result is complete in {self.partial}."
                 )
-            os.replace(self.partial, self._path)
+            replace_file(self.partial, self._path)
         except OSError as error:
             raise WriteError(
                 f"{self.name} cannot be written: {why_unwritable(error)}; "
@@ -182,14 +183,6 @@ class OutputFile:
             with contextlib.suppress(OSError):
                 self.partial.unlink()
             self.partial = None
-
-
-def _open_special(path: Path) -> IO[bytes]:
-    """Open a pipe or a device, without waiting for a reader that may never come."""
-    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
-    if hasattr(os, "set_blocking"):
-        os.set_blocking(descriptor, True)
-    return os.fdopen(descriptor, "wb", buffering=0)
 
 
 def check_destination(

@@ -1,11 +1,13 @@
 """Weights on disk: the shipped models, files of one's own, and the authors' checkpoints."""
 
+import hashlib
 import json
 import logging
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mhnet_video.errors import ConfigError, WeightsError, first_line
+from mhnet_video.errors import ConfigError, WeightsError, WriteError, first_line
 from mhnet_video.locator import learn
+from mhnet_video.model import hub
 from mhnet_video.model.network import UNUSED, MHNet, NetworkConfig
 from mhnet_video.tasks import DEFAULT, TASKS, default_model, steps_of
 
@@ -42,6 +45,12 @@ class ModelInfo:
     """How it was trained, as `mhnet-video train` wrote it."""
 
     @property
+    def sha256(self) -> str:
+        """Of its file, in hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
     def task(self) -> str:
         """What it takes out, one of `tasks.TRAINED`."""
         return _task_of(self.training, self.config)
@@ -62,7 +71,7 @@ def models_of(
         model: A model's name, or names with a plus between them for several steps; `auto` for the
             default ones. One that is named replaces that of its own task.
         weights: A weights file to use instead.
-        kind: Kind of device, `cpu` or `cuda`.
+        kind: Kind of device; that of `torch.device.type`.
 
     Raises:
         ConfigError: There is no such task, no model of a step ships, or one is named that takes
@@ -133,6 +142,9 @@ def _info(path: Path) -> ModelInfo:
 def resolve_device(name: str) -> torch.device:
     """Turn a device setting into a device; `auto` takes CUDA where there is one.
 
+    `mps`, the GPU of a Mac, is taken where it is named and a small network has the CPU's result on
+    it; else the CPU is, with a warning.
+
     Raises:
         ConfigError: There is no such device on this machine.
     """
@@ -148,8 +160,17 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device must be auto, cpu, cuda, cuda:N or mps, not {name}")
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError(
+                "device mps is the GPU of a Mac with Apple silicon, and there is none that PyTorch "
+                "can use; take --device cpu or auto"
+            )
+        if said := deviation(device):
+            _log.warning("mps cannot be used (%s): the CPU restores", said)
+            return torch.device("cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigError(
@@ -176,20 +197,43 @@ def _fault(device: torch.device) -> str:
     return ""
 
 
+def deviation(device: torch.device) -> str:
+    """Why a small network has not the CPU's result on a device; empty if it has."""
+    config = NetworkConfig(
+        width=8, encoder_blocks=(1, 1, 1, 1), group_blocks=(1, 1, 1, 1), frames=3, align=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    network = MHNet(config).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    window = torch.rand(1, 3 * config.frames, 48, 64, generator=generator)
+    expected = network(window)
+    try:
+        found = network.to(device)(window.to(device)).cpu()
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # an operation is missing
+        return first_line(error).rstrip(".")
+    difference = float((found - expected).abs().max())
+    return "" if difference < 1e-3 else f"its result differs from the CPU's by {difference:.2g}"
+
+
 def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> MHNet:
     """Build the network that a model or a weights file describes.
 
     Args:
         name_or_path: A shipped model's name, or a file: safetensors of this package, or a
-            checkpoint of the authors (`.pth`; its sizes are read off its tensors).
-        device: Where to put it; a name is one of `auto`, `cpu`, `cuda` and `cuda:<index>`.
+            checkpoint of the authors (`.pth`; its sizes are read off its tensors). Or a folder that
+            `save_pretrained` wrote, or `OWNER/NAME` of a repository on Hugging Face, for which
+            `huggingface_hub` must be installed.
+        device: Where to put it; a name is one of `auto`, `cpu`, `cuda`, `cuda:<index>` and
+            `mps`.
 
     Returns:
         The network in evaluation mode: from `[N, 3 * frames, H, W]` to `[N, 3, H, W]`, RGB in
         [0, 1], neither clamped inside.
 
     Raises:
-        WeightsError: There is no such model, or the file is wrong, truncated or foreign.
+        WeightsError: There is no such model, or the file is wrong, truncated or foreign; or a
+            repository cannot be reached.
         ConfigError: There is no such device on this machine.
     """
     learn(name_or_path)
@@ -211,13 +255,19 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
 def locate_weights(name_or_path: str | PathLike[str]) -> Path:
     """The file of a shipped model, or the one named; `./realtime` is never the model.
 
+    Of a folder or a repository, the file of its weights; a repository is fetched.
+
     Raises:
-        WeightsError: There is no such model or file.
+        WeightsError: There is no such model or file, or a folder holds none.
     """
     path = Path(name_or_path)
     shipped = MODELS / f"{path.name}.safetensors"
     if str(name_or_path) == path.name and shipped.is_file():
         return shipped
+    if path.is_dir():
+        return hub.weights_in(path)
+    if hub.is_repository(name_or_path):
+        return hub.download(str(name_or_path))
     if not path.is_file():
         names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
         raise WeightsError(
@@ -253,6 +303,88 @@ def save_weights(
     return path
 
 
+def save_pretrained(
+    network: MHNet,
+    folder: str | PathLike[str],
+    *,
+    description: str = "",
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a network as a folder of the form that Hugging Face has.
+
+    Args:
+        network: What to save; in float32, whatever its type.
+        folder: The folder to create, or one that is empty.
+        description: One line on what it is for.
+        training: How it was trained; plain values.
+
+    Returns:
+        The folder, with `config.json`, `model.safetensors` and a card, `README.md`.
+
+    Raises:
+        WriteError: The folder holds something, or cannot be written.
+    """
+    folder = Path(folder)
+    config = {
+        "model_type": "mhnet",
+        "task": network.task,
+        "description": description,
+        **network.config.to_dict(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise WriteError(f"{folder} is not empty; name a new folder")
+        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(_CARD.format(**config), encoding="utf-8")
+        save_weights(
+            network, folder / hub.WEIGHTS, description=description, training=training or {}
+        )
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {error.strerror}") from error
+    return folder
+
+
+_CARD = """\
+---
+license: apache-2.0
+library_name: mhnet-video
+pipeline_tag: image-to-image
+---
+# MHNet for video: {task}
+
+{description}
+
+```python
+from mhnet_video import Restorer
+
+restorer = Restorer(weights="OWNER/NAME", task="{task}")
+```
+"""
+
+
+def push_to_hub(
+    network: MHNet, repository: str, *, description: str = "", private: bool = False
+) -> str:
+    """Send a network to a repository on Hugging Face, as `save_pretrained` writes it.
+
+    Args:
+        network: What to send.
+        repository: `OWNER/NAME`; created where there is none.
+        description: One line on what it is for.
+        private: Whether a new repository is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        MHNetVideoError: `huggingface_hub` is not installed, or the upload fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save_pretrained(network, Path(scratch) / "model", description=description)
+        return hub.upload(folder, repository, private=private)
+
+
 def _read(path: Path) -> _Contents:
     """The tensors that the network uses, its sizes, and its task.
 
@@ -278,6 +410,8 @@ def _read_safetensors(path: Path) -> _Contents:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged or cut off: {error}") from error
+    if "config" not in metadata and path.name == hub.WEIGHTS:
+        metadata |= _beside(path)
     if "config" not in metadata:
         return _used(path, tensors)
     try:
@@ -286,6 +420,27 @@ def _read_safetensors(path: Path) -> _Contents:
         return {name: value.float() for name, value in tensors.items()}, config, task
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} describes no MHNet of this version: {error}") from error
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """What `config.json` beside a file says, in the form of the file's own metadata.
+
+    Other programs that write such a folder keep the sizes only there.
+
+    Raises:
+        WeightsError: It is damaged.
+    """
+    file = path.with_name(hub.CONFIG)
+    if not file.is_file():
+        return {}
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        sizes = {field.name for field in fields(NetworkConfig)}
+        config = {name: value for name, value in said.items() if name in sizes}
+        training = {"task": said.get("task")}
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{file} is damaged: {first_line(error)}") from error
+    return {"config": json.dumps(config), "training": json.dumps(training)}
 
 
 def _read_checkpoint(path: Path) -> _Contents:

@@ -32,9 +32,9 @@ _LEVEL = 0.25 / 255
 _FEW_PIXELS = 8
 """Pixels of a look in which there is something, from which on there is something to take out. A
 streak of thirty pixels has as many in the first look."""
-_UNLOOKED = 3
-"""Frames after one with something to take out that are restored without a look: in rain looks are
-for nothing."""
+LOOK_PERIOD = 4
+"""In rain one frame of so many is looked at, as looks are for nothing there. Which one goes by its
+number, so that it is the same one where only a part of the clip is restored."""
 
 
 class DryLook:
@@ -43,29 +43,24 @@ class DryLook:
     Args:
         network: The network.
         engine: Runs it; not at the same time for anything else.
-        looks_at_each: Whether no frame is left out, so that what is made of a frame does not depend
-            on where the clip begins.
     """
 
-    def __init__(
-        self, network: WindowNetwork, engine: Engine, *, looks_at_each: bool = False
-    ) -> None:
+    def __init__(self, network: WindowNetwork, engine: Engine) -> None:
         self._network = network
         self._engine = engine
-        self._most_unlooked = 0 if looks_at_each else _UNLOOKED
-        self._unlooked = 0
+        self._number = 0
+        self._rains = False
         self._last: FrameWindow | None = None
 
     def marked(self, window: FrameWindow) -> FrameWindow:
         """The next window, marked as dry where its frame shows nothing."""
+        number, self._number = self._number, self._number + 1
         last, is_dry = self._last, False
         if last is not None and window.is_restored_as(last):
             is_dry = last.is_dry
-        elif self._unlooked:
-            self._unlooked -= 1
-        else:
+        elif not self._rains or number % LOOK_PERIOD == 0:
             is_dry = self._shows_nothing(window)
-            self._unlooked = 0 if is_dry else self._most_unlooked
+            self._rains = not is_dry
         self._last = replace(window, is_dry=True) if is_dry else window
         return self._last
 

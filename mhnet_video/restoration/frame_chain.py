@@ -5,7 +5,7 @@ No link knows another. Pairs (source, restored) travel between them.
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -120,6 +120,21 @@ class FrameChain:
             return
         for pair in pairs:
             yield from self._filter.push(pair, settings)
+
+
+def first_scene_scale(frames: Iterable[Frame], device: torch.device) -> float:
+    """How much smaller than by their size the pictures of a clip's first scene are restored.
+
+    Args:
+        frames: The clip; no more than a dozen of its frames are asked for.
+        device: Device of the network.
+    """
+    transitions, chooser = TransitionDetector(), ScaleChooser(device)
+    pushed = (transitions.push(frame, Settings()) for frame in frames)
+    known = next(filter(None, map(list, pushed)), None) or list(transitions.flush())
+    if known:
+        chooser.choose(_scene(known), None, is_cut=False)
+    return chooser.scene_scale
 
 
 def _scene(known: Sequence[_Known]) -> list[Frame]:

@@ -40,7 +40,7 @@ class Restorer:
             glass before the camera; `deblur` removes motion blur; `derain+deblur` removes rain,
             then motion blur.
         weights: A weights file to use instead; None for the model's own.
-        device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:<index>`.
+        device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:<index>` or `mps`.
         engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
             `triton`.
         strength: Share of the residual that is added, 0 (none) to 1 (all).
@@ -61,10 +61,9 @@ class Restorer:
     """The model's name, or the weights file's."""
     device: torch.device
     """Device of the network."""
-    sees_whole_clips: bool
-    """Whether frames are restored from the first one of a clip on. Where they are not, what is made
-    of a frame depends on nothing that is measured long before: the working scale follows the size
-    alone, and each frame is looked at."""
+    scene_scale: float | None
+    """Where clips begin within a scene, how much smaller its pictures are restored than by their
+    size, see `ScaleChooser`; None where a clip begins with a scene."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class Restorer:
         self.device = usable_device(device)
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
-        self.sees_whole_clips = True
+        self.scene_scale = None
         if isinstance(model, MHNet):
             if weights is not None:
                 raise ConfigError(
@@ -376,7 +375,7 @@ class Restorer:
 
     def _new_chain(self, executors: Sequence[Executor]) -> Chain:
         chains: list[Chain] = [
-            step.chain(executor, sees_whole_clips=self.sees_whole_clips)
+            step.chain(executor, scene_scale=self.scene_scale)
             for step, executor in zip(self._steps, executors, strict=True)
         ]
         chain = reduce(ChainsInTurn, chains)

@@ -66,12 +66,12 @@ class TaskStep:
         config = self.network.config
         return (config.frames - 1) * LIVE_DISTANCE if config.glass else config.frames // 2
 
-    def chain(self, executor: Executor, *, sees_whole_clips: bool) -> FrameChain:
+    def chain(self, executor: Executor, *, scene_scale: float | None) -> FrameChain:
         """The way of the frames of a clip over an executor of this step.
 
         Args:
             executor: One that `executor` or `new_inline` has made.
-            sees_whole_clips: See `Restorer`.
+            scene_scale: See `Restorer`.
         """
         config = self.network.config
         # what is measured of sharpness and of dry frames is true of streaks alone
@@ -80,17 +80,17 @@ class TaskStep:
             config.frames,
             executor,
             self.device,
-            ScaleChooser(self.device, measures=is_measured and sees_whole_clips),
-            self._new_look(looks_at_each=not sees_whole_clips) if is_measured else None,
+            ScaleChooser(self.device, measures=is_measured, scene_scale=scene_scale),
+            self._new_look() if is_measured else None,
             is_filtered=self._is_filtered,
             sees_glass=config.glass,
         )
 
-    def _new_look(self, *, looks_at_each: bool) -> DryLook | None:
+    def _new_look(self) -> DryLook | None:
         """None on a GPU, which has the time."""
         if self.device.type != "cpu":
             return None
-        return DryLook(self._windows, self.engine.engine, looks_at_each=looks_at_each)
+        return DryLook(self._windows, self.engine.engine)
 
     def executor(self, *, on_gpu: bool, stays_on_gpu: bool) -> Executor:
         """The executor with the highest throughput, for all frames of a clip.

@@ -48,6 +48,8 @@ _LEAST_POWER = 1e-3
 """Added to powers, in squared levels of 8 bits, so that a black picture is not soft."""
 _MARGIN = 0.01
 """Sharpness beyond a limit that a scene needs for another scale than the one before had."""
+_SHARPER = 0.05
+"""Sharpness beyond a limit from which on a part of a clip is not of the scene that it should be."""
 _LOOKS = 3
 """Frames of a scene that are looked at, at most; the sharpest counts."""
 
@@ -98,10 +100,16 @@ class ScaleChooser:
     Args:
         device: Device of the network; only a CPU gains from a smaller scale.
         measures: Whether the sharpness counts, and not the size alone.
+        scene_scale: How much smaller than by their size the pictures of the scene are restored in
+            which a part of a clip begins, above 0 to 1. Another scene, which is much sharper, gets
+            its own scale. None where a clip begins with a scene.
     """
 
-    def __init__(self, device: torch.device, *, measures: bool = True) -> None:
+    def __init__(
+        self, device: torch.device, *, measures: bool = True, scene_scale: float | None = None
+    ) -> None:
         self._device = device
+        self._scene_scale = scene_scale
         self._measures = measures and device.type == "cpu"
         self._size: tuple[int, int] | None = None
         self._factor: float | None = None
@@ -122,19 +130,26 @@ class ScaleChooser:
         if requested is not None or not self._measures:
             return by_size
         if is_cut or size != self._size:
-            self._factor = self._measured(frames, by_size.scale)
+            self._factor = self._measured(frames, by_size.scale, is_cut=is_cut)
             is_soft = self._factor < 1
             scale = by_size.scale * self._factor
             self._chosen = WorkingScale(scale, ScaleReason.SOFT) if is_soft else by_size
         self._size = size
         return self._chosen
 
-    def _measured(self, frames: Sequence[Frame], scale: float) -> float:
+    @property
+    def scene_scale(self) -> float:
+        """How much smaller than by their size the scene's pictures are restored, above 0 to 1."""
+        return 1.0 if self._factor is None else self._factor
+
+    def _measured(self, frames: Sequence[Frame], scale: float, *, is_cut: bool) -> float:
         """How much smaller a scene's pictures may become than by their size, above 0 to 1."""
         if scale * min(frames[0].upright_size) < LEAST_ROWS:
             return 1.0
         chosen = frames[:: max(1, -(-len(frames) // _LOOKS))]
         sharpest = max(sharpness(luma_of(frame, scale)) for frame in chosen)
+        if self._factor is None and self._scene_scale is not None and not is_cut:
+            return max(self._scene_scale, soft_scale(sharpest - _SHARPER))
         return soft_scale(sharpest, self._factor)
 
 

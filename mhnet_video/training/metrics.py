@@ -41,20 +41,34 @@ class Scores:
     """Mean SSIM of the three channels, at most 1."""
     flicker: float | None = None
     """Flicker in levels of Y, better if lower; None for pictures and for a clip's first frame."""
+    psnr_inside: float | None = None
+    """PSNR of Y inside of a mask, in dB; None without a mask, and where nothing is inside."""
+    psnr_outside: float | None = None
+    """The same outside of it."""
 
 
-def score(picture: Image, clean: Image) -> Scores:
+def score(picture: Image, clean: Image, mask: NDArray[np.bool_] | None = None) -> Scores:
     """Compute PSNR and SSIM of a picture against its clean reference.
 
     Args:
         picture: RGB, `[H, W, 3]` uint8.
         clean: The clean reference, of the same shape.
+        mask: Pixels whose PSNR, and that of all others, is computed too, `[H, W]`; None for none.
 
     Raises:
         ValueError: The shapes differ, or are smaller than SSIM's window of 11x11 pixels.
     """
     y, clean_y = luma(picture), luma(clean)
+    inside = outside = None
+    if mask is not None:
+        if mask.shape != y.shape:
+            raise ValueError(f"expected a mask of {list(y.shape)} pixels, got {list(mask.shape)}")
+        inside, outside = (
+            psnr(y[part], clean_y[part]) if part.any() else None for part in (mask, ~mask)
+        )
     return Scores(
+        psnr_inside=inside,
+        psnr_outside=outside,
         psnr_y=psnr(y, clean_y),
         ssim_y=ssim(y, clean_y),
         psnr_rgb=psnr(picture, clean),
@@ -200,10 +214,15 @@ def mean_scores(scores: list[Scores]) -> Scores:
     """Average each metric over several pictures.
 
     Pictures equal to their reference have an infinite PSNR, and are left out of its mean. Pictures
-    without flicker are left out of that of the flicker.
+    without flicker are left out of that of the flicker, and pictures of which nothing is inside of
+    a mask, or nothing outside, of the mean of that PSNR.
     """
     flickers = [s.flicker for s in scores if s.flicker is not None]
+    inside = [s.psnr_inside for s in scores if s.psnr_inside is not None]
+    outside = [s.psnr_outside for s in scores if s.psnr_outside is not None]
     return Scores(
+        psnr_inside=_finite_mean(inside) if inside else None,
+        psnr_outside=_finite_mean(outside) if outside else None,
         psnr_y=_finite_mean([s.psnr_y for s in scores]),
         ssim_y=float(np.mean([s.ssim_y for s in scores])),
         psnr_rgb=_finite_mean([s.psnr_rgb for s in scores]),

@@ -52,7 +52,8 @@ SOFT_SHARE = 0.2
 """Share of scenes that are out of focus, as the glass is in focus."""
 FIXTURE_SHARE = 0.4
 """Share of windows with something that stands still before the scene and must stay: a bonnet, a
-sticker, a reflection, letters."""
+sticker, a reflection, letters, a recorder's bar. Two of seven are edges that the glass reflects and
+such bars."""
 DRY_FIXTURE_SHARE = 0.7
 """The same where the glass is dry."""
 VIEW_WIDTH = 96
@@ -311,7 +312,15 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
 
     def _fixtures(self, random: np.random.Generator) -> tuple[Fixture, ...]:
         """One or two things that stand still and must stay."""
-        makers = (self._bonnet, self._sticker, self._sticker, self._reflection, self._letters)
+        makers = (
+            self._bonnet,
+            self._sticker,
+            self._sticker,
+            self._reflection,
+            self._slats,
+            self._letters,
+            self._bar,
+        )
         count = 1 + int(random.random() < 0.35)
         return tuple(makers[random.integers(len(makers))](random) for _ in range(count))
 
@@ -372,6 +381,45 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         piece = cv2.GaussianBlur(piece, (0, 0), random.uniform(0.8, 8))
         mask = np.full((self.crop, self.crop), random.uniform(0.04, 0.25))
         return _fixture(piece, mask, is_behind=False)
+
+    def _slats(self, random: np.random.Generator) -> Fixture:
+        """A dashboard with edges that is reflected: slats of a vent, rims, a sheet of paper."""
+        crop = self.crop
+        cover = np.zeros((crop, crop), np.uint8)
+        centre, angle = random.uniform(0, crop, 2), random.uniform(0, math.pi)
+        along = np.array([math.cos(angle), math.sin(angle)])
+        across = np.array([-along[1], along[0]]) * crop * random.uniform(0.02, 0.12)
+        half = along * crop * random.uniform(0.03, 0.35)
+        thick = max(1, round(crop * math.exp(random.uniform(math.log(0.005), math.log(0.03)))))
+        for number in range(int(random.integers(1, 9))):
+            middle = centre + number * across + random.normal(0, 0.002 * crop, 2)
+            begin, end = (
+                np.rint(each).astype(int).tolist() for each in (middle - half, middle + half)
+            )
+            cv2.line(cover, begin, end, int(random.integers(150, 256)), thick, cv2.LINE_AA)
+        if random.random() < 0.5:
+            corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * random.uniform(0.05, 0.4, 2)
+            corners = random.uniform(0, 1, 2) + corners + random.normal(0, 0.03, (4, 2))
+            sheet = np.rint(corners * crop).astype(np.int32)
+            cv2.fillPoly(cover, [sheet], int(random.integers(100, 256)), cv2.LINE_AA)
+        soft = cv2.GaussianBlur(cover, (0, 0), random.uniform(0.5, 4))
+        colour = np.broadcast_to(
+            random.uniform(150, 255) * random.uniform(0.85, 1, 3), (crop, crop, 3)
+        )
+        return _fixture(colour, random.uniform(0.06, 0.45) / 255 * soft, is_behind=False)
+
+    def _bar(self, random: np.random.Generator) -> Fixture:
+        """A dark or pale bar on which a recorder writes date and speed."""
+        layers = draw_text(random, self.crop, 1)
+        text = layers[3:]
+        rows = text[0].amax(1).nonzero().flatten().tolist() or [self.crop - 1]
+        margin = round(self.crop * random.uniform(0.01, 0.06))
+        bar = torch.zeros_like(text)
+        bar[:, max(0, rows[0] - margin) : rows[-1] + margin + 1] = random.uniform(0.3, 1)
+        opacity = text + bar * (1 - text)
+        shade = torch.full_like(layers[:3], float(random.choice([0.0, 0.1, 0.9])))
+        picture = torch.lerp(shade, layers[:3], text / opacity.clamp(min=1e-6))
+        return Fixture(picture, opacity, is_behind=False)
 
     def _letters(self, random: np.random.Generator) -> Fixture:
         """A clock, a camera's name, a watermark."""

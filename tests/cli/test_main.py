@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from mhnet_video.config import Box, LiveConfig, LiveOutputs, RestoreConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.live.source_address import resolve_address
 from mhnet_video.media.fidelity import Loss, counted
+from mhnet_video.model.weights import list_models
+from mhnet_video.pipelines.info import without_home
 from mhnet_video.pipelines.restore import Progress, Report
 
 REPORT = Report(
@@ -175,7 +178,7 @@ def test_what_is_not_a_time(text):
         ("in.mp4", "required: OUTPUT"),
         ("a b --start noon", "a time is seconds or H:MM:SS.mmm, not noon"),
         ("a b --keep 1,2,3", "a box is X,Y,W,H in pixels, not 1,2,3"),
-        ("a b --device tpu", "a device is auto, cpu, cuda or cuda:N, not tpu"),
+        ("a b --device tpu", "a device is auto, cpu, cuda, cuda:N or mps, not tpu"),
         ("a b --encoder-option x", "an option of the encoder is K=V, not x"),
         ("a b --crf high", "invalid int value"),
         ("a - --sheet c.png", "a contact sheet is made from files"),
@@ -380,6 +383,10 @@ def test_info_lists_what_is_here(capsys):
     assert found["versions"]["mhnet-video"] == mhnet_video.__version__
     assert "cpu" in found["devices"]
     assert "libx264" in found["encoders"]
+    assert {"os", "processor", "instructions", "cores", "memory"} <= found["system"].keys()
+    for model in list_models():
+        told = next(each for each in found["models"] if each["name"] == model.name)
+        assert told["sha256"] == hashlib.sha256(model.path.read_bytes()).hexdigest()
     assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert "encoders that open here: " in out
@@ -389,6 +396,22 @@ def test_info_lists_what_is_here(capsys):
         while stage:
             steps, stage = steps + stage["steps"], stage.get("before")
         assert f"{steps:,} steps" in out
+
+
+def test_info_names_nobody(monkeypatch, tmp_path, capsys):
+    """Paths begin with ~ where they are in the home folder, whose name is often a person's."""
+    home = tmp_path / "jane.doe"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("MHNET_CPU_ISA", "avx2")
+    monkeypatch.setenv("MHNET_SECRET", "secret")
+    values = {"a": [f"{home}/x", f"in {home}", f"{home}-2"], "b": (1, str(home), None)}
+    assert without_home(values) == {"a": ["~/x", "in ~", f"{home}-2"], "b": (1, "~", None)}
+    for words in (["info", "--json"], ["info"]):
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        assert "~/cache/mhnet-video" in said and "avx2" in said
+        assert "jane.doe" not in said and "secret" not in said
 
 
 def test_progress_bar_counts_and_guesses(capsys):

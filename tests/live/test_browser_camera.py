@@ -23,11 +23,11 @@ from mhnet_video.live.capture import Camera
 from mhnet_video.live.exchange import Latest
 from mhnet_video.live.rendering import JpegEncoder
 from mhnet_video.live.source_address import resolve_address
-from mhnet_video.live.web.access import ListenAddress
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.server import PageServer
 from mhnet_video.live.web.webrtc import WebRtc
 from mhnet_video.media.frames.image_metadata import picture_size
+from mhnet_video.web.access import ListenAddress
 
 
 def jpeg(level=100, size=(64, 48)):

@@ -207,6 +207,80 @@ def test_jpeg_is_read_as_other_programs_read_it(tmp_path):
     assert evaluate(tmp_path / "a.jpg", tmp_path / "a.png").mean.rainy.psnr_rgb > 45
 
 
+def test_inside_and_outside_of_masks(folders, tmp_path):
+    """Half of each picture is as far from the truth as before, the other half is right."""
+    rainy, clean, pairs = folders
+    for name, (picture, truth) in pairs.items():
+        mask = np.zeros_like(picture)
+        mask[:, :20] = 255
+        save_picture(tmp_path / "masks" / name, mask)
+        save_picture(rainy / name, np.where(mask > 0, picture, truth))
+    result = evaluate(rainy, clean, mask=tmp_path / "masks", restorer=StandIn())
+    for row in result.rows:
+        picture, truth = pairs[row.name]
+        inside = score(picture[:, :20], truth[:, :20]).psnr_y
+        for scores in (row.rainy, row.restored):
+            assert scores.psnr_inside == pytest.approx(inside)
+            assert scores.psnr_outside == math.inf
+    expected = np.mean([row.rainy.psnr_inside for row in result.rows])
+    assert result.mean.rainy.psnr_inside == pytest.approx(expected)
+    without = evaluate(rainy, clean)
+    assert without.mean.rainy.psnr_inside is None
+    assert [r.rainy.psnr_y for r in without.rows] == [r.rainy.psnr_y for r in result.rows]
+
+
+def test_masks_of_a_clip(tmp_path, capsys):
+    """A picture is the mask of all frames, a clip has one for each; where none is white, none."""
+    for name in ("a", "b", "masks"):
+        (tmp_path / name).mkdir()
+    lossless = Video(times=(0, 40, 80), width=64, height=48, options=(("crf", "0"),))
+    clip, other = (Clip(video=(lossless,)).make(tmp_path / name) for name in "ab")
+    mask = np.zeros((48, 64, 3), np.uint8)
+    mask[:24] = 255
+    still = tmp_path / "masks" / "still.png"
+    save_picture(still, mask)
+
+    def upper_half(frame):
+        first, *others = frame.planes
+        changed = first.copy()
+        changed[:24] = first[:24] // 2 + 40
+        return replace(frame, planes=(changed, *others))
+
+    result = evaluate(clip, other, mask=still, restorer=StandIn(upper_half))
+    for row in result.rows:
+        assert row.restored.psnr_inside < 30
+        assert row.restored.psnr_outside > 35 > row.restored.psnr_y
+        assert row.rainy.psnr_inside == row.rainy.psnr_outside == math.inf
+    save_picture(still, np.zeros_like(mask))
+    result = evaluate(clip, other, mask=still, restorer=StandIn(upper_half))
+    assert result.mean.restored.psnr_inside is None
+    assert result.mean.restored.psnr_outside == result.mean.restored.psnr_y
+    save_picture(still, mask)
+    assert main(["evaluate", str(clip), str(other), "--mask", str(still)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["inside", "outside"]
+    # the clip as its own mask has as many frames, another has not
+    assert len(evaluate(clip, other, mask=clip).rows) == 3
+    short = Clip(video=(replace(lossless, times=(0, 40)),)).make(tmp_path / "masks")
+    with pytest.raises(ReadError, match="fewer frames than the clip that it is the mask of"):
+        evaluate(clip, other, mask=short)
+
+
+def test_masks_that_do_not_fit(folders, tmp_path, capsys):
+    rainy, clean, pairs = folders
+    for name in pairs:
+        save_picture(tmp_path / "masks" / name, np.zeros((24, 30, 3), np.uint8))
+    with pytest.raises(ReadError, match=r"by the mask .*a2.png: expected a mask of \[24, 32\]"):
+        evaluate(rainy, clean, mask=tmp_path / "masks")
+    (tmp_path / "masks" / "b.png").unlink()
+    with pytest.raises(ReadError, match="has no twin"):
+        evaluate(rainy, clean, mask=tmp_path / "masks")
+    with pytest.raises(ReadError, match=r"there is no .*nowhere"):
+        evaluate(rainy, clean, mask=tmp_path / "nowhere")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(rainy), "--mask", str(rainy)])
+    assert "--mask needs CLEAN" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

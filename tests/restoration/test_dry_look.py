@@ -10,6 +10,7 @@ from scenery import scenery
 
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.model.network import MHNet, NetworkConfig
+from mhnet_video.restoration.dry_look import LOOK_PERIOD
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.training.rain import rain_on
 
@@ -72,11 +73,11 @@ def test_a_shower_is_found_in_the_frame_in_which_it_begins(layout, place):
     restorer = Restorer(network, device="cpu", engine="torch")
     wet = {13: place, 14: place, 20: place}
     assert changed(restorer, clip(wet, layout)) == sorted(wet)
-    # three more after each that was found are not looked at, whether it rains or not
-    assert network.seen.count(FULL) == 4 + 4
-    assert network.seen.count(FIRST) == COUNT - 6
-    assert network.seen.count(SECOND) == COUNT - 8
-    assert restorer.dry == COUNT - 8
+    # from 13 and 20 on up to the next fourth frame they are not looked at, whether it rains or not
+    assert network.seen.count(FULL) == 3 + 4
+    assert network.seen.count(FIRST) == COUNT - 5
+    assert network.seen.count(SECOND) == COUNT - 7
+    assert restorer.dry == COUNT - 7
 
 
 def test_the_last_rows_and_columns_are_looked_at_too():
@@ -100,13 +101,19 @@ def test_dry_frames_are_the_same_bit_for_bit_and_nothing_of_them_is_computed():
     assert restorer.dry == 4  # of one clip, not of all
 
 
-def test_every_frame_is_looked_at_where_clips_are_no_whole_ones():
-    """What is made of a frame then depends on its window alone."""
-    network = DarkensLight()
-    restorer = Restorer(network, device="cpu", engine="torch")
-    restorer.sees_whole_clips = False
-    assert changed(restorer, clip({13: (200, 301)})) == [13]
-    assert (network.seen.count(FULL), network.seen.count(FIRST)) == (1, COUNT)
+def test_frames_are_looked_at_by_their_number():
+    """So that a part of a clip that begins at a multiple of the period has the looks of it all."""
+    wet = {13: (200, 301), 14: (200, 301), 15: (200, 301), 16: (200, 301), 19: (200, 301)}
+    restored = []
+    for begin in (0, LOOK_PERIOD):
+        network = DarkensLight()
+        restorer = Restorer(network, device="cpu", engine="torch")
+        found = changed(restorer, clip(wet)[begin:])
+        assert [begin + index for index in found] == sorted(wet)
+        # 13 to 15 and 16 to 19: the first is looked at, and what follows it up to the next fourth
+        restored.append(network.seen.count(FULL))
+        assert network.seen.count(FIRST) == COUNT - begin - 5
+    assert restored == [7, 7]
 
 
 def test_a_copy_is_looked_at_with_the_frame_that_it_repeats():
@@ -125,7 +132,7 @@ def test_pictures_that_are_pushed_pass_as_those_of_a_file_do():
     found = [each for picture in pictures for each in restorer.push(picture)] + restorer.flush()
     pairs = enumerate(zip(pictures, found, strict=True))
     assert [i for i, (a, b) in pairs if not np.array_equal(a, b)] == [13]
-    assert restorer.dry == COUNT - 4
+    assert restorer.dry == COUNT - 3
 
 
 def test_what_has_no_neighbours_or_few_rows_is_restored():

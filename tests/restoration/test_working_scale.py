@@ -10,6 +10,7 @@ from scenery import SIZE, scenery
 
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.model.network import MHNet, NetworkConfig
+from mhnet_video.restoration.frame_chain import first_scene_scale
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.working_scale import (
     ScaleChooser,
@@ -72,6 +73,40 @@ def test_a_scene_has_one_scale():
     assert scales(soft, sharp) == [0.5] * 2
     small = frame(scenery(size=(480, 640)))
     assert chooser.choose([small], None, is_cut=False).scale == 1  # another size, another scene
+
+
+def test_a_part_of_a_clip_has_the_scale_of_its_scene():
+    """Unless it is much sharper, as another scene is; after a cut it is measured anew."""
+    soft, middle, sharp = frame(scenery(4)), frame(scenery(2.5)), frame(scenery())
+
+    def scale(picture, scene_scale, *, is_cut=False):
+        chooser = ScaleChooser(CPU, scene_scale=scene_scale)
+        return chooser.choose([picture], None, is_cut=is_cut).scale
+
+    assert [scale(middle, each) for each in (None, 0.5, 0.75, 1.0)] == [0.75, 0.5, 0.75, 1]
+    assert [scale(soft, each) for each in (None, 0.75, 1.0)] == [0.5, 0.75, 1]
+    assert [scale(sharp, each) for each in (None, 0.5, 0.75)] == [1, 1, 1]
+    assert scale(soft, 1.0, is_cut=True) == 0.5
+    chooser = ScaleChooser(CPU, scene_scale=1.0)
+    scales = [chooser.choose([soft], None, is_cut=cut).scale for cut in (False, False, True)]
+    assert scales == [1, 1, 0.5]
+
+
+def test_the_first_scene_of_a_clip_is_measured_on_its_first_frames():
+    soft, sharp = scenery(4), scenery()
+    taken = []
+
+    def clip(*pictures):
+        taken.clear()
+        for index, picture in enumerate(pictures):
+            taken.append(index)
+            yield frame((picture + index).clamp(0, 255), index)
+
+    assert first_scene_scale(clip(*[soft] * 30), CPU) == 0.5
+    assert len(taken) == 13
+    assert first_scene_scale(clip(*[soft] * 4 + [sharp] * 9), CPU) == 0.5  # a cut
+    assert first_scene_scale(clip(sharp), CPU) == 1
+    assert first_scene_scale(clip(), CPU) == 1
 
 
 def test_the_sharpest_of_the_frames_that_are_known_counts():

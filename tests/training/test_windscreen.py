@@ -167,6 +167,23 @@ def test_fixtures_stay_in_the_clean_picture(samples):
         assert not torch.equal(with_fixtures, without)
 
 
+@pytest.mark.parametrize("draw", [GlassWindows._slats, GlassWindows._bar])
+def test_reflected_edges_and_bars_are_drawn_again(footage, draw):
+    windows = GlassWindows(footage, frames=5, crop=CROP)
+    covers = []
+    for seed in range(8):
+        first, again = (draw(windows, np.random.default_rng(seed)) for _ in range(2))
+        assert torch.equal(first.picture, again.picture)
+        assert torch.equal(first.opacity, again.opacity)
+        for layer in (first.picture, first.opacity):
+            assert float(layer.min()) >= 0 and float(layer.max()) <= 1
+        covers.append(first.opacity)
+    # something is seen in most of them, and nothing fills the picture
+    assert sum(float(cover.max()) > 0.05 for cover in covers) > 6
+    assert all(float(cover.min()) < 0.02 for cover in covers)
+    assert len({float(cover.sum()) for cover in covers}) == len(covers)
+
+
 def test_statistics_are_a_mean_and_a_mean_difference():
     frames = torch.rand(6, 3, 8, 8)
     mean, difference = glass_statistics(frames, frames[2])

@@ -3,15 +3,10 @@
 Knows no server; `routes` answers requests with it.
 """
 
-import base64
-import hashlib
-import html
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
 from mhnet_video.live.exchange import Latest
@@ -19,6 +14,7 @@ from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.rendering import JpegEncoder, even_size
 from mhnet_video.live.statistics import LiveStatistics
 from mhnet_video.live.web.metrics import exposition
+from mhnet_video.web.document import Document, read_document
 
 SNAPSHOTS = ("after", "before", "side")
 """What a snapshot may show."""
@@ -29,14 +25,6 @@ _CAMERA_SIZE = (640, 480)
 """What a visitor's browser is asked for, in pixels, where no size was set."""
 _CAMERA_FPS = 25.0
 """What a visitor's browser is asked for, in frames per second, where no rate was set."""
-
-
-class Document(NamedTuple):
-    """The page as a browser gets it."""
-
-    html: bytes
-    policy: str
-    """Its content security policy: to run its own script and style, and to ask only its server."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,10 +61,7 @@ class Page:
             "height": str(size[1]),
             "fps": f"{fps:g}",
         }
-        text = (files("mhnet_video.live.web") / "page.html").read_text("utf-8")
-        for name, value in values.items():
-            text = text.replace("{{" + name + "}}", html.escape(value))
-        return Document(text.encode(), _policy(text))
+        return read_document("mhnet_video.live.web", values)
 
     @property
     def is_fresh(self) -> bool:
@@ -125,17 +110,3 @@ class Page:
         chosen = {"after": [frame.after], "before": [frame.before]}
         size = even_size(frame.after, frame.after.upright_size)
         return JpegEncoder().encode(chosen.get(kind, [frame.before, frame.after]), size)
-
-
-def _policy(text: str) -> str:
-    own = {
-        kind: base64.b64encode(
-            hashlib.sha256(re.findall(f"<{kind}>(.*)</{kind}>", text, re.S)[0].encode()).digest()
-        ).decode()
-        for kind in ("script", "style")
-    }
-    return (
-        "default-src 'none'; img-src 'self' blob: data:; connect-src 'self'; "
-        f"script-src 'sha256-{own['script']}'; style-src 'sha256-{own['style']}'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    )

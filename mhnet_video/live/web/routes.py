@@ -1,37 +1,21 @@
-"""The aiohttp application of the page: what is refused, and the answers to the rest."""
+"""The answers of the live page."""
 
 import asyncio
-import json
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.browser_camera import MAX_BYTES
-from mhnet_video.live.web.access import Access, is_cross_site
 from mhnet_video.live.web.metrics import CONTENT_TYPE
-from mhnet_video.live.web.page import SNAPSHOTS, Document, Page
+from mhnet_video.live.web.page import SNAPSHOTS, Page
 from mhnet_video.live.web.pictures import BOUNDARY, JpegPart, PictureStream
 from mhnet_video.live.web.webrtc import WebRtc
+from mhnet_video.web.access import Access
+from mhnet_video.web.application import body_of, json_of, make_application
 
-HEADERS = {
-    "Server": "mhnet-video",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""Of every answer."""
-
-_MAX_JSON_BYTES = 1024
-"""Of a request with a JSON object."""
 _MAX_OFFER_BYTES = 32 << 10
 """Of a WebRTC offer."""
-_BODY_SECONDS = 10.0
-"""In which the whole body of a request must come."""
 _KEYS = ("+", "-", "m", "r")
 """What may be pressed."""
 
@@ -41,15 +25,9 @@ class Served:
     """What requests are answered with."""
 
     page: Page
-    access: Access
     pictures: PictureStream
     webrtc: WebRtc | None
     """None where pictures do not come that way."""
-
-    @cached_property
-    def document(self) -> Document:
-        """The page itself."""
-        return self.page.document(has_webrtc=self.webrtc is not None)
 
     @property
     def watching(self) -> int:
@@ -63,41 +41,19 @@ _routes = web.RouteTableDef()
 """The paths of the page."""
 
 
-def make_application(served: Served) -> web.Application:
-    """The application; all that is refused is refused here."""
-    application = web.Application(
-        middlewares=[_admit],
-        client_max_size=MAX_BYTES + 1,  # what each route takes is less, or as much
-    )
+def make_live(served: Served, access: Access) -> web.Application:
+    """The application of the live page."""
+    document = served.page.document(has_webrtc=served.webrtc is not None)
+    application = make_application(access, document, _routes, max_body_bytes=MAX_BYTES)
     application[_SERVED] = served
-    application.add_routes(_routes)
-    application.on_response_prepare.append(_add_headers)
+    application.on_cleanup.append(_end)
     return application
 
 
-@web.middleware
-async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if request.path != "/healthz":
-        access = request.app[_SERVED].access
-        if refusal := access.refusal(request.headers, request.query.getall("token", [])):
-            raise web.HTTPForbidden(text=f"{refusal}\n")
-        if request.method not in ("GET", "HEAD") and is_cross_site(request.headers):
-            raise web.HTTPForbidden(text="not from another page\n")
-    return await handler(request)
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
-    response.headers["Content-Security-Policy"] = request.app[_SERVED].document.policy
-
-
-@_routes.get("/")
-async def _document(request: web.Request) -> web.Response:
-    served = request.app[_SERVED]
-    response = web.Response(body=served.document.html, content_type="text/html", charset="utf-8")
-    if served.access.token:
-        response.headers["Set-Cookie"] = served.access.cookie
-    return response
+async def _end(application: web.Application) -> None:
+    webrtc = application[_SERVED].webrtc
+    if webrtc is not None:
+        await webrtc.close()
 
 
 @_routes.get("/healthz")
@@ -158,7 +114,7 @@ async def _stream(request: web.Request) -> web.StreamResponse:
 
 @_routes.post("/control")
 async def _control(request: web.Request) -> web.Response:
-    served, key = request.app[_SERVED], await _field(request, "key")
+    served, key = request.app[_SERVED], (await json_of(request)).get("key")
     if key not in _KEYS:
         raise web.HTTPBadRequest(text='{"key": "+"}, "-", "m" or "r"\n')
     # a recording that ends is waited for
@@ -171,7 +127,7 @@ async def _connect(request: web.Request) -> web.Response:
     webrtc = request.app[_SERVED].webrtc
     if webrtc is None:
         raise web.HTTPNotFound(text="there is no WebRTC here\n")
-    offer = await _field(request, "sdp", _MAX_OFFER_BYTES)
+    offer = (await json_of(request, _MAX_OFFER_BYTES)).get("sdp")
     if not isinstance(offer, str):
         raise web.HTTPBadRequest(text='{"sdp": "v=0..."}\n')
     try:
@@ -182,7 +138,7 @@ async def _connect(request: web.Request) -> web.Response:
 
 @_routes.post("/camera/begin")
 async def _begin_camera(request: web.Request) -> web.Response:
-    await _body(request, "application/json", _MAX_JSON_BYTES)
+    await json_of(request)
     cameras = request.app[_SERVED].page.cameras
     if cameras is None:
         raise web.HTTPNotFound(text="visitors' cameras are not asked for here\n")
@@ -202,7 +158,7 @@ async def _take_picture(request: web.Request) -> web.Response:
         raise web.HTTPForbidden(text="it is not this visitor's turn\n")
     if not number.isdecimal() or len(number) > 12:
         raise web.HTTPBadRequest(text="pictures have numbers\n")
-    jpeg = await _body(request, "image/jpeg", MAX_BYTES)
+    jpeg = await body_of(request, "image/jpeg", MAX_BYTES)
     if not cameras.put(key, jpeg, int(number)):
         raise web.HTTPBadRequest(text="no JPEG of 16 to 1920 pixels a side\n")
     return web.Response(status=204)
@@ -210,7 +166,7 @@ async def _take_picture(request: web.Request) -> web.Response:
 
 @_routes.post("/camera/end")
 async def _end_camera(request: web.Request) -> web.Response:
-    key = await _field(request, "visitor")
+    key = (await json_of(request)).get("visitor")
     cameras = request.app[_SERVED].page.cameras
     if cameras is not None and isinstance(key, str):
         cameras.leave(key)
@@ -220,26 +176,3 @@ async def _end_camera(request: web.Request) -> web.Response:
 def _visitor(request: web.Request) -> str:
     """The key of a visitor whose own camera is restored; empty for others."""
     return request.query.get("visitor", "")
-
-
-async def _body(request: web.Request, kind: str, max_bytes: int) -> bytes:
-    """The body of a request; no foreign page may send one of these kinds unasked."""
-    if request.content_type != kind:
-        raise web.HTTPUnsupportedMediaType(text=f"{kind}, please\n")
-    length = request.content_length
-    if length is None or length > max_bytes:
-        raise web.HTTPRequestEntityTooLarge(max_bytes, length or 0, text="too long\n")
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            return await request.read()
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout(text="too slow\n") from error
-
-
-async def _field(request: web.Request, name: str, max_bytes: int = _MAX_JSON_BYTES) -> Any:
-    """A field of the JSON object that a request brings; None where it has none."""
-    body = await _body(request, "application/json", max_bytes)
-    try:
-        return json.loads(body)[name]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None

@@ -24,6 +24,7 @@ from mhnet_video.locator import shown
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.media.reading.source import Packet, packets_of
 from mhnet_video.media.segments.segment_plan import SegmentPlan
+from mhnet_video.system import replace_file
 
 SEGMENT_FORMAT = "nut"
 """FFmpeg's name of the segments' format, which stores what encoders make as it is."""
@@ -241,7 +242,7 @@ class SegmentStore:
                 file.flush()
                 # on the disk before it has the name
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+            replace_file(partial, path)
         except OSError as error:
             raise WriteError(
                 f"{shown(path)} cannot be written: {why_unwritable(error)}."

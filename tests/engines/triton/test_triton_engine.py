@@ -17,12 +17,18 @@ from mhnet_video.engines.triton.weight_packing import MapType, obstacle, pack_bl
 from mhnet_video.frame import Frame
 from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.model.align import align_frames
 from mhnet_video.model.weights import list_models, load_model
 from mhnet_video.restoration.color import to_rgb
 
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[3]
+SAMPLES = {
+    "derain": ("rain.mp4", "dry.mp4", 2),
+    "deblur": ("blur.mp4", "sharp.mp4", 40),
+}
+"""A sample for each task, its truth, and a frame on which its networks gain a decibel."""
 SMALL = {"encoder_blocks": (1, 1, 1, 2), "group_blocks": (1,) * 4}
 CONFIGS = {
     "realtime": {"width": 16, "patch": 2, "frames": 3, **SMALL},
@@ -100,12 +106,14 @@ def check_loss(network, engine):
     """What an engine restores is as near to the truth as what float32 does, to 0.02 dB."""
     half = network.config.frames // 2
     device = next(network.parameters()).device
-    rainy, (dry,) = seen_of("rain.mp4", 0, 2 * half + 1), seen_of("dry.mp4", half, half + 1)
-    window, dry = torch.cat(rainy)[None].to(device), dry.to(device)
+    sample, truth, middle = SAMPLES[network.task]
+    frames = seen_of(sample, middle - half, middle + half + 1)
+    (clean,) = seen_of(truth, middle, middle + 1)
+    window, clean = torch.cat(align_frames(frames))[None].to(device), clean.to(device)
 
     def psnr(residual):
-        restored = (rainy[half].to(device) + residual[0]).mul(255).round().clamp(0, 255) / 255
-        return -10 * torch.log10((restored - dry).square().mean())
+        restored = (frames[half].to(device) + residual[0]).mul(255).round().clamp(0, 255) / 255
+        return -10 * torch.log10((restored - clean).square().mean())
 
     with torch.inference_mode():
         exact = psnr(network.residual(window))
@@ -115,13 +123,15 @@ def check_loss(network, engine):
 
 
 def seen_of(name, begin, end):
-    """Part of some frames of a sample, `[3, 180, 320]` each."""
+    """The middle of some frames of a sample, `[3, 180, 320]` each."""
     with VideoReader(ROOT / "samples" / name) as reader:
-        frames = [item for item in itertools.islice(reader, 40) if isinstance(item, Frame)]
-    return [to_rgb(f, torch.device("cpu"))[:, 90:270, 160:480] for f in frames[begin:end]]
+        frames = (item for item in reader if isinstance(item, Frame))
+        pictures = [to_rgb(f, torch.device("cpu")) for f in itertools.islice(frames, begin, end)]
+    top, left = (pictures[0].shape[1] - 180) // 2, (pictures[0].shape[2] - 320) // 2
+    return [picture[:, top : top + 180, left : left + 320] for picture in pictures]
 
 
-@pytest.mark.parametrize("name", [m.name for m in list_models() if m.task == "derain"])
+@pytest.mark.parametrize("name", [m.name for m in list_models() if m.task in SAMPLES])
 def test_shipped_models_lose_nothing_by_narrow_maps(name):
     """In PyTorch's bfloat16, which rounds more often than the kernels do."""
     network = load_model(name)

@@ -23,19 +23,19 @@ from standin import inverted
 from test_session import live_frame
 from waiting import SECONDS, wait_until
 
-import mhnet_video.live.web.access
 import mhnet_video.live.web.page
 import mhnet_video.live.web.pictures
-import mhnet_video.live.web.routes
-import mhnet_video.live.web.server
+import mhnet_video.web.access
+import mhnet_video.web.application
+import mhnet_video.web.server
 from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live.exchange import Latest
 from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.statistics import LiveStatistics
-from mhnet_video.live.web.access import ListenAddress, is_own, parse_listen_address
 from mhnet_video.live.web.page import Page
 from mhnet_video.live.web.server import PageServer
+from mhnet_video.web.access import ListenAddress, is_own, parse_listen_address
 
 STATISTICS = LiveStatistics(
     source="cam",
@@ -283,7 +283,7 @@ def test_what_is_not_there(page):
 
 
 def test_another_address_needs_the_token(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.access, "is_own", lambda host: False)
+    monkeypatch.setattr(mhnet_video.web.access, "is_own", lambda host: False)
     with closing(make_page(source)) as page:
         source.put()
         token = page.token
@@ -358,7 +358,7 @@ def test_a_slow_reader_skips(page, source, monkeypatch):
 
 
 def test_too_many_connections_are_turned_away(page, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.server, "_MAX_VISITORS", 3)
+    monkeypatch.setattr(mhnet_video.web.server, "_MAX_VISITORS", 3)
     held = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(3)]
     wait_until(lambda: connections(page) == 3)
     with socket.create_connection(("127.0.0.1", page.port), SECONDS) as one_more:
@@ -377,7 +377,7 @@ def test_a_snapshot_is_never_old(page, source, monkeypatch):
 
 
 def test_who_says_little_at_a_time_is_cut_off(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.server, "_HEADER_SECONDS", 0.6)
+    monkeypatch.setattr(mhnet_video.web.server, "_HEADER_SECONDS", 0.6)
     with (
         closing(make_page(source)) as page,
         socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection,
@@ -397,7 +397,7 @@ def test_who_says_little_at_a_time_is_cut_off(source, monkeypatch):
 
 
 def test_who_says_nothing_is_cut_off(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.server, "_HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(mhnet_video.web.server, "_HEADER_SECONDS", 0.5)
     with (
         closing(make_page(source)) as page,
         socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection,
@@ -407,7 +407,7 @@ def test_who_says_nothing_is_cut_off(source, monkeypatch):
 
 
 def test_who_sends_a_body_too_slowly_is_cut_off(page, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.routes, "_BODY_SECONDS", 0.4)
+    monkeypatch.setattr(mhnet_video.web.application, "_BODY_SECONDS", 0.4)
     head = "POST /control HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection:
         connection.sendall(f'{head}Content-Length: 12\r\n\r\n{{"key":'.encode())
@@ -424,7 +424,7 @@ def test_a_body_is_not_inflated(page, source):
 
 
 def test_who_never_reads_is_dropped(source, monkeypatch):
-    monkeypatch.setattr(mhnet_video.live.web.server, "_SEND_SECONDS", 0.5)
+    monkeypatch.setattr(mhnet_video.web.server, "_SEND_SECONDS", 0.5)
     noise = np.random.default_rng(0).bytes(4_000_000)
     monkeypatch.setattr(mhnet_video.live.web.pictures.JpegEncoder, "encode", lambda *_: noise)
     source.start()

@@ -1,0 +1,1 @@
+"""The page for files: clips are uploaded, restored one after the other, and downloaded."""

@@ -1,0 +1,1 @@
+"""What pages for browsers share: who may see them, the server, and limits of what is sent."""
