@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
+from mhnet_video.kernels.triton_math import SIZES
 
 _BLOCK = 256
 
@@ -22,7 +23,7 @@ def _position(y, x, width, frames, number, PATCH: tl.constexpr):
     return (cell * frames + number) * 3 * area + y % PATCH * PATCH + x % PATCH
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def shrunken_luma_kernel(
     x_ptr,  # [N, H / PATCH, W / PATCH, 3 * T * PATCH ** 2]
     out_ptr,  # [N, T, H / SHRINK, W / SHRINK] float32
@@ -58,7 +59,7 @@ def shrunken_luma_kernel(
     tl.store(out_ptr + index, total / (SHRINK * SHRINK), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def move_kernel(
     x_ptr,  # [N, H / PATCH, W / PATCH, 3 * T * PATCH ** 2]
     motion_ptr,  # [N, T - 1, 2, H / SHRINK, W / SHRINK] float32, in its own pixels

@@ -10,13 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import product
+from mhnet_video.kernels.triton_math import SIZES, product
 
 _BLOCK_P = 64
 _MAX_BLOCK_C = 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gram_kernel(
     maps_ptr,  # [N, P, 3C]: q, k, v
     gram_ptr,  # [N * heads, splits, c, c] float32, c = C / heads
@@ -72,7 +72,7 @@ def gram_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def scores_kernel(
     gram_ptr,  # [N * heads, splits, c, c] float32
     squares_ptr,  # [N * heads, splits, 2, c] float32
@@ -104,7 +104,7 @@ def scores_kernel(
     tl.store(scores_ptr + (matrix * head_channels + row) * head_channels + columns, scores, mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def combine_kernel(
     scores_ptr,  # [N * heads, c, c] float32
     gains_ptr,  # [4] float32, of the shares 1/2, 2/3, 3/4 and 4/5
@@ -142,7 +142,7 @@ def combine_kernel(
     tl.store(out_ptr + line + columns, result, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def project_kernel(
     combined_ptr,  # [N * heads, c, c] float32
     last_ptr,  # [heads, C, c] float32

@@ -11,13 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import normalize, product
+from mhnet_video.kernels.triton_math import SIZES, normalize, product
 
 MAX_CHANNELS = {2: 128, 4: 64}
 """Most channels, by bytes of an element, whose weights and sums fit a multiprocessor."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def block_back_kernel(
     gated_ptr,  # [N, P, C]
     x_ptr,  # [N, P, C]

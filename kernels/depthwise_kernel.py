@@ -11,9 +11,20 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
+from mhnet_video.kernels.triton_math import SIZES
 
 
 @triton.jit
+def _row_of_taps(ptr, stride, mask):
+    """Left, middle and right tap of each channel."""
+    return (
+        tl.load(ptr, mask=mask, other=0.0),
+        tl.load(ptr + stride, mask=mask, other=0.0),
+        tl.load(ptr + 2 * stride, mask=mask, other=0.0),
+    )
+
+
+@triton.jit(do_not_specialize=SIZES)
 def depthwise_kernel(
     x_ptr,  # [N, H, W, C or 2C]
     weight_ptr,  # [9, C or 2C] float32
@@ -51,12 +62,25 @@ def depthwise_kernel(
         if GATE:
             bias_other = tl.load(bias_ptr + channels + here, mask=channel_mask, other=0.0)
 
+    # the taps of every row are the same: they stay in registers
+    down = 3 * all_channels
+    taps = (
+        _row_of_taps(weight_ptr + here, all_channels, channel_mask),
+        _row_of_taps(weight_ptr + down + here, all_channels, channel_mask),
+        _row_of_taps(weight_ptr + 2 * down + here, all_channels, channel_mask),
+    )
+    other_ptr = weight_ptr + (channels if GATE else 0)
+    other_taps = (
+        _row_of_taps(other_ptr + here, all_channels, channel_mask),
+        _row_of_taps(other_ptr + down + here, all_channels, channel_mask),
+        _row_of_taps(other_ptr + 2 * down + here, all_channels, channel_mask),
+    )
     # partial results of the row before and of this one
     before = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     current = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     before_other = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     current_other = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
-    total = tl.zeros([BLOCK_C], tl.float32)
+    total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     for y in range(first - 1, end + 1):
         following = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
         following_other = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
@@ -68,19 +92,14 @@ def depthwise_kernel(
             position = row + (x[:, None] * all_channels + here[None, :])
             in_mask = inside[:, None] & channel_mask[None, :]
             value = tl.load(position, mask=in_mask, other=0.0).to(tl.float32)
-            taps = weight_ptr + dx * all_channels + here
-            down = 3 * all_channels
-            following += value * tl.load(taps, mask=channel_mask, other=0.0)[None, :]
-            current += value * tl.load(taps + down, mask=channel_mask, other=0.0)[None, :]
-            before += value * tl.load(taps + 2 * down, mask=channel_mask, other=0.0)[None, :]
+            following += value * taps[0][dx][None, :]
+            current += value * taps[1][dx][None, :]
+            before += value * taps[2][dx][None, :]
             if GATE:
                 value = tl.load(position + channels, mask=in_mask, other=0.0).to(tl.float32)
-                taps += channels
-                following_other += value * tl.load(taps, mask=channel_mask, other=0.0)[None, :]
-                current_other += value * tl.load(taps + down, mask=channel_mask, other=0.0)[None, :]
-                before_other += (
-                    value * tl.load(taps + 2 * down, mask=channel_mask, other=0.0)[None, :]
-                )
+                following_other += value * other_taps[0][dx][None, :]
+                current_other += value * other_taps[1][dx][None, :]
+                before_other += value * other_taps[2][dx][None, :]
         result = before + bias[None, :]
         if GATE:
             result *= before_other + bias_other[None, :]
@@ -90,14 +109,14 @@ def depthwise_kernel(
         position = columns[:, None] * channels + here[None, :]
         tl.store(line + position, result.to(element), mask=done)
         if SUMS:
-            total += tl.sum(tl.where(done, result, 0.0), axis=0)
+            total += tl.where(done, result, 0.0)
         before = current
         current = following
         before_other = current_other
         current_other = following_other
     if SUMS:
         position = sums_ptr + (picture * parts + part) * channels + here
-        tl.store(position, total, mask=channel_mask)
+        tl.store(position, tl.sum(total, axis=0), mask=channel_mask)
 
 
 def _tile(channels: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import round_half_even
+from mhnet_video.kernels.triton_math import SIZES, round_half_even
 
 YUV, GRAY, RGB = 0, 1, 2
 """What the planes are; RGB stands as G, B, R, as FFmpeg has it."""
@@ -49,7 +49,7 @@ def _chroma(ring_ptr, start, y, x, height, width, row, step, mask, DOWN, SY, SX)
     return above * (1.0 - down) + below * down
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def frames_to_input_kernel(
     ring_ptr,  # [slots, slot_size] uint8, or int16 with the bits of uint16
     slots_ptr,  # [N, T] int32, the slots of a window's frames; negative for black ones
@@ -169,7 +169,7 @@ def frames_to_input_kernel(
     tl.store(out_ptr + position + 2 * area, blue.to(element), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def residual_to_frames_kernel(
     ring_ptr,  # [slots, slot_size] uint8, or int16 with the bits of uint16
     slots_ptr,  # [N, T] int32; the frame in the middle of its window is restored

@@ -12,14 +12,14 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import normalize, product
+from mhnet_video.kernels.triton_math import SIZES, normalize, product
 
 MAX_CHANNELS = {2: 64, 4: 32}
 """Most channels of a program, by bytes of an element."""
 _BLOCK_X, _BLOCK_C = 64, 16
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def front_kernel(
     x_ptr,  # [N, H, W, C]
     weight_ptr,  # [2C, C]

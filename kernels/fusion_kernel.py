@@ -11,12 +11,14 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import normalize, product
+from mhnet_video.kernels.triton_math import SIZES, normalize, product
 
 _MANY_PARTS, _SPLIT_PARTS = 1024, 512
+_BLOCK_PARTS = 256
+"""Parts that a program of `mean_kernel` adds at once; the same for pictures of every size."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def mean_kernel(
     sums_ptr,  # [N, parts, C] float32
     out_ptr,  # [N, splits, C] float32
@@ -43,7 +45,7 @@ def mean_kernel(
     tl.store(out_ptr + position, tl.sum(total, axis=0) / num_pixels, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def attend_kernel(
     mean_ptr,  # [N, C] float32
     matrix_ptr,  # [C, C] float32
@@ -69,7 +71,7 @@ def attend_kernel(
     tl.store(gain_ptr + picture * channels + rows, total, mask=row_mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def shares_kernel(
     mean_ptr,  # [N, C] float32
     low_ptr,  # [N, A] float32
@@ -124,7 +126,7 @@ def shares_kernel(
         tl.store(shares_ptr + (picture * 3 + number) * channels + rows, share, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def fuse_kernel(
     x_ptr,  # [N, P, C], or [N, 2H, 2W, C] if DOUBLE
     low_ptr,  # [N, P, A], P = H * W
@@ -227,10 +229,7 @@ def _launch_sum(sums: Tensor, split_parts: int, num_pixels: int, out: Tensor) ->
                 "channels": channels,
                 "num_pixels": num_pixels,
             },
-            constants={
-                "BLOCK_B": min(256, triton.next_power_of_2(parts)),
-                "BLOCK_C": 8,
-            },
+            constants={"BLOCK_B": _BLOCK_PARTS, "BLOCK_C": 8},
             num_warps=4,
         )
     )

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import product
+from mhnet_video.kernels.triton_math import SIZES, product
 
 PLAIN, HALVE, DOUBLE = 0, 1, 2
 """Mapping of input pixels to output pixels: one to one, four to one, one to four."""
@@ -23,7 +23,7 @@ _HALVE = tl.constexpr(HALVE)
 _DOUBLE = tl.constexpr(DOUBLE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def linear_kernel(
     x_ptr,  # [N, P, K], pixels x_stride apart; HALVE: [N, 2H, 2W, K / 4]
     weight_ptr,  # [M or 2M, K], pictures weight_stride apart

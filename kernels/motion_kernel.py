@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
+from mhnet_video.kernels.triton_math import SIZES
 
 _BLOCK = 128
 
@@ -60,7 +61,7 @@ def _sampled(ptr, y, x, right, down, height, width, mask):
     return above + below * (under - above)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gradients_kernel(
     x_ptr,  # [N, h, w]
     out_ptr,  # [N, 2, h, w]
@@ -82,7 +83,7 @@ def gradients_kernel(
     tl.store(out_ptr + size + index, (after - before) / 2, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def inverse_kernel(
     gradients_ptr,  # [N, 2, h, w]
     out_ptr,  # [N, 3, h, w]
@@ -120,7 +121,7 @@ def inverse_kernel(
     tl.store(out_ptr + 2 * size, a / determinant, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def slopes_kernel(
     fixed_ptr,  # [N, h, w]
     moving_ptr,  # [N, K, h, w]
@@ -151,7 +152,7 @@ def slopes_kernel(
     tl.store(out_ptr + size, down, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def improved_kernel(
     motion_ptr,  # [N, K, 2, h, w]
     slopes_ptr,  # [N, K, 2, h, w]
@@ -184,7 +185,7 @@ def improved_kernel(
     tl.store(out_ptr + position + size, old - step_y, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def smoothed_kernel(
     motion_ptr,  # [N * K * 2, h, w]
     out_ptr,  # [N * K * 2, h, w]
@@ -200,7 +201,7 @@ def smoothed_kernel(
     tl.store(out_ptr + plane + index, value, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def errors_kernel(
     fixed_ptr,  # [N, h, w]
     moving_ptr,  # [N, K, h, w]
@@ -230,7 +231,7 @@ def errors_kernel(
     tl.store(out_ptr + position + size, tl.minimum(tl.abs(value - fixed), clip), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def chosen_kernel(
     before_ptr,  # [N, K, 2, h, w]
     after_ptr,  # [N, K, 2, h, w]
@@ -269,7 +270,7 @@ def _basis(y, x, height, width):
     return column, row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def spread_kernel(
     plane_ptr,  # [N, K, 2, 3]
     out_ptr,  # [N, K, 2, h, w]
@@ -288,7 +289,7 @@ def spread_kernel(
         tl.store(out_ptr + (neighbour * 2 + axis) * size + index, value, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def moments_kernel(
     gradients_ptr,  # [N, 2, h, w]
     out_ptr,  # [N, blocks, 3, 6]
@@ -321,7 +322,7 @@ def moments_kernel(
         tl.store(position + 5, tl.sum(product * row * row, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def fit_kernel(
     fixed_ptr,  # [N, h, w]
     moving_ptr,  # [N, K, h, w]
@@ -356,7 +357,7 @@ def fit_kernel(
         tl.store(out_ptr + 3 * axis + 2, tl.sum(slope * row, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def solve_kernel(
     moments_ptr,  # [N, 3, 6]
     sums_ptr,  # [N, K, blocks, 2, 3]

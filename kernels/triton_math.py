@@ -9,6 +9,16 @@ _INTERPRETED = tl.constexpr(IS_INTERPRETED)
 # added to and taken from a float32, it rounds to a whole number, halves to the even one
 _ROUNDER = tl.constexpr(12582912.0)
 
+SIZES = (
+    *("height", "width", "out_height", "out_width", "shown_height", "shown_width"),
+    *("chroma_height", "chroma_width", "plane_height", "plane_width"),
+    *("num_pixels", "row_width", "pixels", "rows", "blocks", "pixel_blocks", "column_blocks"),
+    *("parts", "split_parts", "splits", "split_pixels"),
+)
+"""Parameters of kernels that depend on a picture's size. Programs are not specialized on them, so
+that another size needs no other programs. Distances of values in memory are not among them: loads
+of 16 bytes depend on what divides those."""
+
 
 @triton.jit
 def product(a, b, acc):

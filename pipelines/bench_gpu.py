@@ -58,6 +58,8 @@ _DRY_SIZES = [(PICTURE, 6, 10), (16, 4, 6)]
 """Those of a dry run."""
 _STAGE_FRAMES = 60
 """Frames in memory for the measurement of a separate stage."""
+_RESULT_SECONDS = 20.0
+"""Seconds that one frame may take on its way through the pipeline."""
 _CHECKED = 2
 """Index of the frame whose result is checked before a time is reported."""
 
@@ -146,7 +148,10 @@ def measure_streams(
             "peak_memory": torch.cuda.max_memory_allocated(clock.device),
         }
         if batch == 1:
-            row["latency_ms"] = _latency(clock, pipeline, frames, width)
+            try:
+                row["latency_ms"] = _latency(clock, pipeline, frames, width)
+            except TimeoutError as error:
+                row["failed"] = str(error)
         yield row
 
 
@@ -170,10 +175,13 @@ def _latency(
 
     def one() -> None:
         results = pipeline.push(next(windows))
+        end = time.monotonic() + _RESULT_SECONDS
         while not results:
+            if time.monotonic() > end:
+                raise TimeoutError(f"no frame came back within {_RESULT_SECONDS:.0f} s")
             results = pipeline._ready()
 
-    return clock.milliseconds(one)
+    return clock.host_milliseconds(one)
 
 
 class _Log(logging.Handler):

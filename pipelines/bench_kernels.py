@@ -3,7 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,32 +19,115 @@ LEAST_DECIBELS = 40.0
 `decibels`). PyTorch's own operations in bfloat16 have 45 to 51."""
 
 
-class Clock:
-    """Times work on a device."""
+_CALLS = 10
+"""Calls that are timed as one, so that starting them counts little."""
+_ROTATED_BYTES = 1 << 27
+"""Bytes of the inputs that calls in turn have: more than the caches of a GPU hold."""
 
-    def __init__(self, device: torch.device, seconds: float) -> None:
+
+class DeviceTimer:
+    """Times work on a GPU by its own clock.
+
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def captured(self, work: Callable[[], Any]) -> Callable[[], Any] | None:
+        """A CUDA graph of work that has run before; None if it cannot be recorded."""
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        before = torch.cuda.current_stream(self._device)
+        stream.wait_stream(before)
+        try:
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError:  # what waits, or replays a graph itself
+            return None
+        finally:
+            torch.cuda.set_stream(before)  # which a recording that fails does not
+        return graph.replay
+
+    def milliseconds(self, work: Callable[[], Any]) -> float:
+        """Between two events, one before and one behind the work."""
+        begin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+
+
+class Clock:
+    """Times work on a device.
+
+    Args:
+        device: A GPU, or the CPU.
+        seconds: How long a measurement takes.
+        timer: Measures on a GPU; None for its own clock.
+    """
+
+    def __init__(
+        self, device: torch.device, seconds: float, timer: DeviceTimer | None = None
+    ) -> None:
         self.device, self.seconds = device, seconds
+        self._timer = timer or (DeviceTimer(device) if device.type == "cuda" else None)
 
     def wait(self) -> None:
         """Wait until the device is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def milliseconds(self, work: Callable[[], Any]) -> dict[str, float]:
-        """Median and 20th and 80th percentile of a call."""
-        for _ in range(3 if self.device.type == "cuda" else 0):
+    def milliseconds(self, *works: Callable[[], Any]) -> dict[str, float]:
+        """Median and 20th and 80th percentile of a call.
+
+        On a GPU ten calls are one CUDA graph, or follow one another where they cannot be recorded,
+        and the GPU's clock times all ten.
+
+        Args:
+            works: The call; of several, which do the same on other memory, each in turn.
+        """
+        if self._timer is None:
+            return self.host_milliseconds(works[0])
+        timer = self._timer
+
+        def calls() -> None:
+            for index in range(_CALLS):
+                works[index % len(works)]()
+
+        for _ in range(2):  # compiles, and fills the caches of allocators
+            calls()
+        run = timer.captured(calls) or calls
+        timer.milliseconds(run)
+        return self._spread(lambda: timer.milliseconds(run) / _CALLS)
+
+    def host_milliseconds(self, work: Callable[[], Any]) -> dict[str, float]:
+        """The same by the host's clock, of a call that ends with its result."""
+
+        def one() -> float:
+            begin = time.perf_counter()
             work()
-        self.wait()
+            return 1000 * (time.perf_counter() - begin)
+
+        return self._spread(one)
+
+    def _spread(self, measure: Callable[[], float]) -> dict[str, float]:
         times: list[float] = []
         end = time.monotonic() + self.seconds
         while len(times) < 2 or (time.monotonic() < end and len(times) < 100):
-            self.wait()
-            begin = time.perf_counter()
-            work()
-            self.wait()
-            times.append(1000 * (time.perf_counter() - begin))
+            times.append(measure())
         tenths = statistics.quantiles(times, n=10, method="inclusive")
         return {"median": tenths[4], "low": tenths[1], "high": tenths[7]}
+
+
+def rotated(inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Inputs and copies of them, together larger than a GPU's caches, but no more than ten."""
+    size = max(1, sum(map(dispatch.num_bytes, inputs)))
+    copies = min(_CALLS, -(-_ROTATED_BYTES // size)) if inputs and inputs[0].is_cuda else 1
+    return [list(inputs), *([each.clone() for each in inputs] for _ in range(copies - 1))]
 
 
 def decibels(found: Any, expected: Any) -> float:
@@ -63,7 +146,11 @@ def decibels(found: Any, expected: Any) -> float:
 
 
 def checked(
-    clock: Clock, work: Callable[[], Any], expected: Any, least: float = LEAST_DECIBELS
+    clock: Clock,
+    work: Callable[[], Any],
+    expected: Any,
+    least: float = LEAST_DECIBELS,
+    others: Sequence[Callable[[], Any]] = (),
 ) -> dict[str, Any]:
     """Check the result of a call, and time the call if it is right.
 
@@ -72,6 +159,7 @@ def checked(
         work: The call.
         expected: Its expected result, before rounding.
         least: Least `decibels` of a right result.
+        others: The same call on other memory, timed in turn with it.
 
     Returns:
         `decibels` and `ms`; or `failed`, the reason why there is no time.
@@ -80,7 +168,7 @@ def checked(
         near = decibels(work(), expected)
         if near < least:
             return {"decibels": near, "failed": "wrong result"}
-        return {"decibels": near, "ms": clock.milliseconds(work)}
+        return {"decibels": near, "ms": clock.milliseconds(work, *others)}
     except Exception as error:  # any error of a compiler or a driver must not end the other rows
         return {"failed": describe(error)}
 
@@ -147,8 +235,8 @@ def measure_kernels(
             row: dict[str, Any] = {"kernel": case.name, "op": case.op}
             row |= {"channels": size[0], "size": [size[2], size[1]]}
             expected = case.expected()
-            kernel = partial(case.kernel, *case.inputs)
-            row |= checked(clock, kernel, expected)
+            kernel, *others = (partial(case.kernel, *each) for each in rotated(case.inputs))
+            row |= checked(clock, kernel, expected, others=others)
             if "ms" in row:
                 with dispatch.recording() as launches:
                     kernel()

@@ -34,10 +34,12 @@ _TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 def signature(launch):
     """The types, constants and alignments that Triton's own launcher would find."""
     types, constants, attributes = {}, {}, {}
+    fixed = {each.name for each in launch.kernel.params if each.do_not_specialize}
     for index, name in enumerate(launch.kernel.arg_names):
         value = launch.arguments.get(name, launch.constants.get(name))
         is_constant = name in launch.constants or value is None
-        if is_constant or (isinstance(value, int) and value == 1):
+        is_one = isinstance(value, int) and value == 1 and name not in fixed
+        if is_constant or is_one:
             types[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             types[name] = _TYPES[value.dtype]
@@ -46,7 +48,7 @@ def signature(launch):
             types[name] = "fp32"
         else:
             types[name] = "i32" if abs(value) < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and name not in fixed:
                 attributes[index,] = [["tt.divisibility", 16]]
     return types, constants, attributes
 

@@ -211,6 +211,13 @@ def test_every_error_is_one_of_ours():
     assert all(issubclass(error, errors.MHNetVideoError) for error in ours)
 
 
+def test_nothing_waits_for_a_whole_gpu():
+    """Another thread may be recording a graph there, which that would end."""
+    found = [name for name, path in files() if "cuda.synchronize(" in path.read_text()]
+    # a benchmark has the GPU for itself
+    assert found == ["mhnet_video.pipelines.bench_kernels"]
+
+
 def test_the_main_job_needs_no_opencv():
     """Its wheel needs libGL and libxcb, which a machine without a screen lacks."""
     modules = ["restoration.restorer", "media.contact_sheet"]

@@ -175,6 +175,48 @@ def test_a_wrong_result_has_no_time(monkeypatch):
     assert list(measure_kernels(clock, [(16, 4, 6)], MACHINE, -math.inf)) == []
 
 
+class CountingTimer:
+    """A GPU's clock on which each call takes two milliseconds."""
+
+    def __init__(self, records):
+        self.records, self.calls, self.captured_calls = records, [], []
+
+    def captured(self, work):
+        before = len(self.calls)
+        work()
+        self.captured_calls = self.calls[before:]
+        del self.calls[before:]
+        return (lambda: self.calls.extend(self.captured_calls)) if self.records else None
+
+    def milliseconds(self, work):
+        before = len(self.calls)
+        work()
+        return 2.0 * (len(self.calls) - before)
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_a_gpu_is_timed_by_ten_calls_in_turn(records):
+    timer = CountingTimer(records)
+    clock = Clock(CPU, 0.0, timer)
+    works = [lambda name=name: timer.calls.append(name) for name in "abc"]
+    assert clock.milliseconds(*works) == {"median": 2.0, "low": 2.0, "high": 2.0}
+    assert timer.captured_calls == list("abcabcabca")
+    # before and behind the recording everything is ten calls
+    assert len(timer.calls) % 10 == 0 and timer.calls[:4] == list("abca")
+
+
+def test_only_a_gpu_has_caches_to_pass_by():
+    given = [torch.zeros(3)]
+    assert bench_kernels.rotated(given) == [given]
+
+
+def test_a_frame_that_never_comes_back_ends_its_row(monkeypatch):
+    monkeypatch.setattr(bench_gpu, "_RESULT_SECONDS", 0.05)
+    stuck = SimpleNamespace(push=lambda window: [], _ready=list)
+    with pytest.raises(TimeoutError, match="no frame came back"):
+        bench_gpu._latency(Clock(CPU, 0.0), stuck, make_frames(4, 16, 16), 3)
+
+
 ANSWERS = """
 import json, subprocess, sys
 for line in sys.stdin:

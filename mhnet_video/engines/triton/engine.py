@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mhnet_video.engines.triton.autotune import fastest_front
+from mhnet_video.engines.triton.programs import compile_programs
 from mhnet_video.engines.triton.weight_packing import (
     BlockMaps,
     Front,
@@ -24,7 +25,7 @@ from mhnet_video.engines.triton.weight_packing import (
     NetworkMaps,
 )
 from mhnet_video.errors import first_line
-from mhnet_video.kernels import map_ops
+from mhnet_video.kernels import dispatch, map_ops
 from mhnet_video.memory import is_shortage
 from mhnet_video.model.align import align_frames
 from mhnet_video.model.network import LEVELS, MHNet
@@ -35,7 +36,8 @@ MAX_ELEMENTS = 2**31 - 1
 
 _log = logging.getLogger(__name__)
 _RECORDING = threading.Lock()
-"""Held while a graph is recorded: a second one at the same time spoils both."""
+"""Held while a graph is recorded: a second one at the same time spoils both, and so does freeing
+memory, which waits for the whole device."""
 _MAX_GRAPHS = 3
 """Sizes of pictures for which graphs are kept: the self-ensemble uses as many."""
 
@@ -350,11 +352,14 @@ class Forward:
             self._after()
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
-        """Run once, which compiles the kernels, then record; None if only recording fails."""
+        """Compile the kernels, run once, then record; None if only recording fails."""
         device = self.graph.map_type.device
         with torch.cuda.device(device):
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
+            with dispatch.recording() as launches, torch.cuda.stream(stream):
+                self._run()  # starts PyTorch's own kernels only
+            compile_programs(launches)
             with torch.cuda.stream(stream):
                 self._run()
             stream.synchronize()
@@ -502,7 +507,8 @@ class TritonEngine:
         """Drop all graphs and their memory."""
         self._forwards.clear()
         if self.map_type.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with _RECORDING:
+                torch.cuda.empty_cache()
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
