@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not any(steps):
         sys.stderr.write(f"gpu_check: no stage begins with {' or '.join(options.only)}\n")
         return 1
-    signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, _stop)
 
     def tell(stage: dict[str, Any]) -> None:
         sys.stdout.write(_summary(stage) + "\n")
@@ -191,6 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"gpu_check: {options.folder} cannot be written: {error.strerror}\n")
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.stdout.write("\n".join(["", *to_table(figures)]) + "\n")
     return 0 if is_good(figures) else 1
 
