@@ -137,7 +137,14 @@ class BatchJob:
             if ended is not None:
                 return ended
             before = tuple(identify(path) for path in work.sources)
-            report = self._restored(work, claim.staged, tell, stop)
+            try:
+                report = self._restored(work, claim.staged, tell, stop)
+            except (MHNetVideoError, OSError) as error:
+                # whoever reads it next fails, with a sentence about what it was after
+                changed = "" if _is_fatal(error) else check_unchanged(work.sources, before)
+                if not changed:
+                    raise
+                return row_of(work, Status.FAILED, changed)
             if report.interrupted:
                 return row_of(work, Status.UNFINISHED, "it was ended before its end.")
             done = row_of(

@@ -125,6 +125,15 @@ def removing(path: Path, config: RestoreConfig) -> StandIn:
     return Meddler(lambda: path.unlink(missing_ok=True))
 
 
+def failing_without(path: Path, config: RestoreConfig) -> StandIn:
+    def act() -> None:
+        if path.exists():
+            path.unlink()
+            path.stat()
+
+    return Meddler(act)
+
+
 def on_a_full_disk(config: RestoreConfig) -> StandIn:
     def act() -> None:
         raise WriteError("out.mp4 cannot be written: the disk is full.") from OSError(

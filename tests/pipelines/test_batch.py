@@ -198,9 +198,11 @@ def test_a_source_that_changes_while_it_is_read_has_no_output(card, out):
     assert outputs(out).keys() == {"b.mov", "sub/c.mp4"}
 
 
+@pytest.mark.parametrize("way", ["removing", "failing_without"])
 @pytest.mark.usefixtures("own_process")
-def test_a_card_that_is_pulled_out_is_a_row(card, out):
-    rows = restore(card, out, partial(batch_restorers.removing, card / "a.mp4"))
+def test_a_card_that_is_pulled_out_is_a_row(card, out, way):
+    """Whether its file is missed at the end, or by what reads it before."""
+    rows = restore(card, out, partial(getattr(batch_restorers, way), card / "a.mp4"))
     assert statuses(rows) == ALL_DONE | {"a.mp4": Status.FAILED}
     assert "as when a card is pulled out" in rows["a.mp4"].reason
 

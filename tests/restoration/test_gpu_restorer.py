@@ -130,6 +130,9 @@ def test_which_engine_a_gpu_gets(monkeypatch):
     with pytest.raises(ConfigError, match="runs on GPUs"):
         resolve_engine(network, "triton")
     away = network.to("meta")
+    with pytest.raises(ConfigError, match="no kernels for meta"):
+        resolve_engine(away, "triton")
+    monkeypatch.setattr(select, "_kind_obstacle", lambda device: "")
     assert resolve_engine(away, "triton").name == "triton"
     monkeypatch.setattr(select, "failure", lambda engine, network: "")
     assert resolve_engine(away).name == "triton"
