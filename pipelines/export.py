@@ -79,7 +79,8 @@ def export_model(
     name = shown(destination)
     if missing := missing_packages():
         raise MHNetVideoError(
-            f"an export needs {missing}, which is not installed; pip install 'mhnet-video[export]'"
+            f"an export needs packages that are not installed: {missing}; "
+            "pip install 'mhnet-video[export]'"
         )
     if not name.lower().endswith(".onnx"):
         raise WriteError(f"{name} must end in .onnx.")

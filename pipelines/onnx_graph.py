@@ -5,6 +5,7 @@ The packages are those of the extra `export`.
 
 import importlib.util
 import json
+import logging
 import warnings
 from typing import Any
 
@@ -90,7 +91,9 @@ def to_onnx(
     sides: Any = {2: network.config.multiple * rows, 3: network.config.multiple * columns}
     dynamic = {"window": {} if size else sides}
     with off(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's warnings about its own code
+        # the exporter's warnings about its own code, and that torchvision is not installed
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         module = ExportedNetwork(network, aligns=aligns).eval()
         program = torch.export.export(module, (window,), dynamic_shapes=dynamic)
         program = program.run_decompositions({torch.ops.aten.linalg_solve_ex.default: _solved})

@@ -96,7 +96,7 @@ def test_what_cannot_be_written_is_said_before_the_work(weights, tmp_path, monke
     with pytest.raises(MHNetVideoError, match="exists already"):
         export_model(weights, out)
     monkeypatch.setattr(export, "missing_packages", lambda: "onnx")
-    with pytest.raises(MHNetVideoError, match="needs onnx, which is not installed"):
+    with pytest.raises(MHNetVideoError, match="not installed: onnx;"):
         export_model(weights, tmp_path / "new.onnx")
     assert out.read_bytes() == b"mine"
 
