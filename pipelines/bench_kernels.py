@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mhnet_video.engines.triton.autotune import event_milliseconds
 from mhnet_video.engines.triton.engine import best_dtype
 from mhnet_video.kernels import dispatch
 from mhnet_video.pipelines.bench_cases import kernel_cases
@@ -51,14 +52,8 @@ class DeviceTimer:
         return graph.replay
 
     def milliseconds(self, work: Callable[[], Any]) -> float:
-        """Between two events, one before and one behind the work."""
-        begin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end))
+        """See `event_milliseconds`."""
+        return event_milliseconds(work)
 
 
 class Clock:

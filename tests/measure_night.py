@@ -60,7 +60,8 @@ def main() -> None:
     if not streaks.any():
         sys.exit(f"no streaks in this box of {options.video}; choose another one.")
     print(f"streaks: {streaks.mean():.3f} of the box, {excess[streaks].mean():.1f} levels bright")
-    folder = options.keep or Path(tempfile.mkdtemp())
+    scratch = tempfile.TemporaryDirectory()
+    folder = options.keep or Path(scratch.name)
     for model in options.models:
         output = folder / f"night-{Path(model).stem}.mkv"
         is_file = Path(model).is_file()
@@ -75,8 +76,6 @@ def main() -> None:
         after = luma(output, tuple(options.box))
         gone = 1 - np.maximum(after - median, 0)[streaks].sum() / excess[streaks].sum()
         beside = np.abs(after - before)[~streaks].mean()
-        if options.keep is None:
-            output.unlink()
         print(f"{model}: {100 * gone:.1f} % of the streaks' light gone, {beside:.2f} beside them")
 
 

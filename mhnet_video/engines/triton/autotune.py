@@ -139,15 +139,17 @@ def _current(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def event_milliseconds(work: Callable[[], object]) -> float:
+    """Between two events on the current stream of a GPU, one before and one behind the work."""
+    begin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end))
+
+
 def _on_cuda(work: Callable[[], object]) -> float:
     """The median of a few runs, in milliseconds, on the current stream."""
-    times = []
-    for _ in range(_RUNS):
-        begin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+    return statistics.median(event_milliseconds(work) for _ in range(_RUNS))
