@@ -230,7 +230,7 @@ def app_parser() -> argparse.ArgumentParser:
     add(
         "--device",
         type=_device,
-        metavar="auto|cpu|cuda|cuda:N",
+        metavar="auto|cpu|cuda|cuda:N|mps",
         help="where the network runs (default: %(default)s)",
     )
     take_defaults(parser, AppConfig)

@@ -24,6 +24,7 @@ from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import resolve_engine, trial_frames
 from mhnet_video.errors import first_line
 from mhnet_video.model.weights import load_model, resolve_device
+from mhnet_video.system import replace_file
 
 CHECK_SECONDS = 240.0
 """Time limit of a self-check, in seconds. Compiling all kernels on one processor takes half."""
@@ -120,7 +121,7 @@ def _keep(path: Path, found: str) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             partial.write_text(json.dumps({"fault": found}), encoding="utf-8")
-            partial.replace(path)
+            replace_file(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 
