@@ -295,7 +295,7 @@ def test_a_stream_that_hangs_is_noticed(sender, monkeypatch):
             wait_until(lambda: camera.trouble)
             assert "silent is silent. Trying again" in camera.trouble
         # its thread ends although the connections are still open
-        assert not camera._capture._thread.is_alive()
+        wait_until(lambda: not camera._capture._thread.is_alive())
         for visitor in visitors:
             visitor.close()
 
