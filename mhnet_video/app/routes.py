@@ -90,7 +90,7 @@ async def _announce(request: web.Request) -> web.Response:
     told = await json_of(request, _MAX_JSON_BYTES)
     name, size = told.get("name"), told.get("bytes")
     if not isinstance(name, str) or not isinstance(size, int) or isinstance(size, bool):
-        raise web.HTTPBadRequest(text='{"name": "clip.mp4", "bytes": 1000}\n')
+        raise web.HTTPBadRequest(text='the body must be as {"name": "clip.mp4", "bytes": 1000}\n')
     clips = request.app[_PAGE].clips
     try:
         clip = await asyncio.to_thread(clips.announce, name, size)

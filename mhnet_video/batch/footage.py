@@ -49,7 +49,7 @@ def look_at(path: Path) -> VideoFacts:
     """
     with VideoReader(path) as reader:
         if reader.is_picture:
-            raise PictureError(f"{path} is a picture, and no video.")
+            raise PictureError(f"{path} is a picture; name a video file.")
         container, stream = reader.container, reader.stream
         return VideoFacts(
             seconds=max(0.0, (container.duration or 0) / av.time_base),
