@@ -120,6 +120,13 @@ def test_wrong_usage_ends_with_2(words):
     assert status == 2
 
 
+def test_a_file_in_place_of_the_folder_is_said(tmp_path, capsys):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    assert main(["batch", str(tmp_path / "nothing"), str(tmp_path / "a.mp4")]) == 1
+    said = f"{tmp_path / 'a.mp4'} cannot be written: a part of its path is a file and no folder;"
+    assert said in capsys.readouterr().err
+
+
 def test_the_table_has_a_row_for_each_file_that_matters():
     report = BatchReport(rows=(DONE, BEFORE, FAILED, NOTES), seconds=90, jobs=1, interrupted=False)
     lines = batch_table(report)
