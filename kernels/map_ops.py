@@ -606,7 +606,8 @@ def shrunken_luma(
     """The mean luma of squares of pixels of folded frames.
 
     Args:
-        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `shrink`.
+        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `shrink`; more
+            channels do not matter.
         frames: T.
         patch: Side of the blocks that are folded into channels.
         shrink: Side of the squares, in pixels.
@@ -619,10 +620,11 @@ def shrunken_luma(
         ValueError: A shape does not fit.
     """
     rows, columns = x.shape[1] * patch, x.shape[2] * patch
-    fits = x.shape[3] == 3 * frames * patch**2 and not (rows % shrink or columns % shrink)
+    channels = 3 * frames * patch**2
+    fits = x.shape[3] >= channels and not (rows % shrink or columns % shrink)
     expect(fits, "x [N, H / patch, W / patch, 3 * frames * patch**2]", x)
     if not use_triton(x):
-        return reference.shrunken_luma(x.float(), patch, shrink, luma)
+        return reference.shrunken_luma(x[..., :channels].float(), patch, shrink, luma)
     from mhnet_video.kernels.align_kernel import launch_shrunken_luma
 
     size = (len(x), frames, rows // shrink, columns // shrink)
@@ -647,24 +649,29 @@ def move(
     `unlike` they are warped, and between the two they are blended.
 
     Args:
-        x: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W multiples of `shrink`.
+        x: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W multiples of `shrink`; more
+            channels do not matter.
         motion: `[N, T - 1, 2, H / shrink, W / shrink]` float32, right and down, of all frames but
             the middle one, in pixels of its own.
         patch: Side of the blocks that are folded into channels.
         shrink: How much smaller the motion's sides are than the pictures'.
         same: See above.
         unlike: See above.
-        out: Another map like `x`.
+        out: Another map like `x`; what channels it has beyond those of frames stay as they are.
 
     Raises:
         ValueError: A shape does not fit.
     """
     sides = tuple(side * patch // shrink for side in x.shape[1:3])
-    size = (len(x), x.shape[3] // (3 * patch**2) - 1, 2, *sides)
-    expect(motion.shape == size, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion)
+    channels = 3 * (motion.shape[1] + 1) * patch**2
+    fits = motion.shape == (len(x), motion.shape[1], 2, *sides) and x.shape[3] >= channels
+    fits = fits and (out is None or out.shape == x.shape)
+    expect(fits, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion, out)
     if not use_triton(x, motion):
-        moved = reference.move(x.float(), motion, patch, shrink, same, unlike)
-        return _put(moved.to(x.dtype), out)
+        moved = reference.move(x[..., :channels].float(), motion, patch, shrink, same, unlike)
+        out = torch.empty_like(x) if out is None else out
+        out[..., :channels].copy_(moved)
+        return out
     from mhnet_video.kernels.align_kernel import launch_move
 
     out = torch.empty_like(x) if out is None else out

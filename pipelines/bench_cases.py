@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.engines.triton.weight_packing import padded_channels
 from mhnet_video.kernels import map_ops, motion_ops, motion_reference, ops
 from mhnet_video.kernels import map_reference as reference
 from mhnet_video.kernels import reference as plane_reference
@@ -22,6 +23,8 @@ _FRAMES = 3
 """Frames of the networks whose first and last passes are measured."""
 _PATCH = 2
 """Patch of these networks."""
+_CHANNELS = 3 * _FRAMES * _PATCH**2
+"""Channels of these networks' inputs that come from frames; zeros follow them."""
 _MULTIPLE = 32
 """The sides of these networks' inputs are multiples of this, in pixels."""
 
@@ -243,13 +246,13 @@ def _mean_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _end_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
     """What a network does once: at its beginning, at its bottom and at its end."""
     maps, exact = draw.maps, draw.exact
-    folded = 3 * _FRAMES * _PATCH**2
+    inputs = padded_channels(_CHANNELS)
     yield Case(
         "conv_to_maps",
         "first convolutions",
         map_ops.conv_to_maps,
         lambda x, w, b: reference.conv(x, w, b).chunk(2, -1),
-        [maps(1, height, width, folded), maps(9, 2 * c, folded, scale=1 / 18), exact(2 * c)],
+        [maps(1, height, width, inputs), maps(9, 2 * c, inputs, scale=1 / 18), exact(2 * c)],
     )
     yield Case(
         "conv_to_picture",
@@ -295,14 +298,15 @@ def _picture_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     """Frames in a network's input, moved to one another."""
     rows, columns = height + -height % _MULTIPLE, width + -width % _MULTIPLE
-    channels = 3 * _FRAMES * _PATCH**2
+    channels = padded_channels(_CHANNELS)
     folded = draw.maps(1, rows // _PATCH, columns // _PATCH, channels)
     motion = draw.exact(1, _FRAMES - 1, 2, rows // SHRINK, columns // SHRINK)
+    limits = _PATCH, SHRINK, SAME, UNLIKE
     yield Case(
         "shrunken_luma",
         "luma of frames",
         lambda x: map_ops.shrunken_luma(x, _FRAMES, _PATCH, SHRINK, LUMA),
-        lambda x: reference.shrunken_luma(x.float(), _PATCH, SHRINK, LUMA),
+        lambda x: reference.shrunken_luma(x[..., :_CHANNELS].float(), _PATCH, SHRINK, LUMA),
         [folded],
         is_exact=True,
     )
@@ -310,10 +314,8 @@ def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     yield Case(
         "move",
         "frames moved",
-        lambda x, motion: map_ops.move(x, motion, _PATCH, SHRINK, SAME, UNLIKE),
-        lambda x, motion: reference.move(x.float(), motion, _PATCH, SHRINK, SAME, UNLIKE).to(
-            x.dtype
-        ),
+        lambda x, motion: map_ops.move(x, motion, *limits)[..., :_CHANNELS],
+        lambda x, motion: reference.move(x[..., :_CHANNELS].float(), motion, *limits).to(x.dtype),
         [folded, motion],
         is_exact=True,
     )
@@ -365,7 +367,9 @@ def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> It
     slots = torch.arange(_FRAMES, dtype=torch.int32, device=device)[None]
     size = form.height + -form.height % _MULTIPLE, form.width + -form.width % _MULTIPLE
     sides = size[0] // _PATCH, size[1] // _PATCH
-    folded = torch.empty((1, *sides, 3 * _FRAMES * _PATCH**2), dtype=draw.dtype, device=device)
+    channels = padded_channels(_CHANNELS)
+    # which the kernel leaves as they are
+    folded = torch.zeros((1, *sides, channels), dtype=draw.dtype, device=device)
     # a slot's end, which no plane reaches, stays as it is
     restored = torch.zeros_like(ring[:1])
     flags = torch.empty(1, dtype=torch.int32, device=device)
@@ -373,7 +377,7 @@ def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> It
 
     def read(ring: Tensor, slots: Tensor, colors: Tensor) -> Tensor:
         form.read(ring, slots, colors, folded, _PATCH)
-        return folded
+        return folded[..., :_CHANNELS]
 
     def apply(ring: Tensor, slots: Tensor, colors: Tensor, residual: Tensor) -> Tensor:
         form.apply(ring, slots, colors, residual, restored, flags)

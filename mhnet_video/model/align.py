@@ -99,10 +99,11 @@ def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
     """Do the same with frames that are folded into channels, as kernels for GPUs have them.
 
     Args:
-        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `SHRINK`.
+        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `SHRINK`; more
+            channels do not matter.
         frames: T.
         patch: Side of the blocks that are folded.
-        out: Another map like `x`.
+        out: Another map like `x`; what channels it has beyond those of frames stay as they are.
     """
     luma = map_ops.shrunken_luma(x, frames, patch, SHRINK, LUMA)
     before, middle, after = torch.split(luma, [frames // 2, 1, frames // 2], 1)

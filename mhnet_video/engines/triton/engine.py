@@ -52,8 +52,8 @@ class ExecutionGraph:
     """
 
     input: Tensor
-    """`[batch, height / patch, width / patch, 3 * pictures * patch**2]`, to be filled before a run;
-    its channels stand as those of `F.pixel_unshuffle`."""
+    """`[batch, height / patch, width / patch, maps.input_channels]`, to be filled before a run. Its
+    channels stand as those of `F.pixel_unshuffle`; those behind them are zero and stay so."""
     residual: Tensor
     """`[batch, 3, height, width]` float32, the result of a run."""
 
@@ -66,7 +66,7 @@ class ExecutionGraph:
             for level in range(LEVELS + 1)
         ]
         self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
-        channels = 3 * config.pictures * config.patch**2
+        channels = maps.input_channels
         rows, columns = self.sizes[0]
         if rows * columns * max(channels, 2 * config.width) > MAX_ELEMENTS:
             raise torch.OutOfMemoryError(f"pictures of {width}x{height} are too large for a map")
@@ -493,7 +493,8 @@ class TritonEngine:
         """Fold the pictures into a buffer; the padding around them stays zero."""
         _batch, channels, _height, _width = window.shape
         patch = self.config.patch
-        blocks = buffer.view(*buffer.shape[:3], channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
+        folded = buffer[..., : channels * patch**2].unflatten(3, (channels, patch, patch))
+        blocks = folded.permute(0, 3, 1, 4, 2, 5)
         for y in range(patch):
             for x in range(patch):
                 part = window[:, :, y::patch, x::patch]
