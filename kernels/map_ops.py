@@ -429,12 +429,19 @@ def block_back_fits(channels: int, dtype: torch.dtype) -> bool:
     return fits(channels, dtype.itemsize)
 
 
-def mean(sums: Tensor, num_pixels: int, *, out: Tensor | None = None) -> Tensor:
+def mean(
+    sums: Tensor,
+    num_pixels: int,
+    *,
+    room: tuple[Tensor, Tensor] | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Turn partial sums into means.
 
     Args:
         sums: `[N, parts, C]` float32.
         num_pixels: How many were summed.
+        room: From `mean_room`; new in every call if None.
         out: `[N, C]` float32.
     """
     if not use_triton(sums):
@@ -442,26 +449,60 @@ def mean(sums: Tensor, num_pixels: int, *, out: Tensor | None = None) -> Tensor:
     from mhnet_video.kernels.fusion_kernel import launch_mean
 
     out = sums.new_empty(sums.shape[0], sums.shape[2]) if out is None else out
-    launch_mean(sums, num_pixels, out)
+    launch_mean(sums, num_pixels, *(room or mean_room(sums)), out)
     return out
 
 
-def attend(mean: Tensor, matrix: Tensor, bias: Tensor, *, out: Tensor | None = None) -> Tensor:
+def mean_room(sums: Tensor, done: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What `mean` needs besides: a place for its programs' results, and the count of those done.
+
+    Args:
+        sums: As for `mean`.
+        done: A count from elsewhere, `[N]` int32 zeros; several operations that follow one another
+            may have the same one.
+    """
+    from mhnet_video.kernels.fusion_kernel import empty_mean_partial
+
+    return empty_mean_partial(sums), _zeros(sums) if done is None else done
+
+
+def attend(
+    sums: Tensor,
+    num_pixels: int,
+    matrix: Tensor,
+    bias: Tensor,
+    *,
+    room: tuple[Tensor, Tensor] | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Compute the gains of the channel attention, `mean @ matrix.T + bias`.
 
     Args:
-        mean: `[N, C]` float32.
+        sums: `[N, parts, C]` float32, of a map.
+        num_pixels: How many were summed.
         matrix: `[C, C]` float32.
         bias: `[C]` float32.
+        room: From `attend_room`; new in every call if None.
         out: `[N, C]` float32.
     """
-    if not use_triton(mean, matrix):
-        return _put(mean @ matrix.t() + bias, out)
+    if not use_triton(sums, matrix):
+        return _put((sums.sum(1) / num_pixels) @ matrix.t() + bias, out)
     from mhnet_video.kernels.fusion_kernel import launch_attend
 
-    out = torch.empty_like(mean) if out is None else out
-    launch_attend(mean, matrix, bias, out)
+    out = sums.new_empty(sums.shape[0], sums.shape[2]) if out is None else out
+    launch_attend(sums, num_pixels, matrix, bias, *(room or attend_room(sums)), out)
     return out
+
+
+def attend_room(sums: Tensor, done: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What `attend` needs besides; see `mean_room`."""
+    from mhnet_video.kernels.fusion_kernel import empty_attend_partial
+
+    return empty_attend_partial(sums), _zeros(sums) if done is None else done
+
+
+def _zeros(sums: Tensor) -> Tensor:
+    return torch.zeros(len(sums), dtype=torch.int32, device=sums.device)
 
 
 def attention(

@@ -31,6 +31,37 @@ def product(a, b, acc):
 
 
 @triton.jit
+def is_last(done_ptr, programs):
+    """Whether all other programs of a group have stored what they are to; for one of them only.
+
+    The last one sees what the others have stored if it reads with `cache_modifier=".cg"`. It leaves
+    the count at zero, for the next launch.
+
+    Args:
+        done_ptr: An int32 of the group, zero before the first one.
+        programs: Of the group.
+    """
+    # all threads have stored before one of them counts: the atomic releases and acquires
+    tl.debug_barrier()
+    result = tl.atomic_add(done_ptr, 1, sem="acq_rel", scope="gpu") == programs - 1
+    if result:
+        tl.store(done_ptr, 0)
+    return result
+
+
+@triton.jit
+def added(ptr, rows, stride, columns, mask, BLOCK: tl.constexpr):
+    """The sum of rows that other programs have stored, BLOCK at a time, `[columns]` float32."""
+    total = tl.zeros_like(columns).to(tl.float32)
+    for first in range(0, rows, BLOCK):
+        row = first + tl.arange(0, BLOCK)
+        offsets = row[:, None] * stride + columns[None, :]
+        both = (row < rows)[:, None] & mask[None, :]
+        total += tl.sum(tl.load(ptr + offsets, mask=both, other=0.0, cache_modifier=".cg"), axis=0)
+    return total
+
+
+@triton.jit
 def normalize(x, mask, count, eps):
     """Remove the mean of each row of `x` `[P, C]` float32 and divide by its deviation."""
     mean = tl.sum(x, axis=1) / count

@@ -223,9 +223,9 @@ def _mean_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
     yield Case(
         "attend",
         "gains of a block",
-        map_ops.attend,
-        lambda mean, matrix, bias: mean @ matrix.t() + bias,
-        [exact(1, c), matrix, exact(c)],
+        lambda sums, matrix, bias: map_ops.attend(sums, pixels, matrix, bias),
+        lambda sums, matrix, bias: (sums.sum(1) / pixels) @ matrix.t() + bias,
+        [exact(*sums.shape), matrix, exact(c)],
         is_exact=True,
     )
     reduced = max(c // 8, 4)

@@ -243,14 +243,29 @@ def test_block_back(shape, kind, has_more, device):
     check_sums(sums, expected, kind)
 
 
-@pytest.mark.parametrize("parts", [1, 300, 1100])
-def test_mean_and_attend(parts, device):
-    sums = rand(2, parts, 13, device=device)
-    mean = map_ops.mean(sums, 77, out=poison(2, 13, device=device))
-    check(mean, sums.double().sum(1) / 77, torch.float32)
-    matrix, bias = rand(13, 13, device=device), rand(13, device=device)
-    gain = map_ops.attend(mean, matrix, bias, out=poison(2, 13, device=device))
-    check(gain, mean.double() @ matrix.double().t() + bias.double(), torch.float32)
+@pytest.mark.parametrize(("parts", "channels"), [(1, 13), (300, 16), (1100, 21), (70, 130)])
+def test_mean_and_attend(parts, channels, device):
+    """In one launch each; what it counts is zero again, so that the next one needs no other."""
+    sums = rand(2, parts, channels, device=device)
+    wanted = sums.double().sum(1) / 77
+    done = torch.zeros(2, dtype=torch.int32, device=device)
+    partial, _ = room = map_ops.mean_room(sums, done)
+    for _ in range(2):
+        partial.fill_(float("nan"))
+        mean = map_ops.mean(sums, 77, room=room, out=poison(2, channels, device=device))
+        check(mean, wanted, torch.float32)
+    assert done.tolist() == [0, 0]
+    matrix, bias = rand(channels, channels, device=device), rand(channels, device=device)
+    partial, _ = room = map_ops.attend_room(sums, done)
+    partial.fill_(float("nan"))
+    out = poison(2, channels, device=device)
+    gain = map_ops.attend(sums, 77, matrix, bias, room=room, out=out)
+    check(gain, wanted @ matrix.double().t() + bias.double(), torch.float32, 2.0)
+    assert done.tolist() == [0, 0]
+    with dispatch.recording() as launches:
+        map_ops.attend(sums, 77, matrix, bias, room=room, out=out)
+        map_ops.mean(sums, 77, out=out)
+    assert [each.name for each in launches] == ["attend_kernel", "mean_kernel"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -439,6 +454,7 @@ def test_move(batch, frames, patch, kind, device):
     # some of it leads out of the picture
     motion = rand(batch, frames - 1, 2, 6, 10, device=device, std=2.0)
     out = poison(*x.shape, kind=kind, device=device)
+    out[..., channels:] = 0
     for same, unlike in ((0.02, 0.04), (0.5, 1.5)):  # nearly all of noise moves, or some stays
         map_ops.move(x, motion, patch, 4, same, unlike, out=out)
         expected = reference.move(*wide(seen, motion), patch, 4, same, unlike)
@@ -448,4 +464,3 @@ def test_move(batch, frames, patch, kind, device):
         assert torch.equal(out[..., middle], x[..., middle])
     map_ops.move(x, torch.zeros_like(motion), patch, 4, 0.02, 0.04, out=out)
     assert torch.equal(out, x)
-    out[..., channels:] = 0

@@ -74,6 +74,9 @@ class ExecutionGraph:
         self._part = ""
         self._free: dict[tuple[int, ...], list[Tensor]] = {}
         self._sums: dict[tuple[int, ...], Tensor] = {}
+        self._partial: dict[tuple[int, ...], Tensor] = {}
+        # every step that counts its programs leaves zeros to the next one
+        self._done = torch.zeros(batch, dtype=torch.int32, device=maps.map_type.device)
         self.input = self._new(0, channels).zero_()
         self.residual = self._exact(batch, 3, height, width)
         self._build()
@@ -117,8 +120,21 @@ class ExecutionGraph:
     def _mean(self, sums: Tensor, level: int) -> Tensor:
         """Add the step from partial sums of a map to its mean, `[batch, C]`."""
         mean = self._exact(self.batch, sums.shape[2])
-        self._add(map_ops.mean, sums, self.sizes[level][0] * self.sizes[level][1], out=mean)
+        room = self._room(map_ops.mean_room, sums)
+        self._add(map_ops.mean, sums, self._pixels(level), room=room, out=mean)
         return mean
+
+    def _room(
+        self, make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], sums: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Room for the step that reduces partial sums."""
+        partial_sums, done = make(sums, self._done)
+        return self._partial.setdefault(tuple(partial_sums.shape), partial_sums), done
+
+    def _pixels(self, level: int) -> int:
+        """Pixels of a level's maps."""
+        rows, columns = self.sizes[level]
+        return rows * columns
 
     # -- parts of the network
 
@@ -157,7 +173,10 @@ class ExecutionGraph:
             )
             self._give(expanded)
         gain = self._exact(self.batch, channels)
-        self._add(map_ops.attend, self._mean(sums, level), *weights.attention, out=gain)
+        room = self._room(map_ops.attend_room, sums)
+        self._add(
+            map_ops.attend, sums, self._pixels(level), *weights.attention, room=room, out=gain
+        )
         if map_ops.block_back_fits(channels, self.map_type.dtype):
             total = self._sums_for(map_ops.block_back_sums, out) if is_summed else None
             self._add(
