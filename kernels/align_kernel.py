@@ -26,7 +26,7 @@ def _position(y, x, width, channels, number, PATCH: tl.constexpr):
 @triton.jit(do_not_specialize=SIZES)
 def shrunken_luma_kernel(
     x_ptr,  # [N, H / PATCH, W / PATCH, channels]
-    out_ptr,  # [N, T, H / SHRINK, W / SHRINK] float32
+    out_ptr,  # [N, T, H / SHRINK, W / SHRINK] float32, the middle frame first
     frames,  # T
     channels,  # at least 3 * T * PATCH ** 2
     height,  # H
@@ -56,7 +56,8 @@ def shrunken_luma_kernel(
             total += blue * tl.load(position + 2 * PATCH * PATCH, mask=mask, other=0.0).to(
                 tl.float32
             )
-    out_ptr += frame.to(tl.int64) * (height // SHRINK) * small
+    place = tl.where(number == frames // 2, 0, number + (number < frames // 2).to(tl.int32))
+    out_ptr += (frame - number + place).to(tl.int64) * (height // SHRINK) * small
     tl.store(out_ptr + index, total / (SHRINK * SHRINK), mask=mask)
 
 

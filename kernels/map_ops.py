@@ -655,7 +655,7 @@ def shrunken_luma(
         luma: Shares of red, green and blue.
 
     Returns:
-        `[N, T, H / shrink, W / shrink]` float32.
+        `[N, T, H / shrink, W / shrink]` float32, the middle frame first, then the others in order.
 
     Raises:
         ValueError: A shape does not fit.

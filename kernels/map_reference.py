@@ -171,9 +171,11 @@ def unfold(x: Tensor, patch: int) -> Tensor:
 
 
 def shrunken_luma(x: Tensor, patch: int, shrink: int, luma: tuple[float, float, float]) -> Tensor:
-    """The mean luma of squares of pixels."""
+    """The mean luma of squares of pixels, that of the middle frame first."""
     pictures = torch.einsum("ntchw,c->nthw", unfold(x, patch), x.new_tensor(luma))
-    return F.avg_pool2d(pictures, shrink)
+    half = pictures.shape[1] // 2
+    before, middle, after = pictures.split([half, 1, half], 1)
+    return F.avg_pool2d(torch.cat([middle, before, after], 1), shrink)
 
 
 def move(x: Tensor, motion: Tensor, patch: int, shrink: int, same: float, unlike: float) -> Tensor:

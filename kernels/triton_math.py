@@ -13,11 +13,24 @@ SIZES = (
     *("height", "width", "out_height", "out_width", "shown_height", "shown_width"),
     *("chroma_height", "chroma_width", "plane_height", "plane_width"),
     *("num_pixels", "row_width", "pixels", "rows", "blocks", "pixel_blocks", "column_blocks"),
-    *("parts", "split_parts", "splits", "split_pixels"),
+    *("parts", "split_parts", "splits", "split_pixels", "planes", "levels", "steps"),
+    *("coarse_height", "coarse_width", "pictures"),
 )
 """Parameters of kernels that depend on a picture's size. Programs are not specialized on them, so
 that another size needs no other programs. Distances of values in memory are not among them: loads
 of 16 bytes depend on what divides those."""
+
+LEVELS = (
+    "luma_ptr",
+    "gradients_ptr",
+    "moments_ptr",
+    "inverse_ptr",
+    "coarse_ptr",
+    "x_ptr",
+    "out_ptr",
+)
+"""Parameters that point to one of several levels, which lie one behind the other in memory.
+Programs are not made for an alignment of theirs, because it depends on the sizes."""
 
 
 @triton.jit

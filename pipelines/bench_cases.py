@@ -324,37 +324,42 @@ def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     """The way to the motion between frames, at its finest resolution."""
     exact = draw.exact
-    fixed, moving = exact(1, height, width), exact(1, _FRAMES - 1, height, width)
-    motion = exact(*moving.shape[:2], 2, height, width)
-    products = motion_reference.gradients(fixed)
-    inverse = motion_reference.inverse(products, 5, 1e-3)
+    luma = exact(1, _FRAMES, height, width)
+    motion = exact(1, _FRAMES - 1, 2, height, width)
     other = motion / 2
-    errors = motion_reference.errors(fixed, moving, other, motion, 0.1)
-    plane, moments = exact(*moving.shape[:2], 2, 3), motion_reference.moments(products)
+    plane = exact(1, _FRAMES - 1, 2, 3)
+    levels = 3
+    _, gradients, _, inverse = motion_reference.prepared(luma, 1, 5, 1e-3)[0]
+    coarse = motion[..., ::2, ::2].contiguous()
+    # large pictures are fitted by many programs, small ones by one
+    large, small = (
+        motion_reference.prepared(exact(1, _FRAMES, *size), 1, 5, 1e-3)[0][:3]
+        for size in ((max(height, 40), max(width, 60)), (24, 40))
+    )
+    errors = motion_reference.both_errors(luma, other, motion, 0.1)
+    gate = 5, 0.95, 0.2, 0.002
     for op, name, inputs, constants in (
-        ("gradients", "gradients of luma", [fixed], ()),
-        ("inverse", "inverses of squares", [products], (5, 1e-3)),
-        ("slopes", "slopes of errors", [fixed, moving, motion, products], (0.1,)),
-        ("improved", "motion improved", [motion, motion / 10, inverse], (5, 1.5)),
-        ("smoothed", "motion smoothed", [motion], (4,)),
-        ("errors", "errors of motions", [fixed, moving, other, motion], (0.1,)),
-        ("chosen", "motion chosen", [other, motion, errors], (5, 0.95, 0.2, 0.002)),
-        ("spread", "motion of a plane", [plane], (height, width)),
-        ("moments", "moments of gradients", [products], ()),
+        ("prepared", "luma halved, gradients", [luma], (levels, 5, 1e-3)),
+        ("fitted", "plane fitted", [*large, plane], (1.0, 0.1, 3, 2, 1e-3, 2.0)),
+        ("fitted", "small plane fitted", [*small, plane], (2.0, 0.4, 1, 4, 1e-3, 2.0)),
+        ("kept", "plane kept", [luma, plane], (0.1, 0.98, 0.002)),
+        ("begun", "motion begun", [luma, gradients, plane, coarse], (1.0, 0.1)),
         (
-            "fitted",
-            "plane fitted",
-            [fixed, moving, plane, products, moments],
-            (0.1, 3, 1e-3, 2.0),
+            "improved",
+            "motion improved",
+            [luma, gradients, inverse, motion, motion / 10],
+            (0.1, 5, 1.5, True),
         ),
+        ("smoothed", "motion smoothed", [luma, other, motion], (0.1, 4)),
+        ("chosen", "motion chosen", [luma, other, motion, errors], (*gate, 0.1)),
     ):
         kernel, reference_op = (getattr(module, op) for module in (motion_ops, motion_reference))
 
         def run(
             *inputs: Tensor,
-            call: Callable[..., Tensor] = kernel,
+            call: Callable[..., Any] = kernel,
             constants: tuple[float, ...] = constants,
-        ) -> Tensor:
+        ) -> Any:
             return call(*inputs, *constants)
 
         yield Case(op, name, run, partial(run, call=reference_op), inputs, is_exact=True)

@@ -43,7 +43,8 @@ def signature(launch):
             types[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             types[name] = _TYPES[value.dtype]
-            attributes[index,] = [["tt.divisibility", 16]]
+            if name not in fixed:
+                attributes[index,] = [["tt.divisibility", 16]]
         elif isinstance(value, float):
             types[name] = "fp32"
         else:

@@ -512,8 +512,8 @@ class TritonEngine:
         """Fold the pictures into a buffer; the padding around them stays zero."""
         _batch, channels, _height, _width = window.shape
         patch = self.config.patch
-        folded = buffer[..., : channels * patch**2].unflatten(3, (channels, patch, patch))
-        blocks = folded.permute(0, 3, 1, 4, 2, 5)
+        folded = buffer[..., : channels * patch**2]
+        blocks = folded.view(*buffer.shape[:3], channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
         for y in range(patch):
             for x in range(patch):
                 part = window[:, :, y::patch, x::patch]
