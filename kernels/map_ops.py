@@ -29,6 +29,14 @@ def _total(result: Tensor, sums: Tensor | None) -> None:
         sums[:, 0] = result.float().sum((1, 2))
 
 
+def _describe(result: Tensor, statistics: Tensor | None) -> None:
+    """Put the statistics of a map where a kernel puts them."""
+    if statistics is not None:
+        from mhnet_video.kernels.linear_kernel import part_channels
+
+        statistics.copy_(reference.statistics(result.float(), part_channels(result.element_size())))
+
+
 def linear(
     x: Tensor,
     weight: Tensor,
@@ -40,6 +48,8 @@ def linear(
     gain: Tensor | None = None,
     residuals: Sequence[Tensor] = (),
     sums: Tensor | None = None,
+    statistics: Tensor | None = None,
+    statistics_out: Tensor | None = None,
     out: Tensor | None = None,
     eps: float = EPS,
 ) -> Tensor:
@@ -55,6 +65,8 @@ def linear(
         gain: `[N, K]` float32, multiplies the inputs.
         residuals: Up to two maps to add, like the result.
         sums: Where to put partial sums of the result, from `linear_sums`.
+        statistics: Of `x`, for `norm`, as another call has put them; computed if None.
+        statistics_out: Where to put those of the result, from `linear_statistics_room`.
         out: `[N, H, W, M]`.
         eps: Added to the variance.
 
@@ -64,11 +76,15 @@ def linear(
     fits = x.ndim == 4 and x.shape[3] == weight.shape[-1]
     fits = fits and not (norm and (weight.ndim == 3 or sums is not None))
     expect(fits, "x [N, H, W, K], weight", x, weight)
+    if statistics is not None:
+        fits = norm and statistics.shape == linear_statistics_room(x).shape
+        expect(fits, "statistics [N, parts, 2, H, W] with norm", statistics, x)
     if not use_triton(x, weight):
         converted = None if bias is None else bias.to(x.dtype)
         gain = None if gain is None else gain.to(x.dtype)
         result = reference.linear(x, weight, converted, norm, gate, gain, residuals, eps)
         _total(result, sums)
+        _describe(result, statistics_out)
         return _put(result, out)
     from mhnet_video.kernels.linear_kernel import launch_linear
 
@@ -87,8 +103,20 @@ def linear(
         gain=gain,
         residuals=tuple(residuals),
         sums=sums,
+        statistics=statistics,
+        statistics_out=statistics_out,
     )
     return out
+
+
+def linear_statistics_room(out: Tensor) -> Tensor:
+    """Room for what a LayerNorm of a map needs: `[N, parts, 2, H, W]` float32.
+
+    For each part of the channels, a pixel's mean and the sum of its squares around that.
+    """
+    from mhnet_video.kernels.linear_kernel import empty_statistics
+
+    return empty_statistics(out)
 
 
 def linear_weight_sums(weight: Tensor) -> Tensor:
@@ -111,7 +139,12 @@ def linear_sums(out: Tensor) -> Tensor:
 
 
 def halve(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    statistics_out: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Apply a 2x2 convolution with stride 2.
 
@@ -119,6 +152,7 @@ def halve(
         x: `[N, 2H, 2W, C]`.
         weight: `[M, 4C]`, inputs in the order top left, top right, bottom left, bottom right.
         bias: `[M]` float32.
+        statistics_out: As for `linear`.
         out: `[N, H, W, M]`.
 
     Raises:
@@ -129,12 +163,14 @@ def halve(
     if not use_triton(x, weight):
         converted = None if bias is None else bias.to(x.dtype)
         x = reference.halve(x)
-        return _put(reference.linear(x, weight, converted, False, False, None, [], EPS), out)
+        result = reference.linear(x, weight, converted, False, False, None, [], EPS)
+        _describe(result, statistics_out)
+        return _put(result, out)
     from mhnet_video.kernels.linear_kernel import HALVE, launch_linear
 
     if out is None:
         out = x.new_empty(x.shape[0], x.shape[1] // 2, x.shape[2] // 2, weight.shape[0])
-    launch_linear(x, weight, bias, out, mode=HALVE)
+    launch_linear(x, weight, bias, out, mode=HALVE, statistics_out=statistics_out)
     return out
 
 

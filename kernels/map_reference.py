@@ -48,6 +48,15 @@ def linear(
     return x
 
 
+def statistics(x: Tensor, size: int) -> Tensor:
+    """Mean of each pixel's channels, `size` at a time, and the sum of the squares around it."""
+    found = []
+    for part in x.split(size, 3):
+        mean = part.mean(3)
+        found.append(torch.stack([mean, (part - mean[..., None]).square().sum(3)], 1))
+    return torch.stack(found, 1)
+
+
 def halve(x: Tensor) -> Tensor:
     """Two by two pixels as one: top left, top right, bottom left, bottom right."""
     batch, height, width, channels = x.shape

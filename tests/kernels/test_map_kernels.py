@@ -104,6 +104,40 @@ def test_linear_with_more_inputs_than_fit(kind, device):
     check(out, expected, kind, 8.0)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("channels", [24, 64, 150])
+def test_statistics_from_the_pass_before(channels, kind, device):
+    """They are those of the stored map, in parts, and LayerNorm needs no others."""
+    from mhnet_video.kernels.linear_kernel import part_channels
+
+    x = rand(1, 6, 10, 20, kind=kind, device=device)
+    bias = 30 * rand(1, device=device).expand(channels) + rand(channels, device=device)
+    first = rand(channels, 20, kind=kind, device=device, std=0.2)
+    halving = rand(channels, 80, kind=kind, device=device, std=0.1)
+    second = rand(2 * 40, channels, kind=kind, device=device, std=channels**-0.5)
+    for is_halved in (False, True):
+        size = (1, 3, 5, channels) if is_halved else (1, 6, 10, channels)
+        middle = poison(*size, kind=kind, device=device)
+        statistics = poisoned_sums(map_ops.linear_statistics_room(middle))
+        options = {"statistics_out": statistics, "out": middle}
+        if is_halved:
+            map_ops.halve(x, halving, bias.contiguous(), **options)
+        else:
+            map_ops.linear(x, first, bias.contiguous(), **options)
+        part = part_channels(middle.element_size())
+        assert statistics.shape == (1, -(-channels // part), 2, *size[1:3])
+        expected = reference.statistics(middle.double(), part)
+        torch.testing.assert_close(statistics.double(), expected, rtol=1e-4, atol=1e-4)
+        out = poison(*size[:3], 40, kind=kind, device=device)
+        map_ops.linear(middle, second, norm=True, gate=True, statistics=statistics, out=out)
+        expected = reference.linear(*wide(middle, second), None, True, True, None, [], 1e-6)
+        check(out, expected, kind, 8.0)
+    with pytest.raises(ValueError, match="statistics"):
+        map_ops.linear(middle, second, norm=True, statistics=statistics[:, :, :1], out=out)
+    with pytest.raises(ValueError, match="statistics"):
+        map_ops.linear(middle, second, statistics=statistics)
+
+
 def test_linear_of_a_slice_with_weights_for_each_picture(device):
     maps = rand(2, 3, 5, 60, device=device)
     x = maps[..., 40:]

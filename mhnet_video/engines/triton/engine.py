@@ -75,6 +75,7 @@ class ExecutionGraph:
         self._free: dict[tuple[int, ...], list[Tensor]] = {}
         self._sums: dict[tuple[int, ...], Tensor] = {}
         self._partial: dict[tuple[int, ...], Tensor] = {}
+        self._statistics: dict[tuple[int, int], Tensor] = {}
         # every step that counts its programs leaves zeros to the next one
         self._done = torch.zeros(batch, dtype=torch.int32, device=maps.map_type.device)
         self.input = self._new(0, channels).zero_()
@@ -104,6 +105,13 @@ class ExecutionGraph:
         """A map that no later step reads."""
         free = self._free.get((*self.sizes[level], channels))
         return free.pop() if free else self._new(level, channels)
+
+    def _statistics_of(self, level: int, number: int, out: Tensor) -> Tensor:
+        """A buffer for statistics of maps of a level, which are read before the next are there."""
+        made = self._statistics.get((level, number))
+        if made is None:
+            made = self._statistics[level, number] = map_ops.linear_statistics_room(out)
+        return made
 
     def _give(self, used: Tensor) -> None:
         """Release a map to the steps that follow."""
@@ -146,8 +154,23 @@ class ExecutionGraph:
         out: Tensor,
         more: Tensor | None,
         is_summed: bool,
-    ) -> Tensor | None:
-        """Add a NAFBlock; returns the partial sums of its result if they are requested."""
+        statistics: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Add a NAFBlock.
+
+        Args:
+            level: The level.
+            weights: The block's.
+            x: Its input.
+            out: Where its result goes.
+            more: A map to add to it.
+            is_summed: Whether partial sums of the result are wanted.
+            statistics: Of the input, for its LayerNorm; None if no step has put them there.
+
+        Returns:
+            The partial sums of the result if they are wanted; its statistics if they are not, and
+            the block has more channels than `block_back` takes.
+        """
         channels = self.widths[level]
         gated = self._take(level, channels)
         if weights.front == "dense" and weights.dense is not None:
@@ -165,6 +188,7 @@ class ExecutionGraph:
                 *weights.first,
                 norm=True,
                 weight_sums=weights.first_sums,
+                statistics=statistics,
                 out=expanded,
             )
             sums = self._sums_for(map_ops.depthwise_sums, gated)
@@ -183,10 +207,20 @@ class ExecutionGraph:
                 map_ops.block_back, gated, x, gain, weights.back, more=more, sums=total, out=out
             )
             self._give(gated)
-            return total
+            return total, None
         w3, b3, w4, b4, w5, b5 = weights.back
         middle = self._take(level, channels)
-        self._add(map_ops.linear, gated, w3, b3, gain=gain, residuals=(x,), out=middle)
+        described = self._statistics_of(level, 0, middle)
+        self._add(
+            map_ops.linear,
+            gated,
+            w3,
+            b3,
+            gain=gain,
+            residuals=(x,),
+            statistics_out=described,
+            out=middle,
+        )
         self._add(
             map_ops.linear,
             middle,
@@ -194,22 +228,46 @@ class ExecutionGraph:
             b4,
             norm=True,
             weight_sums=weights.fourth_sums,
+            statistics=described,
             gate=True,
             out=gated,
         )
         residuals = (middle,) if more is None else (middle, more)
         total = self._sums_for(map_ops.linear_sums, out) if is_summed else None
-        self._add(map_ops.linear, gated, w5, b5, residuals=residuals, sums=total, out=out)
+        told = None if is_summed else self._statistics_of(level, 1, out)
+        self._add(
+            map_ops.linear,
+            gated,
+            w5,
+            b5,
+            residuals=residuals,
+            sums=total,
+            statistics_out=told,
+            out=out,
+        )
         self._give(middle)
         self._give(gated)
-        return total
+        return total, told
 
     def _blocks(
-        self, level: int, blocks: Sequence[BlockMaps], x: Tensor, *, is_group: bool = False
+        self,
+        level: int,
+        blocks: Sequence[BlockMaps],
+        x: Tensor,
+        *,
+        is_group: bool = False,
+        statistics: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Add NAFBlocks; returns their result, in a map of its own, and its mean.
 
         A group adds its input at the end, and releases that map.
+
+        Args:
+            level: The level.
+            blocks: Their weights.
+            x: The first one's input.
+            is_group: See above.
+            statistics: Of `x`, as for `_block`.
         """
         more = x if is_group else None
         total: Tensor | None = None
@@ -217,7 +275,9 @@ class ExecutionGraph:
             is_last = index == len(blocks) - 1
             keeps = is_group and index == 0
             out = self._take(level, self.widths[level]) if keeps else x
-            total = self._block(level, weights, x, out, more if is_last else None, is_last)
+            total, statistics = self._block(
+                level, weights, x, out, more if is_last else None, is_last, statistics
+            )
             x = out
         if total is None:
             raise ValueError("a level without blocks")
@@ -254,11 +314,17 @@ class ExecutionGraph:
         self._add(map_ops.conv_to_maps, self.input, maps.intro, maps.intro_bias, out=(x, side))
         encoded: list[tuple[Tensor, Tensor]] = []
         decoded: list[tuple[Tensor, Tensor]] = []
+        statistics: Tensor | None = None
         for level in range(LEVELS):
             self._part = f"encoder {level + 1}"
-            encoded.append(self._blocks(level, maps.encoders[level], x))
+            encoded.append(self._blocks(level, maps.encoders[level], x, statistics=statistics))
             x = self._take(level + 1, self.widths[level + 1])
-            self._add(map_ops.halve, encoded[-1][0], *maps.downs[level], out=x)
+            wants = level + 1 < LEVELS and not map_ops.block_back_fits(
+                self.widths[level + 1], self.map_type.dtype
+            )
+            statistics = self._statistics_of(level + 1, 1, x) if wants else None
+            halved = encoded[-1][0]
+            self._add(map_ops.halve, halved, *maps.downs[level], statistics_out=statistics, out=x)
         self._part = "attention"
         x = self._attend(x)
         for index in range(LEVELS):
