@@ -136,6 +136,7 @@ def test_an_engine_that_is_wrong_is_found(monkeypatch):
     assert fault(CPU) == "the triton engine fails here: no"
 
 
+@pytest.mark.slow
 def test_the_check_as_a_process():
     command = [sys.executable, "-m", "mhnet_video.engines.self_check", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
