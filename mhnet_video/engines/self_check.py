@@ -2,7 +2,7 @@
 
 Kernels are compiled on the user's machine, by the user's driver, for a GPU that nobody may have
 tried. So a process of its own, which may crash or hang, restores a few pictures on the GPU and on
-the CPU. Its verdict is kept in the user's folder for caches.
+the CPU. Its verdict is kept in the user's cache folder.
 
 `python -m mhnet_video.engines.self_check cuda:0` is that process.
 """
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 def usable_device(name: str) -> torch.device:
     """Turn a device setting into a device; `auto` takes a GPU that has passed its self-check.
 
-    The first time on a machine that takes up to some minutes, which the log says.
+    The first self-check on a machine may take a few minutes, which the log says.
 
     Args:
         name: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; those on CUDA are taken unchecked.
@@ -71,12 +71,12 @@ def verdict(
     command: Sequence[str] | None = None,
     seconds: float = CHECK_SECONDS,
 ) -> str:
-    """Why a GPU must not be used; empty if it may. Checked once, then read from a file.
+    """Why a GPU must not be used; empty if it may be. Checked once, then read from a file.
 
     Args:
         device: The GPU.
-        folder: Where the verdicts are; None for the user's folder for caches.
-        command: Checks the device, and prints a JSON string; None for this module.
+        folder: Folder of the verdicts; None for the user's cache folder.
+        command: Command that checks the device and prints a JSON string; None for this module.
         seconds: Time limit of the check.
     """
     folder = folder or cache_folder()
@@ -84,7 +84,7 @@ def verdict(
     if path is not None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads(path.read_text(encoding="utf-8"))["fault"])
-    _log.warning("checking the GPU, once on this machine: this takes up to some minutes")
+    _log.warning("checking the GPU, once on this machine; this may take a few minutes")
     command = command or [sys.executable, "-m", "mhnet_video.engines.self_check", str(device)]
     found = _said(command, seconds)
     if path is not None:
@@ -93,7 +93,7 @@ def verdict(
 
 
 def _said(command: Sequence[str], seconds: float) -> str:
-    """What a check prints, or how it ended without."""
+    """What a check prints, or how it ended if it printed nothing."""
     paths = os.pathsep.join(path for path in sys.path if path)
     try:
         done = subprocess.run(
@@ -115,7 +115,7 @@ def _said(command: Sequence[str], seconds: float) -> str:
 
 
 def _keep(path: Path, found: str) -> None:
-    """Write a verdict; a disk that does not take it is no error."""
+    """Write a verdict to a file. A disk that refuses it is not an error."""
     partial = path.with_name(f".{path.name}-{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _keep(path: Path, found: str) -> None:
 
 
 def _key(device: torch.device) -> str:
-    """What a verdict depends on, hashed: the GPU, its driver, compilers and kernels."""
+    """Hash of what a verdict depends on: the GPU, its driver, compilers and kernels."""
     return hashlib.sha256("\n".join([*_machine(device), _source()]).encode()).hexdigest()[:32]
 
 
@@ -146,7 +146,7 @@ def _machine(device: torch.device) -> list[str]:
 
 
 def _source() -> str:
-    """The source of all that runs there, hashed."""
+    """Hash of all source code that runs on the GPU."""
     root = Path(__file__).parents[1]
     files = [path for folder in _SOURCES for path in sorted((root / folder).rglob("*.py"))]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
@@ -154,7 +154,7 @@ def _source() -> str:
 
 @torch.inference_mode()
 def fault(device: torch.device) -> str:
-    """Restore on a device and on the CPU; why the device must not be used, empty if it may."""
+    """Compare a device with the CPU: why it must not be used; empty if it may be."""
     try:
         return _fault(device)
     except Exception as error:  # any error of a compiler, a driver or PyTorch
@@ -175,7 +175,7 @@ def _fault(device: torch.device) -> str:
         expected = plain.residual(frames)
         error = (found[0] - expected).square().mean() / expected.square().mean()
         if not bool(error <= _MAX_ERROR):
-            return f"its result for {width}x{height} is not the CPU's"
+            return f"its result for {width}x{height} differs from the CPU's"
     return ""
 
 
