@@ -147,6 +147,9 @@ def _resolve(
         if config.device.startswith("cuda:"):
             gpus = gpus[device.index or 0 :][:1]
         config = replace(config, device="cuda")
+    elif config.device == "auto" and batch.ray is None:
+        # workers are not to check a GPU each for itself
+        config = replace(config, device=device.type)
     recipe = recipe_of(config, *map(locate_weights, names))
     recipe["dry"] = batch.dry
     return config, recipe, gpus

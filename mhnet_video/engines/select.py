@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,22 @@ from mhnet_video.model.align import align_maps
 from mhnet_video.model.network import MHNet, NetworkConfig
 from mhnet_video.model.window import stacked
 
+MAX_ERROR = 0.03
+"""Largest power of an engine's error over that of the residual, for all engines of a GPU. bfloat16
+leaves about a thousandth."""
+_MAX_MOVED = 0.02
+"""Largest mean difference of frames that an engine has aligned, RGB in [0, 1]."""
+
+
+class Fault(NamedTuple):
+    """Why an engine or a device must not be used."""
+
+    reason: str
+    """In words, for people."""
+    is_wrong: bool
+    """Whether a result was wrong, which another try would not change. An error may have come of a
+    GPU that was busy or full."""
+
 
 @dataclass(frozen=True)
 class SelectedEngine:
@@ -24,6 +41,8 @@ class SelectedEngine:
     """`torch`, `llvm` or `triton`."""
     reason: str
     """In words, for people."""
+    fault: Fault | None = None
+    """Why it stands in for the kernels of a GPU that could run; None where it does not."""
 
 
 def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
@@ -76,11 +95,10 @@ def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngin
 
     engine = TritonEngine(network)
     if setting == "auto":
-        found = failure(engine, network)
-        if found:
-            return SelectedEngine(
-                TorchEngine(network), "torch", f"the triton engine fails here: {found}"
-            )
+        fault = failure(engine, network)
+        if fault is not None:
+            reason = f"the triton engine fails here: {fault.reason}"
+            return SelectedEngine(TorchEngine(network), "torch", reason, fault)
     return SelectedEngine(
         engine, "triton", f"{str(engine.map_type.dtype).removeprefix('torch.')} on {device}"
     )
@@ -100,8 +118,8 @@ def _gpu_obstacle(device: torch.device) -> str:
     return ""
 
 
-def failure(engine: Engine, network: MHNet) -> str:
-    """Why an engine fails on a small picture; empty if it does not.
+def failure(engine: Engine, network: MHNet) -> Fault | None:
+    """Why an engine fails on a small picture; None if it does not.
 
     Kernels are compiled on the user's machine, by the user's driver. So they are tested before a
     video depends on them.
@@ -121,18 +139,18 @@ def failure(engine: Engine, network: MHNet) -> str:
             # may record a graph
             torch.cuda.current_stream(device).synchronize()
     except Exception as error:
-        return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
+        lines = str(error).strip().splitlines()[:1]
+        return Fault(" ".join([f"{type(error).__name__}:", *lines]), is_wrong=False)
     plain = TorchEngine(network)
     expected = plain.residual(frames)
     wanted = _aligned(plain, network.config, frames)
     error_power = (found - expected).square().mean()
-    # bfloat16 leaves about a thousandth of the residual's own power
-    if not bool(error_power <= 0.03 * expected.square().mean() + 1e-12):
-        return "its result is not PyTorch's"
+    if not bool(error_power <= MAX_ERROR * expected.square().mean() + 1e-12):
+        return Fault("its result is not PyTorch's", is_wrong=True)
     # where little is to be seen, a motion that is rounded another way may lead elsewhere
-    if any(float((a - b).abs().mean()) > 0.02 for a, b in zip(aligned, wanted, strict=True)):
-        return "its frames are not aligned as PyTorch aligns them"
-    return ""
+    if any(float((a - b).abs().mean()) > _MAX_MOVED for a, b in zip(aligned, wanted, strict=True)):
+        return Fault("its frames are not aligned as PyTorch aligns them", is_wrong=True)
+    return None
 
 
 def trial_frames(number: int, height: int, width: int) -> list[Tensor]:

@@ -14,6 +14,7 @@ import batch_restorers
 import probe
 import processes
 import pytest
+import torch
 from clips import Audio, Clip, Video, every
 from waiting import wait_until
 
@@ -22,6 +23,7 @@ import mhnet_video.pipelines.batch
 from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.rows import Status
 from mhnet_video.config import BatchConfig, RestoreConfig
+from mhnet_video.engines import self_check
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.pipelines.batch import run_batch
 
@@ -101,6 +103,21 @@ def test_a_tree_is_restored_with_one_load_of_the_model(card, out, notes):
 
 
 @pytest.mark.usefixtures("own_process")
+def test_a_gpu_is_checked_once_and_not_by_each_worker(monkeypatch):
+    checked = []
+
+    def usable_device(name):
+        checked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(self_check, "usable_device", usable_device)
+    config, _, gpus = mhnet_video.pipelines.batch._resolve(RestoreConfig(), BatchConfig())
+    assert config.device == "cpu" and gpus == () and checked == ["auto"]
+    # other machines have GPUs of their own
+    config, _, _ = mhnet_video.pipelines.batch._resolve(RestoreConfig(), BatchConfig(ray="auto"))
+    assert config.device == "auto"
+
+
 def test_there_are_no_more_jobs_than_files_that_are_left(card, out, notes, monkeypatch):
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_cores", lambda: 64)
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 1 << 40)
