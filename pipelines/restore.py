@@ -1,4 +1,8 @@
-"""Restoration from file to file: decode, restore and encode, each on a thread of its own."""
+"""Restoration from file to file: decode, restore and encode, each on a thread of its own.
+
+PyTorch loads with the restorer, not with this module: a source that is not there is reported a
+second sooner, and the time of a run counts all that the user waits for.
+"""
 
 import os
 import threading
@@ -102,7 +106,8 @@ class Report:
     frames: int
     """Frames written."""
     seconds: float
-    """Duration of the run, in seconds."""
+    """Duration of the call, in seconds. Loading PyTorch, the weights and the engine is part of it,
+    as it is of the user's wait."""
     model: str
     device: str
     scale: float

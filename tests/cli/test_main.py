@@ -92,6 +92,19 @@ def test_help_does_not_wait_for_pytorch(words):
     processes.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_source_that_is_not_there_does_not_wait_for_pytorch(tmp_path):
+    """Which therefore loads within the run, so that the report's seconds have it."""
+    words = [str(tmp_path / "none.mp4"), str(tmp_path / "out.mp4")]
+    code = (
+        "import sys; from mhnet_video.cli.main import main\n"
+        f"status = main({words})\n"
+        "assert status == 1 and 'torch' not in sys.modules, status"
+    )
+    done = processes.run([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert "none.mp4" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_help_answers_at_once():
     """It takes the processor hardly longer than Python's own parser of arguments does."""
 
