@@ -110,6 +110,7 @@ class Report:
     as it is of the user's wait."""
     model: str
     device: str
+    """PyTorch's name of it; of several, names with commas between."""
     scale: float
     """Working scale of the network for most frames, above 0 to 1."""
     encoder: str
@@ -462,7 +463,7 @@ class Run:
             frames=writer.frames,
             seconds=time.monotonic() - self._begin,
             model=restorer.name,
-            device=str(restorer.device),
+            device=",".join(map(str, restorer.devices)),
             scale=scales[0].scale if scales else restorer.scale_at(size[1], size[0]).scale,
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,

@@ -45,13 +45,17 @@ class SelectedEngine:
     """Why it stands in for the kernels of a GPU that could run; None where it does not."""
 
 
-def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
+def resolve_engine(
+    network: MHNet, setting: str = "auto", like: Engine | None = None
+) -> SelectedEngine:
     """Find the engine for a network where it is.
 
     Args:
         network: In evaluation mode, on its device; must not change any more.
         setting: `auto` takes `llvm` on a CPU and `triton` on a GPU where they can run, else
             `torch`.
+        like: An engine of the same network on another GPU, whose results it is to have bit for bit;
+            None for the fastest.
 
     Raises:
         ConfigError: There is no such engine, or it cannot run here.
@@ -62,7 +66,7 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
     if device.type != "cpu":
         if setting == "llvm":
             raise ConfigError(f"the llvm engine runs on CPUs, not on {device}; take --engine auto")
-        return _on_gpu(network, device, setting)
+        return _on_gpu(network, device, setting, like)
     if setting == "triton":
         raise ConfigError("the triton engine runs on GPUs, not on the CPU; take --engine auto")
     if setting == "torch":
@@ -81,7 +85,9 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
     return SelectedEngine(LLVMEngine(network, machine), "llvm", machine.name)
 
 
-def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngine:
+def _on_gpu(
+    network: MHNet, device: torch.device, setting: str, like: Engine | None = None
+) -> SelectedEngine:
     if setting == "torch":
         return SelectedEngine(TorchEngine(network), "torch", "asked for")
     found = _kind_obstacle(device) or triton_obstacle() or _maps_obstacle(network)
@@ -93,7 +99,11 @@ def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngin
         return SelectedEngine(TorchEngine(network), "torch", found)
     from mhnet_video.engines.triton.engine import TritonEngine
 
-    engine = TritonEngine(network)
+    engine = (
+        TritonEngine(network, like.map_type.dtype, like.fronts)
+        if isinstance(like, TritonEngine)
+        else TritonEngine(network)
+    )
     if setting == "auto":
         fault = failure(engine, network)
         if fault is not None:

@@ -24,7 +24,7 @@ import torch
 from mhnet_video.cache_folder import cache_folder
 from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import MAX_ERROR, Fault, resolve_engine, trial_frames
-from mhnet_video.errors import first_line
+from mhnet_video.errors import ConfigError, first_line
 from mhnet_video.model.weights import load_model, resolve_device
 from mhnet_video.system import replace_file
 
@@ -71,6 +71,25 @@ def usable_device(name: str) -> torch.device:
         )
     _log.warning(said, found.reason)
     return torch.device("cpu")
+
+
+def usable_devices(names: str) -> tuple[torch.device, ...]:
+    """Turn a device setting, which may name several GPUs, into devices.
+
+    Args:
+        names: As for `usable_device`, or `cuda:N` several times with commas between.
+
+    Raises:
+        ConfigError: There is no such device on this machine, or it is named twice.
+    """
+    each = names.split(",")
+    if len(each) == 1:
+        return (usable_device(names),)
+    if len(set(each)) < len(each) or not all(name.startswith("cuda:") for name in each):
+        raise ConfigError(
+            f"several devices are GPUs, each named once, as in cuda:0,cuda:1; not {names}"
+        )
+    return tuple(map(resolve_device, each))
 
 
 def verdict(

@@ -14,7 +14,8 @@ import torch
 from mhnet_video.engines import self_check
 from mhnet_video.engines.base import TorchEngine
 from mhnet_video.engines.select import Fault, SelectedEngine, trial_frames
-from mhnet_video.engines.self_check import fault, usable_device, verdict
+from mhnet_video.engines.self_check import fault, usable_device, usable_devices, verdict
+from mhnet_video.errors import ConfigError
 from mhnet_video.model.weights import load_model
 from mhnet_video.restoration.restorer import Restorer
 
@@ -102,6 +103,17 @@ def test_auto_takes_a_gpu_that_has_passed(monkeypatch, caplog):
     assert usable_device("cuda") == GPU and usable_device("cpu") == CPU
     assert not caplog.messages
     assert Restorer("realtime").device == CPU
+
+
+def test_several_gpus_are_named_once_each(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(self_check, "resolve_device", torch.device)
+    assert usable_devices("cpu") == (CPU,)
+    two = torch.device("cuda", 1), torch.device("cuda", 0)
+    assert usable_devices("cuda:1,cuda:0") == two
+    for names in ("cuda:0,cuda:0", "cuda:0,cpu", "cuda,cuda:1", "cuda:0,"):
+        with pytest.raises(ConfigError, match=f"each named once, as in .*; not {names}"):
+            usable_devices(names)
 
 
 @pytest.mark.parametrize("name", ["realtime", "quality"])
