@@ -1,6 +1,7 @@
 """Memory that is free again, back to the system."""
 
 import ctypes
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,6 +14,21 @@ _M_MMAP_THRESHOLD = -3
 _M_TRIM_THRESHOLD = -1
 _LARGE_BLOCK_BYTES = 8 << 20
 _KEPT_BYTES = 64 << 20
+
+RECORDING = threading.Lock()
+"""Held while a CUDA graph is recorded. A second recording at the same time spoils both, and so does
+giving a GPU's memory back, which waits for the whole device."""
+
+
+def give_back_device_memory() -> None:
+    """Give back the GPU memory that PyTorch keeps and nobody uses; nothing without a GPU.
+
+    Waits until no thread records a CUDA graph.
+    """
+    import torch
+
+    with RECORDING:
+        torch.cuda.empty_cache()
 
 
 def give_back() -> None:

@@ -26,6 +26,7 @@ import torch
 
 from mhnet_video.engines.triton.engine import best_dtype
 from mhnet_video.kernels import dispatch
+from mhnet_video.memory import give_back_device_memory
 from mhnet_video.pipelines.bench_cases import kernel_cases
 from mhnet_video.pipelines.bench_kernels import LEAST_DECIBELS, Clock, add, checked, describe
 from mhnet_video.pipelines.bench_networks import NETWORK_DECIBELS, network_of, plain
@@ -199,7 +200,7 @@ def serve(is_dry: bool) -> None:
         torch._dynamo.reset()
         gc.collect()
         if not is_dry:
-            torch.cuda.empty_cache()
+            give_back_device_memory()
 
 
 if __name__ == "__main__":

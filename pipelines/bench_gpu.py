@@ -28,6 +28,7 @@ from mhnet_video.kernels import dispatch
 from mhnet_video.media.encoders.encoder import working_encoders
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.writing.writer import VideoWriter
+from mhnet_video.memory import give_back_device_memory
 from mhnet_video.model.network import MHNet
 from mhnet_video.pipelines.bench_cases import PICTURE
 from mhnet_video.pipelines.bench_compile import add_compiled, compiler
@@ -345,7 +346,7 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
             found.append(row)
             save(section, found)
     if not dry:
-        torch.cuda.empty_cache()
+        give_back_device_memory()
     # of the networks the smallest and the largest: the others lie between
     few: list[dict[str, Any]] = [
         next((row for row in figures["networks"] if row["network"] == name), {})

@@ -13,6 +13,7 @@ from torch import Tensor
 from mhnet_video.engines.triton.autotune import event_milliseconds
 from mhnet_video.engines.triton.engine import best_dtype
 from mhnet_video.kernels import dispatch
+from mhnet_video.memory import RECORDING
 from mhnet_video.pipelines.bench_cases import kernel_cases
 
 LEAST_DECIBELS = 40.0
@@ -43,7 +44,10 @@ class DeviceTimer:
         before = torch.cuda.current_stream(self._device)
         stream.wait_stream(before)
         try:
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            with (
+                RECORDING,
+                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+            ):
                 work()
         except RuntimeError:  # what waits, or replays a graph itself
             return None

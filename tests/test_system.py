@@ -5,8 +5,10 @@ import os
 import select
 import signal
 import sys
+import threading
 
 import pytest
+import torch
 
 from mhnet_video import memory, system
 from mhnet_video.cli.terminal import stop_on_signals
@@ -114,6 +116,21 @@ def test_without_glibc_memory_is_left_to_the_system(windows):
         memory.give_back_large_blocks()
     finally:
         memory._trim.cache_clear()
+
+
+def test_no_memory_of_a_gpu_goes_back_while_a_graph_is_recorded(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: given.append(memory.RECORDING.locked() and is_over[0])
+    )
+    is_over = [False]
+    thread = threading.Thread(target=memory.give_back_device_memory)
+    with memory.RECORDING:
+        thread.start()
+        thread.join(0.1)
+        is_over[0] = True
+    thread.join(5)
+    assert given == [True]
 
 
 def test_a_c_library_without_the_function_is_none(monkeypatch):

@@ -10,7 +10,7 @@ from torch import Tensor
 from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.errors import ConfigError, ShortageError
 from mhnet_video.frame import Frame, Plane
-from mhnet_video.memory import is_shortage
+from mhnet_video.memory import give_back_device_memory, is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
 from mhnet_video.restoration.color import add_residual, to_rgb
@@ -173,7 +173,7 @@ class WindowNetwork:
                 f"{self.device} has too little memory left for this network; take --device cpu, a "
                 "smaller model, or end what else uses it"
             ) from error
-        torch.cuda.empty_cache()
+        give_back_device_memory()
 
 
 def upright_rgb(frame: Frame, scale: float, device: torch.device) -> Tensor:

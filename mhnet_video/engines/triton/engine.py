@@ -7,7 +7,6 @@ are captured in a CUDA graph, because launching them one by one takes longer tha
 """
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -26,7 +25,7 @@ from mhnet_video.engines.triton.weight_packing import (
 )
 from mhnet_video.errors import first_line
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.memory import is_shortage
+from mhnet_video.memory import RECORDING, give_back_device_memory, is_shortage
 from mhnet_video.model.align import align_frames
 from mhnet_video.model.network import LEVELS, MHNet
 from mhnet_video.model.window import Window, stacked
@@ -35,9 +34,6 @@ MAX_ELEMENTS = 2**31 - 1
 """Most elements of one picture's map: kernels count them in 32 bits."""
 
 _log = logging.getLogger(__name__)
-_RECORDING = threading.Lock()
-"""Held while a graph is recorded: a second one at the same time spoils both, and so does freeing
-memory, which waits for the whole device."""
 _MAX_GRAPHS = 3
 """Sizes of pictures for which graphs are kept: the self-ensemble uses as many."""
 
@@ -368,7 +364,7 @@ class Forward:
             try:
                 # other threads may use the device meanwhile, but not record too
                 with (
-                    _RECORDING,
+                    RECORDING,
                     torch.cuda.graph(captured, stream=stream, capture_error_mode="thread_local"),
                 ):
                     self._run()
@@ -507,8 +503,7 @@ class TritonEngine:
         """Drop all graphs and their memory."""
         self._forwards.clear()
         if self.map_type.device.type == "cuda":
-            with _RECORDING:
-                torch.cuda.empty_cache()
+            give_back_device_memory()
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
