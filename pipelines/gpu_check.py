@@ -36,6 +36,7 @@ SECOND_TESTS = {
     "engines/triton/test_memory_traffic.py": 1,
     "restoration/test_gpu_pipeline.py": 2,
     "restoration/test_gpu_restorer.py": 1,
+    "restoration/test_graph_average.py": 1,
 }
 """Tests of the second call."""
 CALL_SECONDS = {1: 300.0, 2: 330.0}

@@ -9,12 +9,12 @@ import pytest
 import torch
 from test_hwaccel import device_frame
 
-import mhnet_video.restoration.temporal_filter
+import mhnet_video.restoration.temporal_average
 from mhnet_video.config import Box, Settings
 from mhnet_video.frame import DeviceFrame, Frame, Pair, PixelLayout
 from mhnet_video.restoration.executors import Counts
 from mhnet_video.restoration.frame_chain import FrameChain
-from mhnet_video.restoration.temporal_filter import FrameAverage, PlaneAverage
+from mhnet_video.restoration.temporal_average import FrameAverage, PlaneAverage
 from mhnet_video.restoration.working_scale import ScaleChooser
 
 SIZE = 160, 224
@@ -201,7 +201,7 @@ def test_luma_of_any_depth(bits, has_opencv, monkeypatch):
     before, after, _ = clip()
     expected = filtered(before, after)
     if not has_opencv:
-        monkeypatch.setattr(mhnet_video.restoration.temporal_filter, "opencv", lambda: None)
+        monkeypatch.setattr(mhnet_video.restoration.temporal_average, "opencv", lambda: None)
     kind = np.uint8 if bits == 8 else np.uint16
 
     def frames(pictures):
