@@ -128,3 +128,46 @@ class CudaBackend:
                 # which one that fails would leave as the thread's own
                 torch.cuda.set_stream(before)
         return captured.replay
+
+
+class _HostQueue:
+    """Work that is done before anything else is added; also each point behind it."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        with torch.inference_mode():
+            work()
+
+    def wait(self, event: Any) -> None:
+        pass
+
+    def wait_for_decoder(self) -> None:
+        pass
+
+    def record(self) -> DeviceEvent:
+        return self
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        pass
+
+
+class HostBackend:
+    """The host as a device, for dry runs: all work is done at once."""
+
+    def pinned(self, *size: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the host."""
+        return torch.zeros(size, dtype=dtype)
+
+    def allocate(self, *size: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the host."""
+        return torch.zeros(size, dtype=dtype)
+
+    def queue(self) -> DeviceQueue:
+        """Another queue."""
+        return _HostQueue()
+
+    def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The work itself."""
+        return work

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 
@@ -50,7 +51,8 @@ class TemporalFilter:
     def close(self) -> None:
         """Wait for what is at work, and drop it: a GPU changes samples in place."""
         while self._running:
-            self._done()
+            with suppress(RuntimeError):  # of a GPU that has failed, which is known by now
+                self._done()
 
     def _start(self, pair: Pair, ahead: Frame | None, settings: Settings) -> None:
         source, restored = pair
