@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test fuzz dev check fix docs build release clean gpu
+.PHONY: help demo test fuzz dev check types first-cases fix docs build release clean gpu
 .DEFAULT_GOAL := help
 
 help:   ## list the targets
@@ -42,10 +42,16 @@ fuzz: $(VENV)/installed-dev ## damaged files by the thousand; those that end bad
 
 dev: $(VENV)/installed-dev ## set up .venv with the tools for development
 
+# types beside the tests: mypy takes one core alone for as long as half of the tests take two
 check: $(VENV)/installed-dev ## format, lint, types and one case of each fast test; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory -j 2 types first-cases
+
+types: $(VENV)/installed-dev
 	$(BIN)/mypy
+
+first-cases: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not alone' --first-cases $(TESTS)
 
 fix: $(VENV)/installed-dev ## format, and apply the safe lint fixes

@@ -16,18 +16,19 @@ _BLOCK = 256
 
 
 @triton.jit
-def _position(y, x, width, frames, number, PATCH: tl.constexpr):
+def _position(y, x, width, channels, number, PATCH: tl.constexpr):
     """Index of a pixel's red in the folded map; green and blue follow at steps of PATCH**2."""
     area = PATCH * PATCH
     cell = y // PATCH * (width // PATCH) + x // PATCH
-    return (cell * frames + number) * 3 * area + y % PATCH * PATCH + x % PATCH
+    return cell * channels + number * 3 * area + y % PATCH * PATCH + x % PATCH
 
 
 @triton.jit(do_not_specialize=SIZES)
 def shrunken_luma_kernel(
-    x_ptr,  # [N, H / PATCH, W / PATCH, 3 * T * PATCH ** 2]
-    out_ptr,  # [N, T, H / SHRINK, W / SHRINK] float32
+    x_ptr,  # [N, H / PATCH, W / PATCH, channels]
+    out_ptr,  # [N, T, H / SHRINK, W / SHRINK] float32, the middle frame first
     frames,  # T
+    channels,  # at least 3 * T * PATCH ** 2
     height,  # H
     width,
     red,  # shares of the colours in luma
@@ -40,7 +41,7 @@ def shrunken_luma_kernel(
     """The mean luma of BLOCK squares of one frame."""
     frame = tl.program_id(1)
     number = frame % frames
-    x_ptr += (frame // frames).to(tl.int64) * height * width * 3 * frames
+    x_ptr += (frame // frames).to(tl.int64) * (height * width // (PATCH * PATCH)) * channels
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     small = width // SHRINK
     mask = index < height // SHRINK * small
@@ -49,22 +50,24 @@ def shrunken_luma_kernel(
         for dx in tl.static_range(SHRINK):
             y = index // small * SHRINK + dy
             x = index % small * SHRINK + dx
-            position = x_ptr + _position(y, x, width, frames, number, PATCH)
+            position = x_ptr + _position(y, x, width, channels, number, PATCH)
             total += red * tl.load(position, mask=mask, other=0.0).to(tl.float32)
             total += green * tl.load(position + PATCH * PATCH, mask=mask, other=0.0).to(tl.float32)
             total += blue * tl.load(position + 2 * PATCH * PATCH, mask=mask, other=0.0).to(
                 tl.float32
             )
-    out_ptr += frame.to(tl.int64) * (height // SHRINK) * small
+    place = tl.where(number == frames // 2, 0, number + (number < frames // 2).to(tl.int32))
+    out_ptr += (frame - number + place).to(tl.int64) * (height // SHRINK) * small
     tl.store(out_ptr + index, total / (SHRINK * SHRINK), mask=mask)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def move_kernel(
-    x_ptr,  # [N, H / PATCH, W / PATCH, 3 * T * PATCH ** 2]
+    x_ptr,  # [N, H / PATCH, W / PATCH, channels]
     motion_ptr,  # [N, T - 1, 2, H / SHRINK, W / SHRINK] float32, in its own pixels
     out_ptr,  # like x
     frames,  # T
+    channels,  # at least 3 * T * PATCH ** 2
     height,  # H
     width,
     same,
@@ -78,8 +81,8 @@ def move_kernel(
     picture = (frame // frames).to(tl.int64)
     number = frame % frames
     middle = frames // 2
-    x_ptr += picture * height * width * 3 * frames
-    out_ptr += picture * height * width * 3 * frames
+    x_ptr += picture * (height * width // (PATCH * PATCH)) * channels
+    out_ptr += picture * (height * width // (PATCH * PATCH)) * channels
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = index < height * width
     y = index // width
@@ -120,12 +123,12 @@ def move_kernel(
     across = from_x - left.to(tl.float32)
     below = tl.minimum(top + 1, height - 1)
     beside = tl.minimum(left + 1, width - 1)
-    place_a = x_ptr + _position(top, left, width, frames, number, PATCH)
-    place_b = x_ptr + _position(top, beside, width, frames, number, PATCH)
-    place_c = x_ptr + _position(below, left, width, frames, number, PATCH)
-    place_d = x_ptr + _position(below, beside, width, frames, number, PATCH)
-    position = _position(y, x, width, frames, number, PATCH)
-    fixed = _position(y, x, width, frames, middle, PATCH)
+    place_a = x_ptr + _position(top, left, width, channels, number, PATCH)
+    place_b = x_ptr + _position(top, beside, width, channels, number, PATCH)
+    place_c = x_ptr + _position(below, left, width, channels, number, PATCH)
+    place_d = x_ptr + _position(below, beside, width, channels, number, PATCH)
+    position = _position(y, x, width, channels, number, PATCH)
+    fixed = _position(y, x, width, channels, middle, PATCH)
     difference = tl.zeros([BLOCK], tl.float32)
     for color in tl.static_range(3):
         offset = color * PATCH * PATCH
@@ -158,6 +161,7 @@ def launch_shrunken_luma(
                 "x_ptr": x,
                 "out_ptr": out,
                 "frames": frames,
+                "channels": x.shape[3],
                 "height": rows * shrink,
                 "width": columns * shrink,
                 "red": luma[0],
@@ -191,6 +195,7 @@ def launch_move(
                 "motion_ptr": motion,
                 "out_ptr": out,
                 "frames": frames,
+                "channels": x.shape[3],
                 "height": height * patch,
                 "width": width * patch,
                 "same": limits[0],

@@ -15,8 +15,7 @@ from mhnet_video.kernels.dispatch import Launch, start
 from mhnet_video.kernels.triton_math import SIZES, normalize, product
 
 
-# where height and width are multiples of 16, addresses need half of the registers
-@triton.jit(do_not_specialize=[name for name in SIZES if name not in ("height", "width")])
+@triton.jit(do_not_specialize=SIZES)
 def conv_kernel(
     x_ptr,  # [N, H, W, K]
     weight_ptr,  # [9, M or 2M, K]

@@ -54,7 +54,8 @@ def frames_to_input_kernel(
     ring_ptr,  # [slots, slot_size] uint8, or int16 with the bits of uint16
     slots_ptr,  # [N, T] int32, the slots of a window's frames; negative for black ones
     colors_ptr,  # [slots, 24] float32, see FrameColors
-    out_ptr,  # [N, H / PATCH, W / PATCH, 3 * T * PATCH ** 2], H and W the padded picture's
+    out_ptr,  # [N, H / PATCH, W / PATCH, out_channels], H and W the padded picture's
+    out_channels,  # at least 3 * T * PATCH ** 2
     slot_size,
     frames,  # T
     shown_height,  # of the picture as it is shown: turned by ROTATION
@@ -162,7 +163,8 @@ def frames_to_input_kernel(
     blue = tl.where(is_there, blue, 0.0)
     area = PATCH * PATCH
     position = (picture * out_height + out_y // PATCH) * out_width + out_x // PATCH
-    position = (position * frames + number) * 3 * area + out_y % PATCH * PATCH + out_x % PATCH
+    position = position * out_channels + number * 3 * area
+    position += out_y % PATCH * PATCH + out_x % PATCH
     element = out_ptr.dtype.element_ty
     tl.store(out_ptr + position, red.to(element), mask=mask)
     tl.store(out_ptr + position + area, green.to(element), mask=mask)
@@ -257,7 +259,7 @@ def launch_frames_to_input(
     constants: dict[str, Any],
 ) -> None:
     """Run the kernel on arguments that frame_ops has made; see there."""
-    batch, out_height, out_width, _ = out.shape
+    batch, out_height, out_width, out_channels = out.shape
     start(
         Launch(
             kernel=frames_to_input_kernel,
@@ -270,6 +272,7 @@ def launch_frames_to_input(
                 "slots_ptr": slots,
                 "colors_ptr": colors,
                 "out_ptr": out,
+                "out_channels": out_channels,
                 "slot_size": ring.shape[1],
                 "frames": slots.shape[1],
                 "out_height": out_height,

@@ -5,70 +5,125 @@ maps are made from. The fusion itself is then one pass: the convolutions of two 
 pixel shuffle, the weighted sum of three and the LayerNorm of the next group.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from mhnet_video.kernels.dispatch import Launch, start
-from mhnet_video.kernels.triton_math import SIZES, normalize, product
+from mhnet_video.kernels.triton_math import SIZES, added, is_last, normalize, product
 
-_MANY_PARTS, _SPLIT_PARTS = 1024, 512
-_BLOCK_PARTS = 256
-"""Parts that a program of `mean_kernel` adds at once; the same for pictures of every size."""
+_BLOCK_PARTS = 128
+"""Parts that a program adds at once; the same for pictures of every size."""
+_SPLIT_PARTS = 256
+"""Fewest parts of a program, where there are more."""
+_MAX_SPLITS = 64
+_BLOCK_CHANNELS = 16
+
+
+@triton.jit
+def _mean_of_split(
+    sums_ptr,
+    channels_here,
+    mask,
+    split,
+    parts,
+    split_parts,
+    channels,
+    num_pixels,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """What the parts of one split add to the means of some channels, `[BLOCK_K]`."""
+    total = tl.zeros([BLOCK_B, BLOCK_K], tl.float32)
+    begin = split * split_parts
+    end = tl.minimum(begin + split_parts, parts)
+    for first in range(begin, end, BLOCK_B):
+        rows = first + tl.arange(0, BLOCK_B)
+        offsets = rows[:, None] * channels + channels_here[None, :]
+        total += tl.load(sums_ptr + offsets, mask=(rows < end)[:, None] & mask[None, :], other=0.0)
+    return tl.sum(total, axis=0) / num_pixels
 
 
 @triton.jit(do_not_specialize=SIZES)
 def mean_kernel(
     sums_ptr,  # [N, parts, C] float32
-    out_ptr,  # [N, splits, C] float32
+    partial_ptr,  # [N, splits, C] float32
+    done_ptr,  # [N] int32, zero before and after
+    out_ptr,  # [N, C] float32
+    parts,
+    splits,
+    split_parts,  # of a split
+    channels,  # C
+    num_pixels,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Add one split's parts of BLOCK_K channels; the last program adds the splits."""
+    picture = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(channels, BLOCK_K)
+    split = tl.program_id(0) // blocks
+    here = (tl.program_id(0) % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
+    mask = here < channels
+    sums_ptr += picture * parts * channels
+    mean = _mean_of_split(
+        sums_ptr, here, mask, split, parts, split_parts, channels, num_pixels, BLOCK_B, BLOCK_K
+    )
+    partial_ptr += picture * splits * channels
+    tl.store(partial_ptr + split * channels + here, mean, mask=mask)
+    if is_last(done_ptr + picture, tl.num_programs(0)):
+        for first in range(0, channels, BLOCK_K):
+            here = first + tl.arange(0, BLOCK_K)
+            mask = here < channels
+            total = added(partial_ptr, splits, channels, here, mask, 64)
+            tl.store(out_ptr + picture * channels + here, total, mask=mask)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def attend_kernel(
+    sums_ptr,  # [N, parts, C] float32
+    matrix_ptr,  # [C, C] float32
+    bias_ptr,  # [C] float32
+    partial_ptr,  # [N, programs, C] float32
+    done_ptr,  # [N] int32, zero before and after
+    gain_ptr,  # [N, C] float32
     parts,
     split_parts,  # of a split
     channels,  # C
     num_pixels,
     BLOCK_B: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Add one split's parts of BLOCK_C channels of one picture, and divide by the pixels."""
-    picture = tl.program_id(1).to(tl.int64)
-    here = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    mask = here < channels
-    total = tl.zeros([BLOCK_B, BLOCK_C], tl.float32)
-    split = tl.program_id(2)
-    begin = split * split_parts
-    end = tl.minimum(begin + split_parts, parts)
-    for first in range(begin, end, BLOCK_B):
-        rows = first + tl.arange(0, BLOCK_B)
-        offsets = (picture * parts + rows)[:, None] * channels + here[None, :]
-        total += tl.load(sums_ptr + offsets, mask=(rows < end)[:, None] & mask[None, :], other=0.0)
-    position = (picture * tl.num_programs(2) + split) * channels + here
-    tl.store(out_ptr + position, tl.sum(total, axis=0) / num_pixels, mask=mask)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def attend_kernel(
-    mean_ptr,  # [N, C] float32
-    matrix_ptr,  # [C, C] float32
-    bias_ptr,  # [C] float32
-    gain_ptr,  # [N, C] float32
-    channels,  # C
-    BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
 ):
-    """Multiply the mean of one picture by BLOCK_M rows of the matrix."""
+    """Multiply one split's share of BLOCK_K means by the matrix; the last program adds them all.
+
+    The product is linear, so that it need not wait for the means, and every program reads a part
+    of the matrix.
+    """
     picture = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    row_mask = rows < channels
-    total = tl.zeros([BLOCK_M], tl.float32)
-    for first in range(0, channels, BLOCK_K):
-        here = first + tl.arange(0, BLOCK_K)
-        mask = here < channels
-        mean = tl.load(mean_ptr + picture * channels + here, mask=mask, other=0.0)
-        offsets = rows[:, None] * channels + here[None, :]
-        weight = tl.load(matrix_ptr + offsets, mask=row_mask[:, None] & mask[None, :], other=0.0)
-        total += tl.sum(weight * mean[None, :], axis=1)
-    total += tl.load(bias_ptr + rows, mask=row_mask, other=0.0)
-    tl.store(gain_ptr + picture * channels + rows, total, mask=row_mask)
+    programs = tl.num_programs(0)
+    blocks = tl.cdiv(channels, BLOCK_K)
+    split = tl.program_id(0) // blocks
+    here = (tl.program_id(0) % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
+    mask = here < channels
+    sums_ptr += picture * parts * channels
+    mean = _mean_of_split(
+        sums_ptr, here, mask, split, parts, split_parts, channels, num_pixels, BLOCK_B, BLOCK_K
+    )
+    partial_ptr += picture * programs * channels
+    for first in range(0, channels, BLOCK_M):
+        outputs = first + tl.arange(0, BLOCK_M)
+        there = outputs < channels
+        offsets = outputs[:, None] * channels + here[None, :]
+        weight = tl.load(matrix_ptr + offsets, mask=there[:, None] & mask[None, :], other=0.0)
+        share = tl.sum(weight * mean[None, :], axis=1)
+        tl.store(partial_ptr + tl.program_id(0) * channels + outputs, share, mask=there)
+    if is_last(done_ptr + picture, programs):
+        for first in range(0, channels, BLOCK_M):
+            outputs = first + tl.arange(0, BLOCK_M)
+            there = outputs < channels
+            gain = added(partial_ptr, programs, channels, outputs, there, 64)
+            gain += tl.load(bias_ptr + outputs, mask=there, other=0.0)
+            tl.store(gain_ptr + picture * channels + outputs, gain, mask=there)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -203,53 +258,82 @@ def fuse_kernel(
         tl.store(out_ptr + start + offsets, x.to(element), mask=mask)
 
 
-def launch_mean(sums: Tensor, num_pixels: int, out: Tensor) -> None:
+def _splits(parts: int) -> tuple[int, int]:
+    """Number of splits, and the parts of each."""
+    splits = min(_MAX_SPLITS, triton.cdiv(parts, _SPLIT_PARTS))
+    split_parts = triton.cdiv(triton.cdiv(parts, splits), _BLOCK_PARTS) * _BLOCK_PARTS
+    return triton.cdiv(parts, split_parts), split_parts
+
+
+def empty_mean_partial(sums: Tensor) -> Tensor:
+    """Room for what the programs of `launch_mean` add, `[N, splits, C]` float32."""
+    return sums.new_empty(len(sums), _splits(sums.shape[1])[0], sums.shape[2])
+
+
+def empty_attend_partial(sums: Tensor) -> Tensor:
+    """Room for what the programs of `launch_attend` add, `[N, programs, C]` float32."""
+    batch, parts, channels = sums.shape
+    programs = _splits(parts)[0] * triton.cdiv(channels, _BLOCK_CHANNELS)
+    return sums.new_empty(batch, programs, channels)
+
+
+def launch_mean(sums: Tensor, num_pixels: int, partial: Tensor, done: Tensor, out: Tensor) -> None:
     """Run the kernel on arguments that map_ops has checked; see there."""
     batch, parts, channels = sums.shape
-    if parts > _MANY_PARTS:
-        # one program after the other would take longer than all of them and a second step
-        splits = triton.cdiv(parts, _SPLIT_PARTS)
-        rest = torch.empty(batch, splits, channels, dtype=torch.float32, device=sums.device)
-        _launch_sum(sums, _SPLIT_PARTS, 1, rest)
-        sums = rest
-    _launch_sum(sums, sums.shape[1], num_pixels, out)
-
-
-def _launch_sum(sums: Tensor, split_parts: int, num_pixels: int, out: Tensor) -> None:
-    batch, parts, channels = sums.shape
+    splits, split_parts = _splits(parts)
     start(
         Launch(
             kernel=mean_kernel,
-            grid=(triton.cdiv(channels, 8), batch, triton.cdiv(parts, split_parts)),
+            grid=(splits * triton.cdiv(channels, _BLOCK_CHANNELS), batch),
             arguments={
                 "sums_ptr": sums,
+                "partial_ptr": partial,
+                "done_ptr": done,
                 "out_ptr": out,
                 "parts": parts,
+                "splits": splits,
                 "split_parts": split_parts,
                 "channels": channels,
                 "num_pixels": num_pixels,
             },
-            constants={"BLOCK_B": _BLOCK_PARTS, "BLOCK_C": 8},
+            constants={"BLOCK_B": _BLOCK_PARTS, "BLOCK_K": _BLOCK_CHANNELS},
             num_warps=4,
         )
     )
 
 
-def launch_attend(mean: Tensor, matrix: Tensor, bias: Tensor, out: Tensor) -> None:
+def launch_attend(
+    sums: Tensor,
+    num_pixels: int,
+    matrix: Tensor,
+    bias: Tensor,
+    partial: Tensor,
+    done: Tensor,
+    out: Tensor,
+) -> None:
     """Run the kernel on arguments that map_ops has checked; see there."""
-    batch, channels = mean.shape
+    batch, parts, channels = sums.shape
     start(
         Launch(
             kernel=attend_kernel,
-            grid=(triton.cdiv(channels, 16), batch),
+            grid=(partial.shape[1], batch),
             arguments={
-                "mean_ptr": mean,
+                "sums_ptr": sums,
                 "matrix_ptr": matrix,
                 "bias_ptr": bias,
+                "partial_ptr": partial,
+                "done_ptr": done,
                 "gain_ptr": out,
+                "parts": parts,
+                "split_parts": _splits(parts)[1],
                 "channels": channels,
+                "num_pixels": num_pixels,
             },
-            constants={"BLOCK_M": 16, "BLOCK_K": min(128, triton.next_power_of_2(channels))},
+            constants={
+                "BLOCK_B": _BLOCK_PARTS,
+                "BLOCK_K": _BLOCK_CHANNELS,
+                "BLOCK_M": min(128, max(16, triton.next_power_of_2(channels))),
+            },
             num_warps=4,
         )
     )

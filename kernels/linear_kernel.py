@@ -23,6 +23,23 @@ _HALVE = tl.constexpr(HALVE)
 _DOUBLE = tl.constexpr(DOUBLE)
 
 
+@triton.jit
+def _statistics(value, mask, count):
+    """The mean of each row and the sum of the squares around it."""
+    mean = tl.sum(tl.where(mask, value, 0.0), axis=1) / count
+    centered = tl.where(mask, value - mean[:, None], 0.0)
+    return mean, tl.sum(centered * centered, axis=1)
+
+
+@triton.jit
+def _joined(mean, squares, before, part, part_squares, count):
+    """Statistics of `before` values and of `count` more."""
+    total = before + count
+    delta = part - mean
+    squares += part_squares + delta * delta * (before * count / total)
+    return mean + delta * (count / total), squares
+
+
 @triton.jit(do_not_specialize=SIZES)
 def linear_kernel(
     x_ptr,  # [N, P, K], pixels x_stride apart; HALVE: [N, 2H, 2W, K / 4]
@@ -34,6 +51,8 @@ def linear_kernel(
     second_ptr,  # like out
     out_ptr,  # [N, P, M]; DOUBLE: [N, 2H, 2W, M / 4]
     sums_ptr,  # [N, pixel_blocks, M] float32
+    statistics_ptr,  # [N, K / PART, 2, P] float32, of x
+    out_statistics_ptr,  # [N, M / PART, 2, P] float32
     num_pixels,  # P = H * W
     num_inputs,  # K
     num_outputs,  # M
@@ -45,6 +64,9 @@ def linear_kernel(
     eps,
     MODE: tl.constexpr,
     NORM: tl.constexpr,
+    KNOWN: tl.constexpr,  # whether statistics of x are there, for NORM
+    STATISTICS: tl.constexpr,  # whether those of the result are wanted
+    PART: tl.constexpr,  # channels of which statistics are
     GAIN: tl.constexpr,
     BIAS: tl.constexpr,
     GATE: tl.constexpr,
@@ -95,16 +117,11 @@ def linear_kernel(
         if MODE == _HALVE:
             positions = (here // half) * down + here % half
         x = tl.load(x_ptr + starts[:, None] + positions[None, :], mask=mask, other=0.0)
-        if NORM:
+        if NORM and not KNOWN:
             # means and squares of parts are joined, so that nothing cancels and x is read once
-            value = x.to(tl.float32)
             count = tl.minimum(num_inputs - first, BLOCK_K).to(tl.float32)
-            part = tl.sum(value, axis=1) / count
-            centered = tl.where(mask, value - part[:, None], 0.0)
-            total = first + count
-            delta = part - mean
-            squares += tl.sum(centered * centered, axis=1) + delta * delta * (first * count / total)
-            mean += delta * (count / total)
+            part, part_squares = _statistics(x.to(tl.float32), mask, count)
+            mean, squares = _joined(mean, squares, first, part, part_squares, count)
         if GAIN:
             gain = tl.load(gain_ptr + picture * num_inputs + here, mask=input_mask, other=0.0)
             x = (x.to(tl.float32) * gain[None, :]).to(element)
@@ -117,6 +134,14 @@ def linear_kernel(
             weight = tl.load(weight_ptr + offsets, mask=weight_mask, other=0.0)
             other = product(x, weight, other)
 
+    if NORM and KNOWN:
+        statistics_ptr += picture * tl.cdiv(num_inputs, PART) * 2 * num_pixels + pixels
+        for first in range(0, num_inputs, PART):
+            count = tl.minimum(num_inputs - first, PART).to(tl.float32)
+            part = tl.load(statistics_ptr, mask=pixel_mask, other=0.0)
+            part_squares = tl.load(statistics_ptr + num_pixels, mask=pixel_mask, other=0.0)
+            mean, squares = _joined(mean, squares, first, part, part_squares, count)
+            statistics_ptr += 2 * num_pixels
     if NORM:
         # linear, so that it may follow the product, whose factors stay as they are in memory
         deviation = (1.0 / tl.sqrt(squares / num_inputs + eps))[:, None]
@@ -150,20 +175,47 @@ def linear_kernel(
             tl.float32
         )
     tl.store(out_ptr + out_start + out_offsets, acc.to(element), mask=out_mask)
+    if STATISTICS:
+        # of what is stored, so that the product of the mean cancels exactly
+        number = tl.program_id(0) % output_blocks
+        count = tl.minimum(num_outputs - number * BLOCK_M, BLOCK_M).to(tl.float32)
+        part, part_squares = _statistics(acc.to(element).to(tl.float32), out_mask, count)
+        out_statistics_ptr += (picture * output_blocks + number) * 2 * num_pixels + pixels
+        tl.store(out_statistics_ptr, part, mask=pixel_mask)
+        tl.store(out_statistics_ptr + num_pixels, part_squares, mask=pixel_mask)
     if SUMS:
         total = tl.sum(tl.where(out_mask, acc, 0.0), axis=0)
         sums_offsets = (picture * pixel_blocks + block) * num_outputs + outputs
         tl.store(sums_ptr + sums_offsets, total, mask=output_mask)
 
 
+def part_channels(itemsize: int) -> int:
+    """Channels of which a program that stores statistics has them all, if there are so many."""
+    return 32 if itemsize == 4 else 64
+
+
 def _tile(
-    num_inputs: int, num_outputs: int, itemsize: int, gate: bool, norm: bool
+    num_inputs: int,
+    num_outputs: int,
+    itemsize: int,
+    gate: bool,
+    norm: bool,
+    statistics: bool = False,
 ) -> dict[str, int]:
-    """Sizes that fill the tensor cores, with several blocks on a multiprocessor."""
+    """Sizes that fill the tensor cores, with several blocks on a multiprocessor.
+
+    Args:
+        num_inputs: K.
+        num_outputs: M.
+        itemsize: Bytes of an element.
+        gate: As for the kernel.
+        norm: Whether statistics of the inputs are computed.
+        statistics: Whether those of the outputs are stored.
+    """
     wide = itemsize == 4
     # unaligned rows need more registers for their addresses
     is_large = gate or num_inputs > 128 or num_inputs % 16 != 0
-    most = 32 if wide else 64 if is_large else 128
+    most = part_channels(itemsize) if wide or is_large or statistics else 128
     block_m = min(max(16, triton.next_power_of_2(num_outputs)), most)
     block_k = min(max(16, triton.next_power_of_2(num_inputs)), 32 if wide else 64)
     # statistics of all inputs at once need registers: three blocks instead of one
@@ -189,6 +241,8 @@ def launch_linear(
     gain: Tensor | None = None,
     residuals: tuple[Tensor, ...] = (),
     sums: Tensor | None = None,
+    statistics: Tensor | None = None,
+    statistics_out: Tensor | None = None,
 ) -> None:
     """Run the kernel on arguments that map_ops has checked; see there."""
     batch, height, width, _channels = out.shape if mode != DOUBLE else x.shape
@@ -196,7 +250,15 @@ def launch_linear(
     num_outputs = weight.shape[-2] // (2 if gate else 1)
     num_pixels = height * width
     norm = weight_sums is not None
-    tile = _tile(num_inputs, num_outputs, x.element_size(), gate, norm)
+    known = statistics is not None
+    tile = _tile(
+        num_inputs,
+        num_outputs,
+        x.element_size(),
+        gate,
+        norm and not known,
+        statistics_out is not None,
+    )
     blocks = triton.cdiv(num_pixels, tile["BLOCK_P"])
     first, second = (*residuals, None, None)[:2]
     arguments: dict[str, Any] = {
@@ -209,6 +271,8 @@ def launch_linear(
         "second_ptr": second,
         "out_ptr": out,
         "sums_ptr": sums,
+        "statistics_ptr": statistics,
+        "out_statistics_ptr": statistics_out,
         "num_pixels": num_pixels,
         "num_inputs": num_inputs,
         "num_outputs": num_outputs,
@@ -227,6 +291,10 @@ def launch_linear(
             constants={
                 "MODE": mode,
                 "NORM": norm,
+                "KNOWN": known,
+                "STATISTICS": statistics_out is not None,
+                # zero where it does not matter, so that one program does for both
+                "PART": part_channels(x.element_size()) if known else 0,
                 "GAIN": gain is not None,
                 "BIAS": bias is not None,
                 "GATE": gate,
@@ -239,6 +307,14 @@ def launch_linear(
             num_stages=1 if tile["BLOCK_K"] >= num_inputs else 3,
         )
     )
+
+
+def empty_statistics(out: Tensor) -> Tensor:
+    """Room for the statistics of a map, `[N, parts, 2, H, W]` float32."""
+    batch, height, width, channels = out.shape
+    parts = triton.cdiv(channels, part_channels(out.element_size()))
+    size = (batch, parts, 2, height, width)
+    return torch.empty(size, dtype=torch.float32, device=out.device)
 
 
 def empty_sums(out: Tensor) -> Tensor:

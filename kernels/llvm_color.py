@@ -81,6 +81,8 @@ def planes_to_rgb(
         constants=FLOATS,  # [RGB_CONSTANTS] float32
         spare=FLOATS,  # [2, L + (W >> shift_x) + L] float32
         out=FLOATS,  # [3, H, W] float32
+        color_size=INDEX,  # elements from a color of it to the next
+        row_size=INDEX,  # elements from a row of it to the next
         width=INDEX,  # a multiple of 1 << shift_x, of L << shift_x at least
         height=INDEX,
         first=INDEX,  # row
@@ -92,7 +94,6 @@ def planes_to_rgb(
     chroma_width = p.width >> shift_x
     last_row = (p.height >> shift_y) - 1
     spare_row = chroma_width + 2 * lanes
-    picture = p.height * p.width
 
     def interpolate(plane: Value, row_bytes: Value, rows: Sequence[Value], spare: Value) -> None:
         """A row of chroma between two, with its edges repeated."""
@@ -118,7 +119,7 @@ def planes_to_rgb(
         interpolate(p.cb, p.cb_row, rows, spares[0])
         interpolate(p.cr, p.cr_row, rows, spares[1])
         luma = samples.row(p.luma, row, p.luma_row)
-        out = p.out + row * p.width
+        out = p.out + row * p.row_size
         for start in e.loop(0, p.width, lanes << shift_x):
             column = _chunk(e, start, p.width, lanes << shift_x)
             position = (column >> shift_x) + lanes
@@ -140,7 +141,7 @@ def planes_to_rgb(
                     for chroma in (0, 1):
                         total = e.fma(both[chroma][part], gains[2 * color + chroma], total)
                     total = e.clamp(total, 0.0, 1.0)
-                    e.store(total, out + (picture * color + at))
+                    e.store(total, out + (p.color_size * color + at))
     return e
 
 

@@ -29,6 +29,14 @@ def _total(result: Tensor, sums: Tensor | None) -> None:
         sums[:, 0] = result.float().sum((1, 2))
 
 
+def _describe(result: Tensor, statistics: Tensor | None) -> None:
+    """Put the statistics of a map where a kernel puts them."""
+    if statistics is not None:
+        from mhnet_video.kernels.linear_kernel import part_channels
+
+        statistics.copy_(reference.statistics(result.float(), part_channels(result.element_size())))
+
+
 def linear(
     x: Tensor,
     weight: Tensor,
@@ -40,6 +48,8 @@ def linear(
     gain: Tensor | None = None,
     residuals: Sequence[Tensor] = (),
     sums: Tensor | None = None,
+    statistics: Tensor | None = None,
+    statistics_out: Tensor | None = None,
     out: Tensor | None = None,
     eps: float = EPS,
 ) -> Tensor:
@@ -55,6 +65,8 @@ def linear(
         gain: `[N, K]` float32, multiplies the inputs.
         residuals: Up to two maps to add, like the result.
         sums: Where to put partial sums of the result, from `linear_sums`.
+        statistics: Of `x`, for `norm`, as another call has put them; computed if None.
+        statistics_out: Where to put those of the result, from `linear_statistics_room`.
         out: `[N, H, W, M]`.
         eps: Added to the variance.
 
@@ -64,11 +76,15 @@ def linear(
     fits = x.ndim == 4 and x.shape[3] == weight.shape[-1]
     fits = fits and not (norm and (weight.ndim == 3 or sums is not None))
     expect(fits, "x [N, H, W, K], weight", x, weight)
+    if statistics is not None:
+        fits = norm and statistics.shape == linear_statistics_room(x).shape
+        expect(fits, "statistics [N, parts, 2, H, W] with norm", statistics, x)
     if not use_triton(x, weight):
         converted = None if bias is None else bias.to(x.dtype)
         gain = None if gain is None else gain.to(x.dtype)
         result = reference.linear(x, weight, converted, norm, gate, gain, residuals, eps)
         _total(result, sums)
+        _describe(result, statistics_out)
         return _put(result, out)
     from mhnet_video.kernels.linear_kernel import launch_linear
 
@@ -87,8 +103,20 @@ def linear(
         gain=gain,
         residuals=tuple(residuals),
         sums=sums,
+        statistics=statistics,
+        statistics_out=statistics_out,
     )
     return out
+
+
+def linear_statistics_room(out: Tensor) -> Tensor:
+    """Room for what a LayerNorm of a map needs: `[N, parts, 2, H, W]` float32.
+
+    For each part of the channels, a pixel's mean and the sum of its squares around that.
+    """
+    from mhnet_video.kernels.linear_kernel import empty_statistics
+
+    return empty_statistics(out)
 
 
 def linear_weight_sums(weight: Tensor) -> Tensor:
@@ -111,7 +139,12 @@ def linear_sums(out: Tensor) -> Tensor:
 
 
 def halve(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    statistics_out: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Apply a 2x2 convolution with stride 2.
 
@@ -119,6 +152,7 @@ def halve(
         x: `[N, 2H, 2W, C]`.
         weight: `[M, 4C]`, inputs in the order top left, top right, bottom left, bottom right.
         bias: `[M]` float32.
+        statistics_out: As for `linear`.
         out: `[N, H, W, M]`.
 
     Raises:
@@ -129,12 +163,14 @@ def halve(
     if not use_triton(x, weight):
         converted = None if bias is None else bias.to(x.dtype)
         x = reference.halve(x)
-        return _put(reference.linear(x, weight, converted, False, False, None, [], EPS), out)
+        result = reference.linear(x, weight, converted, False, False, None, [], EPS)
+        _describe(result, statistics_out)
+        return _put(result, out)
     from mhnet_video.kernels.linear_kernel import HALVE, launch_linear
 
     if out is None:
         out = x.new_empty(x.shape[0], x.shape[1] // 2, x.shape[2] // 2, weight.shape[0])
-    launch_linear(x, weight, bias, out, mode=HALVE)
+    launch_linear(x, weight, bias, out, mode=HALVE, statistics_out=statistics_out)
     return out
 
 
@@ -429,12 +465,19 @@ def block_back_fits(channels: int, dtype: torch.dtype) -> bool:
     return fits(channels, dtype.itemsize)
 
 
-def mean(sums: Tensor, num_pixels: int, *, out: Tensor | None = None) -> Tensor:
+def mean(
+    sums: Tensor,
+    num_pixels: int,
+    *,
+    room: tuple[Tensor, Tensor] | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Turn partial sums into means.
 
     Args:
         sums: `[N, parts, C]` float32.
         num_pixels: How many were summed.
+        room: From `mean_room`; new in every call if None.
         out: `[N, C]` float32.
     """
     if not use_triton(sums):
@@ -442,26 +485,60 @@ def mean(sums: Tensor, num_pixels: int, *, out: Tensor | None = None) -> Tensor:
     from mhnet_video.kernels.fusion_kernel import launch_mean
 
     out = sums.new_empty(sums.shape[0], sums.shape[2]) if out is None else out
-    launch_mean(sums, num_pixels, out)
+    launch_mean(sums, num_pixels, *(room or mean_room(sums)), out)
     return out
 
 
-def attend(mean: Tensor, matrix: Tensor, bias: Tensor, *, out: Tensor | None = None) -> Tensor:
+def mean_room(sums: Tensor, done: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What `mean` needs besides: a place for its programs' results, and the count of those done.
+
+    Args:
+        sums: As for `mean`.
+        done: A count from elsewhere, `[N]` int32 zeros; several operations that follow one another
+            may have the same one.
+    """
+    from mhnet_video.kernels.fusion_kernel import empty_mean_partial
+
+    return empty_mean_partial(sums), _zeros(sums) if done is None else done
+
+
+def attend(
+    sums: Tensor,
+    num_pixels: int,
+    matrix: Tensor,
+    bias: Tensor,
+    *,
+    room: tuple[Tensor, Tensor] | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Compute the gains of the channel attention, `mean @ matrix.T + bias`.
 
     Args:
-        mean: `[N, C]` float32.
+        sums: `[N, parts, C]` float32, of a map.
+        num_pixels: How many were summed.
         matrix: `[C, C]` float32.
         bias: `[C]` float32.
+        room: From `attend_room`; new in every call if None.
         out: `[N, C]` float32.
     """
-    if not use_triton(mean, matrix):
-        return _put(mean @ matrix.t() + bias, out)
+    if not use_triton(sums, matrix):
+        return _put((sums.sum(1) / num_pixels) @ matrix.t() + bias, out)
     from mhnet_video.kernels.fusion_kernel import launch_attend
 
-    out = torch.empty_like(mean) if out is None else out
-    launch_attend(mean, matrix, bias, out)
+    out = sums.new_empty(sums.shape[0], sums.shape[2]) if out is None else out
+    launch_attend(sums, num_pixels, matrix, bias, *(room or attend_room(sums)), out)
     return out
+
+
+def attend_room(sums: Tensor, done: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What `attend` needs besides; see `mean_room`."""
+    from mhnet_video.kernels.fusion_kernel import empty_attend_partial
+
+    return empty_attend_partial(sums), _zeros(sums) if done is None else done
+
+
+def _zeros(sums: Tensor) -> Tensor:
+    return torch.zeros(len(sums), dtype=torch.int32, device=sums.device)
 
 
 def attention(
@@ -606,23 +683,25 @@ def shrunken_luma(
     """The mean luma of squares of pixels of folded frames.
 
     Args:
-        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `shrink`.
+        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `shrink`; more
+            channels do not matter.
         frames: T.
         patch: Side of the blocks that are folded into channels.
         shrink: Side of the squares, in pixels.
         luma: Shares of red, green and blue.
 
     Returns:
-        `[N, T, H / shrink, W / shrink]` float32.
+        `[N, T, H / shrink, W / shrink]` float32, the middle frame first, then the others in order.
 
     Raises:
         ValueError: A shape does not fit.
     """
     rows, columns = x.shape[1] * patch, x.shape[2] * patch
-    fits = x.shape[3] == 3 * frames * patch**2 and not (rows % shrink or columns % shrink)
+    channels = 3 * frames * patch**2
+    fits = x.shape[3] >= channels and not (rows % shrink or columns % shrink)
     expect(fits, "x [N, H / patch, W / patch, 3 * frames * patch**2]", x)
     if not use_triton(x):
-        return reference.shrunken_luma(x.float(), patch, shrink, luma)
+        return reference.shrunken_luma(x[..., :channels].float(), patch, shrink, luma)
     from mhnet_video.kernels.align_kernel import launch_shrunken_luma
 
     size = (len(x), frames, rows // shrink, columns // shrink)
@@ -647,24 +726,29 @@ def move(
     `unlike` they are warped, and between the two they are blended.
 
     Args:
-        x: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W multiples of `shrink`.
+        x: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W multiples of `shrink`; more
+            channels do not matter.
         motion: `[N, T - 1, 2, H / shrink, W / shrink]` float32, right and down, of all frames but
             the middle one, in pixels of its own.
         patch: Side of the blocks that are folded into channels.
         shrink: How much smaller the motion's sides are than the pictures'.
         same: See above.
         unlike: See above.
-        out: Another map like `x`.
+        out: Another map like `x`; what channels it has beyond those of frames stay as they are.
 
     Raises:
         ValueError: A shape does not fit.
     """
     sides = tuple(side * patch // shrink for side in x.shape[1:3])
-    size = (len(x), x.shape[3] // (3 * patch**2) - 1, 2, *sides)
-    expect(motion.shape == size, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion)
+    channels = 3 * (motion.shape[1] + 1) * patch**2
+    fits = motion.shape == (len(x), motion.shape[1], 2, *sides) and x.shape[3] >= channels
+    fits = fits and (out is None or out.shape == x.shape)
+    expect(fits, "x, motion [N, T - 1, 2, H / shrink, W / shrink]", x, motion, out)
     if not use_triton(x, motion):
-        moved = reference.move(x.float(), motion, patch, shrink, same, unlike)
-        return _put(moved.to(x.dtype), out)
+        moved = reference.move(x[..., :channels].float(), motion, patch, shrink, same, unlike)
+        out = torch.empty_like(x) if out is None else out
+        out[..., :channels].copy_(moved)
+        return out
     from mhnet_video.kernels.align_kernel import launch_move
 
     out = torch.empty_like(x) if out is None else out

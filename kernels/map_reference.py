@@ -48,6 +48,15 @@ def linear(
     return x
 
 
+def statistics(x: Tensor, size: int) -> Tensor:
+    """Mean of each pixel's channels, `size` at a time, and the sum of the squares around it."""
+    found = []
+    for part in x.split(size, 3):
+        mean = part.mean(3)
+        found.append(torch.stack([mean, (part - mean[..., None]).square().sum(3)], 1))
+    return torch.stack(found, 1)
+
+
 def halve(x: Tensor) -> Tensor:
     """Two by two pixels as one: top left, top right, bottom left, bottom right."""
     batch, height, width, channels = x.shape
@@ -171,9 +180,11 @@ def unfold(x: Tensor, patch: int) -> Tensor:
 
 
 def shrunken_luma(x: Tensor, patch: int, shrink: int, luma: tuple[float, float, float]) -> Tensor:
-    """The mean luma of squares of pixels."""
+    """The mean luma of squares of pixels, that of the middle frame first."""
     pictures = torch.einsum("ntchw,c->nthw", unfold(x, patch), x.new_tensor(luma))
-    return F.avg_pool2d(pictures, shrink)
+    half = pictures.shape[1] // 2
+    before, middle, after = pictures.split([half, 1, half], 1)
+    return F.avg_pool2d(torch.cat([middle, before, after], 1), shrink)
 
 
 def move(x: Tensor, motion: Tensor, patch: int, shrink: int, same: float, unlike: float) -> Tensor:

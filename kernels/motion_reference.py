@@ -48,50 +48,22 @@ def inverse(gradients: Tensor, reach: int, damping: float) -> Tensor:
     return torch.stack([c, -b, a], 1) / (a * c - b * b)[:, None]
 
 
-def _moved(moving: Tensor, motion: Tensor) -> Tensor:
-    """The neighbours where their motion leads, `[N, K, h, w]`."""
-    return sampled(moving.flatten(0, 1)[:, None], motion.flatten(0, 1)).view(moving.shape)
+def errors(luma: Tensor, motion: Tensor) -> Tensor:
+    """What motions leave between the neighbours and the fixed pictures, `[N, K, h, w]`."""
+    moving = luma[:, 1:]
+    moved = sampled(moving.flatten(0, 1)[:, None], motion.flatten(0, 1)).view(moving.shape)
+    return moved - luma[:, :1]
 
 
-def slopes(fixed: Tensor, moving: Tensor, motion: Tensor, gradients: Tensor, clip: float) -> Tensor:
+def slopes(luma: Tensor, gradients: Tensor, motion: Tensor, clip: float) -> Tensor:
     """The errors that a motion leaves, clipped, times the gradients."""
-    error = (_moved(moving, motion) - fixed[:, None]).clamp(-clip, clip)
-    return error[:, :, None] * gradients[:, None]
+    return errors(luma, motion).clamp(-clip, clip)[:, :, None] * gradients[:, None]
 
 
-def improved(motion: Tensor, slopes: Tensor, inverse: Tensor, reach: int, stride: float) -> Tensor:
-    """The motion after a step of least squares over each square."""
-    right, down = mean(slopes.flatten(0, 1), reach).view(slopes.shape).unbind(2)
-    p, q, r = (each[:, None] for each in inverse.unbind(1))
-    step = torch.stack([p * right + q * down, q * right + r * down], 2)
-    return motion - step.clamp(-stride, stride)
-
-
-def smoothed(motion: Tensor, reach: int) -> Tensor:
-    """The mean of a motion over each square."""
-    return mean(motion.flatten(0, 1), reach).view(motion.shape)
-
-
-def errors(fixed: Tensor, moving: Tensor, before: Tensor, after: Tensor, clip: float) -> Tensor:
-    """The size of the errors with one motion and with another, clipped."""
-    both = torch.stack([_moved(moving, before), _moved(moving, after)], 2)
-    return (both - fixed[:, None, None]).abs().clamp(max=clip)
-
-
-def chosen(
-    before: Tensor,
-    after: Tensor,
-    errors: Tensor,
-    reach: int,
-    gain: float,
-    slope: float,
-    floor: float,
-) -> Tensor:
-    """The second motion as far as its error over each square is less, else the first."""
-    old, new = mean(errors.flatten(0, 1), reach).view(errors.shape).unbind(2)
-    old = old + floor
-    share = ((gain * old - new) / (slope * old)).clamp(0, 1)[:, :, None]
-    return before + share * (after - before)
+def both_errors(luma: Tensor, before: Tensor, after: Tensor, clip: float) -> Tensor:
+    """The size of the errors with one motion and with another, clipped, `[N, K, 2, h, w]`."""
+    both = torch.stack([errors(luma, before), errors(luma, after)], 2)
+    return both.abs().clamp(max=clip)
 
 
 def basis(height: int, width: int, device: torch.device) -> Tensor:
@@ -121,25 +93,115 @@ def moments(gradients: Tensor) -> Tensor:
 _PAIRS = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
 
 
+def prepared(
+    luma: Tensor, levels: int, reach: int, damping: float
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Luma at halved sizes, with its gradients, their moments and their inverses."""
+    found = []
+    for level in range(levels):
+        luma = F.avg_pool2d(luma, 2) if level else luma
+        growth = gradients(luma[:, 0])
+        found.append((luma, growth, moments(growth), inverse(growth, reach, damping)))
+    return found
+
+
 def fitted(
-    fixed: Tensor,
-    moving: Tensor,
-    plane: Tensor,
+    luma: Tensor,
     gradients: Tensor,
     moments: Tensor,
+    plane: Tensor,
+    scale: float,
     clip: float,
     terms: int,
+    steps: int,
     damping: float,
     stride: float,
 ) -> Tensor:
-    """A plane after a step of least squares over the whole picture."""
-    height, width = fixed.shape[1:]
-    slope = slopes(fixed, moving, spread(plane, height, width), gradients, clip)
-    each = basis(height, width, fixed.device).to(fixed.dtype)[:terms]
-    right = torch.einsum("nkayx,iyx->nkai", slope, each).flatten(2) / (height * width)
+    """A plane after steps of least squares over the whole picture."""
+    height, width = luma.shape[2:]
+    each = basis(height, width, luma.device).to(luma.dtype)[:terms]
     a, b, c = moments[:, :, list(_PAIRS)][..., :terms, :terms].unbind(1)
     left = torch.cat([torch.cat([a, b], 2), torch.cat([b, c], 2)], 1)
     left = left + damping * torch.eye(2 * terms, device=left.device, dtype=left.dtype)
-    step = torch.linalg.solve_ex(left[:, None], right[..., None])[0][..., 0]
-    step = step.unflatten(2, (2, terms)).clamp(-stride, stride)
-    return plane - F.pad(step, (0, 3 - terms))
+    plane = scale * plane
+    for _ in range(steps):
+        slope = slopes(luma, gradients, spread(plane, height, width), clip)
+        right = torch.einsum("nkayx,iyx->nkai", slope, each).flatten(2) / (height * width)
+        step = torch.linalg.solve_ex(left[:, None], right[..., None])[0][..., 0]
+        step = step.unflatten(2, (2, terms)).clamp(-stride, stride)
+        plane = plane - F.pad(step, (0, 3 - terms))
+    return plane
+
+
+def kept(luma: Tensor, plane: Tensor, clip: float, gain: float, floor: float) -> Tensor:
+    """A plane where its motion explains the neighbour better than none does, else zeros."""
+    motion = spread(plane, *luma.shape[2:])
+    means = both_errors(luma, torch.zeros_like(motion), motion, clip).mean((3, 4))
+    without, having = means.unbind(2)
+    return plane * (having < gain * (without + floor))[..., None, None]
+
+
+def begun(
+    luma: Tensor,
+    gradients: Tensor,
+    plane: Tensor,
+    coarse: Tensor | None,
+    scale: float,
+    clip: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The motion of a plane, that of a coarser level in its place, and the slopes of this one."""
+    size = luma.shape[2:]
+    motion = common = spread(plane * scale, *size)
+    if coarse is not None:
+        larger = F.interpolate(coarse.flatten(0, 1), size, mode="bilinear", align_corners=False)
+        motion = 2 * larger.view(common.shape)
+    return common, motion, slopes(luma, gradients, motion, clip)
+
+
+def improved(
+    luma: Tensor,
+    gradients: Tensor,
+    inverse: Tensor,
+    motion: Tensor,
+    slope: Tensor,
+    clip: float,
+    reach: int,
+    stride: float,
+    continues: bool,
+) -> tuple[Tensor, Tensor]:
+    """The motion after a step of least squares over each square, and its slopes."""
+    right, down = mean(slope.flatten(0, 1), reach).view(slope.shape).unbind(2)
+    p, q, r = (each[:, None] for each in inverse.unbind(1))
+    step = torch.stack([p * right + q * down, q * right + r * down], 2)
+    motion = motion - step.clamp(-stride, stride)
+    return motion, slopes(luma, gradients, motion, clip) if continues else slope
+
+
+def smoothed(
+    luma: Tensor, before: Tensor, motion: Tensor, clip: float, reach: int
+) -> tuple[Tensor, Tensor]:
+    """The mean of a motion over each square, and the errors with another motion and with it."""
+    motion = mean(motion.flatten(0, 1), reach).view(motion.shape)
+    return motion, both_errors(luma, before, motion, clip)
+
+
+def chosen(
+    luma: Tensor,
+    before: Tensor | None,
+    after: Tensor,
+    errors: Tensor,
+    reach: int,
+    gain: float,
+    slope: float,
+    floor: float,
+    clip: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The second motion as far as its error over each square is less, and its own errors."""
+    before = torch.zeros_like(after) if before is None else before
+    old, new = mean(errors.flatten(0, 1), reach).view(errors.shape).unbind(2)
+    old = old + floor
+    share = ((gain * old - new) / (slope * old)).clamp(0, 1)[:, :, None]
+    motion = before + share * (after - before)
+    if clip is None:
+        return motion, errors
+    return motion, both_errors(luma, torch.zeros_like(motion), motion, clip)

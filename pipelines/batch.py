@@ -12,7 +12,7 @@ from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
 from mhnet_video.batch.jobs import share_machine, visible_gpus
 from mhnet_video.batch.machine import usable_bytes, usable_cores
 from mhnet_video.batch.manifest import Manifest
-from mhnet_video.batch.planning import Looks, make_plan
+from mhnet_video.batch.planning import FootageCache, make_plan
 from mhnet_video.batch.recipe import recipe_of
 from mhnet_video.batch.rows import Row, rows_of
 from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
@@ -165,15 +165,15 @@ def _watch(
     shard: Shard,
 ) -> None:
     """Do what there is, and what comes, until it is stopped."""
-    looks = Looks(SETTLED_SECONDS)
+    footage_cache = FootageCache(SETTLED_SECONDS)
     seen: set[object] = set()
 
     def look(watch: FolderWatch) -> bool:
         if not watch.is_due():
             return True
-        looks.is_waiting = False
-        plan = make_plan(sources, out, shard=shard, looks=looks)
-        if looks.is_waiting:
+        footage_cache.is_waiting = False
+        plan = make_plan(sources, out, shard=shard, footage_cache=footage_cache)
+        if footage_cache.is_waiting:
             watch.look_again()
         works = [work for work in plan.works if _is_new((work.key, *_versions(work)), seen)]
         left_out = [item for item in plan.left_out if _is_new(item, seen)]

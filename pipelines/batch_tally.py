@@ -1,4 +1,4 @@
-"""How far a batch has come: its rows, what waits, and what is told of it."""
+"""The state of a batch: its rows, the works that wait, and its progress."""
 
 import time
 from collections import deque
@@ -16,18 +16,18 @@ class BatchProgress:
     """How far a batch has come."""
 
     works: int
-    """Works that are done, of `total_works`."""
+    """Number of works that have ended, of `total_works`."""
     total_works: int
     seconds: float
-    """Footage that is done, in seconds, of `total_seconds`."""
+    """Seconds of footage that are restored, of `total_seconds`."""
     total_seconds: float
     current: tuple[tuple[str, float, float], ...]
-    """What is being restored: key, footage done and footage in all, in seconds."""
+    """For each work in progress: its key, seconds of footage restored, and seconds in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchReport:
-    """What a batch has done."""
+    """The result of a batch."""
 
     rows: tuple[Row, ...]
     seconds: float
@@ -53,7 +53,7 @@ class BatchReport:
 
 
 class Tally:
-    """What of a batch waits, how far the rest is, and whom that is told.
+    """Counts what a batch has done, holds the works that wait, and reports the progress.
 
     Args:
         row_before: Gives the row of a work that needs not be begun; None for one that is to be
@@ -69,9 +69,9 @@ class Tally:
         on_progress: Callable[[BatchProgress], None] | None,
     ) -> None:
         self.waiting: deque[Work] = deque()
-        """Works that are to be begun."""
+        """Works that wait for a worker."""
         self.end_reason = ""
-        """Why no other work can go better, for those that were not begun; empty if they can."""
+        """Why the run ended before all works were begun; empty while it goes on."""
         self._row_before = row_before
         self._on_row = on_row
         self._on_progress = on_progress
@@ -82,7 +82,7 @@ class Tally:
         self._total_seconds = self._done_seconds = 0.0
 
     def take(self, works: Iterable[Work], rows: Iterable[Row]) -> None:
-        """Take works, of which some may be done already, and rows of what became none."""
+        """Add works, some of which may be done already, and rows of files that were left out."""
         for row in rows:
             self._add(row)
         for work in works:
@@ -95,20 +95,20 @@ class Tally:
                 self.finish(before)
 
     def drop_waiting(self) -> None:
-        """Nothing more will be begun."""
+        """Give up the works that wait."""
         reason = self.end_reason or "it was not begun."
         while self.waiting:
             self.finish(row_of(self.waiting.popleft(), Status.UNFINISHED, reason))
 
     def hear(self, news: WorkPosition | Row) -> None:
-        """Take how far a work is, or its row."""
+        """Record how far a work is, or how it ended."""
         if isinstance(news, WorkPosition):
             self._positions[news.work.key] = news.seconds
         else:
             self.finish(news)
 
     def finish(self, row: Row) -> None:
-        """A work has ended."""
+        """Record how a work ended."""
         self._positions.pop(row.output, None)
         self._done_works += 1
         if row.status is Status.DONE:

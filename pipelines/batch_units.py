@@ -8,8 +8,8 @@ from mhnet_video.batch.claim import staged_path
 from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError
+from mhnet_video.media.segments.segment_encoding import check_format
 from mhnet_video.media.segments.segment_store import SegmentStore
-from mhnet_video.media.segments.segment_writer import check_format
 from mhnet_video.pipelines import segmented_work
 
 _LONG_SEGMENTS = 3

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.engines.triton.weight_packing import padded_channels
 from mhnet_video.kernels import map_ops, motion_ops, motion_reference, ops
 from mhnet_video.kernels import map_reference as reference
 from mhnet_video.kernels import reference as plane_reference
@@ -22,6 +23,8 @@ _FRAMES = 3
 """Frames of the networks whose first and last passes are measured."""
 _PATCH = 2
 """Patch of these networks."""
+_CHANNELS = 3 * _FRAMES * _PATCH**2
+"""Channels of these networks' inputs that come from frames; zeros follow them."""
 _MULTIPLE = 32
 """The sides of these networks' inputs are multiples of this, in pixels."""
 
@@ -220,9 +223,9 @@ def _mean_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
     yield Case(
         "attend",
         "gains of a block",
-        map_ops.attend,
-        lambda mean, matrix, bias: mean @ matrix.t() + bias,
-        [exact(1, c), matrix, exact(c)],
+        lambda sums, matrix, bias: map_ops.attend(sums, pixels, matrix, bias),
+        lambda sums, matrix, bias: (sums.sum(1) / pixels) @ matrix.t() + bias,
+        [exact(*sums.shape), matrix, exact(c)],
         is_exact=True,
     )
     reduced = max(c // 8, 4)
@@ -243,13 +246,13 @@ def _mean_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _end_cases(c: int, height: int, width: int, draw: _Draw) -> Iterator[Case]:
     """What a network does once: at its beginning, at its bottom and at its end."""
     maps, exact = draw.maps, draw.exact
-    folded = 3 * _FRAMES * _PATCH**2
+    inputs = padded_channels(_CHANNELS)
     yield Case(
         "conv_to_maps",
         "first convolutions",
         map_ops.conv_to_maps,
         lambda x, w, b: reference.conv(x, w, b).chunk(2, -1),
-        [maps(1, height, width, folded), maps(9, 2 * c, folded, scale=1 / 18), exact(2 * c)],
+        [maps(1, height, width, inputs), maps(9, 2 * c, inputs, scale=1 / 18), exact(2 * c)],
     )
     yield Case(
         "conv_to_picture",
@@ -295,14 +298,15 @@ def _picture_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     """Frames in a network's input, moved to one another."""
     rows, columns = height + -height % _MULTIPLE, width + -width % _MULTIPLE
-    channels = 3 * _FRAMES * _PATCH**2
+    channels = padded_channels(_CHANNELS)
     folded = draw.maps(1, rows // _PATCH, columns // _PATCH, channels)
     motion = draw.exact(1, _FRAMES - 1, 2, rows // SHRINK, columns // SHRINK)
+    limits = _PATCH, SHRINK, SAME, UNLIKE
     yield Case(
         "shrunken_luma",
         "luma of frames",
         lambda x: map_ops.shrunken_luma(x, _FRAMES, _PATCH, SHRINK, LUMA),
-        lambda x: reference.shrunken_luma(x.float(), _PATCH, SHRINK, LUMA),
+        lambda x: reference.shrunken_luma(x[..., :_CHANNELS].float(), _PATCH, SHRINK, LUMA),
         [folded],
         is_exact=True,
     )
@@ -310,10 +314,8 @@ def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     yield Case(
         "move",
         "frames moved",
-        lambda x, motion: map_ops.move(x, motion, _PATCH, SHRINK, SAME, UNLIKE),
-        lambda x, motion: reference.move(x.float(), motion, _PATCH, SHRINK, SAME, UNLIKE).to(
-            x.dtype
-        ),
+        lambda x, motion: map_ops.move(x, motion, *limits)[..., :_CHANNELS],
+        lambda x, motion: reference.move(x[..., :_CHANNELS].float(), motion, *limits).to(x.dtype),
         [folded, motion],
         is_exact=True,
     )
@@ -322,37 +324,42 @@ def _align_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
 def _motion_cases(height: int, width: int, draw: _Draw) -> Iterator[Case]:
     """The way to the motion between frames, at its finest resolution."""
     exact = draw.exact
-    fixed, moving = exact(1, height, width), exact(1, _FRAMES - 1, height, width)
-    motion = exact(*moving.shape[:2], 2, height, width)
-    products = motion_reference.gradients(fixed)
-    inverse = motion_reference.inverse(products, 5, 1e-3)
+    luma = exact(1, _FRAMES, height, width)
+    motion = exact(1, _FRAMES - 1, 2, height, width)
     other = motion / 2
-    errors = motion_reference.errors(fixed, moving, other, motion, 0.1)
-    plane, moments = exact(*moving.shape[:2], 2, 3), motion_reference.moments(products)
+    plane = exact(1, _FRAMES - 1, 2, 3)
+    levels = 3
+    _, gradients, _, inverse = motion_reference.prepared(luma, 1, 5, 1e-3)[0]
+    coarse = motion[..., ::2, ::2].contiguous()
+    # large pictures are fitted by many programs, small ones by one
+    large, small = (
+        motion_reference.prepared(exact(1, _FRAMES, *size), 1, 5, 1e-3)[0][:3]
+        for size in ((max(height, 40), max(width, 60)), (24, 40))
+    )
+    errors = motion_reference.both_errors(luma, other, motion, 0.1)
+    gate = 5, 0.95, 0.2, 0.002
     for op, name, inputs, constants in (
-        ("gradients", "gradients of luma", [fixed], ()),
-        ("inverse", "inverses of squares", [products], (5, 1e-3)),
-        ("slopes", "slopes of errors", [fixed, moving, motion, products], (0.1,)),
-        ("improved", "motion improved", [motion, motion / 10, inverse], (5, 1.5)),
-        ("smoothed", "motion smoothed", [motion], (4,)),
-        ("errors", "errors of motions", [fixed, moving, other, motion], (0.1,)),
-        ("chosen", "motion chosen", [other, motion, errors], (5, 0.95, 0.2, 0.002)),
-        ("spread", "motion of a plane", [plane], (height, width)),
-        ("moments", "moments of gradients", [products], ()),
+        ("prepared", "luma halved, gradients", [luma], (levels, 5, 1e-3)),
+        ("fitted", "plane fitted", [*large, plane], (1.0, 0.1, 3, 2, 1e-3, 2.0)),
+        ("fitted", "small plane fitted", [*small, plane], (2.0, 0.4, 1, 4, 1e-3, 2.0)),
+        ("kept", "plane kept", [luma, plane], (0.1, 0.98, 0.002)),
+        ("begun", "motion begun", [luma, gradients, plane, coarse], (1.0, 0.1)),
         (
-            "fitted",
-            "plane fitted",
-            [fixed, moving, plane, products, moments],
-            (0.1, 3, 1e-3, 2.0),
+            "improved",
+            "motion improved",
+            [luma, gradients, inverse, motion, motion / 10],
+            (0.1, 5, 1.5, True),
         ),
+        ("smoothed", "motion smoothed", [luma, other, motion], (0.1, 4)),
+        ("chosen", "motion chosen", [luma, other, motion, errors], (*gate, 0.1)),
     ):
         kernel, reference_op = (getattr(module, op) for module in (motion_ops, motion_reference))
 
         def run(
             *inputs: Tensor,
-            call: Callable[..., Tensor] = kernel,
+            call: Callable[..., Any] = kernel,
             constants: tuple[float, ...] = constants,
-        ) -> Tensor:
+        ) -> Any:
             return call(*inputs, *constants)
 
         yield Case(op, name, run, partial(run, call=reference_op), inputs, is_exact=True)
@@ -365,7 +372,9 @@ def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> It
     slots = torch.arange(_FRAMES, dtype=torch.int32, device=device)[None]
     size = form.height + -form.height % _MULTIPLE, form.width + -form.width % _MULTIPLE
     sides = size[0] // _PATCH, size[1] // _PATCH
-    folded = torch.empty((1, *sides, 3 * _FRAMES * _PATCH**2), dtype=draw.dtype, device=device)
+    channels = padded_channels(_CHANNELS)
+    # which the kernel leaves as they are
+    folded = torch.zeros((1, *sides, channels), dtype=draw.dtype, device=device)
     # a slot's end, which no plane reaches, stays as it is
     restored = torch.zeros_like(ring[:1])
     flags = torch.empty(1, dtype=torch.int32, device=device)
@@ -373,7 +382,7 @@ def _form_cases(name: str, form: FrameFormat, colors: Tensor, draw: _Draw) -> It
 
     def read(ring: Tensor, slots: Tensor, colors: Tensor) -> Tensor:
         form.read(ring, slots, colors, folded, _PATCH)
-        return folded
+        return folded[..., :_CHANNELS]
 
     def apply(ring: Tensor, slots: Tensor, colors: Tensor, residual: Tensor) -> Tensor:
         form.apply(ring, slots, colors, residual, restored, flags)

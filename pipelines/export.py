@@ -130,11 +130,11 @@ def _check_size(name: str, size: tuple[int, int] | None) -> None:
 def worst_error(
     model: bytes, network: MHNet, size: tuple[int, int] | None, *, aligns: bool
 ) -> float:
-    """How far ONNX Runtime's result is from PyTorch's at most, in [0, 1].
+    """Largest difference between the results of ONNX Runtime and PyTorch, in [0, 1].
 
     Args:
-        model: From `to_onnx`.
-        network: The network that it was made of.
+        model: The ONNX file, from `to_onnx`.
+        network: The network that was exported.
         size: As for `to_onnx`; without one, three sizes are tried.
         aligns: As for `to_onnx`.
     """

@@ -45,7 +45,7 @@ CALL_SECONDS = {1: 300.0, 2: 330.0}
 _DRY_TIMES = 15
 """How many times as long a stage may take in Triton's interpreter."""
 _COMPILERS = 14
-"""Processes that compile; two processors of sixteen are left to the rest."""
+"""Processes that compile at the same time; two of sixteen processors are left for other work."""
 
 
 def plan(call: int, *, is_dry: bool) -> list[list[CheckStage]]:
@@ -115,7 +115,7 @@ def _environment(is_dry: bool) -> dict[str, str]:
 
 
 def to_table(figures: dict[str, Any]) -> list[str]:
-    """What was found: a line for each stage, then for what failed, then for what was measured."""
+    """The results as lines: one for each stage, each failure and each measurement."""
     stages = figures["stages"]
     lines = [_summary(stage) for stage in stages]
     for stage in stages:

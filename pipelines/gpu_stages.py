@@ -57,7 +57,7 @@ _LIBRARIES = ("libcuda.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1")
 
 
 class StageContext:
-    """What a stage is to measure, and with what.
+    """What a stage measures, and its settings.
 
     Args:
         is_dry: Whether tiny sizes run on the CPU instead.
@@ -107,7 +107,7 @@ def _ptxas() -> str:
 
 
 def _said(command: list[str]) -> str:
-    """The last line that a command prints, or why it prints none."""
+    """The last line of a command's output, or why there is none."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -179,7 +179,7 @@ def _networks(context: StageContext, *heights: int) -> Iterator[dict[str, Any]]:
 
 
 def _same(context: StageContext) -> Iterator[dict[str, Any]]:
-    """One window again and again: every run must give the same in every bit."""
+    """One window several times: all results must be equal in every bit."""
     for name, height, width in context.cases(1080):
         network = network_of(name, context.device)
         engine = TritonEngine(network)
@@ -267,7 +267,7 @@ STAGES: Mapping[str, Callable[[StageContext], Iterator[dict[str, Any]]]] = {
 
 @torch.inference_mode()
 def run_stage(name: str, context: StageContext, rows: Path) -> bool:
-    """Append the rows of a stage to a file, each as soon as it is there; whether none failed."""
+    """Append the rows of a stage to a file, each as soon as it is measured; whether none failed."""
     is_good = True
     with rows.open("a", encoding="utf-8") as file:
         for row in STAGES[name](context):

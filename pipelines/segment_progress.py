@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from mhnet_video.media.segments.segment_encoding import SegmentEncoding
 from mhnet_video.media.segments.segment_plan import SegmentPlan
 from mhnet_video.media.segments.segment_reader import SegmentReader
 from mhnet_video.media.segments.segment_store import SegmentStore
-from mhnet_video.media.segments.segment_writer import SegmentEncoding
 from mhnet_video.pipelines.restore import Progress
 
 

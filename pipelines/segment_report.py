@@ -10,8 +10,8 @@ from mhnet_video.media.fidelity import Loss, Notes, counted
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.segments.joined_reader import JoinedReader
 from mhnet_video.media.segments.joined_writer import JoinedWriter
+from mhnet_video.media.segments.segment_encoding import SegmentEncoding
 from mhnet_video.media.segments.segment_store import SegmentStore
-from mhnet_video.media.segments.segment_writer import SegmentEncoding
 from mhnet_video.media.writing.metadata_fidelity import report_hidden
 from mhnet_video.pipelines.restore import Report, losses_of_network, shares_of
 

@@ -23,6 +23,7 @@ from mhnet_video.media.frames.frame_geometry import beside
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.segments.joined_reader import JoinedReader
 from mhnet_video.media.segments.joined_writer import JoinedWriter
+from mhnet_video.media.segments.segment_encoding import SegmentEncoding
 from mhnet_video.media.segments.segment_plan import (
     LEAD_INS,
     SegmentPlan,
@@ -31,7 +32,7 @@ from mhnet_video.media.segments.segment_plan import (
 )
 from mhnet_video.media.segments.segment_reader import SegmentReader
 from mhnet_video.media.segments.segment_store import SegmentStore
-from mhnet_video.media.segments.segment_writer import SegmentEncoding, SegmentWriter
+from mhnet_video.media.segments.segment_writer import SegmentWriter
 from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import evidence_row
 from mhnet_video.pipelines.own_pairs import LEAST_DIFFERENT, ColdStart, OwnPairs

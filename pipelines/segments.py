@@ -18,7 +18,7 @@ from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.locator import is_address, shown
 from mhnet_video.media.fidelity import counted
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.media.segments.segment_writer import check_format
+from mhnet_video.media.segments.segment_encoding import check_format
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import Restoration

@@ -43,7 +43,8 @@ def signature(launch):
             types[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             types[name] = _TYPES[value.dtype]
-            attributes[index,] = [["tt.divisibility", 16]]
+            if name not in fixed:
+                attributes[index,] = [["tt.divisibility", 16]]
         elif isinstance(value, float):
             types[name] = "fp32"
         else:
@@ -85,7 +86,22 @@ def compile_for(launch, capability):
         "instructions": len(sass.instructions(told)),
         "products_from_registers": sass.products_from_registers(told),
         "overwritten": sass.overwritten_factors(told),
+        "ordered": is_ordered(compiled.asm["ptx"]),
     }
+
+
+def is_ordered(ptx):
+    """Whether a program that comes last reads only what the others have stored before; see is_last.
+
+    None where programs do not count themselves.
+    """
+    if "atom." not in ptx:
+        return None
+    before, behind = ptx.split("atom.", 1)
+    # every thread has stored, one thread counts and tells the others, which pass by their caches
+    stored = before.rfind("bar.sync") > before.rfind("st.global") > 0
+    told = 0 < behind.find("bar.sync") < behind.find("ld.global.cg")
+    return stored and told and behind.startswith("global.gpu.acq_rel.")
 
 
 def row_of(launch, capability):

@@ -43,6 +43,9 @@ if torch.cuda.is_available():
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROOT = Path(__file__).parent.parent
 
+# each case of these is of another file or document
+WHOLE = {"test_structure.py", "test_readme.py", "test_examples.py"}
+
 # tests take helpers from one another by name, whichever folder they are in
 sys.path += sorted({str(path.parent) for path in ROOT.glob("tests/*/**/test_*.py")})
 
@@ -57,7 +60,7 @@ _STDERR = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    told = "run one case of each test that has several, for all but the tests of the repository"
+    told = "run one case of each test that has several, for all but the tests of the whole tree"
     parser.addoption("--first-cases", action="store_true", help=told)
     # a GPU machine may lack pytest-timeout, and settings that nobody knows are errors
     if not pluginmanager.hasplugin("timeout"):
@@ -117,8 +120,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("first_cases"):
         firsts: dict[str, pytest.Item] = {}
         for item in items:
-            is_whole = item.path.parent == ROOT / "tests"
-            firsts.setdefault(item.nodeid if is_whole else item.nodeid.partition("[")[0], item)
+            key = item.nodeid if item.path.name in WHOLE else item.nodeid.partition("[")[0]
+            firsts.setdefault(key, item)
         kept = set(firsts.values())
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = firsts.values()

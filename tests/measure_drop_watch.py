@@ -1,4 +1,4 @@
-"""The share of the picture in which `realtime` leaves drops on the glass, by clip.
+"""The share of the picture that drops on the glass darken and `realtime` leaves so, by clip.
 
     python tests/measure_drop_watch.py CLIP... [--frames 65]
 

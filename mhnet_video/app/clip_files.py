@@ -1,4 +1,4 @@
-"""Names of uploads: what is shown of one, and what files are called after it."""
+"""The name of an upload as it is shown, and the names of its files."""
 
 import os
 import re
@@ -10,13 +10,13 @@ from mhnet_video.system import replace_file
 _MAX_SHOWN = 120
 """Characters of a name that are shown."""
 _MAX_STEM_BYTES = 180
-"""Of a result's name before its ending; with that it fits every file system."""
+"""Length of a result's name without its extension, so that every file system takes it."""
 
 
 def shown_name(name: str) -> str:
-    """A name as it is shown: without folders, and in one line."""
+    """The name of an upload as it is shown: without folders, and in one line."""
     last = re.split(r"[/\\]", name)[-1]
-    # what cannot be seen may turn the text around it
+    # control and format characters may reverse the text around them
     text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in last)
     text = " ".join(text.split())
     if len(text) > _MAX_SHOWN:
@@ -27,17 +27,17 @@ def shown_name(name: str) -> str:
 
 
 def upload_name(name: str) -> str:
-    """What an upload is called on disk: of its name only the ending is used, if it is harmless."""
+    """Name of an upload on disk. Only its extension is taken over, if that is harmless."""
     match = re.search(r"\.[A-Za-z0-9]{1,8}$", name)
     return "clip" + (match[0].lower() if match else "")
 
 
 def result_name(name: str, suffix: str) -> str:
-    """What the result of an upload is called.
+    """File name of the result of an upload.
 
     Args:
-        name: As it is shown.
-        suffix: The ending of the result.
+        name: The upload's name, as it is shown.
+        suffix: The result's extension, with the dot.
     """
     stem = re.sub(r'[<>:"/\\|?*]', "_", os.path.splitext(name)[0]).strip(" .") or "clip"
     stem = stem.encode("utf-8", "replace")[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
@@ -45,15 +45,15 @@ def result_name(name: str, suffix: str) -> str:
 
 
 def move_beside_others(path: Path, folder: Path, name: str) -> Path:
-    """Move a file into a folder of its file system, where it replaces nothing.
+    """Move a file into a folder of the same file system, without replacing another.
 
     Args:
         path: The file.
-        folder: Where to.
-        name: What to call it; a number is added where that is taken.
+        folder: The folder to move it into.
+        name: Its new name; a number is added where that is taken.
 
     Returns:
-        Where it is.
+        Its new path.
 
     Raises:
         OSError: The folder cannot be written.

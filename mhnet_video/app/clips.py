@@ -1,6 +1,5 @@
-"""The clips of the page: how far each is, what they may take up, and which comes next."""
+"""The clips on the page: their states, the quota, and the queue of those that wait."""
 
-import math
 import secrets
 import shutil
 import threading
@@ -15,21 +14,21 @@ from typing import Any
 from mhnet_video.app.clip_files import result_name, shown_name, upload_name
 from mhnet_video.app.pictures import coded_box, frame_at
 from mhnet_video.batch.footage import look_at
-from mhnet_video.config import Box, RestoreConfig, check_boxes
+from mhnet_video.config import Box, RestoreConfig, check_boxes, check_strength
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 
 SILENCE_SECONDS = 60.0
-"""After which an upload of which nothing comes is given up."""
+"""An upload of which no data arrives for so long is given up."""
 _MAX_BOXES = 50
 """Boxes that may be kept in one clip."""
 
 
 class ClipState(StrEnum):
-    """How far a clip is."""
+    """The state of a clip."""
 
     UPLOADING = "uploading"
     CHECKING = "checking"
-    """All of it is there, and is being opened."""
+    """The upload is complete, and is being opened."""
     READY = "ready"
     """It may be restored."""
     WAITING = "waiting"
@@ -41,19 +40,19 @@ class ClipState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """What clips may take up."""
+    """Limits of what may be uploaded."""
 
     max_clips: int = 100
     """Clips on the page at a time."""
     max_bytes: int = 32 << 30
-    """Size of one."""
+    """Size of a clip."""
     min_free_bytes: int = 1 << 30
-    """What stays free of the disk."""
+    """Space on the disk that stays free."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The picture of a clip."""
+    """Duration and picture size of a clip."""
 
     seconds: float
     """Duration; 0 where the file does not tell."""
@@ -65,41 +64,41 @@ class Shape:
 
 @dataclass(kw_only=True, eq=False)
 class UploadedClip:
-    """A clip. Only `Clips` changes it, under its lock."""
+    """A clip on the page. Only `Clips` changes it, under its lock."""
 
     id: str
     name: str
-    """As it is shown; no file has it."""
+    """The name that is shown; no file on disk has it."""
     size_bytes: int
-    """As it was announced."""
+    """Size that was announced."""
     folder: Path
-    """Where its files are."""
+    """Folder of its files."""
     state: ClipState = ClipState.UPLOADING
     received_bytes: int = 0
-    heard: float = field(default_factory=time.monotonic)
-    """When something of the upload came last, of the monotonic clock."""
+    last_received: float = field(default_factory=time.monotonic)
+    """When data of the upload last arrived, in seconds of the monotonic clock."""
     shape: Shape | None = None
-    """None until it was opened."""
+    """None until the upload has been opened."""
     config: RestoreConfig | None = None
-    """How it was or will be restored; None before anybody has chosen."""
+    """Settings that it was or will be restored with; None before the first time."""
     keep: tuple[Box, ...] = ()
-    """The boxes as they were drawn."""
+    """Boxes that stay unchanged, in pixels of the picture as it is shown."""
     position_seconds: float = 0.0
-    """Footage that is restored."""
+    """Seconds of footage that are restored."""
     begin: float = 0.0
-    """When the first of it was restored, of the monotonic clock."""
+    """When restoring began, in seconds of the monotonic clock."""
     reason: str = ""
-    """Why it failed, or was not restored, in a sentence."""
+    """Why it failed, in a sentence."""
     lost: tuple[str, ...] = ()
     """What the result lacks, a line each."""
     result: Path | None = None
     """The restored clip; None where there is none."""
     runs: int = 0
-    """How many times it was restored."""
+    """Number of times that it was restored."""
     stop: threading.Event = field(default_factory=threading.Event)
-    """Ends its upload or its restoration."""
+    """Ends the upload or the restoration when set."""
     is_removed: bool = False
-    """Whether it goes away as soon as nobody works on it."""
+    """Whether its files are removed as soon as they are no longer in use."""
 
     @property
     def source(self) -> Path:
@@ -108,11 +107,11 @@ class UploadedClip:
 
     @property
     def result_name(self) -> str:
-        """What the result is called by those who download it."""
+        """File name of the result in a download."""
         return result_name(self.name, self.result.suffix if self.result is not None else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """What the page shows."""
+        """The fields that the page shows."""
         shape, config = self.shape, self.config
         return {
             "id": self.id,
@@ -136,7 +135,7 @@ class UploadedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a clip that was restored."""
+    """How restoring a clip ended."""
 
     result: Path | None = None
     """None where there is none."""
@@ -148,12 +147,12 @@ class Outcome:
 
 
 class Clips:
-    """All clips of the page; for several threads.
+    """All clips on the page. Thread-safe.
 
     Args:
-        folder: Where their files go, which exists.
-        config: How clips are restored but for what is chosen on the page.
-        quota: What they may take up.
+        folder: Folder of their files, which exists.
+        config: Settings of restoring, except those that are chosen on the page.
+        quota: Limits of what may be uploaded.
     """
 
     def __init__(self, folder: Path, config: RestoreConfig, quota: Quota | None = None) -> None:
@@ -166,22 +165,22 @@ class Clips:
         self._is_closed = False
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """What the page shows of all, in the order of their uploads."""
+        """The clips as the page shows them, in the order of their uploads."""
         with self._changed:
             self._drop_silent()
             return [clip.to_dict() for clip in self._clips.values() if not clip.is_removed]
 
     def get(self, clip_id: str) -> UploadedClip | None:
-        """A clip by its ID; None if there is no such."""
+        """The clip with an ID; None if there is none."""
         with self._changed:
             clip = self._clips.get(clip_id)
             return None if clip is None or clip.is_removed else clip
 
     def announce(self, name: str, size_bytes: int) -> UploadedClip:
-        """A new clip, whose upload follows.
+        """Add a clip, whose upload follows.
 
         Args:
-            name: What its visitor calls it.
+            name: Its file name, as the visitor sends it.
             size_bytes: Its size.
 
         Raises:
@@ -221,13 +220,13 @@ class Clips:
             )
 
     def received(self, clip: UploadedClip, count: int) -> None:
-        """So many more bytes of an upload are on the disk."""
+        """Count bytes of an upload that were written to the disk."""
         with self._changed:
             clip.received_bytes += count
-            clip.heard = time.monotonic()
+            clip.last_received = time.monotonic()
 
     def check(self, clip: UploadedClip) -> None:
-        """Open a clip whose upload is complete; it is ready then, or has failed."""
+        """Open a clip whose upload is complete. Its state is then ready or failed."""
         with self._changed:
             clip.state = ClipState.CHECKING
         try:
@@ -243,33 +242,35 @@ class Clips:
             self._let_go(clip)
 
     def fail(self, clip: UploadedClip, reason: str) -> None:
-        """An upload that is of no use: of its files nothing stays."""
+        """Mark a clip as failed, and remove its files."""
         shutil.rmtree(clip.folder, ignore_errors=True)
         with self._changed:
             clip.state = ClipState.FAILED
             clip.reason = reason
             self._let_go(clip)
 
-    def choose(self, clip: UploadedClip, task: Any, strength: Any, keep: Any) -> None:
-        """Have a clip restored, behind those that wait.
+    def enqueue(self, clip: UploadedClip, task: Any, strength: Any, keep: Any) -> None:
+        """Put a clip at the end of the queue.
 
         Args:
             clip: The clip.
-            task: What is to be taken out.
-            strength: Share of the restoration that is applied.
-            keep: Boxes `[x, y, width, height]` of the picture as it is shown, to be left alone.
+            task: What is to be removed, by its name.
+            strength: Share of the restoration that is applied, 0 to 1.
+            keep: Boxes `[x, y, width, height]` that stay unchanged, in pixels of the picture as it
+                is shown.
 
         Raises:
             ConfigError: A setting is out of range, or the clip cannot be restored now.
         """
         if not isinstance(task, str):
-            raise ConfigError("a task is a name.")
-        if not isinstance(strength, int | float) or not math.isfinite(strength):
-            raise ConfigError("strength is a number.")
+            raise ConfigError("task must be a name.")
+        if not isinstance(strength, int | float) or isinstance(strength, bool):
+            raise ConfigError("strength must be a number.")
+        check_strength(strength)
         if not isinstance(keep, list) or len(keep) > _MAX_BOXES:
-            raise ConfigError(f"up to {_MAX_BOXES} boxes can be kept.")
+            raise ConfigError(f"at most {_MAX_BOXES} boxes can stay unchanged.")
         if not all(isinstance(box, list) for box in keep):
-            raise ConfigError("a box is four numbers.")
+            raise ConfigError("a box must be four numbers.")
         boxes = check_boxes(keep)
         with self._changed:
             busy = (ClipState.WAITING, ClipState.RUNNING)
@@ -288,7 +289,7 @@ class Clips:
             self._changed.notify_all()
 
     def cancel(self, clip: UploadedClip) -> None:
-        """Do not restore a clip that waits or is being restored; end an upload."""
+        """End an upload, take a clip out of the queue, or end its restoration."""
         with self._changed:
             if clip.state is ClipState.UPLOADING:
                 self._remove(clip)
@@ -299,7 +300,7 @@ class Clips:
                 clip.stop.set()
 
     def remove(self, clip: UploadedClip) -> None:
-        """Remove a clip with its files, now or as soon as nobody works on it."""
+        """Remove a clip with its files, as soon as they are no longer in use."""
         with self._changed:
             self._remove(clip)
 
@@ -312,28 +313,28 @@ class Clips:
             self._let_go(clip)
 
     def _let_go(self, clip: UploadedClip) -> None:
-        """Nobody works on a clip any more: if it was to be removed, it is now."""
+        """Remove a clip that was marked for removal, as its files are no longer in use."""
         if clip.is_removed:
             self._clips.pop(clip.id, None)
             shutil.rmtree(clip.folder, ignore_errors=True)
 
     def drop(self, clip: UploadedClip) -> None:
-        """An upload has ended before its end: nothing stays of it."""
+        """Remove a clip whose upload broke off."""
         with self._changed:
             clip.is_removed = True
             self._let_go(clip)
 
     def _drop_silent(self) -> None:
-        """Remove what was announced and never came."""
+        """Remove clips whose upload has stalled."""
         for clip in list(self._clips.values()):
-            is_silent = time.monotonic() - clip.heard > SILENCE_SECONDS
+            is_silent = time.monotonic() - clip.last_received > SILENCE_SECONDS
             if clip.state is ClipState.UPLOADING and is_silent:
                 clip.is_removed = True
                 clip.stop.set()
                 self._let_go(clip)
 
     def take(self) -> UploadedClip | None:
-        """Wait for a clip to restore, which is running then; None at the end."""
+        """Wait for the next clip of the queue, and mark it as running; None once it is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             if self._is_closed:
@@ -343,14 +344,14 @@ class Clips:
             return clip
 
     def progressed(self, clip: UploadedClip, seconds: float) -> None:
-        """So many seconds of a clip's footage are restored."""
+        """Record how many seconds of a clip's footage are restored."""
         with self._changed:
             if not clip.position_seconds:
                 clip.begin = time.monotonic()
             clip.position_seconds = seconds
 
     def finish(self, clip: UploadedClip, outcome: Outcome) -> None:
-        """A clip has been restored, or has not."""
+        """Record how restoring a clip ended."""
         with self._changed:
             if outcome.result is not None:
                 clip.state, clip.result, clip.lost = ClipState.DONE, outcome.result, outcome.lost
@@ -362,7 +363,7 @@ class Clips:
             self._let_go(clip)
 
     def close(self) -> None:
-        """End what is being restored, and begin nothing more."""
+        """End the restoration that is running, and start no other."""
         with self._changed:
             self._is_closed = True
             for clip in self._clips.values():
@@ -371,9 +372,10 @@ class Clips:
 
 
 def _rest_state(clip: UploadedClip) -> ClipState:
-    """The state of a clip that is not to be restored after all."""
+    """The state of a clip whose restoration was cancelled."""
     return ClipState.DONE if clip.result is not None else ClipState.READY
 
 
 Restore = Callable[[UploadedClip, Callable[[float], None]], Outcome]
-"""Restores a clip: tells seconds of footage that are done, and ends when `clip.stop` is set."""
+"""Restores a clip, and reports the seconds of footage that are restored. It ends early when
+`clip.stop` is set."""

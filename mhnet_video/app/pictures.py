@@ -1,4 +1,4 @@
-"""Moments of clips as pictures for the page, and boxes that were drawn on them."""
+"""Frames of clips as JPEG pictures for the page, and the boxes drawn on them."""
 
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -10,18 +10,18 @@ from mhnet_video.live.rendering import JpegEncoder, even_size
 from mhnet_video.media.reading.reader import VideoReader
 
 _MAX_SIZE = (1920, 1920)
-"""Most width and height of a picture, in pixels; larger ones are shrunk."""
+"""Largest width and height of a picture, in pixels; larger frames are scaled down."""
 _BACK_SECONDS = 0.5
-"""How far before a time without a frame one is looked for: durations are of the sound, too."""
+"""How far before a time without a frame another one is tried: sound may last longer than video."""
 
 
 def frame_at(path: Path, seconds: float) -> Frame:
     """The frame of a clip at a time, from the first frame.
 
-    Where it has ended by then, one shortly before, or else the first.
+    If the video has ended by then, a frame shortly before that time, or else the first one.
 
     Raises:
-        ReadError: There is none.
+        ReadError: No frame can be decoded.
     """
     for start in sorted({seconds, max(0.0, seconds - _BACK_SECONDS), 0.0}, reverse=True):
         # there may be nothing from there on
@@ -39,11 +39,11 @@ def jpeg_of(paths: list[Path], seconds: float) -> bytes:
     """The frames of clips at a time, upright and side by side, each of the size of the first.
 
     Args:
-        paths: One clip, or one and what became of it.
-        seconds: From the first frame.
+        paths: A clip, or a clip and its result.
+        seconds: Time from the first frame.
 
     Raises:
-        ReadError: One has no picture.
+        ReadError: A clip has no frame that can be decoded.
     """
     frames = [frame_at(path, seconds) for path in paths]
     return JpegEncoder().encode(frames, even_size(frames[0], _MAX_SIZE))

@@ -12,13 +12,13 @@ from mhnet_video.media.output_file import why_unwritable
 
 
 class RestoringQueue(Closing):
-    """Restores clips until it is closed.
+    """Restores clips in the order of the queue until it is closed.
 
     Args:
-        clips: Whose clips.
-        restore: What restores one.
-        keep_in: Folder into which results are moved, under the names of their clips; None for
-            nowhere.
+        clips: The clips on the page.
+        restore: Restores one clip.
+        keep_in: Folder into which results are moved, named after their clips; None to keep them
+            with the clips.
     """
 
     def __init__(self, clips: Clips, restore: Restore, keep_in: Path | None = None) -> None:
@@ -29,7 +29,7 @@ class RestoringQueue(Closing):
         self._thread.start()
 
     def close(self) -> None:
-        """End at a frame."""
+        """End the restoration at the next frame."""
         self._clips.close()
         self._thread.join()
 

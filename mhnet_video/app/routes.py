@@ -1,4 +1,4 @@
-"""The answers of the page for files."""
+"""The HTTP routes of the page for files."""
 
 import asyncio
 import json
@@ -22,24 +22,24 @@ from mhnet_video.web.document import Document, read_document
 from mhnet_video.web.server import WebServer
 
 _MAX_JSON_BYTES = 8 << 10
-"""Of a request with a JSON object."""
+"""Largest request with a JSON object."""
 _MAX_PICTURES = 2
-"""Pictures that are decoded at a time: each takes a core for up to a second."""
+"""Pictures that are decoded at the same time; each keeps a core busy for up to a second."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FilePage:
-    """What requests are answered with."""
+    """What the routes serve."""
 
     clips: Clips
     keep_in: Path | None
-    """Where results are kept when the page ends; None for nowhere."""
+    """Folder that keeps the results when the page ends; None to keep none."""
     pictures: asyncio.Semaphore
-    """Lets so many pictures be decoded."""
+    """Limits the pictures that are decoded at the same time."""
 
 
 _PAGE = web.AppKey("page", FilePage)
-"""The key under which the application holds what it serves."""
+"""Key of the `FilePage` in the application."""
 _routes = web.RouteTableDef()
 """The paths of the page."""
 
@@ -50,7 +50,7 @@ class AppServer(WebServer):
     Args:
         address: Where to listen.
         clips: The clips.
-        keep_in: Where results are kept when the page ends; None for nowhere.
+        keep_in: Folder that keeps the results when the page ends; None to keep none.
 
     Raises:
         WriteError: The address cannot be listened at.
@@ -86,11 +86,11 @@ async def _status(request: web.Request) -> web.Response:
 
 @_routes.post("/clips")
 async def _announce(request: web.Request) -> web.Response:
-    """Ask whether a clip may be uploaded: a refusal in the middle of one would not arrive."""
+    """Announce an upload, which may be refused: a refusal during the upload would not arrive."""
     told = await json_of(request, _MAX_JSON_BYTES)
     name, size = told.get("name"), told.get("bytes")
     if not isinstance(name, str) or not isinstance(size, int) or isinstance(size, bool):
-        raise web.HTTPBadRequest(text='{"name": "clip.mp4", "bytes": 1000}\n')
+        raise web.HTTPBadRequest(text='the body must be as {"name": "clip.mp4", "bytes": 1000}\n')
     clips = request.app[_PAGE].clips
     try:
         clip = await asyncio.to_thread(clips.announce, name, size)
@@ -103,16 +103,20 @@ async def _announce(request: web.Request) -> web.Response:
 
 @_routes.put("/clips/{id}")
 async def _upload(request: web.Request) -> web.Response:
-    """A clip, which goes to the disk as it comes."""
+    """Receive a clip, and write it to the disk as it arrives."""
     clips, clip = request.app[_PAGE].clips, _clip_of(request)
     if request.content_type != "application/octet-stream":
-        raise web.HTTPUnsupportedMediaType(text="application/octet-stream, please\n")
+        raise web.HTTPUnsupportedMediaType(
+            text="the content type must be application/octet-stream\n"
+        )
     if clip.state is not ClipState.UPLOADING or clip.received_bytes:
-        raise web.HTTPConflict(text=f"{clip.name} is here already\n")
+        raise web.HTTPConflict(text=f"{clip.name} has been uploaded already\n")
     if request.content_length != clip.size_bytes:
-        raise web.HTTPBadRequest(text=f"{clip.name} has another size than was announced\n")
+        raise web.HTTPBadRequest(text=f"{clip.name} does not have the size that was announced\n")
     try:
         await _receive(request, clips, clip)
+    except FileExistsError as error:  # as when a browser asks twice, before anything has come
+        raise web.HTTPConflict(text=f"{clip.name} is being uploaded already\n") from error
     except OSError as error:
         if isinstance(error, ConnectionError):
             clips.drop(clip)
@@ -134,9 +138,11 @@ async def _receive(request: web.Request, clips: Clips, clip: UploadedClip) -> No
                 async with asyncio.timeout(SILENCE_SECONDS):
                     data = await request.content.readany()
             except TimeoutError as error:
-                raise web.HTTPRequestTimeout(text="nothing came any more\n") from error
+                raise web.HTTPRequestTimeout(
+                    text=f"{clip.name}: no data arrived for {SILENCE_SECONDS:.0f} s\n"
+                ) from error
             if clip.stop.is_set() or not data:
-                raise web.HTTPGone(text=f"{clip.name} is not wanted any more\n")
+                raise web.HTTPGone(text=f"{clip.name} was removed\n")
             rest = memoryview(data)
             while rest:
                 rest = rest[await asyncio.to_thread(file.write, rest) :]
@@ -147,7 +153,7 @@ async def _receive(request: web.Request, clips: Clips, clip: UploadedClip) -> No
 async def _restore(request: web.Request) -> web.Response:
     told, clip = await json_of(request, _MAX_JSON_BYTES), _clip_of(request)
     try:
-        request.app[_PAGE].clips.choose(
+        request.app[_PAGE].clips.enqueue(
             clip, told.get("task"), told.get("strength"), told.get("keep")
         )
     except MHNetVideoError as error:
@@ -170,7 +176,7 @@ async def _remove(request: web.Request) -> web.Response:
 
 @_routes.get("/clips/{id}/picture.jpg")
 async def _picture(request: web.Request) -> web.Response:
-    """A moment of a clip, and what became of it beside that where it is there."""
+    """A frame of a clip, with the restored frame beside it if there is a result."""
     clip = _clip_of(request)
     if clip.shape is None:
         raise web.HTTPNotFound(text="there is no picture yet\n")
@@ -181,7 +187,7 @@ async def _picture(request: web.Request) -> web.Response:
     with suppress(ValueError):
         seconds = float(request.query.get("at", "0"))
     if not math.isfinite(seconds) or seconds < 0:
-        raise web.HTTPBadRequest(text="a time is in seconds\n")
+        raise web.HTTPBadRequest(text="a time must be a number of seconds, 0 or more\n")
     seconds = min(seconds, clip.shape.seconds)
     async with request.app[_PAGE].pictures:
         try:
@@ -203,7 +209,7 @@ async def _result(request: web.Request) -> web.StreamResponse:
 
 
 def _attachment(name: str) -> str:
-    """The header that names a download, for those who know UTF-8 there and those who do not."""
+    """The header that names a download, in ASCII and in UTF-8. RFC 6266."""
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 

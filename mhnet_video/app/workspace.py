@@ -14,19 +14,20 @@ from mhnet_video.errors import WriteError
 from mhnet_video.media.output_file import why_unwritable
 
 _PREFIX = ".mhnet-video-app-"
-"""First part of the folder's name."""
+"""Prefix of the folder's name."""
 _LOCK = "lock"
-"""The file in it that is locked as long as it is in use."""
+"""A file in the folder, which is locked as long as the folder is in use."""
 
 
 class Workspace(Closing):
-    """A folder of its own, which is removed at the end. What killed runs have left is, too.
+    """A folder of its own, which is removed at the end, as are those that killed runs have left.
 
     Args:
-        parent: Where to make it, which is created; None for the system's folder for such things.
+        parent: Folder to create it in, which is created too; None for the system's temporary
+            folder.
 
     Raises:
-        WriteError: It cannot be made.
+        WriteError: It cannot be created.
     """
 
     def __init__(self, parent: Path | None) -> None:
@@ -41,13 +42,13 @@ class Workspace(Closing):
         self._lock.acquire()
 
     def close(self) -> None:
-        """Remove it, with all that is in it."""
+        """Remove the folder with all that is in it."""
         self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _remove_left(parent: Path) -> None:
-    """Remove folders of runs that have ended without doing so."""
+    """Remove the folders of runs that were killed."""
     for path in parent.glob(f"{_PREFIX}*"):
         # in a folder that all users write to, others may have laid one that leads elsewhere
         if not _is_own_folder(path):

@@ -1,4 +1,4 @@
-"""An output of which one process at a time has the making, and where it grows until it is whole."""
+"""The lock by which one process makes an output, and the folder in which the output grows."""
 
 import hashlib
 import shutil
@@ -16,17 +16,17 @@ _PARTS = "work"
 
 
 def staged_path(out_folder: Path, work: Work) -> Path:
-    """Where an output grows, on the file system of its place, until it gets its name."""
+    """Path of an output that is being made, on the file system of its folder."""
     name = hashlib.sha256(work.key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return out_folder / OWN_FOLDER / _PARTS / name / work.output.name
 
 
 class Claim(Closing):
-    """The right to make an output, until it is closed or the process ends, however it ends.
+    """The exclusive right to make an output, until it is closed or the process ends.
 
     Args:
         out_folder: The folder of outputs.
-        work: What is to be done.
+        work: The work whose output is made.
 
     Raises:
         BlockingIOError: Another process has it.
@@ -35,7 +35,7 @@ class Claim(Closing):
 
     def __init__(self, out_folder: Path, work: Work) -> None:
         self.staged = staged_path(out_folder, work)
-        """Where the output grows."""
+        """Path of the output while it is being made."""
         self._folder = self.staged.parent
         self._output = work.output
         self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class Claim(Closing):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove what has not become an output, and let others have it."""
+        """Remove what has not become an output, and release the lock."""
         with suppress(OSError):
             self._remove_files()
             self._folder.rmdir()
@@ -72,7 +72,7 @@ class Claim(Closing):
         self._lock.release()
 
     def _remove_files(self) -> None:
-        """Remove what a killed run has left; segments are in folders, and of use to the next."""
+        """Remove files of a killed run. Its segments are in folders, and stay for the next run."""
         for path in self._folder.iterdir():
             if not path.is_dir():
                 path.unlink()

@@ -1,4 +1,4 @@
-"""What a file holds, seen by opening it; no frame is decoded."""
+"""Facts about the video of a file, from its headers; no frame is decoded."""
 
 import re
 from dataclasses import dataclass
@@ -12,33 +12,36 @@ from mhnet_video.media.reading.reader import VideoReader
 
 _VIDEO_SUFFIXES = {
     *("264", "265", "3g2", "3gp", "asf", "avi", "dav", "divx", "f4v", "flv", "h264", "h265"),
-    *("hevc", "insv", "ivf", "lrv", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
+    *("hevc", "insv", "ivf", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
     *("mpeg", "mpegts", "mpg", "mts", "mxf", "nut", "ogv", "qt", "rm", "rmvb", "ts", "vob"),
     *("webm", "wmv", "y4m"),
 }
-"""Extensions of which somebody expects a video, whatever is in the file."""
+"""Extensions of video files."""
+_PREVIEW_SUFFIXES = {"lrf", "lrv"}
+"""Extensions of the small copies that cameras of GoPro, Garmin, Insta360 and DJI keep of each
+recording."""
 _OLDEST_YEAR = 2000
 """Clocks that were never set count from 1904, 1970 or 1980."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """The video of a file."""
+    """Facts about the video of a file."""
 
     seconds: float
-    """Its duration, in seconds; 0 where the file does not tell."""
+    """Duration in seconds; 0 if the file does not say."""
     created: datetime | None
-    """When it was recorded by its container, in UTC; None where that does not tell."""
+    """Time of recording in UTC, by the container; None if it does not say."""
     shape: tuple[str, int, int]
-    """Codec, width and height in pixels, which are the same in the parts of one recording."""
+    """Codec, width and height in pixels; parts of one recording have the same."""
 
 
 class PictureError(ReadError):
-    """The file is a picture, or sound: nothing that moves."""
+    """The file is a picture."""
 
 
 def look_at(path: Path) -> VideoFacts:
-    """Open a file, and tell what it holds.
+    """Open a file, and read the facts about its video.
 
     Raises:
         PictureError: It is a picture.
@@ -46,7 +49,7 @@ def look_at(path: Path) -> VideoFacts:
     """
     with VideoReader(path) as reader:
         if reader.is_picture:
-            raise PictureError(f"{path} is a picture, and no video.")
+            raise PictureError(f"{path} is a picture; name a video file.")
         container, stream = reader.container, reader.stream
         return VideoFacts(
             seconds=max(0.0, (container.duration or 0) / av.time_base),
@@ -58,6 +61,11 @@ def look_at(path: Path) -> VideoFacts:
 def is_named_like_video(path: Path) -> bool:
     """Whether a file's name says that it is a video."""
     return path.suffix[1:].lower() in _VIDEO_SUFFIXES
+
+
+def is_named_like_preview(path: Path) -> bool:
+    """Whether a file's name says that it is a camera's small copy of another file."""
+    return path.suffix[1:].lower() in _PREVIEW_SUFFIXES
 
 
 def _time_of(metadata: dict[str, str]) -> datetime | None:

@@ -1,4 +1,4 @@
-"""From sources to works: which outputs there will be, and what becomes none."""
+"""From sources to works: which outputs there will be, and which files are left out."""
 
 import time
 import unicodedata
@@ -7,40 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mhnet_video.batch.discovery import OWN_FOLDER, FoundFile, discover
-from mhnet_video.batch.footage import PictureError, VideoFacts, is_named_like_video, look_at
+from mhnet_video.batch.footage import (
+    PictureError,
+    VideoFacts,
+    is_named_like_preview,
+    is_named_like_video,
+    look_at,
+)
 from mhnet_video.batch.trips import Clip, group_trips, paths_of
 from mhnet_video.batch.work import LeftOut, Shard, Work
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.formats.containers import format_of
 
 _Version = tuple[Path, int, int]
-"""A file with its size and when it was changed last."""
+"""A file, its size in bytes, and its time of modification in nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """What a batch is to do."""
+    """The works of a batch, and the files that it leaves out."""
 
     works: tuple[Work, ...]
     left_out: tuple[LeftOut, ...]
 
 
-class Looks:
-    """What files hold, remembered as long as they stay as they are.
+class FootageCache:
+    """Facts about the video of files, kept as long as size and time of a file stay the same.
 
     Args:
-        settled_seconds: How long a file must have stayed as it is before it is opened.
+        settled_seconds: How long a file must have stayed the same before it is opened.
     """
 
     def __init__(self, settled_seconds: float = 0.0) -> None:
         self.is_waiting = False
-        """Whether a file has not stayed so long, since this was set to False."""
+        """Whether a file was too young to be opened since this was set to False."""
         self._settled_seconds = settled_seconds
         self._since: dict[_Version, float] = {}
         self._known: dict[_Version, VideoFacts | LeftOut] = {}
 
     def of(self, found: FoundFile) -> VideoFacts | LeftOut | None:
-        """What a file holds, or why it becomes no work; None if it may be growing."""
+        """Facts about a file, or why it is left out; None if it may still be growing."""
         try:
             status = found.path.stat()
         except OSError as error:
@@ -57,6 +63,9 @@ class Looks:
 
 
 def _look(found: FoundFile) -> VideoFacts | LeftOut:
+    if is_named_like_preview(found.path) and not found.is_named:
+        reason = "is a small copy that the camera keeps of a recording; name it to restore it."
+        return LeftOut(path=found.path, reason=reason, is_error=False)
     is_error = found.is_named or is_named_like_video(found.path)
     try:
         return look_at(found.path)
@@ -74,9 +83,9 @@ def make_plan(
     *,
     is_joined: bool = False,
     shard: Shard | None = None,
-    looks: Looks | None = None,
+    footage_cache: FootageCache | None = None,
 ) -> BatchPlan:
-    """What is to be done for some sources.
+    """Find the works of some sources.
 
     Args:
         sources: Files, folders and patterns.
@@ -84,17 +93,17 @@ def make_plan(
             `OWN_FOLDER` already.
         is_joined: Whether files that follow one another become one output.
         shard: The part of the works to take; all if None.
-        looks: What files held the last time, to open no file twice.
+        footage_cache: Keeps what files hold, so that none is opened twice.
 
     Returns:
-        The works in the order of the sources, or of their time if they are joined, and what
-        becomes none.
+        The works in the order of the sources, or of their time if they are joined, and the files
+        that are left out.
     """
-    looks = looks or Looks()
+    footage_cache = footage_cache or FootageCache()
     clips: list[Clip] = []
     left_out: list[LeftOut] = []
     for found in discover(sources, out_folder):
-        seen = looks.of(found) if isinstance(found, FoundFile) else found
+        seen = footage_cache.of(found) if isinstance(found, FoundFile) else found
         if isinstance(found, FoundFile) and isinstance(seen, VideoFacts):
             clips.append(Clip(found=found, footage=seen))
         elif isinstance(seen, LeftOut):
@@ -124,7 +133,7 @@ def _work_of(trip: Sequence[Clip], out_folder: Path) -> Work:
 def _without_clashes(
     works: Sequence[Work], out_folder: Path, left_out: list[LeftOut]
 ) -> list[Work]:
-    """The works of which no other one has the output; all that share one are left out."""
+    """The works whose output no other one has; those that share an output are left out."""
     fold = _folded if ignores_case(out_folder) else str
     groups: dict[str, list[Work]] = {}
     for work in works:

@@ -30,7 +30,7 @@ class ReportFile(Closing):
         self._rows: list[dict[str, Any]] = []
         self._is_parquet = self._path.suffix.lower() == ".parquet"
         if self._path.suffix.lower() not in (".jsonl", ".parquet"):
-            raise ConfigError(f"a report is a .jsonl or a .parquet file, not {path}")
+            raise ConfigError(f"{path} must end in .jsonl or .parquet.")
         if self._is_parquet:
             _pyarrow()
         check_destination(path, overwrite=overwrite)

@@ -61,6 +61,11 @@ class Row:
     is_fatal: bool = False
     """Whether no other work can go better, as when the disk is full."""
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a worker has begun the work before the run ended."""
+        return self.status is not Status.UNFINISHED or bool(self.worker)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that say something to others, as plain values."""
         values = asdict(self)

@@ -1,4 +1,4 @@
-"""Folders in which files appear: when to list them again."""
+"""Watching folders for new files."""
 
 import threading
 import time
@@ -10,20 +10,20 @@ from mhnet_video.closing import Closing
 from mhnet_video.errors import ConfigError, MHNetVideoError
 
 SETTLED_SECONDS = 10.0
-"""A file that has not changed for so long is complete."""
+"""A file that has not changed for so long is taken as complete."""
 _RESCAN_SECONDS = 60.0
-"""Folders on other machines do not tell of changes: they are listed so often."""
+"""Interval at which folders are listed anyway: network file systems do not report changes."""
 _STEP_MS = 1000
 
 
 class FolderWatch(Closing):
-    """Tells when folders may hold something new.
+    """Tells when folders may hold new files.
 
     Args:
         folders: The folders to watch, and all below them.
 
     Raises:
-        ConfigError: One is no folder.
+        ConfigError: One is not a folder.
         MHNetVideoError: The extra `batch` is not installed.
     """
 
@@ -36,7 +36,7 @@ class FolderWatch(Closing):
             ) from error
         for folder in folders:
             if not Path(folder).is_dir():
-                raise ConfigError(f"{folder} is no folder; --watch takes folders only")
+                raise ConfigError(f"{folder} is not a folder; --watch takes folders only")
         self._stop = threading.Event()
         self._due = time.monotonic()
         self._has_news = threading.Event()

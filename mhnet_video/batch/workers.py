@@ -1,4 +1,4 @@
-"""Processes that do works: each loads once, does one work at a time, and may die without harm."""
+"""Worker processes: each loads the model once, and does one work at a time."""
 
 import multiprocessing
 import os
@@ -18,26 +18,27 @@ from mhnet_video.errors import MHNetVideoError, first_line
 from mhnet_video.system import ignore_ending_signals, is_killed, signals_held_back
 
 Job = Callable[[Work, Callable[[float], None], threading.Event], Row]
-"""Does a work: tells seconds of footage that are done, and ends at a frame when it is to stop."""
+"""Does a work, reports the seconds of footage that are restored, and ends early at a frame when the
+event is set."""
 
 _MOST_DEATHS = 3
-"""How many workers in a row may die before they have begun; then there is no use in others."""
+"""Workers that may die in a row before they are ready; then no other is started."""
 _PATIENCE_SECONDS = 30.0
 _STOP = "stop"
 
 
 @dataclass(frozen=True)
 class WorkPosition:
-    """How far a worker has come."""
+    """How far a work has come."""
 
     work: Work
     seconds: float
-    """Of footage that are done."""
+    """Seconds of footage that are restored."""
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """The worker has loaded what it needs."""
+    """The worker has loaded the model."""
 
 
 @dataclass
@@ -47,7 +48,7 @@ class _Worker:
     process: Any
     connection: Any
     slot: int
-    """Which of the environments it has."""
+    """Index of its environment."""
     is_ready: bool = False
     work: Work | None = None
 
@@ -73,11 +74,11 @@ class WorkerPool(Closing):
 
     @property
     def works(self) -> list[Work]:
-        """What is being done."""
+        """The works that workers are doing."""
         return [worker.work for worker in self._workers if worker.work is not None]
 
     def give(self, work: Work) -> bool:
-        """Have a work done; False if all workers have one."""
+        """Pass a work to a worker; False if all of them are busy."""
         for worker in self._workers:
             if worker.work is None and worker.process.is_alive():
                 worker.work = work

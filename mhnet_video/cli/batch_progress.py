@@ -57,7 +57,7 @@ class _Lines:
         self._told = time.monotonic()
 
     def row(self, row: "Row") -> None:
-        if row.status != "done before":
+        if row.status != "done before" and row.is_begun:
             _print(row_line(row))
 
     def progress(self, progress: "BatchProgress") -> None:
@@ -81,7 +81,7 @@ class _Bars:
         self._make = tqdm
 
     def row(self, row: "Row") -> None:
-        if row.reason and row.status != "left out":
+        if row.reason and row.status != "left out" and row.is_begun:
             self._make.write(hide(row_line(row)), file=sys.stderr)
 
     def progress(self, progress: "BatchProgress") -> None:

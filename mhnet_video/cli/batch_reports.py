@@ -33,7 +33,9 @@ def row_line(row: "Row") -> str:
 
 def batch_table(report: "BatchReport") -> list[str]:
     """A row for each file that was restored or could not be, and the totals."""
-    shown = [row for row in report.rows if row.status not in ("done before", "left out")]
+    # works that were not begun may be hundreds, all for the same reason: the totals count them
+    known = ("done before", "left out")
+    shown = [row for row in report.rows if row.status not in known and row.is_begun]
     lines = _table(shown)
     if not any(row.status != "left out" for row in report.rows):  # or nobody knows why
         lines += [row_line(row) for row in report.rows[:_MOST_LEFT_OUT]]
@@ -52,12 +54,14 @@ def _table(rows: "Sequence[Row]") -> list[str]:
         return []
     cells = [("file", "status", "footage", "time", "frames", "remarks")]
     for row in rows:
-        remarks = [row.reason] if row.reason else []
+        name = row.output or row.sources[0]
+        # the file's name stands before it
+        remarks = [row.reason.removeprefix(f"{name} ")] if row.reason else []
         remarks += [f"{row.damaged} damaged"] if row.damaged else []
         remarks += [f"not kept: {'; '.join(row.lost)}"] if row.lost else []
         cells.append(
             (
-                row.output or row.sources[0],
+                name,
                 str(row.status),
                 clock(row.footage_seconds) if row.footage_seconds else "-",
                 clock(row.seconds) if row.seconds else "-",

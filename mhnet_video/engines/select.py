@@ -48,10 +48,10 @@ class SelectedEngine:
 def resolve_engine(
     network: MHNet, setting: str = "auto", like: Engine | None = None
 ) -> SelectedEngine:
-    """Find the engine for a network where it is.
+    """Choose the engine for a network on its device.
 
     Args:
-        network: In evaluation mode, on its device; must not change any more.
+        network: A network on its device, in evaluation mode, whose weights no longer change.
         setting: `auto` takes `llvm` on a CPU and `triton` on a GPU where they can run, else
             `torch`.
         like: An engine of the same network on another GPU, whose results it is to have bit for bit;
@@ -115,7 +115,7 @@ def _on_gpu(
 
 
 def _kind_obstacle(device: torch.device) -> str:
-    """Why there are no kernels for a kind of device; empty if there are."""
+    """Why a kind of device has no kernels; empty if it has."""
     return "" if device.type == "cuda" else f"Triton has no kernels for {device.type}"
 
 
@@ -129,7 +129,7 @@ def _gpu_obstacle(device: torch.device) -> str:
 
 
 def failure(engine: Engine, network: MHNet) -> Fault | None:
-    """Why an engine fails on a small picture; None if it does not.
+    """Why an engine fails on a small picture; None if it works.
 
     Kernels are compiled on the user's machine, by the user's driver. So they are tested before a
     video depends on them.
@@ -156,22 +156,22 @@ def failure(engine: Engine, network: MHNet) -> Fault | None:
     wanted = _aligned(plain, network.config, frames)
     error_power = (found - expected).square().mean()
     if not bool(error_power <= MAX_ERROR * expected.square().mean() + 1e-12):
-        return Fault("its result is not PyTorch's", is_wrong=True)
+        return Fault("its result differs from PyTorch's", is_wrong=True)
     # where little is to be seen, a motion that is rounded another way may lead elsewhere
     if any(float((a - b).abs().mean()) > _MAX_MOVED for a, b in zip(aligned, wanted, strict=True)):
-        return Fault("its frames are not aligned as PyTorch aligns them", is_wrong=True)
+        return Fault("its alignment differs from PyTorch's", is_wrong=True)
     return None
 
 
 def trial_frames(number: int, height: int, width: int) -> list[Tensor]:
-    """Frames for a trial of an engine: something soft, and bright streaks that come and go.
+    """Frames to try an engine on: a soft scene, and bright streaks that differ between frames.
 
-    Noise would not do: networks leave it as it is, and of their result little but rounding is left.
+    Noise would not do: networks leave it unchanged, so that their residual is mostly rounding.
 
     Args:
-        number: Of frames.
-        height: In pixels.
-        width: Likewise.
+        number: Number of frames.
+        height: Height in pixels.
+        width: Width in pixels.
 
     Returns:
         `[3, height, width]` float32 each, RGB in [0, 1].
@@ -188,7 +188,7 @@ def trial_frames(number: int, height: int, width: int) -> list[Tensor]:
 
 
 def _aligned(engine: Engine, config: NetworkConfig, frames: Sequence[Tensor]) -> list[Tensor]:
-    """Frames aligned in both ways that there are, if the network wants them so."""
+    """Frames aligned by both functions of an engine; none if the network takes them as they are."""
     if not config.align:
         return []
     folded = torch.nn.functional.pixel_unshuffle(torch.cat(list(frames))[None], config.patch)

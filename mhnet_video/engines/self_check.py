@@ -2,8 +2,8 @@
 
 Kernels are compiled on the user's machine, by the user's driver, for a GPU that nobody may have
 tried. So a process of its own, which may crash or hang, restores a few pictures on the GPU and on
-the CPU. Its verdict is kept in the user's folder for caches, unless the process found none: what
-made it end early, such as a GPU that is busy or full, may be gone the next time.
+the CPU. Its verdict is kept in the user's cache folder, unless the process found none: what made it
+end early, such as a GPU that is busy or out of memory, may be gone the next time.
 
 `python -m mhnet_video.engines.self_check cuda:0` is that process.
 """
@@ -45,8 +45,8 @@ _log = logging.getLogger(__name__)
 def usable_device(name: str) -> torch.device:
     """Turn a device setting into a device; `auto` takes a GPU that has passed its self-check.
 
-    The first time on a machine that takes up to some minutes, which the log says. So it does as
-    long as a check has not come to an end.
+    The first self-check on a machine may take a few minutes, which the log says. One without a
+    result is repeated the next time.
 
     Args:
         name: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; those on CUDA are taken unchecked.
@@ -98,16 +98,16 @@ def verdict(
     command: Sequence[str] | None = None,
     seconds: float = CHECK_SECONDS,
 ) -> Fault | None:
-    """Why a GPU must not be used; None if it may.
+    """Why a GPU must not be used; None if it may be.
 
     Checked once, then read from a file. A check without a result is not kept, and is tried again
     at the next call.
 
     Args:
         device: The GPU.
-        folder: Where the verdicts are; None for the user's folder for caches.
-        command: Checks the device, and prints a fault as a JSON list, or null; None for this
-            module.
+        folder: Folder of the verdicts; None for the user's cache folder.
+        command: Command that checks the device and prints a fault as a JSON list, or null; None
+            for this module.
         seconds: Time limit of the check.
     """
     folder = folder or cache_folder()
@@ -115,7 +115,7 @@ def verdict(
     if path is not None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             return _fault_of(json.loads(path.read_text(encoding="utf-8"))["fault"])
-    _log.warning("checking the GPU, once on this machine: this takes up to some minutes")
+    _log.warning("checking the GPU, once on this machine; this may take a few minutes")
     command = command or [sys.executable, "-m", "mhnet_video.engines.self_check", str(device)]
     found = _said(command, seconds)
     if path is not None and (found is None or found.is_wrong):
@@ -137,7 +137,7 @@ def _fault_of(said: Any) -> Fault | None:
 
 
 def _said(command: Sequence[str], seconds: float) -> Fault | None:
-    """What a check prints, or how it ended without."""
+    """What a check prints, or how it ended if it printed nothing."""
     paths = os.pathsep.join(path for path in sys.path if path)
     try:
         done = subprocess.run(
@@ -159,7 +159,7 @@ def _said(command: Sequence[str], seconds: float) -> Fault | None:
 
 
 def _keep(path: Path, found: Fault | None) -> None:
-    """Write a verdict; a disk that does not take it is no error."""
+    """Write a verdict to a file. A disk that refuses it is not an error."""
     partial = path.with_name(f".{path.name}-{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def _keep(path: Path, found: Fault | None) -> None:
 
 
 def _key(device: torch.device) -> str:
-    """What a verdict depends on, hashed: the GPU, its driver, compilers and kernels."""
+    """Hash of what a verdict depends on: the GPU, its driver, compilers and kernels."""
     return hashlib.sha256("\n".join([*_machine(device), _source()]).encode()).hexdigest()[:32]
 
 
@@ -190,7 +190,7 @@ def _machine(device: torch.device) -> list[str]:
 
 
 def _source() -> str:
-    """The source of all that runs there, hashed."""
+    """Hash of all source code that runs on the GPU."""
     root = Path(__file__).parents[1]
     files = [path for folder in _SOURCES for path in sorted((root / folder).rglob("*.py"))]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
@@ -198,7 +198,7 @@ def _source() -> str:
 
 @torch.inference_mode()
 def fault(device: torch.device) -> Fault | None:
-    """Restore on a device and on the CPU; why the device must not be used, None if it may."""
+    """Compare a device with the CPU: why it must not be used; None if it may be."""
     try:
         return _fault(device)
     except Exception as error:  # any error of a compiler, a driver or PyTorch
@@ -220,7 +220,7 @@ def _fault(device: torch.device) -> Fault | None:
         expected = plain.residual(frames)
         error = (found[0] - expected).square().mean() / expected.square().mean()
         if not bool(error <= MAX_ERROR):
-            return Fault(f"its result for {width}x{height} is not the CPU's", is_wrong=True)
+            return Fault(f"its result for {width}x{height} differs from the CPU's", is_wrong=True)
     return None
 
 

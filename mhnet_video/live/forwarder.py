@@ -33,7 +33,7 @@ _MAX_UNSENT_BYTES = 32 << 20
 _STUCK_SECONDS = 10.0
 """How long a receiver may accept no data before the connection is closed."""
 _SETTLED_SECONDS = 2.0
-"""How long a receiver must take frames before its trouble is over."""
+"""How long a receiver must have taken frames before its trouble is over."""
 
 
 class Forwarder:
@@ -67,6 +67,7 @@ class Forwarder:
         self.error: MHNetVideoError | None = None
         """Why it has given up; None while it goes on."""
         self._has_settled = False
+        self._accepted_at: float | None = None
         self._end = threading.Event()
         self._queue = MediaQueue(_MAX_UNSENT_BYTES)
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,17 +122,21 @@ class Forwarder:
         scheme = self._url.partition("://")[0].lower()
         destination = DESTINATIONS[scheme]
         self._moved_at = time.monotonic()
+        self._accepted_at = None
         self._process = process = subprocess.Popen(
             # not the address: every user of the machine may see commands
             [sys.executable, "-P", relay.__file__, destination.muxer, *_words(destination.options)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        listener = threading.Thread(target=self._listen, args=(process.stdout,), daemon=True)
+        listener.start()
         try:
             with process:
                 said = self._encode(frame, destination.relayed, process)
                 status = process.wait(SOCKET_SECONDS)
+                listener.join()
         except subprocess.TimeoutExpired:
             said, status = "it does not answer", 1
         finally:
@@ -147,6 +152,15 @@ class Forwarder:
                 f"name and password in it, as in {scheme}://NAME:PASSWORD@HOST/PATH."
             )
         return (said or "it has gone") if status else ""
+
+    def _listen(self, pipe: Any) -> None:
+        """Take note of when the receiver takes the stream.
+
+        Until then the pipe takes frames, too, which on a busy machine may be for seconds.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            if os.read(pipe.fileno(), len(relay.ACCEPTED)) == relay.ACCEPTED:
+                self._accepted_at = time.monotonic()
 
     def _encode(
         self, frame: Frame, stream_format: Format, process: "subprocess.Popen[bytes]"
@@ -165,7 +179,6 @@ class Forwarder:
         return hide(said.decode(errors="replace").strip())
 
     def _encode_into(self, frame: Frame, stream_format: Format, pipe: Any) -> None:
-        begin = time.monotonic()
         encoder = StreamEncoder(
             _Pipe(pipe), stream_format, frame, fps=self._fps, sound=self._sound_format
         )
@@ -175,7 +188,8 @@ class Forwarder:
                 encoder.write(item)
             self._moved_at = time.monotonic()
             self.frames += isinstance(item, Frame)
-            if self._moved_at - begin > _SETTLED_SECONDS:
+            accepted_at = self._accepted_at
+            if accepted_at is not None and self._moved_at - accepted_at > _SETTLED_SECONDS:
                 self._has_settled, self.trouble = True, ""
             item = self._queue.get()
         encoder.finish()

@@ -18,6 +18,8 @@ from av.error import FFmpegError, HTTPClientError, ProtocolNotFoundError
 NO_PROTOCOL = 3
 """Exit status where FFmpeg lacks the protocol of the address."""
 
+ACCEPTED = b"+"
+"""What is written to standard output when the server has taken the first packet."""
 REFUSED = 4
 """Exit status where the server says that it does not take the stream."""
 
@@ -41,10 +43,14 @@ def relay(url: str, muxer: str, muxer_options: dict[str, str]) -> None:
         ) as target,
     ):
         streams = [target.add_stream_from_template(stream) for stream in source.streams]
+        has_told = False
         for packet in source.demux():
             if packet.size:
                 packet.stream = streams[packet.stream_index]
-                target.mux_one(packet)
+                target.mux_one(packet)  # the first one connects
+                if not has_told:
+                    os.write(1, ACCEPTED)
+                    has_told = True
 
 
 def _first_line() -> str:

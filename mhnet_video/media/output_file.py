@@ -25,6 +25,7 @@ _REASONS = {
     errno.EPERM: "the folder may not be written to; name another one",
     errno.EROFS: "the file system is read-only; name another folder",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOTDIR: "a part of its path is a file and no folder; name another folder",
     errno.ENXIO: "no program reads from it; start the reader first",
     errno.EPIPE: "the program that reads it has ended",
     errno.EIO: "the disk reports an error; name another one",

@@ -99,15 +99,14 @@ def align_maps(x: Tensor, frames: int, patch: int, out: Tensor) -> None:
     """Do the same with frames that are folded into channels, as kernels for GPUs have them.
 
     Args:
-        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `SHRINK`.
+        x: `[N, H / patch, W / patch, 3 * frames * patch**2]`, H and W multiples of `SHRINK`; more
+            channels do not matter.
         frames: T.
         patch: Side of the blocks that are folded.
-        out: Another map like `x`.
+        out: Another map like `x`; what channels it has beyond those of frames stay as they are.
     """
     luma = map_ops.shrunken_luma(x, frames, patch, SHRINK, LUMA)
-    before, middle, after = torch.split(luma, [frames // 2, 1, frames // 2], 1)
-    motion = estimate(middle[:, 0], torch.cat([before, after], 1))
-    map_ops.move(x, motion, patch, SHRINK, SAME, UNLIKE, out=out)
+    map_ops.move(x, _motion(luma), patch, SHRINK, SAME, UNLIKE, out=out)
 
 
 def align_frames(frames: Window, *, glass: bool = False) -> list[Tensor | None]:
@@ -176,74 +175,68 @@ def estimate(middle: Tensor, neighbours: Tensor, *, moves_all: bool = False) -> 
     Returns:
         `[N, K, 2, h, w]`, right and down, in pixels of h and w.
     """
-    levels = _pyramid(middle, neighbours)
-    gradients = [motion_ops.gradients(fixed) for fixed, _ in levels]
-    plane = _plane(levels, gradients)
+    return _motion(torch.cat([middle[:, None], neighbours], 1), moves_all=moves_all)
+
+
+def _motion(luma: Tensor, *, moves_all: bool = False) -> Tensor:
+    """Do the same with the middle frames and their neighbours in one, `[N, 1 + K, h, w]`."""
+    count = _number_of_levels(*luma.shape[2:])
+    done = motion_ops.done_room(luma, count)
+    levels = motion_ops.prepared(luma, count, REACH, DAMPING, done=done)
+    plane = _plane(levels, done)
     motion: Tensor | None = None
-    for number, (fixed, moving) in reversed(list(enumerate(levels))):
-        size = fixed.shape[1:]
-        common = motion_ops.spread(plane / 2**number, *size)
-        if motion is None:
-            motion = common
-        else:
-            larger = F.interpolate(motion.flatten(0, 1), size, mode="bilinear", align_corners=False)
-            motion = 2 * larger.view(common.shape)
-        clip = min(MOST_CLIP, CLIP * 2**number)
-        inverse = motion_ops.inverse(gradients[number], REACH, DAMPING)
-        for _ in range(COARSE_STEPS if number else STEPS):
-            slopes = motion_ops.slopes(fixed, moving, motion, gradients[number], clip)
-            motion = motion_ops.improved(motion, slopes, inverse, REACH, STRIDE)
-        motion = motion_ops.smoothed(motion, SMOOTH_REACH)
-        motion = _chosen(fixed, moving, common, motion, clip, SLOPE)
+    for number, (seen, gradients, _, inverse) in reversed(list(enumerate(levels))):
+        clip = _clip(number)
+        begun = motion_ops.begun(seen, gradients, plane, motion, 0.5**number, clip)
+        common, motion, slopes = begun
+        steps = COARSE_STEPS if number else STEPS
+        for step in range(steps):
+            inputs = (seen, gradients, inverse, motion, slopes)
+            continues = step < steps - 1
+            motion, slopes = motion_ops.improved(*inputs, clip, REACH, STRIDE, continues)
+        motion, errors = motion_ops.smoothed(seen, common, motion, clip, SMOOTH_REACH)
+        # at the end its errors are compared with those of no motion
+        next_clip = None if number or moves_all else CLIP
+        constants = (GATE_REACH, GAIN, SLOPE, FLOOR, next_clip)
+        motion, errors = motion_ops.chosen(seen, common, motion, errors, *constants)
     assert motion is not None
     if moves_all:
         return motion
-    return _chosen(middle, neighbours, torch.zeros_like(motion), motion, CLIP, STILL_SLOPE)
+    constants = (GATE_REACH, GAIN, STILL_SLOPE, FLOOR, None)
+    return motion_ops.chosen(levels[0].luma, None, motion, errors, *constants)[0]
 
 
-def _pyramid(middle: Tensor, neighbours: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Both at halved sizes, the finest first."""
-    levels = [(middle, neighbours)]
-    while min(levels[-1][0].shape[-2:]) >= 2 * LEAST_SIDE:
-        fixed, moving = levels[-1]
-        levels.append((F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)))
-    return levels
+def _number_of_levels(height: int, width: int) -> int:
+    """Resolutions at which motion is estimated, each half of the one before."""
+    number = 1
+    while min(height, width) >> (number - 1) >= 2 * LEAST_SIDE:
+        number += 1
+    return number
 
 
-def _plane(levels: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor]) -> Tensor:
+def _clip(level: int) -> float:
+    """Where errors are clipped at a level; 0 is the finest."""
+    return min(MOST_CLIP, CLIP * 2**level)
+
+
+def _plane(levels: Sequence[motion_ops.MotionLevel], done: Tensor) -> Tensor:
     """The motion that all of a picture shares.
 
     Args:
-        levels: Fixed pictures and their neighbours, of each resolution.
-        gradients: Those of the fixed pictures.
+        levels: The pictures at each resolution.
+        done: See `motion_ops.done_room`.
 
     Returns:
-        `[N, K, 2, 3]`, see `motion_ops.spread`.
+        `[N, K, 2, 3]`, see `motion_ops.fitted`.
     """
-    moving = levels[0][1]
-    plane = moving.new_zeros(*moving.shape[:2], 2, 3)
-    for number, (fixed, moving) in reversed(list(enumerate(levels))):
-        plane = 2 * plane
-        clip = min(MOST_CLIP, CLIP * 2**number)
-        moments = motion_ops.moments(gradients[number])
+    luma = levels[0].luma
+    plane = luma.new_zeros(len(luma), luma.shape[1] - 1, 2, 3)
+    for number, (seen, gradients, moments, _) in reversed(list(enumerate(levels))):
         is_coarse = number >= len(levels) - SHIFT_LEVELS
-        for _ in range(SHIFT_STEPS if is_coarse else PLANE_STEPS):
-            terms = 1 if is_coarse else 3
-            inputs = (fixed, moving, plane, gradients[number], moments, clip, terms)
-            plane = motion_ops.fitted(*inputs, PLANE_DAMPING, PLANE_STRIDE)
-    fixed, moving = levels[0]
-    common = motion_ops.spread(plane, *fixed.shape[1:])
-    errors = motion_ops.errors(fixed, moving, torch.zeros_like(common), common, CLIP)
-    without, having = errors.mean((3, 4)).unbind(2)
-    return plane * (having < PLANE_GAIN * (without + FLOOR))[..., None, None]
-
-
-def _chosen(
-    fixed: Tensor, moving: Tensor, before: Tensor, after: Tensor, clip: float, slope: float
-) -> Tensor:
-    """A motion where it explains the neighbours better than another one, else that one."""
-    errors = motion_ops.errors(fixed, moving, before, after, clip)
-    return motion_ops.chosen(before, after, errors, GATE_REACH, GAIN, slope, FLOOR)
+        steps, terms = (SHIFT_STEPS, 1) if is_coarse else (PLANE_STEPS, 3)
+        constants = (2.0, _clip(number), terms, steps, PLANE_DAMPING, PLANE_STRIDE)
+        plane = motion_ops.fitted(seen, gradients, moments, plane, *constants, done=done)
+    return motion_ops.kept(luma, plane, CLIP, PLANE_GAIN, FLOOR, done=done)
 
 
 def move(pictures: Tensor, motion: Tensor) -> Tensor:

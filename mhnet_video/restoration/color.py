@@ -15,13 +15,12 @@ from torch import Tensor
 from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.config import Box
 from mhnet_video.frame import Frame, PixelLayout, Plane
+from mhnet_video.restoration.resize import STRIP_ROWS, enlarged_strips, scaled_strips, shrink
 from mhnet_video.restoration.yuv import kernels_for
 
 _STRIP_PIXELS = 1 << 15
 """Pixels of a strip that a CPU converts at a time. Its intermediates stay in the cache, and PyTorch
 does not split so small a tensor over threads, which would wait for each other on busy cores."""
-_STRIP_ROWS = 4
-"""Rows of a strip are a multiple of this, so that no chroma sample is split."""
 _GBR = (1, 2, 0)
 """Channels in the order of FFmpeg's planar RGB: green, blue, red."""
 
@@ -55,13 +54,13 @@ def sample_scales(layout: PixelLayout, full_range: bool) -> tuple[float, float, 
     return 16.0 * step, 219.0 * step, 128.0 * step, 224.0 * step
 
 
-def _strips(height: int, width: int, device: torch.device) -> Iterator[slice]:
+def _strips(rows: slice, width: int, device: torch.device) -> Iterator[slice]:
     """Rows that are worked on together."""
-    step = height
+    step = rows.stop - rows.start
     if device.type == "cpu":
-        step = max(_STRIP_PIXELS // width // _STRIP_ROWS, 1) * _STRIP_ROWS
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))
+        step = max(_STRIP_PIXELS // width // STRIP_ROWS, 1) * STRIP_ROWS
+    for top in range(rows.start, rows.stop, step):
+        yield slice(top, min(top + step, rows.stop))
 
 
 def _to_tensor(plane: Plane, device: torch.device) -> Tensor:
@@ -81,7 +80,35 @@ def to_rgb(frame: Frame, device: torch.device) -> Tensor:
     Returns:
         `[3, H, W]` float32, RGB in [0, 1], clamped; not rotated.
     """
-    layout = frame.layout
+    rgb = torch.empty(3, frame.height, frame.width, device=device)
+    write_rgb(frame, rgb)
+    return rgb
+
+
+def write_rgb(frame: Frame, out: Tensor) -> None:
+    """Write what `to_rgb` returns, with as many pixels as there is room for.
+
+    A smaller picture is made strip by strip, and the whole one is nowhere.
+
+    Args:
+        frame: The picture.
+        out: `[3, h, w]` float32, on the device where to compute; no more pixels than the frame's.
+    """
+    whole, size = (frame.height, frame.width), (out.shape[1], out.shape[2])
+    if size == whole:
+        _write_rows(frame, slice(0, frame.height), out)
+        return
+    strips = list(scaled_strips(*whole, out.shape[1], out.device))
+    spare = out.new_empty(3, max(large.stop - large.start for large, _ in strips), frame.width)
+    for large, small in strips:
+        part = spare[:, : large.stop - large.start]
+        _write_rows(frame, large, part)
+        shrink(part, out[:, small])
+
+
+def _write_rows(frame: Frame, all_rows: slice, out: Tensor) -> None:
+    """Write rows of `to_rgb`, of the frame's width."""
+    layout, device = frame.layout, out.device
     black, span, middle, chroma_span = sample_scales(layout, frame.full_range)
     gains: list[list[float]] = []
     if layout.kind == "yuv":
@@ -89,10 +116,11 @@ def to_rgb(frame: Frame, device: torch.device) -> Tensor:
         gains = (rgb_to_yuv(frame.matrix).inverse()[:, 1:] / chroma_span).tolist()
     kernels = kernels_for(frame) if device.type == "cpu" else None
     if kernels is not None:
-        return kernels.to_rgb(frame, [1 / span, -black / span, middle, *itertools.chain(*gains)])
-    rgb = torch.empty(3, frame.height, frame.width, device=device)
-    for rows in _strips(frame.height, frame.width, device):
-        part = rgb[:, rows]
+        constants = [1 / span, -black / span, middle, *itertools.chain(*gains)]
+        kernels.write_rgb(frame, constants, all_rows, out)
+        return
+    for rows in _strips(all_rows, frame.width, device):
+        part = out[:, rows.start - all_rows.start : rows.stop - all_rows.start]
         if layout.kind == "rgb":
             for channel, plane in zip(_GBR, frame.planes, strict=False):
                 torch.mul(_to_tensor(plane[rows], device), 1 / span, out=part[channel])
@@ -108,7 +136,6 @@ def to_rgb(frame: Frame, device: torch.device) -> Tensor:
                 if factor:
                     source = torch.add(source, samples, alpha=factor, out=channel)
             channel.clamp_(0, 1)
-    return rgb
 
 
 def _chroma_of(frame: Frame, rows: slice, device: torch.device) -> Tensor:
@@ -158,10 +185,11 @@ def add_residual(
 
     Luma gets the residual's luma, rounded; chroma likewise, from the residual averaged over the
     pixels that share a sample. Alpha stays. So does every sample that touches a box to keep.
+    A smaller residual is enlarged strip by strip, and the whole one is nowhere.
 
     Args:
         frame: The picture as it was decoded.
-        residual: `[3, H, W]` float32, to be added to RGB in [0, 1].
+        residual: `[3, H, W]` float32, to be added to RGB in [0, 1], or of fewer pixels.
         strength: Factor of the residual.
         keep: Boxes in which nothing changes; parts outside the picture are ignored.
 
@@ -179,30 +207,38 @@ def add_residual(
         gains = (rgb_to_yuv(frame.matrix) * spans * strength).tolist()
         gains = gains[: 3 if layout.kind == "yuv" else 1]
     kernels = kernels_for(frame) if residual.device.type == "cpu" else None
-    if kernels is not None:
-        constants = [top, *itertools.chain(*gains)]
-        restored = kernels.add_residual(frame, residual.float(), constants)
-    else:
-        restored = _with_residual(frame, residual, gains, top)
+    restored = [np.empty(plane.shape, plane.dtype) for plane in frame.planes[: len(gains)]]
+    for rows, part in enlarged_strips(residual, frame.height, frame.width):
+        if kernels is not None:
+            constants = [top, *itertools.chain(*gains)]
+            kernels.add_residual(frame, part.float(), constants, rows, restored)
+        else:
+            _add_rows(frame, part, gains, top, rows, restored)
     keep_boxes(frame, restored, keep)
     return (*restored, *frame.planes[len(restored) :])
 
 
-def _with_residual(
-    frame: Frame, residual: Tensor, gains: Sequence[Sequence[float]], top: float
-) -> list[Plane]:
-    """The planes but alpha with a residual, operation by operation.
+def _add_rows(
+    frame: Frame,
+    residual: Tensor,
+    gains: Sequence[Sequence[float]],
+    top: float,
+    all_rows: slice,
+    restored: Sequence[Plane],
+) -> None:
+    """Write rows of the planes but alpha with a residual, operation by operation.
 
     Args:
         frame: The picture.
-        residual: `[3, H, W]` float32.
+        residual: `[3, h, W]` float32, of these rows.
         gains: What each plane takes of red, green and blue.
         top: The largest sample.
+        all_rows: The rows, which share no sample of chroma with others.
+        restored: The planes.
     """
     layout = frame.layout
-    restored = [np.empty_like(plane) for plane in frame.planes[: len(gains)]]
-    for rows in _strips(frame.height, frame.width, residual.device):
-        part = residual[:, rows]
+    for rows in _strips(all_rows, frame.width, residual.device):
+        part = residual[:, rows.start - all_rows.start : rows.stop - all_rows.start]
         averaged = part
         if layout.kind == "yuv":
             averaged = _average(part, 1 << layout.chroma_shift_y, 1 << layout.chroma_shift_x)
@@ -216,7 +252,6 @@ def _with_residual(
             value = _to_tensor(plane[part_rows], residual.device)
             value.add_(_mixed(averaged if is_chroma else part, gain)).round_().clamp_(0, top)
             restored[index][part_rows] = value.cpu().numpy()
-    return restored
 
 
 def keep_boxes(frame: Frame, planes: Sequence[Plane], keep: Sequence[Box]) -> None:

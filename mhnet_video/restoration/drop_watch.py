@@ -1,8 +1,10 @@
 """Whether drops stand on the glass before the camera while another network restores a clip.
 
 A few windows of the clip are kept on their way. At the end a network that takes out drops restores
-them too. What it takes out at the same place in most of them, and the other network does not, are
-drops: streaks are elsewhere in the next window, and what it mistakes in a scene mostly moves on.
+them too. What it makes brighter at the same place in most of them, and the other network does not,
+are drops. Streaks are elsewhere in the next window, and what it mistakes in a scene mostly moves
+on. Only what was darkened counts: a drop shows the scene upside down, and so darkens much of what
+is behind it. Rain in the air and wet leaves that shine only add light.
 """
 
 from collections.abc import Generator
@@ -24,12 +26,12 @@ T = TypeVar("T")
 
 MODEL = "windscreen-realtime"
 """The network that is asked."""
-LEAST_SHARE = 0.04
-"""Share of the picture from which on there are drops. docs/training.md has those of clips."""
+LEAST_SHARE = 0.015
+"""Share of the picture darkened from which on there are drops. docs/training.md has clips' own."""
 _LEVELS = 4.0
-"""Levels of 8 bits that the network takes out where there is a drop, at least."""
+"""Levels of 8 bits by which the network brightens what a drop has darkened, at least."""
 _KNOWN_LEVELS = 2.0
-"""Levels from which on the other network has taken out something itself."""
+"""Levels from which on the other network has changed something itself."""
 _ROWS = 480
 """Shorter side, in pixels, to which larger pictures are shrunk: drops have the size that the
 network knows from training."""
@@ -51,11 +53,11 @@ Picture = NDArray[np.uint8]
 
 
 class _Window:
-    """Frames of a window, and the luma that was taken out of the middle one."""
+    """Frames of a window, and the luma that was added to the middle one."""
 
     def __init__(self) -> None:
         self.sources: list[Picture] = []
-        self.taken_out: NDArray[np.float32] | None = None
+        self.added: NDArray[np.float32] | None = None
 
 
 class DropWatch:
@@ -82,7 +84,7 @@ class DropWatch:
             pairs.close()
 
     def share(self) -> float | None:
-        """Share of the picture in which there are drops, 0 to 1.
+        """Share of the picture that drops darken, 0 to 1.
 
         Returns:
             None where nothing can be said: the clip is too short or too small, or there is no
@@ -96,7 +98,7 @@ class DropWatch:
         except (ConfigError, WeightsError):
             return None
         beyond = np.stack([_beyond(restorer, window) for window in windows])
-        return float(np.mean(np.abs(np.median(beyond, axis=0)) >= _LEVELS))
+        return float(np.mean(np.median(beyond, axis=0) >= _LEVELS))
 
     def sees_drops(self) -> bool:
         """Whether there are many."""
@@ -118,7 +120,7 @@ class DropWatch:
                 picture = _picture(pair.source)
             window.sources.append(picture)
             if len(window.sources) == _FRAMES // 2 + 1:
-                window.taken_out = _luma(_picture(pair.restored)) - _luma(picture)
+                window.added = _luma(_picture(pair.restored)) - _luma(picture)
             if len(window.sources) == _FRAMES:
                 self._keep(begin, self._open.pop(begin))
 
@@ -138,12 +140,12 @@ class DropWatch:
 
 
 def _beyond(restorer: Restorer, window: _Window) -> NDArray[np.float32]:
-    """The luma that the network takes out of a window's middle frame, and the other did not."""
+    """The luma that the network adds to a window's middle frame where the other adds none."""
     frames = [frame_of(picture, index) for index, picture in enumerate(window.sources)]
     middle = _FRAMES // 2
     green, blue, red = restorer.restore_frame(frames, middle).planes
     found = _luma(np.stack([red, green, blue], axis=2)) - _luma(window.sources[middle])
-    known = window.taken_out
+    known = window.added
     assert known is not None
     return np.where(np.abs(known) >= _KNOWN_LEVELS, np.float32(0), found)
 

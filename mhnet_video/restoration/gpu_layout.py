@@ -183,7 +183,8 @@ class FrameFormat:
             ring: `[slots, size]` uint8 or int16.
             slots: `[N, T]` int32, where the frames of each window are; `MISSING` for a black one.
             colors: `[slots, NUM_COLORS]` float32, from `colors_of`.
-            out: `[N, H / patch, W / patch, 3 * T * patch**2]`, H and W at least the picture's.
+            out: `[N, H / patch, W / patch, 3 * T * patch**2]` or more channels, which stay as they
+                are; H and W at least the picture's.
             patch: Side of the blocks that are folded into channels.
         """
         from mhnet_video.kernels.frame_kernel import launch_frames_to_input

@@ -22,6 +22,7 @@ from mhnet_video.model.weights import load_model, models_of
 from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
+from mhnet_video.restoration.single_frames import SingleFrames
 from mhnet_video.restoration.task_step import TaskStep
 from mhnet_video.restoration.window_network import check_size
 from mhnet_video.restoration.working_scale import WorkingScale, scale_by_size
@@ -109,7 +110,7 @@ class Restorer:
         ]
         self._counts: Counts | Chain = Counts()
         self._pushed: tuple[Chain, int] | None = None
-        self._restored: list[tuple[Frame, Settings, Frame]] = []
+        self._single = SingleFrames(self._steps, self.device)
 
     @property
     def network(self) -> MHNet:
@@ -351,41 +352,12 @@ class Restorer:
         if self.strength == 0:
             return frame
         check_size(frame.height, frame.width)
-        return self._through(frames, index, self._steps)
+        restored, self._counts = self._single.restore(frames, index, self._settings)
+        return restored
 
     def forget(self) -> None:
         """Forget what `restore_frame` has seen: what comes next is of another clip or place."""
-        self._restored = []
-        for step in self._steps:
-            step.forget()
-
-    def _through(self, frames: Sequence[Frame], index: int, steps: Sequence[TaskStep]) -> Frame:
-        """A frame after several steps; what the last one sees of others is restored first."""
-        *before, last = steps
-        if before:
-            first = max(0, index - last.behind)
-            around = range(first, min(len(frames), index + last.ahead + 1))
-            known = self._restored
-            self._restored = []
-            for each in around:
-                self._restored.append(self._known(known, frames, each, before))
-            frames, index = [restored for *_, restored in self._restored], index - first
-        scale = self.scale_at(frames[index].height, frames[index].width).scale
-        restored, self._counts = last.restore_frame(frames, index, self._settings, scale)
-        return restored
-
-    def _known(
-        self,
-        known: Sequence[tuple[Frame, Settings, Frame]],
-        frames: Sequence[Frame],
-        index: int,
-        steps: Sequence[TaskStep],
-    ) -> tuple[Frame, Settings, Frame]:
-        """A frame, the settings, and the frame restored: known, or made now."""
-        for each in known:
-            if each[0] is frames[index] and each[1] == self._settings:
-                return each
-        return frames[index], self._settings, self._through(frames, index, steps)
+        self._single.forget()
 
     def _new_chain(self, executors: Sequence[Executor]) -> Chain:
         chains: list[Chain] = [

@@ -13,9 +13,8 @@ from mhnet_video.frame import Frame, Plane
 from mhnet_video.memory import give_back_device_memory, is_shortage
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
-from mhnet_video.restoration.color import add_residual, to_rgb
+from mhnet_video.restoration.color import add_residual, write_rgb
 from mhnet_video.restoration.glass import pictures_of_glass
-from mhnet_video.restoration.resize import enlarged, shrunk
 from mhnet_video.restoration.self_ensemble import ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
@@ -80,8 +79,17 @@ class WindowNetwork:
             frame: The frame, on the host.
             scale: Working scale, above 0 to 1.
         """
-        rgb = upright_rgb(frame, scale, self.device)
-        return self._padded(rgb).contiguous()
+        width, height = frame.upright_size
+        rows, columns = _working_size(height, width, scale)
+        multiple = self.network.config.multiple
+        padded = torch.empty(
+            3, rows + -rows % multiple, columns + -columns % multiple, device=self.device
+        )
+        _write_upright(frame, padded[:, :rows, :columns])
+        # its edge repeated, as by `_padded`
+        padded[:, :rows, columns:] = padded[:, :rows, columns - 1 : columns]
+        padded[:, rows:] = padded[:, rows - 1 : rows]
+        return padded
 
     def _padded(self, rgb: Tensor) -> Tensor:
         """The picture with its edge repeated until its sides are the network's multiples.
@@ -132,17 +140,14 @@ class WindowNetwork:
     def _residual(
         self, engine: Engine, seen: Window, height: int, width: int, scale: float
     ) -> Tensor:
-        """What is to be added to a middle picture of this size, `[3, height, width]`."""
+        """What is to be added to a middle picture of this size, at the working scale."""
         rows, columns = _working_size(height, width, scale)
         residual_of = partial(self._whole_residual, engine)
         if is_alone(seen):
             residual = ensemble_residual(seen, residual_of, self.network.config.multiple)
         else:
             residual = residual_of(seen)
-        residual = residual[:, :rows, :columns]
-        if (rows, columns) != (height, width):
-            residual = enlarged(residual, height, width)
-        return residual
+        return residual[:, :rows, :columns]
 
     def _whole_residual(self, engine: Engine, seen: Window) -> Tensor:
         """What the network adds to the middle picture of a window, as large as that."""
@@ -187,10 +192,23 @@ def upright_rgb(frame: Frame, scale: float, device: torch.device) -> Tensor:
     Returns:
         `[3, height, width]` float32, RGB in [0, 1].
     """
-    rgb = _turned(to_rgb(frame, device), -frame.rotation)
-    height, width = rgb.shape[1:]
-    size = _working_size(height, width, scale)
-    return rgb if size == (height, width) else shrunk(rgb, *size)
+    width, height = frame.upright_size
+    rgb = torch.empty(3, *_working_size(height, width, scale), device=device)
+    _write_upright(frame, rgb)
+    return rgb
+
+
+def _write_upright(frame: Frame, out: Tensor) -> None:
+    """Write a frame as it is shown to `[3, h, w]`, of any smaller size."""
+    if frame.rotation % 360 == 0:
+        write_rgb(frame, out)
+        return
+    height, width = out.shape[1:]
+    if frame.rotation % 180:
+        height, width = width, height
+    rgb = out.new_empty(3, height, width)
+    write_rgb(frame, rgb)
+    out.copy_(_turned(rgb, -frame.rotation))
 
 
 def _is_finite(x: Tensor) -> bool:

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mhnet_video.frame import Frame, Plane
@@ -25,21 +24,20 @@ class YuvKernels:
 
     lanes: int
     """Pixels of a vector."""
+    _shift_y: int
+    """1 where two rows share a sample of chroma, else 0."""
     _rgb: HostKernel
     _residual: HostKernel
 
-    def to_rgb(self, frame: Frame, constants: Sequence[float]) -> Tensor:
-        """The picture as RGB.
+    def write_rgb(self, frame: Frame, constants: Sequence[float], rows: slice, out: Tensor) -> None:
+        """Write rows of the picture as RGB.
 
         Args:
             frame: The picture.
             constants: See `llvm_color.RGB_CONSTANTS`.
-
-        Returns:
-            `[3, H, W]` float32.
+            rows: The rows.
+            out: `[3, h, W]` float32, these rows; pixels of a row follow each other.
         """
-        height, width = frame.height, frame.width
-        rgb = torch.empty(3, height, width)
         planes = frame.planes[:3]
         numbers = np.array(constants, np.float32)
         spare = np.empty((2, planes[1].shape[1] + 2 * self.lanes), np.float32)
@@ -47,41 +45,52 @@ class YuvKernels:
             **_arguments(planes),
             constants=numbers.ctypes.data,
             spare=spare.ctypes.data,
-            out=rgb.data_ptr(),
-            width=width,
-            height=height,
-            first=0,
-            end=height,
+            out=_first_row(out, rows),
+            color_size=out.stride(0),
+            row_size=out.stride(1),
+            width=frame.width,
+            height=frame.height,
+            first=rows.start,
+            end=rows.stop,
         )
-        return rgb
 
     def add_residual(
-        self, frame: Frame, residual: Tensor, constants: Sequence[float]
-    ) -> list[Plane]:
-        """The planes with a residual.
+        self,
+        frame: Frame,
+        residual: Tensor,
+        constants: Sequence[float],
+        rows: slice,
+        restored: Sequence[Plane],
+    ) -> None:
+        """Write rows of the planes with a residual.
 
         Args:
             frame: The picture.
-            residual: `[3, H, W]` float32.
+            residual: `[3, h, W]` float32, of these rows.
             constants: See `llvm_color.RESIDUAL_CONSTANTS`.
+            rows: The rows, which share no sample of chroma with others.
+            restored: The planes.
         """
         planes = frame.planes[:3]
-        restored = [np.empty(plane.shape, plane.dtype) for plane in planes]
         numbers = np.array(constants, np.float32)
         if residual.stride(2) != 1:
             residual = residual.contiguous()
         self._residual(
             **_arguments(planes),
             **_arguments(restored, "_out"),
-            residual=residual.data_ptr(),
+            residual=_first_row(residual, rows),
             color_size=residual.stride(0),
             row_size=residual.stride(1),
             constants=numbers.ctypes.data,
             width=frame.width,
-            first=0,
-            end=planes[1].shape[0],
+            first=rows.start >> self._shift_y,
+            end=rows.stop >> self._shift_y,
         )
-        return restored
+
+
+def _first_row(picture: Tensor, rows: slice) -> int:
+    """Where the first row of a picture would be in memory, of which there are some rows."""
+    return picture.data_ptr() - picture.element_size() * rows.start * picture.stride(1)
 
 
 def _arguments(planes: Sequence[Plane], suffix: str = "") -> dict[str, int]:
@@ -111,7 +120,7 @@ def kernels_for(frame: Frame) -> YuvKernels | None:
 @cache
 def _compiled(sample_bytes: int, shift_x: int, shift_y: int) -> YuvKernels | None:
     found = compiled(_makers, sample_bytes, shift_x, shift_y)
-    return None if found is None else YuvKernels(found.lanes, *found.kernels)
+    return None if found is None else YuvKernels(found.lanes, shift_y, *found.kernels)
 
 
 def _makers() -> Sequence[Callable[..., Any]]:

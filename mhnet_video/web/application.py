@@ -86,15 +86,19 @@ async def body_of(request: web.Request, kind: str, max_bytes: int) -> bytes:
         max_bytes: Most that is read.
     """
     if request.content_type != kind:
-        raise web.HTTPUnsupportedMediaType(text=f"{kind}, please\n")
+        raise web.HTTPUnsupportedMediaType(text=f"the content type must be {kind}\n")
     length = request.content_length
     if length is None or length > max_bytes:
-        raise web.HTTPRequestEntityTooLarge(max_bytes, length or 0, text="too long\n")
+        raise web.HTTPRequestEntityTooLarge(
+            max_bytes, length or 0, text=f"the body may have {max_bytes} bytes at most\n"
+        )
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await request.read()
     except TimeoutError as error:
-        raise web.HTTPRequestTimeout(text="too slow\n") from error
+        raise web.HTTPRequestTimeout(
+            text=f"the body did not arrive within {_BODY_SECONDS:.0f} s\n"
+        ) from error
 
 
 async def json_of(request: web.Request, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:

@@ -278,6 +278,20 @@ def test_an_upload_has_the_size_that_was_announced_and_comes_once(page, clip):
     assert state_of(page, clip_id)["state"] == "ready"
 
 
+def test_a_second_upload_of_a_clip_leaves_the_first_alone(page, clip):
+    clip_id = json.loads(announce(page, "a.mp4", len(clip))[1])["id"]
+    head = f"PUT /clips/{clip_id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(clip)}\r\n"
+    head += "Content-Type: application/octet-stream\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", page.port), SECONDS) as connection:
+        connection.sendall(head.encode())
+        wait_until((page.path / clip_id / "clip.mp4").exists)
+        again = ask(page, f"/clips/{clip_id}", "PUT", clip, "application/octet-stream")
+        assert again[:2] == (409, b"a.mp4 is being uploaded already\n")
+        connection.sendall(clip)
+        assert connection.recv(100).startswith(b"HTTP/1.1 204")
+    assert state_of(page, clip_id)["state"] == "ready"
+
+
 def test_the_queue(page, restoring, clip):
     """One at a time, in order; a clip that waits, and one that runs, can be cancelled."""
     first, second, third = (upload(page, f"{name}.mp4", clip) for name in "abc")
@@ -323,15 +337,18 @@ def test_a_clip_that_cannot_be_restored_stops_no_other(page, restoring, clip):
     ("changes", "said"),
     [
         ({"task": "desnow"}, "task must be one of"),
-        ({"task": 3}, "a task is a name"),
+        ({"task": 3}, "task must be a name"),
         ({"strength": 2}, "strength must be between 0 and 1"),
-        ({"strength": "x"}, "strength is a number"),
-        ({"strength": None}, "strength is a number"),
+        ({"strength": "x"}, "strength must be a number"),
+        ({"strength": None}, "strength must be a number"),
+        ({"strength": True}, "strength must be a number"),
+        ({"strength": float("nan")}, "strength must be between 0 and 1"),
+        ({"strength": 10**400}, "strength must be between 0 and 1"),
         ({"keep": [[0, 0, 65, 1]]}, "outside the picture of 64x48"),
         ({"keep": [[0, 0, 0, 1]]}, "a box to keep is X,Y,W,H in pixels"),
         ({"keep": [[0.5, 0, 1, 1]]}, "a box to keep is X,Y,W,H in pixels"),
-        ({"keep": ["abcd"]}, "a box is four numbers"),
-        ({"keep": [[0, 0, 1, 1]] * 51}, "up to 50 boxes"),
+        ({"keep": ["abcd"]}, "a box must be four numbers"),
+        ({"keep": [[0, 0, 1, 1]] * 51}, "at most 50 boxes"),
     ],
 )
 def test_wrong_settings_are_refused(page, restoring, clip, changes, said):

@@ -10,7 +10,7 @@ import pytest
 from clips import Audio, Clip, Video, every
 
 from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
-from mhnet_video.batch.planning import Looks, make_plan
+from mhnet_video.batch.planning import FootageCache, make_plan
 from mhnet_video.batch.work import Shard
 from mhnet_video.errors import ConfigError
 
@@ -59,6 +59,16 @@ def test_a_tree_is_mirrored(clip, card, out):
     assert [work.output for work in plan.works] == [out / key for key in keys(plan)]
     assert [work.seconds for work in plan.works] == [pytest.approx(0.2, abs=0.01)] * 3
     assert not plan.left_out
+
+
+@pytest.mark.parametrize("suffix", [".LRV", ".lrf"])
+def test_the_small_copies_that_cameras_keep_are_left_out_unless_named(suffix, clip, card, out):
+    put(clip, card / "GX010012.MP4")
+    copy = put(clip, card / f"GL010012{suffix}")
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == ["GX010012.MP4"]
+    assert said(plan, is_error=False)[copy.name].startswith("is a small copy that the camera keeps")
+    assert keys(make_plan([str(copy)], out)) == [f"{copy.name}.mkv"]
 
 
 def test_what_is_video_is_seen_by_opening(clip, card, out):
@@ -254,11 +264,11 @@ def test_a_file_is_opened_once_as_long_as_it_stays(clip, card, out, monkeypatch)
 
     monkeypatch.setattr(planning, "look_at", look_at)
     put(clip, card / "a.mp4")
-    looks = Looks()
-    make_plan([str(card)], out, looks=looks)
-    make_plan([str(card)], out, looks=looks)
+    footage_cache = FootageCache()
+    make_plan([str(card)], out, footage_cache=footage_cache)
+    make_plan([str(card)], out, footage_cache=footage_cache)
     assert opened == ["a.mp4"]
     with open(card / "a.mp4", "ab") as file:
         file.write(b"more")
-    make_plan([str(card)], out, looks=looks)
+    make_plan([str(card)], out, footage_cache=footage_cache)
     assert opened == ["a.mp4", "a.mp4"]

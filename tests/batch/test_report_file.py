@@ -43,7 +43,7 @@ def test_parquet_has_typed_columns_also_without_a_row(tmp_path):
 
 
 def test_other_names_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"a \.jsonl or a \.parquet file"):
+    with pytest.raises(ConfigError, match=r"must end in \.jsonl or \.parquet"):
         ReportFile("r.csv")
 
 

@@ -8,7 +8,7 @@ from clips import Clip, Video, every
 import mhnet_video.batch.planning as planning
 import mhnet_video.batch.watching as watching
 from mhnet_video.batch.discovery import OWN_FOLDER
-from mhnet_video.batch.planning import Looks, make_plan
+from mhnet_video.batch.planning import FootageCache, make_plan
 from mhnet_video.errors import ConfigError
 
 
@@ -44,25 +44,25 @@ def out(tmp_path):
 
 def test_a_file_is_taken_when_it_has_stayed_as_it_is(card, out, clock, tmp_path):
     clip = Clip(video=(Video(times=every(40, 5)),)).make(tmp_path)
-    looks = Looks(10)
+    footage_cache = FootageCache(10)
 
     def keys():
-        looks.is_waiting = False
-        return [work.key for work in make_plan([str(card)], out, looks=looks).works]
+        footage_cache.is_waiting = False
+        return [work.key for work in make_plan([str(card)], out, footage_cache=footage_cache).works]
 
     content = clip.read_bytes()
     (card / "a.mp4").write_bytes(content[:1000])
-    assert keys() == [] and looks.is_waiting
+    assert keys() == [] and footage_cache.is_waiting
     clock.now += 9
     with open(card / "a.mp4", "ab") as file:
         file.write(content[1000:])
-    assert keys() == [] and looks.is_waiting
+    assert keys() == [] and footage_cache.is_waiting
     clock.now += 9
-    assert keys() == [] and looks.is_waiting
+    assert keys() == [] and footage_cache.is_waiting
     clock.now += 1
-    assert keys() == ["a.mp4"] and not looks.is_waiting
+    assert keys() == ["a.mp4"] and not footage_cache.is_waiting
     shutil.copyfile(clip, card / "b.mp4")
-    assert keys() == ["a.mp4"] and looks.is_waiting
+    assert keys() == ["a.mp4"] and footage_cache.is_waiting
 
 
 @pytest.fixture

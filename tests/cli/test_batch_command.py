@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import processes
@@ -119,13 +120,30 @@ def test_wrong_usage_ends_with_2(words):
     assert status == 2
 
 
+def test_a_file_in_place_of_the_folder_is_said(tmp_path, capsys):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    assert main(["batch", str(tmp_path / "nothing"), str(tmp_path / "a.mp4")]) == 1
+    said = f"{tmp_path / 'a.mp4'} cannot be written: a part of its path is a file and no folder;"
+    assert said in capsys.readouterr().err
+
+
 def test_the_table_has_a_row_for_each_file_that_matters():
     report = BatchReport(rows=(DONE, BEFORE, FAILED, NOTES), seconds=90, jobs=1, interrupted=False)
     lines = batch_table(report)
     assert [line.split()[0] for line in lines[:3]] == ["file", "sub/a.mp4", "card/c.mp4"]
     assert "0:01:00  0:01:30" in lines[1]
     assert lines[1].endswith("2 damaged, not kept: a font")
+    assert lines[2].endswith("  is empty; copy it again from where it was recorded.")
     assert "1 done, 1 done before, 1 failed, 1 left out; 0:01:00 of footage" in lines[-1]
+
+
+def test_works_that_were_not_begun_are_counted_and_not_listed():
+    unbegun = Row(status=Status.UNFINISHED, output="d.mp4", sources=("card/d.mp4",), reason="why.")
+    ended = replace(unbegun, output="e.mp4", worker="host:1")
+    report = BatchReport(rows=(unbegun,) * 9 + (ended,), seconds=9, jobs=1, interrupted=True)
+    lines = batch_table(report)
+    assert [line.split()[0] for line in lines[:-2]] == ["file", "e.mp4"]
+    assert lines[-2].startswith("10 unfinished;")
 
 
 def test_a_batch_of_nothing_says_why():

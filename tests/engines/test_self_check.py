@@ -91,7 +91,7 @@ def test_auto_takes_a_gpu_that_has_passed(monkeypatch, caplog):
     monkeypatch.setattr(self_check, "resolve_device", lambda name: CPU if name == "cpu" else GPU)
     monkeypatch.setattr(self_check, "verdict", lambda device: None)
     assert usable_device("auto") == GPU
-    for found in (Fault("its result is not the CPU's", True), Fault("CUDA: busy", False)):
+    for found in (Fault("its result differs from the CPU's", True), Fault("CUDA: busy", False)):
         monkeypatch.setattr(self_check, "verdict", lambda device, found=found: found)
         with caplog.at_level(logging.WARNING):
             assert usable_device("auto") == CPU
@@ -144,7 +144,7 @@ def test_an_engine_that_is_wrong_is_found(monkeypatch):
         return fault(CPU)
 
     assert wrong(lambda found: found) is None
-    assert wrong(lambda found: found + 0.1) == ("its result for 64x32 is not the CPU's", True)
+    assert wrong(lambda found: found + 0.1) == ("its result for 64x32 differs from the CPU's", True)
     assert wrong(lambda found: found * float("nan")).reason.startswith("equal frames")
     different = wrong(lambda found: found + 1e-6 * next(count))
     assert "different results" in different.reason and different.is_wrong

@@ -42,6 +42,10 @@ ONLY |= {"small": ["linear_kernel", "depthwise_kernel", "gram_kernel", "mean_ker
 """Kernels of a graph that are worth their time; all of the others."""
 
 
+COUNTING = ("mean_kernel", "attend_kernel", "gradients_kernel", "fit_kernel", "kept_kernel")
+"""Kernels of which the last program adds what the others have stored."""
+
+
 def compiled(plans, capability):
     """Registers, spills and shared memory of all the kernels of some plans."""
     cases = [
@@ -87,6 +91,8 @@ def test_kernels_compile_without_spills(capability, plans):
     for row in rows:
         assert row["spilled"] == 0, row
         assert not row["overwritten"], row
+        assert row["ordered"] is not False, row
+        assert row["ordered"] or row["kernel"] not in COUNTING, row
         assert row["shared"] <= SHARED[capability], row
         # 65536 registers of a multiprocessor hold at least one block
         assert row["registers"] * row["warps"] * 32 <= 65536, row

@@ -104,6 +104,40 @@ def test_linear_with_more_inputs_than_fit(kind, device):
     check(out, expected, kind, 8.0)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("channels", [24, 64, 150])
+def test_statistics_from_the_pass_before(channels, kind, device):
+    """They are those of the stored map, in parts, and LayerNorm needs no others."""
+    from mhnet_video.kernels.linear_kernel import part_channels
+
+    x = rand(1, 6, 10, 20, kind=kind, device=device)
+    bias = 30 * rand(1, device=device).expand(channels) + rand(channels, device=device)
+    first = rand(channels, 20, kind=kind, device=device, std=0.2)
+    halving = rand(channels, 80, kind=kind, device=device, std=0.1)
+    second = rand(2 * 40, channels, kind=kind, device=device, std=channels**-0.5)
+    for is_halved in (False, True):
+        size = (1, 3, 5, channels) if is_halved else (1, 6, 10, channels)
+        middle = poison(*size, kind=kind, device=device)
+        statistics = poisoned_sums(map_ops.linear_statistics_room(middle))
+        options = {"statistics_out": statistics, "out": middle}
+        if is_halved:
+            map_ops.halve(x, halving, bias.contiguous(), **options)
+        else:
+            map_ops.linear(x, first, bias.contiguous(), **options)
+        part = part_channels(middle.element_size())
+        assert statistics.shape == (1, -(-channels // part), 2, *size[1:3])
+        expected = reference.statistics(middle.double(), part)
+        torch.testing.assert_close(statistics.double(), expected, rtol=1e-4, atol=1e-4)
+        out = poison(*size[:3], 40, kind=kind, device=device)
+        map_ops.linear(middle, second, norm=True, gate=True, statistics=statistics, out=out)
+        expected = reference.linear(*wide(middle, second), None, True, True, None, [], 1e-6)
+        check(out, expected, kind, 8.0)
+    with pytest.raises(ValueError, match="statistics"):
+        map_ops.linear(middle, second, norm=True, statistics=statistics[:, :, :1], out=out)
+    with pytest.raises(ValueError, match="statistics"):
+        map_ops.linear(middle, second, statistics=statistics)
+
+
 def test_linear_of_a_slice_with_weights_for_each_picture(device):
     maps = rand(2, 3, 5, 60, device=device)
     x = maps[..., 40:]
@@ -243,14 +277,29 @@ def test_block_back(shape, kind, has_more, device):
     check_sums(sums, expected, kind)
 
 
-@pytest.mark.parametrize("parts", [1, 300, 1100])
-def test_mean_and_attend(parts, device):
-    sums = rand(2, parts, 13, device=device)
-    mean = map_ops.mean(sums, 77, out=poison(2, 13, device=device))
-    check(mean, sums.double().sum(1) / 77, torch.float32)
-    matrix, bias = rand(13, 13, device=device), rand(13, device=device)
-    gain = map_ops.attend(mean, matrix, bias, out=poison(2, 13, device=device))
-    check(gain, mean.double() @ matrix.double().t() + bias.double(), torch.float32)
+@pytest.mark.parametrize(("parts", "channels"), [(1, 13), (300, 16), (1100, 21), (70, 130)])
+def test_mean_and_attend(parts, channels, device):
+    """In one launch each; what it counts is zero again, so that the next one needs no other."""
+    sums = rand(2, parts, channels, device=device)
+    wanted = sums.double().sum(1) / 77
+    done = torch.zeros(2, dtype=torch.int32, device=device)
+    partial, _ = room = map_ops.mean_room(sums, done)
+    for _ in range(2):
+        partial.fill_(float("nan"))
+        mean = map_ops.mean(sums, 77, room=room, out=poison(2, channels, device=device))
+        check(mean, wanted, torch.float32)
+    assert done.tolist() == [0, 0]
+    matrix, bias = rand(channels, channels, device=device), rand(channels, device=device)
+    partial, _ = room = map_ops.attend_room(sums, done)
+    partial.fill_(float("nan"))
+    out = poison(2, channels, device=device)
+    gain = map_ops.attend(sums, 77, matrix, bias, room=room, out=out)
+    check(gain, wanted @ matrix.double().t() + bias.double(), torch.float32, 2.0)
+    assert done.tolist() == [0, 0]
+    with dispatch.recording() as launches:
+        map_ops.attend(sums, 77, matrix, bias, room=room, out=out)
+        map_ops.mean(sums, 77, out=out)
+    assert [each.name for each in launches] == ["attend_kernel", "mean_kernel"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -419,11 +468,13 @@ def test_kernels_can_be_turned_off(device):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize(("batch", "frames", "patch"), [(1, 3, 2), (2, 5, 1)])
 def test_shrunken_luma(batch, frames, patch, kind, device):
-    x = rand(batch, 24 // patch, 40 // patch, 3 * frames * patch**2, kind=kind, device=device)
+    channels = 3 * frames * patch**2
+    x = rand(batch, 24 // patch, 40 // patch, channels + 4, kind=kind, device=device)
+    x[..., channels:] = float("nan")
     shares = (0.299, 0.587, 0.114)
     found = map_ops.shrunken_luma(x, frames, patch, 4, shares)
     assert found.shape == (batch, frames, 6, 10) and found.dtype == torch.float32
-    expected = reference.shrunken_luma(*wide(x), patch, 4, shares)
+    expected = reference.shrunken_luma(*wide(x[..., :channels]), patch, 4, shares)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -431,13 +482,18 @@ def test_shrunken_luma(batch, frames, patch, kind, device):
 @pytest.mark.parametrize(("batch", "frames", "patch"), [(1, 3, 2), (2, 5, 1)])
 def test_move(batch, frames, patch, kind, device):
     channels = 3 * frames * patch**2
-    x = rand(batch, 24 // patch, 40 // patch, channels, kind=kind, device=device)
+    x = rand(batch, 24 // patch, 40 // patch, channels + 4, kind=kind, device=device)
+    x[..., channels:] = 0
+    seen = x[..., :channels]
     # some of it leads out of the picture
     motion = rand(batch, frames - 1, 2, 6, 10, device=device, std=2.0)
     out = poison(*x.shape, kind=kind, device=device)
+    out[..., channels:] = 0
     for same, unlike in ((0.02, 0.04), (0.5, 1.5)):  # nearly all of noise moves, or some stays
         map_ops.move(x, motion, patch, 4, same, unlike, out=out)
-        check(out, reference.move(*wide(x, motion), patch, 4, same, unlike), kind)
+        expected = reference.move(*wide(seen, motion), patch, 4, same, unlike)
+        check(out[..., :channels], expected, kind)
+        assert not out[..., channels:].any()
         middle = slice(frames // 2 * 3 * patch**2, (frames // 2 + 1) * 3 * patch**2)
         assert torch.equal(out[..., middle], x[..., middle])
     map_ops.move(x, torch.zeros_like(motion), patch, 4, 0.02, 0.04, out=out)

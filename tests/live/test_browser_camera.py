@@ -6,13 +6,14 @@ The browser's side of it is in test_browser.py.
 import asyncio
 import http.client
 import json
-import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import aiortc
 import pytest
 from test_page import Source, decoded
 from test_session import live_frame
+from waiting import Clock, wait_until
 
 import mhnet_video.live.browser_camera
 import mhnet_video.live.web.webrtc
@@ -30,6 +31,14 @@ from mhnet_video.media.frames.image_metadata import picture_size
 from mhnet_video.web.access import ListenAddress
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of visitors, which stands still."""
+    clock = Clock()
+    monkeypatch.setattr(mhnet_video.live.browser_camera, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
 def jpeg(level=100, size=(64, 48)):
     return JpegEncoder().encode([live_frame(0, level, size)], size)
 
@@ -41,7 +50,7 @@ def test_the_size_of_a_picture_is_known_before_it_is_decoded():
         assert picture_size(wrong) is None
 
 
-def test_one_visitor_at_a_time(monkeypatch):
+def test_one_visitor_at_a_time(clock):
     visitors = Visitors()
     assert not visitors.is_taken and not visitors.is_present("")
     key = visitors.enter()
@@ -52,9 +61,10 @@ def test_one_visitor_at_a_time(monkeypatch):
     visitors.leave(key)
     assert not visitors.is_present(key) and not visitors.put(key, jpeg(), 0)
     # who says nothing for a while has gone
-    monkeypatch.setattr(mhnet_video.live.browser_camera, "_IDLE_SECONDS", 0.2)
     first = visitors.enter()
-    time.sleep(0.3)
+    clock.now += 4.9
+    assert visitors.enter() == "" and visitors.is_present(first)
+    clock.now += 0.2
     second = visitors.enter()
     assert second and second != first
     assert not visitors.put(first, jpeg(), 0) and visitors.put(second, jpeg(), 0)
@@ -78,7 +88,7 @@ def test_the_newest_picture_is_taken_once():
     assert visitors.get(0.01) is None
 
 
-def test_limits_of_pictures(monkeypatch):
+def test_limits_of_pictures(clock):
     visitors = Visitors()
     key = visitors.enter()
     for wrong in (b"", b"nonsense", jpeg(size=(8, 8)), jpeg(size=(2048, 1088))):
@@ -88,7 +98,7 @@ def test_limits_of_pictures(monkeypatch):
     for number in range(10):
         visitors.put(key, jpeg(size=(64, 48 + 16 * number)), number)
     assert picture_size(visitors.get(0.01).jpeg) == (64, 48)
-    monkeypatch.setattr(mhnet_video.live.browser_camera, "_SIZE_SECONDS", 0.0)
+    clock.now += 3.1
     visitors.put(key, jpeg(size=(48, 64)), 99)
     assert picture_size(visitors.get(0.01).jpeg) == (48, 64)
 
@@ -98,6 +108,12 @@ def test_visitors_are_no_neighbours():
     visitors = Visitors()
     with Camera(resolve_address("visitor"), visitors=visitors) as camera:
         got, keys = [], []
+
+        def take():
+            window = camera.newest(0)
+            got.extend([window] if window is not None else [])
+            return any(each.captured.frame.tags[KEY_TAG] == keys[-1] for each in got)
+
         for level in (50, 200):
             keys.append(visitors.enter())
             for number in range(8):
@@ -106,9 +122,9 @@ def test_visitors_are_no_neighbours():
                     # its header promises what does not follow
                     picture = picture[:200]
                 assert visitors.put(keys[-1], picture, number)
-                time.sleep(0.06)
-                window = camera.newest(0)
-                got += [window] if window is not None else []
+                wait_until(lambda: visitors._newest is None)  # the camera has it
+                take()
+            wait_until(take)
             visitors.leave(keys[-1])
         assert camera.trouble == ""
     assert {window.captured.frame.tags[KEY_TAG] for window in got} == set(keys)

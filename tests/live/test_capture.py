@@ -295,7 +295,7 @@ def test_a_stream_that_hangs_is_noticed(sender, monkeypatch):
             wait_until(lambda: camera.trouble)
             assert "silent is silent. Trying again" in camera.trouble
         # its thread ends although the connections are still open
-        assert not camera._capture._thread.is_alive()
+        wait_until(lambda: not camera._capture._thread.is_alive())
         for visitor in visitors:
             visitor.close()
 
@@ -455,6 +455,7 @@ def test_an_address_with_sound_only(tmp_path, web):
 @pytest.mark.slow
 def test_a_stream_without_times_is_of_the_rate_that_is_seen(tmp_path):
     jpeg = picture("mjpeg", 64, 48)
+    sent = []
 
     class Pictures(Files):
         def do_GET(self):
@@ -465,6 +466,7 @@ def test_a_stream_without_times_is_of_the_rate_that_is_seen(tmp_path):
                 while True:
                     head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
+                    sent.append(time.monotonic())
                     time.sleep(0.1)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
@@ -472,8 +474,9 @@ def test_a_stream_without_times_is_of_the_rate_that_is_seen(tmp_path):
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         with Camera(resolve_address(f"http://127.0.0.1:{server.server_port}/a.mjpg")) as camera:
-            frames_for(camera, 9, wanted=65)
-            assert camera.fps == pytest.approx(10, rel=0.1)
+            frames_for(camera, wanted=65)
+            # of the pictures that were sent: a machine that is busy sends fewer than ten a second
+            assert camera.fps == pytest.approx(1 / np.median(np.diff(sent)), rel=0.15)
         server.shutdown()
         thread.join()
 

@@ -109,7 +109,9 @@ def test_a_receiver_that_is_not_there_is_tried_again():
         ("401 Unauthorized", r"refuses the stream \(.*401 unauthorized.*\)"),
     ],
 )
-def test_a_server_that_refuses_is_not_tried_again(status, said):
+def test_a_server_that_refuses_is_not_tried_again(status, said, monkeypatch):
+    # however long it takes until the server is asked: what the pipe takes, no server has taken
+    monkeypatch.setattr(mhnet_video.live.forwarder, "_SETTLED_SECONDS", 0.0)
     asked = []
 
     def serve():

@@ -1,13 +1,13 @@
 """Live frames at the rate of their source, with a clock of its own."""
 
 import platform
-import subprocess
 import sys
 import threading
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import processes
 import pytest
 from measure_pipeline import resident_megabytes
 from waiting import SECONDS
@@ -281,9 +281,7 @@ def test_the_end_of_the_process_waits_for_a_level():
         "import time; from mhnet_video.live import pacer\n"
         "pacer._on_thread(lambda: (time.sleep(0.5), print('ready', flush=True)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = processes.run([sys.executable, "-c", code], check=True)
     assert done.stdout == "ready\n" and not done.stderr
 
 

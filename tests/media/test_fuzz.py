@@ -94,6 +94,7 @@ def verdicts() -> dict[str, str]:
     return told
 
 
+@pytest.mark.slow  # of no use without the next one
 @pytest.mark.parametrize("kind", BROKEN)
 def test_the_judge_sees(kind: str, verdicts: dict[str, str]) -> None:
     assert verdicts[kind] == kind

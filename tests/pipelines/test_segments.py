@@ -30,9 +30,9 @@ from mhnet_video.cli.main import main
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.media.output_file import OutputFile
+from mhnet_video.media.segments.segment_encoding import header_of
 from mhnet_video.media.segments.segment_plan import plan_segments
 from mhnet_video.media.segments.segment_store import SegmentStore
-from mhnet_video.media.segments.segment_writer import header_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.restoration import frame_chain

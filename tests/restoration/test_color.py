@@ -12,8 +12,8 @@ from mhnet_video.color_spaces import LUMA_WEIGHTS
 from mhnet_video.config import Box
 from mhnet_video.engines.select import llvm_obstacle
 from mhnet_video.frame import Frame, PixelLayout
-from mhnet_video.restoration import color, yuv
-from mhnet_video.restoration.color import add_residual, rgb_to_yuv, to_rgb
+from mhnet_video.restoration import color, resize, yuv
+from mhnet_video.restoration.color import add_residual, rgb_to_yuv, to_rgb, write_rgb
 
 CPU = torch.device("cpu")
 LAYOUTS = [
@@ -118,6 +118,27 @@ def test_strips_do_not_show(layout, size, monkeypatch):
         monkeypatch.setattr(color, "_STRIP_PIXELS", pixels)
         results.append([to_rgb(frame, CPU).numpy(), *add_residual(frame, residual)])
     assert all(map(np.array_equal, *results))
+
+
+@pytest.mark.parametrize("small", [(36, 32), (54, 48)], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_smaller_pictures_are_those_of_the_whole_one(layout, small, monkeypatch):
+    monkeypatch.setattr(resize, "_STRIP_PIXELS", 8 * 64)
+    size = 72, 64
+    frame = make_frame(layout, *size)
+    room = torch.full((3, small[0] + 3, small[1] + 5), float("nan"))
+    write_rgb(frame, room[:, : small[0], : small[1]])
+    expected = resize.shrunk(to_rgb(frame, CPU), *small)
+    torch.testing.assert_close(room[:, : small[0], : small[1]], expected, rtol=0, atol=1e-6)
+    assert room[:, small[0] :].isnan().all() and room[..., small[1] :].isnan().all()
+
+    residual = (torch.rand(3, *small) - 0.5) * 0.2
+    restored = add_residual(frame, residual)
+    monkeypatch.setattr(resize, "_STRIP_PIXELS", 1 << 30)
+    ((_, whole),) = resize.enlarged_strips(residual, *size)
+    for plane, expected in zip(restored, add_residual(frame, whole), strict=True):
+        assert np.abs(plane.astype(int) - expected.astype(int)).max() <= 1
+        assert (plane != expected).mean() < 2e-3
 
 
 @pytest.mark.skipif(bool(llvm_obstacle()), reason=llvm_obstacle())

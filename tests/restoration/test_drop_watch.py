@@ -68,6 +68,13 @@ def test_drops_that_are_left_are_seen_and_a_dry_scene_has_none(dry, wet):
     assert watched(dry).share() < LEAST_SHARE / 2
 
 
+def test_what_only_shines_is_no_drop(dry, wet):
+    # as wet leaves do, and rain in the light of a lamp: at the same places, and nothing is darkened
+    shining = np.maximum(wet, dry)
+    assert np.mean(shining > dry.astype(int) + 4) > 2 * LEAST_SHARE
+    assert not watched(shining).sees_drops()
+
+
 def test_what_was_taken_out_is_not_left(dry, wet):
     assert not watched(wet, dry).sees_drops()
 

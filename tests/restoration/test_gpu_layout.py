@@ -65,8 +65,11 @@ def test_frames_to_input(name, height, width, options, device):
     shown_height, shown_width = form.shown
     for patch in (1, 2):
         high, wide = -(-shown_height // (2 * patch)) * 2, -(-shown_width // (2 * patch)) * 2
-        out = torch.full((2, high, wide, 9 * patch**2), float("nan"), device=device)
-        form.read(ring, slots, colors, out, patch)
+        room = torch.full((2, high, wide, 9 * patch**2 + 3), float("nan"), device=device)
+        room[..., -3:] = 5
+        form.read(ring, slots, colors, room, patch)
+        out, rest = room.split([9 * patch**2, 3], 3)
+        assert bool((rest == 5).all())
         for index, window in enumerate(windows):
             pictures = [
                 torch.rot90(to_rgb(frames[i], torch.device("cpu")), -form.rotation // 90, (1, 2))

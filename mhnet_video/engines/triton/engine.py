@@ -52,8 +52,8 @@ class ExecutionGraph:
     """
 
     input: Tensor
-    """`[batch, height / patch, width / patch, 3 * pictures * patch**2]`, to be filled before a run;
-    its channels stand as those of `F.pixel_unshuffle`."""
+    """`[batch, height / patch, width / patch, maps.input_channels]`, to be filled before a run. Its
+    channels stand as those of `F.pixel_unshuffle`; those behind them are zero and stay so."""
     residual: Tensor
     """`[batch, 3, height, width]` float32, the result of a run."""
 
@@ -66,7 +66,7 @@ class ExecutionGraph:
             for level in range(LEVELS + 1)
         ]
         self.widths = [config.width * 2**level for level in range(LEVELS + 1)]
-        channels = 3 * config.pictures * config.patch**2
+        channels = maps.input_channels
         rows, columns = self.sizes[0]
         if rows * columns * max(channels, 2 * config.width) > MAX_ELEMENTS:
             raise torch.OutOfMemoryError(f"pictures of {width}x{height} are too large for a map")
@@ -74,6 +74,10 @@ class ExecutionGraph:
         self._part = ""
         self._free: dict[tuple[int, ...], list[Tensor]] = {}
         self._sums: dict[tuple[int, ...], Tensor] = {}
+        self._partial: dict[tuple[int, ...], Tensor] = {}
+        self._statistics: dict[tuple[int, int], Tensor] = {}
+        # every step that counts its programs leaves zeros to the next one
+        self._done = torch.zeros(batch, dtype=torch.int32, device=maps.map_type.device)
         self.input = self._new(0, channels).zero_()
         self.residual = self._exact(batch, 3, height, width)
         self._build()
@@ -102,6 +106,13 @@ class ExecutionGraph:
         free = self._free.get((*self.sizes[level], channels))
         return free.pop() if free else self._new(level, channels)
 
+    def _statistics_of(self, level: int, number: int, out: Tensor) -> Tensor:
+        """A buffer for statistics of maps of a level, which are read before the next are there."""
+        made = self._statistics.get((level, number))
+        if made is None:
+            made = self._statistics[level, number] = map_ops.linear_statistics_room(out)
+        return made
+
     def _give(self, used: Tensor) -> None:
         """Release a map to the steps that follow."""
         self._free.setdefault(tuple(used.shape[1:]), []).append(used)
@@ -117,8 +128,21 @@ class ExecutionGraph:
     def _mean(self, sums: Tensor, level: int) -> Tensor:
         """Add the step from partial sums of a map to its mean, `[batch, C]`."""
         mean = self._exact(self.batch, sums.shape[2])
-        self._add(map_ops.mean, sums, self.sizes[level][0] * self.sizes[level][1], out=mean)
+        room = self._room(map_ops.mean_room, sums)
+        self._add(map_ops.mean, sums, self._pixels(level), room=room, out=mean)
         return mean
+
+    def _room(
+        self, make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], sums: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Room for the step that reduces partial sums."""
+        partial_sums, done = make(sums, self._done)
+        return self._partial.setdefault(tuple(partial_sums.shape), partial_sums), done
+
+    def _pixels(self, level: int) -> int:
+        """Pixels of a level's maps."""
+        rows, columns = self.sizes[level]
+        return rows * columns
 
     # -- parts of the network
 
@@ -130,8 +154,23 @@ class ExecutionGraph:
         out: Tensor,
         more: Tensor | None,
         is_summed: bool,
-    ) -> Tensor | None:
-        """Add a NAFBlock; returns the partial sums of its result if they are requested."""
+        statistics: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Add a NAFBlock.
+
+        Args:
+            level: The level.
+            weights: The block's.
+            x: Its input.
+            out: Where its result goes.
+            more: A map to add to it.
+            is_summed: Whether partial sums of the result are wanted.
+            statistics: Of the input, for its LayerNorm; None if no step has put them there.
+
+        Returns:
+            The partial sums of the result if they are wanted; its statistics if they are not, and
+            the block has more channels than `block_back` takes.
+        """
         channels = self.widths[level]
         gated = self._take(level, channels)
         if weights.front == "dense" and weights.dense is not None:
@@ -149,6 +188,7 @@ class ExecutionGraph:
                 *weights.first,
                 norm=True,
                 weight_sums=weights.first_sums,
+                statistics=statistics,
                 out=expanded,
             )
             sums = self._sums_for(map_ops.depthwise_sums, gated)
@@ -157,17 +197,30 @@ class ExecutionGraph:
             )
             self._give(expanded)
         gain = self._exact(self.batch, channels)
-        self._add(map_ops.attend, self._mean(sums, level), *weights.attention, out=gain)
+        room = self._room(map_ops.attend_room, sums)
+        self._add(
+            map_ops.attend, sums, self._pixels(level), *weights.attention, room=room, out=gain
+        )
         if map_ops.block_back_fits(channels, self.map_type.dtype):
             total = self._sums_for(map_ops.block_back_sums, out) if is_summed else None
             self._add(
                 map_ops.block_back, gated, x, gain, weights.back, more=more, sums=total, out=out
             )
             self._give(gated)
-            return total
+            return total, None
         w3, b3, w4, b4, w5, b5 = weights.back
         middle = self._take(level, channels)
-        self._add(map_ops.linear, gated, w3, b3, gain=gain, residuals=(x,), out=middle)
+        described = self._statistics_of(level, 0, middle)
+        self._add(
+            map_ops.linear,
+            gated,
+            w3,
+            b3,
+            gain=gain,
+            residuals=(x,),
+            statistics_out=described,
+            out=middle,
+        )
         self._add(
             map_ops.linear,
             middle,
@@ -175,22 +228,46 @@ class ExecutionGraph:
             b4,
             norm=True,
             weight_sums=weights.fourth_sums,
+            statistics=described,
             gate=True,
             out=gated,
         )
         residuals = (middle,) if more is None else (middle, more)
         total = self._sums_for(map_ops.linear_sums, out) if is_summed else None
-        self._add(map_ops.linear, gated, w5, b5, residuals=residuals, sums=total, out=out)
+        told = None if is_summed else self._statistics_of(level, 1, out)
+        self._add(
+            map_ops.linear,
+            gated,
+            w5,
+            b5,
+            residuals=residuals,
+            sums=total,
+            statistics_out=told,
+            out=out,
+        )
         self._give(middle)
         self._give(gated)
-        return total
+        return total, told
 
     def _blocks(
-        self, level: int, blocks: Sequence[BlockMaps], x: Tensor, *, is_group: bool = False
+        self,
+        level: int,
+        blocks: Sequence[BlockMaps],
+        x: Tensor,
+        *,
+        is_group: bool = False,
+        statistics: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Add NAFBlocks; returns their result, in a map of its own, and its mean.
 
         A group adds its input at the end, and releases that map.
+
+        Args:
+            level: The level.
+            blocks: Their weights.
+            x: The first one's input.
+            is_group: See above.
+            statistics: Of `x`, as for `_block`.
         """
         more = x if is_group else None
         total: Tensor | None = None
@@ -198,7 +275,9 @@ class ExecutionGraph:
             is_last = index == len(blocks) - 1
             keeps = is_group and index == 0
             out = self._take(level, self.widths[level]) if keeps else x
-            total = self._block(level, weights, x, out, more if is_last else None, is_last)
+            total, statistics = self._block(
+                level, weights, x, out, more if is_last else None, is_last, statistics
+            )
             x = out
         if total is None:
             raise ValueError("a level without blocks")
@@ -235,11 +314,17 @@ class ExecutionGraph:
         self._add(map_ops.conv_to_maps, self.input, maps.intro, maps.intro_bias, out=(x, side))
         encoded: list[tuple[Tensor, Tensor]] = []
         decoded: list[tuple[Tensor, Tensor]] = []
+        statistics: Tensor | None = None
         for level in range(LEVELS):
             self._part = f"encoder {level + 1}"
-            encoded.append(self._blocks(level, maps.encoders[level], x))
+            encoded.append(self._blocks(level, maps.encoders[level], x, statistics=statistics))
             x = self._take(level + 1, self.widths[level + 1])
-            self._add(map_ops.halve, encoded[-1][0], *maps.downs[level], out=x)
+            wants = level + 1 < LEVELS and not map_ops.block_back_fits(
+                self.widths[level + 1], self.map_type.dtype
+            )
+            statistics = self._statistics_of(level + 1, 1, x) if wants else None
+            halved = encoded[-1][0]
+            self._add(map_ops.halve, halved, *maps.downs[level], statistics_out=statistics, out=x)
         self._part = "attention"
         x = self._attend(x)
         for index in range(LEVELS):
@@ -493,7 +578,8 @@ class TritonEngine:
         """Fold the pictures into a buffer; the padding around them stays zero."""
         _batch, channels, _height, _width = window.shape
         patch = self.config.patch
-        blocks = buffer.view(*buffer.shape[:3], channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
+        folded = buffer[..., : channels * patch**2]
+        blocks = folded.view(*buffer.shape[:3], channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
         for y in range(patch):
             for x in range(patch):
                 part = window[:, :, y::patch, x::patch]

@@ -80,7 +80,8 @@ def _ideal(graph: ExecutionGraph) -> dict[str, int]:
         graph.batch * rows * columns * channels * item
         for (rows, columns), channels in zip(graph.sizes, graph.widths, strict=True)
     ]
-    result = {"first convolutions": num_bytes(graph.input) + 2 * maps[0]}
+    seen = num_bytes(graph.input[..., : 3 * config.pictures * config.patch**2])
+    result = {"first convolutions": seen + 2 * maps[0]}
     for level in range(LEVELS):
         result[f"encoder {level + 1}"] = (
             5 * config.encoder_blocks[level] * maps[level] + maps[level] + maps[level + 1]

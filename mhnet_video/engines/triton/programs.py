@@ -29,7 +29,7 @@ def program_key(launch: Launch) -> tuple[Any, ...]:
 
 def _kind(value: Any, is_fixed: bool) -> Any:
     if isinstance(value, torch.Tensor):
-        return str(value.dtype), value.data_ptr() % 16 == 0
+        return str(value.dtype), is_fixed or value.data_ptr() % 16 == 0
     if value is None or isinstance(value, float):
         return type(value).__name__
     bits = "i32" if -(2**31) <= value < 2**31 else "i64"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mhnet_video.kernels.map_ops import linear_weight_sums
@@ -30,6 +31,14 @@ DENSE_CHANNELS = {torch.float16: 32, torch.bfloat16: 32, torch.float32: 16}
 It costs nine times the arithmetic of the 1x1, 36 C**2 operations for each pixel, and saves the
 traffic of a map twice as wide, 4 C elements: worth it while the first takes less time.
 """
+
+
+def padded_channels(channels: int) -> int:
+    """Channels of a map of which the last ones are zero, so that its loads have 16 bytes.
+
+    Tensor cores take 16 inputs at a time anyway.
+    """
+    return channels + -channels % 16
 
 
 def usual_front(channels: int, dtype: torch.dtype) -> Front:
@@ -261,7 +270,9 @@ class NetworkMaps:
         intro2 = network.intro2.weight.detach().double()
         other = torch.einsum("mk,kcyx->mcyx", side, intro2)
         intro = stage.intro.weight.detach().double()
-        self.intro = map_type.maps(nine_matrices(torch.cat([intro, other])))
+        both = nine_matrices(torch.cat([intro, other]))
+        self.input_channels = padded_channels(both.shape[2])
+        self.intro = map_type.maps(F.pad(both, (0, self.input_channels - both.shape[2])))
         bias = _vector(stage.intro.bias)
         self.intro_bias = map_type.exact(torch.cat([bias, torch.zeros_like(bias)]))
         self.encoders = [packed(level) for level in stage.encoders]

@@ -4,9 +4,7 @@ Times are the source's own. What is damaged is skipped and counted, never an err
 opens and holds one picture can be read.
 """
 
-import io
 import os
-import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
@@ -14,9 +12,7 @@ from os import PathLike
 from typing import Any
 
 import av
-from av.error import FFmpegError
-from av.stream import Discard, Disposition, Stream
-from av.video.stream import VideoStream
+from av.stream import Stream
 
 from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError
@@ -26,7 +22,6 @@ from mhnet_video.media.prefetch import Prefetcher, codec_threads
 from mhnet_video.media.reading.decoder import Decoder, Item
 from mhnet_video.media.reading.segment import Segment
 from mhnet_video.media.reading.source import (
-    COVER,
     SILENCE_SECONDS,
     is_animated_webp,
     is_cut_off,
@@ -34,16 +29,12 @@ from mhnet_video.media.reading.source import (
     why_unreadable,
 )
 from mhnet_video.media.reading.source_timing import SourceTiming
+from mhnet_video.media.reading.video_stream import chroma_location_of, video_stream_of
 
 _MAX_WAITING = 16
 """Items that may be decoded ahead."""
 _MAX_WAITING_BYTES = 48 << 20
 """Memory that they may hold."""
-_CHROMA_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
-"""Matroska's numbers for where they are across and down: 1 beside the first luma sample, 2
-between."""
-_MAX_PIXELS = 1 << 28
-"""A decoded picture of more needs gigabytes."""
 
 
 def size_in_bytes(item: object) -> int:
@@ -51,23 +42,6 @@ def size_in_bytes(item: object) -> int:
     if isinstance(item, Frame):
         return item.num_bytes
     return item.size if isinstance(item, av.Packet) else 0
-
-
-def _chroma_location(stream: VideoStream) -> str:
-    """Where a stream's chroma samples lie, which PyAV has no name for, and Matroska's header has.
-
-    FFmpeg says it in its log, too, but that can deadlock, see `source.py`.
-    """
-    header = io.BytesIO()
-    try:
-        with av.open(header, "w", format="matroska") as container:
-            container.add_stream_from_template(stream, opaque=True)
-            container.start_encoding()
-            written = header.getvalue()
-    except (FFmpegError, OSError, ValueError, RuntimeError, TypeError):
-        return ""
-    found = re.search(rb"\x55\xb7\x81([\1\2])\x55\xb8\x81([\1\2])", written)
-    return _CHROMA_LOCATIONS.get((found[1][0], found[2][0]), "") if found else ""
 
 
 def decoded_ahead(items: Iterable[Item]) -> Prefetcher[Item]:
@@ -108,43 +82,14 @@ class VideoReader(Closing):
         self.duration = None if duration is None else Fraction(duration).limit_denominator(10**6)
         self.container = open_source(source)
         try:
-            self.stream = self._choose_stream()
+            self.stream = video_stream_of(self.container, self.name)
             self._prepare()
         except BaseException:
             self.container.close()
             raise
         self._prefetcher: Prefetcher[Item] | None = None
 
-    def _choose_stream(self) -> VideoStream:
-        """The stream to restore."""
-        videos = list(self.container.streams.video)
-        for stream in videos:
-            if stream.disposition & COVER or stream.discard == Discard.all:
-                continue
-            if stream.disposition & Disposition.dependent:
-                raise ReadError(
-                    f"{self.name} is a picture made of tiles, which cannot be put together here; "
-                    "convert it to JPEG or PNG first."
-                )
-            if stream.codec_context is not None:
-                return stream
-            raise ReadError(
-                why_unreadable(self.container.name, self.name)
-                or f"{self.name} holds video of a kind that this FFmpeg cannot decode; "
-                "convert it to H.264 first."
-            )
-        found = "a cover picture but no video" if videos else "sound but no video"
-        if not videos and not self.container.streams.audio:
-            found = "no video"
-        raise ReadError(f"{self.name} has {found}; name a video file.")
-
     def _prepare(self) -> None:
-        width, height = self.stream.width, self.stream.height
-        if width * height > _MAX_PIXELS:
-            raise ReadError(
-                f"{self.name} has {width}x{height} pixels, more than fit into memory; "
-                "scale it down or cut it into parts first."
-            )
         # of threads over frames, PyAV drops what came with a frame that is damaged
         self.stream.thread_type = "SLICE"
         self.stream.codec_context.thread_count = codec_threads()
@@ -231,7 +176,7 @@ class VideoReader(Closing):
     @cached_property
     def chroma_location(self) -> str:
         """Where chroma samples lie, as FFmpeg names it: `center`, `topleft`; often empty."""
-        return _chroma_location(self.stream)
+        return chroma_location_of(self.stream)
 
     @property
     def shortfall(self) -> str | None:

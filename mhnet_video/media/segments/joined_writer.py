@@ -21,8 +21,8 @@ from mhnet_video.media.location.telemetry import Carried
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reading.source import Packet, packets_of
 from mhnet_video.media.segments.joined_reader import JoinedReader
+from mhnet_video.media.segments.segment_encoding import header_of
 from mhnet_video.media.segments.segment_store import SegmentStore
-from mhnet_video.media.segments.segment_writer import header_of
 from mhnet_video.media.writing.frame_encoder import FrameEncoder
 from mhnet_video.media.writing.muxer import Muxer
 from mhnet_video.media.writing.output_clock import OutputClock

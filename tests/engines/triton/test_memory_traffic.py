@@ -68,6 +68,18 @@ def test_traffic_at_1080p(config, gigabytes, ratio):
     assert moved < gigabytes * 1e9
 
 
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        pytest.param(REALTIME, 96, id="realtime"),
+        pytest.param(QUALITY, 128, id="quality"),
+        pytest.param(PAPER, 374, id="paper"),
+    ],
+)
+def test_launches_at_1080p(config, number):
+    assert len(launches(graph_of(config, 1080, 1920))) == number
+
+
 def test_a_block_moves_five_maps_or_nine():
     pixels = 1088 * 1920
     for width, maps, front in ((32, 5, None), (64, 9, None), (64, 5, "rows")):

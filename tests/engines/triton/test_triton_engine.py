@@ -171,6 +171,22 @@ def test_frames_one_by_one(device):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_first_loads_have_16_bytes(device):
+    """The first convolution reads whole vectors, of which the last values are zero."""
+    network = make_network(**CONFIGS["realtime"]).to(device)  # 36 channels
+    engine = TritonEngine(network, torch.bfloat16)
+    graph = engine.graph(1, 32, 32)
+    with dispatch.recording() as launches:
+        graph.run()
+    first = launches[0]
+    assert first.name == "conv_kernel" and first.arguments["num_inputs"] == 48
+    graph.input.fill_(float("nan"))
+    engine._fill(graph.input, torch.rand(1, 9, 32, 32, device=device))
+    assert graph.input[..., :36].isfinite().all()
+    assert graph.input[..., 36:].isnan().all()
+    assert not engine.maps.intro[..., 36:].any()
+
+
 def test_result_is_the_callers_own(device):
     network = make_network(width=8, patch=2, frames=1, **SMALL).to(device)
     engine = TritonEngine(network, torch.float32)

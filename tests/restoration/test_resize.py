@@ -1,0 +1,62 @@
+"""Pictures at another size: strips against the whole picture."""
+
+import pytest
+import torch
+
+from mhnet_video.restoration import resize
+from mhnet_video.restoration.resize import enlarged_strips, scaled_strips, shrink, shrunk
+
+CPU = torch.device("cpu")
+SIZES = [
+    ((216, 384), (108, 192)),
+    ((108, 96), (81, 72)),
+    ((90, 70), (77, 60)),
+    ((60, 40), (60, 20)),
+]
+
+
+def picture(size):
+    return torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(("large", "small"), SIZES)
+def test_strips_cover_both_pictures(large, small, monkeypatch):
+    monkeypatch.setattr(resize, "_STRIP_PIXELS", 8 * large[1])
+    strips = list(scaled_strips(*large, small[0], CPU))
+    for index, length in ((0, large[0]), (1, small[0])):
+        edges = [0, *(strip[index].stop for strip in strips)]
+        assert [strip[index].start for strip in strips] == edges[:-1]
+        assert edges[-1] == length
+    assert all(strip[0].start % resize.STRIP_ROWS == 0 for strip in strips)
+    if large[0] % small[0] == 0:
+        assert len(strips) > 1
+
+
+@pytest.mark.parametrize("with_opencv", [True, False])
+@pytest.mark.parametrize(("large", "small"), SIZES)
+def test_strips_are_those_of_the_whole_picture(large, small, with_opencv, monkeypatch):
+    if not with_opencv:
+        monkeypatch.setattr(resize, "opencv", lambda: None)
+    source, target = picture(large), picture(small)
+
+    def results():
+        fewer = torch.full((3, *small), float("nan"))
+        for rows, of_small in scaled_strips(*large, small[0], CPU):
+            shrink(source[:, rows], fewer[:, of_small])
+        more = torch.full((3, *large), float("nan"))
+        for rows, part in enlarged_strips(target, *large):
+            more[:, rows] = part
+        return fewer, more
+
+    whole = results()
+    torch.testing.assert_close(whole[0], shrunk(source, *small), rtol=0, atol=0)
+    monkeypatch.setattr(resize, "_STRIP_PIXELS", 8 * large[1])
+    for strips, expected in zip(results(), whole, strict=True):
+        torch.testing.assert_close(strips, expected, rtol=0, atol=3e-6)
+
+
+def test_a_picture_of_that_size_is_not_copied():
+    source = picture((8, 8))
+    assert [(rows, part is source) for rows, part in enlarged_strips(source, 8, 8)] == [
+        (slice(0, 8), True)
+    ]
