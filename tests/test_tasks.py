@@ -145,7 +145,7 @@ def restorers(folder, **options):
 
 @pytest.mark.parametrize("is_filtered", [True, False])
 def test_two_tasks_in_turn_do_what_one_after_the_other_does(folder, shipped, is_filtered):
-    pictures = panned(20)
+    pictures = panned(15)
     first, second = restorers(folder, is_filtered=is_filtered)
     expected = np.stack(list(second.restore(list(first.restore(pictures)))))
     both = Restorer(task="derain+deblur", **DEVICE, is_filtered=is_filtered)

@@ -12,7 +12,7 @@ creep by 0.25, 0.5 and 1 pixels a frame, and on footage of roads, crowds and han
 `docs/training.md` has what was tried.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,9 @@ MIN_SIDE = 64
 """Smallest side of a plane that is averaged, in pixels."""
 _MOST_FRAMES = 8.0
 """Largest weight of the past: the running mean covers about so many frames."""
+_STRIP_PIXELS = 1 << 15
+"""Pixels that are worked on at a time on a CPU. Arrays of a whole picture would take 70 MB more at
+3840x2160, fresh memory at every frame."""
 _SQUARE = 4
 """Side in pixels of the blocks in which changes are measured."""
 _PART = 16
@@ -66,6 +69,7 @@ class PlaneAverage:
         self._halves: Array = None
         self._count: Array = None
         self._ahead: tuple[Array, Array] | None = None
+        self._result: Array = None
 
     def push(self, before: Array, after: Array, ahead: Array = None, *, share: float = 1) -> Array:
         """Take the next picture of a clip.
@@ -77,7 +81,8 @@ class PlaneAverage:
             share: Weight of the mean in the result, 0 to 1.
 
         Returns:
-            The averaged picture, `[H, W]` float32; None where there is nothing to average.
+            The averaged picture, `[H, W]` float32, until the next call, and to be changed at will;
+            None where there is nothing to average.
         """
         if min(after.shape) < MIN_SIDE:
             return None
@@ -90,23 +95,30 @@ class PlaneAverage:
             self._begin(after, halves)
             return None
         later = None if self._ahead is None else self._ahead[1] - old
-        new = _floats(after)
-        found = _Blocks(before, new, old, halves - old, later)
+        found = _Blocks(before, after, old, halves - old, later)
         if not found.rests.any():
             self._begin(after, halves)
             return None
         weight, self._count = found.weight_of(self._count)
-        self._halves = old + found.change * _enlarged(weight, old.shape)
-        # in place, because a copy of a large picture takes tens of megabytes
-        step = new - mean
-        step *= _enlarged(weight, mean.shape)
-        mean += step
+        weight_of = _enlarger(weight, old.shape)
+        for rows in _strips(old):
+            old[rows] += found.change[rows] * weight_of(rows)
+        weight_of = _enlarger(weight, mean.shape)
         if not found.taken.any():
+            for rows in _strips(mean):
+                mean[rows] += (_floats(after[rows]) - mean[rows]) * weight_of(rows)
             return None
-        step = mean - new
-        step *= _enlarged(found.shown * share, mean.shape)
-        step += new
-        return step
+        shown_of = _enlarger(found.shown * share, mean.shape)
+        if self._result is None or self._result.shape != mean.shape:
+            self._result = 0 * mean
+        for rows in _strips(mean):
+            new, past = _floats(after[rows]), mean[rows]
+            past += (new - past) * weight_of(rows)
+            step = past - new
+            step *= shown_of(rows)
+            step += new
+            self._result[rows] = step
+        return self._result
 
     def _begin(self, picture: Array, halves: Array) -> None:
         """Restart the mean with a plane that shows something else."""
@@ -160,19 +172,17 @@ class _Blocks:
 
     Args:
         before: `[H, W]`, levels of 8 bits, as it was decoded.
-        new: The same, restored, float32.
+        after: The same, restored.
         old: The running mean, in half of the size.
         change: That of the plane from it.
         later: The same of the next plane; None where it is not known.
     """
 
     def __init__(
-        self, before: Array, new: Array, old: Array, change: Array, later: Array = None
+        self, before: Array, after: Array, old: Array, change: Array, later: Array = None
     ) -> None:
         self.old, self.change = old, change
-        rows = slice(0, 2 * len(change), 2)
-        # every other row suffices to estimate the removed residual
-        self.taken = _shrunk(abs(_floats(before[rows]) - new[rows]), _SQUARE // 2, _SQUARE)
+        self.taken = _taken(before, after)
         """How much the network removed from each block."""
         self.still = _still(change, later, self.taken)
         """How far each block is at rest, 0 to 1."""
@@ -315,7 +325,7 @@ class FrameAverage:
             if after.layout.bits > 8:
                 levels *= 2.0 ** (after.layout.bits - 8)
             levels += 0.5
-            samples = levels.clip(0, 2.0**after.layout.bits - 1)
+            samples = _clipped(levels, 0, 2.0**after.layout.bits - 1)
             if isinstance(after, DeviceFrame):
                 after.luma.copy_(torch.as_tensor(samples).int() << after.bits_down)
             else:
@@ -414,6 +424,19 @@ def _still(change: Array, later: Array, taken: Array) -> Array:
     return still * _ramp(_largest(lasting, 3), *_LASTING)
 
 
+def _taken(before: Array, after: Array) -> Array:
+    """The mean of what the network removed from each block, in levels.
+
+    Every other row suffices to estimate it.
+    """
+    parts = []
+    for rows in _strips(after, _SQUARE):
+        every = slice(rows.start, rows.stop, 2)
+        removed = abs(_floats(before[every]) - _floats(after[every]))
+        parts.append(_shrunk(removed, _SQUARE // 2, _SQUARE))
+    return _joined(parts)
+
+
 def _motion(picture: Array, change: Array) -> tuple[Array, Array]:
     """Estimate the motion of each part, in pixels, and how far its light has changed, in levels.
 
@@ -421,14 +444,24 @@ def _motion(picture: Array, change: Array) -> tuple[Array, Array]:
         picture: The earlier luma, at half size.
         change: Its difference to the current luma.
     """
-    across, down, inside = 0 * picture, 0 * picture, slice(1, -1)
-    across[:, inside] = (picture[:, 2:] - picture[:, :-2]) / 2
-    down[inside] = (picture[2:] - picture[:-2]) / 2
-    products = across * across, across * down, down * down, across * change, down * change
-    a, b, c, p, q, light = _means_around((*products, change), _PART // 2, 5)
+    strips = [_gradient_products(picture, change, rows) for rows in _strips(change, _PART // 2)]
+    products = [_joined(each) for each in zip(*strips, strict=True)]
+    a, b, c, p, q, light = _all_around([*products, _shrunk(change, _PART // 2)], 5)
     a, c = a + _FLAT, c + _FLAT
     x, y, determinant = c * p - b * q, a * q - b * p, a * c - b * b
     return 2 * (x * x + y * y) ** 0.5 / determinant, abs(light)
+
+
+def _gradient_products(picture: Array, change: Array, rows: slice) -> list[Array]:
+    """Products of the gradients and the change, as means of the parts in some rows."""
+    moved = change[rows]
+    across, down = 0 * moved, 0 * moved
+    across[:, 1:-1] = (picture[rows, 2:] - picture[rows, :-2]) / 2
+    first, end = max(rows.start, 1), min(rows.stop, len(picture) - 1)
+    vertical = picture[first + 1 : end + 1] - picture[first - 1 : end - 1]
+    down[first - rows.start : end - rows.start] = vertical / 2
+    pairs = (across, across), (across, down), (down, down), (across, moved), (down, moved)
+    return [_shrunk(a * b, _PART // 2) for a, b in pairs]
 
 
 def _ramp(x: Array, low: float, high: float) -> Array:
@@ -437,6 +470,51 @@ def _ramp(x: Array, low: float, high: float) -> Array:
 
 
 # operations that differ between arrays and tensors
+
+
+def _strips(x: Array, unit: int = 1) -> Iterator[slice]:
+    """Rows that are worked on together, so that what lies between stays in the cache.
+
+    Args:
+        x: `[H, W]`; a tensor is one strip.
+        unit: Strips begin at multiples of it, and rows that fill none are dropped.
+    """
+    height = len(x) // unit * unit
+    step = height
+    if not isinstance(x, Tensor):
+        step = max(_STRIP_PIXELS // (x.shape[1] * unit), 1) * unit
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """Strips below each other."""
+    return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else np.concatenate(parts)
+
+
+def _enlarger(x: Array, size: Sequence[int]) -> Callable[[slice], Array]:
+    """What returns rows of `_enlarged`, which are new."""
+    if isinstance(x, Tensor):
+        whole = _enlarged(x, size)
+        return lambda rows: whole[rows]
+    wide = _resized(x, size[1], len(x), "INTER_LINEAR")
+    position = ((np.arange(size[0]) + 0.5) * (len(x) / size[0]) - 0.5).clip(0, len(x) - 1)
+    above = position.astype(int).clip(0, len(x) - 2)
+    share = (position - above).astype(np.float32)[:, None]
+
+    def enlarged(rows: slice) -> Array:
+        low, high = wide[above[rows]], wide[above[rows] + 1]
+        high -= low
+        high *= share[rows]
+        high += low
+        return high
+
+    return enlarged
+
+
+def _clipped(x: Array, low: float, high: float) -> Array:
+    """Clamp in place."""
+    return x.clip_(low, high) if isinstance(x, Tensor) else np.clip(x, low, high, out=x)
 
 
 def _floats(x: Array) -> Array:
@@ -462,12 +540,11 @@ def _around(x: Array, side: int) -> Array:
     return cv2.blur(x, (side, side), borderType=cv2.BORDER_REPLICATE)
 
 
-def _means_around(maps: Sequence[Array], rows: int, side: int) -> Sequence[Array]:
-    """Means of squares, then over the squares around each; of tensors all at once."""
+def _all_around(maps: Sequence[Array], side: int) -> Sequence[Array]:
+    """Means over squares around each pixel of several maps; of tensors all at once."""
     if not isinstance(maps[0], Tensor):
-        return [_around(_shrunk(each, rows), side) for each in maps]
-    shrunk = F.avg_pool2d(torch.stack(tuple(maps))[None], rows)
-    padded = F.pad(shrunk, [side // 2] * 4, mode="replicate")
+        return [_around(each, side) for each in maps]
+    padded = F.pad(torch.stack(tuple(maps))[None], [side // 2] * 4, mode="replicate")
     return F.avg_pool2d(padded, side, stride=1)[0].unbind(0)
 
 

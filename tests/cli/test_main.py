@@ -105,6 +105,21 @@ def test_a_source_that_is_not_there_does_not_wait_for_pytorch(tmp_path):
     assert "none.mp4" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_an_interrupt_while_modules_load_is_a_sentence():
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'mhnet_video.cli.arguments':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from mhnet_video.__main__ import main\n"
+        "raise SystemExit(main())"
+    )
+    done = processes.run([sys.executable, "-c", code])
+    assert (done.returncode, done.stderr) == (130, "mhnet-video: interrupted\n")
+
+
 def test_help_answers_at_once():
     """It takes the processor hardly longer than Python's own parser of arguments does."""
 

@@ -161,6 +161,7 @@ def test_an_engine_that_is_wrong_is_found(monkeypatch):
         assert fault(CPU) == ("it fails here: no", is_wrong)
 
 
+@pytest.mark.slow
 def test_the_check_as_a_process():
     command = [sys.executable, "-m", "mhnet_video.engines.self_check", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -41,6 +41,7 @@ def every_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extension", ["mp4", "mov", "3gp", "mkv", "webm", "ts", "avi", "flv"])
 def test_no_sound_ends_the_process(extension: str, every_codec: Path, tmp_path: Path) -> None:
     """FFmpeg's own checks abort; the last line of the output says at which codec."""

@@ -12,6 +12,7 @@ from test_hwaccel import device_frame
 import mhnet_video.restoration.temporal_average
 from mhnet_video.config import Box, Settings
 from mhnet_video.frame import DeviceFrame, Frame, Pair, PixelLayout
+from mhnet_video.restoration import temporal_average
 from mhnet_video.restoration.executors import Counts
 from mhnet_video.restoration.frame_chain import FrameChain
 from mhnet_video.restoration.temporal_average import FrameAverage, PlaneAverage
@@ -54,7 +55,7 @@ def filtered(before, after, kind=np.asarray, share=1.0):
     given = [kind(picture) for picture in after]
     for old, new, ahead in zip(before, given, [*given[1:], None], strict=True):
         found = average.push(kind(old), new, ahead, share=share)
-        out.append(np.asarray(new if found is None else found, np.float32))
+        out.append(np.asarray(new if found is None else found, np.float32).copy())
     return out
 
 
@@ -117,6 +118,18 @@ def test_any_size(height, kind):
     assert error(filtered(before, after, kind), clean) < error(after, clean) / 2
     small = [picture[: height - 63] for picture in before]
     assert len(filtered([*before, *small], [*after, *small], kind)) == 2 * COUNT
+
+
+@pytest.mark.parametrize("height", [64, 71, 160])
+def test_strips_do_not_show(height, monkeypatch):
+    before, after, _ = ([picture[:height] for picture in pictures] for pictures in clip(0.1))
+    results = []
+    for pixels in (1 << 30, 8 * SIZE[1]):
+        monkeypatch.setattr(temporal_average, "_STRIP_PIXELS", pixels)
+        results.append(filtered(before, after))
+    assert not np.array_equal(results[0], np.asarray(after, np.float32))
+    for whole, strips in zip(*results, strict=True):
+        np.testing.assert_allclose(strips, whole, rtol=0, atol=1e-3)
 
 
 def test_light_that_goes_on_slowly_is_followed():
