@@ -31,7 +31,7 @@ class Machine:
         self.now = 100.0
         self.full = full
         self.load = 1.0
-        self.is_dry = False
+        self.is_dry = self.is_frozen = False
         self.runs = []
         self.looks = []
 
@@ -50,7 +50,8 @@ class Machine:
 
             def restore_frame(self, frames, index, *, passes_dry=False):
                 passes = passes_dry and machine.is_dry
-                self.dry += passes
+                self.dry += passes and not machine.is_frozen
+                self.repeated += passes and machine.is_frozen
                 machine.runs.append(Level(model, self.scale))
                 machine.now += machine.seconds(machine.runs[-1]) * (LOOKS if passes else 1)
                 return frames[index]
@@ -177,9 +178,11 @@ def test_no_strength_says_nothing_about_the_machine():
     assert chosen.level == settled
 
 
-def test_dry_frames_say_nothing_about_the_machine():
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_dry_frames_say_nothing_about_the_machine(is_frozen):
     """However little they take, the level stays, and is the right one when a shower begins."""
     machine = Machine(0.05)
+    machine.is_frozen = is_frozen
     chosen = pacer(machine)
     chosen.measure(FRAME)
     settled = chosen.level
