@@ -22,6 +22,7 @@ import llvmlite.binding as llvm
 from mhnet_video.cache_folder import cache_folder
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_signature import Signature
+from mhnet_video.system import replace_file
 
 KEPT_SECONDS = 30 * 24 * 3600
 """How long files of other processors and sources are kept."""
@@ -78,7 +79,7 @@ class KernelCache:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 partial.write_bytes(json.dumps(header).encode() + b"\n" + compiled.code)
-                partial.replace(path)
+                replace_file(partial, path)
             except OSError:
                 partial.unlink(missing_ok=True)
             self._forget_others()

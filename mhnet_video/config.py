@@ -79,7 +79,8 @@ class RestoreConfig:
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
-    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`."""
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`; several GPUs as in
+    `cuda:0,cuda:1`."""
     engine: str = "auto"
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     strength: float = 1.0
@@ -220,6 +221,10 @@ class LiveConfig:
             raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ConfigError(f"fps must be above 0 and at most 1000, not {self.fps}")
+        if "," in self.device:
+            raise ConfigError(
+                f"live mode restores one frame at a time, on one device; name one of {self.device}"
+            )
         if self.seconds is not None and not self.seconds > 0:
             raise ConfigError(f"seconds must be greater than 0, got {self.seconds}")
 

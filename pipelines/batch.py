@@ -127,7 +127,7 @@ def _resolve(
     """The same model for all workers, what decides about outputs, and the GPUs to use."""
     import torch
 
-    from mhnet_video.engines.self_check import usable_device
+    from mhnet_video.engines.self_check import usable_devices
     from mhnet_video.model.weights import locate_weights, models_of, task_done
 
     task = TASKS[task_done(config.task, config.model, config.weights)]
@@ -136,17 +136,21 @@ def _resolve(
             f"a clip without rain is no reason to leave {task.removes} in it; leave --dry out."
         )
     is_elsewhere = batch.ray is not None and config.device.startswith("cuda")
-    device = torch.device("cuda") if is_elsewhere else usable_device(config.device)
-    kind = "cuda" if device.type == "cuda" else "cpu"
+    devices = (torch.device("cuda"),) if is_elsewhere else usable_devices(config.device)
+    kind = "cuda" if devices[0].type == "cuda" else "cpu"
     names = models_of(config.task, config.model, config.weights, kind)
     if config.model == "auto" and config.weights is None:
         config = replace(config, model="+".join(names))
     gpus: tuple[str, ...] = ()
-    if device.type == "cuda":
+    if kind == "cuda":
         gpus = visible_gpus(torch.cuda)
         if config.device.startswith("cuda:"):
-            gpus = gpus[device.index or 0 :][:1]
+            named = [each.index or 0 for each in devices]
+            gpus = tuple(gpus[index] for index in named if index < len(gpus))
         config = replace(config, device="cuda")
+    elif config.device == "auto" and batch.ray is None:
+        # workers are not to check a GPU each for itself
+        config = replace(config, device=devices[0].type)
     recipe = recipe_of(config, *map(locate_weights, names))
     recipe["dry"] = batch.dry
     return config, recipe, gpus

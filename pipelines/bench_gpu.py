@@ -38,7 +38,7 @@ from mhnet_video.pipelines.bench_scene import make_frames, write_clip
 from mhnet_video.pipelines.bench_table import to_lines
 from mhnet_video.pipelines.restore import Progress, restore_video
 from mhnet_video.pipelines.stage_runner import write_json
-from mhnet_video.restoration.gpu_backend import CudaBackend
+from mhnet_video.restoration.gpu_backend import CudaBackend, HostBackend
 from mhnet_video.restoration.gpu_executor import batch_of, network_step
 from mhnet_video.restoration.gpu_layout import format_of
 from mhnet_video.restoration.gpu_pipeline import FramePipeline
@@ -102,58 +102,66 @@ def measure_streams(
     """Measure frames in host memory to frames in host memory: everything but the codec.
 
     Args:
-        clock: Times them; without a GPU there is nothing to measure.
+        clock: Has the device; without a GPU the streams are the host's.
         cases: Networks, and sizes of the frames.
         num_frames: Frames of each measurement.
         deadline: When to begin nothing more, in seconds of `time.monotonic`.
     """
-    for name, height, width in cases:
-        if time.monotonic() > deadline or clock.device.type != "cuda":
-            return
-        row: dict[str, Any] = {"network": name, "size": [width, height]}
-        network = network_of(name, clock.device)
-        engine = TritonEngine(network)
-        frames = make_frames(16, height, width)
-        form = format_of(frames[0])
-        batch = batch_of(form, engine.config.patch)
+    on_gpu = clock.device.type == "cuda"
+    # Triton's interpreter takes a minute for a network
+    with nullcontext() if on_gpu else dispatch.off():
+        for case in cases:
+            if time.monotonic() > deadline:
+                return
+            yield from _stream_rows(clock, case, num_frames)
 
-        def pipeline_of(batch: int, engine: TritonEngine = engine, form: Any = form) -> Any:
-            return FramePipeline(
-                CudaBackend(clock.device),
-                form,
-                engine.config.frames,
-                partial(network_step, engine, form),
-                batch=batch,
-            )
 
+def _stream_rows(clock: Clock, case: NetworkCase, num_frames: int) -> Iterator[dict[str, Any]]:
+    """The row of one network and size."""
+    name, height, width = case
+    on_gpu = clock.device.type == "cuda"
+    row: dict[str, Any] = {"network": name, "size": [width, height]}
+    network = network_of(name, clock.device)
+    engine = TritonEngine(network)
+    seen = engine.config.frames
+    frames = make_frames(16 if on_gpu else seen + 1, height, width)
+    form = format_of(frames[0])
+    batch = batch_of(form, engine.config.patch) if on_gpu else 1
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats(clock.device)
-        pipeline = pipeline_of(batch)
-        width = engine.config.frames
-        first = [each for window in _windows(frames, width) for each in pipeline.push(window)]
-        first += pipeline.flush()
-        if not is_right(first[_CHECKED].planes, frames, _CHECKED, network):
-            yield row | {"failed": "wrong result"}
-            continue
-        begin = time.perf_counter()
-        done = 0
-        for window in _windows(itertools.islice(itertools.cycle(frames), num_frames), width):
-            done += len(pipeline.push(window))
-        done += len(pipeline.flush())
-        seconds = time.perf_counter() - begin
-        alone = clock.milliseconds(pipeline._step)["median"] / batch
-        row |= {
-            "batch": batch,
-            "fps": done / seconds,
-            "network_ms": alone,
-            "overlap": alone * done / seconds / 1000,
-            "peak_memory": torch.cuda.max_memory_allocated(clock.device),
-        }
-        if batch == 1:
-            try:
-                row["latency_ms"] = _latency(clock, pipeline, frames, width)
-            except TimeoutError as error:
-                row["failed"] = str(error)
-        yield row
+    pipeline = FramePipeline(
+        CudaBackend(clock.device) if on_gpu else HostBackend(),
+        form,
+        seen,
+        partial(network_step, engine, form),
+        batch=batch,
+    )
+    first = [each for window in _windows(frames, seen) for each in pipeline.push(window)]
+    first += pipeline.flush()
+    if not is_right(first[_CHECKED].planes, frames, _CHECKED, network):
+        yield row | {"failed": "wrong result"}
+        return
+    begin = time.perf_counter()
+    done = 0
+    for window in _windows(itertools.islice(itertools.cycle(frames), num_frames), seen):
+        done += len(pipeline.push(window))
+    done += len(pipeline.flush())
+    seconds = time.perf_counter() - begin
+    alone = clock.milliseconds(pipeline._step)["median"] / batch
+    row |= {
+        "batch": batch,
+        "fps": done / seconds,
+        "network_ms": alone,
+        "overlap": alone * done / seconds / 1000,
+    }
+    if on_gpu:
+        row["peak_memory"] = torch.cuda.max_memory_allocated(clock.device)
+    if batch == 1:
+        try:
+            row["latency_ms"] = _latency(clock, pipeline, frames, seen)
+        except TimeoutError as error:
+            row["failed"] = str(error)
+    yield row
 
 
 def _windows(frames: Iterable[Frame], width: int) -> Iterator[FrameWindow]:

@@ -102,6 +102,37 @@ def measure_parts(clock: Clock, case: NetworkCase) -> Iterator[dict[str, Any]]:
         yield row | {"launches": len(steps), "ms": clock.milliseconds(run)}
 
 
+def measure_programs(clock: Clock, case: NetworkCase, runs: int = 10) -> Iterator[dict[str, Any]]:
+    """What each kernel of a network takes within its graph, by PyTorch's profiler.
+
+    Args:
+        clock: Has the device; on a CPU the operations of PyTorch are listed.
+        case: The network and the size of its pictures.
+        runs: Runs of the graph, over which times are averaged.
+    """
+    name, height, width = case
+    row: dict[str, Any] = {"network": name, "size": [width, height], "part": "by kernel"}
+    on_gpu = clock.device.type == "cuda"
+    kind = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+    forward = Forward(TritonEngine(network_of(name, clock.device)).graph(1, height, width))
+    forward.run()
+    clock.wait()
+    with torch.profiler.profile(activities=[kind], acc_events=True) as profile:
+        for _ in range(runs):
+            forward.run()
+        clock.wait()
+    found: dict[str, dict[str, float]] = {}
+    for event in profile.key_averages():
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if spent:
+            found[event.key] = {"ms": spent / 1000 / runs, "launches": event.count / runs}
+    if not found:
+        yield row | {"failed": "the profiler saw no kernel"}
+        return
+    by_time = sorted(found.items(), key=lambda item: -item[1]["ms"])
+    yield row | {"by_kernel": dict(by_time), "sum_ms": sum(each["ms"] for each in found.values())}
+
+
 def plain(
     network: MHNet,
     window: Tensor,

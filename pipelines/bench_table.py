@@ -6,6 +6,7 @@ _SHOWN = {
     "encoder": "",
     "decibels": "dB",
     "ms": "ms",
+    "sum_ms": "ms of kernels",
     "failed": "",
     "eager_ms": "ms eager",
     "against_eager": "times eager",
@@ -33,6 +34,10 @@ _SHOWN = {
 """Keys of a row that the report shows, with their units."""
 
 
+_MOST_KERNELS = 12
+"""Kernels that a row lists by their time; the JSON has all."""
+
+
 def to_lines(figures: dict[str, Any]) -> list[str]:
     """The report, a line for each row."""
     machine = figures["machine"]
@@ -48,6 +53,8 @@ def to_lines(figures: dict[str, Any]) -> list[str]:
 def row_line(row: dict[str, Any]) -> str:
     """A row's name, size and figures; empty if it is not of a network, a kernel or a variant."""
     values = [_cell(key, row[key]) for key in row if key in _SHOWN]
+    for name, found in list(row.get("by_kernel", {}).items())[:_MOST_KERNELS]:
+        values.append(f"{name} {found['ms']:.3f} ms in {found['launches']:.0f}")
     if "network" in row:
         names = [row["network"], *([row["part"]] if "part" in row else [])]
     elif "kernel" in row:

@@ -10,7 +10,6 @@ from mhnet_video.frame import Pair
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.location.gpx import check_gpx, save_gpx
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.model.weights import task_done
 from mhnet_video.pipelines.evidence import EvidenceWriter, Restoration, remark_of
 
 T = TypeVar("T")
@@ -48,6 +47,8 @@ class Companions(Closing):
         """What the output's comment says besides what the source's says; empty for nothing."""
         if self._evidence is None:
             return ""
+        from mhnet_video.model.weights import task_done  # imports PyTorch
+
         config = self._config
         return remark_of(task_done(config.task, config.model, config.weights))
 

@@ -164,7 +164,7 @@ def evaluate(
         mean=_mean("mean", rows),
         equal=sum((row.restored or row.rainy).psnr_rgb == math.inf for row in rows),
         model=None if restorer is None else restorer.name,
-        device=None if restorer is None else str(restorer.device),
+        device=None if restorer is None else ",".join(map(str, restorer.devices)),
     )
 
 

@@ -26,8 +26,6 @@ from mhnet_video.media.formats.containers import picture_encoder
 from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
 from mhnet_video.media.reading.reader import VideoReader
-from mhnet_video.model.weights import locate_weights
-from mhnet_video.pipelines.info import versions
 from mhnet_video.tasks import TASKS, steps_of
 
 T = TypeVar("T")
@@ -274,6 +272,8 @@ class EvidenceWriter(Closing):
         for _, pts, change in pairs:
             if pts is not None:
                 self._row([pts, *(change or (None, None))])
+        from mhnet_video.pipelines.info import versions  # imports PyTorch
+
         folder = self._home.parent
         rest = {
             **told,
@@ -349,6 +349,8 @@ def _described(path: Path, home: Path, folder: Path) -> dict[str, Any]:
 
 def _weights(name: str, task: str) -> dict[str, Any]:
     """Names and hashes of the weights, with a plus between those of networks in turn."""
+    from mhnet_video.model.weights import locate_weights  # imports PyTorch
+
     names = name.split("+") if len(steps_of(task)) > 1 else [name]
     try:
         hashes = [sha256_of(locate_weights(each)) for each in names]

@@ -26,6 +26,7 @@ FIRST_TESTS = {
     "kernels/test_map_kernels.py": 6,
     "kernels/test_motion_kernels.py": 2,
     "kernels/test_kernels.py": 1,
+    "kernels/test_cubins.py": 1,
     "restoration/test_gpu_layout.py": 2,
     "restoration/test_gpu.py": 3,
 }
@@ -36,10 +37,13 @@ SECOND_TESTS = {
     "engines/triton/test_memory_traffic.py": 1,
     "restoration/test_gpu_pipeline.py": 2,
     "restoration/test_gpu_restorer.py": 1,
+    "restoration/test_graph_average.py": 1,
 }
 """Tests of the second call."""
 CALL_SECONDS = {1: 300.0, 2: 330.0}
 """Time limit of each call."""
+_DRY_TIMES = 15
+"""How many times as long a stage may take in Triton's interpreter."""
 _COMPILERS = 14
 """Processes that compile at the same time; two of sixteen processors are left for other work."""
 
@@ -51,8 +55,10 @@ def plan(call: int, *, is_dry: bool) -> list[list[CheckStage]]:
         call: 1 or 2.
         is_dry: Whether they are to run without a GPU.
     """
+    times = _DRY_TIMES if is_dry else 1
 
     def measure(name: str, seconds: float, part: str = "") -> CheckStage:
+        seconds *= times
         command = [sys.executable, "-m", "mhnet_video.pipelines.gpu_stages", name]
         command += ["--seconds", str(0.8 * seconds)] + ["--dry"] * is_dry
         title = name if not part else f"{name}-{part.replace('/', '-of-')}"
@@ -63,7 +69,7 @@ def plan(call: int, *, is_dry: bool) -> list[list[CheckStage]]:
 
     def tests(files: dict[str, int], seconds: float) -> list[CheckStage]:
         return [
-            _tests_of(file, f"{number}/{count}", seconds, is_dry)
+            _tests_of(file, f"{number}/{count}", seconds * times, is_dry)
             for file, count in files.items()
             for number in range(1, count + 1)
         ]
@@ -178,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(_summary(stage) + "\n")
         sys.stdout.flush()
 
-    seconds = options.seconds or sum(CALL_SECONDS[call] for call in calls)
+    limit = sum(CALL_SECONDS[call] for call in calls)
+    seconds = options.seconds or limit * (_DRY_TIMES if options.dry else 1)
     facts = {"calls": calls, "dry": options.dry}
     jobs = len(os.sched_getaffinity(0))
     try:

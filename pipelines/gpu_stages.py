@@ -39,6 +39,7 @@ from mhnet_video.pipelines.bench_networks import (
     NetworkCase,
     measure_networks,
     measure_parts,
+    measure_programs,
     network_of,
     networks,
 )
@@ -171,6 +172,8 @@ def _networks(context: StageContext, *heights: int) -> Iterator[dict[str, Any]]:
     machine = context.machine()
     for case in context.cases(*heights):
         yield from measure_networks(context.clock, [case], machine, context.deadline)
+        if time.monotonic() < context.deadline:
+            yield from measure_programs(context.clock, case, runs=1 if context.is_dry else 10)
         if not context.is_dry and time.monotonic() < context.deadline:
             yield from measure_parts(context.clock, case)
 
@@ -226,7 +229,8 @@ def _fronts(context: StageContext) -> Iterator[dict[str, Any]]:
 
 def _streams(context: StageContext) -> Iterator[dict[str, Any]]:
     """The frame pipeline from host memory to host memory."""
-    yield from measure_streams(context.clock, context.cases(1080, 2160), 300, context.deadline)
+    count = 8 if context.is_dry else 300
+    yield from measure_streams(context.clock, context.cases(1080, 2160), count, context.deadline)
 
 
 def _files(context: StageContext) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,8 @@
-"""Restoration from file to file: decode, restore and encode, each on a thread of its own."""
+"""Restoration from file to file: decode, restore and encode, each on a thread of its own.
+
+PyTorch loads with the restorer, not with this module: a source that is not there is reported a
+second sooner, and the time of a run counts all that the user waits for.
+"""
 
 import os
 import threading
@@ -102,9 +106,11 @@ class Report:
     frames: int
     """Frames written."""
     seconds: float
-    """Duration of the run, in seconds."""
+    """Duration of the call, in seconds. Loading PyTorch, the weights and the engine is part of it,
+    as it is of the user's wait."""
     model: str
     device: str
+    """PyTorch's name of it; of several, names with commas between."""
     scale: float
     """Working scale of the network for most frames, above 0 to 1."""
     encoder: str
@@ -457,7 +463,7 @@ class Run:
             frames=writer.frames,
             seconds=time.monotonic() - self._begin,
             model=restorer.name,
-            device=str(restorer.device),
+            device=",".join(map(str, restorer.devices)),
             scale=scales[0].scale if scales else restorer.scale_at(size[1], size[0]).scale,
             encoder=writer.encoder,
             pixel_format=writer.pixel_format,

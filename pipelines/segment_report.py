@@ -71,7 +71,7 @@ def report_of(
         frames=frames,
         seconds=seconds,
         model=restorer.name,
-        device=str(restorer.device),
+        device=",".join(map(str, restorer.devices)),
         scale=scale.scale,
         encoder=encoding.encoder,
         pixel_format=encoding.settings.pixel_format,

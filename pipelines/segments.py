@@ -7,7 +7,9 @@ again, with all else that the sources hold. Several sources become one output.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +65,7 @@ def restore_in_segments(
         WeightsError: The model's weights cannot be loaded.
         ConfigError: A setting does not fit, or sources cannot be joined.
     """
+    begin = time.monotonic()
     config = config or RestoreConfig()
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
@@ -72,7 +75,7 @@ def restore_in_segments(
         work.prepare(on_message or (lambda text: None))
         try:
             work.restore(range(work.store.count), on_progress, stop)
-            return work.join(companions, stop)
+            return replace(work.join(companions, stop), seconds=time.monotonic() - begin)
         except MHNetVideoError as error:
             done = work.num_done
             if not done or work.store.name in str(error):

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from mhnet_video.system import replace_file
+
 _POLL_SECONDS = 0.1
 """Seconds between two looks at the processes and their rows."""
 
@@ -189,7 +191,7 @@ def write_json(path: Path, figures: Mapping[str, Any]) -> None:
     partial = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-        partial.replace(path)
+        replace_file(partial, path)
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

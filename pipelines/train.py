@@ -28,7 +28,7 @@ from mhnet_video.config import TrainConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
-from mhnet_video.system import ignore_ending_signals
+from mhnet_video.system import ignore_ending_signals, replace_file
 from mhnet_video.training.lessons import LESSONS
 from mhnet_video.training.net2net import grow
 
@@ -295,7 +295,7 @@ def train(
             "spent": spent,
         }
         torch.save(state, checkpoint.with_suffix(".new"))
-        checkpoint.with_suffix(".new").replace(checkpoint)
+        replace_file(checkpoint.with_suffix(".new"), checkpoint)
         averaged = MHNet(network.config)
         averaged.task = network.task
         averaged.load_state_dict({name: value.float().cpu() for name, value in average.items()})

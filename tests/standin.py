@@ -20,6 +20,7 @@ class StandIn:
 
     name = "stand-in"
     device = torch.device("cpu")
+    devices = (device,)
     gpu = None
     fingerprint = "none"
     passed_through = 0

@@ -211,6 +211,21 @@ def test_every_error_is_one_of_ours():
     assert all(issubclass(error, errors.MHNetVideoError) for error in ours)
 
 
+def test_files_are_replaced_in_one_way():
+    """By `replace_file`, which Windows needs, and no rename of Python's own."""
+    found = []
+    for _, path in files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            of_os = isinstance(node.func.value, ast.Name) and node.func.value.id == "os"
+            # a string's has two arguments, a time's has keywords
+            is_rename = len(node.args) == (2 if of_os else 1) and not node.keywords
+            if node.func.attr in ("replace", "rename") and is_rename:
+                found.append(path.name)
+    assert found == ["system.py"], found
+
+
 def test_nothing_waits_for_a_whole_gpu():
     """Another thread may be recording a graph there, which that would end."""
     found = [name for name, path in files() if "cuda.synchronize(" in path.read_text()]

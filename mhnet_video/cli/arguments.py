@@ -497,7 +497,7 @@ def add_model_arguments(
         "--device",
         type=_device,
         metavar="auto|cpu|cuda|cuda:N|mps",
-        help="where the network runs (default: %(default)s)",
+        help="where the network runs; several GPUs as in cuda:0,cuda:1 (default: %(default)s)",
     )
     parser.add_argument(
         "--engine",
@@ -544,7 +544,7 @@ def parse_box(text: str) -> Box:
 
 
 def _device(text: str) -> str:
-    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text) is None:
+    if re.fullmatch(r"auto|cpu|mps|cuda|cuda:\d+(,cuda:\d+)*", text) is None:
         raise argparse.ArgumentTypeError(f"a device is auto, cpu, cuda, cuda:N or mps, not {text}")
     return text
 

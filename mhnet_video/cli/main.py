@@ -104,7 +104,7 @@ def _restore(words: list[str]) -> int:
     if options.resume:
         said = "mhnet-video: ending; the same command goes on (Ctrl-C again: abort)"
         with stop_on_signals(stop, said), progress_bar(shown) as on_progress:
-            from mhnet_video.pipelines.segments import restore_in_segments  # PyTorch loads here
+            from mhnet_video.pipelines.segments import restore_in_segments
 
             report = restore_in_segments(
                 [options.source],
@@ -116,7 +116,7 @@ def _restore(words: list[str]) -> int:
             )
     else:
         with stop_on_signals(stop), progress_bar(shown) as on_progress:
-            from mhnet_video.pipelines.restore import restore_video  # PyTorch loads here
+            from mhnet_video.pipelines.restore import restore_video
 
             report = restore_video(
                 options.source, options.destination, config, on_progress=on_progress, stop=stop

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,22 @@ from mhnet_video.model.align import align_maps
 from mhnet_video.model.network import MHNet, NetworkConfig
 from mhnet_video.model.window import stacked
 
+MAX_ERROR = 0.03
+"""Largest power of an engine's error over that of the residual, for all engines of a GPU. bfloat16
+leaves about a thousandth."""
+_MAX_MOVED = 0.02
+"""Largest mean difference of frames that an engine has aligned, RGB in [0, 1]."""
+
+
+class Fault(NamedTuple):
+    """Why an engine or a device must not be used."""
+
+    reason: str
+    """In words, for people."""
+    is_wrong: bool
+    """Whether a result was wrong, which another try would not change. An error may have come of a
+    GPU that was busy or full."""
+
 
 @dataclass(frozen=True)
 class SelectedEngine:
@@ -24,15 +41,21 @@ class SelectedEngine:
     """`torch`, `llvm` or `triton`."""
     reason: str
     """In words, for people."""
+    fault: Fault | None = None
+    """Why it stands in for the kernels of a GPU that could run; None where it does not."""
 
 
-def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
+def resolve_engine(
+    network: MHNet, setting: str = "auto", like: Engine | None = None
+) -> SelectedEngine:
     """Choose the engine for a network on its device.
 
     Args:
         network: A network on its device, in evaluation mode, whose weights no longer change.
         setting: `auto` takes `llvm` on a CPU and `triton` on a GPU where they can run, else
             `torch`.
+        like: An engine of the same network on another GPU, whose results it is to have bit for bit;
+            None for the fastest.
 
     Raises:
         ConfigError: There is no such engine, or it cannot run here.
@@ -43,7 +66,7 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
     if device.type != "cpu":
         if setting == "llvm":
             raise ConfigError(f"the llvm engine runs on CPUs, not on {device}; take --engine auto")
-        return _on_gpu(network, device, setting)
+        return _on_gpu(network, device, setting, like)
     if setting == "triton":
         raise ConfigError("the triton engine runs on GPUs, not on the CPU; take --engine auto")
     if setting == "torch":
@@ -62,7 +85,9 @@ def resolve_engine(network: MHNet, setting: str = "auto") -> SelectedEngine:
     return SelectedEngine(LLVMEngine(network, machine), "llvm", machine.name)
 
 
-def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngine:
+def _on_gpu(
+    network: MHNet, device: torch.device, setting: str, like: Engine | None = None
+) -> SelectedEngine:
     if setting == "torch":
         return SelectedEngine(TorchEngine(network), "torch", "asked for")
     found = _kind_obstacle(device) or triton_obstacle() or _maps_obstacle(network)
@@ -74,13 +99,16 @@ def _on_gpu(network: MHNet, device: torch.device, setting: str) -> SelectedEngin
         return SelectedEngine(TorchEngine(network), "torch", found)
     from mhnet_video.engines.triton.engine import TritonEngine
 
-    engine = TritonEngine(network)
+    engine = (
+        TritonEngine(network, like.map_type.dtype, like.fronts)
+        if isinstance(like, TritonEngine)
+        else TritonEngine(network)
+    )
     if setting == "auto":
-        found = failure(engine, network)
-        if found:
-            return SelectedEngine(
-                TorchEngine(network), "torch", f"the triton engine fails here: {found}"
-            )
+        fault = failure(engine, network)
+        if fault is not None:
+            reason = f"the triton engine fails here: {fault.reason}"
+            return SelectedEngine(TorchEngine(network), "torch", reason, fault)
     return SelectedEngine(
         engine, "triton", f"{str(engine.map_type.dtype).removeprefix('torch.')} on {device}"
     )
@@ -100,8 +128,8 @@ def _gpu_obstacle(device: torch.device) -> str:
     return ""
 
 
-def failure(engine: Engine, network: MHNet) -> str:
-    """Why an engine fails on a small picture; empty if it works.
+def failure(engine: Engine, network: MHNet) -> Fault | None:
+    """Why an engine fails on a small picture; None if it works.
 
     Kernels are compiled on the user's machine, by the user's driver. So they are tested before a
     video depends on them.
@@ -121,18 +149,18 @@ def failure(engine: Engine, network: MHNet) -> str:
             # may record a graph
             torch.cuda.current_stream(device).synchronize()
     except Exception as error:
-        return " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
+        lines = str(error).strip().splitlines()[:1]
+        return Fault(" ".join([f"{type(error).__name__}:", *lines]), is_wrong=False)
     plain = TorchEngine(network)
     expected = plain.residual(frames)
     wanted = _aligned(plain, network.config, frames)
     error_power = (found - expected).square().mean()
-    # bfloat16 leaves about a thousandth of the residual's own power
-    if not bool(error_power <= 0.03 * expected.square().mean() + 1e-12):
-        return "its result differs from PyTorch's"
+    if not bool(error_power <= MAX_ERROR * expected.square().mean() + 1e-12):
+        return Fault("its result differs from PyTorch's", is_wrong=True)
     # where little is to be seen, a motion that is rounded another way may lead elsewhere
-    if any(float((a - b).abs().mean()) > 0.02 for a, b in zip(aligned, wanted, strict=True)):
-        return "its alignment differs from PyTorch's"
-    return ""
+    if any(float((a - b).abs().mean()) > _MAX_MOVED for a, b in zip(aligned, wanted, strict=True)):
+        return Fault("its alignment differs from PyTorch's", is_wrong=True)
+    return None
 
 
 def trial_frames(number: int, height: int, width: int) -> list[Tensor]:

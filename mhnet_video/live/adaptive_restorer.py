@@ -11,7 +11,7 @@ from mhnet_video.live.pacer import Pacer
 from mhnet_video.model.weights import list_models
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.scene_changes import CutDetector
-from mhnet_video.restoration.temporal_filter import FrameAverage
+from mhnet_video.restoration.temporal_average import FrameAverage
 from mhnet_video.restoration.working_scale import ScaleChooser
 from mhnet_video.tasks import DEFAULT
 

@@ -21,6 +21,7 @@ from mhnet_video.errors import ConfigError, WeightsError, WriteError, first_line
 from mhnet_video.locator import learn
 from mhnet_video.model import hub
 from mhnet_video.model.network import UNUSED, MHNet, NetworkConfig
+from mhnet_video.system import replace_file
 from mhnet_video.tasks import DEFAULT, TASKS, default_model, steps_of
 
 _log = logging.getLogger(__name__)
@@ -299,7 +300,7 @@ def save_weights(
     }
     partial = path.with_suffix(".partial")
     partial.write_bytes(save(tensors, metadata=metadata))
-    partial.replace(path)
+    replace_file(partial, path)
     return path
 
 

@@ -38,9 +38,13 @@ class Counts:
 class Executor(Protocol):
     """Restores the frames of windows, in order."""
 
-    counts: Counts
-    has_failed: bool
-    """Whether its engine has failed, so that PyTorch runs the network instead."""
+    @property
+    def counts(self) -> Counts:
+        """What it has done so far."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its engine has failed, so that PyTorch runs the network instead."""
 
     def push(self, window: FrameWindow) -> Iterator[Pair]:
         """Take the next window.

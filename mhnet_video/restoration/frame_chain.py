@@ -13,14 +13,11 @@ from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.restoration.dry_look import DryLook
 from mhnet_video.restoration.executors import Counts, Executor
-from mhnet_video.restoration.scene_changes import Transition, TransitionDetector
+from mhnet_video.restoration.scene_changes import SeenFrame, Transition, TransitionDetector
 from mhnet_video.restoration.temporal_filter import TemporalFilter
 from mhnet_video.restoration.temporal_window import FrameWindow, WindowAssembler
 from mhnet_video.restoration.window_network import check_size
 from mhnet_video.restoration.working_scale import ScaleChooser
-
-_Known = tuple[Frame, Settings, Transition]
-"""A frame, how it is to be restored, and how it relates to the one before."""
 
 
 class FrameChain:
@@ -93,9 +90,11 @@ class FrameChain:
     def close(self) -> None:
         """Wait for running work, and drop the rest."""
         self._executor.close()
+        if self._filter is not None:
+            self._filter.close()
 
-    def _all_restored(self, known: Sequence[_Known]) -> Iterator[Pair]:
-        for index, (frame, settings, transition) in enumerate(known):
+    def _all_restored(self, known: Sequence[SeenFrame]) -> Iterator[Pair]:
+        for index, (frame, settings, transition, is_other) in enumerate(known):
             if settings.strength == 0:
                 yield from self._drained()
                 yield Pair(frame, frame)
@@ -103,7 +102,10 @@ class FrameChain:
             is_cut = transition is Transition.CUT
             scale = self._scales.choose(_scene(known[index:]), settings.scale, is_cut=is_cut)
             self.counts.scales[scale] += 1
-            for window in self._windows.push(frame, settings, transition, scale.scale):
+            windows = self._windows.push(
+                frame, settings, transition, scale.scale, is_other=is_other
+            )
+            for window in windows:
                 yield from self._executed(window)
 
     def _drained(self) -> Iterator[Pair]:
@@ -137,11 +139,11 @@ def first_scene_scale(frames: Iterable[Frame], device: torch.device) -> float:
     return chooser.scene_scale
 
 
-def _scene(known: Sequence[_Known]) -> list[Frame]:
+def _scene(known: Sequence[SeenFrame]) -> list[Frame]:
     """The first of some frames, and those of its scene after it."""
     first, *others = known
-    later = itertools.takewhile(lambda each: each[2] is not Transition.CUT, others)
-    return [first[0], *(frame for frame, _, _ in later)]
+    later = itertools.takewhile(lambda each: each.transition is not Transition.CUT, others)
+    return [first.frame, *(each.frame for each in later)]
 
 
 class ChainsInTurn:

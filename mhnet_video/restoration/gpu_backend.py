@@ -1,10 +1,16 @@
 """A device with queues, as the GPU pipeline uses it, and CUDA's."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from mhnet_video.errors import first_line
+from mhnet_video.memory import RECORDING, is_shortage
+
+_log = logging.getLogger(__name__)
 
 
 class DeviceEvent(Protocol):
@@ -44,6 +50,13 @@ class DeviceBackend(Protocol):
 
     def queue(self) -> DeviceQueue:
         """Another queue."""
+
+    def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Work that is the same at each run, made ready to be started at once; it runs meanwhile.
+
+        Raises:
+            torch.OutOfMemoryError: The device has too little memory.
+        """
 
 
 class _CudaQueue:
@@ -89,3 +102,72 @@ class CudaBackend:
     def queue(self) -> DeviceQueue:
         """Another queue."""
         return _CudaQueue(self.device)
+
+    def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A CUDA graph of some work, or the work itself where it cannot be recorded."""
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self.device), torch.inference_mode():
+            with torch.cuda.stream(stream):
+                work()  # what is made at the first run is not to be recorded
+            stream.synchronize()
+            before = torch.cuda.current_stream(self.device)
+            try:
+                with (
+                    RECORDING,
+                    torch.cuda.graph(captured, stream=stream, capture_error_mode="thread_local"),
+                ):
+                    work()
+            except RuntimeError as error:
+                if is_shortage(error):
+                    raise
+                _log.warning("no CUDA graph (%s): steps are started one by one", first_line(error))
+                return work
+            finally:
+                # which one that fails would leave as the thread's own
+                torch.cuda.set_stream(before)
+        return captured.replay
+
+
+class _HostQueue:
+    """Work that is done before anything else is added; also each point behind it."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        with torch.inference_mode():
+            work()
+
+    def wait(self, event: Any) -> None:
+        pass
+
+    def wait_for_decoder(self) -> None:
+        pass
+
+    def record(self) -> DeviceEvent:
+        return self
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        pass
+
+
+class HostBackend:
+    """The host as a device, for dry runs: all work is done at once."""
+
+    def pinned(self, *size: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the host."""
+        return torch.zeros(size, dtype=dtype)
+
+    def allocate(self, *size: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the host."""
+        return torch.zeros(size, dtype=dtype)
+
+    def queue(self) -> DeviceQueue:
+        """Another queue."""
+        return _HostQueue()
+
+    def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The work itself."""
+        return work

@@ -19,7 +19,7 @@ from mhnet_video.restoration.executors import Counts, EnginePool, LaneExecutor
 from mhnet_video.restoration.gpu_backend import CudaBackend, DeviceBackend
 from mhnet_video.restoration.gpu_layout import FrameFormat, format_of
 from mhnet_video.restoration.gpu_pipeline import DeviceBuffers, FramePipeline, Restored
-from mhnet_video.restoration.temporal_window import FrameWindow
+from mhnet_video.restoration.temporal_window import MAX_COPIES, FrameWindow
 from mhnet_video.restoration.window_network import WindowNetwork
 
 _log = logging.getLogger(__name__)
@@ -123,6 +123,9 @@ class GpuExecutor:
         elif shared.is_done:
             self.counts.repeated += 1
             yield from self._pairs_of(shared, [window.frame])
+        elif len(shared.frames) > MAX_COPIES:
+            # a picture that stands still must not wait for others that fill its batch
+            yield from self._pairs(pipeline.flush())
 
     def flush(self) -> Iterator[Pair]:
         """The pairs of all frames in flight."""

@@ -5,6 +5,7 @@ network's, and `color.add_residual`.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -287,17 +288,24 @@ def colors_of(frame: Frame, strength: float) -> NDArray[np.float32]:
     """What the kernels must know of a frame's colours, `[NUM_COLORS]` float32.
 
     Black level and span of luma; middle and span of chroma; the way from chroma to red, green and
-    blue; then for each plane the way from the residual's red, green and blue to its samples.
+    blue; then for each plane the way from the residual's red, green and blue to its samples. Not to
+    be changed: frames of the same kind share it.
     """
-    layout = frame.layout
-    black, span, middle, chroma_span = sample_scales(layout, frame.full_range)
+    return _colors(frame.layout, frame.matrix, frame.full_range, strength)
+
+
+@lru_cache(16)
+def _colors(
+    layout: PixelLayout, name: str, full_range: bool, strength: float
+) -> NDArray[np.float32]:
+    black, span, middle, chroma_span = sample_scales(layout, full_range)
     numbers = np.zeros(NUM_COLORS, np.float32)
     numbers[:4] = black, span, middle, chroma_span
     if layout.kind == "rgb":
         for plane, channel in enumerate((1, 2, 0)):
             numbers[10 + 3 * plane + channel] = span * strength
         return numbers
-    matrix = rgb_to_yuv(frame.matrix)
+    matrix = rgb_to_yuv(name)
     numbers[4:10] = matrix.inverse()[:, 1:].float().flatten().numpy()
     way = matrix.float() * strength
     numbers[10:13] = (way[0] * span).numpy()

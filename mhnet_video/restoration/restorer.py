@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mhnet_video.config import Box, Settings, check_boxes, check_scale, check_strength
 from mhnet_video.engines.select import SelectedEngine
-from mhnet_video.engines.self_check import usable_device
+from mhnet_video.engines.self_check import usable_devices
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
@@ -41,7 +41,9 @@ class Restorer:
             glass before the camera; `deblur` removes motion blur; `derain+deblur` removes rain,
             then motion blur.
         weights: A weights file to use instead; None for the model's own.
-        device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:<index>` or `mps`.
+        device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:<index>` or `mps`. Several GPUs,
+            as in `cuda:0,cuda:1`, share the frames of each clip; `push` and `restore_frame` use the
+            first.
         engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
             `triton`.
         strength: Share of the residual that is added, 0 (none) to 1 (all).
@@ -54,14 +56,17 @@ class Restorer:
 
     Raises:
         ConfigError: The device, engine or task is not available, the strength or scale is out of
-            range, the network is not for the task, or weights are passed with a network.
+            range, the network is not for the task or for several devices, or weights are passed
+            with a network.
         WeightsError: The weights cannot be loaded.
     """
 
     name: str
     """The model's name, or the weights file's."""
     device: torch.device
-    """Device of the network."""
+    """Device of the network; of several the first."""
+    devices: tuple[torch.device, ...]
+    """All devices that share the frames of clips."""
     scene_scale: float | None
     """Where clips begin within a scene, how much smaller its pictures are restored than by their
     size, see `ScaleChooser`; None where a clip begins with a scene."""
@@ -80,7 +85,8 @@ class Restorer:
         is_filtered: bool = True,
     ) -> None:
         check_task(task)
-        self.device = usable_device(device)
+        self.devices = usable_devices(device)
+        self.device, *others = self.devices
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
         self.scene_scale = None
@@ -99,7 +105,8 @@ class Restorer:
             self.name = "+".join(names)
             networks = [load_model(name, self.device) for name in names]
         self._steps = [
-            TaskStep(network, self.device, engine, is_filtered=is_filtered) for network in networks
+            TaskStep(network, self.device, engine, others=others, is_filtered=is_filtered)
+            for network in networks
         ]
         self._counts: Counts | Chain = Counts()
         self._pushed: tuple[Chain, int] | None = None
@@ -198,8 +205,9 @@ class Restorer:
 
     @property
     def gpu(self) -> int | None:
-        """The number of the GPU whose kernels restore clips; None where others do."""
-        is_one = len(self._steps) == 1  # several pass frames on through the host's memory
+        """The number of the GPU whose kernels restore clips; None where others or several do."""
+        # several networks or GPUs pass frames on through the host's memory
+        is_one = len(self._steps) == len(self.devices) == 1
         return (self.device.index or 0) if is_one and self._is_on_gpu(self._steps[0]) else None
 
     def _is_on_gpu(self, step: TaskStep) -> bool:

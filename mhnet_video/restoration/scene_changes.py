@@ -4,6 +4,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +53,17 @@ class Transition(Enum):
     """It shows another scene."""
 
 
+class SeenFrame(NamedTuple):
+    """A frame whose relation to the one before is known."""
+
+    frame: Frame
+    settings: Settings
+    """How it is to be restored."""
+    transition: Transition
+    is_other: bool
+    """Whether some sample is known to differ from that of the one before."""
+
+
 class TransitionDetector:
     """Detects cuts, and copies of the frame before that an encoder has altered.
 
@@ -65,11 +77,9 @@ class TransitionDetector:
 
     def __init__(self) -> None:
         self._changes = _Changes()
-        self._held: deque[tuple[Frame, Settings, bool]] = deque()
+        self._held: deque[tuple[Frame, Settings, bool, bool]] = deque()
 
-    def push(
-        self, frame: Frame, settings: Settings
-    ) -> Iterator[tuple[Frame, Settings, Transition]]:
+    def push(self, frame: Frame, settings: Settings) -> Iterator[SeenFrame]:
         """Take the next frame.
 
         Args:
@@ -83,21 +93,18 @@ class TransitionDetector:
         if not self._changes.fits(sample):
             yield from self.flush()
         is_cut = self._changes.push(sample, is_still=frame.is_still)
-        self._held.append((frame, settings, is_cut))
+        self._held.append((frame, settings, is_cut, self._changes.latest > 0))
         waits = not isinstance(frame, DeviceFrame) and not self._changes.are_enough
-        if not waits or sum(_bytes(held) for held, _, _ in self._held) > _MOST_HELD:
+        if not waits or sum(_bytes(held) for held, *_ in self._held) > _MOST_HELD:
             yield from self.flush()
 
-    def flush(self) -> Iterator[tuple[Frame, Settings, Transition]]:
+    def flush(self) -> Iterator[SeenFrame]:
         """The frames that still wait, with their most likely transitions."""
         while self._held:
-            frame, settings, is_cut = self._held.popleft()
+            frame, settings, is_cut, is_other = self._held.popleft()
             is_copy = not is_cut and self._changes.is_copy(len(self._held))
-            yield (
-                frame,
-                settings,
-                Transition.CUT if is_cut else Transition.COPY if is_copy else Transition.NEXT,
-            )
+            found = Transition.CUT if is_cut else Transition.COPY if is_copy else Transition.NEXT
+            yield SeenFrame(frame, settings, found, is_other)
 
 
 class CutDetector:
@@ -122,6 +129,11 @@ class _Changes:
     def are_enough(self) -> bool:
         """Whether there are as many as are ever compared."""
         return len(self._changes) == _RHYTHM
+
+    @property
+    def latest(self) -> float:
+        """The latest difference; 0 where there is none yet."""
+        return self._changes[-1] if self._changes else 0.0
 
     def fits(self, sample: Tensor) -> bool:
         """Whether a frame has the size and the device of the ones before."""

@@ -1,13 +1,15 @@
 """One network on a device, with its engine: what restores the frames of a clip once."""
 
+import copy
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 
 from mhnet_video.config import Settings
-from mhnet_video.engines.base import TorchEngine
+from mhnet_video.engines.base import Engine, TorchEngine
 from mhnet_video.engines.select import SelectedEngine, resolve_engine
+from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame
 from mhnet_video.model.network import MHNet
 from mhnet_video.restoration.dry_look import DryLook
@@ -33,24 +35,48 @@ class TaskStep:
         network: The network, on its device, in evaluation mode.
         device: That device.
         engine: What runs it, see `Restorer`.
+        others: Further devices, which share the frames of clips with that one.
+        like: The engine of the same network on another device, see `resolve_engine`.
         is_filtered: Whether restored frames may go through the temporal filter; they do where the
             network's task wants it.
 
     Raises:
-        ConfigError: The engine is not available.
+        ConfigError: The engine is not available, or the network must see every frame.
     """
 
     def __init__(
-        self, network: MHNet, device: torch.device, engine: str, *, is_filtered: bool
+        self,
+        network: MHNet,
+        device: torch.device,
+        engine: str,
+        *,
+        others: Sequence[torch.device] = (),
+        like: Engine | None = None,
+        is_filtered: bool,
     ) -> None:
+        if others and network.config.glass:
+            raise ConfigError(
+                f"to take out {TASKS[network.task].removes}, one device must see every frame; "
+                "name one with --device"
+            )
         self.network, self.device = network, device
-        self.engine: SelectedEngine = resolve_engine(network, engine)
+        self.engine: SelectedEngine = resolve_engine(network, engine, like)
         self._is_filtered = is_filtered and TASKS[network.task].is_filtered
         self._windows = WindowNetwork(network, device)
         self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
         self._pool: EnginePool | None = None
         self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
         self._inline_look: DryLook | None = None
+        self._others = [
+            TaskStep(
+                copy.deepcopy(network).to(other),
+                other,
+                engine,
+                like=self.engine.engine,
+                is_filtered=is_filtered,
+            )
+            for other in others
+        ]
 
     @property
     def ahead(self) -> int:
@@ -98,9 +124,23 @@ class TaskStep:
 
         Args:
             on_gpu: Whether the kernels of a GPU restore.
-            stays_on_gpu: Whether frames that a GPU has decoded come out in its memory.
+            stays_on_gpu: Whether frames that a GPU has decoded come out in its memory; with one
+                device only.
         """
-        if on_gpu:
+        if self._others:
+            from mhnet_video.restoration.spread_executor import SpreadExecutor
+
+            return SpreadExecutor(
+                [
+                    (each.device, each._own_executor(on_gpu=on_gpu, stays_on_gpu=False))
+                    for each in (self, *self._others)
+                ]
+            )
+        return self._own_executor(on_gpu=on_gpu, stays_on_gpu=stays_on_gpu)
+
+    def _own_executor(self, *, on_gpu: bool, stays_on_gpu: bool) -> Executor:
+        """The executor of this device alone."""
+        if on_gpu and self.engine.name == "triton":
             from mhnet_video.engines.triton.engine import TritonEngine
             from mhnet_video.restoration.gpu_executor import GpuExecutor
 
@@ -163,3 +203,5 @@ class TaskStep:
     def use_torch(self) -> None:
         """Have PyTorch run the network from now on."""
         self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")
+        for other in self._others:
+            other.use_torch()

@@ -170,7 +170,13 @@ class WindowAssembler:
         self._number = 0
 
     def push(
-        self, frame: Frame, settings: Settings, transition: Transition, scale: float
+        self,
+        frame: Frame,
+        settings: Settings,
+        transition: Transition,
+        scale: float,
+        *,
+        is_other: bool = False,
     ) -> Iterator[FrameWindow]:
         """Take the next frame.
 
@@ -181,6 +187,8 @@ class WindowAssembler:
             settings: How it is to be restored.
             transition: How it relates to the one before.
             scale: Working scale for it, above 0 to 1; where it changes, another run begins.
+            is_other: Whether it is known to be no copy, which then is not looked for: on a GPU that
+                waits for all samples.
 
         Yields:
             The windows that are complete now, in the order of their frames.
@@ -192,7 +200,7 @@ class WindowAssembler:
         ):
             yield from self.flush()
             last = None
-        if last is not None and have_equal_samples(last.frame, frame):
+        if last is not None and not is_other and have_equal_samples(last.frame, frame):
             picture, transition = (
                 last,
                 Transition.COPY if self._neighbours.last is not None else transition,

@@ -92,6 +92,19 @@ def test_help_does_not_wait_for_pytorch(words):
     processes.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_source_that_is_not_there_does_not_wait_for_pytorch(tmp_path):
+    """Which therefore loads within the run, so that the report's seconds have it."""
+    words = [str(tmp_path / "none.mp4"), str(tmp_path / "out.mp4")]
+    code = (
+        "import sys; from mhnet_video.cli.main import main\n"
+        f"status = main({words})\n"
+        "assert status == 1 and 'torch' not in sys.modules, status"
+    )
+    done = processes.run([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert "none.mp4" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_an_interrupt_while_modules_load_is_a_sentence():
     code = (
         "import sys\n"
@@ -134,15 +147,16 @@ def test_a_working_scale_is_told(calls, monkeypatch, capsys):
 
 
 def test_every_option_reaches_the_pipeline(calls, tmp_path):
-    words = """in.mkv out.mkv --model large --weights w.safetensors --device cuda:1 --strength 0.5
-        --scale 0.25 --start 0:01:30.5 --duration 10 --keep 1,2,3,4 --keep 5,6,7,8
+    words = """in.mkv out.mkv --model large --weights w.safetensors --strength 0.5
+        --device cuda:1,cuda:0 --scale 0.25 --start 0:01:30.5 --duration 10
+        --keep 1,2,3,4 --keep 5,6,7,8
         --encoder libx265 --crf 20 --preset slow --encoder-option tune=grain
         --encoder-option x265-params=a=b --compare --overwrite --quiet"""
     assert main(words.split()) == 0
     config = RestoreConfig(
         model="large",
         weights="w.safetensors",
-        device="cuda:1",
+        device="cuda:1,cuda:0",
         strength=0.5,
         scale=0.25,
         start=90.5,
@@ -193,6 +207,7 @@ def test_what_is_not_a_time(text):
         ("in.mp4", "required: OUTPUT"),
         ("a b --start noon", "a time is seconds or H:MM:SS.mmm, not noon"),
         ("a b --keep 1,2,3", "a box is X,Y,W,H in pixels, not 1,2,3"),
+        ("a b --device cuda:0,cpu", "a device is auto, cpu, cuda, cuda:N or mps, not cuda:0,cpu"),
         ("a b --device tpu", "a device is auto, cpu, cuda, cuda:N or mps, not tpu"),
         ("a b --encoder-option x", "an option of the encoder is K=V, not x"),
         ("a b --crf high", "invalid int value"),

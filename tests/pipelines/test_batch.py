@@ -14,14 +14,17 @@ import batch_restorers
 import probe
 import processes
 import pytest
+import torch
 from clips import Audio, Clip, Video, every
 from waiting import wait_until
 
 import mhnet_video.batch.watching
 import mhnet_video.pipelines.batch
 from mhnet_video.batch.discovery import OWN_FOLDER
+from mhnet_video.batch.jobs import share_machine
 from mhnet_video.batch.rows import Status
 from mhnet_video.config import BatchConfig, RestoreConfig
+from mhnet_video.engines import self_check
 from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.pipelines.batch import run_batch
 
@@ -101,6 +104,37 @@ def test_a_tree_is_restored_with_one_load_of_the_model(card, out, notes):
 
 
 @pytest.mark.usefixtures("own_process")
+def test_a_gpu_is_checked_once_and_not_by_each_worker(monkeypatch):
+    checked = []
+
+    def usable_devices(name):
+        checked.append(name)
+        return (torch.device("cpu"),)
+
+    monkeypatch.setattr(self_check, "usable_devices", usable_devices)
+    config, _, gpus = mhnet_video.pipelines.batch._resolve(RestoreConfig(), BatchConfig())
+    assert config.device == "cpu" and gpus == () and checked == ["auto"]
+    # other machines have GPUs of their own
+    config, _, _ = mhnet_video.pipelines.batch._resolve(RestoreConfig(), BatchConfig(ray="auto"))
+    assert config.device == "auto"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus"),
+    [("cuda", ("4", "5", "6")), ("cuda:2,cuda:0", ("6", "4")), ("cuda:1", ("5",))],
+)
+def test_each_gpu_that_is_named_has_a_worker(monkeypatch, device, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(self_check, "resolve_device", torch.device)
+    config = RestoreConfig(device=device)
+    config, _, found = mhnet_video.pipelines.batch._resolve(config, BatchConfig())
+    # each worker sees the one that is its own
+    assert (found, config.device) == (gpus, "cuda")
+    share = share_machine(None, cores=8, gpus=found)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in share.environments] == list(gpus)
+
+
 def test_there_are_no_more_jobs_than_files_that_are_left(card, out, notes, monkeypatch):
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_cores", lambda: 64)
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 1 << 40)

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import waiting
+from test_llvm_engine import make_network
 from waiting import wait_until
 
 from mhnet_video import kernels
@@ -29,13 +30,19 @@ pytest.importorskip("triton")
 from triton.runtime import KernelInterface
 
 from mhnet_video.kernels import dispatch, map_ops, motion_ops, ops
-from mhnet_video.pipelines import bench_cases, bench_compile, bench_gpu, bench_kernels
+from mhnet_video.pipelines import (
+    bench_cases,
+    bench_compile,
+    bench_gpu,
+    bench_kernels,
+    bench_networks,
+)
 from mhnet_video.pipelines.bench_cases import PICTURE, Case, kernel_cases
 from mhnet_video.pipelines.bench_compile import Compiler, add_compiled
 from mhnet_video.pipelines.bench_kernels import Clock, checked, decibels, measure_kernels
 from mhnet_video.pipelines.bench_networks import network_of, networks
 from mhnet_video.pipelines.bench_scene import make_frames
-from mhnet_video.pipelines.bench_table import to_lines
+from mhnet_video.pipelines.bench_table import row_line, to_lines
 from mhnet_video.restoration.gpu_layout import FrameFormat, colors_of
 
 CPU = torch.device("cpu")
@@ -356,6 +363,38 @@ def test_a_film_that_is_wrong_has_no_time(monkeypatch):
     (wrong,) = bench_gpu.measure_files(clock, [case], 4, math.inf)
     assert wrong == {"network": "realtime", "size": [16, 16], "failed": "wrong result"}
     assert not bench_gpu.is_right(None, make_frames(3, 16, 16), 2, network_of("realtime", CPU))
+
+
+def test_each_kernel_of_a_network_has_its_time(monkeypatch):
+    small = {"encoder_blocks": (1,) * 4, "group_blocks": (1,) * 4}
+    network = make_network(width=4, heads=4, frames=1, patch=2, **small)
+    monkeypatch.setattr(bench_networks, "network_of", lambda name, device: network)
+    with dispatch.off():
+        (row,) = bench_networks.measure_programs(Clock(CPU, 0.0), ("small", 32, 32), runs=2)
+    times = [each["ms"] for each in row["by_kernel"].values()]
+    assert times == sorted(times, reverse=True) and times[-1] > 0
+    assert row["sum_ms"] == pytest.approx(sum(times))
+    assert all(each["launches"] >= 0.5 for each in row["by_kernel"].values())
+    line = row_line(row)
+    assert line.startswith("small, by kernel 32x32: ") and " ms in " in line
+    # a profiler that sees nothing says so
+    monkeypatch.setattr(torch.profiler.profile, "key_averages", lambda self: [])
+    with dispatch.off():
+        (row,) = bench_networks.measure_programs(Clock(CPU, 0.0), ("small", 32, 32), runs=1)
+    assert row["failed"] == "the profiler saw no kernel"
+
+
+@pytest.mark.slow
+def test_streams_run_dry(monkeypatch):
+    small = {"encoder_blocks": (1,) * 4, "group_blocks": (1,) * 4}
+    network = make_network(width=4, heads=4, frames=3, patch=2, align=True, **small)
+    monkeypatch.setattr(bench_gpu, "network_of", lambda name, device: network)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    # with kernels on: only the network has PyTorch's in their place
+    with dispatch.on_cpu():
+        (row,) = bench_gpu.measure_streams(Clock(CPU, 0.0), [("small", 16, 32)], 5, float("inf"))
+    assert "failed" not in row and row["batch"] == 1
+    assert row["fps"] > 0 and row["latency_ms"]["median"] > 0
 
 
 def test_a_line_for_each_row():

@@ -1,11 +1,23 @@
 """One way for a frame: a file, an iterator and single pictures come out the same."""
 
+from dataclasses import replace
+from typing import ClassVar
+
 import av
 import cv2
 import numpy as np
 import pytest
+import torch
+from launch_count import LaunchCount
+from test_hwaccel import device_frame
+from test_temporal_average import frame
 
 from mhnet_video import RestoreConfig, Restorer, restore_video
+from mhnet_video.config import Settings
+from mhnet_video.restoration import temporal_window
+from mhnet_video.restoration.executors import Counts
+from mhnet_video.restoration.frame_chain import FrameChain
+from mhnet_video.restoration.working_scale import ScaleChooser
 
 NETWORK = {"model": "realtime", "device": "cpu", "engine": "torch"}
 
@@ -80,3 +92,48 @@ def test_cuts_copies_and_the_temporal_filter_count_for_pushed_pictures(pictures,
     assert max(differences(second, restored_file[16:])) == 0
     single = list(restorer.restore(pictures[16::2]))
     assert max(differences(single, restored_file[16::2])) == 0
+
+
+def test_whole_pictures_are_compared_only_where_some_samples_are_equal(monkeypatch):
+    """Every comparison of frames that a GPU has decoded waits for it."""
+    compared = []
+
+    def have_equal_samples(a, b):
+        compared.append(b.pts)
+        return real(a, b)
+
+    real = temporal_window.have_equal_samples
+    monkeypatch.setattr(temporal_window, "have_equal_samples", have_equal_samples)
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (64, 96), np.uint8) for _ in range(20)]
+    pictures[7] = pictures[6].copy()
+    pictures[9] = pictures[8].copy()
+    pictures[9][1, 1] ^= 1  # not one of those that are looked at first
+    restored = []
+    for index, picture in enumerate(pictures):
+        planes = picture, picture[::2, ::2].copy(), picture[::2, ::2].copy()
+        restored.append(replace(device_frame(frame(planes, "yuv")), pts=index))
+
+    class Counting:
+        counts = Counts()
+        windows: ClassVar = []
+
+        def push(self, window):
+            self.windows.append(window)
+            return iter(())
+
+        def flush(self):
+            return iter(())
+
+    cpu = torch.device("cpu")
+    chain = FrameChain(3, Counting(), cpu, ScaleChooser(torch.device("cuda")), is_filtered=False)
+    with LaunchCount() as count:
+        for each in restored:
+            list(chain.push(each, Settings()))
+    list(chain.flush(Settings()))
+    assert compared == [7, 9]
+    # for each frame its difference to the one before, and for these two all samples
+    assert count.waits <= len(pictures) - 1 + 2 * 2
+    middles = [window.middle for window in Counting.windows]
+    assert len({id(each) for each in middles}) == 19
+    assert middles[7] is middles[6] and middles[9] is not middles[8]

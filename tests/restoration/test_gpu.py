@@ -5,7 +5,7 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-import test_temporal_filter
+import test_temporal_average
 import torch
 from clips import Clip, Video, every
 from test_gpu_layout import make_frame
@@ -139,19 +139,19 @@ def test_a_film_decoded_on_the_gpu_or_not(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("is_on_gpu", [False, True])
 def test_temporal_filtering_is_that_of_a_cpu(is_on_gpu):
-    before, after, _ = test_temporal_filter.clip()
+    before, after, _ = test_temporal_average.clip()
     host = [
-        [test_temporal_filter.frame(test_temporal_filter.with_chroma(p), "yuv") for p in pictures]
+        [test_temporal_average.frame(test_temporal_average.with_chroma(p), "yuv") for p in pictures]
         for pictures in (before, after)
     ]
-    expected = test_temporal_filter.through(*host)
+    expected = test_temporal_average.through(*host)
     device = torch.device("cuda", torch.cuda.current_device())
     given = host
     if is_on_gpu:
         given = [[device_frame(each, row=32) for each in side] for side in host]
         given = [[replace(each, luma=each.luma.to(device)) for each in side] for side in given]
     for found, wanted in zip(
-        test_temporal_filter.through(*given, device=device), expected, strict=True
+        test_temporal_average.through(*given, device=device), expected, strict=True
     ):
         luma = found.luma.cpu().numpy() if is_on_gpu else found.planes[0]
         # OpenCV rounds what it shrinks

@@ -134,10 +134,16 @@ def test_which_engine_a_gpu_gets(monkeypatch):
         resolve_engine(away, "triton")
     monkeypatch.setattr(select, "_kind_obstacle", lambda device: "")
     assert resolve_engine(away, "triton").name == "triton"
-    monkeypatch.setattr(select, "failure", lambda engine, network: "")
+    monkeypatch.setattr(select, "failure", lambda engine, network: None)
     assert resolve_engine(away).name == "triton"
-    monkeypatch.setattr(select, "failure", lambda engine, network: "RuntimeError: no image")
-    assert (resolve_engine(away).name, "no image" in resolve_engine(away).reason) == ("torch", True)
+    # another GPU computes as the first one does, and not in a variant that is faster there
+    first = TritonEngine(away, torch.bfloat16, {4: "split", 8: "rows"})
+    other = resolve_engine(away, like=first).engine
+    assert (other.fronts, other.map_type.dtype) == (first.fronts, torch.bfloat16)
+    fault = select.Fault("RuntimeError: no image", is_wrong=False)
+    monkeypatch.setattr(select, "failure", lambda engine, network: fault)
+    selected = resolve_engine(away)
+    assert (selected.name, selected.fault) == ("torch", fault) and "no image" in selected.reason
     assert resolve_engine(away, "torch").reason == "asked for"
     old = make_network(width=4, heads=4, **SMALL)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

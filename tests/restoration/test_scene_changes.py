@@ -24,9 +24,9 @@ def with_steps(frames):
     """Frames as it is known what they are to the one before."""
     finder = TransitionDetector()
     for each in frames:
-        for found, _, step in finder.push(each, SETTINGS):
+        for found, _, step, _ in finder.push(each, SETTINGS):
             yield found, step
-    for found, settings, step in finder.flush():
+    for found, settings, step, _ in finder.flush():
         assert settings is SETTINGS
         yield found, step
 

@@ -295,10 +295,10 @@ def test_an_engine_that_fails_is_found_out():
         def residual(self, frames):
             return super().residual(frames).roll(1, 2)
 
-    assert failure(TorchEngine(network), network) == ""
-    assert failure(TorchEngine(network, bfloat16=True), network) == ""
-    assert failure(Broken(network), network) == "RuntimeError: no kernel image"
-    assert "its result differs" in failure(Wrong(network), network)
+    assert failure(TorchEngine(network), network) is None
+    assert failure(TorchEngine(network, bfloat16=True), network) is None
+    assert failure(Broken(network), network) == ("RuntimeError: no kernel image", False)
+    assert failure(Wrong(network), network) == ("its result differs from PyTorch's", True)
 
 
 def test_an_engine_whose_alignment_fails_is_found_out(monkeypatch):
@@ -308,14 +308,15 @@ def test_an_engine_whose_alignment_fails_is_found_out(monkeypatch):
         def align(self, frames):
             return [frame.roll(8, 2) for frame in frames]
 
-    assert failure(TorchEngine(network), network) == ""
-    assert "its alignment differs" in failure(Wrong(network), network)
+    assert failure(TorchEngine(network), network) is None
+    fault = failure(Wrong(network), network)
+    assert "its alignment differs" in fault.reason and fault.is_wrong
 
     def broken(*given):
         raise RuntimeError("ptxas: no image")
 
     monkeypatch.setattr(mhnet_video.engines.select, "align_maps", broken)
-    assert failure(TorchEngine(network), network) == "RuntimeError: ptxas: no image"
+    assert failure(TorchEngine(network), network) == ("RuntimeError: ptxas: no image", False)
 
 
 def test_without_llvm(monkeypatch):

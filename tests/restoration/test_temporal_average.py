@@ -9,13 +9,13 @@ import pytest
 import torch
 from test_hwaccel import device_frame
 
-import mhnet_video.restoration.temporal_filter
+import mhnet_video.restoration.temporal_average
 from mhnet_video.config import Box, Settings
 from mhnet_video.frame import DeviceFrame, Frame, Pair, PixelLayout
-from mhnet_video.restoration import temporal_filter
+from mhnet_video.restoration import temporal_average
 from mhnet_video.restoration.executors import Counts
 from mhnet_video.restoration.frame_chain import FrameChain
-from mhnet_video.restoration.temporal_filter import FrameAverage, PlaneAverage
+from mhnet_video.restoration.temporal_average import FrameAverage, PlaneAverage
 from mhnet_video.restoration.working_scale import ScaleChooser
 
 SIZE = 160, 224
@@ -125,7 +125,7 @@ def test_strips_do_not_show(height, monkeypatch):
     before, after, _ = ([picture[:height] for picture in pictures] for pictures in clip(0.1))
     results = []
     for pixels in (1 << 30, 8 * SIZE[1]):
-        monkeypatch.setattr(temporal_filter, "_STRIP_PIXELS", pixels)
+        monkeypatch.setattr(temporal_average, "_STRIP_PIXELS", pixels)
         results.append(filtered(before, after))
     assert not np.array_equal(results[0], np.asarray(after, np.float32))
     for whole, strips in zip(*results, strict=True):
@@ -214,7 +214,7 @@ def test_luma_of_any_depth(bits, has_opencv, monkeypatch):
     before, after, _ = clip()
     expected = filtered(before, after)
     if not has_opencv:
-        monkeypatch.setattr(mhnet_video.restoration.temporal_filter, "opencv", lambda: None)
+        monkeypatch.setattr(mhnet_video.restoration.temporal_average, "opencv", lambda: None)
     kind = np.uint8 if bits == 8 else np.uint16
 
     def frames(pictures):
