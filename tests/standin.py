@@ -110,6 +110,7 @@ class LiveStandIn:
     device = torch.device("cpu")
     engine = SimpleNamespace(name="stand-in")
     tasks = ("derain",)
+    dry = repeated = 0
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -117,7 +118,10 @@ class LiveStandIn:
         self.scale = 1.0
         self.windows: list[tuple[int, int]] = []
 
-    def restore_frame(self, frames: Any, index: int) -> Frame:
+    def prepare_looks(self, frames: Any, index: int) -> None:
+        """It has none."""
+
+    def restore_frame(self, frames: Any, index: int, *, passes_dry: bool = False) -> Frame:
         self.windows.append((len(frames), index))
         if self.seconds:
             time.sleep(self.seconds * self.scale**2)

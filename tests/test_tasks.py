@@ -38,6 +38,7 @@ from mhnet_video.model.weights import (
 from mhnet_video.pipelines.batch import run_batch
 from mhnet_video.pipelines.evaluate import evaluate
 from mhnet_video.pipelines.segments import restore_in_segments
+from mhnet_video.restoration.dry_look import DryLook
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
 from mhnet_video.restoration.task_step import TaskStep
 from mhnet_video.tasks import TASKS, TRAINED, check_task
@@ -194,6 +195,18 @@ def test_frames_that_are_restored_already_are_not_restored_again(folder, shipped
     both.strength = 0.5
     both.restore_frame(frames, 6)
     assert len(asked) == 8 + 6
+
+
+def test_single_frames_of_two_tasks_are_restored_without_a_look(folder, shipped, monkeypatch):
+    """What a look leaves out would not tell what both take."""
+    looks = []
+    monkeypatch.setattr(DryLook, "marked", lambda look, window: looks.append(window) or window)
+    frames = [frame_of(picture, index) for index, picture in enumerate(panned(7))]
+    restorers(folder)[0].restore_frame(frames, 3, passes_dry=True)
+    assert len(looks) == 1
+    both = Restorer(task="derain+deblur", **DEVICE)
+    both.restore_frame(frames, 3, passes_dry=True)
+    assert len(looks) == 1
 
 
 def test_blur_is_not_filtered_where_nothing_moves(folder):

@@ -134,7 +134,8 @@ class Governor:
         self.index = index
         self.budget_seconds = budget_seconds
         self._measured = dict(measured or {})
-        self._recent: deque[tuple[float, float]] = deque()
+        # when, how long, and whether in full
+        self._recent: deque[tuple[float, float, bool]] = deque()
         self._to_skip = _SKIPPED
         self._room_since: float | None = None
         self._patience = [_ROOM_SECONDS] * len(self.levels)
@@ -178,26 +179,34 @@ class Governor:
         nearest = min(known, key=lambda each: abs(each.scale - level.scale))
         return self._measured[nearest] * (level.scale / nearest.scale) ** 2
 
-    def note(self, now: float, seconds: float) -> bool:
+    def note(self, now: float, seconds: float, *, is_full: bool = True) -> bool:
         """Take the time that a frame took.
 
         Args:
             now: A clock that never goes back, in seconds.
             seconds: Time of the frame at the present level.
+            is_full: Whether the network restored it. Of one that passed as it is, it is only known
+                that restoring would have taken longer.
 
         Returns:
             Whether the level has changed.
         """
+        if not is_full and seconds <= self.budget_seconds:
+            # nothing is known of restoring, and slow ones among those that pass were an exception
+            self._recent = deque(each for each in self._recent if each[2])
+            return False
         if self._to_skip:
             self._to_skip -= 1
             return False
-        self._recent.append((now, seconds))
+        self._recent.append((now, seconds, is_full))
         while now - self._recent[0][0] > 2 * _SLOW_SECONDS:
             self._recent.popleft()
+        if len(self._recent) == 1:  # before that, frames passed: what was known is too old
+            self._room_since = None
         span = now - self._recent[0][0]
         if len(self._recent) < _MIN_FRAMES and span < _SLOW_SECONDS:
             return False
-        usual = median(seconds for _, seconds in self._recent)
+        usual = median(seconds for _, seconds, _ in self._recent)
         if usual > self.budget_seconds:
             self._room_since = None
             if span >= _SLOW_SECONDS and self.index + 1 < len(self.levels):

@@ -102,6 +102,9 @@ class Pacer:
         self.level = self.governor.level
         self.seconds = measured[self.level]
         self._keep_few()
+        if self._is_closed:
+            raise StopIteration
+        self._ready[self.level].prepare_looks([_moved(frame, step) for step in range(3)], 1)
 
     def use(self, models: Sequence[str], frame: Frame) -> None:
         """Choose among other models from now on.
@@ -137,16 +140,18 @@ class Pacer:
                 self._thread = self._run(lambda: self._prepare(wanted, frames[index]))
         restorer = self._ready[level]
         restorer.strength = strength
+        cheap = restorer.dry + restorer.repeated
         begin = self._clock()
-        restored = restorer.restore_frame(frames, index)
+        restored = restorer.restore_frame(frames, index, passes_dry=True)
         end = self._clock()
+        is_full = restorer.dry + restorer.repeated == cheap
         self.seconds = end - begin
         if level != self.level:
             self.level = level
             self._keep_few()
         # without restoration, or while another level is made ready, it says nothing
         if strength and level == wanted:
-            self.governor.note(end, self.seconds)
+            self.governor.note(end, self.seconds, is_full=is_full)
         return restored
 
     def close(self) -> None:
@@ -167,7 +172,11 @@ class Pacer:
             restorer = self._new(level)
             if self._is_closed:
                 return
-            restorer.restore_frame([_moved(frame, step) for step in range(3)], 1)
+            frames = [_moved(frame, step) for step in range(3)]
+            restorer.restore_frame(frames, 1)
+            if self._is_closed:
+                return
+            restorer.prepare_looks(frames, 1)
             self._ready[level] = restorer
         except Exception as error:
             # when the process ends, the engine's threads take nothing any more

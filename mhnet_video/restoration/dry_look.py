@@ -65,12 +65,17 @@ class DryLook:
         return self._last
 
     @torch.inference_mode()
+    def prepare(self, window: FrameWindow) -> None:
+        """Run every look once, as an engine may compile kernels for its size."""
+        if _can_be_looked_at(window):
+            for factor in _FACTORS:
+                self._shows_something(window, factor)
+
+    @torch.inference_mode()
     def _shows_nothing(self, window: FrameWindow) -> bool:
-        width, height = window.host_frame.upright_size
-        is_alone = sum(image is not None for image in window.images) == 1
-        if is_alone or min(width, height) * window.middle.scale < LEAST_ROWS:
-            return False
-        return not any(self._shows_something(window, factor) for factor in _FACTORS)
+        return _can_be_looked_at(window) and not any(
+            self._shows_something(window, factor) for factor in _FACTORS
+        )
 
     def _shows_something(self, window: FrameWindow, factor: int) -> bool:
         seen = [None if image is None else self._look(image, factor) for image in window.images]
@@ -92,6 +97,13 @@ class DryLook:
             small = _brightest(image.host_frame, round(factor / image.scale))
             image.looks[factor] = self._network.seen(small)
         return image.looks[factor]
+
+
+def _can_be_looked_at(window: FrameWindow) -> bool:
+    """Whether the frame has neighbours, and rows enough."""
+    width, height = window.host_frame.upright_size
+    is_alone = sum(image is not None for image in window.images) == 1
+    return not is_alone and min(width, height) * window.middle.scale >= LEAST_ROWS
 
 
 def _brightest(frame: Frame, factor: int) -> Frame:

@@ -332,7 +332,9 @@ class Restorer:
         (chain, _), self._pushed = self._pushed, None
         return [picture_of(pair.restored) for pair in chain.flush(self._settings)]
 
-    def restore_frame(self, frames: Sequence[Frame], index: int) -> Frame:
+    def restore_frame(
+        self, frames: Sequence[Frame], index: int, *, passes_dry: bool = False
+    ) -> Frame:
         """Restore one of some successive frames, where not every frame of a clip is wanted.
 
         Where none is set, the working scale is that of the picture's size.
@@ -341,6 +343,8 @@ class Restorer:
         Args:
             frames: Successive frames of one size.
             index: Which of them to restore.
+            passes_dry: Whether it passes as it is where a cheap look shows nothing to take out, as
+                frames of a clip do: on a CPU, by one network that takes out streaks.
 
         Raises:
             ConfigError: The picture is too large.
@@ -352,8 +356,21 @@ class Restorer:
         if self.strength == 0:
             return frame
         check_size(frame.height, frame.width)
-        restored, self._counts = self._single.restore(frames, index, self._settings)
+        restored, self._counts = self._single.restore(
+            frames, index, self._settings, passes_dry=passes_dry
+        )
         return restored
+
+    def prepare_looks(self, frames: Sequence[Frame], index: int) -> None:
+        """Make ready what `restore_frame` needs to let dry frames pass.
+
+        The first look of a size takes seconds where an engine compiles kernels for it.
+
+        Args:
+            frames: As for `restore_frame`.
+            index: Likewise.
+        """
+        self._single.prepare_looks(frames, index, self._settings)
 
     def forget(self) -> None:
         """Forget what `restore_frame` has seen: what comes next is of another clip or place."""

@@ -31,7 +31,7 @@ class SingleFrames:
         self._restored: list[_Restored] = []
 
     def restore(
-        self, frames: Sequence[Frame], index: int, settings: Settings
+        self, frames: Sequence[Frame], index: int, settings: Settings, *, passes_dry: bool = False
     ) -> tuple[Frame, Counts]:
         """Restore a frame.
 
@@ -39,11 +39,22 @@ class SingleFrames:
             frames: Successive frames of one size.
             index: Which of them to restore.
             settings: How.
+            passes_dry: Whether it passes where a look shows nothing to take out. Of several
+                networks in turn all restore each frame.
 
         Returns:
             The frame restored, and what the last network has counted so far.
         """
-        return self._through(frames, index, settings, self._steps)
+        if len(self._steps) > 1:
+            return self._through(frames, index, settings, self._steps)
+        (step,), scale = self._steps, self._scale(frames[index], settings)
+        return step.restore_frame(frames, index, settings, scale, passes_dry=passes_dry)
+
+    def prepare_looks(self, frames: Sequence[Frame], index: int, settings: Settings) -> None:
+        """Make ready what `restore` needs to let dry frames pass."""
+        if len(self._steps) == 1:
+            scale = self._scale(frames[index], settings)
+            self._steps[0].prepare_looks(frames, index, settings, scale)
 
     def forget(self) -> None:
         """Take the next frames for those of another clip or place."""
@@ -62,9 +73,10 @@ class SingleFrames:
             for each in around:
                 self._restored.append(self._known(known, frames, each, settings, before))
             frames, index = [restored for *_, restored in self._restored], index - first
-        frame = frames[index]
-        scale = scale_by_size(settings.scale, frame.height, frame.width, self._device).scale
-        return last.restore_frame(frames, index, settings, scale)
+        return last.restore_frame(frames, index, settings, self._scale(frames[index], settings))
+
+    def _scale(self, frame: Frame, settings: Settings) -> float:
+        return scale_by_size(settings.scale, frame.height, frame.width, self._device).scale
 
     def _known(
         self,

@@ -66,6 +66,7 @@ class TaskStep:
         self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
         self._pool: EnginePool | None = None
         self._inline: tuple[SelectedEngine, InlineExecutor] | None = None
+        self._inline_look: DryLook | None = None
         self._others = [
             TaskStep(
                 copy.deepcopy(network).to(other),
@@ -100,21 +101,21 @@ class TaskStep:
             scene_scale: See `Restorer`.
         """
         config = self.network.config
-        # what is measured of sharpness and of dry frames is true of streaks alone
+        # what is measured of sharpness is true of streaks alone
         is_measured = self.network.task == DEFAULT
         return FrameChain(
             config.frames,
             executor,
             self.device,
             ScaleChooser(self.device, measures=is_measured, scene_scale=scene_scale),
-            self._new_look() if is_measured else None,
+            self._new_look(),
             is_filtered=self._is_filtered,
             sees_glass=config.glass,
         )
 
     def _new_look(self) -> DryLook | None:
-        """None on a GPU, which has the time."""
-        if self.device.type != "cpu":
+        """None on a GPU, which has the time, and where the limits were not measured."""
+        if self.device.type != "cpu" or self.network.task != DEFAULT:
             return None
         return DryLook(self._windows, self.engine.engine)
 
@@ -154,7 +155,13 @@ class TaskStep:
         return InlineExecutor(self._windows, self.engine.engine)
 
     def restore_frame(
-        self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
+        self,
+        frames: Sequence[Frame],
+        index: int,
+        settings: Settings,
+        scale: float,
+        *,
+        passes_dry: bool = False,
     ) -> tuple[Frame, Counts]:
         """Restore one of some successive frames, and what was counted so far.
 
@@ -163,17 +170,35 @@ class TaskStep:
             index: Which of them.
             settings: How.
             scale: Working scale, above 0 to 1.
+            passes_dry: Whether it passes as it is where a look shows nothing to take out.
         """
+        executor = self._own_inline()
+        window = self._picker.window(frames, index, settings, scale)
+        if passes_dry and self._inline_look is not None:
+            window = self._inline_look.marked(window)
+        (pair,) = executor.push(window)
+        return pair.restored, executor.counts
+
+    def prepare_looks(
+        self, frames: Sequence[Frame], index: int, settings: Settings, scale: float
+    ) -> None:
+        """Make the looks of `restore_frame` ready, which takes what it does."""
+        self._own_inline()
+        if self._inline_look is not None:
+            self._inline_look.prepare(self._picker.window(frames, index, settings, scale))
+
+    def _own_inline(self) -> InlineExecutor:
+        """That of single frames, made anew with its look where the engine is another one."""
         if self._inline is None or self._inline[0] is not self.engine:
             self._inline = self.engine, self.new_inline()
-        executor = self._inline[1]
-        (pair,) = executor.push(self._picker.window(frames, index, settings, scale))
-        return pair.restored, executor.counts
+            self._inline_look = self._new_look()
+        return self._inline[1]
 
     def forget(self) -> None:
         """Take the next frames of `restore_frame` for those of another clip."""
         config = self.network.config
         self._picker = WindowPicker(config.frames, sees_glass=config.glass)
+        self._inline_look = self._new_look()
 
     def use_torch(self) -> None:
         """Have PyTorch run the network from now on."""

@@ -65,6 +65,31 @@ def test_one_slow_frame_changes_nothing():
         assert not governor.note(now, seconds)
 
 
+def test_a_slow_frame_among_those_that_pass_changes_nothing():
+    governor = Governor(LEVELS, 1, BUDGET)
+    for index in range(500):
+        seconds = 0.06 if index % 20 == 19 else 0.01
+        assert not governor.note(index * BUDGET, seconds, is_full=False)
+
+
+def test_frames_restored_between_those_that_pass_count_as_ever():
+    """As in dry footage in which a look finds something now and then."""
+    governor = Governor(LEVELS, 1, BUDGET)
+    noted = [
+        governor.note(index * BUDGET, 0.06 if is_full else 0.02, is_full=is_full)
+        for index, is_full in enumerate([False, True, True, True] * 20)
+    ]
+    assert any(noted) and governor.index > 1
+
+
+def test_room_before_a_dry_stretch_is_none_after_it():
+    """As long as a better level must have room, it has to be seen to have it."""
+    governor = Governor(LEVELS, LEVELS.index(Level("small", 0.7)), BUDGET)
+    frames = [True] * 50 + [False] * 1000 + [True] * 50
+    for index, is_full in enumerate(frames):
+        assert not governor.note(index * BUDGET, 0.01, is_full=is_full)
+
+
 def test_it_does_not_swing():
     """A level that has room alone but not in use is tried less and less often."""
     governor = Governor(LEVELS, LEVELS.index(Level("small", 0.7)), BUDGET)

@@ -19,6 +19,8 @@ from mhnet_video.live.pacer import Pacer
 from mhnet_video.memory import give_back
 
 BUDGET = 0.04
+LOOKS = 5 / 16
+"""Time of the looks at a frame that passes, by that of restoring it."""
 LEVELS = list_levels(["large", "small"])
 
 
@@ -29,7 +31,9 @@ class Machine:
         self.now = 100.0
         self.full = full
         self.load = 1.0
+        self.is_dry = self.is_frozen = False
         self.runs = []
+        self.looks = []
 
     def seconds(self, level):
         return self.load * self.full * (12 if level.model == "large" else 1) * level.scale**2
@@ -39,10 +43,17 @@ class Machine:
 
         class Stand:
             scale = 1.0
+            dry = repeated = 0
 
-            def restore_frame(self, frames, index):
+            def prepare_looks(self, frames, index):
+                machine.looks.append(Level(model, self.scale))
+
+            def restore_frame(self, frames, index, *, passes_dry=False):
+                passes = passes_dry and machine.is_dry
+                self.dry += passes and not machine.is_frozen
+                self.repeated += passes and machine.is_frozen
                 machine.runs.append(Level(model, self.scale))
-                machine.now += machine.seconds(machine.runs[-1])
+                machine.now += machine.seconds(machine.runs[-1]) * (LOOKS if passes else 1)
                 return frames[index]
 
         return Stand()
@@ -83,11 +94,11 @@ def test_measuring_takes_few_runs_and_leaves_out_the_first():
         run = restorer.restore_frame
         runs = []
 
-        def first_slow(frames, index):
+        def first_slow(frames, index, **how):
             # it compiles
             machine.load = 1 if runs else 50
             runs.append(index)
-            return run(frames, index)
+            return run(frames, index, **how)
 
         restorer.restore_frame = first_slow
         return restorer
@@ -165,6 +176,41 @@ def test_no_strength_says_nothing_about_the_machine():
         machine.now += BUDGET
         chosen.restore([FRAME], 0, strength=0.0)
     assert chosen.level == settled
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_dry_frames_say_nothing_about_the_machine(is_frozen):
+    """However little they take, the level stays, and is the right one when a shower begins."""
+    machine = Machine(0.05)
+    machine.is_frozen = is_frozen
+    chosen = pacer(machine)
+    chosen.measure(FRAME)
+    settled = chosen.level
+    assert settled == Level("small", 0.7) and machine.looks == [settled]
+    assert play(chosen, machine, 10) == [settled]
+    for _ in range(3):
+        machine.is_dry = True
+        assert play(chosen, machine, 100) == [settled]
+        assert chosen.seconds == pytest.approx(machine.seconds(settled) * LOOKS)
+        machine.is_dry = False
+        assert play(chosen, machine, 4) == [settled]
+
+
+def test_looks_that_take_too_long_make_it_fall():
+    """And stay there: dry frames do not tell that there is room again, those in rain do."""
+    machine = Machine(0.03)
+    chosen = pacer(machine)
+    chosen.measure(FRAME)
+    assert play(chosen, machine, 10) == [Level("small", 1.0)]
+    machine.is_dry, machine.load = True, 6
+    play(chosen, machine, 10)
+    fallen = chosen.level
+    assert fallen.scale < 1 and machine.seconds(fallen) * LOOKS <= BUDGET
+    assert machine.looks[-1] == fallen  # they are ready before it is taken up
+    machine.load = 1
+    assert play(chosen, machine, 100) == [fallen]
+    machine.is_dry = False
+    assert play(chosen, machine, 60)[-1] == Level("small", 1.0)
 
 
 def test_large_pictures_are_first_tried_small():
@@ -291,7 +337,7 @@ def test_an_engine_that_the_end_of_the_process_stops_says_nothing(is_closed, cap
     chosen = pacer(machine)
 
     class Stopped:
-        def restore_frame(self, frames, index):
+        def restore_frame(self, frames, index, **how):
             chosen._is_closed = is_closed
             raise RuntimeError("cannot schedule new futures after shutdown")
 

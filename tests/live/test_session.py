@@ -64,7 +64,7 @@ def test_closing_ends_the_measuring(tmp_path, standin):
     with Live(clip) as live:
         restore = standin.restore_frame
 
-        def closing(frames, index):
+        def closing(frames, index, **how):
             live.close()
             return restore(frames, index)
 
@@ -115,7 +115,7 @@ def test_a_slow_network_drops_and_does_not_lag(tmp_path, standin):
     clip = make_clip(tmp_path, every(20, 100), rate=50)
     came = []
 
-    def slow(frames, index):
+    def slow(frames, index, **how):
         came.append(live._camera.captured)
         wait_until(lambda: live._camera.captured >= min(came[-1] + 5, 100))
         came[-1] = live._camera.captured

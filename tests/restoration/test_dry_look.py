@@ -135,6 +135,23 @@ def test_pictures_that_are_pushed_pass_as_those_of_a_file_do():
     assert restorer.dry == COUNT - 3
 
 
+def test_single_frames_pass_where_that_is_wanted():
+    network = DarkensLight()
+    restorer = Restorer(network, device="cpu", engine="torch")
+    wet, dry = clip({1: (200, 301)}, count=3), clip({}, count=3)
+    assert restorer.restore_frame(dry, 1).planes is not dry[1].planes
+    assert (network.seen, restorer.dry) == ([FULL], 0)
+    assert restorer.restore_frame(wet, 1, passes_dry=True).planes[0].max() < 250
+    # in rain it waits for a fourth frame, unless another clip begins
+    restorer.restore_frame(dry, 1, passes_dry=True)
+    assert restorer.dry == 0
+    restorer.forget()
+    assert restorer.restore_frame(dry, 1, passes_dry=True).planes is dry[1].planes
+    assert restorer.dry == 1
+    restorer.restore_frame(dry, 1, passes_dry=True)
+    assert (restorer.dry, restorer.repeated) == (1, 1)
+
+
 def test_what_has_no_neighbours_or_few_rows_is_restored():
     for frames in (clip({}, count=1), clip({}, size=(224, 320))):
         restorer = Restorer(DarkensLight(), device="cpu", engine="torch")
