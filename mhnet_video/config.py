@@ -66,6 +66,9 @@ class Settings(NamedTuple):
     """Boxes left as they are."""
     scale: float | None = None
     """Working scale of the network, above 0 to 1; None for what suits each scene."""
+    is_live: bool = False
+    """Whether the next frame is coming already, so that one without neighbours, too, has to do with
+    the time of one run: no self-ensemble."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,7 +121,7 @@ class LiveStandIn:
     def prepare_looks(self, frames: Any, index: int) -> None:
         """It has none."""
 
-    def restore_frame(self, frames: Any, index: int, *, passes_dry: bool = False) -> Frame:
+    def restore_frame(self, frames: Any, index: int, *, is_live: bool = False) -> Frame:
         self.windows.append((len(frames), index))
         if self.seconds:
             time.sleep(self.seconds * self.scale**2)

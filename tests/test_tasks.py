@@ -202,10 +202,10 @@ def test_single_frames_of_two_tasks_are_restored_without_a_look(folder, shipped,
     looks = []
     monkeypatch.setattr(DryLook, "marked", lambda look, window: looks.append(window) or window)
     frames = [frame_of(picture, index) for index, picture in enumerate(panned(7))]
-    restorers(folder)[0].restore_frame(frames, 3, passes_dry=True)
+    restorers(folder)[0].restore_frame(frames, 3, is_live=True)
     assert len(looks) == 1
     both = Restorer(task="derain+deblur", **DEVICE)
-    both.restore_frame(frames, 3, passes_dry=True)
+    both.restore_frame(frames, 3, is_live=True)
     assert len(looks) == 1
 
 

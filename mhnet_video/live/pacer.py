@@ -142,7 +142,7 @@ class Pacer:
         restorer.strength = strength
         cheap = restorer.dry + restorer.repeated
         begin = self._clock()
-        restored = restorer.restore_frame(frames, index, passes_dry=True)
+        restored = restorer.restore_frame(frames, index, is_live=True)
         end = self._clock()
         is_full = restorer.dry + restorer.repeated == cheap
         self.seconds = end - begin

@@ -332,9 +332,7 @@ class Restorer:
         (chain, _), self._pushed = self._pushed, None
         return [picture_of(pair.restored) for pair in chain.flush(self._settings)]
 
-    def restore_frame(
-        self, frames: Sequence[Frame], index: int, *, passes_dry: bool = False
-    ) -> Frame:
+    def restore_frame(self, frames: Sequence[Frame], index: int, *, is_live: bool = False) -> Frame:
         """Restore one of some successive frames, where not every frame of a clip is wanted.
 
         Where none is set, the working scale is that of the picture's size.
@@ -343,8 +341,10 @@ class Restorer:
         Args:
             frames: Successive frames of one size.
             index: Which of them to restore.
-            passes_dry: Whether it passes as it is where a cheap look shows nothing to take out, as
-                frames of a clip do: on a CPU, by one network that takes out streaks.
+            is_live: Whether it is one of a stream that does not wait. Without neighbours it then
+                has no self-ensemble, which takes ten times as long as a frame. And where a cheap
+                look shows nothing to take out it passes as it is, as frames of a clip do: on a CPU,
+                by one network that takes out streaks.
 
         Raises:
             ConfigError: The picture is too large.
@@ -356,9 +356,8 @@ class Restorer:
         if self.strength == 0:
             return frame
         check_size(frame.height, frame.width)
-        restored, self._counts = self._single.restore(
-            frames, index, self._settings, passes_dry=passes_dry
-        )
+        settings = self._settings._replace(is_live=is_live)
+        restored, self._counts = self._single.restore(frames, index, settings)
         return restored
 
     def prepare_looks(self, frames: Sequence[Frame], index: int) -> None:

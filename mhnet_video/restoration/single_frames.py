@@ -31,15 +31,14 @@ class SingleFrames:
         self._restored: list[_Restored] = []
 
     def restore(
-        self, frames: Sequence[Frame], index: int, settings: Settings, *, passes_dry: bool = False
+        self, frames: Sequence[Frame], index: int, settings: Settings
     ) -> tuple[Frame, Counts]:
         """Restore a frame.
 
         Args:
             frames: Successive frames of one size.
             index: Which of them to restore.
-            settings: How.
-            passes_dry: Whether it passes where a look shows nothing to take out. Of several
+            settings: How; a live frame passes where a look shows nothing to take out. Of several
                 networks in turn all restore each frame.
 
         Returns:
@@ -48,7 +47,7 @@ class SingleFrames:
         if len(self._steps) > 1:
             return self._through(frames, index, settings, self._steps)
         (step,), scale = self._steps, self._scale(frames[index], settings)
-        return step.restore_frame(frames, index, settings, scale, passes_dry=passes_dry)
+        return step.restore_frame(frames, index, settings, scale, passes_dry=settings.is_live)
 
     def prepare_looks(self, frames: Sequence[Frame], index: int, settings: Settings) -> None:
         """Make ready what `restore` needs to let dry frames pass."""

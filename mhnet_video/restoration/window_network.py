@@ -123,11 +123,13 @@ class WindowNetwork:
         """
         frame, settings, scale = window.host_frame, window.settings, window.middle.scale
         width, height = frame.upright_size
-        residual = self._residual(engine, seen, height, width, scale)
+        is_ensemble = is_alone(seen) and not settings.is_live
+        residual = self._residual(engine, seen, height, width, scale, is_ensemble)
         if not _is_finite(residual):
             if isinstance(engine, TorchEngine) and not engine.bfloat16:
                 return None  # it would be the same again
-            residual = self._residual(self.exact_engine(), seen, height, width, scale)
+            exact = self.exact_engine()
+            residual = self._residual(exact, seen, height, width, scale, is_ensemble)
         if not _is_finite(residual):
             return None
         residual = _turned(residual, frame.rotation)
@@ -138,12 +140,18 @@ class WindowNetwork:
         return TorchEngine(self.network)
 
     def _residual(
-        self, engine: Engine, seen: Window, height: int, width: int, scale: float
+        self,
+        engine: Engine,
+        seen: Window,
+        height: int,
+        width: int,
+        scale: float,
+        is_ensemble: bool,
     ) -> Tensor:
         """What is to be added to a middle picture of this size, at the working scale."""
         rows, columns = _working_size(height, width, scale)
         residual_of = partial(self._whole_residual, engine)
-        if is_alone(seen):
+        if is_ensemble:
             residual = ensemble_residual(seen, residual_of, self.network.config.multiple)
         else:
             residual = residual_of(seen)

@@ -48,8 +48,8 @@ class Machine:
             def prepare_looks(self, frames, index):
                 machine.looks.append(Level(model, self.scale))
 
-            def restore_frame(self, frames, index, *, passes_dry=False):
-                passes = passes_dry and machine.is_dry
+            def restore_frame(self, frames, index, *, is_live=False):
+                passes = is_live and machine.is_dry
                 self.dry += passes and not machine.is_frozen
                 self.repeated += passes and machine.is_frozen
                 machine.runs.append(Level(model, self.scale))

@@ -141,14 +141,14 @@ def test_single_frames_pass_where_that_is_wanted():
     wet, dry = clip({1: (200, 301)}, count=3), clip({}, count=3)
     assert restorer.restore_frame(dry, 1).planes is not dry[1].planes
     assert (network.seen, restorer.dry) == ([FULL], 0)
-    assert restorer.restore_frame(wet, 1, passes_dry=True).planes[0].max() < 250
+    assert restorer.restore_frame(wet, 1, is_live=True).planes[0].max() < 250
     # in rain it waits for a fourth frame, unless another clip begins
-    restorer.restore_frame(dry, 1, passes_dry=True)
+    restorer.restore_frame(dry, 1, is_live=True)
     assert restorer.dry == 0
     restorer.forget()
-    assert restorer.restore_frame(dry, 1, passes_dry=True).planes is dry[1].planes
+    assert restorer.restore_frame(dry, 1, is_live=True).planes is dry[1].planes
     assert restorer.dry == 1
-    restorer.restore_frame(dry, 1, passes_dry=True)
+    restorer.restore_frame(dry, 1, is_live=True)
     assert (restorer.dry, restorer.repeated) == (1, 1)
 
 

@@ -525,6 +525,14 @@ def test_one_frame_of_several():
     assert restorer.restore_frame(frames, 2) is frames[2]
 
 
+def test_a_live_frame_without_neighbours_is_restored_once():
+    """In the dark cameras repeat frames: a self-ensemble of every third one would make it halt."""
+    spy = Spy()
+    restorer = Restorer(spy, device="cpu")
+    restorer.restore_frame([gray_frame(20, index) for index in range(3)], 1, is_live=True)
+    assert levels(spy) == [[0, 20, 0]]
+
+
 def test_neighbours_are_aligned():
     blobs = np.random.default_rng(0).integers(0, 256, (16, 24), dtype=np.uint8)
     scene = np.kron(blobs, np.ones((12, 12), np.uint8))
