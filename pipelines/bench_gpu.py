@@ -343,7 +343,7 @@ def bench_gpu(path: Path | None, *, dry: bool = False, seconds: float = SECONDS)
     part = deadline - seconds / 3
     sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
         ("networks", measure_networks(clock, cases, machine, part)),
-        ("streams", measure_streams(clock, cases, 300, part)),
+        ("streams", measure_streams(clock, cases, 6 if dry else 300, part)),
         ("files", measure_files(clock, files, _CHECKED + 1 if dry else 240, part)),
         ("kernels", measure_kernels(clock, kernel_sizes(dry), machine, part)),
     ]

@@ -145,6 +145,7 @@ def restorers(folder, **options):
 
 
 @pytest.mark.parametrize("is_filtered", [True, False])
+@pytest.mark.slow
 def test_two_tasks_in_turn_do_what_one_after_the_other_does(folder, shipped, is_filtered):
     pictures = panned(15)
     first, second = restorers(folder, is_filtered=is_filtered)

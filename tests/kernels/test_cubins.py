@@ -75,6 +75,7 @@ facts["expected"] = cubins.parameter_sizes((folder / f"{name}.cubin").read_bytes
 """
 
 
+@pytest.mark.slow
 def test_a_program_takes_the_parameters_that_it_is_given(tmp_path):
     """Their number, order and sizes, as NVIDIA's tool reads them."""
     run("-c", CHECK, tmp_path)

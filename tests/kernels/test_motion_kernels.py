@@ -70,6 +70,7 @@ def test_levels(levels, device):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.slow
 def test_windows(shape, device):
     luma, motion, plane = drawn(shape, device)
     (_, gradients, _, inverse), *_ = motion_ops.prepared(luma, 1, 5, 1e-3)

@@ -135,6 +135,7 @@ def test_each_gpu_that_is_named_has_a_worker(monkeypatch, device, gpus):
     assert [each["CUDA_VISIBLE_DEVICES"] for each in share.environments] == list(gpus)
 
 
+@pytest.mark.slow
 def test_there_are_no_more_jobs_than_files_that_are_left(card, out, notes, monkeypatch):
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_cores", lambda: 64)
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 1 << 40)
@@ -317,6 +318,7 @@ def test_progress_counts_seconds_of_footage(card, out, notes):
 
 
 @pytest.mark.usefixtures("own_process")
+@pytest.mark.slow
 def test_files_that_appear_are_restored_until_it_is_stopped(
     clips, out, notes, tmp_path, monkeypatch
 ):

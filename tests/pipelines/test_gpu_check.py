@@ -83,6 +83,7 @@ def read(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.slow
 def test_nothing_is_lost_when_a_stage_is_killed_and_another_hangs(tmp_path, stage):
     folder = tmp_path / "out"
     missing = stage("missing", command=[str(tmp_path / "nothing")])

@@ -184,6 +184,7 @@ def test_where_memory_is_short_frames_are_restored(monkeypatch):
     assert restorer.dry == 0 and most > engine.max_pixels
 
 
+@pytest.mark.slow
 def test_no_frame_passes_that_would_be_better_restored():
     """Light and strong rain before a scene, with the network that is shipped."""
     luma = scenery(size=(384, 512))
