@@ -33,7 +33,7 @@ from mhnet_video.media.writing.writer import VideoWriter
 from mhnet_video.model.cost import count_bytes, count_macs
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.weights import load_model, models_of
-from mhnet_video.model.window import Window
+from mhnet_video.model.window import Window, between, glass_statistics
 from mhnet_video.pipelines.bench import LEAST_PSNR
 from mhnet_video.pipelines.bench_runtimes import (
     WINDOWS,
@@ -231,6 +231,14 @@ def _padded(frames: Sequence[Frame], multiple: int) -> list[Tensor]:
     return [F.pad(picture, padding, mode="replicate")[0] for picture in pictures]
 
 
+def _window_of(network: MHNet, frames: Sequence[Tensor]) -> list[Tensor]:
+    """What a network sees of successive frames: some see the pictures of the glass, too."""
+    if not network.config.glass:
+        return list(frames)
+    film = torch.stack(list(frames))
+    return list(between(glass_statistics(film, film[len(film) // 2]), film))
+
+
 # the network
 
 
@@ -276,7 +284,9 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
     config = network.config
     frames = _frames_of(clip, config.frames)
     height, width = frames[0].height, frames[0].width
-    window = _padded(frames, config.multiple)
+    film = _padded(frames, config.multiple)
+    window = _window_of(network, film)
+    following = _window_of(network, [*film[1:], film[0].clone()])  # one frame of it is new
 
     def residual(engine: Engine, frames: Sequence[Tensor]) -> Tensor:
         return engine.aligned_residual(frames) if config.align else engine.residual(frames)
@@ -285,7 +295,6 @@ def _measure_network(clip: str, name: str, peaks: list[dict[str, Any]]) -> dict[
         torch.set_num_threads(contender.threads)
         # warms caches and threads, as the frame before does in a video
         residual(engine, window)
-        following = [*window[1:], window[0].clone()]  # one frame of the window is new
         begin = time.perf_counter()
         residual(engine, following)
         return (time.perf_counter() - begin) * 1e3
@@ -368,7 +377,8 @@ def _measure_runtimes(clip: str, name: str) -> dict[str, Any]:
     length = network.config.frames
     film = _padded(_frames_of(clip, WINDOWS + length - 1), network.config.multiple)
     windows = [
-        [film[index].clone() for index in range(first, first + length)] for first in range(WINDOWS)
+        _window_of(network, [each.clone() for each in film[first : first + length]])
+        for first in range(WINDOWS)
     ]
     expected = [TorchEngine(network).residual(window) for window in windows]
 
@@ -458,7 +468,9 @@ def _measure_stages(clip: str, name: str) -> dict[str, list[float]]:
             [*itertools.islice(itertools.cycle(frames), _RESTORED_FRAMES)], config.multiple
         )
         firsts = range(1 + len(film) - config.frames)
-        windows = [film[first : first + config.frames] for first in firsts]
+        windows = [
+            _window_of(restorer.network, film[first : first + config.frames]) for first in firsts
+        ]
 
         def residuals(of: Callable[[Window], Tensor]) -> int:
             for window in windows:

@@ -184,6 +184,13 @@ def test_spread():
     assert Spread.of([float(i) for i in range(11)][::-1]) == (5, 2, 8)
 
 
+def test_a_network_that_sees_the_glass_is_measured(tmp_path, one_round):
+    clip = str(tmp_path / "clip.mp4")
+    measure._make_clip(clip, 64, 64, 5)
+    rows = measure._measure_network(clip, "windscreen-realtime", PEAKS)["rows"]
+    assert rows and all(row["times"] for row in rows if row["engine"].startswith("torch"))
+
+
 def test_the_table_tells_why_there_is_no_time():
     row = EngineRow(
         engine="llvm",
