@@ -23,7 +23,7 @@ from mhnet_video.training.motion_blur import (
     scaled,
 )
 from mhnet_video.training.overlay import burnt_in, draw_text
-from mhnet_video.training.rain import camera
+from mhnet_video.training.rain import coded, lens
 
 RUN_FRAMES = 15
 """Passed to `load_footage` as `frames`: runs for windows of every third frame."""
@@ -32,13 +32,20 @@ RUN_EVERY = 60
 RUN_ROWS = 540
 """Passed to `load_footage` as `rows`, which bounds the memory."""
 
-ALONE_SHARE = 0.25
+ALONE_SHARE = 0.3
 """Share of single pictures, without neighbours."""
-SHARP_SHARE = 0.12
+SHARP_SHARE = 0.08
 """Share of windows that are sharp and must stay as they are, early in a run."""
-LATE_SHARP_SHARE = 0.22
+LATE_SHARP_SHARE = 0.2
 """The same late in a run."""
-SHORTEST, LONGEST = 3.0, 40.0
+DETAIL_SHARE = 0.8
+"""Share of places that are the richest in detail of `DETAIL_PLACES`. Without a choice half of the
+windows are sky, walls and the dark, where blur cannot be seen, and teach nothing."""
+DETAIL_PLACES = 5
+CODED_SHARE = 0.5
+"""Share of windows with a camera's noise and compression: what these hide no network brings back,
+and a network that sees little else learns to leave blur as it is."""
+SHORTEST, LONGEST = 4.0, 40.0
 """Mean blur of the frames of a window, in pixels. Drawn so that every doubling is as likely: a
 network that is trained on pairs that are hardly blurred leaves single pictures as they are."""
 MOST_SPEED = 0.45
@@ -247,13 +254,20 @@ class BlurWindows(Dataset[BlurWindow]):
 
 
 def _place(random: np.random.Generator, picture: Image, side: int) -> tuple[float, float]:
-    """Where a view of so many pixels may be in a picture."""
+    """Where a view of so many pixels may be in a picture; mostly where there is much to see."""
     height, width = picture.shape[:2]
-    x, y = (
-        random.uniform(min(side / 2, whole / 2), max(whole - side / 2, whole / 2))
-        for whole in (width, height)
-    )
-    return float(x), float(y)
+    count = DETAIL_PLACES if random.random() < DETAIL_SHARE else 1
+    lowest = min(side / 2, width / 2), min(side / 2, height / 2)
+    highest = max(width - side / 2, width / 2), max(height - side / 2, height / 2)
+    places = [(float(x), float(y)) for x, y in random.uniform(lowest, highest, (count, 2))]
+    return max(places, key=lambda place: _detail(picture, place, side)) if count > 1 else places[0]
+
+
+def _detail(picture: Image, place: tuple[float, float], side: int) -> float:
+    """How much there is to see around a place: the mean step from pixel to pixel, in levels."""
+    left, top = (max(0, round(middle - side / 2)) for middle in place)
+    view = picture[top : top + side, left : left + side, 1].astype(np.int16)
+    return float(np.abs(np.diff(view, axis=0)).mean() + np.abs(np.diff(view, axis=1)).mean())
 
 
 def blurred_pair(
@@ -275,7 +289,9 @@ def blurred_pair(
     order = list(window.order)
     text = None if window.text is None else window.text.to(device)
     clips = [each[order].to(device) for each in (window.blurred, window.sharp)]
-    blurred, sharp = camera(burnt_in(clips, text), generator)
+    clips = lens(burnt_in(clips, text), generator)
+    is_coded = float(torch.rand((), generator=generator)) < CODED_SHARE
+    blurred, sharp = coded(clips, generator) if is_coded else [x.clamp(0, 1) for x in clips]
     seen = seen_of(blurred, window.middle, frames=frames, aligns=aligns)
     return seen, sharp[window.middle]
 
