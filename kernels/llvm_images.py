@@ -3,6 +3,8 @@
 llvm_product.py says what planes and maps are.
 """
 
+from typing import NamedTuple
+
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX
@@ -115,6 +117,42 @@ def of_two(e: Emitter, output: Value, channels: int) -> tuple[Value, Value]:
     return base, output - less
 
 
+class Outputs(NamedTuple):
+    """Which results of a convolution a tile has."""
+
+    row: Value
+    """Row of the map."""
+    start: Value
+    """First block of the row."""
+    number: Value
+    """First output."""
+
+
+def store_to_maps(e: Emitter, tile: Tile, values: Values, channels: int, of: Outputs) -> None:
+    """Store a tile's results to two maps that have outputs one after the other.
+
+    Args:
+        e: The kernel, with parameters `out`, `side` and `row_blocks`.
+        tile: Its tile.
+        values: The results.
+        channels: C of each map.
+        of: Which results they are.
+    """
+    p, lanes, group = e.parameters, e.machine.lanes, e.machine.group
+    size = channels // group * lanes
+    position = (of.row * p.row_blocks + of.start) * size
+    for pair in each_output(e, tile, tile.outputs // group):
+        base, channel = of_two(e, of.number + pair * group, channels)
+        out = base + (position + channel.exact_div(group) * lanes)
+        rows = [values.row(pair * group + g) for g in range(group)]
+        for t, both in enumerate(zip(*rows, strict=True)):
+            inside = of.start + t < p.row_blocks
+            there = out + t * size
+            packed = e.pack(both)
+            with e.when(inside):
+                e.store(packed, there)
+
+
 def convolve_to_maps(
     machine: Machine, name: str, inputs: int, channels: int, tile: Tile
 ) -> Emitter:
@@ -141,27 +179,16 @@ def convolve_to_maps(
         end=INDEX,
     )
     p = e.parameters
-    lanes, group, blocks, outputs = machine.lanes, machine.group, tile.blocks, tile.outputs
-    size = channels // group * lanes
+    lanes, blocks, outputs = machine.lanes, tile.blocks, tile.outputs
     row_size = p.plane * inputs
     for row in e.loop(p.first, p.end):
         source_row = p.planes + (row * row_size + lanes)
         for start in e.loop(0, p.row_blocks, blocks):
             source = source_row + start * lanes
-            position = (row * p.row_blocks + start) * size
             for m0 in e.loop(0, 2 * channels, outputs):
                 w = p.w + m0 * _weights_of_outputs(machine, inputs)
                 values = _convolve(e, tile, inputs, source, w, p.bias + m0)
-                for pair in each_output(e, tile, outputs // group):
-                    base, channel = of_two(e, m0 + pair * group, channels)
-                    out = base + (position + channel.exact_div(group) * lanes)
-                    rows = [values.row(pair * group + g) for g in range(group)]
-                    for t, both in enumerate(zip(*rows, strict=True)):
-                        inside = start + t < p.row_blocks
-                        there = out + t * size
-                        packed = e.pack(both)
-                        with e.when(inside):
-                            e.store(packed, there)
+                store_to_maps(e, tile, values, channels, Outputs(row, start, m0))
     return e
 
 

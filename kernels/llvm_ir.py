@@ -376,6 +376,10 @@ class Emitter(Block):
         pairs = BF16.vector(2 * self.machine.lanes)
         return self.emit("dot bfloat16", total, x.bits_as(pairs), weight.bits_as(pairs))
 
+    def dot_int8(self, total: Value, x: Value, weight: Value) -> Value:
+        """32-bit `total` plus the products of four unsigned bytes and of four signed ones."""
+        return self.emit("dot int8", total, x, weight)
+
     def _to_bfloat16(self, low: Value, high: Value) -> Value:
         """Two vectors of float32, rounded, one after the other."""
         return self.emit("to bfloat16", high, low, type=BF16.vector(2 * self.machine.lanes))

@@ -29,6 +29,8 @@ class Machine:
     """LLVM's name of another system to compile for; empty for this one."""
     tiles: bool = False
     """Whether products of matrices are made in AMX's tiles; elements are pairs of bfloat16 then."""
+    int8: bool = False
+    """Whether elements may be four bytes, multiplied with signed ones and summed in 32 bits."""
 
     @property
     def group(self) -> int:
@@ -41,7 +43,7 @@ class Machine:
         return self.lanes in (8, 16)
 
 
-def host_machine(*, bfloat16: bool = True, tiles: bool = True) -> Machine | None:
+def host_machine(*, bfloat16: bool = True, tiles: bool = True, int8: bool = True) -> Machine | None:
     """This processor, or None if it has neither AVX2 nor NEON.
 
     The environment variable `MHNET_CPU_ISA` set to `avx2`, `avx512` or `avx512bf16` leaves newer
@@ -50,6 +52,7 @@ def host_machine(*, bfloat16: bool = True, tiles: bool = True) -> Machine | None
     Args:
         bfloat16: Whether bfloat16 may be used where the processor multiplies it natively.
         tiles: Whether AMX may be used with it.
+        int8: Whether VNNI may be used with it, where there is no AMX.
     """
     features = llvm.get_host_cpu_features()
     limit = os.environ.get("MHNET_CPU_ISA", "")
@@ -60,7 +63,9 @@ def host_machine(*, bfloat16: bool = True, tiles: bool = True) -> Machine | None
             if tiles and has_tiles and limit != "avx512bf16" and _tiles_granted():
                 name = "AMX bfloat16"
                 return Machine(lanes=16, registers=32, bfloat16=True, name=name, tiles=True)
-            return Machine(lanes=16, registers=32, bfloat16=True, name="AVX-512 bfloat16")
+            has_int8 = int8 and bool(features.get("avx512vnni"))
+            name = "AVX-512 bfloat16, VNNI" if has_int8 else "AVX-512 bfloat16"
+            return Machine(lanes=16, registers=32, bfloat16=True, name=name, int8=has_int8)
         return Machine(lanes=16, registers=32, bfloat16=False, name="AVX-512 float32")
     if features.get("avx2") and features.get("fma"):
         target = "x86-64-v3" if wide else ""

@@ -2,9 +2,17 @@
 
 from collections.abc import Iterator
 
+from mhnet_video.kernels.llvm_int8 import byte_pairs
 from mhnet_video.kernels.llvm_ir import Emitter, Index
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_motion_maps import PAD, ROWS, blend, edges, table_line
+from mhnet_video.kernels.llvm_motion_maps import (
+    PAD,
+    ROWS,
+    blend,
+    edges,
+    integers,
+    table_line,
+)
 from mhnet_video.kernels.llvm_motion_sampling import Samples
 from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX, Type
 from mhnet_video.kernels.llvm_values import Value
@@ -55,8 +63,13 @@ def move(machine: Machine, name: str, same: float, unlike: float, shrink: int) -
     return e
 
 
-def move_folded(machine: Machine, name: str, same: float, unlike: float, shrink: int) -> Emitter:
-    """`move`, written as `llvm_images.fold` writes pictures at patch 2."""
+def move_folded(
+    machine: Machine, name: str, same: float, unlike: float, shrink: int, *, int8: bool
+) -> Emitter:
+    """`move`, written as `llvm_images.fold` writes pictures at patch 2.
+
+    In int8 it writes them as `llvm_int8.fold_int8` does; the first row must be an even one then.
+    """
     e = Emitter(
         machine,
         name,
@@ -68,15 +81,25 @@ def move_folded(machine: Machine, name: str, same: float, unlike: float, shrink:
         **ROWS,
     )
     p, lanes = e.parameters, machine.lanes
-    each = 1 if machine.bfloat16 else 2  # planes of a row of pixels
+    rows = 1 if int8 else 2  # of pixels, in planes of their own
+    each = rows if machine.bfloat16 else 2 * rows  # planes of a channel
     for moving, row, x in _each_moved(e, (same, unlike), shrink, 2 * lanes):
         above, below = row.lshr(1), row & 1
         position = (above + 1) * p.planes_row + lanes
         position = position + x.lshr(1)
-        position = position + p.plane * each * below
+        if int8:
+            is_below = integers(e, below)
+            kept, shift = is_below * 0xFFFF, is_below << 4
+        else:
+            position = position + p.plane * (each // 2) * below
         pairs = zip(moving.colors(x), moving.colors(x + lanes), strict=True)
         for color, (first, second) in enumerate(pairs):
-            there = p.out + (position + p.plane * (2 * each * color))
+            there = p.out + (position + p.plane * (each * color))
+            if int8:
+                # the row above has written its half, and zero to this one's
+                before = e.load(there) & kept
+                e.store(before | byte_pairs(e, first, second) << shift, there)
+                continue
             if machine.bfloat16:
                 e.store(e.pack_neighbours(first, second), there)
                 continue

@@ -199,6 +199,7 @@ OPERATIONS: dict[str, Operation] = {
     "vpermi2": Operation("@llvm.x86.avx512.vpermi2var.ps.512", ("float", "integer", "0")),
     "vperm": Operation("@llvm.x86.avx2.permps", ("float", "integer")),
     "dot bfloat16": Operation("@llvm.x86.avx512bf16.dpbf16ps.512", ("float", "bfloats", "1")),
+    "dot int8": Operation("@llvm.x86.avx512.vpdpbusd.512", ("integer", "0", "0")),
     "to bfloat16": Operation("@llvm.x86.avx512bf16.cvtne2ps2bf16.512", ("float", "0"), "explicit"),
     "zero tile": Operation("@llvm.x86.tilezero", ("tile",), "none"),
     "load tile": Operation("@llvm.x86.tileloadd64", ("tile", "pointer", "index"), "none"),

@@ -10,6 +10,7 @@ from torch import Tensor
 from mhnet_video.engines.llvm.graph import Graph
 from mhnet_video.engines.llvm.motion import Motion, fits
 from mhnet_video.engines.llvm.scheduler import Kernels
+from mhnet_video.engines.llvm.weight_packing import starts_in_int8
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.model.align import align_frames
 from mhnet_video.model.network import MHNet
@@ -160,6 +161,7 @@ class LLVMEngine:
                     len(moving),
                     self.threads,
                     moves_all=self.network.config.glass,
+                    int8=starts_in_int8(self._kernels.machine, self.network.config),
                 )
         self._motions[height, width] = motion
         return motion

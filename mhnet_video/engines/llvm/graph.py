@@ -17,17 +17,19 @@ from torch import Tensor
 
 from mhnet_video.engines.llvm.arena import Map, Resolution
 from mhnet_video.engines.llvm.inputs import Inputs
+from mhnet_video.engines.llvm.int8_weights import moments, round_weights
 from mhnet_video.engines.llvm.layers import Layers
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
 from mhnet_video.engines.llvm.weight_packing import (
     Layout,
     matrix_of,
     pack_fusion,
+    pack_int8,
     pack_planes,
     pack_winograd,
     picture_channels,
 )
-from mhnet_video.kernels import llvm_images, llvm_levels, llvm_winograd
+from mhnet_video.kernels import llvm_images, llvm_int8, llvm_levels, llvm_winograd
 from mhnet_video.kernels.llvm_product import Tile, choose_winograd_tile
 from mhnet_video.model.network import LEVELS, MHNet
 from mhnet_video.model.window import Window
@@ -131,7 +133,9 @@ class Graph:
         side = matrix_of(network.concat12)[:, : config.width]
         other = torch.einsum("mk,kcyx->mcyx", side, network.intro2.weight.double())
         weight = torch.cat([network.stage1.intro.weight.double(), other])
-        patch = config.patch
+        patch, units = config.patch, torch.ones(len(weight))
+        if self.inputs.are_int8:  # rounded once, so that frames look the same in every slot
+            weight, units = round_weights(weight, moments(config.frames, patch))
         turned = [
             picture_channels(weight.roll(3 * patch * patch * turn, 1), patch, machine.group)
             for turn in range(self.inputs.turns)
@@ -148,7 +152,13 @@ class Graph:
             "plane": self.inputs.plane,
             "row_blocks": first.row_blocks,
         }
-        if machine.group == 1:  # in pairs of bfloat16 the transformed values would lose precision
+        if self.inputs.are_int8:
+            tile, parts = first.tile, self._layers.rows(first)
+            layout = Layout(machine, tile.outputs)
+            self._turned = [pack_int8(each, layout) for each in turned]
+            arguments["scales"] = (units / llvm_int8.LEVELS).float()
+            make = llvm_int8.convolve_int8_to_maps
+        elif machine.group == 1:  # in pairs of bfloat16 the transformed values would lose precision
             tile = choose_winograd_tile(machine, first.row_blocks)
             parts = self.program.parts(first.height // 4)
             each = 36 * tile.blocks * (planes + 2 * config.width) * machine.lanes

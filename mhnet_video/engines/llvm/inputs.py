@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mhnet_video.engines.llvm.arena import Resolution
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
-from mhnet_video.kernels import llvm_images
+from mhnet_video.engines.llvm.weight_packing import starts_in_int8
+from mhnet_video.kernels import llvm_images, llvm_int8
 from mhnet_video.model.network import NetworkConfig
 from mhnet_video.model.window import Window
 
@@ -25,7 +26,10 @@ def no_frame() -> None:
 
 
 class Folds(NamedTuple):
-    """Where a network reads the frames of a window, folded as by `llvm_images.fold` at patch 2."""
+    """Where a network reads the frames of a window.
+
+    They are folded as by `llvm_images.fold` at patch 2, or by `llvm_int8.fold_int8`.
+    """
 
     addresses: Sequence[int]
     """The address of each frame's first plane, at its first row; not those of the glass."""
@@ -50,7 +54,9 @@ class Inputs:
     ) -> None:
         machine, patch = kernels.machine, config.patch
         pictures = 3 * config.pictures
-        group = machine.group
+        self.are_int8 = starts_in_int8(machine, config)
+        """Whether the planes are of bytes."""
+        group = 4 if self.are_int8 else machine.group
         per_picture = patch * patch // group if patch == 2 else 1
         self.planes = pictures * per_picture if patch == 2 else -(-pictures // group)
         """Planes of all frames."""
@@ -77,18 +83,20 @@ class Inputs:
             addresses = [first.data_ptr() for first in firsts[frames]]
             self.folds = Folds(addresses, self.plane, self.planes * self.plane)
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
-        self._fold_pictures = group if patch == 1 else 1
+        self._fold_pictures = machine.group if patch == 1 else 1
         folds = -(-pictures // self._fold_pictures)
+        kernel, more = kernels.kernel(llvm_images.fold, patch), {"other": 0, "plane": self.plane}
+        if self.are_int8:
+            kernel, more = kernels.kernel(llvm_int8.fold_int8), {}
         self._calls: NDArray[np.void] = program.add(
-            kernels.kernel(llvm_images.fold, patch),
+            kernel,
             [(0, at.height)] * folds,
             x=0,
-            other=0,
             out=[self.folded[index * per_picture * self.plane :] for index in range(folds)],
             width=self.padded_width,
-            plane=self.plane,
             row=self.planes * self.plane,
             row_blocks=at.row_blocks,
+            **more,
         )
         self.turns = config.pictures if self._fold_pictures == 1 else 1
         """Number of rotations of the frames, none included."""
@@ -114,7 +122,8 @@ class Inputs:
         pictures = [channel.data_ptr() for each in [*slots, self._black] for channel in each]
         end = 3 * len(slots)
         self._calls["x"] = pictures[0 : end : self._fold_pictures]
-        self._calls["other"] = pictures[1 : end + 1 : self._fold_pictures]
+        if not self.are_int8:
+            self._calls["other"] = pictures[1 : end + 1 : self._fold_pictures]
         for index, frame in enumerate(frames):
             if not are_folded:
                 self._known[(index + turn) % len(frames)] = weakref.ref(frame)

@@ -37,6 +37,7 @@ class Motion:
         frames: T.
         threads: How many threads work.
         moves_all: See `align.align`; neighbours are then several frames apart.
+        int8: Whether frames are folded in bytes.
     """
 
     def __init__(
@@ -48,10 +49,18 @@ class Motion:
         threads: int,
         *,
         moves_all: bool = False,
+        int8: bool = False,
     ) -> None:
         slots = max(frames, _FAR_SLOTS) if moves_all else frames
         self._graph = MotionGraph(
-            kernels, height, width, frames, threads, slots=slots, moves_all=moves_all
+            kernels,
+            height,
+            width,
+            frames,
+            threads,
+            slots=slots,
+            moves_all=moves_all,
+            int8=int8,
         )
         self.program = self._graph.program
         """What is run after `prepare`."""

@@ -1,6 +1,7 @@
 """The execution graph of the motion between frames, for windows of one size."""
 
 import itertools
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -80,6 +81,7 @@ class MotionGraph:
         threads: How many threads work.
         slots: Frames whose luma is kept, T at least.
         moves_all: See `align.align`.
+        int8: Whether frames are folded in bytes.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class MotionGraph:
         *,
         slots: int,
         moves_all: bool = False,
+        int8: bool = False,
     ) -> None:
         self._moves_all = moves_all
         self._kernels, lanes = kernels, kernels.machine.lanes
@@ -127,7 +130,8 @@ class MotionGraph:
         self.folded_moves: NDArray[np.void] | None = None
         """The same for frames that are folded as they are moved; None if they cannot be."""
         if width % (2 * lanes) == 0:
-            self.folded_moves = self._add_move(height, width, plane=0, planes_row=0)
+            options = {"int8": int8}
+            self.folded_moves = self._add_move(height, width, options, plane=0, planes_row=0)
         self.program.finish()
 
     # -- luma
@@ -372,18 +376,30 @@ class MotionGraph:
 
     # -- the move
 
-    def _add_move(self, height: int, width: int, **folds: int) -> NDArray[np.void]:
-        """Add a way from the motion to moved frames; returns its calls, `[parts, T - 1]`."""
+    def _add_move(
+        self, height: int, width: int, options: Mapping[str, bool] | None = None, **folds: int
+    ) -> NDArray[np.void]:
+        """Add a way from the motion to moved frames.
+
+        Args:
+            height: Of the frames.
+            width: Of the frames.
+            options: Of the kernel that folds them; None for the one that does not.
+            folds: That kernel's further arguments.
+
+        Returns:
+            Its calls, `[parts, T - 1]`.
+        """
         level, cuts = self._levels[0], self._cuts
         size = llvm_motion_maps.spare_size(level.stride, 2)
         spares = torch.zeros(len(cuts) * self._count, size)
         rows, row_shares = _tables(level.height, height)
-        move = llvm_motion_warp.move_folded if folds else llvm_motion_warp.move
+        move = llvm_motion_warp.move if options is None else llvm_motion_warp.move_folded
         motion = self._motion[:, :, level.start :] if self._moves_all else self._chosen
         motion_x, motion_y = motion.unbind(1)
         limits = _MOVE_ALL if self._moves_all else (align.SAME, align.UNLIKE)
         calls = self.program.add(
-            self._kernels.kernel(move, *limits, align.SHRINK),
+            self._kernels.kernel(move, *limits, align.SHRINK, **(options or {})),
             [cut for cut in cuts for _ in range(self._count)],
             x=0,
             fixed=0,

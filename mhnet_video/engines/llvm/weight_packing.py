@@ -10,7 +10,13 @@ from torch import Tensor
 
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_product import plane_steps, step_elements
-from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, structure_obstacle
+from mhnet_video.model.network import (
+    FeatureFusion,
+    MHNet,
+    NAFBlock,
+    NetworkConfig,
+    structure_obstacle,
+)
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,19 @@ def pack_planes(weight: Tensor, layout: Layout) -> Tensor:
     return layout.narrow(layout.pack(columns.reshape(rows, -1), group * step))
 
 
+def pack_int8(weight: Tensor, layout: Layout) -> Tensor:
+    """A 3x3 convolution of planes of bytes.
+
+    Args:
+        weight: `[M, K, 3, 3]` whole numbers from -127 to 127, K in the order of the pictures'
+            channels `[pictures, 3, dy, dx]`.
+        layout: Of the outputs.
+    """
+    rows, inputs = weight.shape[:2]
+    planes = weight.reshape(rows, inputs // 4, 4, 3, 3)
+    return layout.pack(planes.permute(0, 3, 1, 4, 2).reshape(rows, -1), 4).to(torch.int8)
+
+
 def pack_winograd(weight: Tensor, outputs: int) -> Tensor:
     """A 3x3 convolution of planes, transformed for `winograd_to_maps`.
 
@@ -280,6 +299,14 @@ def pack_fusion(
         share=torch.zeros(wide),
         weights=layout.narrow(together).clone(),
     )
+
+
+def starts_in_int8(machine: Machine, config: NetworkConfig) -> bool:
+    """Whether a network's first convolution is done in int8.
+
+    A picture of the glass may exceed the range of bytes.
+    """
+    return machine.int8 and config.patch == 2 and not config.glass
 
 
 def check(network: MHNet) -> str:

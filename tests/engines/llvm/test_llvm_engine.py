@@ -62,7 +62,8 @@ def machines():
 
     found = {
         "host f32": host_machine(bfloat16=False),
-        "host bf16": host_machine(tiles=False),
+        "host bf16": host_machine(tiles=False, int8=False),
+        "host int8": host_machine(tiles=False),
         "host tiles": host_machine(),
     }
     found["8 lanes"] = Machine(lanes=8, registers=16, bfloat16=False, name="8 lanes")

@@ -1,0 +1,76 @@
+"""The weights of the CPU engine's first convolution, rounded to eight bits.
+
+Each weight for itself, they would be too coarse: the errors of neighbouring pixels' weights add up,
+as these pixels resemble one another. So an error is taken out again by the weights that are rounded
+after it, as far as their pixels resemble its own. What is left of the errors of a picture's sums is
+less than bfloat16 leaves.
+
+Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers", ICLR 2023.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_MOST = 127
+"""The largest whole number that a weight becomes."""
+
+_MEAN = 0.45
+"""Mean of pictures' samples, in [0, 1]."""
+_VARIANCE = 0.05
+"""Variance of their samples."""
+_OF_NEIGHBOURS = 0.95
+"""Correlation of samples one pixel apart; that of others is its power."""
+_OF_FRAMES = 0.9
+"""Correlation of a frame's sample with that of a neighbour."""
+_OF_COLORS = 0.95
+"""Correlation of the channels of a pixel."""
+_NOISE = 1e-4
+"""Variance of what resembles nothing."""
+
+
+def moments(frames: int, patch: int) -> NDArray[np.float64]:
+    """The mean products of samples that a 3x3 convolution of unshuffled frames sees.
+
+    Args:
+        frames: T.
+        patch: Side of the blocks folded into channels.
+
+    Returns:
+        `[K, K]`, where K counts `[T, 3, dy, dx, 3, 3]` as the convolution's weights do.
+    """
+    frame, color, dy, dx, block_y, block_x = (
+        each.ravel() for each in np.indices((frames, 3, patch, patch, 3, 3))
+    )
+    y, x = block_y * patch + dy, block_x * patch + dx
+    distances = np.hypot(np.subtract.outer(y, y), np.subtract.outer(x, x))
+    likeness = _OF_NEIGHBOURS**distances
+    likeness *= np.where(np.equal.outer(frame, frame), 1.0, _OF_FRAMES)
+    likeness *= np.where(np.equal.outer(color, color), 1.0, _OF_COLORS)
+    found: NDArray[np.float64] = _MEAN**2 + _VARIANCE * likeness + _NOISE * np.eye(len(y))
+    return found
+
+
+def round_weights(weight: Tensor, moments: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Round a convolution's weights to whole numbers, in units of each output.
+
+    Args:
+        weight: `[M, C, 3, 3]`.
+        moments: The mean products of its inputs, `[K, K]`; K is 9 * C.
+
+    Returns:
+        Whole numbers from -127 to 127, `[M, C, 3, 3]`, and the units, `[M]`, all float64.
+    """
+    left: NDArray[np.float64] = weight.detach().double().flatten(1).numpy().copy()
+    units = np.maximum(np.abs(left).max(1), 1e-30) / _MOST
+    # row i says how the weights after i make up for an error of weight i
+    remedy = np.linalg.cholesky(np.linalg.inv(moments)).T
+    remedy /= remedy.diagonal()[:, None]
+    rounded = np.empty_like(left)
+    for i in range(left.shape[1]):
+        rounded[:, i] = np.clip(np.rint(left[:, i] / units), -_MOST, _MOST)
+        error = left[:, i] - rounded[:, i] * units
+        left[:, i + 1 :] -= np.outer(error, remedy[i, i + 1 :])
+    return torch.from_numpy(rounded).reshape(weight.shape), torch.from_numpy(units)

@@ -1,0 +1,155 @@
+"""The CPU engine's first convolution in int8."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_llvm_engine import CONFIGS, compare, make_network
+
+pytest.importorskip("llvmlite")
+
+from mhnet_video.engines.llvm.engine import LLVMEngine
+from mhnet_video.engines.llvm.int8_weights import moments, round_weights
+from mhnet_video.engines.llvm.scheduler import Kernels, Program
+from mhnet_video.engines.llvm.weight_packing import Layout, pack_int8, starts_in_int8
+from mhnet_video.kernels import llvm_int8
+from mhnet_video.kernels.llvm_machine import Machine, host_machine
+from mhnet_video.kernels.llvm_product import Tile
+from mhnet_video.model.network import NetworkConfig
+from mhnet_video.model.weights import load_model
+
+MACHINE = host_machine(tiles=False)
+needs_int8 = pytest.mark.skipif(
+    MACHINE is None or not MACHINE.int8, reason="this processor has no VNNI beside bfloat16"
+)
+
+
+def scene(frames, height, width):
+    """Frames of a soft picture, some of whose samples are 0 and 1, and a little noise."""
+    coarse = torch.rand(1, 3, height // 8, width // 8)
+    picture = F.interpolate(coarse, (height, width), mode="bicubic")
+    noise = 0.01 * torch.randn(frames, 3, height, width)
+    return (picture + noise).clamp(0, 1).flatten(0, 1)[None].double()
+
+
+def convolved(window, weight):
+    return F.conv2d(F.pixel_unshuffle(window, 2), weight, padding=1)
+
+
+@pytest.mark.parametrize("name", ["realtime", "quality", "deblur-realtime"])
+def test_rounded_weights_give_pictures_what_bfloat16_gives_them(name):
+    network = load_model(name)
+    weight = network.stage1.intro.weight.detach().double()
+    rounded, units = round_weights(weight, moments(network.config.frames, 2))
+    assert torch.equal(rounded, rounded.round())
+    assert rounded.abs().max() == 127
+    window = scene(network.config.frames, 96, 128)
+    exact = convolved(window, weight)
+    error = convolved(window, rounded * units[:, None, None, None]) - exact
+    usual = convolved(window, weight.bfloat16().double()) - exact
+    assert error.square().mean() < usual.square().mean()
+
+
+def test_weights_that_are_zero_stay_zero():
+    weight = torch.randn(4, 12, 3, 3)
+    weight[1] = 0
+    rounded, units = round_weights(weight, moments(1, 2))
+    assert not rounded[1].any() and units.isfinite().all()
+
+
+@needs_int8
+@pytest.mark.parametrize("tile", [Tile(4, 4), Tile(3, 8), Tile(5, 4), Tile(2, 8)], ids=str)
+def test_first_maps_are_those_of_whole_numbers(tile):
+    """Sums are exact, so only the maps are rounded; samples beyond [0, 1] are clamped."""
+    height, row_blocks, channels, lanes = 6, 5, 8, 16
+    picture = torch.rand(3, 2 * height, 2 * row_blocks * lanes) * 1.2 - 0.1
+    weight = torch.randint(-127, 128, (2 * channels, 12, 3, 3)).double()
+    scales, bias = torch.rand(2 * channels) * 1e-5, torch.randn(2 * channels)
+    plane = (row_blocks + tile.blocks + 2) * lanes
+    planes = torch.zeros((height + 2) * 3 * plane + 4 * 6 * lanes, dtype=torch.int32)
+    maps = [torch.zeros(height, row_blocks, channels // 2, lanes, 2).bfloat16() for _ in range(2)]
+    kernels = Kernels(MACHINE)
+    program = Program(kernels, 1)
+    program.add(
+        kernels.kernel(llvm_int8.fold_int8),
+        [(0, height)] * 3,
+        x=picture.unbind(),
+        out=[planes[index * plane :] for index in range(3)],
+        width=picture.shape[2],
+        row=3 * plane,
+        row_blocks=row_blocks,
+    )
+    program.add(
+        kernels.kernel(llvm_int8.convolve_int8_to_maps, 3, channels, tile),
+        [(0, 2), (2, height)],
+        planes=planes,
+        w=pack_int8(weight, Layout(MACHINE, tile.outputs)),
+        scales=scales,
+        bias=bias,
+        out=maps[0],
+        side=maps[1],
+        plane=plane,
+        row_blocks=row_blocks,
+    )
+    program.finish()
+    program.run(None)
+    levels = (picture.double() * 255).clamp(0, 255).round()
+    sums = convolved(levels[None], weight)[0]
+    expected = sums * scales[:, None, None].double() + bias[:, None, None].double()
+    found = torch.stack(maps).permute(0, 3, 5, 1, 2, 4).reshape(expected.shape)
+    torch.testing.assert_close(found.double(), expected, rtol=1 / 256, atol=1e-6)
+
+
+@needs_int8
+@pytest.mark.parametrize("sizes", CONFIGS.values(), ids=CONFIGS)
+def test_gives_what_the_network_gives(sizes):
+    network = make_network(**sizes)
+    window = torch.rand(1, 3 * network.config.pictures, 70, 101)
+    compare(LLVMEngine(network, MACHINE, 2), network, window, False)
+
+
+@needs_int8
+def test_frames_look_the_same_in_every_slot():
+    """A window that moves on rotates the weights, which are rounded once for all slots."""
+    engine, fresh = (LLVMEngine(make_network(**CONFIGS["realtime"]), MACHINE, 1) for _ in range(2))
+    fresh.network.load_state_dict(engine.network.state_dict())
+    clip = [torch.rand(3, 64, 96) for _ in range(5)]
+    for first in range(3):
+        window = clip[first : first + 3]
+        expected = fresh.residual([frame.clone() for frame in window])
+        torch.testing.assert_close(engine.residual(window), expected, rtol=0, atol=0)
+
+
+def test_only_where_it_pays():
+    config = NetworkConfig(width=16, patch=2, frames=3)
+    wide = {"lanes": 16, "registers": 32, "name": ""}
+    assert starts_in_int8(Machine(**wide, bfloat16=True, int8=True), config)
+    assert not starts_in_int8(Machine(**wide, bfloat16=True), config)
+    for other in ({"patch": 1}, {"glass": True}):
+        sizes = {"width": 16, "patch": 2, "frames": 3, **other}
+        assert not starts_in_int8(Machine(**wide, bfloat16=True, int8=True), NetworkConfig(**sizes))
+
+
+@needs_int8
+def test_int8_goes_with_bfloat16(monkeypatch):
+    assert not host_machine(tiles=False, int8=False).int8
+    assert not host_machine(bfloat16=False).int8
+    monkeypatch.setenv("MHNET_CPU_ISA", "avx512bf16")
+    assert host_machine().int8
+    monkeypatch.setenv("MHNET_CPU_ISA", "avx512")
+    assert not host_machine().int8
+
+
+def test_tiles_stay_in_bfloat16(monkeypatch):
+    from mhnet_video.kernels import llvm_machine
+
+    features = dict.fromkeys(
+        ["avx512f", "avx512bw", "avx512vl", "avx512bf16", "avx512vnni", "amx-tile", "amx-bf16"],
+        True,
+    )
+    monkeypatch.delenv("MHNET_CPU_ISA", raising=False)
+    monkeypatch.setattr(llvm_machine.llvm, "get_host_cpu_features", lambda: features)
+    monkeypatch.setattr(llvm_machine, "_tiles_granted", lambda: True)
+    assert host_machine().tiles and not host_machine().int8
+    assert host_machine(tiles=False).int8
+    features["avx512vnni"] = False
+    assert not host_machine(tiles=False).int8 and host_machine(tiles=False).bfloat16
