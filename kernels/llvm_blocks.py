@@ -3,14 +3,16 @@
 llvm_product.py says how maps and weights are stored.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from mhnet_video.kernels.llvm_ir import Emitter, Index
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX, Type
 from mhnet_video.kernels.llvm_product import (
     Source,
     Tile,
+    Values,
     deviation,
     each_output,
     product,
@@ -31,11 +33,21 @@ def block_front(machine: Machine, name: str, channels: int, tile: Tile) -> Emitt
     left to do: behind the product, or before it where that comes out of tiles, which can go to the
     ring as they are then.
     """
-    return _BlockFront(machine, name, channels, tile).emitter
+    return BlockFront(machine, name, channels, tile).emitter
 
 
-class _BlockFront:
-    """Writes `block_front`."""
+class BlockFront:
+    """Writes `block_front`.
+
+    Args:
+        machine: What it is made for.
+        name: The kernel's name.
+        channels: C.
+        tile: The tile.
+    """
+
+    more: ClassVar[Mapping[str, Type]] = {}
+    """Further parameters."""
 
     def __init__(self, machine: Machine, name: str, channels: int, tile: Tile) -> None:
         self.emitter = e = Emitter(
@@ -52,6 +64,7 @@ class _BlockFront:
             sums=FLOATS,  # [C, L] float32, added to
             row_blocks=INDEX,
             rows=INDEX,
+            **self.more,
             first=INDEX,  # row
             end=INDEX,
         )
@@ -129,11 +142,16 @@ class _BlockFront:
         for m0 in e.loop(0, 2 * self.channels, self.tile.outputs):
             source = Source(x, self.inputs, self.size)
             values = product(e, self.tile, [source], p.w1 + m0 * self.inputs)
-            for m in range(self.tile.outputs):
-                bias = e.broadcast(p.b1 + (m0 + m))
-                there = position + (m0 + m) * self.stride
-                for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
-                    e.store(e.fma(value, scale, bias), there + t * self.lanes)
+            self._write(values, scales, position, m0)
+
+    def _write(self, values: Values, scales: Sequence[Value], position: Value, m0: Value) -> None:
+        """Write outputs from `m0` on to the ring, divided."""
+        e = self.emitter
+        for m in range(self.tile.outputs):
+            bias = e.broadcast(self.p.b1 + (m0 + m))
+            there = position + (m0 + m) * self.stride
+            for t, (value, scale) in enumerate(zip(values.row(m), scales, strict=True)):
+                e.store(e.fma(value, scale, bias), there + t * self.lanes)
 
     def _normalize(self, x: Value, normal: Value) -> None:
         """Divide a tile before the products of all tiles, which then find it in memory."""

@@ -5,6 +5,7 @@ llvm_product.py says how maps and weights are stored.
 
 from collections.abc import Sequence
 
+from mhnet_video.kernels.llvm_int8_product import product_int8, quantize_map, scratch_int8
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
@@ -12,13 +13,22 @@ from mhnet_video.kernels.llvm_product import Source, Tile, deviation, each_outpu
 from mhnet_video.kernels.llvm_values import Value
 
 
-def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
-    """The 2x2 convolution with stride 2, from C to 2C: rows of the smaller map."""
+def halve(machine: Machine, name: str, channels: int, tile: Tile, *, int8: bool) -> Emitter:
+    """The 2x2 convolution with stride 2, from C to 2C: rows of the smaller map.
+
+    Args:
+        machine: What it is made for.
+        name: The kernel's name.
+        channels: C.
+        tile: The tile.
+        int8: Whether the convolution is in int8.
+    """
     e = Emitter(
         machine,
         name,
         x=ELEMENTS,  # map of C
         w=ELEMENTS,  # [2C, 4C], inputs row by row, column by column
+        **({"levels": FLOATS} if int8 else {}),  # [2C, 2] float32, see product_int8
         bias=FLOATS,  # [2C] float32
         out=ELEMENTS,  # map of 2C
         large_blocks=INDEX,  # of a row of x
@@ -32,6 +42,7 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
     gathered = e.scratch(I32, 4 * inputs * lanes * blocks)  # [T, 2, 2, C / G, L]
     size = 2 * inputs * lanes  # of a block of the smaller map
     scratch_size = 4 * inputs * lanes
+    whole = scratch_int8(e, tile, 4 * channels) if int8 else None
     for row in e.loop(p.first, p.end):
         for start in e.loop(0, p.small_blocks, blocks):
             for dy in (0, 1):
@@ -46,14 +57,16 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
                             e.store(value, to + offset)
             block = row * p.small_blocks + start
             out = p.out + block * size
+            square, units = Source(gathered, 4 * inputs, scratch_size), None
+            if whole is not None:
+                units = quantize_map(e, tile, 4 * channels, gathered, whole.base)
+                square = whole
             for m0 in e.loop(0, 2 * channels, outputs):
-                values = product(
-                    e,
-                    tile,
-                    [Source(gathered, 4 * inputs, scratch_size)],
-                    p.w + m0 * (4 * inputs),
-                    p.bias + m0,
-                )
+                w, bias = p.w + m0 * square.elements, p.bias + m0
+                if units is None:
+                    values = product(e, tile, [square], w, bias)
+                else:
+                    values = product_int8(e, tile, square, w, p.levels, m0).times(units, bias)
                 element = m0.exact_div(group)
                 for pair in each_output(e, tile, outputs // group):
                     position = (element + pair) * lanes
@@ -67,7 +80,9 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile) -> Emitter:
     return e
 
 
-def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool) -> Emitter:
+def double(
+    machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool, int8: bool
+) -> Emitter:
     """The 1x1 convolution from C to 2C, shuffled to twice the sides: rows of the smaller map.
 
     Args:
@@ -76,12 +91,14 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
         channels: C, a multiple of 16.
         tile: The tile.
         skip: Whether a map is added to the result.
+        int8: Whether the convolution is in int8.
     """
     e = Emitter(
         machine,
         name,
         x=ELEMENTS,  # map of C
         w=ELEMENTS,  # [2C, C], outputs ordered [C / 2 / G, dy, dx, G]
+        **({"levels": FLOATS} if int8 else {}),  # [2C, 2] float32, see product_int8
         skip=ELEMENTS,  # map of C / 2
         out=ELEMENTS,  # map of C / 2
         small_blocks=INDEX,
@@ -94,6 +111,7 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
     inputs = channels // group
     large_size = inputs // 2 * lanes  # of a block of the larger map
     unit = 2 * group
+    whole = scratch_int8(e, tile, channels) if int8 else None
 
     def write(
         unit0: Value, u: Value | int, rows: list[list[Value]], row: Value, start: Value
@@ -121,10 +139,17 @@ def double(machine: Machine, name: str, channels: int, tile: Tile, *, skip: bool
     for row in e.loop(p.first, p.end):
         for start in e.loop(0, p.small_blocks, blocks):
             block = row * p.small_blocks + start
-            x = p.x + block * (inputs * lanes)
+            source = Source(p.x + block * (inputs * lanes), inputs, inputs * lanes)
+            units = None
+            if whole is not None:
+                units = quantize_map(e, tile, channels, source.base, whole.base)
+                source = whole
             for m0 in e.loop(0, 2 * channels, outputs):
-                w = p.w + m0 * inputs
-                values = product(e, tile, [Source(x, inputs, inputs * lanes)], w)
+                w = p.w + m0 * source.elements
+                if units is None:
+                    values = product(e, tile, [source], w)
+                else:
+                    values = product_int8(e, tile, source, w, p.levels, m0).times(units)
                 unit0 = m0.exact_div(unit)
                 for u in each_output(e, tile, outputs // unit):
                     rows = [values.row(u * unit + n) for n in range(unit)]

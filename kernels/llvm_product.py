@@ -11,7 +11,7 @@ Elements of 16 pixels one below the other are also what AMX takes as a tile of i
 of totals are B outputs of a block. They cannot be worked on but in memory, so there they go.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -124,6 +124,20 @@ class Values:
             values = [value + bias for value in values]
         return values
 
+    def times(self, factors: Sequence[Value], bias: Value | None = None) -> "Values":
+        """The same in registers, with each block multiplied by a vector.
+
+        Args:
+            factors: The vectors.
+            bias: Address of what is added to each output then; None for nothing.
+        """
+        e, registers = self._e, []
+        for m in range(self._tile.outputs):
+            added = None if bias is None else e.broadcast(bias + m)
+            for value, factor in zip(self.row(m), factors, strict=True):
+                registers.append(value * factor if added is None else e.fma(value, factor, added))
+        return Values(e, self._tile, registers=registers)
+
 
 def each_output(
     e: Emitter, tile: Tile, count: int, carry: list[Value] | None = None
@@ -168,8 +182,9 @@ def product(
         weights: Address of the weights of these outputs.
         bias: Address of the bias of each of these outputs; None for none.
     """
-    lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
+    blocks, outputs = tile.blocks, tile.outputs
     if e.machine.tiles:
+        lanes = e.machine.lanes
         step = step_elements(e.machine, sources[0].elements)
         return tile_product(e, tile, sources, weights, step, 4 * lanes, bias)
     totals = [e.zero()] * (outputs * blocks)
@@ -178,20 +193,42 @@ def product(
         totals = [each[m] for m in range(outputs) for _ in range(blocks)]
     done = 0
     for source in sources:
-        inputs = source.elements
-        unroll = inputs if inputs <= 8 else next(u for u in (4, 3, 2, 1) if inputs % u == 0)
-        is_loop = unroll != inputs
-        for first in e.loop(0, inputs, unroll, totals) if is_loop else range(1):
-            x0 = source.base + first * lanes
-            w0 = weights + done * outputs + first * outputs
-            for k in range(unroll):
-                xs = [e.load(x0 + (t * source.stride + k * lanes)) for t in range(blocks)]
-                for m in range(outputs):
-                    w = e.broadcast(w0 + (k * outputs + m))
-                    for t in range(blocks):
-                        totals[m * blocks + t] = e.dot(totals[m * blocks + t], xs[t], w)
-        done += inputs
+        add_dots(e, tile, source, weights + done * outputs, totals, e.dot)
+        done += source.elements
     return Values(e, tile, registers=totals)
+
+
+def add_dots(
+    e: Emitter,
+    tile: Tile,
+    source: Source,
+    weights: Value,
+    totals: list[Value],
+    dot: Callable[[Value, Value, Value], Value],
+) -> None:
+    """Add the products of a source to totals in registers.
+
+    Args:
+        e: The kernel.
+        tile: Its tile.
+        source: The inputs.
+        weights: Address of their weights.
+        totals: Output by output, block by block.
+        dot: A total plus the product of an element with its weight.
+    """
+    lanes, blocks, outputs = e.machine.lanes, tile.blocks, tile.outputs
+    inputs = source.elements
+    unroll = inputs if inputs <= 8 else next(u for u in (4, 3, 2, 1) if inputs % u == 0)
+    is_loop = unroll != inputs
+    for first in e.loop(0, inputs, unroll, totals) if is_loop else range(1):
+        x0 = source.base + first * lanes
+        w0 = weights + first * outputs
+        for k in range(unroll):
+            xs = [e.load(x0 + (t * source.stride + k * lanes)) for t in range(blocks)]
+            for m in range(outputs):
+                w = e.broadcast(w0 + (k * outputs + m))
+                for t in range(blocks):
+                    totals[m * blocks + t] = dot(totals[m * blocks + t], xs[t], w)
 
 
 def tile_product(

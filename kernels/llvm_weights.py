@@ -111,6 +111,24 @@ def attend(machine: Machine, name: str, channels: int) -> Emitter:
     return e
 
 
+def attend_apart(machine: Machine, name: str, channels: int) -> Emitter:
+    """Simplified channel attention of a NAFBlock: what each channel is multiplied with."""
+    e = Emitter(
+        machine,
+        name,
+        **_SUMS,
+        matrix=FLOATS,  # [C, C]
+        bias=FLOATS,  # [C]
+        gains=FLOATS,  # [C]
+        first=INDEX,
+        end=INDEX,
+    )
+    p = e.parameters
+    _means(e, channels)
+    _matvec(e, p.matrix, p.mean, channels, padded(machine, channels), p.bias, p.gains)
+    return e
+
+
 def softmax_powers(e: Emitter, values: list[Value]) -> list[Value]:
     """The exponential function of values less the largest of all of their lanes."""
     peak = values[0]

@@ -11,6 +11,10 @@ _SPARE_BLOCKS = 16
 """Blocks behind the end of every map that the last tile may touch."""
 
 
+_LEAST_INT8 = 32
+"""Channels from which on products in int8 save more time than it takes to round their inputs."""
+
+
 class Map:
     """Memory for a map of C channels.
 
@@ -45,15 +49,20 @@ class Resolution:
         channels: C of its maps.
         height: In pixels.
         width: In pixels.
+        int8: Whether its 1x1 convolutions may be in int8.
     """
 
-    def __init__(self, machine: Machine, channels: int, height: int, width: int) -> None:
+    def __init__(
+        self, machine: Machine, channels: int, height: int, width: int, *, int8: bool = True
+    ) -> None:
         self.machine, self.channels, self.height, self.width = machine, channels, height, width
         self.row_blocks = -(-width // machine.lanes)
         self.tile = choose_tile(machine, self.row_blocks, channels)
         """The tile of its matrix products."""
         self.layout = Layout(machine, self.tile.outputs)
         """How their weights lie in memory."""
+        self.is_int8 = int8 and machine.int8 and channels >= _LEAST_INT8
+        """Whether its 1x1 convolutions are in int8."""
         self.mask = Map(machine, machine.group, height, width).mask()
         """All ones at the elements inside the picture."""
         inside = width - (self.row_blocks - 1) * machine.lanes

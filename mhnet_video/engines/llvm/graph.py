@@ -59,6 +59,7 @@ class Graph:
                 config.width * 2**level,
                 height // config.patch // 2**level,
                 width // config.patch // 2**level,
+                int8=level > 0,  # at the highest resolution dry pictures would suffer
             )
             for level in range(LEVELS + 1)
         ]

@@ -53,6 +53,21 @@ def moments(frames: int, patch: int) -> NDArray[np.float64]:
     return found
 
 
+def _units(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row, what one is worth; rows of zeros have a unit, too."""
+    units: NDArray[np.float64] = np.maximum(np.abs(matrix).max(1), 1e-30) / _MOST
+    return units
+
+
+def round_each(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Round weights `[M, K]` to the nearest whole numbers, in units of each output; returns both.
+
+    That is enough where inputs do not resemble one another.
+    """
+    units = torch.from_numpy(_units(matrix.detach().double().numpy()))
+    return (matrix.double() / units[:, None]).round(), units
+
+
 def round_weights(weight: Tensor, moments: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Round a convolution's weights to whole numbers, in units of each output.
 
@@ -64,7 +79,7 @@ def round_weights(weight: Tensor, moments: NDArray[np.float64]) -> tuple[Tensor,
         Whole numbers from -127 to 127, `[M, C, 3, 3]`, and the units, `[M]`, all float64.
     """
     left: NDArray[np.float64] = weight.detach().double().flatten(1).numpy().copy()
-    units = np.maximum(np.abs(left).max(1), 1e-30) / _MOST
+    units = _units(left)
     # row i says how the weights after i make up for an error of weight i
     remedy = np.linalg.cholesky(np.linalg.inv(moments)).T
     remedy /= remedy.diagonal()[:, None]

@@ -1,6 +1,6 @@
 """The layers of the network as steps of the CPU engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,15 +9,22 @@ from torch import Tensor
 from mhnet_video.engines.llvm.arena import Map, Resolution
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
 from mhnet_video.engines.llvm.weight_packing import (
-    BlockWeights,
     FusionWeights,
     matrix_of,
     pack_block,
+    pack_block_int8,
     pack_double,
     pack_halve,
 )
-from mhnet_video.kernels import llvm_attention, llvm_blocks, llvm_levels, llvm_weights
-from mhnet_video.model.network import SelectiveAttention
+from mhnet_video.kernels import (
+    llvm_attention,
+    llvm_blocks,
+    llvm_int8_blocks,
+    llvm_levels,
+    llvm_weights,
+)
+from mhnet_video.kernels.llvm_ir import Emitter
+from mhnet_video.model.network import NAFBlock, SelectiveAttention
 
 
 class _Scratch:
@@ -65,8 +72,8 @@ class Layers:
         for index, block in enumerate(blocks):
             is_last = index == len(blocks) - 1
             target = at.take()
-            weights = pack_block(block, at.layout)
-            totals = self._naf_block(at, weights, source, target, more if is_last else None)
+            add = self._naf_block_int8 if at.is_int8 else self._naf_block
+            totals = add(at, block, source, target, more if is_last else None)
             if source is not x:
                 at.release(source)
             source = target
@@ -81,35 +88,23 @@ class Layers:
         return source, mean
 
     def _naf_block(
-        self, at: Resolution, weights: BlockWeights, x: Map, out: Map, more: Map | None
+        self, at: Resolution, block: NAFBlock, x: Map, out: Map, more: Map | None
     ) -> Tensor:
         """Add a NAFBlock; returns the sums of its result."""
-        gated = at.take()
-        # rows are made in pairs, and every part computes some outside its own as well
-        parts = self._program.parts(at.height, 2, each=1)
-        sums = at.sums(len(parts))
-        if at not in self._scratch:
-            self._scratch[at] = _Scratch(at, len(parts))
-        scratch = self._scratch[at]
-        self._program.add(
-            self._kernels.kernel(llvm_blocks.block_front, at.channels, at.tile),
-            parts,
-            x=x.data,
+        weights, gated = pack_block(block, at.layout), at.take()
+        sums = self._front(
+            llvm_blocks.block_front,
+            at,
+            x,
+            gated,
             w1=weights.w1,
             b1=weights.b1,
             wd=weights.wd,
-            ring=scratch.ring.unbind(),
-            spare=scratch.spare.unbind(),
-            tail=at.tail,
-            out=gated.data,
-            sums=sums.unbind(),
-            row_blocks=at.row_blocks,
-            rows=at.height,
         )
         self._program.add(
             self._kernels.kernel(llvm_weights.attend, at.channels),
             sums=sums,
-            parts=len(parts),
+            parts=len(sums),
             scale=at.scale,
             mean=self._vector(at.channels),
             matrix=weights.attention,
@@ -142,6 +137,89 @@ class Layers:
         at.release(gated)
         return totals
 
+    def _naf_block_int8(
+        self, at: Resolution, block: NAFBlock, x: Map, out: Map, more: Map | None
+    ) -> Tensor:
+        """`_naf_block` with 1x1 convolutions in int8."""
+        weights, gated = pack_block_int8(block, at.layout), at.take()
+        sums = self._front(
+            llvm_int8_blocks.block_front_int8,
+            at,
+            x,
+            gated,
+            w1=weights.first.w,
+            levels=weights.first.levels,
+            b1=weights.b1,
+            wd=weights.wd,
+        )
+        gains = self._vector(at.channels)
+        self._program.add(
+            self._kernels.kernel(llvm_weights.attend_apart, at.channels),
+            sums=sums,
+            parts=len(sums),
+            scale=at.scale,
+            mean=self._vector(at.channels),
+            matrix=weights.attention,
+            bias=weights.attention_bias,
+            gains=gains,
+        )
+        parts = self.blocks(at)
+        totals = at.sums(len(parts))
+        self._program.add(
+            self._kernels.kernel(
+                llvm_int8_blocks.block_back_int8, at.channels, at.tile, twice=more is not None
+            ),
+            parts,
+            gated=gated.data,
+            x=x.data,
+            more=(more or x).data,
+            gains=gains,
+            w3=weights.third.w,
+            levels3=weights.third.levels,
+            b3=weights.b3,
+            w4=weights.fourth.w,
+            levels4=weights.fourth.levels,
+            b4=weights.b4,
+            w5=weights.fifth.w,
+            levels5=weights.fifth.levels,
+            b5=weights.b5,
+            mask=at.mask,
+            out=out.data,
+            sums=totals.unbind(),
+        )
+        at.release(gated)
+        return totals
+
+    def _front(
+        self,
+        make: Callable[..., Emitter],
+        at: Resolution,
+        x: Map,
+        gated: Map,
+        **weights: Tensor,
+    ) -> Tensor:
+        """Add the first half of a NAFBlock; returns the sums of its result."""
+        # rows are made in pairs, and every part computes some outside its own as well
+        parts = self._program.parts(at.height, 2, each=1)
+        sums = at.sums(len(parts))
+        if at not in self._scratch:
+            self._scratch[at] = _Scratch(at, len(parts))
+        scratch = self._scratch[at]
+        self._program.add(
+            self._kernels.kernel(make, at.channels, at.tile),
+            parts,
+            x=x.data,
+            ring=scratch.ring.unbind(),
+            spare=scratch.spare.unbind(),
+            tail=at.tail,
+            out=gated.data,
+            sums=sums.unbind(),
+            row_blocks=at.row_blocks,
+            rows=at.height,
+            **weights,
+        )
+        return sums
+
     # -- between resolutions
 
     def double(
@@ -154,11 +232,12 @@ class Layers:
         skip: Map | None,
     ) -> None:
         """Add a step up, with a map added to its result."""
+        options = {"skip": skip is not None, "int8": at.is_int8}
         self._program.add(
-            self._kernels.kernel(llvm_levels.double, at.channels, at.tile, skip=skip is not None),
+            self._kernels.kernel(llvm_levels.double, at.channels, at.tile, **options),
             self.rows(at),
             x=x.data,
-            w=pack_double(convolution, at.layout),
+            **pack_double(convolution, at.layout, int8=at.is_int8),
             skip=(skip or out).data,
             out=out.data,
             small_blocks=at.row_blocks,
@@ -168,10 +247,10 @@ class Layers:
     def halve(self, at: Resolution, below: Resolution, convolution: Any, x: Map, out: Map) -> None:
         """Add a step down."""
         self._program.add(
-            self._kernels.kernel(llvm_levels.halve, at.channels, below.tile),
+            self._kernels.kernel(llvm_levels.halve, at.channels, below.tile, int8=at.is_int8),
             self.rows(below),
             x=x.data,
-            w=pack_halve(convolution, below.layout),
+            **pack_halve(convolution, below.layout, int8=at.is_int8),
             bias=convolution.bias.detach().float().contiguous(),
             out=out.data,
             large_blocks=at.row_blocks,

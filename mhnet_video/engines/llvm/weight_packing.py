@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mhnet_video.engines.llvm.int8_weights import round_each
+from mhnet_video.kernels.llvm_int8_product import MIDDLE
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_product import plane_steps, step_elements
 from mhnet_video.model.network import (
@@ -110,10 +112,7 @@ def pack_block(block: NAFBlock, layout: Layout) -> BlockWeights:
     channels = block.conv3.weight.shape[0]
     first, first_bias = _normed(block.conv1, block.norm1)
     fourth, fourth_bias = _normed(block.conv4, block.norm2)
-    half = layout.outputs // 2
-    # output i and output channels + i are multiplied, so they share a tile
-    pairs = torch.arange(2 * channels).reshape(2, channels // half, half)
-    order = pairs.transpose(0, 1).flatten()
+    order = _gate_order(channels, layout)
     depthwise = torch.cat([block.conv2.weight.flatten(1), _vector(block.conv2.bias)[:, None]], 1)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
     plain = pack(matrix_of(block.conv3) * beta[:, None])
@@ -137,18 +136,94 @@ def pack_block(block: NAFBlock, layout: Layout) -> BlockWeights:
     )
 
 
-def pack_double(convolution: torch.nn.Module, layout: Layout) -> Tensor:
-    """A 1x1 convolution before a pixel shuffle by 2."""
+@dataclass(frozen=True)
+class Int8Weights:
+    """The weights of a 1x1 convolution in int8."""
+
+    w: Tensor
+    """Whole numbers, packed."""
+    levels: Tensor
+    """`[M, 2]` float32, see `llvm_int8_product.product_int8`."""
+
+
+@dataclass(frozen=True)
+class Int8BlockWeights:
+    """A NAFBlock's weights where its 1x1 convolutions are in int8."""
+
+    first: Int8Weights
+    b1: Tensor
+    wd: Tensor
+    third: Int8Weights
+    """Without attention."""
+    b3: Tensor
+    fourth: Int8Weights
+    b4: Tensor
+    fifth: Int8Weights
+    b5: Tensor
+    attention: Tensor
+    """By inputs, `[C, outputs]`, padded to whole vectors."""
+    attention_bias: Tensor
+
+
+def pack_matrix_int8(matrix: Tensor, layout: Layout) -> Int8Weights:
+    """Lay a matrix `[M, K]` out in whole numbers, in units of each output."""
+    rounded, units = round_each(matrix)
+    shifts = -MIDDLE * units * rounded.sum(1)
+    levels = torch.stack([units, shifts], 1).float().contiguous()
+    return Int8Weights(layout.pack(rounded, 4).to(torch.int8), levels)
+
+
+def pack_block_int8(block: NAFBlock, layout: Layout) -> Int8BlockWeights:
+    """Lay a block's weights out, with 1x1 convolutions in int8."""
+    plain = pack_block(block, layout)
+    fourth, _ = _normed(block.conv4, block.norm2)
+    beta, gamma = (_vector(each)[:, None] for each in (block.beta, block.gamma))
+    order = _gate_order(len(plain.b3), layout)
+    return Int8BlockWeights(
+        first=pack_matrix_int8(_normed(block.conv1, block.norm1)[0], layout),
+        b1=plain.b1,
+        wd=plain.wd,
+        third=pack_matrix_int8(matrix_of(block.conv3) * beta, layout),
+        b3=plain.b3,
+        fourth=pack_matrix_int8(fourth[order], layout),
+        b4=plain.b4,
+        fifth=pack_matrix_int8(matrix_of(block.conv5) * gamma, layout),
+        b5=plain.b5,
+        attention=plain.attention,
+        attention_bias=plain.attention_bias,
+    )
+
+
+def _gate_order(channels: int, layout: Layout) -> Tensor:
+    """The order of the outputs whose halves are multiplied.
+
+    Outputs i and C + i are multiplied, so they share a tile.
+    """
+    half = layout.outputs // 2
+    pairs = torch.arange(2 * channels).reshape(2, channels // half, half)
+    return pairs.transpose(0, 1).flatten()
+
+
+def pack_double(convolution: torch.nn.Module, layout: Layout, *, int8: bool) -> dict[str, Tensor]:
+    """A 1x1 convolution before a pixel shuffle by 2, by the names of the kernel's parameters."""
     matrix, group = matrix_of(convolution), layout.machine.group
     inputs = matrix.shape[1]
     ordered = matrix.reshape(-1, group, 2, 2, inputs).permute(0, 2, 3, 1, 4)
-    return layout.narrow(layout.pack(ordered.reshape(-1, inputs)))
+    return _named(ordered.reshape(-1, inputs), layout, int8)
 
 
-def pack_halve(convolution: torch.nn.Conv2d, layout: Layout) -> Tensor:
-    """A 2x2 convolution with stride 2."""
+def pack_halve(convolution: torch.nn.Conv2d, layout: Layout, *, int8: bool) -> dict[str, Tensor]:
+    """A 2x2 convolution with stride 2, by the names of the kernel's parameters."""
     matrix = convolution.weight.detach().double().permute(0, 2, 3, 1).flatten(1)
-    return layout.narrow(layout.pack(matrix))
+    return _named(matrix, layout, int8)
+
+
+def _named(matrix: Tensor, layout: Layout, int8: bool) -> dict[str, Tensor]:
+    """A matrix by the names of a kernel's parameters."""
+    if not int8:
+        return {"w": layout.narrow(layout.pack(matrix))}
+    packed = pack_matrix_int8(matrix, layout)
+    return {"w": packed.w, "levels": packed.levels}
 
 
 def pack_planes(weight: Tensor, layout: Layout) -> Tensor:

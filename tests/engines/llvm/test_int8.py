@@ -1,4 +1,4 @@
-"""The CPU engine's first convolution in int8."""
+"""What the CPU engine does in int8."""
 
 import pytest
 import torch
@@ -7,10 +7,12 @@ from test_llvm_engine import CONFIGS, compare, make_network
 
 pytest.importorskip("llvmlite")
 
+from mhnet_video.engines.llvm.arena import Resolution
 from mhnet_video.engines.llvm.engine import LLVMEngine
 from mhnet_video.engines.llvm.int8_weights import moments, round_weights
+from mhnet_video.engines.llvm.layers import Layers
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
-from mhnet_video.engines.llvm.weight_packing import Layout, pack_int8, starts_in_int8
+from mhnet_video.engines.llvm.weight_packing import Layout, matrix_of, pack_int8, starts_in_int8
 from mhnet_video.kernels import llvm_int8
 from mhnet_video.kernels.llvm_machine import Machine, host_machine
 from mhnet_video.kernels.llvm_product import Tile
@@ -97,6 +99,140 @@ def test_first_maps_are_those_of_whole_numbers(tile):
     expected = sums * scales[:, None, None].double() + bias[:, None, None].double()
     found = torch.stack(maps).permute(0, 3, 5, 1, 2, 4).reshape(expected.shape)
     torch.testing.assert_close(found.double(), expected, rtol=1 / 256, atol=1e-6)
+
+
+def nearest(matrix):
+    """Weights rounded to eight bits, in units of each output."""
+    units = matrix.abs().amax(1, keepdim=True) / 127
+    return (matrix / units).round() * units
+
+
+def rounded(x):
+    """Pixels `[1, C, H, W]` whose channels are rounded to eight bits, in units of the largest."""
+    units = x.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
+    return (x / units).round() * units
+
+
+def multiplied(matrix, x):
+    return F.conv2d(rounded(x), nearest(matrix)[:, :, None, None])
+
+
+def halves(block, x):
+    """A NAFBlock whose 1x1 convolutions are in int8, in float64."""
+
+    def normed(convolution, norm, x):
+        matrix = matrix_of(convolution) * norm.weight.double()
+        centred = multiplied(matrix - matrix.mean(1, keepdim=True), x)
+        scale = (x.var(1, unbiased=False, keepdim=True) + 1e-6).rsqrt()
+        bias = convolution.bias.double() + matrix_of(convolution) @ norm.bias.double()
+        return centred * scale + bias[:, None, None]
+
+    def ended(convolution, factor, x):
+        factor = factor.double().flatten()[:, None]
+        bias = convolution.bias.double()[:, None] * factor
+        return multiplied(matrix_of(convolution) * factor, x) + bias[:, :, None]
+
+    wide = F.conv2d(
+        normed(block.conv1, block.norm1, x),
+        block.conv2.weight.double(),
+        block.conv2.bias.double(),
+        padding=1,
+        groups=x.shape[1] * 2,
+    )
+    gated = block.gate(wide)
+    mean = gated.mean((2, 3))[0]
+    attention = matrix_of(block.sca[1]) @ mean + block.sca[1].bias.double()
+    x = x + ended(block.conv3, block.beta, gated * attention[:, None, None])
+    return x + ended(block.conv5, block.gamma, block.gate(normed(block.conv4, block.norm2, x)))
+
+
+def filled(at, x):
+    """A map of a resolution that holds `[C, H, W]`."""
+    channels, height, width = x.shape
+    of = at.take()
+    padded = F.pad(x, (0, -width % 16)).reshape(channels // 2, 2, height, -1, 16)
+    elements = padded.permute(2, 3, 0, 4, 1).bfloat16().contiguous().view(torch.int32).flatten()
+    of.data[: len(elements)] = elements
+    return of
+
+
+def contents(of):
+    """What a map holds, `[C, H, W]` float64."""
+    elements = of.data[: of.blocks * of.channels // 2 * 16].view(torch.bfloat16)
+    shape = (of.height, of.row_blocks, of.channels // 2, 16, 2)
+    found = elements.reshape(shape).permute(2, 4, 0, 1, 3).flatten(0, 1).flatten(2)
+    return found[..., : of.width].double()
+
+
+def relative(found, expected):
+    return float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
+@needs_int8
+@pytest.mark.parametrize("channels", [32, 64, 128])
+@pytest.mark.parametrize("width", [16, 90])
+def test_blocks_are_those_of_rounded_channels(channels, width):
+    kernels = Kernels(MACHINE)
+    program = Program(kernels, 2)
+    layers, at = Layers(program, kernels), Resolution(MACHINE, channels, 8, width)
+    network = make_network(width=channels, patch=2, frames=1, group_blocks=(1,) * 4)
+    block = network.stage1.encoders[0][0]
+    x = torch.randn(channels, 8, width).bfloat16().double()
+    x[:, 2, 3] = 0
+    found, mean = layers.naf_blocks(at, [block], filled(at, x))
+    program.finish()
+    program.run(None)
+    assert at.is_int8
+    expected = halves(block, x[None])[0]
+    # 0.0017 of it comes of the map's bfloat16
+    assert relative(contents(found), expected) < 0.0019
+    assert relative(mean[:channels].double(), expected.mean((1, 2))) < 0.001
+
+
+@needs_int8
+@pytest.mark.parametrize("skip", [False, True])
+def test_steps_up_are_those_of_rounded_channels(skip):
+    kernels = Kernels(MACHINE)
+    program = Program(kernels, 1)
+    small, large = Resolution(MACHINE, 64, 4, 40), Resolution(MACHINE, 32, 8, 80)
+    convolution = torch.nn.Conv2d(64, 128, 1, bias=False).requires_grad_(False)
+    x = torch.randn(64, 4, 40).bfloat16().double()
+    other = torch.randn(32, 8, 80).bfloat16().double() if skip else None
+    out = large.take()
+    Layers(program, kernels).double(
+        small, large, convolution, filled(small, x), out, filled(large, other) if skip else None
+    )
+    program.finish()
+    program.run(None)
+    expected = F.pixel_shuffle(multiplied(matrix_of(convolution), x[None]), 2)[0]
+    if skip:
+        expected = expected + other
+    assert relative(contents(out), expected) < 0.003
+
+
+@needs_int8
+def test_steps_down_are_those_of_rounded_channels():
+    kernels = Kernels(MACHINE)
+    program = Program(kernels, 1)
+    large, small = Resolution(MACHINE, 32, 8, 80), Resolution(MACHINE, 64, 4, 40)
+    convolution = torch.nn.Conv2d(32, 64, 2, stride=2).requires_grad_(False)
+    x, out = torch.randn(32, 8, 80).bfloat16().double(), small.take()
+    Layers(program, kernels).halve(large, small, convolution, filled(large, x), out)
+    program.finish()
+    program.run(None)
+    squares = F.pixel_unshuffle(x[None], 2)
+    expected = multiplied(convolution.weight.double().flatten(1), squares)[0]
+    expected = expected + convolution.bias.double()[:, None, None]
+    assert relative(contents(out), expected) < 0.003
+
+
+@needs_int8
+def test_a_pixel_that_is_no_number_stays_none():
+    """The restorer restores such a frame by PyTorch."""
+    network = make_network(width=16, patch=2, frames=1, group_blocks=(1,) * 4)
+    network.stage1.encoders[2][0].conv4.bias[3] = float("nan")
+    residual = LLVMEngine(network, MACHINE, 1).residual([torch.rand(3, 64, 96)])
+    assert residual.isnan().any()
 
 
 @needs_int8
