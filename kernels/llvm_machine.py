@@ -30,7 +30,8 @@ class Machine:
     tiles: bool = False
     """Whether products of matrices are made in AMX's tiles; elements are pairs of bfloat16 then."""
     int8: bool = False
-    """Whether elements may be four bytes, multiplied with signed ones and summed in 32 bits."""
+    """Whether products may be of elements of four bytes, summed in 32 bits; elements of maps are
+    pairs of bfloat16 then."""
 
     @property
     def group(self) -> int:
@@ -64,7 +65,7 @@ def host_machine(*, bfloat16: bool = True, tiles: bool = True, int8: bool = True
                 name = "AMX bfloat16"
                 return Machine(lanes=16, registers=32, bfloat16=True, name=name, tiles=True)
             has_int8 = int8 and bool(features.get("avx512vnni"))
-            name = "AVX-512 bfloat16, VNNI" if has_int8 else "AVX-512 bfloat16"
+            name = "AVX-512 bfloat16 and int8" if has_int8 else "AVX-512 bfloat16"
             return Machine(lanes=16, registers=32, bfloat16=True, name=name, int8=has_int8)
         return Machine(lanes=16, registers=32, bfloat16=False, name="AVX-512 float32")
     if features.get("avx2") and features.get("fma"):
