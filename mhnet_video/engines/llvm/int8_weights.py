@@ -9,6 +9,8 @@ Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generativ
 Transformers", ICLR 2023.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,16 +33,28 @@ _NOISE = 1e-4
 """Variance of what resembles nothing."""
 
 
-def moments(frames: int, patch: int) -> NDArray[np.float64]:
-    """The mean products of samples that a 3x3 convolution of unshuffled frames sees.
+@cache
+def error_shares(frames: int, patch: int) -> NDArray[np.float64]:
+    """How much of the errors of earlier weights each weight of a 3x3 convolution has to take out.
 
     Args:
         frames: T.
         patch: Side of the blocks folded into channels.
 
     Returns:
-        `[K, K]`, where K counts `[T, 3, dy, dx, 3, 3]` as the convolution's weights do.
+        `[K, K]`, where K counts `[T, 3, dy, dx, 3, 3]` as the convolution's weights do: in column i
+        the shares of the errors of weights 0 to i - 1.
     """
+    # errors e add e @ moments @ e to the sums' mean square, which is the square of e @ factor; so
+    # each weight is to make its own element of that as small as it can
+    found = torch.from_numpy(_moments(frames, patch))
+    factor = torch.linalg.cholesky(found.flip(0, 1)).flip(0, 1).numpy()
+    shares: NDArray[np.float64] = factor / factor.diagonal()
+    return shares
+
+
+def _moments(frames: int, patch: int) -> NDArray[np.float64]:
+    """The mean products of samples that a 3x3 convolution of unshuffled frames sees, `[K, K]`."""
     frame, color, dy, dx, block_y, block_x = (
         each.ravel() for each in np.indices((frames, 3, patch, patch, 3, 3))
     )
@@ -68,24 +82,22 @@ def round_each(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return (matrix.double() / units[:, None]).round(), units
 
 
-def round_weights(weight: Tensor, moments: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+def round_weights(weight: Tensor, shares: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Round a convolution's weights to whole numbers, in units of each output.
 
     Args:
         weight: `[M, C, 3, 3]`.
-        moments: The mean products of its inputs, `[K, K]`; K is 9 * C.
+        shares: Those of `error_shares`, `[K, K]`; K is 9 * C.
 
     Returns:
         Whole numbers from -127 to 127, `[M, C, 3, 3]`, and the units, `[M]`, all float64.
     """
-    left: NDArray[np.float64] = weight.detach().double().flatten(1).numpy().copy()
-    units = _units(left)
-    # row i says how the weights after i make up for an error of weight i
-    remedy = np.linalg.cholesky(np.linalg.inv(moments)).T
-    remedy /= remedy.diagonal()[:, None]
-    rounded = np.empty_like(left)
-    for i in range(left.shape[1]):
-        rounded[:, i] = np.clip(np.rint(left[:, i] / units), -_MOST, _MOST)
-        error = left[:, i] - rounded[:, i] * units
-        left[:, i + 1 :] -= np.outer(error, remedy[i, i + 1 :])
+    exact: NDArray[np.float64] = weight.detach().double().flatten(1).numpy()
+    units = _units(exact)
+    rounded, errors = np.empty_like(exact), np.empty_like(exact)
+    for i in range(exact.shape[1]):
+        # not by a product of matrices, whose threads would take longer to start
+        wanted = exact[:, i] - (errors[:, :i] * shares[:i, i]).sum(1)
+        rounded[:, i] = np.clip(np.rint(wanted / units), -_MOST, _MOST)
+        errors[:, i] = rounded[:, i] * units - exact[:, i]
     return torch.from_numpy(rounded).reshape(weight.shape), torch.from_numpy(units)

@@ -9,7 +9,7 @@ pytest.importorskip("llvmlite")
 
 from mhnet_video.engines.llvm.arena import Resolution
 from mhnet_video.engines.llvm.engine import LLVMEngine
-from mhnet_video.engines.llvm.int8_weights import moments, round_weights
+from mhnet_video.engines.llvm.int8_weights import error_shares, round_weights
 from mhnet_video.engines.llvm.layers import Layers
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
 from mhnet_video.engines.llvm.weight_packing import Layout, matrix_of, pack_int8, starts_in_int8
@@ -41,7 +41,7 @@ def convolved(window, weight):
 def test_rounded_weights_give_pictures_what_bfloat16_gives_them(name):
     network = load_model(name)
     weight = network.stage1.intro.weight.detach().double()
-    rounded, units = round_weights(weight, moments(network.config.frames, 2))
+    rounded, units = round_weights(weight, error_shares(network.config.frames, 2))
     assert torch.equal(rounded, rounded.round())
     assert rounded.abs().max() == 127
     window = scene(network.config.frames, 96, 128)
@@ -54,7 +54,7 @@ def test_rounded_weights_give_pictures_what_bfloat16_gives_them(name):
 def test_weights_that_are_zero_stay_zero():
     weight = torch.randn(4, 12, 3, 3)
     weight[1] = 0
-    rounded, units = round_weights(weight, moments(1, 2))
+    rounded, units = round_weights(weight, error_shares(1, 2))
     assert not rounded[1].any() and units.isfinite().all()
 
 
