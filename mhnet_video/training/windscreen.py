@@ -49,7 +49,14 @@ FURTHEST = 10
 MOST_SEEN = 12
 """Most frames besides those of the window that the pictures of the glass are made from."""
 SOFT_SHARE = 0.2
-"""Share of scenes that are out of focus, as the glass is in focus."""
+"""Share of scenes that are a little out of focus, whatever the glass."""
+FOCUSED_SHARE = 0.25
+"""Share of wet windows on whose glass the lens is focused: sharp drops before a scene far out of
+focus, as through the window of a room."""
+FOCUSED_SOFTNESS = 1.2, 7.0
+"""Blur of their scene, in pixels of a picture of about 480 rows."""
+REST_SHARE = 0.7
+"""Share of these before which the camera rests."""
 FIXTURE_SHARE = 0.4
 """Share of windows with something that stands still before the scene and must stay: a bonnet, a
 sticker, a reflection, letters, a recorder's bar. Two of seven are edges that the glass reflects and
@@ -137,13 +144,15 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
     def _draw(self, random: np.random.Generator) -> GlassWindow:
         is_alone = random.random() < ALONE_SHARE or self.frames == 1
         is_dry = random.random() < (DRY_ALONE_SHARE if is_alone else DRY_SHARE)
+        is_focused = not is_dry and random.random() < FOCUSED_SHARE
+        rests = is_focused and random.random() < REST_SHARE
         times = np.zeros(1, int) if is_alone else self._times(random)
         order = (0,) if is_alone else tuple(range(self.frames))
         footage = self.footage
         if footage.clips and (not footage.photos or random.random() < 0.5):
-            clean, view, place, times = self._from_clip(random, times)
+            clean, view, place, times = self._from_clip(random, times, rests=rests)
         else:
-            clean, view, place = self._from_photo(random, times)
+            clean, view, place = self._from_photo(random, times, rests=rests)
         if random.random() < 0.5:
             clean, view = clean[:, :, ::-1], view[:, :, ::-1]
             left, top, pixel = place
@@ -153,16 +162,21 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         share = DRY_FIXTURE_SHARE if is_dry else FIXTURE_SHARE
         fixtures = self._fixtures(random) if random.random() < share else ()
         pane = None
+        softness = random.uniform(0.5, 2.5) if random.random() < SOFT_SHARE else 0.0
         if not is_dry:
             is_near = is_alone and random.random() < NEAR_ALONE_SHARE
+            scale = math.exp(random.uniform(math.log(0.7), math.log(1.6)))
             pane = draw_pane(
                 random,
-                kind="near" if is_near else None,
+                kind="pane" if is_focused else "near" if is_near else None,
                 height=self.crop,
                 width=self.crop,
                 times=(float(times.min()), float(times.max())),
-                scale=math.exp(random.uniform(math.log(0.7), math.log(1.6))),
+                scale=scale,
             )
+            if is_focused:
+                least, most = np.log(FOCUSED_SOFTNESS)
+                softness = scale * math.exp(random.uniform(least, most))
         return GlassWindow(
             clean=scene,
             times=times,
@@ -171,7 +185,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
             order=order,
             pane=pane,
             rains=random.random() < RAIN_SHARE,
-            softness=random.uniform(0.5, 2.5) if random.random() < SOFT_SHARE else 0.0,
+            softness=softness,
             fixtures=fixtures,
             seed=seed,
         )
@@ -197,7 +211,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         return np.array([*window, *sorted(seen - set(window))])
 
     def _from_clip(
-        self, random: np.random.Generator, times: NDArray[Any]
+        self, random: np.random.Generator, times: NDArray[Any], *, rests: bool
     ) -> tuple[NDArray[Any], NDArray[Any], tuple[float, float, float], NDArray[Any]]:
         runs = self.footage.clips[random.choice(len(self._weights), p=self._weights)]
         run = runs[random.integers(len(runs))]
@@ -222,7 +236,9 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
             shrink = 1.0
         side = min(round(self.crop * shrink), height, width)
         path = np.zeros((len(times), 2))
-        if random.random() < 0.35:  # a camera that shakes or turns, where the clip's is fixed
+        if (
+            not rests and random.random() < 0.35
+        ):  # a camera that shakes or turns, where the clip's is fixed
             path = _path(random, times) * shrink
         top, left = random.integers(height - side + 1), random.integers(width - side + 1)
         cuts, views = [], []
@@ -239,14 +255,17 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         return np.stack(cuts), np.stack(views), place, times
 
     def _from_photo(
-        self, random: np.random.Generator, times: NDArray[Any]
+        self, random: np.random.Generator, times: NDArray[Any], *, rests: bool
     ) -> tuple[NDArray[Any], NDArray[Any], tuple[float, float, float]]:
         """A photograph under camera motion, at times with a piece of another moving over it."""
+        still = np.zeros_like(times)
         whole = self.crop * random.uniform(1.5, 4)
         size = VIEW_WIDTH, round(VIEW_WIDTH * random.uniform(0.5, 0.8))
         left = random.uniform(0, max(0.0, whole - self.crop))
         top = random.uniform(0, max(0.0, whole * size[1] / size[0] - self.crop))
-        back, views = self._moving_photo(random, times, whole, size, (left, top))
+        back, views = self._moving_photo(
+            random, still if rests else times, whole, size, (left, top)
+        )
         if random.random() < 0.3:
             front, _ = self._moving_photo(random, times, whole, size, (left, top))
             path = _path(random, times)
