@@ -1,6 +1,6 @@
 """Recording of CUDA graphs, with a stand-in for CUDA."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ class FakeCuda:
             "CUDAGraph": lambda: self,
             "Stream": lambda device: self,
             "current_stream": lambda device: self.stream,
-            "device": self.context,
+            "device": nullcontext,
             "graph": self.graph,
             "set_stream": self.set_stream,
             "stream": self.context,
@@ -47,7 +47,8 @@ class FakeCuda:
 
     @contextmanager
     def context(self, what):
-        before, self.stream = self.stream, "its own" if what is self else self.stream
+        assert what is self
+        before, self.stream = self.stream, "its own"
         yield
         self.stream = before
 
