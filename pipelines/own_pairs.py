@@ -22,7 +22,7 @@ class ColdStart(Exception):
     """A lead-in has too few frames that differ; a longer one is needed."""
 
 
-class _Tally(NamedTuple):
+class _RestorerCounts(NamedTuple):
     """What a restorer has counted."""
 
     passed_through: int
@@ -65,7 +65,8 @@ class OwnPairs:
         from mhnet_video.restoration.temporal_window import have_equal_samples
 
         count = different = 0
-        lead_counts = _Tally(0, 0, Counter())  # the restorer has those of another clip until then
+        # the restorer has those of another clip until its first pair
+        lead_counts = _RestorerCounts(0, 0, Counter())
         before: Frame | None = None
         with closing(pairs):
             for pair in pairs:
@@ -89,11 +90,11 @@ class OwnPairs:
                 if self._is_complete(count):
                     return
 
-    def _counted(self) -> _Tally:
+    def _counted(self) -> _RestorerCounts:
         restorer = self._restorer
-        return _Tally(restorer.passed_through, restorer.dry, Counter(restorer.scales))
+        return _RestorerCounts(restorer.passed_through, restorer.dry, Counter(restorer.scales))
 
-    def _tell(self, lead: _Tally) -> None:
+    def _tell(self, lead: _RestorerCounts) -> None:
         """Tell the writer what was counted since the end of the lead-in."""
         now = self._counted()
         self._writer.passed_through = now.passed_through - lead.passed_through
