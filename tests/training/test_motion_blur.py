@@ -21,7 +21,7 @@ from mhnet_video.training.blur_windows import (
     blurred_batch,
     blurred_pair,
 )
-from mhnet_video.training.footage import load_footage
+from mhnet_video.training.footage import Footage, load_footage
 from mhnet_video.training.motion_blur import (
     FASTEST,
     MOST_ROLL,
@@ -226,6 +226,15 @@ def test_most_windows_are_hard_to_see_through(windows):
     """A network that is trained on pairs that are hardly blurred leaves pictures as they are."""
     errors = [float((each.blurred - each.sharp).square().mean()) for each in windows]
     assert np.mean([error > 10**-3.2 for error in errors]) > 0.5
+
+
+def test_most_views_show_something(footage):
+    flat = np.full((256, 512, 3), 90, np.uint8)
+    flat[:, 384:] = texture(side=256)[:, :128]
+    windows = BlurWindows(Footage(photos=[flat], clips=[]), frames=5, crop=SIDE, seed=4)
+    blank = [windows[index].sharp.std() < 0.02 for index in range(60)]
+    # of places without a choice more than half show nothing
+    assert sum(blank) < 20
 
 
 def test_pairs_hold_the_middle_frame_between_its_neighbours(windows):

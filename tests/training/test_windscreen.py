@@ -12,8 +12,9 @@ from mhnet_video.model.network import NetworkConfig
 from mhnet_video.model.weights import load_model
 from mhnet_video.model.window import DIFFERENCE_GAIN, between, glass_statistics
 from mhnet_video.pipelines.train import train
+from mhnet_video.training import windscreen
 from mhnet_video.training.drops import Pane
-from mhnet_video.training.footage import load_footage
+from mhnet_video.training.footage import Footage, load_footage
 from mhnet_video.training.net2net import grow
 from mhnet_video.training.windscreen import (
     FURTHEST,
@@ -131,6 +132,22 @@ def test_wet_glass_changes_it(samples):
     wet = [each for each in behind_glass(samples) if each.pane is not None][:20]
     changes = [float((pair(each)[0][9:12] - pair(each)[1]).abs().mean()) for each in wet]
     assert np.mean(np.array(changes) > 2e-3) > 0.8
+
+
+def test_sharp_drops_are_drawn_before_scenes_out_of_focus_at_rest(footage, monkeypatch):
+    for name, value in (("FOCUSED_SHARE", 1.0), ("REST_SHARE", 1.0), ("STREAK_SHARE", 0.0)):
+        monkeypatch.setattr(windscreen, name, value)
+    photos = Footage(photos=footage.photos, clips=[])
+    windows = GlassWindows(photos, frames=5, crop=CROP, seed=3)
+    drawn = [windows[index] for index in range(40)]
+    wet = [each for each in drawn if each.pane is not None]
+    assert len(wet) > 20
+    least = windscreen.FOCUSED_SOFTNESS[0]
+    assert all(each.softness > 0.7 * least and each.pane.defocus < 1.7 for each in wet)
+    # what else moves is a piece that passes before the scene
+    several = [each for each in wet if len(each.order) > 1]
+    at_rest = [(each.clean == each.clean[:1]).all(0).float().mean() > 0.3 for each in several]
+    assert len(several) > 8 and all(at_rest)
 
 
 def test_a_single_picture_stands_between_black_ones(samples):
