@@ -18,7 +18,6 @@ from mhnet_video.kernels.triton_math import SIZES, product
 PLAIN, HALVE, DOUBLE = 0, 1, 2
 """Mapping of input pixels to output pixels: one to one, four to one, one to four."""
 
-_PLAIN = tl.constexpr(PLAIN)
 _HALVE = tl.constexpr(HALVE)
 _DOUBLE = tl.constexpr(DOUBLE)
 

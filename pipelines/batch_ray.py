@@ -48,7 +48,7 @@ _LOST = (
 _MOST_CORES = 8
 """Cores of an actor where there are more cores than units."""
 _MOST_UNITS = 10_000
-"""Of a plan: units of large archives have several segments each."""
+"""Most units of a plan, about: those of large archives have several segments each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mhnet_video.engines.triton.autotune import event_milliseconds
+from mhnet_video.engines.triton.cuda_graph import record
 from mhnet_video.engines.triton.engine import best_dtype
 from mhnet_video.kernels import dispatch
-from mhnet_video.memory import RECORDING
 from mhnet_video.pipelines.bench_cases import kernel_cases
 
 LEAST_DECIBELS = 40.0
@@ -39,21 +39,12 @@ class DeviceTimer:
 
     def captured(self, work: Callable[[], Any]) -> Callable[[], Any] | None:
         """A CUDA graph of work that has run before; None if it cannot be recorded."""
-        graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        before = torch.cuda.current_stream(self._device)
-        stream.wait_stream(before)
+        stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
         try:
-            with (
-                RECORDING,
-                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-            ):
-                work()
+            return record(work, stream)
         except RuntimeError:  # what waits, or replays a graph itself
             return None
-        finally:
-            torch.cuda.set_stream(before)  # which a recording that fails does not
-        return graph.replay
 
     def milliseconds(self, work: Callable[[], Any]) -> float:
         """See `event_milliseconds`."""

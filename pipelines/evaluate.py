@@ -109,7 +109,7 @@ def evaluate(
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda`, `cuda:<index>` or `mps`.
         engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
-        scale: Working scale of the network, above 0 to 1; None chooses by the picture's size.
+        scale: Working scale of the network, above 0 to 1; None to choose it, as `Restorer` does.
         on_progress: Called after each row.
         sheet: PNG file for a contact sheet of some pictures: rainy, restored and clean.
         overwrite: Whether to replace an existing sheet.

@@ -11,6 +11,7 @@ import av
 import torch
 
 from mhnet_video import __version__
+from mhnet_video.batch.machine import usable_cores
 from mhnet_video.cache_folder import cache_folder
 from mhnet_video.engines.select import llvm_machine, llvm_obstacle, triton_obstacle
 from mhnet_video.errors import first_line
@@ -32,8 +33,6 @@ _PACKAGES = (
     "onnxruntime",
 )
 """Distributions whose versions a bug report needs."""
-
-
 _SETTINGS = ("MHNET_CPU_ISA", "MHNET_DEBUG", "MHNET_HWACCEL", "MHNET_TRITON")
 """Environment variables that change what the program does."""
 
@@ -129,13 +128,6 @@ def _system() -> dict[str, str]:
         "cores": f"{os.cpu_count()}, {usable_cores()} of them for this process",
         "memory": f"{memory_bytes() / 2**30:.1f} GiB",
     }
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory_bytes() -> int:

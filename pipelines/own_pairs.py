@@ -1,7 +1,8 @@
 """Which of the pairs that are restored for a segment are its own."""
 
+from collections import Counter
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.segments.segment_reader import SegmentReader
@@ -10,6 +11,7 @@ from mhnet_video.pipelines.restore import Pairs
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
+    from mhnet_video.restoration.working_scale import WorkingScale
 
 LEAST_DIFFERENT = 24
 """Frames of a lead-in that must differ from the one before: the temporal filter learns from them
@@ -20,13 +22,21 @@ class ColdStart(Exception):
     """A lead-in has too few frames that differ; a longer one is needed."""
 
 
+class _RestorerCounts(NamedTuple):
+    """What a restorer has counted."""
+
+    passed_through: int
+    dry: int
+    scales: "Counter[WorkingScale]"
+
+
 class OwnPairs:
     """Chooses the pairs of a segment among those that are restored for it.
 
     Args:
         reader: Tells which frames it has fed.
-        writer: Is told of frames for which the network gave no numbers.
-        restorer: Counts them.
+        writer: Is told what the restorer has counted of the segment's frames.
+        restorer: Counts, from the beginning of the lead-in on.
         least_different: Frames of a lead-in that must differ from the one before.
         is_last_try: Whether the lead-in is to be taken as it is.
     """
@@ -54,7 +64,9 @@ class OwnPairs:
         """
         from mhnet_video.restoration.temporal_window import have_equal_samples
 
-        count = different = passed_before = dry_before = 0
+        count = different = 0
+        # the restorer has those of another clip until its first pair
+        lead_counts = _RestorerCounts(0, 0, Counter())
         before: Frame | None = None
         with closing(pairs):
             for pair in pairs:
@@ -66,20 +78,32 @@ class OwnPairs:
                     if before is None or not have_equal_samples(before, pair.source):
                         different += 1
                     before = pair.source
-                    passed_before = self._restorer.passed_through
-                    dry_before = self._restorer.dry
+                    lead_counts = self._counted()
                 elif self._is_cold(count, different):
                     raise ColdStart
                 elif self._is_complete(count):
                     return
                 else:
                     yield pair
-                    passed = self._restorer.passed_through - passed_before
-                    self._writer.passed_through = passed
-                    self._writer.dry = self._restorer.dry - dry_before
+                    self._tell(lead_counts)
                 count += 1
                 if self._is_complete(count):
                     return
+
+    def _counted(self) -> _RestorerCounts:
+        restorer = self._restorer
+        return _RestorerCounts(restorer.passed_through, restorer.dry, Counter(restorer.scales))
+
+    def _tell(self, lead: _RestorerCounts) -> None:
+        """Tell the writer what was counted since the end of the lead-in."""
+        now = self._counted()
+        self._writer.passed_through = now.passed_through - lead.passed_through
+        self._writer.dry = now.dry - lead.dry
+        # of frames that went in: some of the lead-in's are missing, and as many that follow are in
+        scales = now.scales - lead.scales
+        self._writer.scales = [
+            [each.scale, each.reason.value, frames] for each, frames in scales.items()
+        ]
 
     def _is_cold(self, count: int, different: int) -> bool:
         is_over = count == self._reader.num_lead

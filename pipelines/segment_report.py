@@ -1,5 +1,6 @@
 """What is told of an output that was made in segments."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,9 +45,12 @@ def report_of(
         joined: What was joined, and into what; None of an interrupted run.
         has_drops: Whether drops were left on the glass.
     """
+    from mhnet_video.restoration.working_scale import ScaleReason, WorkingScale
+
     kept: list[str] = []
     losses: list[Loss] = []
     frames = passed = dry = damaged = 0
+    counts: Counter[WorkingScale] = Counter()
     for index in range(store.count):
         if store.has(index):
             record = store.record(index)
@@ -54,6 +58,8 @@ def report_of(
             passed += record.passed_through
             dry += record.dry
             damaged += record.damaged
+            for scale, reason, number in record.scales:
+                counts[WorkingScale(scale, ScaleReason(reason))] += number
     size = encoding.first.width, encoding.first.height
     if joined is not None:
         reader, writer = joined
@@ -62,7 +68,7 @@ def report_of(
         size, damaged = reader.size, reader.damaged
         if len(sources) > 1:
             kept, losses = _about_files(sources, output, reader, writer, kept, losses)
-    scale = restorer.scale_at(size[1], size[0])
+    scales = shares_of(counts)
     others = len(sources) - 1
     more = f" and {counted(others, 'file')} more" if others else ""
     return Report(
@@ -72,7 +78,7 @@ def report_of(
         seconds=seconds,
         model=restorer.name,
         device=",".join(map(str, restorer.devices)),
-        scale=scale.scale,
+        scale=scales[0].scale if scales else restorer.scale_at(size[1], size[0]).scale,
         encoder=encoding.encoder,
         pixel_format=encoding.settings.pixel_format,
         kept=tuple(kept),
@@ -81,7 +87,7 @@ def report_of(
         interrupted=joined is None,
         has_drops=has_drops,
         parts="" if joined is not None else store.name,
-        scales=shares_of({scale: 1}),
+        scales=scales,
         dry=dry,
     )
 

@@ -37,8 +37,10 @@ def check_sources(sources: Sequence[str], out_folder: Path) -> None:
     out = Path(os.path.realpath(out_folder))
     for source in sources:
         if Path(os.path.realpath(source)).is_relative_to(out):
-            what = "is OUT_FOLDER itself" if out.samefile(source) else "lies in OUT_FOLDER"
-            raise ConfigError(f"{source} {what}; name another folder for the outputs.")
+            what = "is" if out.samefile(source) else "lies in"
+            raise ConfigError(
+                f"{source} {what} the folder of outputs; name another folder for the outputs."
+            )
 
 
 def discover(sources: Sequence[str], out_folder: Path) -> Iterator[FoundFile | LeftOut]:

@@ -359,7 +359,11 @@ def _verify(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    options = arguments.bench_parser().parse_args(words)
+    parser = arguments.bench_parser()
+    options = parser.parse_args(words)
+    for name in ("model", "weights", "size", "frames", "isa") if options.gpu else ():
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--gpu has models and sizes of its own; leave --{name} out")
     if options.json:
         from mhnet_video.media.output_file import check_destination
 

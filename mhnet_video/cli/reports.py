@@ -187,7 +187,7 @@ def info_lines(info: "Info") -> list[str]:
         if model.training:
             lines.append(f"{'':<14} {_history(model.training)}")
     if not info.models:
-        lines.append("no models: give --weights FILE")
+        lines.append("no models: pass --weights FILE")
     encoders = ", ".join(info.encoders)
     lines += ["", *textwrap.wrap(f"encoders that open here: {encoders}", 100)]
     return lines

@@ -48,6 +48,17 @@ class RecordingFile:
     """One recording: frames and sound at their times, playable after a kill.
 
     Its times begin at zero with the first frame.
+
+    Args:
+        destination: File to create, its format by its name.
+        frame: The first frame, for size and pixels; it is not written yet.
+        fps: Frames a second that are to be expected.
+        overwrite: Whether an existing file may be replaced.
+        begin: When the first frame was taken, in seconds since 1970.
+        sound: How the source's sound is coded; None where it has none.
+
+    Raises:
+        WriteError: The file cannot be created, exists, or has no times for frames.
     """
 
     def __init__(
@@ -74,6 +85,7 @@ class RecordingFile:
         self._before: Frame | None = None
         self._usual = round(1 / Fraction(fps).limit_denominator(1000) / _CLOCK)
         self.frames = 0
+        """Frames written."""
         try:
             self._open(container_format, frame, fps, begin, sound)
         except BaseException:
@@ -118,8 +130,8 @@ class RecordingFile:
             stream = container.add_stream(encoder, rate=encoding.fps)
         except ValueError as error:
             raise WriteError(
-                f"{container_format.label} cannot hold what the encoder {encoder} makes; choose "
-                "another one."
+                f"{container_format.label} cannot hold what the encoder {encoder} makes; record "
+                "to .mp4 or .mkv."
             ) from error
         encoding.apply(stream.codec_context)
         stream.time_base = encoding.time_base

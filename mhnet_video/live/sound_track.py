@@ -80,7 +80,3 @@ class SoundTrack:
     def flush(self) -> Iterable[Packet]:
         """The packets to write at the end."""
         return self._tracks.flush()
-
-    def close(self) -> None:
-        """Let go of the decoder."""
-        self._template.close()

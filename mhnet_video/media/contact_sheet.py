@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in
-from mhnet_video.media.output_file import check_destination
+from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.media.reading.source import filled_packets, open_source
 from mhnet_video.system import replace_file
 
@@ -248,4 +248,6 @@ def _save_png(path: Path, rows: Sequence[Sequence[Image.Image]]) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise WriteError(f"cannot write the contact sheet {path}: {error.strerror}") from error
+        raise WriteError(
+            f"the contact sheet {path} cannot be written: {why_unwritable(error)}."
+        ) from error

@@ -86,9 +86,9 @@ def to_rgb(frame: Frame, device: torch.device) -> Tensor:
 
 
 def write_rgb(frame: Frame, out: Tensor) -> None:
-    """Write what `to_rgb` returns, with as many pixels as there is room for.
+    """Write what `to_rgb` returns, at the size of `out`.
 
-    A smaller picture is made strip by strip, and the whole one is nowhere.
+    A smaller picture is made strip by strip, so that the whole one is never in memory.
 
     Args:
         frame: The picture.
@@ -185,7 +185,7 @@ def add_residual(
 
     Luma gets the residual's luma, rounded; chroma likewise, from the residual averaged over the
     pixels that share a sample. Alpha stays. So does every sample that touches a box to keep.
-    A smaller residual is enlarged strip by strip, and the whole one is nowhere.
+    A smaller residual is enlarged strip by strip, so that the whole one is never in memory.
 
     Args:
         frame: The picture as it was decoded.
@@ -259,7 +259,7 @@ def keep_boxes(frame: Frame, planes: Sequence[Plane], keep: Sequence[Box]) -> No
 
     Args:
         frame: The picture as it was decoded.
-        planes: The new ones, which are changed in part_rows; alpha may be missing.
+        planes: The new ones, which are changed in place; alpha may be missing.
         keep: What is outside the picture is ignored.
     """
     layout = frame.layout

@@ -1,16 +1,12 @@
 """A device with queues, as the GPU pipeline uses it, and CUDA's."""
 
-import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from mhnet_video.errors import first_line
-from mhnet_video.memory import RECORDING, is_shortage
-
-_log = logging.getLogger(__name__)
+from mhnet_video.engines.triton.cuda_graph import recorded
 
 
 class DeviceEvent(Protocol):
@@ -105,29 +101,7 @@ class CudaBackend:
 
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
         """A CUDA graph of some work, or the work itself where it cannot be recorded."""
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.inference_mode():
-            with torch.cuda.stream(stream):
-                work()  # what is made at the first run is not to be recorded
-            stream.synchronize()
-            before = torch.cuda.current_stream(self.device)
-            try:
-                with (
-                    RECORDING,
-                    torch.cuda.graph(captured, stream=stream, capture_error_mode="thread_local"),
-                ):
-                    work()
-            except RuntimeError as error:
-                if is_shortage(error):
-                    raise
-                _log.warning("no CUDA graph (%s): steps are started one by one", first_line(error))
-                return work
-            finally:
-                # which one that fails would leave as the thread's own
-                torch.cuda.set_stream(before)
-        return captured.replay
+        return recorded(work, self.device) or work
 
 
 class _HostQueue:

@@ -209,7 +209,7 @@ class WindowAssembler:
             picture = NetworkImage(frame, scale)
         seen = self._memory.images
         if self._sees_glass:
-            self._look(picture, transition)
+            self._see_glass(picture, transition)
         self._number += 1
         self._last = picture
         windows = self._neighbours.push(_PreparedFrame(frame, settings, picture), transition)
@@ -218,7 +218,7 @@ class WindowAssembler:
         seen = seen if transition is Transition.CUT else self._memory.images
         yield from (_window(window, seen) for window in windows)
 
-    def _look(self, picture: NetworkImage, transition: Transition) -> None:
+    def _see_glass(self, picture: NetworkImage, transition: Transition) -> None:
         """Remember a frame's glass, and measure how fast the scene moves."""
         if self._neighbours.last is None:
             rows, columns = _sides(picture)
@@ -267,7 +267,7 @@ class WindowPicker:
             scale: Working scale, above 0 to 1.
         """
         if self._sees_glass:
-            frames, index = self._look(frames, index, scale)
+            frames, index = self._measure(frames, index, scale)
         indices = window_indices(index, len(frames), self._frames, self._distance(frames, scale))
         first = min(indices)
         seen: list[tuple[Frame, NetworkImage]] = []
@@ -290,7 +290,7 @@ class WindowPicker:
         furthest = most_distance(*_sides(NetworkImage(frames[0], scale)), self._frames)
         return min(self._meter.distance, furthest)
 
-    def _look(
+    def _measure(
         self, frames: Sequence[Frame], index: int, scale: float
     ) -> tuple[Sequence[Frame], int]:
         """Measure how fast the scene moves; the frames that belong to that of a frame."""

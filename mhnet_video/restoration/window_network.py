@@ -220,7 +220,7 @@ def _write_upright(frame: Frame, out: Tensor) -> None:
 
 
 def _is_finite(x: Tensor) -> bool:
-    """Whether all elements are numbers: one that is not makes their sum none, and that is quick."""
+    """Whether all elements are finite; their sum is not if one is not, and is quicker to find."""
     return bool(x.sum().isfinite())
 
 

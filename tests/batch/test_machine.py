@@ -46,3 +46,10 @@ def test_a_system_that_tells_nothing_is_taken_as_it_is(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
     assert machine.usable_cores() == 12
     assert machine.usable_bytes() is None
+
+
+def test_info_tells_what_is_left(groups):
+    from mhnet_video.pipelines import info
+
+    (groups / "pods/this/cpu.max").write_text("200000 100000\n")
+    assert info._system()["cores"].endswith(", 2 of them for this process")

@@ -128,9 +128,9 @@ def test_outputs_in_a_source_folder_are_no_sources(clip, card):
 
 
 def test_a_source_in_the_folder_of_outputs_is_refused(card, tmp_path):
-    with pytest.raises(ConfigError, match="is OUT_FOLDER itself"):
+    with pytest.raises(ConfigError, match="is the folder of outputs;"):
         check_sources([str(card)], card)
-    with pytest.raises(ConfigError, match="lies in OUT_FOLDER"):
+    with pytest.raises(ConfigError, match="lies in the folder of outputs;"):
         check_sources([str(card)], tmp_path)
     check_sources([str(tmp_path)], card)
 

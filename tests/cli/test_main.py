@@ -212,6 +212,8 @@ def test_what_is_not_a_time(text):
         ("a b --encoder-option x", "an option of the encoder is K=V, not x"),
         ("a b --crf high", "invalid int value"),
         ("a - --sheet c.png", "a contact sheet is made from files"),
+        ("bench --gpu --size 640x480", "leave --size out"),
+        ("bench --gpu --model quality", "leave --model out"),
         ("train --data x", "required: --output"),
         ("train --data x --output y --group-blocks 1,a", "counts are N,N,..., not 1,a"),
         ("evaluate", "required: RAINY"),

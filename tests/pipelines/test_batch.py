@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(card, tmp_path, place):
 
 
 def test_outputs_are_no_sources(card):
-    with pytest.raises(ConfigError, match="lies in OUT_FOLDER"):
+    with pytest.raises(ConfigError, match="lies in the folder of outputs"):
         run_batch([str(card / "sub")], card)
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import threading
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ import mhnet_video.pipelines.segments as segments
 from mhnet_video.cli.main import main
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
+from mhnet_video.frame import Pair
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.segments.segment_encoding import header_of
 from mhnet_video.media.segments.segment_plan import plan_segments
@@ -36,6 +38,7 @@ from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.restoration import frame_chain
+from mhnet_video.restoration.working_scale import ScaleReason, WorkingScale
 
 HERE = Path(__file__).parents[1]
 CLIP = Clip(
@@ -95,6 +98,25 @@ def test_segments_begin_in_the_scene_of_the_clip(source, tmp_path, monkeypatch):
     restorer = StandIn(noted)
     restore_in_segments([source], tmp_path / "out.mp4", restorer=restorer)
     assert (asked, scales, restorer.scene_scale) == ([0], {0.5}, None)
+
+
+def test_the_report_has_the_scales_of_all_segments(source, tmp_path):
+    class Soft(StandIn):
+        """Works at half the scale in the last second."""
+
+        def pairs(self, items, **how):
+            self.scales = Counter()
+            for item in super().pairs(items, **how):
+                if isinstance(item, Pair):
+                    is_last = item.source.pts * item.source.time_base >= 3
+                    scale = (0.5, ScaleReason.SOFT) if is_last else (1.0, ScaleReason.FULL)
+                    self.scales[WorkingScale(*scale)] += 1
+                yield item
+
+    report = restore_in_segments([source], tmp_path / "out.mp4", restorer=Soft())
+    shares = [(each.scale, each.share, each.reason) for each in report.scales]
+    assert shares == [(1.0, 0.75, "full size"), (0.5, 0.25, "soft picture")]
+    assert report.scale == 1.0
 
 
 PROMISES = [*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES]

@@ -3,10 +3,9 @@
 `MHNet` is the reference implementation. Here its passes are fused as on the CPU. A block is two or
 three kernels, and successive convolutions are one. The fusion's weights come from the means of its
 maps' inputs, so that those maps are never stored at full resolution. On a GPU the kernels of a size
-are captured in a CUDA graph, because launching them one by one takes longer than running them.
+are recorded in a CUDA graph, because launching them one by one takes longer than running them.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mhnet_video.engines.triton.autotune import fastest_front
+from mhnet_video.engines.triton.cuda_graph import recorded
 from mhnet_video.engines.triton.programs import compile_programs
 from mhnet_video.engines.triton.weight_packing import (
     BlockMaps,
@@ -23,9 +23,8 @@ from mhnet_video.engines.triton.weight_packing import (
     MapType,
     NetworkMaps,
 )
-from mhnet_video.errors import first_line
 from mhnet_video.kernels import dispatch, map_ops
-from mhnet_video.memory import RECORDING, give_back_device_memory, is_shortage
+from mhnet_video.memory import give_back_device_memory
 from mhnet_video.model.align import align_frames
 from mhnet_video.model.network import LEVELS, MHNet
 from mhnet_video.model.window import Window, stacked
@@ -33,7 +32,6 @@ from mhnet_video.model.window import Window, stacked
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of one picture's map: kernels count them in 32 bits."""
 
-_log = logging.getLogger(__name__)
 _MAX_GRAPHS = 3
 """Sizes of pictures for which graphs are kept: the self-ensemble uses as many."""
 
@@ -405,12 +403,16 @@ class ExecutionGraph:
 
 
 class Forward:
-    """Runs an execution graph, captured as a CUDA graph where there is CUDA.
+    """Runs an execution graph, recorded as a CUDA graph where there is CUDA.
 
     Args:
         graph: The execution graph.
-        before: Steps that are captured too, ahead of the graph's.
+        before: Steps that are recorded too, ahead of the graph's.
         after: The same behind it.
+
+    Raises:
+        torch.OutOfMemoryError: The CUDA graph does not fit the device.
+        RuntimeError: Likewise, or a kernel fails.
     """
 
     def __init__(
@@ -421,9 +423,9 @@ class Forward:
     ) -> None:
         self.graph = graph
         self._before, self._after = before, after
-        self._cuda_graph: torch.cuda.CUDAGraph | None = None
+        self._replay: Callable[[], None] | None = None
         if graph.map_type.device.type == "cuda":
-            self._cuda_graph = self._captured()
+            self._replay = recorded(self._run, graph.map_type.device, self._compile)
 
     def _run(self) -> None:
         if self._before is not None:
@@ -432,45 +434,15 @@ class Forward:
         if self._after is not None:
             self._after()
 
-    def _captured(self) -> torch.cuda.CUDAGraph | None:
-        """Compile the kernels, run once, then record; None if only recording fails."""
-        device = self.graph.map_type.device
-        with torch.cuda.device(device):
-            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with dispatch.recording() as launches, torch.cuda.stream(stream):
-                self._run()  # starts PyTorch's own kernels only
-            compile_programs(launches)
-            with torch.cuda.stream(stream):
-                self._run()
-            stream.synchronize()
-            captured = torch.cuda.CUDAGraph()
-            before = torch.cuda.current_stream(device)
-            try:
-                # other threads may use the device meanwhile, but not record too
-                with (
-                    RECORDING,
-                    torch.cuda.graph(captured, stream=stream, capture_error_mode="thread_local"),
-                ):
-                    self._run()
-            except RuntimeError as error:
-                if is_shortage(error):
-                    raise
-                _log.warning(
-                    "no CUDA graph (%s): kernels are started one by one", first_line(error)
-                )
-                return None
-            finally:
-                # which one that fails would leave as the thread's own
-                torch.cuda.set_stream(before)
-        return captured
+    def _compile(self) -> None:
+        """Compile the kernels that are not there yet, beside one another."""
+        with dispatch.recording() as launches:
+            self._run()  # starts PyTorch's own kernels only
+        compile_programs(launches)
 
     def run(self) -> None:
         """Compute the graph's `residual` from its `input`, on the current stream."""
-        if self._cuda_graph is not None:
-            self._cuda_graph.replay()
-        else:
-            self._run()
+        (self._replay or self._run)()
 
 
 class TritonEngine:

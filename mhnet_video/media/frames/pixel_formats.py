@@ -14,9 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from mhnet_video.color_spaces import (
-    UNSPECIFIED,
-)
+from mhnet_video.color_spaces import UNSPECIFIED
 from mhnet_video.frame import Frame, PixelLayout, Plane
 
 _SWS_TAGS = (0, 1, 2, 4, 5, 6, 7, 9)

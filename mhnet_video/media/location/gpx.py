@@ -20,12 +20,10 @@ from mhnet_video.media.output_file import OutputFile, why_unwritable
 _MOST_BYTES = 16 << 20
 """Of one box that is looked at; an hour of sentences has less than 1 MB."""
 _MOST_POSITIONS = 1 << 18
-"""More are not held: GoPro's eighteen a second are as many in four hours, a file of which is half
-an hour long at most."""
+"""Most positions that are held of a file. A GoPro has eighteen in a second, so that these last four
+hours; its files end after half an hour."""
 _BLOCK_BYTES = 256
 """Of Novatek's blocks, what has the position in it."""
-
-
 _LONGEST_PAUSE = timedelta(seconds=5)
 """Between positions of one segment of a track; cameras have one in a second."""
 

@@ -20,7 +20,6 @@ from mhnet_video.media.frames.pixel_formats import (
     to_planar,
 )
 from mhnet_video.media.frames.side_data import side_data_of
-from mhnet_video.media.reading.source import Packet as Packet
 
 _TURNS = {90: DISPLAY_MATRICES[8], 180: DISPLAY_MATRICES[3], 270: DISPLAY_MATRICES[6]}
 """Display matrices by degrees counter-clockwise."""

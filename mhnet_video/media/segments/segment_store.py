@@ -57,6 +57,8 @@ class SegmentRecord:
     """How frames differ from the first, as `FrameChanges` counts it."""
     dry: int = 0
     """Frames that passed as they are, because a cheap look showed nothing to take out."""
+    scales: list[list[Any]] = field(default_factory=list)
+    """Working scales of the network: how large, why, and for about how many frames."""
     side_data: dict[str, int] = field(default_factory=dict)
     """What frames carried beside their samples, and how many bytes."""
     changes: list[list[Any]] = field(default_factory=list)

@@ -49,6 +49,8 @@ class SegmentWriter(Closing):
         """How far each frame is from the source's, for evidence; likewise."""
         self.dry = 0
         """Frames that passed as they are; to be set before `finish`."""
+        self.scales: list[list[Any]] = []
+        """See `SegmentRecord`; likewise."""
         self._store = store
         self._index = index
         self._source = source
@@ -106,6 +108,7 @@ class SegmentWriter(Closing):
             damaged=self._reader.damaged,
             passed_through=self.passed_through,
             dry=self.dry,
+            scales=self.scales,
             scaled=file.changes.scaled,
             changed=file.changes.counts(),
             side_data={

@@ -28,7 +28,7 @@ _EMPTY_NAMES = ("VideoHandler", "SoundHandler", "SubtitleHandler", "DataHandler"
 
 
 def describe(stream: Stream) -> str:
-    """A stream in a few words, such as `sound 1 (aac, eng)`."""
+    """A stream in a few words, such as `sound in stream 1 (aac, eng)`."""
     noun = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachment"}.get(
         stream.type, stream.type
     )

@@ -206,8 +206,8 @@ class TrackMaker:
             self.kept.append(f"timecode {stream.metadata['timecode']}")
             return None
         codecs = self._format.data_codecs
-        is_known = getattr(stream, "name", None) in codecs if codecs else True
-        if not is_known or not self._trials.takes_stream(stream):
+        is_taken = getattr(stream, "name", None) in codecs if codecs else True
+        if not is_taken or not self._trials.takes_stream(stream):
             self.lose(stream, f"{self._format.label} has no place for it")
             return None
         self.kept.append(f"{name}: copied")
