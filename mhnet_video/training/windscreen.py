@@ -51,12 +51,13 @@ MOST_SEEN = 12
 SOFT_SHARE = 0.2
 """Share of scenes that are a little out of focus, whatever the glass."""
 FOCUSED_SHARE = 0.25
-"""Share of wet windows on whose glass the lens is focused: sharp drops before a scene far out of
-focus, as through the window of a room."""
+"""Share of windows on whose glass the lens is focused: sharp drops before a scene far out of focus,
+as through the window of a room; or a dry pane, half of them before a sharp scene."""
 FOCUSED_SOFTNESS = 1.2, 7.0
 """Blur of their scene, in pixels of a picture of about 480 rows."""
 REST_SHARE = 0.7
-"""Share of these before which the camera rests."""
+"""Share of these before which the camera rests. Without dry ones among them a network takes all that
+stands still before a fixed camera for water."""
 FIXTURE_SHARE = 0.4
 """Share of windows with something that stands still before the scene and must stay: a bonnet, a
 sticker, a reflection, letters, a recorder's bar. Two of seven are edges that the glass reflects and
@@ -144,7 +145,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
     def _draw(self, random: np.random.Generator) -> GlassWindow:
         is_alone = random.random() < ALONE_SHARE or self.frames == 1
         is_dry = random.random() < (DRY_ALONE_SHARE if is_alone else DRY_SHARE)
-        is_focused = not is_dry and random.random() < FOCUSED_SHARE
+        is_focused = random.random() < FOCUSED_SHARE
         rests = is_focused and random.random() < REST_SHARE
         times = np.zeros(1, int) if is_alone else self._times(random)
         order = (0,) if is_alone else tuple(range(self.frames))
@@ -163,9 +164,9 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         fixtures = self._fixtures(random) if random.random() < share else ()
         pane = None
         softness = random.uniform(0.5, 2.5) if random.random() < SOFT_SHARE else 0.0
+        scale = math.exp(random.uniform(math.log(0.7), math.log(1.6)))
         if not is_dry:
             is_near = is_alone and random.random() < NEAR_ALONE_SHARE
-            scale = math.exp(random.uniform(math.log(0.7), math.log(1.6)))
             pane = draw_pane(
                 random,
                 kind="pane" if is_focused else "near" if is_near else None,
@@ -174,9 +175,9 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
                 times=(float(times.min()), float(times.max())),
                 scale=scale,
             )
-            if is_focused:
-                least, most = np.log(FOCUSED_SOFTNESS)
-                softness = scale * math.exp(random.uniform(least, most))
+        if is_focused and (not is_dry or random.random() < 0.5):
+            least, most = np.log(FOCUSED_SOFTNESS)
+            softness = scale * math.exp(random.uniform(least, most))
         return GlassWindow(
             clean=scene,
             times=times,
