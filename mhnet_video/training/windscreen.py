@@ -56,8 +56,8 @@ as through the window of a room; or a dry pane, half of them before a sharp scen
 FOCUSED_SOFTNESS = 1.2, 7.0
 """Blur of their scene, in pixels of a picture of about 480 rows."""
 REST_SHARE = 0.7
-"""Share of these before which the camera rests. Without dry ones among them a network takes all that
-stands still before a fixed camera for water."""
+"""Share of these before which the camera rests. Without dry ones among them a network takes all
+that stands still before a fixed camera for water."""
 FIXTURE_SHARE = 0.4
 """Share of windows with something that stands still before the scene and must stay: a bonnet, a
 sticker, a reflection, letters, a recorder's bar. Two of seven are edges that the glass reflects and
