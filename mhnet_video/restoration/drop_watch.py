@@ -10,6 +10,7 @@ is behind it. Rain in the air and wet leaves that shine only add light.
 from collections.abc import Generator
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ _LEVELS = 4.0
 """Levels of 8 bits by which the network brightens what a drop has darkened, at least."""
 _KNOWN_LEVELS = 2.0
 """Levels from which on the other network has changed something itself."""
+_NEAR = 2
+"""How far around that is taken for changed by it, too, in pixels."""
 _ROWS = 480
 """Shorter side, in pixels, to which larger pictures are shrunk: drops have the size that the
 network knows from training."""
@@ -147,7 +150,10 @@ def _beyond(restorer: Restorer, window: _Window) -> NDArray[np.float32]:
     found = _luma(np.stack([red, green, blue], axis=2)) - _luma(window.sources[middle])
     known = window.added
     assert known is not None
-    return np.where(np.abs(known) >= _KNOWN_LEVELS, np.float32(0), found)
+    # the edges of what the other one changed are its own as well
+    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
+    changed = cv2.dilate((np.abs(known) >= _KNOWN_LEVELS).astype(np.uint8), near)
+    return np.where(changed, np.float32(0), found)
 
 
 def _picture(frame: Frame) -> Picture:
