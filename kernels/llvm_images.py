@@ -3,11 +3,11 @@
 llvm_product.py says what planes and maps are.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX
+from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, INDEX, Type
 from mhnet_video.kernels.llvm_product import (
     Source,
     Tile,
@@ -117,40 +117,51 @@ def of_two(e: Emitter, output: Value, channels: int) -> tuple[Value, Value]:
     return base, output - less
 
 
-class Outputs(NamedTuple):
-    """Which results of a convolution a tile has."""
-
-    row: Value
-    """Row of the map."""
-    start: Value
-    """First block of the row."""
-    number: Value
-    """First output."""
-
-
-def store_to_maps(e: Emitter, tile: Tile, values: Values, channels: int, of: Outputs) -> None:
-    """Store a tile's results to two maps that have outputs one after the other.
+def each_convolved(
+    e: Emitter, tile: Tile, inputs: int, channels: int, convolve: Callable[[Value, Value], Values]
+) -> None:
+    """Emit the loops of a 3x3 convolution of planes to two maps, row by row.
 
     Args:
-        e: The kernel, with parameters `out`, `side` and `row_blocks`.
+        e: The kernel, with the parameters of `convolve_to_maps`.
         tile: Its tile.
-        values: The results.
+        inputs: Planes.
         channels: C of each map.
-        of: Which results they are.
+        convolve: Emits the outputs of a tile, by the address of the first plane above it, at its
+            first pixel, and the number of the first output.
     """
-    p, lanes, group = e.parameters, e.machine.lanes, e.machine.group
+    p, lanes, group, blocks = e.parameters, e.machine.lanes, e.machine.group, tile.blocks
     size = channels // group * lanes
-    position = (of.row * p.row_blocks + of.start) * size
-    for pair in each_output(e, tile, tile.outputs // group):
-        base, channel = of_two(e, of.number + pair * group, channels)
-        out = base + (position + channel.exact_div(group) * lanes)
-        rows = [values.row(pair * group + g) for g in range(group)]
-        for t, both in enumerate(zip(*rows, strict=True)):
-            inside = of.start + t < p.row_blocks
-            there = out + t * size
-            packed = e.pack(both)
-            with e.when(inside):
-                e.store(packed, there)
+    row_size = p.plane * inputs
+    for row in e.loop(p.first, p.end):
+        source_row = p.planes + (row * row_size + lanes)
+        for start in e.loop(0, p.row_blocks, blocks):
+            source = source_row + start * lanes
+            position = (row * p.row_blocks + start) * size
+            for m0 in e.loop(0, 2 * channels, tile.outputs):
+                values = convolve(source, m0)
+                for pair in each_output(e, tile, tile.outputs // group):
+                    base, channel = of_two(e, m0 + pair * group, channels)
+                    out = base + (position + channel.exact_div(group) * lanes)
+                    rows = [values.row(pair * group + g) for g in range(group)]
+                    for t, both in enumerate(zip(*rows, strict=True)):
+                        inside = start + t < p.row_blocks
+                        there = out + t * size
+                        packed = e.pack(both)
+                        with e.when(inside):
+                            e.store(packed, there)
+
+
+CONVOLVED: dict[str, Type] = {
+    "bias": FLOATS,  # [2C] float32
+    "out": ELEMENTS,  # map of C: the first C outputs
+    "side": ELEMENTS,  # map of C: the others
+    "plane": INDEX,  # elements of a row of a plane
+    "row_blocks": INDEX,
+    "first": INDEX,  # row
+    "end": INDEX,
+}
+"""Parameters of what convolves planes to two maps."""
 
 
 def convolve_to_maps(
@@ -170,25 +181,15 @@ def convolve_to_maps(
         name,
         planes=ELEMENTS,
         w=ELEMENTS,  # [2C, 3, inputs, 3]: outputs, dy, plane, dx; for tiles dx, dy, plane
-        bias=FLOATS,  # [2C] float32
-        out=ELEMENTS,  # map of C: the first C outputs
-        side=ELEMENTS,  # map of C: the others
-        plane=INDEX,  # elements of a row of a plane
-        row_blocks=INDEX,
-        first=INDEX,  # row
-        end=INDEX,
+        **CONVOLVED,
     )
     p = e.parameters
-    lanes, blocks, outputs = machine.lanes, tile.blocks, tile.outputs
-    row_size = p.plane * inputs
-    for row in e.loop(p.first, p.end):
-        source_row = p.planes + (row * row_size + lanes)
-        for start in e.loop(0, p.row_blocks, blocks):
-            source = source_row + start * lanes
-            for m0 in e.loop(0, 2 * channels, outputs):
-                w = p.w + m0 * _weights_of_outputs(machine, inputs)
-                values = _convolve(e, tile, inputs, source, w, p.bias + m0)
-                store_to_maps(e, tile, values, channels, Outputs(row, start, m0))
+
+    def convolve(source: Value, m0: Value) -> Values:
+        w = p.w + m0 * _weights_of_outputs(machine, inputs)
+        return _convolve(e, tile, inputs, source, w, p.bias + m0)
+
+    each_convolved(e, tile, inputs, channels, convolve)
     return e
 
 

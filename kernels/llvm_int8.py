@@ -6,7 +6,7 @@ bfloat16 has no more. An element is then a square of 2x2 pixels of one channel, 
 and maps are.
 """
 
-from mhnet_video.kernels.llvm_images import Outputs, store_to_maps
+from mhnet_video.kernels.llvm_images import CONVOLVED, each_convolved
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_operations import ELEMENTS, FLOATS, INDEX
@@ -76,28 +76,19 @@ def convolve_int8_to_maps(
         planes=ELEMENTS,
         w=ELEMENTS,  # [2C, 3, inputs, 3], four signed bytes each: outputs, dy, plane, dx
         scales=FLOATS,  # [2C] float32: what one is worth in the sums of each output
-        bias=FLOATS,  # [2C] float32
-        out=ELEMENTS,  # map of C: the first C outputs
-        side=ELEMENTS,  # map of C: the others
-        plane=INDEX,  # elements of a row of a plane
-        row_blocks=INDEX,
-        first=INDEX,  # row
-        end=INDEX,
+        **CONVOLVED,
     )
-    p, lanes, blocks = e.parameters, machine.lanes, tile.blocks
-    row_size = p.plane * inputs
-    for row in e.loop(p.first, p.end):
-        source_row = p.planes + (row * row_size + lanes)
-        for start in e.loop(0, p.row_blocks, blocks):
-            source = source_row + start * lanes
-            for m0 in e.loop(0, 2 * channels, tile.outputs):
-                totals = _sums(e, tile, inputs, source, p.w + m0 * (9 * inputs))
-                for m in range(tile.outputs):
-                    scale, bias = (e.broadcast(each + (m0 + m)) for each in (p.scales, p.bias))
-                    for i in range(m * blocks, (m + 1) * blocks):
-                        totals[i] = e.fma(totals[i].to_float(), scale, bias)
-                values = Values(e, tile, registers=totals)
-                store_to_maps(e, tile, values, channels, Outputs(row, start, m0))
+    p, blocks = e.parameters, tile.blocks
+
+    def convolve(source: Value, m0: Value) -> Values:
+        totals = _sums(e, tile, inputs, source, p.w + m0 * (9 * inputs))
+        for m in range(tile.outputs):
+            scale, bias = (e.broadcast(each + (m0 + m)) for each in (p.scales, p.bias))
+            for i in range(m * blocks, (m + 1) * blocks):
+                totals[i] = e.fma(totals[i].to_float(), scale, bias)
+        return Values(e, tile, registers=totals)
+
+    each_convolved(e, tile, inputs, channels, convolve)
     return e
 
 

@@ -32,7 +32,7 @@ def block_front_int8(machine: Machine, name: str, channels: int, tile: Tile) -> 
 class _BlockFrontInt8(BlockFront):
     """Writes `block_front_int8`."""
 
-    more: ClassVar[Mapping[str, Type]] = {"levels": FLOATS}  # [2C, 2] float32, see product_int8
+    more: ClassVar[Mapping[str, Type]] = {"levels1": FLOATS}  # [2C, 2] float32, see product_int8
 
     def _multiply(self, x: Value, target: Value, first: Value) -> None:
         """The product of a tile, divided afterwards."""
@@ -57,7 +57,7 @@ class _BlockFrontInt8(BlockFront):
         position = target + first * lanes
         for m0 in e.loop(0, 2 * self.channels, self.tile.outputs):
             w = p.w1 + m0 * source.elements
-            values = product_int8(e, self.tile, source, w, p.levels, m0)
+            values = product_int8(e, self.tile, source, w, p.levels1, m0)
             self._write(values, scales, position, m0)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from mhnet_video.kernels.llvm_ir import Emitter, Index
 from mhnet_video.kernels.llvm_operations import I16, I32
-from mhnet_video.kernels.llvm_product import Source, Tile, Values, add_dots
+from mhnet_video.kernels.llvm_product import Source, Tile, Values, add_dots, product
 from mhnet_video.kernels.llvm_values import Value
 
 MIDDLE = 128
@@ -91,7 +91,7 @@ def quantize(
     return [peak * (1 / MOST) for peak in held]
 
 
-def quantize_map(e: Emitter, tile: Tile, channels: int, x: Value, out: Value) -> list[Value]:
+def quantize_map(e: Emitter, tile: Tile, channels: int, x: Value) -> tuple[Source, list[Value]]:
     """Write a tile of a map as bytes.
 
     Args:
@@ -99,19 +99,20 @@ def quantize_map(e: Emitter, tile: Tile, channels: int, x: Value, out: Value) ->
         tile: Its tile.
         channels: C, a multiple of 4.
         x: The tile's first block.
-        out: As for `quantize`.
 
     Returns:
-        As `quantize`.
+        The bytes, and the unit of each pixel, a vector for each block.
     """
     lanes, inputs = e.machine.lanes, channels // 2
+    source = scratch_int8(e, tile, channels)
     peaks = [no_peaks(e)] * tile.blocks
     for k in e.loop(0, inputs, carry=peaks):
         for t in range(tile.blocks):
             elements = e.load(x + (k + t * inputs) * lanes)
             peaks[t] = peaks_of_elements(e, elements, peaks[t])
     found = [peak_of_pairs(e, each) for each in peaks]
-    return quantize(e, tile, channels, fetch_of_map(e, channels, x), found, out)
+    fetch = fetch_of_map(e, channels, x)
+    return source, quantize(e, tile, channels, fetch, found, source.base)
 
 
 def fetch_of_map(e: Emitter, channels: int, x: Value) -> Fetch:
@@ -156,3 +157,28 @@ def scratch_int8(e: Emitter, tile: Tile, channels: int) -> Source:
     """Memory for a tile's pixels as bytes."""
     size = channels // 4 * e.machine.lanes
     return Source(e.scratch(I32, size * tile.blocks), channels // 4, size)
+
+
+def product_of(
+    e: Emitter,
+    tile: Tile,
+    source: Source,
+    units: Sequence[Value] | None,
+    first: Index,
+    bias: Value | None = None,
+) -> Values:
+    """A matrix product in the elements of maps, or of what `quantize_map` gives.
+
+    Args:
+        e: The kernel, with parameters `w` and, in int8, `levels`.
+        tile: Its tile.
+        source: The inputs.
+        units: The unit of each pixel; None where they are not in int8.
+        first: The first output.
+        bias: Address of the bias of all outputs; None for none.
+    """
+    p = e.parameters
+    weights, begin = p.w + first * source.elements, None if bias is None else bias + first
+    if units is None:
+        return product(e, tile, [source], weights, begin)
+    return product_int8(e, tile, source, weights, p.levels, first).times(units, begin)

@@ -5,7 +5,7 @@ llvm_product.py says how maps and weights are stored.
 
 from collections.abc import Sequence
 
-from mhnet_video.kernels.llvm_int8_product import product_int8, quantize_map, scratch_int8
+from mhnet_video.kernels.llvm_int8_product import product_of, quantize_map
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
 from mhnet_video.kernels.llvm_operations import ELEMENTS, F32, FLOATS, I32, INDEX
@@ -42,7 +42,6 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile, *, int8: bool)
     gathered = e.scratch(I32, 4 * inputs * lanes * blocks)  # [T, 2, 2, C / G, L]
     size = 2 * inputs * lanes  # of a block of the smaller map
     scratch_size = 4 * inputs * lanes
-    whole = scratch_int8(e, tile, 4 * channels) if int8 else None
     for row in e.loop(p.first, p.end):
         for start in e.loop(0, p.small_blocks, blocks):
             for dy in (0, 1):
@@ -58,15 +57,10 @@ def halve(machine: Machine, name: str, channels: int, tile: Tile, *, int8: bool)
             block = row * p.small_blocks + start
             out = p.out + block * size
             square, units = Source(gathered, 4 * inputs, scratch_size), None
-            if whole is not None:
-                units = quantize_map(e, tile, 4 * channels, gathered, whole.base)
-                square = whole
+            if int8:
+                square, units = quantize_map(e, tile, 4 * channels, gathered)
             for m0 in e.loop(0, 2 * channels, outputs):
-                w, bias = p.w + m0 * square.elements, p.bias + m0
-                if units is None:
-                    values = product(e, tile, [square], w, bias)
-                else:
-                    values = product_int8(e, tile, square, w, p.levels, m0).times(units, bias)
+                values = product_of(e, tile, square, units, m0, p.bias)
                 element = m0.exact_div(group)
                 for pair in each_output(e, tile, outputs // group):
                     position = (element + pair) * lanes
@@ -111,7 +105,6 @@ def double(
     inputs = channels // group
     large_size = inputs // 2 * lanes  # of a block of the larger map
     unit = 2 * group
-    whole = scratch_int8(e, tile, channels) if int8 else None
 
     def write(
         unit0: Value, u: Value | int, rows: list[list[Value]], row: Value, start: Value
@@ -139,17 +132,11 @@ def double(
     for row in e.loop(p.first, p.end):
         for start in e.loop(0, p.small_blocks, blocks):
             block = row * p.small_blocks + start
-            source = Source(p.x + block * (inputs * lanes), inputs, inputs * lanes)
-            units = None
-            if whole is not None:
-                units = quantize_map(e, tile, channels, source.base, whole.base)
-                source = whole
+            source, units = Source(p.x + block * (inputs * lanes), inputs, inputs * lanes), None
+            if int8:
+                source, units = quantize_map(e, tile, channels, source.base)
             for m0 in e.loop(0, 2 * channels, outputs):
-                w = p.w + m0 * source.elements
-                if units is None:
-                    values = product(e, tile, [source], w)
-                else:
-                    values = product_int8(e, tile, source, w, p.levels, m0).times(units)
+                values = product_of(e, tile, source, units, m0)
                 unit0 = m0.exact_div(unit)
                 for u in each_output(e, tile, outputs // unit):
                     rows = [values.row(u * unit + n) for n in range(unit)]

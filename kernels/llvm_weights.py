@@ -36,6 +36,12 @@ _SUMS: dict[str, Type] = {
     "mean": FLOATS,  # [C]
 }
 """Parameters of what computes means."""
+_ATTENTION: dict[str, Type] = {
+    **_SUMS,
+    "matrix": FLOATS,  # [C, C]
+    "bias": FLOATS,  # [C]
+}
+"""Parameters of simplified channel attention."""
 
 
 def average(machine: Machine, name: str, channels: int) -> Emitter:
@@ -97,9 +103,7 @@ def attend(machine: Machine, name: str, channels: int) -> Emitter:
     e = Emitter(
         machine,
         name,
-        **_SUMS,
-        matrix=FLOATS,  # [C, C]
-        bias=FLOATS,  # [C]
+        **_ATTENTION,
         **_SCALED,
     )
     p = e.parameters
@@ -116,9 +120,7 @@ def attend_apart(machine: Machine, name: str, channels: int) -> Emitter:
     e = Emitter(
         machine,
         name,
-        **_SUMS,
-        matrix=FLOATS,  # [C, C]
-        bias=FLOATS,  # [C]
+        **_ATTENTION,
         gains=FLOATS,  # [C]
         first=INDEX,
         end=INDEX,

@@ -259,14 +259,12 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         self, random: np.random.Generator, times: NDArray[Any], *, rests: bool
     ) -> tuple[NDArray[Any], NDArray[Any], tuple[float, float, float]]:
         """A photograph under camera motion, at times with a piece of another moving over it."""
-        still = np.zeros_like(times)
         whole = self.crop * random.uniform(1.5, 4)
         size = VIEW_WIDTH, round(VIEW_WIDTH * random.uniform(0.5, 0.8))
         left = random.uniform(0, max(0.0, whole - self.crop))
         top = random.uniform(0, max(0.0, whole * size[1] / size[0] - self.crop))
-        back, views = self._moving_photo(
-            random, still if rests else times, whole, size, (left, top)
-        )
+        moments = np.zeros_like(times) if rests else times
+        back, views = self._moving_photo(random, moments, whole, size, (left, top))
         if random.random() < 0.3:
             front, _ = self._moving_photo(random, times, whole, size, (left, top))
             path = _path(random, times)

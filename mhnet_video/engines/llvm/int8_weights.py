@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_MOST = 127
-"""The largest whole number that a weight becomes."""
+from mhnet_video.kernels.llvm_int8_product import MOST
 
 _MEAN = 0.45
 """Mean of pictures' samples, in [0, 1]."""
@@ -69,7 +68,7 @@ def _moments(frames: int, patch: int) -> NDArray[np.float64]:
 
 def _units(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of each row, what one is worth; rows of zeros have a unit, too."""
-    units: NDArray[np.float64] = np.maximum(np.abs(matrix).max(1), 1e-30) / _MOST
+    units: NDArray[np.float64] = np.maximum(np.abs(matrix).max(1), 1e-30) / MOST
     return units
 
 
@@ -98,6 +97,6 @@ def round_weights(weight: Tensor, shares: NDArray[np.float64]) -> tuple[Tensor, 
     for i in range(exact.shape[1]):
         # not by a product of matrices, whose threads would take longer to start
         wanted = exact[:, i] - (errors[:, :i] * shares[:i, i]).sum(1)
-        rounded[:, i] = np.clip(np.rint(wanted / units), -_MOST, _MOST)
+        rounded[:, i] = np.clip(np.rint(wanted / units), -MOST, MOST)
         errors[:, i] = rounded[:, i] * units - exact[:, i]
     return torch.from_numpy(rounded).reshape(weight.shape), torch.from_numpy(units)

@@ -1,7 +1,7 @@
 """The layers of the network as steps of the CPU engine."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from mhnet_video.engines.llvm.weight_packing import (
     FusionWeights,
     matrix_of,
     pack_block,
-    pack_block_int8,
     pack_double,
     pack_halve,
 )
@@ -25,6 +24,21 @@ from mhnet_video.kernels import (
 )
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.model.network import NAFBlock, SelectiveAttention
+
+
+class _BlockKernels(NamedTuple):
+    """What writes the kernels of a NAFBlock."""
+
+    front: Callable[..., Emitter]
+    attend: Callable[..., Emitter]
+    back: Callable[..., Emitter]
+
+
+_BLOCK = _BlockKernels(llvm_blocks.block_front, llvm_weights.attend, llvm_blocks.block_back)
+_INT8_BLOCK = _BlockKernels(
+    llvm_int8_blocks.block_front_int8, llvm_weights.attend_apart, llvm_int8_blocks.block_back_int8
+)
+"""With 1x1 convolutions in int8."""
 
 
 class _Scratch:
@@ -72,8 +86,7 @@ class Layers:
         for index, block in enumerate(blocks):
             is_last = index == len(blocks) - 1
             target = at.take()
-            add = self._naf_block_int8 if at.is_int8 else self._naf_block
-            totals = add(at, block, source, target, more if is_last else None)
+            totals = self._naf_block(at, block, source, target, more if is_last else None)
             if source is not x:
                 at.release(source)
             source = target
@@ -91,114 +104,8 @@ class Layers:
         self, at: Resolution, block: NAFBlock, x: Map, out: Map, more: Map | None
     ) -> Tensor:
         """Add a NAFBlock; returns the sums of its result."""
-        weights, gated = pack_block(block, at.layout), at.take()
-        sums = self._front(
-            llvm_blocks.block_front,
-            at,
-            x,
-            gated,
-            w1=weights.w1,
-            b1=weights.b1,
-            wd=weights.wd,
-        )
-        self._program.add(
-            self._kernels.kernel(llvm_weights.attend, at.channels),
-            sums=sums,
-            parts=len(sums),
-            scale=at.scale,
-            mean=self._vector(at.channels),
-            matrix=weights.attention,
-            bias=weights.attention_bias,
-            plain=weights.plain_w3,
-            rows=weights.rows,
-            out=weights.w3,
-            count=weights.plain_w3.numel(),
-        )
-        parts = self.blocks(at)
-        totals = at.sums(len(parts))
-        self._program.add(
-            self._kernels.kernel(
-                llvm_blocks.block_back, at.channels, at.tile, twice=more is not None
-            ),
-            parts,
-            gated=gated.data,
-            x=x.data,
-            more=(more or x).data,
-            w3=weights.w3,
-            b3=weights.b3,
-            w4=weights.w4,
-            b4=weights.b4,
-            w5=weights.w5,
-            b5=weights.b5,
-            mask=at.mask,
-            out=out.data,
-            sums=totals.unbind(),
-        )
-        at.release(gated)
-        return totals
-
-    def _naf_block_int8(
-        self, at: Resolution, block: NAFBlock, x: Map, out: Map, more: Map | None
-    ) -> Tensor:
-        """`_naf_block` with 1x1 convolutions in int8."""
-        weights, gated = pack_block_int8(block, at.layout), at.take()
-        sums = self._front(
-            llvm_int8_blocks.block_front_int8,
-            at,
-            x,
-            gated,
-            w1=weights.first.w,
-            levels=weights.first.levels,
-            b1=weights.b1,
-            wd=weights.wd,
-        )
-        gains = self._vector(at.channels)
-        self._program.add(
-            self._kernels.kernel(llvm_weights.attend_apart, at.channels),
-            sums=sums,
-            parts=len(sums),
-            scale=at.scale,
-            mean=self._vector(at.channels),
-            matrix=weights.attention,
-            bias=weights.attention_bias,
-            gains=gains,
-        )
-        parts = self.blocks(at)
-        totals = at.sums(len(parts))
-        self._program.add(
-            self._kernels.kernel(
-                llvm_int8_blocks.block_back_int8, at.channels, at.tile, twice=more is not None
-            ),
-            parts,
-            gated=gated.data,
-            x=x.data,
-            more=(more or x).data,
-            gains=gains,
-            w3=weights.third.w,
-            levels3=weights.third.levels,
-            b3=weights.b3,
-            w4=weights.fourth.w,
-            levels4=weights.fourth.levels,
-            b4=weights.b4,
-            w5=weights.fifth.w,
-            levels5=weights.fifth.levels,
-            b5=weights.b5,
-            mask=at.mask,
-            out=out.data,
-            sums=totals.unbind(),
-        )
-        at.release(gated)
-        return totals
-
-    def _front(
-        self,
-        make: Callable[..., Emitter],
-        at: Resolution,
-        x: Map,
-        gated: Map,
-        **weights: Tensor,
-    ) -> Tensor:
-        """Add the first half of a NAFBlock; returns the sums of its result."""
+        weights, gated = pack_block(block, at.layout, int8=at.is_int8), at.take()
+        kernels = _INT8_BLOCK if at.is_int8 else _BLOCK
         # rows are made in pairs, and every part computes some outside its own as well
         parts = self._program.parts(at.height, 2, each=1)
         sums = at.sums(len(parts))
@@ -206,7 +113,7 @@ class Layers:
             self._scratch[at] = _Scratch(at, len(parts))
         scratch = self._scratch[at]
         self._program.add(
-            self._kernels.kernel(make, at.channels, at.tile),
+            self._kernels.kernel(kernels.front, at.channels, at.tile),
             parts,
             x=x.data,
             ring=scratch.ring.unbind(),
@@ -216,9 +123,31 @@ class Layers:
             sums=sums.unbind(),
             row_blocks=at.row_blocks,
             rows=at.height,
-            **weights,
+            **weights.front,
         )
-        return sums
+        self._program.add(
+            self._kernels.kernel(kernels.attend, at.channels),
+            sums=sums,
+            parts=len(parts),
+            scale=at.scale,
+            mean=self._vector(at.channels),
+            **weights.attend,
+        )
+        parts = self.blocks(at)
+        totals = at.sums(len(parts))
+        self._program.add(
+            self._kernels.kernel(kernels.back, at.channels, at.tile, twice=more is not None),
+            parts,
+            gated=gated.data,
+            x=x.data,
+            more=(more or x).data,
+            mask=at.mask,
+            out=out.data,
+            sums=totals.unbind(),
+            **weights.back,
+        )
+        at.release(gated)
+        return totals
 
     # -- between resolutions
 

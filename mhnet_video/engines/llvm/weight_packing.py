@@ -85,123 +85,62 @@ def _by_inputs(matrix: Tensor, lanes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """A NAFBlock's weights."""
+    """A NAFBlock's weights, by the names of its kernels' parameters."""
 
-    w1: Tensor
-    b1: Tensor
-    wd: Tensor
-    w3: Tensor
-    """As the kernel reads it: what `attend` writes."""
-    b3: Tensor
-    w4: Tensor
-    b4: Tensor
-    w5: Tensor
-    b5: Tensor
-    plain_w3: Tensor
-    """Without attention, float32, in the same order."""
-    rows: Tensor
-    """Of each of `plain_w3`, the input that it belongs to, int32."""
-    attention: Tensor
-    """By inputs, `[C, outputs]`, padded to whole vectors."""
-    attention_bias: Tensor
+    front: dict[str, Tensor]
+    """Of its first half."""
+    attend: dict[str, Any]
+    """Of its attention; what that writes is among those of the second half."""
+    back: dict[str, Tensor]
+    """Of its second half."""
 
 
-def pack_block(block: NAFBlock, layout: Layout) -> BlockWeights:
-    """Lay a block's weights out."""
-    pack, narrow, lanes = layout.pack, layout.narrow, layout.machine.lanes
-    channels = block.conv3.weight.shape[0]
+def pack_block(block: NAFBlock, layout: Layout, *, int8: bool) -> BlockWeights:
+    """Lay a block's weights out.
+
+    Args:
+        block: The block.
+        layout: Of its maps' weights.
+        int8: Whether its 1x1 convolutions are in int8. Then the attention multiplies their inputs,
+            as weights cannot be rounded anew for each frame.
+    """
+    channels, lanes = block.conv3.weight.shape[0], layout.machine.lanes
     first, first_bias = _normed(block.conv1, block.norm1)
     fourth, fourth_bias = _normed(block.conv4, block.norm2)
-    order = _gate_order(channels, layout)
+    half = layout.outputs // 2
+    # output i and output channels + i are multiplied, so they share a tile
+    pairs = torch.arange(2 * channels).reshape(2, channels // half, half)
+    order = pairs.transpose(0, 1).flatten()
     depthwise = torch.cat([block.conv2.weight.flatten(1), _vector(block.conv2.bias)[:, None]], 1)
     beta, gamma = _vector(block.beta), _vector(block.gamma)
-    plain = pack(matrix_of(block.conv3) * beta[:, None])
-    inputs = torch.arange(channels, dtype=torch.int32).reshape(-1, 1, plain.shape[-1])
-    inputs = inputs.expand_as(plain[0]).expand_as(plain)
+    third = matrix_of(block.conv3) * beta[:, None]
+    front = {
+        **_named(first, layout, int8, "1"),
+        "b1": layout.spread(first_bias),
+        "wd": depthwise.reshape(2, channels, 10).transpose(0, 1).float().contiguous(),
+    }
     attention = block.sca[1]
-    return BlockWeights(
-        w1=narrow(pack(first)),
-        b1=layout.spread(first_bias),
-        wd=depthwise.reshape(2, channels, 10).transpose(0, 1).float().contiguous(),
-        w3=narrow(plain).clone(),
-        b3=(_vector(block.conv3.bias) * beta).float(),
-        w4=narrow(pack(fourth[order])),
-        b4=fourth_bias.float(),
-        w5=narrow(pack(matrix_of(block.conv5) * gamma[:, None])),
-        b5=(_vector(block.conv5.bias) * gamma).float(),
-        plain_w3=plain,
-        rows=inputs.contiguous(),
-        attention=_by_inputs(matrix_of(attention), lanes),
-        attention_bias=_padded(_vector(attention.bias), lanes),
-    )
-
-
-@dataclass(frozen=True)
-class Int8Weights:
-    """The weights of a 1x1 convolution in int8."""
-
-    w: Tensor
-    """Whole numbers, packed."""
-    levels: Tensor
-    """`[M, 2]` float32, see `llvm_int8_product.product_int8`."""
-
-
-@dataclass(frozen=True)
-class Int8BlockWeights:
-    """A NAFBlock's weights where its 1x1 convolutions are in int8."""
-
-    first: Int8Weights
-    b1: Tensor
-    wd: Tensor
-    third: Int8Weights
-    """Without attention."""
-    b3: Tensor
-    fourth: Int8Weights
-    b4: Tensor
-    fifth: Int8Weights
-    b5: Tensor
-    attention: Tensor
-    """By inputs, `[C, outputs]`, padded to whole vectors."""
-    attention_bias: Tensor
-
-
-def pack_matrix_int8(matrix: Tensor, layout: Layout) -> Int8Weights:
-    """Lay a matrix `[M, K]` out in whole numbers, in units of each output."""
-    rounded, units = round_each(matrix)
-    shifts = -MIDDLE * units * rounded.sum(1)
-    levels = torch.stack([units, shifts], 1).float().contiguous()
-    return Int8Weights(layout.pack(rounded, 4).to(torch.int8), levels)
-
-
-def pack_block_int8(block: NAFBlock, layout: Layout) -> Int8BlockWeights:
-    """Lay a block's weights out, with 1x1 convolutions in int8."""
-    plain = pack_block(block, layout)
-    fourth, _ = _normed(block.conv4, block.norm2)
-    beta, gamma = (_vector(each)[:, None] for each in (block.beta, block.gamma))
-    order = _gate_order(len(plain.b3), layout)
-    return Int8BlockWeights(
-        first=pack_matrix_int8(_normed(block.conv1, block.norm1)[0], layout),
-        b1=plain.b1,
-        wd=plain.wd,
-        third=pack_matrix_int8(matrix_of(block.conv3) * beta, layout),
-        b3=plain.b3,
-        fourth=pack_matrix_int8(fourth[order], layout),
-        b4=plain.b4,
-        fifth=pack_matrix_int8(matrix_of(block.conv5) * gamma, layout),
-        b5=plain.b5,
-        attention=plain.attention,
-        attention_bias=plain.attention_bias,
-    )
-
-
-def _gate_order(channels: int, layout: Layout) -> Tensor:
-    """The order of the outputs whose halves are multiplied.
-
-    Outputs i and C + i are multiplied, so they share a tile.
-    """
-    half = layout.outputs // 2
-    pairs = torch.arange(2 * channels).reshape(2, channels // half, half)
-    return pairs.transpose(0, 1).flatten()
+    attend: dict[str, Any] = {
+        "matrix": _by_inputs(matrix_of(attention), lanes),
+        "bias": _padded(_vector(attention.bias), lanes),
+    }
+    back = {
+        "b3": (_vector(block.conv3.bias) * beta).float(),
+        **_named(fourth[order], layout, int8, "4"),
+        "b4": fourth_bias.float(),
+        **_named(matrix_of(block.conv5) * gamma[:, None], layout, int8, "5"),
+        "b5": (_vector(block.conv5.bias) * gamma).float(),
+    }
+    if int8:
+        back |= _named(third, layout, int8, "3")
+        back["gains"] = attend["gains"] = torch.zeros_like(attend["bias"])
+    else:
+        plain = layout.pack(third)
+        rows = torch.arange(channels, dtype=torch.int32).reshape(-1, 1, plain.shape[-1])
+        rows = rows.expand_as(plain[0]).expand_as(plain).contiguous()
+        back["w3"] = attend["out"] = layout.narrow(plain).clone()
+        attend |= {"plain": plain, "rows": rows, "count": plain.numel()}
+    return BlockWeights(front, attend, back)
 
 
 def pack_double(convolution: torch.nn.Module, layout: Layout, *, int8: bool) -> dict[str, Tensor]:
@@ -218,12 +157,16 @@ def pack_halve(convolution: torch.nn.Conv2d, layout: Layout, *, int8: bool) -> d
     return _named(matrix, layout, int8)
 
 
-def _named(matrix: Tensor, layout: Layout, int8: bool) -> dict[str, Tensor]:
-    """A matrix by the names of a kernel's parameters."""
+def _named(matrix: Tensor, layout: Layout, int8: bool, number: str = "") -> dict[str, Tensor]:
+    """A matrix `[M, K]` by the names of a kernel's parameters, which may end in a number."""
     if not int8:
-        return {"w": layout.narrow(layout.pack(matrix))}
-    packed = pack_matrix_int8(matrix, layout)
-    return {"w": packed.w, "levels": packed.levels}
+        return {f"w{number}": layout.narrow(layout.pack(matrix))}
+    rounded, units = round_each(matrix)
+    levels = torch.stack([units, -MIDDLE * units * rounded.sum(1)], 1)
+    return {
+        f"w{number}": layout.pack(rounded, 4).to(torch.int8),
+        f"levels{number}": levels.float().contiguous(),
+    }
 
 
 def pack_planes(weight: Tensor, layout: Layout) -> Tensor:
