@@ -33,8 +33,11 @@ ALONE_SHARE = 0.42
 """Share of single pictures, without neighbours, among the others."""
 DRY_SHARE = 0.3
 """Share of dry glass among the windows of several frames."""
-DRY_ALONE_SHARE = 0.15
+DRY_ALONE_SHARE = 0.2
 """The same of single pictures."""
+DRY_REST_SHARE = 0.45
+"""The same of windows before which the camera rests: there a sticker and a drop both stand still
+before a still scene, and differ by their looks alone."""
 NEAR_ALONE_SHARE = 0.35
 """Share of single pictures whose drops are near, besides those drawn so among all kinds: a drop in
 focus hides what is behind it, and no neighbour shows it; one out of focus lets it through."""
@@ -50,12 +53,12 @@ MOST_SEEN = 12
 """Most frames besides those of the window that the pictures of the glass are made from."""
 SOFT_SHARE = 0.2
 """Share of scenes that are a little out of focus, whatever the glass."""
-FOCUSED_SHARE = 0.25
+FOCUSED_SHARE = 0.3
 """Share of windows on whose glass the lens is focused: sharp drops before a scene far out of focus,
 as through the window of a room; or a dry pane, half of them before a sharp scene."""
 FOCUSED_SOFTNESS = 1.2, 7.0
 """Blur of their scene, in pixels of a picture of about 480 rows."""
-REST_SHARE = 0.7
+REST_SHARE = 0.8
 """Share of these before which the camera rests. Without dry ones among them a network takes all
 that stands still before a fixed camera for water."""
 FIXTURE_SHARE = 0.4
@@ -63,7 +66,7 @@ FIXTURE_SHARE = 0.4
 sticker, a reflection, letters, a recorder's bar. Two of seven are edges that the glass reflects and
 such bars."""
 DRY_FIXTURE_SHARE = 0.7
-"""The same where the glass is dry."""
+"""The same where the glass is dry, or the camera rests."""
 VIEW_WIDTH = 96
 """Columns of the coarse picture of the whole frame that drops show."""
 
@@ -144,9 +147,10 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
 
     def _draw(self, random: np.random.Generator) -> GlassWindow:
         is_alone = random.random() < ALONE_SHARE or self.frames == 1
-        is_dry = random.random() < (DRY_ALONE_SHARE if is_alone else DRY_SHARE)
         is_focused = random.random() < FOCUSED_SHARE
         rests = is_focused and random.random() < REST_SHARE
+        dry_share = DRY_ALONE_SHARE if is_alone else DRY_REST_SHARE if rests else DRY_SHARE
+        is_dry = random.random() < dry_share
         times = np.zeros(1, int) if is_alone else self._times(random)
         order = (0,) if is_alone else tuple(range(self.frames))
         footage = self.footage
@@ -160,7 +164,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
             place = (1 - left - pixel * self.crop, top, pixel)
         seed = int(random.integers(1 << 62))
         scene, whole = (grade(pixels_of(x), np.random.default_rng(seed)) for x in (clean, view))
-        share = DRY_FIXTURE_SHARE if is_dry else FIXTURE_SHARE
+        share = DRY_FIXTURE_SHARE if is_dry or rests else FIXTURE_SHARE
         fixtures = self._fixtures(random) if random.random() < share else ()
         pane = None
         softness = random.uniform(0.5, 2.5) if random.random() < SOFT_SHARE else 0.0
