@@ -500,3 +500,18 @@ def test_closing_a_stage_closes_its_generator() -> None:
     next(prefetcher)
     assert prefetcher.close()
     assert closed.is_set()
+
+
+def test_a_file_that_goes_away_while_it_is_opened_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Clip(video=(Video(width=50, height=38),)).make(tmp_path)
+    plain = av.open
+
+    def open_late(*source: str, **options: object) -> object:
+        path.unlink()
+        return plain(*source, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(av, "open", open_late)
+    with pytest.raises(ReadError, match=r"does not exist; check the path\."):
+        VideoReader(path)

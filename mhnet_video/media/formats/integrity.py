@@ -9,6 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -66,10 +67,15 @@ def broken_places(path: str, format_name: str) -> list[int]:
         format_name: FFmpeg's name of its format.
     """
     walks = [walk for name, walk in _WALKS.items() if name in format_name.split(",")]
-    if not walks or not os.path.isfile(path) or not os.path.getsize(path):
+    if not walks or not os.path.isfile(path):
         return []
-    places = []
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    places: list[int] = []
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "rb"))
+            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError):  # it has gone away, or is empty
+            return []
         for place in walks[0](data):
             places.append(place)
             if len(places) == _MAX_PLACES:

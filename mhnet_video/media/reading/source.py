@@ -3,12 +3,13 @@
 import errno
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 import av
@@ -34,6 +35,7 @@ SILENCE_SECONDS = 30.0
 """Seconds without data after which an address is given up."""
 # element IDs of Matroska: the file's header, and a segment
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
+_MISSING = "does not exist; check the path."
 _HEAD_BYTES = 4096
 """How much of a file is looked at for its format."""
 _NO_RIFF_BYTES = 0x7FFFFFFF
@@ -81,13 +83,8 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
         # PyAV's limit is for opening and reading, this one for searching, too
         is_timed = url.partition("://")[0] in _TIMED
         options = {"rw_timeout": str(round(SILENCE_SECONDS * 1e6))} if is_timed else {}
-    elif not os.path.exists(url):
-        raise ReadError(f"{name} does not exist; check the path.")
-    elif os.path.isdir(url):
-        raise ReadError(f"{name} is a folder; name a video file.")
-    elif os.path.isfile(url) and not os.path.getsize(url):
-        raise ReadError(f"{name} is empty; copy it again from where it was recorded.")
     else:
+        _check_file(url, name)
         # an absolute path cannot be taken for a protocol, whatever colons are in it
         url = os.path.abspath(url)
 
@@ -111,11 +108,33 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
         clean(error)
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
             raise ReadError(f"{name} may not be read; check its permissions.") from error
+        if not is_remote and isinstance(error, OSError) and error.errno == errno.ENOENT:
+            raise ReadError(f"{name} {_MISSING}") from error  # it was there a moment ago
         said = why_unreadable(url, name)
         otherwise = f"{name} is not a video, or is damaged from its beginning; name a video file."
         if is_remote:
             otherwise = f"{name} cannot be reached, or holds no video; check the address."
         raise ReadError(said or otherwise) from error
+
+
+def _check_file(url: str, name: str) -> None:
+    """Check that there is something to open, by one look: files can go away between two."""
+    try:
+        status = os.stat(url)
+    except (OSError, ValueError) as error:  # ValueError of what cannot even be a name
+        raise ReadError(f"{name} {_MISSING}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ReadError(f"{name} is a folder; name a video file.")
+    if stat.S_ISREG(status.st_mode) and not status.st_size:
+        raise ReadError(f"{name} is empty; copy it again from where it was recorded.")
+
+
+def _opened(url: str) -> AbstractContextManager[BinaryIO | None]:
+    """A file, open to be read; None where it is none, or has gone away."""
+    if os.path.isfile(url):
+        with suppress(OSError):
+            return open(url, "rb")
+    return nullcontext()
 
 
 def is_known(sound: Any) -> bool:
@@ -180,7 +199,10 @@ def why_unreadable(url: str, name: str) -> str | None:
             "standard input is not a video that can be read as it comes; name the file instead "
             "(an MP4 can be read so only if its index stands first)."
         )
-    if os.path.isfile(url) and lacks_index(url):
+    is_broken = False
+    with suppress(OSError):
+        is_broken = os.path.isfile(url) and lacks_index(url)
+    if is_broken:
         return (
             f"{name} has no index, as a power cut during recording leaves it; a repair tool "
             "(untrunc, for one) can rebuild it with a healthy file of the same camera."
@@ -190,18 +212,16 @@ def why_unreadable(url: str, name: str) -> str | None:
 
 def is_animated_webp(url: str) -> bool:
     """Whether a file is a WebP of several pictures."""
-    if not os.path.isfile(url):
-        return False
-    with open(url, "rb") as file:
-        head = file.read(21)
+    with _opened(url) as file:
+        head = file.read(21) if file else b""
     return head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2)
 
 
 def is_cut_off(url: str) -> bool:
     """Whether a file is a Matroska or an AVI that says itself that it is longer than it is."""
-    if not os.path.isfile(url):
-        return False
-    with open(url, "rb") as file:
+    with _opened(url) as file:
+        if not file:
+            return False
         head, end = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
     if head[:4] == b"RIFF" and len(head) >= 12:
         told = struct.unpack("<I", head[4:8])[0]
@@ -242,10 +262,8 @@ class _OneWay:
 
 def _is_cut_in_index(url: str) -> bool:
     """Whether a file is an AVI that ends in its index; FFmpeg would read what is named by then."""
-    if not os.path.isfile(url):
-        return False
-    with open(url, "rb") as file:
-        if file.read(4) != b"RIFF":
+    with _opened(url) as file:
+        if not file or file.read(4) != b"RIFF":
             return False
         end, start = os.fstat(file.fileno()).st_size, 12
         while start + 8 <= end:
