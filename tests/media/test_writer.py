@@ -260,6 +260,10 @@ def test_options_are_those_of_the_encoder() -> None:
     joined = encoder_options("libx265", options=(("x265-params", "aq-mode=1"),))["x265-params"]
     assert joined.startswith("log-level=none")
     assert joined.endswith(":aq-mode=1")
+    assert encoder_options("libx264")["partitions"] == "i8x8,i4x4"
+    # a preset determines the search
+    assert "partitions" not in encoder_options("libx264", preset="slow")
+    assert "partitions" not in encoder_options("libx264", options=(("preset", "slow"),))
     # who sets the bit rate is not outvoted by our quality
     assert "crf" not in encoder_options("libx264", options=(("b", "1M"),))
     assert encoder_options("libx264", crf=20, options=(("b", "1M"),))["crf"] == "20"

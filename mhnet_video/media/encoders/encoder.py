@@ -21,8 +21,10 @@ _TASKS = "/proc/self/task"
 COLOR_TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
 """Tags of a frame that an encoder writes."""
 # a lookahead of ten frames: what a killed run has not yet written stays below a second
+# x264 without partitions of P frames: two thirds of the time, 0 to 4 % more bytes, 0 to 0.2 dB
 DEFAULTS: dict[str, dict[str, str]] = {
-    "libx264": {"crf": "17", "preset": "veryfast", "rc-lookahead": "10"},
+    "libx264": {"crf": "17", "preset": "veryfast", "rc-lookahead": "10"}
+    | {"partitions": "i8x8,i4x4"},
     "libx265": {"crf": "19", "preset": "faster", "x265-params": "log-level=none:rc-lookahead=10"},
     "libsvtav1": {"crf": "20", "preset": "8"},
     "libvpx-vp9": {"crf": "18", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}

@@ -14,6 +14,8 @@ _QUALITY = {"nvenc": "cq", "qsv": "global_quality"}
 """Names of the quality option where it is not `crf`, by the end of the encoder's name."""
 _RATES = ("b", "qp", "rc")
 """Options that set the bit rate."""
+_SEARCH = ("partitions",)
+"""Our defaults of the search, which a preset that a person names determines."""
 _QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
 """Our defaults of quality, which would outrank a bit rate."""
 
@@ -50,6 +52,8 @@ def encoder_options(
                 f"choose one of {', '.join(_X_PRESETS)}."
             )
         merged["preset"] = preset
+    if preset is not None or any(name == "preset" for name, _ in options):
+        merged = {name: value for name, value in merged.items() if name not in _SEARCH}
     if crf is None and any(name in _RATES for name, _ in options):
         # a bit rate determines the quality
         merged = {name: value for name, value in merged.items() if name not in _QUALITIES}
