@@ -24,6 +24,7 @@ from torch import Tensor
 from mhnet_video.config import Box
 from mhnet_video.frame import DeviceFrame, Frame, Plane
 from mhnet_video.memory import is_shortage
+from mhnet_video.restoration.average_kernels import kernels_for, rows_between
 from mhnet_video.restoration.color import keep_boxes
 from mhnet_video.restoration.resize import opencv
 
@@ -81,8 +82,9 @@ class PlaneAverage:
             share: Weight of the mean in the result, 0 to 1.
 
         Returns:
-            The averaged picture, `[H, W]` float32, until the next call, and to be changed at will;
-            None where there is nothing to average.
+            The averaged picture, `[H, W]`: rounded to uint8 where `after` is an array of that type,
+            else float32, until the next call and to be changed at will. None where there is nothing
+            to average.
         """
         if min(after.shape) < MIN_SIDE:
             return None
@@ -103,12 +105,20 @@ class PlaneAverage:
         weight_of = _enlarger(weight, old.shape)
         for rows in _strips(old):
             old[rows] += found.change[rows] * weight_of(rows)
+        shown = found.shown * share if found.taken.any() else None
+        kernels = kernels_for(after)
+        if kernels is not None:
+            wide = [
+                None if each is None else _resized(each, mean.shape[1], len(each), "INTER_LINEAR")
+                for each in (weight, shown)
+            ]
+            return kernels.average(after, mean, *wide)
         weight_of = _enlarger(weight, mean.shape)
-        if not found.taken.any():
+        if shown is None:
             for rows in _strips(mean):
                 mean[rows] += (_floats(after[rows]) - mean[rows]) * weight_of(rows)
             return None
-        shown_of = _enlarger(found.shown * share, mean.shape)
+        shown_of = _enlarger(shown, mean.shape)
         if self._result is None or self._result.shape != mean.shape:
             self._result = 0 * mean
         for rows in _strips(mean):
@@ -118,6 +128,8 @@ class PlaneAverage:
             step *= shown_of(rows)
             step += new
             self._result[rows] = step
+        if _are_bytes(after):
+            return _clipped(self._result + 0.5, 0, 255).astype(np.uint8)
         return self._result
 
     def _begin(self, picture: Array, halves: Array) -> None:
@@ -322,10 +334,12 @@ class FrameAverage:
             levels = average.push(self._levels(before, index), new, later, share=share)
             if levels is None:
                 continue
-            if after.layout.bits > 8:
-                levels *= 2.0 ** (after.layout.bits - 8)
-            levels += 0.5
-            samples = _clipped(levels, 0, 2.0**after.layout.bits - 1)
+            samples = levels
+            if not _are_bytes(levels):
+                if after.layout.bits > 8:
+                    levels *= 2.0 ** (after.layout.bits - 8)
+                levels += 0.5
+                samples = _clipped(levels, 0, 2.0**after.layout.bits - 1)
             if isinstance(after, DeviceFrame):
                 after.luma.copy_(torch.as_tensor(samples).int() << after.bits_down)
             else:
@@ -429,6 +443,9 @@ def _taken(before: Array, after: Array) -> Array:
 
     Every other row suffices to estimate it.
     """
+    kernels = kernels_for(before, after)
+    if kernels is not None:
+        return kernels.taken_out(before, after)
     parts = []
     for rows in _strips(after, _SQUARE):
         every = slice(rows.start, rows.stop, 2)
@@ -498,18 +515,20 @@ def _enlarger(x: Array, size: Sequence[int]) -> Callable[[slice], Array]:
         whole = _enlarged(x, size)
         return lambda rows: whole[rows]
     wide = _resized(x, size[1], len(x), "INTER_LINEAR")
-    position = ((np.arange(size[0]) + 0.5) * (len(x) / size[0]) - 0.5).clip(0, len(x) - 1)
-    above = position.astype(int).clip(0, len(x) - 2)
-    share = (position - above).astype(np.float32)[:, None]
+    above, share = rows_between(len(x), size[0])
 
     def enlarged(rows: slice) -> Array:
         low, high = wide[above[rows]], wide[above[rows] + 1]
         high -= low
-        high *= share[rows]
+        high *= share[rows, None]
         high += low
         return high
 
     return enlarged
+
+
+def _are_bytes(x: Array) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype == np.uint8
 
 
 def _clipped(x: Array, low: float, high: float) -> Array:

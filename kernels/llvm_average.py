@@ -1,0 +1,139 @@
+"""Kernels for CPUs of the temporal average; temporal_average.py is the reference implementation.
+
+They give the same bits: sums of levels are exact, and products are not fused with sums.
+"""
+
+from mhnet_video.kernels.llvm_ir import Emitter
+from mhnet_video.kernels.llvm_machine import Machine
+from mhnet_video.kernels.llvm_operations import BYTES, FLOATS, I8, I32, I64, INDEX, pointer
+from mhnet_video.kernels.llvm_values import Value
+
+BLOCK = 4
+"""Side in pixels of the blocks of `taken_out`."""
+
+
+def running_mean(machine: Machine, name: str) -> Emitter:
+    """Rows of a running mean after the next picture, and what is shown of it.
+
+    Maps are as wide as the picture, and between two of their rows they are linear. Each comes with
+    the row of it above each row of the picture, and with the weight of the row below that one.
+
+    Args:
+        machine: What it is made for.
+        name: The kernel's name.
+    """
+    return _running_mean(machine, name, is_shown=True)
+
+
+def mean_unseen(machine: Machine, name: str) -> Emitter:
+    """The same where nothing of the mean is shown."""
+    return _running_mean(machine, name, is_shown=False)
+
+
+def _running_mean(machine: Machine, name: str, *, is_shown: bool) -> Emitter:
+    e = Emitter(
+        machine,
+        name,
+        picture=BYTES,  # [H, W] levels
+        mean=FLOATS,  # [H, W] float32, changed in place
+        weight=FLOATS,  # [h, W] float32: weight of the picture in the mean
+        weight_above=pointer(I64),  # [H]
+        weight_share=FLOATS,  # [H]
+        shown=FLOATS,  # [h, W] float32: weight of the mean in the result
+        shown_above=pointer(I64),  # [H]
+        shown_share=FLOATS,  # [H]
+        out=BYTES,  # [H, W] levels
+        width=INDEX,  # L at least
+        first=INDEX,  # row
+        end=INDEX,
+    )
+    p, lanes = e.parameters, machine.lanes
+    last = p.width - lanes
+
+    for row in e.loop(p.first, p.end):
+        offset = row * p.width
+        picture, mean, out = (each + offset for each in (p.picture, p.mean, p.out))
+        weight = _Line(e, p.weight, p.weight_above, p.weight_share, row, p.width)
+        shown = _Line(e, p.shown, p.shown_above, p.shown_share, row, p.width)
+
+        def write(
+            column: Value,
+            past: Value,
+            lines: tuple[Value, Value, Value] = (picture, mean, out),
+            maps: tuple[_Line, _Line] = (weight, shown),
+        ) -> None:
+            picture, mean, out = lines
+            weight, shown = maps
+            new = e.load(picture + column).widen_unsigned(I32).to_float()
+            past = past + (new - past) * weight.at(column)
+            e.store(past, mean + column)
+            if is_shown:
+                value = (past - new) * shown.at(column) + new
+                whole = e.clamp(value + 0.5, 0.0, 255.0).to_integer()
+                e.store(whole.narrow(I8), out + column)
+
+        # of the last vector, which may overlap the one before it, before that one changes the mean
+        tail = e.load(mean + last)
+        for column in e.loop(0, last, lanes):
+            write(column, e.load(mean + column))
+        write(last, tail)
+    return e
+
+
+class _Line:
+    """A row of a map, between two of its own rows."""
+
+    def __init__(
+        self, e: Emitter, map_: Value, above: Value, share: Value, row: Value, width: Value
+    ) -> None:
+        self._e, self._width = e, width
+        self._line = map_ + e.load_scalar(above + row) * width
+        self._share = e.broadcast(share + row)
+
+    def at(self, column: Value) -> Value:
+        """A vector of it."""
+        low = self._e.load(self._line + column)
+        high = self._e.load(self._line + self._width + column)
+        return (high - low) * self._share + low
+
+
+def taken_out(machine: Machine, name: str) -> Emitter:
+    """How much of each block of a picture was changed, by every other row.
+
+    Args:
+        machine: What it is made for.
+        name: The kernel's name.
+    """
+    e = Emitter(
+        machine,
+        name,
+        before=BYTES,  # [H, W] levels
+        after=BYTES,  # [H, W] levels
+        out=FLOATS,  # [H / 4, W / 4] float32: the mean change
+        width=INDEX,
+        columns=INDEX,  # W / 4, L at least
+        rows=INDEX,  # H / 4
+    )
+    p, lanes = e.parameters, machine.lanes
+    last = p.columns - lanes
+    for row in e.loop(0, p.rows):
+        line = row * p.width * BLOCK
+        out = p.out + row * p.columns
+        for start in e.loop(0, p.columns, lanes):
+            column = e.select(start < last, start, last)
+            sums = []
+            for part in range(BLOCK):
+                total = e.zero()
+                for below in range(0, BLOCK, 2):
+                    at = line + p.width * below + (column * BLOCK + part * lanes)
+                    old, new = (
+                        e.load(each + at).widen_unsigned(I32).to_float()
+                        for each in (p.before, p.after)
+                    )
+                    total = total + e.absolute(old - new)
+                sums.append(total)
+            while len(sums) > 1:
+                pairs = zip(sums[::2], sums[1::2], strict=True)
+                sums = [even + odd for even, odd in (e.deinterleave(*pair) for pair in pairs)]
+            e.store(sums[0] * (1 / (BLOCK * BLOCK // 2)), out + column)
+    return e
