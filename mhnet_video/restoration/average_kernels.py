@@ -35,8 +35,8 @@ class AverageKernels:
             picture: `[H, W]`, levels.
             mean: `[H, W]`, changed in place.
             weight: Weight of the picture in the mean, `[h, W]`; between two rows it is linear.
-            shown: Weight of the mean in the result, `[h', W]`, likewise; None where nothing of it is
-                shown.
+            shown: Weight of the mean in the result, `[h', W]`, likewise; None where nothing of it
+                is shown.
 
         Returns:
             The result, rounded, `[H, W]`; None where nothing is shown.

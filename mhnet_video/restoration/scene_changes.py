@@ -1,6 +1,7 @@
 """How each frame relates to the one before: same scene, copy, or cut."""
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
@@ -8,11 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import DeviceFrame, Frame
 
+Sample = NDArray[np.float32] | Tensor
+"""Some of a frame's luma. An array of frames on the host: PyTorch would wait for its threads, for
+longer than this takes, while they do other work."""
 MAX_RUN = 3
 """Most copies of a frame in a row where the frame rate was raised."""
 
@@ -123,7 +128,7 @@ class _Changes:
 
     def __init__(self) -> None:
         self._changes: deque[float] = deque(maxlen=_RHYTHM)
-        self._last: Tensor | None = None
+        self._last: Sample | None = None
 
     @property
     def are_enough(self) -> bool:
@@ -135,12 +140,12 @@ class _Changes:
         """The latest difference; 0 where there is none yet."""
         return self._changes[-1] if self._changes else 0.0
 
-    def fits(self, sample: Tensor) -> bool:
+    def fits(self, sample: Sample) -> bool:
         """Whether a frame has the size and the device of the ones before."""
         last = self._last
-        return last is not None and (last.shape, last.device) == (sample.shape, sample.device)
+        return last is not None and _place(last) == _place(sample)
 
-    def push(self, sample: Tensor, *, is_still: bool = False) -> bool:
+    def push(self, sample: Sample, *, is_still: bool = False) -> bool:
         """Take the next frame, and return whether it begins another scene.
 
         One that does not fit starts a new series.
@@ -150,16 +155,16 @@ class _Changes:
         if last is None:
             self._changes.clear()
             return False
-        difference = (sample - last).float()
-        change = float(difference.abs().mean())
+        difference = sample - last
+        change = float(abs(difference).mean())
         before = list(self._changes)[-_BEFORE:]
         self._changes.append(change)
         is_usual = len(before) < 2 or change <= _JUMP * max(before)
-        if sample.numel() < _LEAST_SAMPLES or (is_usual and not is_still):
+        if math.prod(sample.shape) < _LEAST_SAMPLES or (is_usual and not is_still):
             return False
         # a light that goes on, or a change of exposure, is no cut
-        shift = float((difference - difference.mean()).abs().mean())
-        contrast = float((last.float().var() + sample.float().var()) / 2) ** 0.5
+        shift = float(abs(difference - difference.mean()).mean())
+        contrast = float((last.var() + sample.var()) / 2) ** 0.5
         return shift > (_UNLIKE if is_usual else _CONTRAST) * contrast
 
     def is_copy(self, age: int = 0) -> bool:
@@ -178,8 +183,13 @@ def _bytes(frame: Frame) -> int:
     return sum(plane.nbytes for plane in frame.planes)
 
 
-def _some_luma(frame: Frame) -> Tensor:
-    """One sample of sixteen of the first plane, int32, where the frame is."""
+def _place(sample: Sample) -> tuple[object, ...]:
+    """Size and device."""
+    return tuple(sample.shape), sample.device if isinstance(sample, Tensor) else None
+
+
+def _some_luma(frame: Frame) -> Sample:
+    """One sample of sixteen of the first plane, where the frame is."""
     if isinstance(frame, DeviceFrame):
-        return torch.as_tensor(frame.luma[::4, ::4]).int() & 0xFFFF
-    return torch.from_numpy(frame.planes[0][::4, ::4].astype(np.int32))
+        return (torch.as_tensor(frame.luma[::4, ::4]).int() & 0xFFFF).float()
+    return frame.planes[0][::4, ::4].astype(np.float32)
