@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ class _Changes:
         if last is None:
             self._changes.clear()
             return False
-        difference = sample - last
+        difference: Any = sample - last
         change = float(abs(difference).mean())
         before = list(self._changes)[-_BEFORE:]
         self._changes.append(change)

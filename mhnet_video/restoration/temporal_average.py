@@ -108,11 +108,10 @@ class PlaneAverage:
         shown = found.shown * share if found.taken.any() else None
         kernels = kernels_for(after)
         if kernels is not None:
-            wide = [
-                None if each is None else _resized(each, mean.shape[1], len(each), "INTER_LINEAR")
-                for each in (weight, shown)
-            ]
-            return kernels.average(after, mean, *wide)
+            wide = _resized(weight, mean.shape[1], len(weight), "INTER_LINEAR")
+            if shown is not None:
+                shown = _resized(shown, mean.shape[1], len(shown), "INTER_LINEAR")
+            return kernels.average(after, mean, wide, shown)
         weight_of = _enlarger(weight, mean.shape)
         if shown is None:
             for rows in _strips(mean):
