@@ -33,7 +33,7 @@ ALONE_SHARE = 0.42
 """Share of single pictures, without neighbours, among the others."""
 DRY_SHARE = 0.3
 """Share of dry glass among the windows of several frames."""
-DRY_ALONE_SHARE = 0.2
+DRY_ALONE_SHARE = 0.3
 """The same of single pictures."""
 DRY_REST_SHARE = 0.45
 """The same of windows before which the camera rests: there a sticker and a drop both stand still
@@ -53,7 +53,7 @@ MOST_SEEN = 12
 """Most frames besides those of the window that the pictures of the glass are made from."""
 SOFT_SHARE = 0.2
 """Share of scenes that are a little out of focus, whatever the glass."""
-FOCUSED_SHARE = 0.3
+FOCUSED_SHARE = 0.25
 """Share of windows on whose glass the lens is focused: sharp drops before a scene far out of focus,
 as through the window of a room; or a dry pane, half of them before a sharp scene."""
 FOCUSED_SOFTNESS = 1.2, 7.0
