@@ -54,6 +54,11 @@ CLIP_SHARE = 0.3
 """Share of windows of clips; most of these are less sharp than photographs."""
 LEAST_ROWS = 400
 """Rows from which on a clip is drawn as often as it is long; smaller ones are seldom sharp."""
+DEFOCUS_SHARE = 0.25
+"""Share of photographs that are out of focus, and stay so: what is behind somebody is to be left
+soft. A network that has never seen it takes it for motion."""
+DEFOCUS = 1.2, 8.0
+"""How soft they are, in pixels."""
 FRONT_SHARE = 0.35
 """Share of windows of photographs with something that moves before them in its own way."""
 LAMP_SHARE = 0.35
@@ -176,6 +181,9 @@ class BlurWindows(Dataset[BlurWindow]):
 
     def _photo(self, random: np.random.Generator, film: Film, motion: ViewMotion) -> Layer:
         photo, centre = self._shrunken(random)
+        if random.random() < DEFOCUS_SHARE:
+            softness = math.exp(random.uniform(*np.log(DEFOCUS)))
+            photo = np.asarray(cv2.GaussianBlur(photo, (0, 0), softness))
         return Layer(light=film.light(photo), centre=centre, motion=motion)
 
     def _shrunken(self, random: np.random.Generator) -> tuple[Image, tuple[float, float]]:

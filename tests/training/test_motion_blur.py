@@ -12,6 +12,7 @@ from mhnet_video.model.weights import load_model
 from mhnet_video.pipelines.train import train
 from mhnet_video.training.blur_windows import (
     ALONE_SHARE,
+    DEFOCUS_SHARE,
     LATE_SHARP_SHARE,
     RUN_EVERY,
     RUN_FRAMES,
@@ -235,6 +236,14 @@ def test_most_views_show_something(footage):
     blank = [windows[index].sharp.std() < 0.02 for index in range(60)]
     # of places without a choice more than half show nothing
     assert sum(blank) < 20
+
+
+def test_some_scenes_are_out_of_focus_and_stay_so():
+    photos = Footage(photos=[texture(side=256)], clips=[])
+    windows = BlurWindows(photos, frames=5, crop=SIDE, seed=6)
+    found = [windows[index].sharp[0] for index in range(60)]
+    steps = np.array([float((each[:, 1:] - each[:, :-1]).abs().mean()) for each in found])
+    assert 0.3 * DEFOCUS_SHARE < np.mean(steps < np.median(steps) / 3) < 2 * DEFOCUS_SHARE
 
 
 def test_pairs_hold_the_middle_frame_between_its_neighbours(windows):
