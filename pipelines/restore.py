@@ -219,8 +219,12 @@ def restore_video(
         report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
         if not report.frames:
             return report
-        report = replace(report, has_drops=drops is not None and drops.sees_drops())
-        return with_companions(report, companions)
+        report = with_companions(report, companions)
+    # the file is complete, and memory is free, of which another network needs some
+    if drops is not None:
+        restorer.free()
+        report = replace(report, has_drops=drops.sees_drops())
+    return report
 
 
 def with_companions(report: Report, companions: Companions) -> Report:

@@ -28,6 +28,9 @@ class Engine(Protocol):
             Engines that share this one's threads, or only this one.
         """
 
+    def free(self) -> None:
+        """Give back the host's memory that is kept for pictures of a size; no frame is in work."""
+
     def residual(self, frames: Window) -> Tensor:
         """The residual of the middle frame, `[3, H, W]` float32, in memory of its own.
 
@@ -73,6 +76,9 @@ class TorchEngine:
     def lanes(self, pixels: int) -> Sequence[Engine]:
         """Only this engine."""
         return (self,)
+
+    def free(self) -> None:
+        """Nothing is kept."""
 
     @torch.inference_mode()
     def residual(self, frames: Window) -> Tensor:

@@ -375,6 +375,11 @@ class Restorer:
         """Forget what `restore_frame` has seen: what comes next is of another clip or place."""
         self._single.forget()
 
+    def free(self) -> None:
+        """Give back the host's memory that is kept for pictures of a size; no clip is in work."""
+        for step in self._steps:
+            step.free()
+
     def _new_chain(self, executors: Sequence[Executor]) -> Chain:
         chains: list[Chain] = [
             step.chain(executor, scene_scale=self.scene_scale)

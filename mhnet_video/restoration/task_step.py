@@ -200,6 +200,12 @@ class TaskStep:
         self._picker = WindowPicker(config.frames, sees_glass=config.glass)
         self._inline_look = self._new_look()
 
+    def free(self) -> None:
+        """Give back the host's memory that engines keep; no frame is in work."""
+        self.engine.engine.free()
+        for other in self._others:
+            other.free()
+
     def use_torch(self) -> None:
         """Have PyTorch run the network from now on."""
         self.engine = SelectedEngine(TorchEngine(self.network), "torch", "the triton engine failed")

@@ -91,6 +91,13 @@ class LLVMEngine:
             ]
         return self._lanes
 
+    def free(self) -> None:
+        """Give back the maps of all sizes, which the next picture makes anew."""
+        self._graphs.clear()
+        self._motions.clear()
+        for lane in self._lanes:
+            lane.free()
+
     @torch.inference_mode()
     def align(self, frames: Window) -> Window:
         """Move the neighbours to where the middle frame shows the same things.

@@ -497,6 +497,9 @@ class TritonEngine:
         """Only this engine: its streams overlap."""
         return (self,)
 
+    def free(self) -> None:
+        """Nothing of the host's is kept."""
+
     def residual(self, frames: Window) -> Tensor:
         """What is to be added to the middle frame, `[3, H, W]` float32.
 

@@ -1,6 +1,8 @@
 """The CPU engine against the plain network."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -223,6 +225,20 @@ def test_result_is_the_callers_own():
     kept = first.clone()
     engine.residual([torch.rand(3, 32, 32)])
     torch.testing.assert_close(first, kept, rtol=0, atol=0)
+
+
+@needs_llvm
+def test_memory_is_given_back_and_taken_again():
+    engine = make_engine(make_network(**CONFIGS["window"]), machines()["host f32"], threads=2)
+    frames = [torch.rand(3, 32, 48) for _ in range(3)]
+    lane = engine.lanes(32 * 48)[0]
+    expected = [each.aligned_residual(frames).clone() for each in (engine, lane)]
+    kept = [weakref.ref(graph) for each in (engine, lane) for graph in each._graphs.values()]
+    engine.free()
+    gc.collect()
+    assert len(kept) == 2 and not any(each() for each in kept)
+    for each, before in zip((engine, lane), expected, strict=True):
+        assert torch.equal(each.aligned_residual(frames), before)
 
 
 @needs_llvm
