@@ -220,11 +220,8 @@ def restore_video(
         if not report.frames:
             return report
         report = with_companions(report, companions)
-    # the file is complete, and memory is free, of which another network needs some
-    if drops is not None:
-        restorer.free()
-        report = replace(report, has_drops=drops.sees_drops())
-    return report
+    # the file is complete, and the memory of its decoder and encoder is free
+    return replace(report, has_drops=drops is not None and drops.sees_drops())
 
 
 def with_companions(report: Report, companions: Companions) -> Report:
@@ -302,7 +299,7 @@ def drop_watch_of(restorer: "Restorer") -> "DropWatch | None":
     """What finds out whether a restorer leaves drops on the glass; None where it takes them out."""
     from mhnet_video.restoration.drop_watch import DropWatch
 
-    return DropWatch() if "derain" in restorer.tasks else None
+    return DropWatch(restorer.free) if "derain" in restorer.tasks else None
 
 
 class Run:

@@ -358,14 +358,8 @@ class SegmentedWork:
             self._encoding,
             seconds=time.monotonic() - self._begin,
             joined=joined,
-            has_drops=self._has_drops(),
+            has_drops=self._drops is not None and self._drops.sees_drops(),
         )
-
-    def _has_drops(self) -> bool:
-        if self._drops is None:
-            return False
-        self._restorer.free()  # another network needs some memory
-        return self._drops.sees_drops()
 
 
 def _noted(changes: list[list[Any]], pairs: Pairs) -> Pairs:

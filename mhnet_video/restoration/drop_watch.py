@@ -7,7 +7,7 @@ on. Only what was darkened counts: a drop shows the scene upside down, and so da
 is behind it. Rain in the air and wet leaves that shine only add light.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 import cv2
@@ -64,9 +64,14 @@ class _Window:
 
 
 class DropWatch:
-    """Keeps a few windows of a clip whose pairs pass, and judges them."""
+    """Keeps a few windows of a clip whose pairs pass, and judges them.
 
-    def __init__(self) -> None:
+    Args:
+        make_room: Called before another network is loaded, to give back memory.
+    """
+
+    def __init__(self, make_room: Callable[[], None] = lambda: None) -> None:
+        self._make_room = make_room
         self._step = _FIRST_STEP
         self._count = 0
         self._open: dict[int, _Window] = {}
@@ -96,6 +101,7 @@ class DropWatch:
         windows = list(self._kept.values())
         if len(windows) < _LEAST_WINDOWS:
             return None
+        self._make_room()
         try:
             restorer = Restorer(MODEL, device="cpu", scale=1.0, is_filtered=False)
         except (ConfigError, WeightsError):

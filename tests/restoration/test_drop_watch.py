@@ -42,8 +42,8 @@ def behind_drops(pictures):
     return (wet * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def watched(sources, restored=None):
-    watch = DropWatch()
+def watched(sources, restored=None, make_room=lambda: None):
+    watch = DropWatch(make_room)
     restored = sources if restored is None else restored
     pairs = (
         Pair(*(frame_of(np.asarray(each), index) for each in both))
@@ -66,6 +66,14 @@ def wet(dry):
 def test_drops_that_are_left_are_seen_and_a_dry_scene_has_none(dry, wet):
     assert watched(wet).share() > 2 * LEAST_SHARE
     assert watched(dry).share() < LEAST_SHARE / 2
+
+
+def test_room_is_made_for_a_look_alone(wet):
+    made = []
+    assert watched(wet[:30], make_room=lambda: made.append(1)).share() is None
+    assert not made
+    watched(wet, make_room=lambda: made.append(1)).share()
+    assert made == [1]
 
 
 def test_what_only_shines_is_no_drop(dry, wet):
