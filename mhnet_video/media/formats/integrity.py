@@ -9,9 +9,10 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import numpy as np
+
+from mhnet_video.media.regular_file import opened
 
 # element IDs of Matroska; RFC 9559, 5.1
 _SEGMENT, _CLUSTER = bytes.fromhex("18538067"), bytes.fromhex("1f43b675")
@@ -67,19 +68,17 @@ def broken_places(path: str, format_name: str) -> list[int]:
         format_name: FFmpeg's name of its format.
     """
     walks = [walk for name, walk in _WALKS.items() if name in format_name.split(",")]
-    if not walks or not os.path.isfile(path):
+    if not walks:
         return []
     places: list[int] = []
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(open(path, "rb"))
-            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (OSError, ValueError):  # it has gone away, or is empty
-            return []
-        for place in walks[0](data):
-            places.append(place)
-            if len(places) == _MAX_PLACES:
-                break
+    with opened(path) as file:
+        if file is None or not os.fstat(file.fileno()).st_size:
+            return places
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for place in walks[0](data):
+                places.append(place)
+                if len(places) == _MAX_PLACES:
+                    break
     return places
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from mhnet_video.media.regular_file import opened
+
 # "well-known types" of iTunes metadata values
 _JPEG, _PNG, _BMP = 13, 14, 27
 MAX_INDEX_BYTES = 1 << 30
@@ -47,7 +49,9 @@ def boxes_of(file: IO[bytes], start: int, end: int) -> Iterator[Mp4Box]:
 
 def lacks_index(path: str | os.PathLike[str]) -> bool:
     """Whether a file is an MP4 whose index was never written whole, as a power cut leaves it."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
+        if file is None:
+            return False
         end = os.fstat(file.fileno()).st_size
         boxes = list(boxes_of(file, 0, end))
     kinds = [each.kind for each in boxes if each.kind != b"moov" or each.start + each.size <= end]

@@ -6,10 +6,10 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from functools import cache
 from os import PathLike
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import av
@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.locator import clean, is_address, locate, shown
 from mhnet_video.media.formats.mp4_boxes import lacks_index
+from mhnet_video.media.regular_file import opened
 
 if TYPE_CHECKING:
     Packet = av.Packet[Any]
@@ -31,11 +32,12 @@ else:
 
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 """What a stream is that holds pictures of the file, and is not restored."""
+_MISSING = "does not exist; check the path."
+"""What is said of a path with nothing at it."""
 SILENCE_SECONDS = 30.0
 """Seconds without data after which an address is given up."""
 # element IDs of Matroska: the file's header, and a segment
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
-_MISSING = "does not exist; check the path."
 _HEAD_BYTES = 4096
 """How much of a file is looked at for its format."""
 _NO_RIFF_BYTES = 0x7FFFFFFF
@@ -129,14 +131,6 @@ def _check_file(url: str, name: str) -> None:
         raise ReadError(f"{name} is empty; copy it again from where it was recorded.")
 
 
-def _opened(url: str) -> AbstractContextManager[BinaryIO | None]:
-    """A file, open to be read; None where it is none, or has gone away."""
-    if os.path.isfile(url):
-        with suppress(OSError):
-            return open(url, "rb")
-    return nullcontext()
-
-
 def is_known(sound: Any) -> bool:
     """Whether it is known what sound a stream holds, which is learnt from its packets."""
     return bool(sound.sample_rate and sound.layout.nb_channels)
@@ -199,27 +193,25 @@ def why_unreadable(url: str, name: str) -> str | None:
             "standard input is not a video that can be read as it comes; name the file instead "
             "(an MP4 can be read so only if its index stands first)."
         )
-    is_broken = False
-    with suppress(OSError):
-        is_broken = os.path.isfile(url) and lacks_index(url)
-    if is_broken:
-        return (
-            f"{name} has no index, as a power cut during recording leaves it; a repair tool "
-            "(untrunc, for one) can rebuild it with a healthy file of the same camera."
-        )
+    with suppress(OSError):  # of a disk that fails
+        if lacks_index(url):
+            return (
+                f"{name} has no index, as a power cut during recording leaves it; a repair tool "
+                "(untrunc, for one) can rebuild it with a healthy file of the same camera."
+            )
     return None
 
 
 def is_animated_webp(url: str) -> bool:
     """Whether a file is a WebP of several pictures."""
-    with _opened(url) as file:
+    with opened(url) as file:
         head = file.read(21) if file else b""
     return head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2)
 
 
 def is_cut_off(url: str) -> bool:
     """Whether a file is a Matroska or an AVI that says itself that it is longer than it is."""
-    with _opened(url) as file:
+    with opened(url) as file:
         if not file:
             return False
         head, end = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
@@ -262,7 +254,7 @@ class _OneWay:
 
 def _is_cut_in_index(url: str) -> bool:
     """Whether a file is an AVI that ends in its index; FFmpeg would read what is named by then."""
-    with _opened(url) as file:
+    with opened(url) as file:
         if not file or file.read(4) != b"RIFF":
             return False
         end, start = os.fstat(file.fileno()).st_size, 12
