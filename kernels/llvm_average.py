@@ -5,7 +5,7 @@ They give the same bits: sums of levels are exact, and products are not fused wi
 
 from mhnet_video.kernels.llvm_ir import Emitter
 from mhnet_video.kernels.llvm_machine import Machine
-from mhnet_video.kernels.llvm_operations import BYTES, FLOATS, I8, I32, I64, INDEX, pointer
+from mhnet_video.kernels.llvm_operations import BYTES, FLOATS, I8, I32, I64, INDEX, Type, pointer
 from mhnet_video.kernels.llvm_values import Value
 
 BLOCK = 4
@@ -31,6 +31,12 @@ def mean_unseen(machine: Machine, name: str) -> Emitter:
 
 
 def _running_mean(machine: Machine, name: str, *, is_shown: bool) -> Emitter:
+    result: dict[str, Type] = {
+        "shown": FLOATS,  # [h, W] float32: weight of the mean in the result
+        "shown_above": pointer(I64),  # [H]
+        "shown_share": FLOATS,  # [H]
+        "out": BYTES,  # [H, W] levels
+    }
     e = Emitter(
         machine,
         name,
@@ -39,55 +45,59 @@ def _running_mean(machine: Machine, name: str, *, is_shown: bool) -> Emitter:
         weight=FLOATS,  # [h, W] float32: weight of the picture in the mean
         weight_above=pointer(I64),  # [H]
         weight_share=FLOATS,  # [H]
-        shown=FLOATS,  # [h, W] float32: weight of the mean in the result
-        shown_above=pointer(I64),  # [H]
-        shown_share=FLOATS,  # [H]
-        out=BYTES,  # [H, W] levels
+        **(result if is_shown else {}),
         width=INDEX,  # L at least
-        first=INDEX,  # row
-        end=INDEX,
+        height=INDEX,
     )
     p, lanes = e.parameters, machine.lanes
     last = p.width - lanes
 
-    for row in e.loop(p.first, p.end):
-        offset = row * p.width
-        picture, mean, out = (each + offset for each in (p.picture, p.mean, p.out))
-        weight = _Line(e, p.weight, p.weight_above, p.weight_share, row, p.width)
-        shown = _Line(e, p.shown, p.shown_above, p.shown_share, row, p.width)
-
-        def write(
-            column: Value,
-            past: Value,
-            lines: tuple[Value, Value, Value] = (picture, mean, out),
-            maps: tuple[_Line, _Line] = (weight, shown),
-        ) -> None:
-            picture, mean, out = lines
-            weight, shown = maps
-            new = e.load(picture + column).widen_unsigned(I32).to_float()
-            past = past + (new - past) * weight.at(column)
-            e.store(past, mean + column)
-            if is_shown:
-                value = (past - new) * shown.at(column) + new
-                whole = e.clamp(value + 0.5, 0.0, 255.0).to_integer()
-                e.store(whole.narrow(I8), out + column)
-
+    for row in e.loop(0, p.height):
+        line = _Row(e, row, is_shown=is_shown)
         # of the last vector, which may overlap the one before it, before that one changes the mean
-        tail = e.load(mean + last)
+        tail = line.past(last)
         for column in e.loop(0, last, lanes):
-            write(column, e.load(mean + column))
-        write(last, tail)
+            line.write(column, line.past(column))
+        line.write(last, tail)
     return e
+
+
+class _Row:
+    """A row of the picture and of what is made of it, with the parameters of `_running_mean`."""
+
+    def __init__(self, e: Emitter, row: Value, *, is_shown: bool) -> None:
+        p, offset = e.parameters, row * e.parameters.width
+        self._e = e
+        self._picture, self._mean = p.picture + offset, p.mean + offset
+        self._weight = _Line(e, p.weight, p.weight_above, p.weight_share, row)
+        self._result: tuple[_Line, Value] | None = None
+        if is_shown:
+            shown = _Line(e, p.shown, p.shown_above, p.shown_share, row)
+            self._result = shown, p.out + offset
+
+    def past(self, column: Value) -> Value:
+        """A vector of the mean."""
+        return self._e.load(self._mean + column)
+
+    def write(self, column: Value, past: Value) -> None:
+        """Take a vector of the picture into that of the mean, and write the result's."""
+        e = self._e
+        new = e.load(self._picture + column).widen_unsigned(I32).to_float()
+        mean = past + (new - past) * self._weight.at(column)
+        e.store(mean, self._mean + column)
+        if self._result is not None:
+            shown, out = self._result
+            value = (mean - new) * shown.at(column) + new
+            whole = e.clamp(value + 0.5, 0.0, 255.0).to_integer()
+            e.store(whole.narrow(I8), out + column)
 
 
 class _Line:
     """A row of a map, between two of its own rows."""
 
-    def __init__(
-        self, e: Emitter, map_: Value, above: Value, share: Value, row: Value, width: Value
-    ) -> None:
-        self._e, self._width = e, width
-        self._line = map_ + e.load_scalar(above + row) * width
+    def __init__(self, e: Emitter, map_: Value, above: Value, share: Value, row: Value) -> None:
+        self._e, self._width = e, e.parameters.width
+        self._line = map_ + e.load_scalar(above + row) * self._width
         self._share = e.broadcast(share + row)
 
     def at(self, column: Value) -> Value:
@@ -120,7 +130,7 @@ def taken_out(machine: Machine, name: str) -> Emitter:
         line = row * p.width * BLOCK
         out = p.out + row * p.columns
         for start in e.loop(0, p.columns, lanes):
-            column = e.select(start < last, start, last)
+            column = e.minimum(start, last)
             sums = []
             for part in range(BLOCK):
                 total = e.zero()

@@ -42,25 +42,28 @@ class AverageKernels:
             The result, rounded, `[H, W]`; None where nothing is shown.
         """
         height, width = picture.shape
-        out = None if shown is None else np.empty_like(picture)
-        kernel, hidden = self._shown, shown
-        if hidden is None or out is None:
-            kernel, hidden = self._unseen, weight
         # held here while the kernel reads them
-        of_weight, of_shown = (rows_between(len(each), height) for each in (weight, hidden))
-        kernel(
-            picture=picture.ctypes.data,
-            mean=mean.ctypes.data,
-            weight=weight.ctypes.data,
-            weight_above=of_weight[0].ctypes.data,
-            weight_share=of_weight[1].ctypes.data,
-            shown=hidden.ctypes.data,
-            shown_above=of_shown[0].ctypes.data,
-            shown_share=of_shown[1].ctypes.data,
-            out=picture.ctypes.data if out is None else out.ctypes.data,
-            width=width,
-            first=0,
-            end=height,
+        above, share = rows_between(len(weight), height)
+        arguments = {
+            "picture": picture.ctypes.data,
+            "mean": mean.ctypes.data,
+            "weight": weight.ctypes.data,
+            "weight_above": above.ctypes.data,
+            "weight_share": share.ctypes.data,
+            "width": width,
+            "height": height,
+        }
+        if shown is None:
+            self._unseen(**arguments)
+            return None
+        out = np.empty_like(picture)
+        shown_above, shown_share = rows_between(len(shown), height)
+        self._shown(
+            **arguments,
+            shown=shown.ctypes.data,
+            shown_above=shown_above.ctypes.data,
+            shown_share=shown_share.ctypes.data,
+            out=out.ctypes.data,
         )
         return out
 

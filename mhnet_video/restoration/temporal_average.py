@@ -128,7 +128,7 @@ class PlaneAverage:
             step += new
             self._result[rows] = step
         if _are_bytes(after):
-            return _clipped(self._result + 0.5, 0, 255).astype(np.uint8)
+            return _rounded(self._result, 8).astype(np.uint8)
         return self._result
 
     def _begin(self, picture: Array, halves: Array) -> None:
@@ -337,8 +337,7 @@ class FrameAverage:
             if not _are_bytes(levels):
                 if after.layout.bits > 8:
                     levels *= 2.0 ** (after.layout.bits - 8)
-                levels += 0.5
-                samples = _clipped(levels, 0, 2.0**after.layout.bits - 1)
+                samples = _rounded(levels, after.layout.bits)
             if isinstance(after, DeviceFrame):
                 after.luma.copy_(torch.as_tensor(samples).int() << after.bits_down)
             else:
@@ -530,9 +529,11 @@ def _are_bytes(x: Array) -> bool:
     return isinstance(x, np.ndarray) and x.dtype == np.uint8
 
 
-def _clipped(x: Array, low: float, high: float) -> Array:
-    """Clamp in place."""
-    return x.clip_(low, high) if isinstance(x, Tensor) else np.clip(x, low, high, out=x)
+def _rounded(x: Array, bits: int) -> Array:
+    """Levels as what is cut to whole samples of so many bits, in place."""
+    x += 0.5
+    top = 2.0**bits - 1
+    return x.clip_(0, top) if isinstance(x, Tensor) else np.clip(x, 0, top, out=x)
 
 
 def _floats(x: Array) -> Array:
