@@ -53,7 +53,7 @@ def _running_mean(machine: Machine, name: str, *, is_shown: bool) -> Emitter:
     last = p.width - lanes
 
     for row in e.loop(0, p.height):
-        line = _Row(e, row, is_shown=is_shown)
+        line = _AveragedRow(e, row, is_shown=is_shown)
         # of the last vector, which may overlap the one before it, before that one changes the mean
         tail = line.past(last)
         for column in e.loop(0, last, lanes):
@@ -62,17 +62,17 @@ def _running_mean(machine: Machine, name: str, *, is_shown: bool) -> Emitter:
     return e
 
 
-class _Row:
+class _AveragedRow:
     """A row of the picture and of what is made of it, with the parameters of `_running_mean`."""
 
     def __init__(self, e: Emitter, row: Value, *, is_shown: bool) -> None:
         p, offset = e.parameters, row * e.parameters.width
         self._e = e
         self._picture, self._mean = p.picture + offset, p.mean + offset
-        self._weight = _Line(e, p.weight, p.weight_above, p.weight_share, row)
-        self._result: tuple[_Line, Value] | None = None
+        self._weight = _MapLine(e, p.weight, p.weight_above, p.weight_share, row)
+        self._result: tuple[_MapLine, Value] | None = None
         if is_shown:
-            shown = _Line(e, p.shown, p.shown_above, p.shown_share, row)
+            shown = _MapLine(e, p.shown, p.shown_above, p.shown_share, row)
             self._result = shown, p.out + offset
 
     def past(self, column: Value) -> Value:
@@ -92,7 +92,7 @@ class _Row:
             e.store(whole.narrow(I8), out + column)
 
 
-class _Line:
+class _MapLine:
     """A row of a map, between two of its own rows."""
 
     def __init__(self, e: Emitter, map_: Value, above: Value, share: Value, row: Value) -> None:
