@@ -14,19 +14,22 @@ from mhnet_video.kernels.llvm_product import Tile, Values
 from mhnet_video.kernels.llvm_values import Value
 
 LEVELS = 255
-"""The byte of a sample that is 1."""
+"""The byte of a sample of a frame that is 1."""
 
 
-def byte_pairs(e: Emitter, first: Value, second: Value) -> Value:
+def byte_pairs(
+    e: Emitter, first: Value, second: Value, one: Value | float = float(LEVELS)
+) -> Value:
     """Samples of a row as bytes, `[dx]` in the lower half of an element.
 
     Args:
         e: The kernel.
-        first: L samples in [0, 1], float32. Others are clamped.
+        first: L samples, float32. Those that bytes do not hold are clamped.
         second: The L samples after these.
+        one: The byte of a sample that is 1.
     """
     left, right = (
-        e.round(e.clamp(each * float(LEVELS), 0.0, float(LEVELS))).to_integer()
+        e.round(e.clamp(each * one, 0.0, float(LEVELS))).to_integer()
         for each in e.deinterleave(first, second)
     )
     return left | right << 8
@@ -37,7 +40,8 @@ def fold_int8(machine: Machine, name: str) -> Emitter:
     e = Emitter(
         machine,
         name,
-        x=FLOATS,  # [H, W] float32 in [0, 1], W a multiple of 2 * L
+        x=FLOATS,  # [H, W] float32, W a multiple of 2 * L
+        one=FLOATS,  # [1] float32: the byte of a sample that is 1
         out=ELEMENTS,  # the plane, at its first row
         width=INDEX,  # W
         row=INDEX,  # elements of a row of all planes
@@ -46,6 +50,7 @@ def fold_int8(machine: Machine, name: str) -> Emitter:
         end=INDEX,
     )
     p, lanes = e.parameters, machine.lanes
+    one = e.broadcast(p.one)
     for row in e.loop(p.first, p.end):
         out = p.out + ((row + 1) * p.row + lanes)
         above = p.x + row * 2 * p.width
@@ -53,7 +58,7 @@ def fold_int8(machine: Machine, name: str) -> Emitter:
             pairs = []
             for line in (above, above + p.width):
                 there = line + j * (2 * lanes)
-                pairs.append(byte_pairs(e, e.load(there), e.load(there + lanes)))
+                pairs.append(byte_pairs(e, e.load(there), e.load(there + lanes), one))
             e.store(pairs[0] | pairs[1] << 16, out + j * lanes)
     return e
 

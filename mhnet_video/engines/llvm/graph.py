@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mhnet_video.engines.llvm.arena import Map, Resolution
 from mhnet_video.engines.llvm.inputs import Inputs
-from mhnet_video.engines.llvm.int8_weights import error_shares, round_weights
+from mhnet_video.engines.llvm.int8_weights import MOST_DIFFERENCE, error_shares, round_weights
 from mhnet_video.engines.llvm.layers import Layers
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
 from mhnet_video.engines.llvm.weight_packing import (
@@ -136,7 +136,10 @@ class Graph:
         weight = torch.cat([network.stage1.intro.weight.double(), other])
         patch, units = config.patch, torch.ones(len(weight))
         if self.inputs.are_int8:  # rounded once, so that frames look the same in every slot
-            weight, units = round_weights(weight, error_shares(config.frames, patch))
+            if config.glass:
+                weight[:, -3 * patch * patch :] *= MOST_DIFFERENCE
+            shares = error_shares(config.pictures, patch, glass=config.glass)
+            weight, units = round_weights(weight, shares)
         turned = [
             picture_channels(weight.roll(3 * patch * patch * turn, 1), patch, machine.group)
             for turn in range(self.inputs.turns)

@@ -6,7 +6,7 @@ frames.
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mhnet_video.engines.llvm.arena import Resolution
+from mhnet_video.engines.llvm.int8_weights import MOST_DIFFERENCE
 from mhnet_video.engines.llvm.scheduler import Kernels, Program
 from mhnet_video.engines.llvm.weight_packing import starts_in_int8
 from mhnet_video.kernels import llvm_images, llvm_int8
@@ -85,9 +86,13 @@ class Inputs:
         # at patch 1 the channels of a pair are two pictures, at patch 2 two neighbours of one
         self._fold_pictures = machine.group if patch == 1 else 1
         folds = -(-pictures // self._fold_pictures)
-        kernel, more = kernels.kernel(llvm_images.fold, patch), {"other": 0, "plane": self.plane}
+        more: dict[str, Any] = {"other": 0, "plane": self.plane}
+        kernel = kernels.kernel(llvm_images.fold, patch)
         if self.are_int8:
-            kernel, more = kernels.kernel(llvm_int8.fold_int8), {}
+            levels = torch.full((folds,), float(llvm_int8.LEVELS))
+            if config.glass:
+                levels[-3:] /= MOST_DIFFERENCE
+            kernel, more = kernels.kernel(llvm_int8.fold_int8), {"one": levels.unbind()}
         self._calls: NDArray[np.void] = program.add(
             kernel,
             [(0, at.height)] * folds,
@@ -98,8 +103,9 @@ class Inputs:
             row_blocks=at.row_blocks,
             **more,
         )
-        self.turns = config.pictures if self._fold_pictures == 1 else 1
-        """Number of rotations of the frames, none included."""
+        can_turn = self._fold_pictures == 1 and not config.glass
+        self.turns = config.pictures if can_turn else 1
+        """Number of rotations of the frames, none included. The pictures of the glass stay."""
         self._known: list[Callable[[], Tensor | None]] = [no_frame] * config.pictures
         self._glass = config.glass
 

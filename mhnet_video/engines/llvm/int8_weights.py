@@ -30,15 +30,21 @@ _OF_COLORS = 0.95
 """Correlation of the channels of a pixel."""
 _NOISE = 1e-4
 """Variance of what resembles nothing."""
+MOST_DIFFERENCE = 2.0
+"""The largest sample of the picture of differences that a byte holds, see `glass_statistics`: half
+the range of pictures. Larger ones are seldom."""
+_MEAN_DIFFERENCE = 0.1
+"""Mean of that picture's samples, as shares of the largest."""
 
 
 @cache
-def error_shares(frames: int, patch: int) -> NDArray[np.float64]:
+def error_shares(pictures: int, patch: int, *, glass: bool) -> NDArray[np.float64]:
     """How much of the errors of earlier weights each weight of a 3x3 convolution has to take out.
 
     Args:
-        frames: T.
+        pictures: T.
         patch: Side of the blocks folded into channels.
+        glass: Whether the last picture is that of differences on the glass.
 
     Returns:
         `[K, K]`, where K counts `[T, 3, dy, dx, 3, 3]` as the convolution's weights do: in column i
@@ -46,23 +52,30 @@ def error_shares(frames: int, patch: int) -> NDArray[np.float64]:
     """
     # errors e add e @ moments @ e to the sums' mean square, which is the square of e @ factor; so
     # each weight is to make its own element of that as small as it can
-    found = torch.from_numpy(_moments(frames, patch))
+    found = torch.from_numpy(_moments(pictures, patch, glass))
     factor = torch.linalg.cholesky(found.flip(0, 1)).flip(0, 1).numpy()
     shares: NDArray[np.float64] = factor / factor.diagonal()
     return shares
 
 
-def _moments(frames: int, patch: int) -> NDArray[np.float64]:
-    """The mean products of samples that a 3x3 convolution of unshuffled frames sees, `[K, K]`."""
-    frame, color, dy, dx, block_y, block_x = (
-        each.ravel() for each in np.indices((frames, 3, patch, patch, 3, 3))
+def _moments(pictures: int, patch: int, glass: bool) -> NDArray[np.float64]:
+    """The mean products of samples that a 3x3 convolution of unshuffled pictures sees, `[K, K]`."""
+    picture, color, dy, dx, block_y, block_x = (
+        each.ravel() for each in np.indices((pictures, 3, patch, patch, 3, 3))
     )
     y, x = block_y * patch + dy, block_x * patch + dx
     distances = np.hypot(np.subtract.outer(y, y), np.subtract.outer(x, x))
     likeness = _OF_NEIGHBOURS**distances
-    likeness *= np.where(np.equal.outer(frame, frame), 1.0, _OF_FRAMES)
+    likeness *= np.where(np.equal.outer(picture, picture), 1.0, _OF_FRAMES)
     likeness *= np.where(np.equal.outer(color, color), 1.0, _OF_COLORS)
-    found: NDArray[np.float64] = _MEAN**2 + _VARIANCE * likeness + _NOISE * np.eye(len(y))
+    means = np.full(len(y), _MEAN)
+    if glass:  # differences do not resemble pictures
+        is_difference = picture == pictures - 1
+        means[is_difference] = _MEAN_DIFFERENCE
+        likeness[np.not_equal.outer(is_difference, is_difference)] = 0
+        likeness[np.logical_and.outer(is_difference, is_difference)] *= _MEAN_DIFFERENCE
+    found: NDArray[np.float64] = np.outer(means, means) + _VARIANCE * likeness
+    found += _NOISE * np.eye(len(y))
     return found
 
 

@@ -320,11 +320,8 @@ def pack_fusion(
 
 
 def starts_in_int8(machine: Machine, config: NetworkConfig) -> bool:
-    """Whether a network's first convolution is done in int8.
-
-    A picture of the glass may exceed the range of bytes.
-    """
-    return machine.int8 and config.patch == 2 and not config.glass
+    """Whether a network's first convolution is done in int8."""
+    return machine.int8 and config.patch == 2
 
 
 def check(network: MHNet) -> str:
