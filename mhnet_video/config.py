@@ -82,7 +82,7 @@ class RestoreConfig:
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
-    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`; several GPUs as in
+    """`auto` (CUDA after a self-check), `cpu`, `cuda`, `cuda:<index>` or `mps`; several GPUs as in
     `cuda:0,cuda:1`."""
     engine: str = "auto"
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
@@ -195,7 +195,7 @@ class LiveConfig:
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
-    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:<index>` or `mps`."""
+    """`auto` (CUDA after a self-check), `cpu`, `cuda`, `cuda:<index>` or `mps`."""
     engine: str = "auto"
     """What runs the network: `auto` (the fastest that can), `torch`, `llvm` or `triton`."""
     scale: float | None = None

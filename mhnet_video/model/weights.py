@@ -229,8 +229,8 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
             `mps`.
 
     Returns:
-        The network in evaluation mode: from `[N, 3 * frames, H, W]` to `[N, 3, H, W]`, RGB in
-        [0, 1], neither clamped inside.
+        The network in evaluation mode: from `[N, 3 * pictures, H, W]` to `[N, 3, H, W]`, RGB in
+        [0, 1], neither clamped inside; `pictures` is that of `config`.
 
     Raises:
         WeightsError: There is no such model, or the file is wrong, truncated or foreign; or a

@@ -41,9 +41,9 @@ class Restorer:
             glass before the camera; `deblur` removes motion blur; `derain+deblur` removes rain,
             then motion blur.
         weights: A weights file to use instead; None for the model's own.
-        device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:<index>` or `mps`. Several GPUs,
-            as in `cuda:0,cuda:1`, share the frames of each clip; `push` and `restore_frame` use the
-            first.
+        device: `auto` (CUDA after a self-check), `cpu`, `cuda`, `cuda:<index>` or `mps`. Several
+            GPUs, as in `cuda:0,cuda:1`, share the frames of each clip; `push` and `restore_frame`
+            use the first.
         engine: Engine of the network: `auto` (the fastest that can run it), `torch`, `llvm` or
             `triton`.
         strength: Share of the residual that is added, 0 (none) to 1 (all).
