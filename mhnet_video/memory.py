@@ -15,6 +15,9 @@ _M_TRIM_THRESHOLD = -1
 _LARGE_BLOCK_BYTES = 8 << 20
 _KEPT_BYTES = 64 << 20
 
+_SHORTAGES = ("out of memory", "can't allocate memory", "not enough memory")
+"""What errors of PyTorch say: of CUDA, and of a CPU's allocator on Linux and on Windows."""
+
 RECORDING = threading.Lock()
 """Held while a CUDA graph is recorded. A second recording at the same time spoils both, and so does
 giving a GPU's memory back, which waits for the whole device."""
@@ -56,12 +59,13 @@ def give_back_large_blocks() -> None:
 def is_shortage(error: BaseException) -> bool:
     """Whether memory is what is missing.
 
-    PyTorch has an error of its own for that, but page-locked memory, graphs and kernels that do not
-    fit come as a `RuntimeError` of another kind.
+    PyTorch has an error of its own for that on GPUs. Page-locked memory, graphs and kernels that do
+    not fit, and the memory of a CPU, come as a `RuntimeError` of another kind.
     """
     if type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(each in said for each in _SHORTAGES)
 
 
 @cache

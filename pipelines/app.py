@@ -16,6 +16,7 @@ from mhnet_video.config import AppConfig, BatchConfig, RestoreConfig
 from mhnet_video.pipelines.batch import run_batch
 from mhnet_video.pipelines.batch_tally import BatchProgress
 from mhnet_video.pipelines.restore import restorer_of
+from mhnet_video.tasks import TASKS
 from mhnet_video.web.access import check_installed, parse_listen_address
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def _restore(
     )
     row = report.rows[-1]
     if row.status.is_done and row.output:
-        return Outcome(result=out / row.output, lost=row.lost)
+        hint = f"drops are left on the glass; choose {TASKS['raindrop'].removes} for these"
+        lost = (*row.lost, hint) if row.has_drops else row.lost
+        return Outcome(result=out / row.output, lost=lost)
     if row.status is Status.UNFINISHED or clip.stop.is_set():
         return Outcome(is_cancelled=True)
     reason = row.reason

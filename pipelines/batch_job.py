@@ -153,6 +153,7 @@ class BatchJob:
                 frames=report.frames,
                 damaged=report.damaged,
                 lost=report.lost,
+                has_drops=report.has_drops,
                 model=report.model,
             )
             return self._end(work, claim, before, done)

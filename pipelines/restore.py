@@ -221,7 +221,9 @@ def restore_video(
             return report
         report = with_companions(report, companions)
     # the file is complete, and the memory of its decoder and encoder is free
-    return replace(report, has_drops=drops is not None and drops.sees_drops())
+    if drops is None or report.interrupted:
+        return report
+    return replace(report, has_drops=drops.sees_drops())
 
 
 def with_companions(report: Report, companions: Companions) -> Report:

@@ -30,7 +30,6 @@ def report_of(
     *,
     seconds: float,
     joined: tuple[JoinedReader, JoinedWriter] | None,
-    has_drops: bool,
 ) -> Report:
     """What was done; of an interrupted run how far it has come.
 
@@ -43,7 +42,6 @@ def report_of(
         encoding: How they are encoded.
         seconds: What it took.
         joined: What was joined, and into what; None of an interrupted run.
-        has_drops: Whether drops were left on the glass.
     """
     from mhnet_video.restoration.working_scale import ScaleReason, WorkingScale
 
@@ -85,7 +83,6 @@ def report_of(
         losses=tuple(losses),
         damaged=damaged,
         interrupted=joined is None,
-        has_drops=has_drops,
         parts="" if joined is not None else store.name,
         scales=scales,
         dry=dry,

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -254,7 +254,7 @@ class SegmentedWork:
         )
         report = with_companions(report, companions)
         self.store.remove()
-        return report
+        return replace(report, has_drops=self._drops is not None and self._drops.sees_drops())
 
     @cached_property
     def _scene_scale(self) -> float:
@@ -358,7 +358,6 @@ class SegmentedWork:
             self._encoding,
             seconds=time.monotonic() - self._begin,
             joined=joined,
-            has_drops=self._drops is not None and self._drops.sees_drops(),
         )
 
 

@@ -171,3 +171,10 @@ def test_a_console_without_a_width_has_no_size(monkeypatch, tmp_path):
     with open(tmp_path / "file", "w") as file:
         monkeypatch.undo()
         assert not system.has_terminal_size(file)
+
+
+def test_a_shortage_of_a_cpus_memory_is_one():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50, dtype=torch.uint8)  # a petabyte
+    assert memory.is_shortage(caught.value)
+    assert not memory.is_shortage(RuntimeError("the sizes do not match"))

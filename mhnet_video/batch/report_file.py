@@ -75,8 +75,13 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
         OSError: It cannot be written.
     """
     pyarrow, parquet = _pyarrow()
-    strings = pyarrow.list_(pyarrow.string())
-    kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), tuple: strings}
+    kinds = {
+        bool: pyarrow.bool_(),
+        str: pyarrow.string(),
+        float: pyarrow.float64(),
+        int: pyarrow.int64(),
+        tuple: pyarrow.list_(pyarrow.string()),
+    }
     # typed by the fields and not by the values, so that reports without a row fit others
     empty = Row(status=Status.DONE, output="", sources=()).to_dict()
     schema = pyarrow.schema([(name, kinds[type(value)]) for name, value in empty.items()])

@@ -55,6 +55,8 @@ class Row:
     """Packets and frames that could not be decoded."""
     lost: tuple[str, ...] = ()
     """What of the sources is not in the output, a line each."""
+    has_drops: bool = False
+    """Whether drops are left on the glass before the camera."""
     model: str = ""
     worker: str = ""
     """Host and process that did it."""

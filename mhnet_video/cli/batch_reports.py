@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mhnet_video.batch.rows import Row
     from mhnet_video.pipelines.batch_tally import BatchReport
 
+_DROPS = "drops on the glass before the camera"
 _MOST_LEFT_OUT = 3
 """Lines about what was left out, where there is nothing else."""
 
@@ -28,11 +29,15 @@ def row_line(row: "Row") -> str:
         line += f", {row.damaged} damaged"
     if row.lost:
         line += f", not kept: {'; '.join(row.lost)}"
+    if row.has_drops:
+        line += f", {_DROPS}"
     return line
 
 
 def batch_table(report: "BatchReport") -> list[str]:
     """A row for each file that was restored or could not be, and the totals."""
+    from mhnet_video.media.fidelity import counted
+
     # works that were not begun may be hundreds, all for the same reason: the totals count them
     known = ("done before", "left out")
     shown = [row for row in report.rows if row.status not in known and row.is_begun]
@@ -44,6 +49,8 @@ def batch_table(report: "BatchReport") -> list[str]:
     footage = sum(row.footage_seconds for row in restored)
     total = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no files"
     lines.append(f"{total}; {clock(footage)} of footage in {clock(report.seconds)}")
+    if drops := sum(row.has_drops for row in report.rows):
+        lines.append(f"left: {_DROPS} in {counted(drops, 'file')}; add --task raindrop")
     if report.interrupted:
         lines.append("interrupted: run the same command again to go on")
     return lines
@@ -59,6 +66,7 @@ def _table(rows: "Sequence[Row]") -> list[str]:
         remarks = [row.reason.removeprefix(f"{name} ")] if row.reason else []
         remarks += [f"{row.damaged} damaged"] if row.damaged else []
         remarks += [f"not kept: {'; '.join(row.lost)}"] if row.lost else []
+        remarks += [_DROPS] if row.has_drops else []
         cells.append(
             (
                 name,

@@ -7,6 +7,7 @@ on. Only what was darkened counts: a drop shows the scene upside down, and so da
 is behind it. Rain in the air and wet leaves that shine only add light.
 """
 
+import logging
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mhnet_video.color_spaces import LUMA_WEIGHTS
-from mhnet_video.errors import ConfigError, WeightsError
+from mhnet_video.errors import first_line
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.restoration.restorer import Restorer
@@ -24,6 +25,8 @@ from mhnet_video.restoration.rgb_frames import frame_of
 from mhnet_video.restoration.window_network import upright_rgb
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 MODEL = "windscreen-realtime"
 """The network that is asked."""
@@ -83,6 +86,7 @@ class DropWatch:
         Args:
             pairs: Frames as they were and restored, and anything else.
         """
+        self._open.clear()  # another part of the clip begins
         try:
             for item in pairs:
                 if isinstance(item, Pair):
@@ -95,23 +99,26 @@ class DropWatch:
         """Share of the picture that drops darken, 0 to 1.
 
         Returns:
-            None where nothing can be said: the clip is too short or too small, or there is no
-            network that takes out drops.
+            None where nothing can be said: the clip is too short or too small.
+
+        Raises:
+            MHNetVideoError: There is no network that takes out drops, or too little memory.
         """
         windows = list(self._kept.values())
         if len(windows) < _LEAST_WINDOWS:
             return None
         self._make_room()
-        try:
-            restorer = Restorer(MODEL, device="cpu", scale=1.0, is_filtered=False)
-        except (ConfigError, WeightsError):
-            return None
+        restorer = Restorer(MODEL, device="cpu", scale=1.0, is_filtered=False)
         beyond = np.stack([_beyond(restorer, window) for window in windows])
         return float(np.mean(np.median(beyond, axis=0) >= _LEVELS))
 
     def sees_drops(self) -> bool:
-        """Whether there are many."""
-        share = self.share()
+        """Whether there are many; False where that cannot be told, which the log says."""
+        try:
+            share = self.share()
+        except Exception as error:  # the clip is restored, and nobody has asked for this look
+            _log.warning("not looked for drops on the glass (%s)", first_line(error))
+            return False
         return share is not None and share >= LEAST_SHARE
 
     def _note(self, pair: Pair) -> None:

@@ -225,7 +225,8 @@ def _is_finite(x: Tensor) -> bool:
     """Whether all elements are finite; their sum is not if one is not, and is quicker to find."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
         # PyTorch would wait for its threads, for longer than this takes, while others use the cores
-        return math.isfinite(np.add.reduce(x.numpy(), axis=None))
+        with np.errstate(invalid="ignore"):  # of infinities of both signs
+            return math.isfinite(np.add.reduce(x.numpy(), axis=None))
     return bool(x.sum().isfinite())
 
 

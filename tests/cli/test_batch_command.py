@@ -137,6 +137,14 @@ def test_the_table_has_a_row_for_each_file_that_matters():
     assert "1 done, 1 done before, 1 failed, 1 left out; 0:01:00 of footage" in lines[-1]
 
 
+def test_drops_that_are_left_are_told_with_what_takes_them_out():
+    rows = (replace(DONE, has_drops=True, lost=(), damaged=0), BEFORE)
+    lines = batch_table(BatchReport(rows=rows, seconds=90, jobs=1, interrupted=False))
+    assert lines[1].endswith("drops on the glass before the camera")
+    assert lines[-1].endswith("in 1 file; add --task raindrop")
+    assert row_line(rows[0]).endswith("drops on the glass before the camera")
+
+
 def test_works_that_were_not_begun_are_counted_and_not_listed():
     unbegun = Row(status=Status.UNFINISHED, output="d.mp4", sources=("card/d.mp4",), reason="why.")
     ended = replace(unbegun, output="e.mp4", worker="host:1")

@@ -2,6 +2,7 @@
 
 import http.server
 import itertools
+import mmap
 import shutil
 import socketserver
 import struct
@@ -249,6 +250,20 @@ def test_what_fills_up_a_program_stream_is_no_damage(tmp_path: Path) -> None:
     path = as_frames("clip.mpg", "mpeg2video", "mp2", **SLOW).make(tmp_path)
     path.write_bytes(path.read_bytes() + bytes(20))
     assert broken_places(str(path), "mpeg") == []
+
+
+@pytest.mark.parametrize("error", [OSError(19, "No such device"), ValueError("empty file")])
+def test_a_file_that_cannot_be_mapped_is_read_without(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every file system can, and a file can be emptied meanwhile."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with VideoReader(MKV.make(tmp_path)) as reader:
+        assert sum(isinstance(item, Frame) for item in reader)
 
 
 @pytest.mark.parametrize("clip", WHOLE, ids=lambda clip: f"{clip.name} {clip.video[0].codec}")

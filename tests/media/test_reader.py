@@ -1,6 +1,8 @@
 """The reader: times, the part asked for, damage; and the clock and threads it stands on."""
 
+import errno
 import gc
+import os
 import threading
 from dataclasses import replace
 from fractions import Fraction
@@ -500,6 +502,27 @@ def test_closing_a_stage_closes_its_generator() -> None:
     next(prefetcher)
     assert prefetcher.close()
     assert closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "may not be read; check its perm"),
+        (OSError(errno.EIO, "Input/output error"), r"cannot be read: Input/output error\."),
+    ],
+)
+def test_a_file_that_cannot_be_looked_at_is_not_said_to_be_missing(
+    error: OSError, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Clip(video=(Video(width=50, height=38),)).make(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refuse)
+        with pytest.raises(ReadError, match=said):
+            VideoReader(path)
 
 
 def test_a_file_that_goes_away_while_it_is_opened_is_told(

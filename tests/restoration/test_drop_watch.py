@@ -1,5 +1,7 @@
 """Drops that a restorer of streaks leaves on the glass are noticed, and nothing else is."""
 
+import threading
+
 import av
 import cv2
 import numpy as np
@@ -8,8 +10,11 @@ import torch
 
 from mhnet_video import Restorer, restore_video
 from mhnet_video.cli.reports import restore_summary
+from mhnet_video.config import BatchConfig, RestoreConfig
 from mhnet_video.frame import Pair
+from mhnet_video.pipelines.batch import run_batch
 from mhnet_video.pipelines.segments import restore_in_segments
+from mhnet_video.restoration import drop_watch
 from mhnet_video.restoration.drop_watch import LEAST_SHARE, DropWatch
 from mhnet_video.restoration.rgb_frames import frame_of
 from mhnet_video.training.drops import draw_pane, pane_on
@@ -143,3 +148,50 @@ def test_who_takes_drops_out_is_not_asked(wet, tmp_path):
     source = film(tmp_path / "in.mp4", wet)
     restorer = Restorer("windscreen-realtime", device="cpu", strength=0)
     assert not restore_video(source, tmp_path / "out.mp4", restorer=restorer).has_drops
+
+
+@pytest.mark.parametrize("in_segments", [False, True])
+def test_a_look_that_fails_takes_nothing_away(in_segments, wet, tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(drop_watch, "_beyond", fail)
+    source, target = film(tmp_path / "in.mp4", wet), tmp_path / "out.mp4"
+    restorer = Restorer("realtime", device="cpu")
+    if in_segments:
+        report = restore_in_segments([source], target, restorer=restorer)
+    else:
+        report = restore_video(source, target, restorer=restorer)
+    assert report.frames == len(wet) and not report.has_drops
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+    assert "can't allocate memory" in caplog.text
+
+
+@pytest.mark.parametrize("in_segments", [False, True])
+def test_who_ends_a_run_does_not_wait_for_a_look(in_segments, dry, tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(DropWatch, "sees_drops", lambda _: looks.append(1))
+    source, target, stop = film(tmp_path / "in.mp4", dry), tmp_path / "out.mp4", threading.Event()
+    how = {"restorer": Restorer("realtime", device="cpu"), "stop": stop}
+    how["on_progress"] = lambda progress: progress.frames >= 30 and stop.set()
+    if in_segments:
+        report = restore_in_segments([source], target, **how)
+    else:
+        report = restore_video(source, target, **how)
+    assert report.interrupted and not looks
+
+
+def test_a_window_does_not_reach_across_parts(dry):
+    """Every second frame begins a part, so that no window is whole."""
+    watch = DropWatch()
+    for index in range(0, len(dry), 2):
+        pairs = (Pair(*[frame_of(dry[at], at)] * 2) for at in (index, index + 1))
+        assert len(list(watch.watch(pairs))) == 2
+    assert watch.share() is None
+
+
+def test_a_batch_tells_of_drops(wet, tmp_path):
+    source = film(tmp_path / "in.mp4", wet)
+    config = RestoreConfig(device="cpu")
+    report = run_batch([source], tmp_path / "out", config, BatchConfig(jobs=1))
+    assert [row.has_drops for row in report.rows] == [True]

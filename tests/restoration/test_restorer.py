@@ -166,10 +166,13 @@ def test_the_network_sees_the_picture_upright(rotation):
     assert changed.tolist() == [[corner[0] % 16, corner[1] % 32]]
 
 
-def test_frames_without_finite_numbers_pass_through():
+@pytest.mark.parametrize("numbers", [(float("nan"),), (float("inf"), float("-inf"))])
+def test_frames_without_finite_numbers_pass_through(numbers):
     class Broken(Spy):
         def residual(self, x):
-            return x[:, :3] * float("nan")
+            residual = torch.zeros_like(x[:, :3])
+            residual[..., 0, : len(numbers)] = torch.tensor(numbers)
+            return residual
 
     restorer = Restorer(Broken(), device="cpu")
     frames = [gray_frame(10, i) for i in range(3)]

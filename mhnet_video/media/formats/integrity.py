@@ -74,7 +74,11 @@ def broken_places(path: str, format_name: str) -> list[int]:
     with opened(path) as file:
         if file is None or not os.fstat(file.fileno()).st_size:
             return places
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # not on every file system; or it has been emptied
+            return places
+        with data:
             for place in walks[0](data):
                 places.append(place)
                 if len(places) == _MAX_PLACES:

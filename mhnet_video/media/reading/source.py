@@ -34,6 +34,9 @@ COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 """What a stream is that holds pictures of the file, and is not restored."""
 _MISSING = "does not exist; check the path."
 """What is said of a path with nothing at it."""
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+"""Errors of such a path."""
+_FORBIDDEN = "may not be read; check its permissions."
 SILENCE_SECONDS = 30.0
 """Seconds without data after which an address is given up."""
 # element IDs of Matroska: the file's header, and a segment
@@ -109,7 +112,7 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
     except (FFmpegError, OSError, ValueError) as error:
         clean(error)
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
-            raise ReadError(f"{name} may not be read; check its permissions.") from error
+            raise ReadError(f"{name} {_FORBIDDEN}") from error
         if not is_remote and isinstance(error, OSError) and error.errno == errno.ENOENT:
             raise ReadError(f"{name} {_MISSING}") from error  # it was there a moment ago
         said = why_unreadable(url, name)
@@ -123,7 +126,12 @@ def _check_file(url: str, name: str) -> None:
     """Check that there is something to open, by one look: files can go away between two."""
     try:
         status = os.stat(url)
-    except (OSError, ValueError) as error:  # ValueError of what cannot even be a name
+    except PermissionError as error:
+        raise ReadError(f"{name} {_FORBIDDEN}") from error
+    except OSError as error:
+        said = _MISSING if error.errno in _ABSENT else f"cannot be read: {error.strerror}."
+        raise ReadError(f"{name} {said}") from error
+    except ValueError as error:  # of what cannot even be a name
         raise ReadError(f"{name} {_MISSING}") from error
     if stat.S_ISDIR(status.st_mode):
         raise ReadError(f"{name} is a folder; name a video file.")
