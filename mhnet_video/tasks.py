@@ -28,7 +28,7 @@ TASKS: Mapping[str, Task] = {
     "derain": Task(removes="rain", models={"cpu": "realtime", "cuda": "quality"}),
     "raindrop": Task(
         removes="rain and drops on the glass",
-        models={"cpu": "windscreen-realtime", "cuda": "windscreen-realtime"},
+        models={"cpu": "windscreen-realtime", "cuda": "windscreen"},
     ),
     "deblur": Task(
         removes="motion blur",

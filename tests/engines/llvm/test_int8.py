@@ -39,7 +39,13 @@ def convolved(window, weight):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("realtime", 1), ("quality", 1), ("deblur-realtime", 1), ("windscreen-realtime", 1.6)],
+    [
+        ("realtime", 1),
+        ("quality", 1),
+        ("deblur-realtime", 1),
+        ("windscreen-realtime", 1.6),
+        ("windscreen", 1.6),
+    ],
 )
 def test_rounded_weights_give_pictures_what_bfloat16_gives_them(name, most):
     network = load_model(name)
