@@ -31,7 +31,18 @@ def shrunk(picture: Tensor, height: int, width: int) -> Tensor:
 
 
 def shrink(picture: Tensor, out: Tensor) -> None:
-    """Write what `shrunk` returns."""
+    """Write what `shrunk` returns.
+
+    By more than two, and not by a whole number, the picture is halved first: OpenCV has a quick way
+    for that, and its way for fractions takes three times as long for the whole picture as for half.
+    """
+    (rows, columns), (height, width) = picture.shape[1:], out.shape[1:]
+    is_whole = rows % height == 0 and columns % width == 0
+    is_even = rows % 2 == 0 and columns % 2 == 0
+    if rows > 2 * height and columns > 2 * width and is_even and not is_whole:
+        halves = picture.new_empty(len(picture), rows // 2, columns // 2)
+        _resize(picture, halves, "area", "INTER_AREA")
+        picture = halves
     _resize(picture, out, "area", "INTER_AREA")
 
 

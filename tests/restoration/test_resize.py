@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mhnet_video.restoration import resize
 from mhnet_video.restoration.resize import enlarged_strips, scaled_strips, shrink, shrunk
@@ -12,6 +13,7 @@ SIZES = [
     ((108, 96), (81, 72)),
     ((90, 70), (77, 60)),
     ((60, 40), (60, 20)),
+    ((216, 384), (81, 144)),
 ]
 
 
@@ -53,6 +55,22 @@ def test_strips_are_those_of_the_whole_picture(large, small, with_opencv, monkey
     monkeypatch.setattr(resize, "_STRIP_PIXELS", 8 * large[1])
     for strips, expected in zip(results(), whole, strict=True):
         torch.testing.assert_close(strips, expected, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("with_opencv", [True, False])
+@pytest.mark.parametrize("small", [(81, 144), (54, 96), (80, 144), (100, 96)])
+def test_a_smaller_picture_is_the_mean_of_what_it_covers(small, with_opencv, monkeypatch):
+    if not with_opencv:
+        monkeypatch.setattr(resize, "opencv", lambda: None)
+    steps = torch.arange(216)[:, None] / 216 + torch.arange(384) / 768
+    source = torch.stack([steps, steps.square(), torch.ones(216, 384)])
+    found = shrunk(source, *small)
+    exact = F.interpolate(source[None].double(), (216 * small[0], 384), mode="nearest")
+    exact = exact.reshape(3, small[0], 216, 384).mean(2)
+    exact = exact.repeat_interleave(small[1], 2).reshape(3, small[0], small[1], 384).mean(3)
+    # a sixth of a pixel off where halves are shared, and PyTorch takes whole pixels
+    limit = 4e-3 if with_opencv else 2e-2
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=limit)
 
 
 def test_a_picture_of_that_size_is_not_copied():
