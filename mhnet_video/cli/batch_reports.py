@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mhnet_video.cli.reports import DROPS
 from mhnet_video.cli.terminal import clock
 
 if TYPE_CHECKING:
     from mhnet_video.batch.rows import Row
     from mhnet_video.pipelines.batch_tally import BatchReport
 
-_DROPS = "drops on the glass before the camera"
 _MOST_LEFT_OUT = 3
 """Lines about what was left out, where there is nothing else."""
 
@@ -30,7 +30,7 @@ def row_line(row: "Row") -> str:
     if row.lost:
         line += f", not kept: {'; '.join(row.lost)}"
     if row.has_drops:
-        line += f", {_DROPS}"
+        line += f", {DROPS}"
     return line
 
 
@@ -50,7 +50,7 @@ def batch_table(report: "BatchReport") -> list[str]:
     total = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no files"
     lines.append(f"{total}; {clock(footage)} of footage in {clock(report.seconds)}")
     if drops := sum(row.has_drops for row in report.rows):
-        lines.append(f"left: {_DROPS} in {counted(drops, 'file')}; add --task raindrop")
+        lines.append(f"left: {DROPS} in {counted(drops, 'file')}; add --task raindrop")
     if report.interrupted:
         lines.append("interrupted: run the same command again to go on")
     return lines
@@ -66,7 +66,7 @@ def _table(rows: "Sequence[Row]") -> list[str]:
         remarks = [row.reason.removeprefix(f"{name} ")] if row.reason else []
         remarks += [f"{row.damaged} damaged"] if row.damaged else []
         remarks += [f"not kept: {'; '.join(row.lost)}"] if row.lost else []
-        remarks += [_DROPS] if row.has_drops else []
+        remarks += [DROPS] if row.has_drops else []
         cells.append(
             (
                 name,

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mhnet_video.training.metrics import Scores
 
 
+DROPS = "drops on the glass before the camera"
+"""What is said where they are left."""
+
+
 def restore_summary(report: "Report") -> list[str]:
     """What became of a file."""
     from mhnet_video.media.fidelity import counted
@@ -43,7 +47,7 @@ def restore_summary(report: "Report") -> list[str]:
         lines.append(f"  damaged: {what} could not be decoded")
     lines += [f"  {name}: {path}" for name, path in report.files.items()]
     if report.has_drops:
-        lines.append("  left: drops on the glass before the camera; add --task raindrop")
+        lines.append(f"  left: {DROPS}; add --task raindrop")
     if report.parts:
         lines.append(f"  interrupted: it waits in {report.parts}; the same command goes on")
     elif report.interrupted:

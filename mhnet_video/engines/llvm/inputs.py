@@ -87,12 +87,13 @@ class Inputs:
         self._fold_pictures = machine.group if patch == 1 else 1
         folds = -(-pictures // self._fold_pictures)
         more: dict[str, Any] = {"other": 0, "plane": self.plane}
-        kernel = kernels.kernel(llvm_images.fold, patch)
         if self.are_int8:
             levels = torch.full((folds,), float(llvm_int8.LEVELS))
             if config.glass:
                 levels[-3:] /= MOST_DIFFERENCE
             kernel, more = kernels.kernel(llvm_int8.fold_int8), {"one": levels.unbind()}
+        else:
+            kernel = kernels.kernel(llvm_images.fold, patch)
         self._calls: NDArray[np.void] = program.add(
             kernel,
             [(0, at.height)] * folds,

@@ -5,7 +5,6 @@ missing, were inserted or changed, and with them pictures that nobody will ever 
 """
 
 import mmap
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -72,11 +71,11 @@ def broken_places(path: str, format_name: str) -> list[int]:
         return []
     places: list[int] = []
     with opened(path) as file:
-        if file is None or not os.fstat(file.fileno()).st_size:
+        if file is None:
             return places
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # not on every file system; or it has been emptied
+        except (OSError, ValueError):  # not on every file system, nor of an empty file
             return places
         with data:
             for place in walks[0](data):
