@@ -486,7 +486,7 @@ def _drawn(
         distance = (slopes - slopes.new_tensor(pane.light)[:, None, None]).square().sum(1, True)
         light = light + pane.glint * torch.exp(distance / -0.02)
     light = light * mask
-    light, mask = (_disc_blurred(each, disc) for each in (light, mask))
+    light, mask = (disc_blurred(each, disc) for each in (light, mask))
     if pane.tremble:
         shifts = random.normal(0, pane.tremble / shrink, (frames, 2))
         light, mask = (_shifted(each, shifts) for each in (light, mask))
@@ -501,7 +501,7 @@ def _drawn(
     return light[..., :height, :width], mask[..., :height, :width]
 
 
-def _disc_blurred(x: Tensor, radius: float) -> Tensor:
+def disc_blurred(x: Tensor, radius: float) -> Tensor:
     """`[N, C, H, W]` blurred by a disc, as a lens does it."""
     reach = math.ceil(radius)
     if radius < 0.4:

@@ -19,6 +19,7 @@ from mhnet_video.training.drops import Pane, draw_pane, pane_on
 from mhnet_video.training.footage import Footage, Image, grade, pixels_of
 from mhnet_video.training.overlay import draw_text
 from mhnet_video.training.rain import blur, coded, lens, rain_on
+from mhnet_video.training.shallow_focus import shallow_focus
 
 RUN_FRAMES = 46
 """Passed to `load_footage` as `frames`: runs long enough for neighbours far apart."""
@@ -27,7 +28,7 @@ RUN_EVERY = 96
 RUN_ROWS = 540
 """Passed to `load_footage` as `rows`, which bounds the memory."""
 
-STREAK_SHARE = 0.28
+STREAK_SHARE = 0.32
 """Share of samples with streaks only, or with nothing, as other models are trained on."""
 ALONE_SHARE = 0.42
 """Share of single pictures, without neighbours, among the others."""
@@ -53,6 +54,9 @@ MOST_SEEN = 12
 """Most frames besides those of the window that the pictures of the glass are made from."""
 SOFT_SHARE = 0.2
 """Share of scenes that are a little out of focus, whatever the glass."""
+SHALLOW_SHARE = 0.15
+"""Share of single pictures, and of dry ones among windows at rest, whose background is far out of
+focus, with lights in it. Without them such lights are taken for drops."""
 FOCUSED_SHARE = 0.25
 """Share of windows on whose glass the lens is focused: sharp drops before a scene far out of focus,
 as through the window of a room; or a dry pane, half of them before a sharp scene."""
@@ -164,6 +168,11 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
             place = (1 - left - pixel * self.crop, top, pixel)
         seed = int(random.integers(1 << 62))
         scene, whole = (grade(pixels_of(x), np.random.default_rng(seed)) for x in (clean, view))
+        # sharp drops of a focused pane stand before a scene that is out of focus as a whole
+        may_be_shallow = is_dry if is_focused else is_alone
+        is_shallow = may_be_shallow and random.random() < SHALLOW_SHARE
+        if is_shallow:
+            scene = shallow_focus(scene, random)
         share = DRY_FIXTURE_SHARE if is_dry or rests else FIXTURE_SHARE
         fixtures = self._fixtures(random) if random.random() < share else ()
         pane = None
@@ -179,7 +188,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
                 times=(float(times.min()), float(times.max())),
                 scale=scale,
             )
-        if is_focused and (not is_dry or random.random() < 0.5):
+        if is_focused and not is_shallow and (not is_dry or random.random() < 0.5):
             least, most = np.log(FOCUSED_SOFTNESS)
             softness = scale * math.exp(random.uniform(least, most))
         return GlassWindow(
