@@ -244,6 +244,7 @@ class Restorer:
             The pairs, and everything else as it was.
 
         Raises:
+            ValueError: An array or a tensor is passed, which `restore` and `push` take.
             ConfigError: A picture is too large.
             ShortageError: The device has too little memory even for small tiles.
         """
@@ -264,6 +265,9 @@ class Restorer:
                     break
                 if isinstance(item, Frame):
                     yield from chain.push(item, self._settings)
+                elif isinstance(item, np.ndarray | Tensor):
+                    # it would come out unrestored
+                    raise ValueError("got a picture: restore() and push() take pictures")
                 else:
                     yield item
             yield from chain.flush(self._settings)

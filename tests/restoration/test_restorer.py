@@ -138,6 +138,14 @@ def test_other_items_pass_at_once():
     assert order == ["a", "b", *range(13), "c", 13, "d", 14, 15]
 
 
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_pictures_among_frames_are_refused(as_tensor):
+    picture = np.zeros((32, 32, 3), np.uint8)
+    item = torch.from_numpy(picture) if as_tensor else picture
+    with pytest.raises(ValueError, match="restore"):
+        list(Restorer("realtime", device="cpu").stream([item]))
+
+
 def test_strength_zero_hands_on_the_very_frames():
     frames = [gray_frame(10 * i, i) for i in range(4)]
     spy = Spy()
