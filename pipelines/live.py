@@ -100,7 +100,8 @@ def run_live(
     elif outputs.output is not None:
         check_forwarding(outputs.output)
     if outputs.record is not None:
-        check_recording(outputs.record, outputs.segment, outputs.overwrite)
+        source_file = address.url if address.kind == "file" else None
+        check_recording(outputs.record, outputs.segment, outputs.overwrite, source_file)
     if outputs.has_window:
         display.check_screen()
     with Live(source, config) as live:
@@ -133,6 +134,8 @@ class _LiveRun:
         self._view = View(mode=outputs.view, strength=live.config.strength)
         self._recordings = Recordings(live, outputs, messages)
         self._forwarding = Forwarding(live, outputs) if outputs.output is not None else None
+        self._untaken = ""
+        """Why the receiver takes nothing, as it was last reported."""
         self._controls = Controls(
             live,
             self._view,
@@ -177,6 +180,7 @@ class _LiveRun:
             shown=lambda frame: None if has_window else self._live.shown(frame),
             view=self._outputs.view,
             state=self._state,
+            recording_trouble=lambda: self._recordings.trouble,
             cameras=self._live.visitors,
             camera_size=self._live.config.size,
             camera_fps=self._live.config.fps,
@@ -199,6 +203,8 @@ class _LiveRun:
             reporter.report(lambda: self._live.statistics)
             if not all(sink.check() for sink in sinks):
                 return
+            if self._forwarding is not None:
+                self._report_forwarding(self._forwarding)
             if window is None:
                 continue
             window.pump()
@@ -213,6 +219,14 @@ class _LiveRun:
                 self._live.shown(frame)
                 overlay.begin()
             self._controls.follow_window()
+
+    def _report_forwarding(self, forwarding: Forwarding) -> None:
+        """Report the changes of the receiver; the screen shows its trouble while it lasts."""
+        before, self._untaken = self._untaken, forwarding.trouble
+        if self._untaken and not before:
+            self._messages.say(self._untaken, is_on_screen=False)
+        elif before and not self._untaken:
+            self._messages.say("the receiver takes the stream")
 
     def _state(self) -> dict[str, str]:
         """The recording and the message, for the window and the page."""

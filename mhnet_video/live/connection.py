@@ -228,8 +228,7 @@ class Connection:
 
     def _receive(self, visitors: Visitors) -> State:
         """Take pictures of one visitor's camera after another's."""
-        decoder: Any = av.CodecContext.create("mjpeg", "r")
-        decoder.thread_count = 1
+        decoder = _jpeg_decoder()
         maker = FrameMaker(TIME_BASE, _USUAL_RATE)
         key = ""
         is_new_run = True
@@ -238,7 +237,9 @@ class Connection:
             if sent is None:
                 continue
             if sent.key != key:
-                # frames of two visitors are no neighbours
+                # frames of two visitors are no neighbours; and the memory of the decoder, of which
+                # a damaged picture may show a part, must not pass from one to the other
+                decoder = _jpeg_decoder()
                 key, is_new_run = sent.key, True
             try:
                 # an empty packet would be the end
@@ -317,6 +318,14 @@ class _Shrinker:
         return self._reformatter.reformat(
             picture, width=even[0], height=even[1], interpolation="AREA", threads=1
         )
+
+
+def _jpeg_decoder() -> Any:
+    """A decoder of pictures that come one by one; a damaged one is an error."""
+    decoder: Any = av.CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "explode"}
+    return decoder
 
 
 def _is_ahead(container: InputContainer) -> bool:

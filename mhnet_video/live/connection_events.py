@@ -54,8 +54,10 @@ class SoundFormat:
 
     codec: str
     """FFmpeg's name."""
-    template: bytes = field(repr=False)
-    """A NUT file of one packet, whose stream is coded likewise."""
+    header: bytes = field(repr=False)
+    """A NUT file of no sound, whose stream is coded likewise; the same for each connection."""
+    template: bytes = field(repr=False, compare=False)
+    """A NUT file of the first packet; of none where that is not known."""
     first: bytes = field(repr=False, compare=False)
     """The first packet; empty where it is not known."""
 

@@ -60,8 +60,7 @@ class Forwarder:
         self._sound_format = sound
         self.lost: list[str] = []
         """What is sent lacks of the sound, or has in another way, a line each."""
-        self.frames = 0
-        """Frames sent."""
+        self._sent = self._passed = 0
         self.trouble = ""
         """Why nothing is sent now, in a sentence; empty while all goes well."""
         self.error: MHNetVideoError | None = None
@@ -74,6 +73,11 @@ class Forwarder:
         self._moved_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="mhnet-video forwarder", daemon=True)
         self._thread.start()
+
+    @property
+    def frames(self) -> int:
+        """Frames sent: those of connections in which the receiver has taken the stream."""
+        return self._sent + (self._passed if self._accepted_at is not None else 0)
 
     def put(self, item: Frame | SoundPacket) -> None:
         """Send a frame, or sound, which may be ahead of the frames; returns at once."""
@@ -96,8 +100,17 @@ class Forwarder:
         if self._process is not None:
             self._process.kill()
             self._thread.join(1)
+        if self.trouble and not self.frames and self.error is None:
+            self.error = WriteError(f"{self.trouble.partition(';')[0]}; nothing was sent.")
 
     def _run(self) -> None:
+        try:
+            self._send_and_try_again()
+        except Exception as error:  # whatever it is, nobody else could tell of it
+            self.error = WriteError(f"{self.name} cannot be sent to ({error}).")
+            self._queue.clear()
+
+    def _send_and_try_again(self) -> None:
         away_since: float | None = None
         while not self._queue.is_closed and self.error is None:
             sent = self.frames
@@ -122,7 +135,7 @@ class Forwarder:
         scheme = self._url.partition("://")[0].lower()
         destination = DESTINATIONS[scheme]
         self._moved_at = time.monotonic()
-        self._accepted_at = None
+        self._sent, self._passed, self._accepted_at = self.frames, 0, None
         self._process = process = subprocess.Popen(
             # not the address: every user of the machine may see commands
             [sys.executable, "-P", relay.__file__, destination.muxer, *_words(destination.options)],
@@ -187,7 +200,7 @@ class Forwarder:
             if item is not frame:
                 encoder.write(item)
             self._moved_at = time.monotonic()
-            self.frames += isinstance(item, Frame)
+            self._passed += isinstance(item, Frame)
             accepted_at = self._accepted_at
             if accepted_at is not None and self._moved_at - accepted_at > _SETTLED_SECONDS:
                 self._has_settled, self.trouble = True, ""

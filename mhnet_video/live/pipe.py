@@ -7,8 +7,6 @@ frames are left out.
 import errno
 import threading
 
-from av.error import FFmpegError
-
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.live.connection_events import SoundFormat
@@ -85,7 +83,7 @@ class PipeWriter:
                 self.frames += encoder is not None and isinstance(item, Frame)
             if encoder is not None:
                 encoder.finish()
-        except (FFmpegError, OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, nobody else could tell of it
             self._end(error)
         finally:
             self._has_ended = True

@@ -12,8 +12,6 @@ from collections import deque
 from fractions import Fraction
 from pathlib import Path
 
-from av.error import FFmpegError
-
 from mhnet_video.errors import MHNetVideoError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.live.connection_events import TIME_BASE, SoundFormat
@@ -126,7 +124,7 @@ class Recorder:
             if file is not None:
                 self._write_sound(file)
                 self._finish(file, name)
-        except (MHNetVideoError, FFmpegError, OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, nobody else could tell of it
             partial = file.abandon() if file is not None else None
             said = f" What was recorded until then is in {partial}." if partial else ""
             why = str(error) if isinstance(error, MHNetVideoError) else f"{name}: {error}."
@@ -162,20 +160,32 @@ def _segment(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number:04d}{path.suffix}")
 
 
+def _segment_pattern(path: Path) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
+
+
 def _last_segment(path: Path) -> int:
     """The highest number that a segment of this name has already; 0 where there is none."""
-    names = re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
+    names = _segment_pattern(path)
     with contextlib.suppress(OSError):
         found = [names.fullmatch(name) for name in os.listdir(path.parent)]
         return max((int(each[1]) for each in found if each), default=0)
     return 0
 
 
-def check_recording(destination: str, segment_seconds: float | None, overwrite: bool) -> None:
+def check_recording(
+    destination: str, segment_seconds: float | None, overwrite: bool, source: str | None = None
+) -> None:
     """Find out whether a recording can begin.
 
+    Args:
+        destination: The file.
+        segment_seconds: As for `Recorder`.
+        overwrite: Likewise.
+        source: The file that is restored; None where it is none.
+
     Raises:
-        WriteError: The destination cannot be created, exists, or names no format.
+        WriteError: The destination cannot be created, exists, names no format, or is the source.
     """
     if destination == "-":
         raise WriteError("a live recording is a file; name one that ends in .mp4 or .mkv.")
@@ -186,4 +196,8 @@ def check_recording(destination: str, segment_seconds: float | None, overwrite: 
     if segment_seconds is not None:
         path = Path(destination)
         first = str(_segment(path, 1 if overwrite else _last_segment(path) + 1))
-    check_destination(first, overwrite=overwrite)
+        if overwrite and source is not None:
+            number = _segment_pattern(path).fullmatch(Path(source).name)
+            if number is not None and int(number[1]):
+                first = str(_segment(path, int(number[1])))
+    check_destination(first, source=source, overwrite=overwrite)

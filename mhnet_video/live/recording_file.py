@@ -84,7 +84,7 @@ class RecordingFile:
         self._unit = frame.time_base
         self._last = -1
         self._before: Frame | None = None
-        self._usual = round(1 / Fraction(fps).limit_denominator(1000) / _CLOCK)
+        self._usual = round(1 / (fps * _CLOCK))
         self.frames = 0
         """Frames written."""
         try:
@@ -231,7 +231,7 @@ class RecordingFile:
 def _encoding(
     encoder: str, options: Mapping[str, str], frame: Frame, fps: float, time_base: Fraction
 ) -> EncoderSettings:
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
     color = {name: int(frame.tags[name]) for name in COLOR_TAGS if name in frame.tags}
     if frame.layout.kind == "rgb":
         color = {}

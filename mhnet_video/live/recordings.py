@@ -36,6 +36,8 @@ class Recordings:
         self._next_number = 0
         self._unkept = 0
         """Frames that a recording lacks because there was no memory to keep them."""
+        self.trouble = ""
+        """Why nothing is recorded although it was wanted; empty where all is well."""
 
     def put(self, frame: LiveFrame) -> None:
         """Record a frame with its sound, and those that there was no time to restore as they came.
@@ -56,7 +58,7 @@ class Recordings:
     def toggle(self) -> None:
         """Begin a recording, or end the one there is."""
         if not self._is_wanted:
-            self._is_wanted = True
+            self._is_wanted, self.trouble = True, ""
             self._messages.say("recording")
             return
         recorder = self._current
@@ -65,11 +67,18 @@ class Recordings:
             self._messages.say(f"recorded {', '.join(recorder.files) or 'nothing'}")
 
     def check(self) -> bool:
-        """End a recording that has failed, and say so; the run goes on without it."""
-        recorder = self._current
-        if recorder is not None and recorder.error is not None:
-            self._messages.say(str(recorder.error))
-            self.close()
+        """End a recording that has failed, and say so; the run goes on where it has other outputs.
+
+        A service manager begins a run that has ended again.
+        """
+        recorder, outputs = self._current, self._outputs
+        if recorder is None or recorder.error is None:
+            return True
+        self.trouble = str(recorder.error)
+        self.close()
+        if outputs.serve is None and outputs.output is None and not outputs.has_window:
+            return False
+        self._messages.say(self.trouble)
         return True
 
     def close(self) -> None:

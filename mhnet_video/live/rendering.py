@@ -29,7 +29,9 @@ _STRENGTH_STEP = 0.1
 def fit(width: int, height: int, into: tuple[int, int]) -> tuple[int, int]:
     """The largest even size of this aspect within another, enlarged or shrunk."""
     share = min(into[0] / width, into[1] / height)
-    return max(2, round(width * share / 2) * 2), max(2, round(height * share / 2) * 2)
+    sides = zip((width, height), into, strict=True)
+    columns, rows = (min(round(side * share / 2), most // 2) for side, most in sides)
+    return 2 * max(1, columns), 2 * max(1, rows)
 
 
 def even_size(frame: Frame, most: tuple[int, int]) -> tuple[int, int]:

@@ -108,15 +108,22 @@ def _format_of(stream: Any, first: bytes) -> SoundFormat:
         FFmpegError: NUT cannot hold it.
         ValueError: Likewise.
     """
+    header = _nut_of(stream, b"\0")
+    template = _nut_of(stream, first) if first else header
+    return SoundFormat(stream.codec_context.codec.canonical_name, header, template, first)
+
+
+def _nut_of(stream: Any, data: bytes) -> bytes:
+    """A NUT file with a stream coded likewise, and one packet."""
     file = io.BytesIO()
     with av.open(file, "w", format="nut") as container:
         target = container.add_stream_from_template(stream, opaque=True)
         target.metadata.update(stream.metadata)
-        packet = Packet(first or b"\0")
+        packet = Packet(data)
         packet.pts = packet.dts = 0
         packet.time_base, packet.stream = TIME_BASE, target
         container.mux_one(packet)
-    return SoundFormat(stream.codec_context.codec.canonical_name, file.getvalue(), first)
+    return file.getvalue()
 
 
 class SoundClock:

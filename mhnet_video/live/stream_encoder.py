@@ -75,7 +75,7 @@ class StreamEncoder:
                 **stream_format.options,
             },
         )
-        rate = Fraction(fps).limit_denominator(1001)
+        rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._stream: Any = self._container.add_stream(stream_format.video, rate=rate)
         self._set_up(frame, fps, is_jpeg=is_jpeg, is_relayed=stream_format.name == "nut")
         self._sound = self._sound_track(stream_format, sound)

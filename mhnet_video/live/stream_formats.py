@@ -27,6 +27,8 @@ class Destination:
 
     muxer: str
     """FFmpeg's name."""
+    label: str
+    """The name for people."""
     audio_codecs: tuple[str, ...] = MPEG_TS.audio_codecs
     """Audio codecs that are copied; others become AAC."""
     options: dict[str, str] = field(default_factory=dict)
@@ -35,13 +37,13 @@ class Destination:
     @property
     def relayed(self) -> Format:
         """What is sent to the process that relays it."""
-        return replace(PIPED["nut"], audio_codecs=self.audio_codecs)
+        return replace(PIPED["nut"], label=self.label, audio_codecs=self.audio_codecs)
 
 
-_FLV = Destination("flv", ("aac",))
+_FLV = Destination("flv", "FLV", ("aac",))
 # over TCP, as what is lost on the way to a server is lost for all who watch there
-_RTSP = Destination("rtsp", _RTP_AUDIO, {"rtsp_transport": "tcp"})
-_TS = Destination("mpegts")
+_RTSP = Destination("rtsp", "RTSP", _RTP_AUDIO, {"rtsp_transport": "tcp"})
+_TS = Destination("mpegts", MPEG_TS.label)
 DESTINATIONS = {
     "rtsp": _RTSP,
     "rtsps": _RTSP,
@@ -52,7 +54,7 @@ DESTINATIONS = {
     "tcp": _TS,
     "http": _TS,
     "https": _TS,
-    "rtp": Destination("rtp_mpegts"),
+    "rtp": Destination("rtp_mpegts", MPEG_TS.label),
 }
 """How frames are sent, by the scheme of an address."""
 

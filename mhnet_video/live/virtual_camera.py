@@ -78,7 +78,7 @@ class VirtualCamera:
                 whole = [plane.ravel() for plane in letterboxed(planes, size, 16)]
                 camera.send(np.concatenate(whole))
                 self.frames += 1
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # whatever it is, nobody else could tell of it
             said = str(error).partition("backend: ")[2] or str(error)
             self.error = WriteError(
                 f"{self._device} cannot be made a camera ({said.strip().rstrip('.')}); load the "

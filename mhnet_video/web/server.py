@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -62,7 +63,7 @@ class WebServer(Closing):
         except OSError as error:
             raise WriteError(
                 f"the page cannot be served at {address.host}:{address.port} "
-                f"({(error.strerror or str(error)).lower()}); name another port or address."
+                f"({_reason(error)}); name another port or address."
             ) from error
         self.port = int(self._socket.getsockname()[1])
         """The port it listens at."""
@@ -189,6 +190,13 @@ def _listen(address: ListenAddress) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     return socket.create_server(tuple(address), family=family, backlog=64, dualstack_ipv6=is_dual)
+
+
+def _reason(error: OSError) -> str:
+    """Why an address cannot be had; Python adds to the system's words what it did meanwhile."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return (error.strerror or str(error)).lower()
+    return os.strerror(error.errno).lower()
 
 
 def _link(host: str, port: int, token: str) -> str:

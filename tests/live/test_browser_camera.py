@@ -10,6 +10,7 @@ from contextlib import closing
 from types import SimpleNamespace
 
 import aiortc
+import av
 import pytest
 from test_page import Source, decoded
 from test_session import live_frame
@@ -21,6 +22,7 @@ from mhnet_video.cli.main import main
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.live.browser_camera import KEY_TAG, Visitors
 from mhnet_video.live.capture import Camera
+from mhnet_video.live.connection import _jpeg_decoder
 from mhnet_video.live.exchange import Latest
 from mhnet_video.live.rendering import JpegEncoder
 from mhnet_video.live.source_address import resolve_address
@@ -101,6 +103,35 @@ def test_limits_of_pictures(clock):
     clock.now += 3.1
     visitors.put(key, jpeg(size=(48, 64)), 99)
     assert picture_size(visitors.get(0.01).jpeg) == (48, 64)
+
+
+def test_a_damaged_picture_shows_nothing_of_the_one_before():
+    """FFmpeg fills the missing part of a picture with what was in its memory."""
+    decoder = _jpeg_decoder()
+    for level in (60, 200):
+        assert len(decoder.decode(av.Packet(jpeg(level)))) == 1
+        whole = jpeg(level, (320, 240))
+        with pytest.raises(av.FFmpegError):
+            decoder.decode(av.Packet(whole[: len(whole) * 3 // 5]))
+
+
+def test_each_visitor_has_a_decoder_of_his_own(monkeypatch):
+    made = []
+
+    def make():
+        made.append(_jpeg_decoder())
+        return made[-1]
+
+    monkeypatch.setattr(mhnet_video.live.connection, "_jpeg_decoder", make)
+    visitors = Visitors()
+    with Camera(resolve_address("visitor"), visitors=visitors):
+        for number in range(2):
+            key = visitors.enter()
+            for _ in range(3):
+                visitors.put(key, jpeg(80 + number), number)
+                wait_until(lambda: visitors._newest is None)  # the camera has it
+            visitors.leave(key)
+    assert len(made) == 3
 
 
 def test_visitors_are_no_neighbours():

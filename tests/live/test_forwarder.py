@@ -98,6 +98,9 @@ def test_a_receiver_that_is_not_there_is_tried_again():
     assert forwarder.error is None
     forwarder.close()
     assert not forwarder._thread.is_alive()
+    # what went into the pipe was not sent
+    assert forwarder.frames == 0 and "nothing was sent" in str(forwarder.error)
+    assert "secret" not in str(forwarder.error)
     with pytest.raises(ConfigError, match="frames are sent to standard output"):
         Forwarder("out.mp4", fps=25)
 

@@ -19,8 +19,9 @@ from waiting import SECONDS, wait_until
 import mhnet_video.live.recorder
 import mhnet_video.media.output_file
 from mhnet_video.errors import WriteError
-from mhnet_video.live.recorder import Recorder
+from mhnet_video.live.recorder import Recorder, check_recording
 from mhnet_video.live.recording_file import RecordingFile
+from mhnet_video.live.rendering import fit
 
 
 def test_a_recording_has_the_times_at_which_frames_were_taken(tmp_path):
@@ -106,6 +107,16 @@ def test_another_size_is_fitted_into_one_file(tmp_path):
     assert second[:10].mean() < 22 and second[38:48].mean() < 22
 
 
+def test_pictures_of_odd_sizes_are_fitted_into_one_another(tmp_path):
+    for number, (first, second) in enumerate(((63, 47), (320, 240)), 1):
+        assert all(side % 2 == 0 for side in fit(320, 240, (first, second)))
+        recorder = Recorder(tmp_path / f"{number}.mkv", fps=25)
+        recorder.put(live_frame(0, 200, size=(191, 143)))
+        recorder.put(live_frame(0.04, 200, size=(first, second)))
+        recorder.close()
+        assert recorder.error is None and recorder.frames == 2
+
+
 def test_recordings_that_cannot_begin(tmp_path):
     (tmp_path / "there.mp4").write_bytes(b"mine")
     for name, said in [
@@ -153,6 +164,37 @@ def test_a_disk_that_fails_ends_the_recording_and_nothing_else(tmp_path, monkeyp
     assert "What was recorded until then is in" in str(recorder.error)
     assert len(times_of(tmp_path / "out.partial.mp4")) > 50
     recorder.put(live_frame(9))
+
+
+def test_an_error_of_any_kind_is_told(tmp_path, monkeypatch):
+    def fail(self, frame):
+        raise ZeroDivisionError("Fraction(1, 0)")
+
+    monkeypatch.setattr(RecordingFile, "write", fail)
+    recorder = Recorder(tmp_path / "out.mp4", fps=25)
+    recorder.put(live_frame(0))
+    wait_until(lambda: recorder.error)
+    recorder.close()
+    assert "out.mp4: Fraction(1, 0)." in str(recorder.error)
+
+
+def test_a_frame_an_hour_is_recorded(tmp_path):
+    recorder = Recorder(tmp_path / "out.mp4", fps=1 / 3600)
+    for index in range(3):
+        recorder.put(live_frame(3600.0 * index))
+    recorder.close()
+    assert recorder.error is None
+    assert np.allclose(times_of(tmp_path / "out.mp4"), [0, 3600, 7200], atol=0.001)
+
+
+def test_a_file_that_is_restored_is_not_recorded_to(tmp_path):
+    own = tmp_path / "out-0003.mp4"
+    own.write_bytes(b"mine")
+    for name, segment in (("out-0003.mp4", None), ("out.mp4", 60.0)):
+        with pytest.raises(WriteError, match="is the input itself"):
+            check_recording(str(tmp_path / name), segment, True, str(own))
+    check_recording(str(tmp_path / "other.mp4"), 60.0, True, str(own))
+    check_recording(str(tmp_path / "out.mp4"), None, True, str(own))
 
 
 def test_a_disk_that_is_slow_is_not_waited_for(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def make_clip(folder, times, name="in.mp4", **options):
 def live_frame(seconds, level=100, size=(64, 48), **options):
     width, height = size
     planes = [np.full((height, width), level, np.uint8)]
-    planes += [np.full((height // 2, width // 2), 128, np.uint8)] * 2
+    planes += [np.full((-(-height // 2), -(-width // 2)), 128, np.uint8)] * 2
     return Frame(tuple(planes), YUV420, round(seconds * 1e6), Fraction(1, 10**6), **options)
 
 

@@ -1,5 +1,6 @@
 """The whole of live mode: what is recorded, reported and told."""
 
+import errno
 import http.client
 import json
 import re
@@ -22,6 +23,7 @@ import mhnet_video.live.source_address
 from mhnet_video.cli.main import main
 from mhnet_video.config import LiveConfig
 from mhnet_video.errors import ReadError, WriteError
+from mhnet_video.live.recording_file import RecordingFile
 from mhnet_video.pipelines.live import run_live
 
 pytestmark = pytest.mark.alone
@@ -171,6 +173,37 @@ def test_a_stop_completes_the_recording(tmp_path, standin):
     assert report.interrupted
     seen = report.statistics.frames + report.statistics.dropped
     assert abs(len(times_of(out)) - seen) <= 1
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_a_recording_that_fails_ends_a_run_that_does_nothing_else(
+    tmp_path, standin, serves, monkeypatch
+):
+    """Else a service manager would take it for one that records."""
+
+    def fail(self, frame):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordingFile, "write", fail)
+    clip, stop, said = make_clip(tmp_path, every(40, 25)), threading.Event(), []
+
+    def listen(text):
+        said.append(text)
+        if "No space left" in text:
+            stop.set()
+
+    outputs = replace(QUIET, record=str(tmp_path / "out.mp4"), serve="0" if serves else None)
+    with pytest.raises(WriteError, match="No space left"):
+        run_live(clip, LiveConfig(loop=True, scale=1.0), outputs, on_message=listen, stop=stop)
+    assert stop.is_set() is serves
+
+
+def test_a_receiver_that_never_took_anything_is_told(tmp_path, standin):
+    clip, said = make_clip(tmp_path, every(40, 50)), []
+    outputs = replace(QUIET, output=f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(WriteError, match="nothing was sent"):
+        run_live(clip, LiveConfig(scale=1.0), outputs, on_message=said.append)
+    assert any("takes nothing (connection refused)" in text for text in said)
 
 
 def test_a_source_that_never_came(tmp_path, standin):

@@ -16,21 +16,27 @@ _PREFIX = "mhnet_video"
 """First part of the name of each metric."""
 
 
-def exposition(statistics: LiveStatistics, *, is_up: bool, visitors: int) -> bytes:
+def exposition(
+    statistics: LiveStatistics, *, is_up: bool, is_recording: bool, visitors: int
+) -> bytes:
     """The metrics in the text format of Prometheus.
 
     Args:
         statistics: Of the run.
         is_up: Whether a frame came lately.
+        is_recording: Whether frames are recorded.
         visitors: Visitors who watch.
     """
-    return generate_latest(_Metrics(statistics, is_up, visitors))
+    return generate_latest(_Metrics(statistics, is_up, is_recording, visitors))
 
 
 class _Metrics(Collector):
-    def __init__(self, statistics: LiveStatistics, is_up: bool, visitors: int) -> None:
+    def __init__(
+        self, statistics: LiveStatistics, is_up: bool, is_recording: bool, visitors: int
+    ) -> None:
         self._statistics = statistics
         self._is_up = is_up
+        self._is_recording = is_recording
         self._visitors = visitors
 
     def collect(self) -> Iterator[Metric]:
@@ -43,6 +49,7 @@ class _Metrics(Collector):
         ]
         gauges: list[tuple[str, str, float]] = [
             ("up", "Whether a frame came in the last ten seconds.", self._is_up),
+            ("recording", "Whether frames are recorded.", self._is_recording),
             ("fps", "Frames shown per second.", s.fps),
             ("source_fps", "Frames per second of the source.", s.source_fps),
             ("latency_seconds", "Median time from arrival to display.", s.latency_seconds),

@@ -43,6 +43,8 @@ class Page:
     """How the page begins."""
     state: Callable[[], dict[str, Any]] = dict
     """Returns further entries of the state, such as whether it is recorded."""
+    recording_trouble: Callable[[], str] = str
+    """Returns why nothing is recorded although it was wanted; empty where all is well."""
     cameras: Visitors | None = None
     """Takes the pictures of visitors' own cameras; None for another source."""
     camera_size: tuple[int, int] | None = None
@@ -84,7 +86,10 @@ class Page:
 
     def metrics(self, watching: int) -> bytes:
         """The metrics for Prometheus; `watching` is the number of visitors who watch."""
-        return exposition(self.statistics(), is_up=self.is_fresh, visitors=watching)
+        is_recording = bool(self.state().get("recording"))
+        return exposition(
+            self.statistics(), is_up=self.is_fresh, is_recording=is_recording, visitors=watching
+        )
 
     def is_for(self, visitor: str, frame: LiveFrame) -> bool:
         """Whether a visitor may see a frame: one of his own camera is for nobody else.

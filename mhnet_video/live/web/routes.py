@@ -58,7 +58,8 @@ async def _end(application: web.Application) -> None:
 
 @_routes.get("/healthz")
 async def _health(request: web.Request) -> web.Response:
-    trouble = request.app[_SERVED].page.trouble
+    page = request.app[_SERVED].page
+    trouble = page.trouble or page.recording_trouble()
     return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)
 
 

@@ -217,7 +217,8 @@ class _Encoder:
         if self._format != (size, after.matrix):
             self._format = size, after.matrix
             self._context = _open(picture.width, picture.height, after.matrix)
-            self._first_pts, self._last_pts = after.pts, -1
+            if self._last_pts < 0:
+                self._first_pts = after.pts  # the times of a stream go on at another size
         seconds = (after.pts - self._first_pts) * after.time_base
         self._last_pts = picture.pts = max(round(seconds / _CLOCK), self._last_pts + 1)
         picture.time_base = _CLOCK

@@ -198,6 +198,8 @@ def format_of(destination: str) -> Format:
     extension = Path(destination).suffix.lower().lstrip(".")
     if extension in _FORMATS:
         return _FORMATS[extension]
+    if extension in _PICTURES:
+        raise WriteError(f"{destination} is a picture, not a video; end it in .mp4 or .mkv.")
     said = f"the extension .{extension}, which is not written" if extension else "no extension"
     raise WriteError(
         f"{destination} has {said}; "

@@ -244,6 +244,28 @@ def test_status_metrics_and_health(page, source):
         assert f"# TYPE {name} " in text and f"# HELP {name} " in text
 
 
+def test_a_recording_that_failed_is_no_health(source):
+    said = "out.mp4 cannot be written: the disk is full."
+    trouble, recording = [said], ["out.mp4"]
+    page = Page(
+        frames=source.frames,
+        statistics=lambda: STATISTICS,
+        state=lambda: {"recording": recording[0]},
+        recording_trouble=lambda: trouble[0],
+    )
+    server = PageServer(ListenAddress("127.0.0.1", 0), page)
+    try:
+        source.put()
+        answer, body = ask(server, "/healthz")
+        assert answer.status == 503 and body.decode() == f"{said}\n"
+        assert metrics_of(ask(server, "/metrics")[1].decode())["mhnet_video_recording"] == 1
+        trouble[0] = recording[0] = ""
+        assert ask(server, "/healthz")[0].status == 200
+        assert metrics_of(ask(server, "/metrics")[1].decode())["mhnet_video_recording"] == 0
+    finally:
+        server.close()
+
+
 def test_keys_reach_the_run(page, source):
     for key in ("+", "-", "m", "r"):
         body = json.dumps({"key": key})
@@ -551,5 +573,5 @@ def test_the_link_for_other_machines_can_be_followed(source):
 
 def test_a_port_that_is_taken(page, source):
     taken = ListenAddress("127.0.0.1", page.port)
-    with pytest.raises(WriteError, match=r"cannot be served at 127.0.0.1:\d+ \(address already"):
+    with pytest.raises(WriteError, match=r"served at 127.0.0.1:\d+ \(address already in use\);"):
         PageServer(taken, Page(frames=source.frames, statistics=lambda: STATISTICS))
