@@ -89,10 +89,12 @@ class UploadedClip:
     """When restoring began, in seconds of the monotonic clock."""
     reason: str = ""
     """Why it failed, in a sentence."""
-    lost: tuple[str, ...] = ()
-    """What the result lacks, a line each."""
     result: Path | None = None
     """The restored clip; None where there is none."""
+    result_config: RestoreConfig | None = None
+    """Settings of the result, which stays while the clip is restored again."""
+    result_lost: tuple[str, ...] = ()
+    """What the result lacks, a line each."""
     runs: int = 0
     """Number of times that it was restored."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -107,12 +109,17 @@ class UploadedClip:
 
     @property
     def result_name(self) -> str:
-        """File name of the result in a download."""
+        """File name of the result: where it is kept, or in a download."""
+        if self.result is not None and not self.result.is_relative_to(self.folder):
+            return self.result.name
         return result_name(self.name, self.result.suffix if self.result is not None else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that the page shows."""
-        shape, config = self.shape, self.config
+        shape = self.shape
+        is_again = self.state in (ClipState.WAITING, ClipState.RUNNING)
+        shows_result = self.result is not None and not is_again
+        config = self.result_config if shows_result else self.config
         return {
             "id": self.id,
             "name": self.name,
@@ -125,7 +132,7 @@ class UploadedClip:
             "elapsed": time.monotonic() - self.begin if self.position_seconds else 0.0,
             "is_ending": self.state is ClipState.RUNNING and self.stop.is_set(),
             "reason": self.reason,
-            "lost": self.lost,
+            "lost": self.result_lost if shows_result else (),
             "task": config.task if config is not None else None,
             "strength": config.strength if config is not None else None,
             "runs": self.runs,
@@ -282,7 +289,7 @@ class Clips:
             coded = tuple(coded_box(box, (width, height), clip.shape.rotation) for box in boxes)
             clip.config = replace(self._config, task=task, strength=strength, keep=coded)
             clip.keep = boxes
-            clip.state, clip.reason, clip.lost = ClipState.WAITING, "", ()
+            clip.state, clip.reason = ClipState.WAITING, ""
             clip.position_seconds = 0.0
             clip.stop.clear()
             self._waiting.append(clip)
@@ -354,7 +361,8 @@ class Clips:
         """Record how restoring a clip ended."""
         with self._changed:
             if outcome.result is not None:
-                clip.state, clip.result, clip.lost = ClipState.DONE, outcome.result, outcome.lost
+                clip.state, clip.result = ClipState.DONE, outcome.result
+                clip.result_config, clip.result_lost = clip.config, outcome.lost
                 clip.runs += 1
             elif outcome.is_cancelled:
                 clip.state = _rest_state(clip)

@@ -151,6 +151,26 @@ def test_a_clip_comes_back_restored(page, restoring, clip):
     assert status == 206 and body == clip[100:]
 
 
+def test_a_result_keeps_its_settings_while_it_is_there(page, restoring, clip):
+    clip_id = upload(page, "a.mp4", clip)
+    restore(page, clip_id, task="raindrop", strength=0.5)
+    wait_for_state(page, clip_id, "done")
+    restoring.may_end.clear()
+    restore(page, clip_id, strength=0.25)
+    wait_for_state(page, clip_id, "running")
+    told = state_of(page, clip_id)
+    assert (told["task"], told["strength"], told["lost"]) == ("derain", 0.25, [])
+    ask(page, f"/clips/{clip_id}/cancel", "POST", {})
+    wait_for_state(page, clip_id, "done")
+    told = state_of(page, clip_id)
+    assert (told["task"], told["strength"]) == ("raindrop", 0.5)
+    assert told["lost"] == ["a subtitle is lost"]
+    restoring.may_end.set()
+    restore(page, clip_id, strength=0.25)
+    wait_until(lambda: state_of(page, clip_id)["runs"] == 2)
+    assert state_of(page, clip_id)["strength"] == 0.25
+
+
 def width_of(jpeg):
     with av.open(io.BytesIO(jpeg)) as container:
         return container.streams.video[0].width
@@ -417,7 +437,9 @@ def test_results_are_kept_and_replace_nothing(tmp_path, restoring, clip):
             clip_id = upload(page, "a.mp4", clip)
             restore(page, clip_id)
             wait_for_state(page, clip_id, "done")
-        assert ask(page, f"/clips/{clip_id}/result")[1] == clip
+        assert state_of(page, clip_id)["result"] == "a-restored-2.mp4"
+        answer = ask(page, f"/clips/{clip_id}/result")
+        assert answer[1] == clip and 'filename="a-restored-2.mp4"' in str(answer[2])
         assert json.loads(ask(page, "/status.json")[1])["keep_in"] == str(keep_in)
         ask(page, f"/clips/{clip_id}", "DELETE")
     # nothing else is left at the end
