@@ -17,13 +17,16 @@ if TYPE_CHECKING:
         WeightsError,
         WriteError,
     )
+    from mhnet_video.frame import Frame, Pair, PixelLayout
     from mhnet_video.live.live_frame import LiveFrame
     from mhnet_video.live.session import Live
     from mhnet_video.live.statistics import LiveStatistics
-    from mhnet_video.model.network import MHNet
+    from mhnet_video.media.fidelity import Loss
+    from mhnet_video.media.reading.reader import VideoReader
+    from mhnet_video.model.network import MHNet, NetworkConfig
     from mhnet_video.model.weights import load_model, push_to_hub, save_pretrained
     from mhnet_video.pipelines.live import LiveReport, run_live
-    from mhnet_video.pipelines.restore import Report, restore_video
+    from mhnet_video.pipelines.restore import Progress, Report, restore_video
     from mhnet_video.pipelines.segments import restore_in_segments
     from mhnet_video.restoration.restorer import Restorer
 
@@ -39,18 +42,25 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 _HOMES = {
     "Box": "mhnet_video.config",
     "ConfigError": "mhnet_video.errors",
+    "Frame": "mhnet_video.frame",
     "Live": "mhnet_video.live.session",
     "LiveConfig": "mhnet_video.config",
     "LiveFrame": "mhnet_video.live.live_frame",
     "LiveOutputs": "mhnet_video.config",
     "LiveReport": "mhnet_video.pipelines.live",
     "LiveStatistics": "mhnet_video.live.statistics",
+    "Loss": "mhnet_video.media.fidelity",
     "MHNet": "mhnet_video.model.network",
     "MHNetVideoError": "mhnet_video.errors",
+    "NetworkConfig": "mhnet_video.model.network",
+    "Pair": "mhnet_video.frame",
+    "PixelLayout": "mhnet_video.frame",
+    "Progress": "mhnet_video.pipelines.restore",
     "ReadError": "mhnet_video.errors",
     "Report": "mhnet_video.pipelines.restore",
     "RestoreConfig": "mhnet_video.config",
     "Restorer": "mhnet_video.restoration.restorer",
+    "VideoReader": "mhnet_video.media.reading.reader",
     "WeightsError": "mhnet_video.errors",
     "WriteError": "mhnet_video.errors",
     "load_model": "mhnet_video.model.weights",
@@ -64,18 +74,25 @@ _HOMES = {
 __all__ = [
     "Box",
     "ConfigError",
+    "Frame",
     "Live",
     "LiveConfig",
     "LiveFrame",
     "LiveOutputs",
     "LiveReport",
     "LiveStatistics",
+    "Loss",
     "MHNet",
     "MHNetVideoError",
+    "NetworkConfig",
+    "Pair",
+    "PixelLayout",
+    "Progress",
     "ReadError",
     "Report",
     "RestoreConfig",
     "Restorer",
+    "VideoReader",
     "WeightsError",
     "WriteError",
     "__version__",
@@ -92,3 +109,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,8 +1,9 @@
 """Settings of a run: plain values, checked once, then frozen. Imports nothing heavy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from operator import index
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
     Raises:
         ConfigError: One has no four whole numbers, or begins outside the picture.
     """
+    if not isinstance(boxes, Iterable):
+        raise ConfigError(f"boxes to keep are a list of X,Y,W,H in pixels, got {boxes!r}")
     checked = []
     for box in boxes:
         try:
@@ -32,9 +35,21 @@ def check_boxes(boxes: Sequence[Sequence[int]]) -> tuple[Box, ...]:
         except (TypeError, ValueError):
             x = -1
         if x < 0 or y < 0 or width < 1 or height < 1:
-            raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {tuple(box)}")
+            said = tuple(box) if isinstance(box, Iterable) else box
+            raise ConfigError(f"a box to keep is X,Y,W,H in pixels, got {said}")
         checked.append(Box(x, y, width, height))
     return tuple(checked)
+
+
+def _check_numbers(**values: object) -> None:
+    """Check what must be a number or None, by the names of the settings.
+
+    Raises:
+        ConfigError: One is something else.
+    """
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Real):
+            raise ConfigError(f"{name} must be a number, not {value!r}")
 
 
 def check_strength(strength: float) -> None:
@@ -43,6 +58,7 @@ def check_strength(strength: float) -> None:
     Raises:
         ConfigError: It is not between 0 and 1.
     """
+    _check_numbers(strength=strength)
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength must be between 0 and 1, not {strength}")
 
@@ -53,6 +69,7 @@ def check_scale(scale: float | None) -> None:
     Raises:
         ConfigError: It is not above 0 and at most 1.
     """
+    _check_numbers(scale=scale)
     if scale is not None and not 0 < scale <= 1:
         raise ConfigError(f"scale must be above 0 and at most 1, not {scale}")
 
@@ -118,6 +135,7 @@ class RestoreConfig:
         check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
+        _check_numbers(start=self.start, duration=self.duration, crf=self.crf)
         if self.start is not None and not 0 <= self.start < math.inf:
             raise ConfigError(f"start must not be negative, and finite, got {self.start}")
         if self.duration is not None and not 0 < self.duration < math.inf:
@@ -219,8 +237,9 @@ class LiveConfig:
         check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
+        _check_numbers(fps=self.fps, seconds=self.seconds)
         object.__setattr__(self, "keep", check_boxes(self.keep))
-        if self.size is not None and min(self.size) < 16:
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 16):
             raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ConfigError(f"fps must be above 0 and at most 1000, not {self.fps}")

@@ -191,6 +191,8 @@ class Restoration:
     config: RestoreConfig
     home: str | PathLike[str] | None = None
     """Where output and companions will be moved to; None for nowhere."""
+    taken_out: str = ""
+    """What a restorer that was passed takes out; empty for what the settings say."""
 
     @property
     def is_of_files(self) -> bool:

@@ -167,7 +167,8 @@ def restore_video(
         on_progress: Called on the caller's thread at most every 0.1 seconds, and at the end.
         stop: Ends the run early when set. The file is completed up to the last restored frame;
             before the first one no file is created.
-        restorer: A restorer to use instead of that of the settings.
+        restorer: A restorer to use instead of that of the settings, with its own strength, scale
+            and boxes.
         home: Where the output will be moved to; evidence names that place. None for nowhere.
 
     Returns:
@@ -180,6 +181,10 @@ def restore_video(
         ConfigError: A setting does not fit this source or this machine.
     """
     config = config or RestoreConfig()
+    taken_out = ""
+    if restorer is not None:
+        config = settings_of(restorer, config)
+        taken_out = config.task
     give_back_large_blocks()
     run = Run(source, destination, config, stop or threading.Event(), on_progress)
     open_writer = partial(
@@ -202,7 +207,7 @@ def restore_video(
             return run.through(pictures, restorer or restorer_of(config), folder)
     check_destination(destination, source=source, overwrite=config.overwrite)
     with (
-        Companions(Restoration([source], destination, config, home)) as companions,
+        Companions(Restoration([source], destination, config, home, taken_out)) as companions,
         VideoReader(source, start=config.start, duration=config.duration) as reader,
         open_writer(destination, reader, remark=companions.remark) as writer,
     ):
@@ -238,7 +243,10 @@ def with_companions(report: Report, companions: Companions) -> Report:
         WriteError: The disk refuses.
     """
     told = asdict(report)
-    files, losses = companions.complete({key: told[key] for key in _EVIDENT})
+    try:
+        files, losses = companions.complete({key: told[key] for key in _EVIDENT})
+    except MHNetVideoError as error:
+        raise type(error)(f"{error} The output itself is complete.") from error
     return replace(report, files=files, losses=(*report.losses, *losses))
 
 
@@ -273,6 +281,24 @@ def shares_of(scales: "Mapping[WorkingScale, int]") -> tuple[ScaleShare, ...]:
     return tuple(
         ScaleShare(scale=each.scale, share=frames / total, reason=each.reason.value)
         for each, frames in by_frames
+    )
+
+
+def settings_of(restorer: "Restorer", config: RestoreConfig) -> RestoreConfig:
+    """The settings by which a restorer restores, whatever those that are passed with it say.
+
+    Args:
+        restorer: The restorer.
+        config: The settings for all else.
+    """
+    return replace(
+        config,
+        model=restorer.name,
+        task="+".join(restorer.tasks),
+        weights=None,
+        strength=restorer.strength,
+        scale=restorer.scale,
+        keep=restorer.keep,
     )
 
 

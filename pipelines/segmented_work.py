@@ -42,6 +42,7 @@ from mhnet_video.pipelines.restore import (
     Report,
     Run,
     drop_watch_of,
+    settings_of,
     with_companions,
 )
 from mhnet_video.pipelines.segment_progress import SegmentProgress
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 SEGMENT_SECONDS = 60.0
 """Least length of a segment, in seconds of footage: what a killed run loses at the most, and long
 beside a lead-in, which is about two seconds."""
-_NOT_OF_THE_WORK = ("overwrite", "start", "duration", "model", "weights", "gpx")
+_NOT_OF_THE_WORK = ("overwrite", "start", "duration", "model", "task", "weights", "gpx")
 """Settings that change no picture, or of which the weights tell."""
 _WAIT_SECONDS = 0.5
 """Between looks at a segment that another process makes."""
@@ -122,7 +123,7 @@ class SegmentedWork:
         self.store = SegmentStore(output)
         self._sources = sources
         self._output = output
-        self._config = config
+        self._config = config = settings_of(restorer, config)
         self._restorer = restorer
         self._drops = drop_watch_of(restorer)
         self._memory = _memory_of(restorer)
@@ -252,8 +253,10 @@ class SegmentedWork:
         companions.add(
             [record.source, *row] for record in self.store.records() for row in record.changes
         )
-        report = with_companions(report, companions)
-        self.store.remove()
+        try:
+            report = with_companions(report, companions)
+        finally:
+            self.store.remove()  # the output has its name, and nothing goes on from them
         return replace(report, has_drops=self._drops is not None and self._drops.sees_drops())
 
     @cached_property

@@ -8,7 +8,7 @@ again, with all else that the sources hold. Several sources become one output.
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from mhnet_video.media.segments.segment_encoding import check_format
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import Restoration
-from mhnet_video.pipelines.restore import Progress, Report, restorer_of
+from mhnet_video.pipelines.restore import Progress, Report, restorer_of, settings_of
 from mhnet_video.pipelines.segmented_work import SegmentedWork
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def restore_in_segments(
-    sources: Sequence[str | os.PathLike[str]],
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     config: RestoreConfig | None = None,
     *,
@@ -46,10 +46,11 @@ def restore_in_segments(
     there, however the run before ended.
 
     Args:
-        sources: Video files, of which each begins where the one before ends; all of one camera.
+        sources: A video file, or several, of which each begins where the one before ends; all of
+            one camera.
         output: File to create, its format by its name.
         config: Settings; the defaults if None.
-        restorer: One to use instead of the one that the settings describe.
+        restorer: As for `restore_video`.
         on_progress: As for `restore_video`.
         on_message: Called with a sentence about what a run before has left.
         stop: Ends the run early when set; what is done of the current segment is given up.
@@ -67,10 +68,15 @@ def restore_in_segments(
     """
     begin = time.monotonic()
     config = config or RestoreConfig()
+    sources = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    taken_out = ""
+    if restorer is not None:
+        config = settings_of(restorer, config)
+        taken_out = config.task
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
     stop = stop or threading.Event()
-    with Companions(Restoration(sources, output, config, home)) as companions:
+    with Companions(Restoration(sources, output, config, home, taken_out)) as companions:
         work = SegmentedWork(paths, target, config, restorer or restorer_of(config))
         work.prepare(on_message or (lambda text: None))
         try:

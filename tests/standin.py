@@ -24,7 +24,10 @@ class StandIn:
     gpu = None
     fingerprint = "none"
     passed_through = 0
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ("deblur",)
+    strength = 1.0
+    scale: float | None = None
+    keep: tuple[Any, ...] = ()
     dry = 0
     scene_scale: float | None = None
     scales: Mapping[WorkingScale, int] = MappingProxyType({WorkingScale(1.0, ScaleReason.FULL): 1})

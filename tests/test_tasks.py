@@ -25,7 +25,7 @@ from mhnet_video import RestoreConfig, Restorer, restore_video
 from mhnet_video.batch.rows import Status
 from mhnet_video.cli.main import main
 from mhnet_video.config import BatchConfig, LiveConfig, TrainConfig
-from mhnet_video.errors import ConfigError
+from mhnet_video.errors import ConfigError, WeightsError
 from mhnet_video.live.model_choice import models_at_hand
 from mhnet_video.live.session import Live
 from mhnet_video.model.weights import (
@@ -107,6 +107,14 @@ def test_a_file_of_weights_knows_its_task(folder, tmp_path):
 def test_weights_of_another_task_are_refused(folder):
     rain, blur = (str(folder / f"{task}.safetensors") for task in ("derain", "deblur"))
     assert models_of("deblur", weights=blur) == (blur,)
+    # names as reports have them
+    both = "realtime+deblur-realtime"
+    assert models_of("derain", both) == ("realtime", "deblur-realtime")
+    assert task_done("derain", both) == "derain+deblur"
+    with pytest.raises(ConfigError):
+        models_of("derain", "deblur-realtime+realtime")
+    with pytest.raises(WeightsError, match=r"no model or weights file nothing\+realtime"):
+        load_model(*models_of("derain", "nothing+realtime"))
     assert models_of("derain", weights=blur) == (blur,)
     with pytest.raises(ConfigError, match="takes out rain; leave --task out, or name weights for"):
         models_of("deblur", weights=rain)

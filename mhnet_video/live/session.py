@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 
 from mhnet_video.closing import Closing
-from mhnet_video.config import LiveConfig
+from mhnet_video.config import LiveConfig, check_strength
 from mhnet_video.live.adaptive_restorer import AdaptiveRestorer
 from mhnet_video.live.browser_camera import Visitors
 from mhnet_video.live.capture import Camera
@@ -47,8 +47,7 @@ class Live(Closing):
         self.source = address.name
         self.visitors = Visitors() if address.kind == VISITOR else None
         """Takes the pictures of visitors' cameras; None for other sources."""
-        self.strength = config.strength
-        """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
+        self._strength = config.strength
         self._restorer = AdaptiveRestorer(config)
         self._camera = Camera(
             address,
@@ -120,6 +119,16 @@ class Live(Closing):
         return live
 
     # for any thread
+
+    @property
+    def strength(self) -> float:
+        """Share of the restoration that is applied, 0 to 1; may be changed at any time."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        check_strength(value)
+        self._strength = value
 
     @property
     def wall_begin(self) -> float:

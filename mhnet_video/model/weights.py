@@ -22,7 +22,7 @@ from mhnet_video.locator import learn
 from mhnet_video.model import hub
 from mhnet_video.model.network import UNUSED, MHNet, NetworkConfig
 from mhnet_video.system import replace_file
-from mhnet_video.tasks import DEFAULT, TASKS, default_model, steps_of
+from mhnet_video.tasks import DEFAULT, TASKS, check_task, default_model, steps_of
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def models_of(
     steps = steps_of(task)
     named = [str(weights)] if weights else [] if model == "auto" else [model]
     if named and task == DEFAULT:  # weights that are named do what they were trained for
-        return tuple(named)
+        return _in_turn(named[0])
     if len(steps) > 1 and not weights and named:
         named = model.split("+")
     by_step = {load_model(name).task: name for name in named}
@@ -93,6 +93,19 @@ def models_of(
                 f"{task}"
             )
     return tuple(by_step.get(step) or default_model(step, kind) for step in steps)
+
+
+def _in_turn(name: str) -> tuple[str, ...]:
+    """The weights that a name stands for: of several models in turn one by one.
+
+    Raises:
+        ConfigError: There is no task for which these models run in turn.
+    """
+    names = tuple(name.split("+"))
+    if len(names) == 1 or not all((MODELS / f"{each}.safetensors").is_file() for each in names):
+        return (name,)
+    check_task("+".join(load_model(each).task for each in names))
+    return names
 
 
 def task_done(task: str, model: str = "auto", weights: str | PathLike[str] | None = None) -> str:
@@ -107,7 +120,9 @@ def task_done(task: str, model: str = "auto", weights: str | PathLike[str] | Non
         WeightsError: What is named does not exist, or is damaged.
     """
     named = weights or (None if model == "auto" else model)
-    return load_model(named).task if named and task == DEFAULT else task
+    if not named or task != DEFAULT:
+        return task
+    return "+".join(load_model(name).task for name in _in_turn(str(named)))
 
 
 def list_models() -> list[ModelInfo]:
@@ -325,7 +340,7 @@ def save_pretrained(
     Raises:
         WriteError: The folder holds something, or cannot be written.
     """
-    folder = Path(folder)
+    folder, training = Path(folder), json.loads(json.dumps(dict(training or {})))
     config = {
         "model_type": "mhnet",
         "task": network.task,
@@ -338,9 +353,7 @@ def save_pretrained(
             raise WriteError(f"{folder} is not empty; name a new folder")
         (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(_CARD.format(**config), encoding="utf-8")
-        save_weights(
-            network, folder / hub.WEIGHTS, description=description, training=training or {}
-        )
+        save_weights(network, folder / hub.WEIGHTS, description=description, training=training)
     except OSError as error:
         raise WriteError(f"cannot write {folder}: {error.strerror}") from error
     return folder

@@ -50,6 +50,8 @@ class FrameChain:
         self._look = look
         self._executor = executor
         self._filter = TemporalFilter(device) if is_filtered else None
+        self._settings: deque[Settings] = deque()
+        """Of the frames that the filter has not seen yet, as they were when each was pushed."""
 
     @property
     def counts(self) -> Counts:
@@ -71,21 +73,21 @@ class FrameChain:
             ShortageError: The device has too little memory even for small tiles.
         """
         check_size(frame.height, frame.width)
-        yield from self._filtered(
-            self._all_restored(list(self._transitions.push(frame, settings))), settings
-        )
+        self._settings.append(settings)
+        known = list(self._transitions.push(frame, settings))
+        yield from self._filtered(self._all_restored(known))
 
-    def flush(self, settings: Settings) -> Iterator[Pair]:
+    def flush(self) -> Iterator[Pair]:
         """End the clip, and yield the pairs that are still in flight."""
         known = list(self._transitions.flush())
-        yield from self._filtered(self._all_restored(known), settings)
-        yield from self._filtered(self._drained(), settings)
-        yield from self.release(settings)
+        yield from self._filtered(self._all_restored(known))
+        yield from self._filtered(self._drained())
+        yield from self.release()
 
-    def release(self, settings: Settings) -> Iterator[Pair]:
+    def release(self) -> Iterator[Pair]:
         """The pair that the temporal filter holds, after another link has failed."""
         if self._filter is not None:
-            yield from self._filter.flush(settings)
+            yield from self._filter.flush()
 
     def close(self) -> None:
         """Wait for running work, and drop the rest."""
@@ -116,12 +118,13 @@ class FrameChain:
     def _executed(self, window: FrameWindow) -> Iterator[Pair]:
         return self._executor.push(window if self._look is None else self._look.marked(window))
 
-    def _filtered(self, pairs: Iterator[Pair], settings: Settings) -> Iterator[Pair]:
-        if self._filter is None:
-            yield from pairs
-            return
+    def _filtered(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         for pair in pairs:
-            yield from self._filter.push(pair, settings)
+            settings = self._settings.popleft()
+            if self._filter is None:
+                yield pair
+            else:
+                yield from self._filter.push(pair, settings)
 
 
 def first_scene_scale(frames: Iterable[Frame], device: torch.device) -> float:
@@ -157,6 +160,8 @@ class ChainsInTurn:
     def __init__(self, first: "Chain", second: "Chain") -> None:
         self._first, self._second = first, second
         self._sources: deque[Frame] = deque()
+        self._settings: deque[Settings] = deque()
+        """Of the frames in the first way."""
 
     @property
     def counts(self) -> Counts:
@@ -174,25 +179,27 @@ class ChainsInTurn:
 
     def push(self, frame: Frame, settings: Settings) -> Iterator[Pair]:
         """Take the next frame; as that of `FrameChain`."""
-        yield from self._through(self._first.push(frame, settings), settings)
+        self._settings.append(settings)
+        yield from self._through(self._first.push(frame, settings))
 
-    def flush(self, settings: Settings) -> Iterator[Pair]:
+    def flush(self) -> Iterator[Pair]:
         """End the clip, and yield the pairs that are still in flight."""
-        yield from self._through(self._first.flush(settings), settings)
-        yield from self._with_sources(self._second.flush(settings))
+        yield from self._through(self._first.flush())
+        yield from self._with_sources(self._second.flush())
 
-    def release(self, settings: Settings) -> Iterator[Pair]:
+    def release(self) -> Iterator[Pair]:
         """The pair that the last temporal filter holds, after another link has failed."""
-        yield from self._with_sources(self._second.release(settings))
+        yield from self._with_sources(self._second.release())
 
     def close(self) -> None:
         """Wait for running work, and drop the rest."""
         self._first.close()
         self._second.close()
 
-    def _through(self, pairs: Iterator[Pair], settings: Settings) -> Iterator[Pair]:
+    def _through(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         for pair in pairs:
             self._sources.append(pair.source)
+            settings = self._settings.popleft()
             yield from self._with_sources(self._second.push(pair.restored, settings))
 
     def _with_sources(self, pairs: Iterator[Pair]) -> Iterator[Pair]:

@@ -36,7 +36,9 @@ class Restorer:
     """Networks on a device that restore the frames of a clip in order. Not thread-safe.
 
     Args:
-        model: A shipped model's name, `auto` for the default of task and device, or a network.
+        model: A shipped model's name, `auto` for the default of task and device, or a network. A
+            network is put on the device as it is, in float32 and for evaluation, and must not
+            change any more.
         task: `derain` removes streaks of rain in the air; `raindrop` also removes drops on the
             glass before the camera; `deblur` removes motion blur; `derain+deblur` removes rain,
             then motion blur.
@@ -85,7 +87,7 @@ class Restorer:
         is_filtered: bool = True,
     ) -> None:
         check_task(task)
-        self.devices = usable_devices(device)
+        self.devices = usable_devices(str(device))
         self.device, *others = self.devices
         self._settings = Settings()
         self.strength, self.scale, self.keep = strength, scale, keep
@@ -99,7 +101,7 @@ class Restorer:
                 raise ConfigError(
                     f"the network takes out {TASKS[model.task].removes}; leave task out"
                 )
-            self.name, networks = "custom", [model.to(self.device).eval()]
+            self.name, networks = "custom", [model.to(self.device, torch.float32).eval()]
         else:
             names = models_of(task, model, weights, self.device.type)
             self.name = "+".join(names)
@@ -258,6 +260,8 @@ class Restorer:
             while True:
                 try:
                     item = next(iterator)
+                    if isinstance(item, Frame):
+                        check_size(item.height, item.width)
                 except StopIteration:
                     break
                 except Exception as caught:
@@ -270,9 +274,9 @@ class Restorer:
                     raise ValueError("got a picture: restore() and push() take pictures")
                 else:
                     yield item
-            yield from chain.flush(self._settings)
+            yield from chain.flush()
         except Exception:
-            yield from chain.release(self._settings)
+            yield from chain.release()
             raise
         finally:
             chain.close()
@@ -334,7 +338,7 @@ class Restorer:
         if self._pushed is None:
             return []
         (chain, _), self._pushed = self._pushed, None
-        return [picture_of(pair.restored) for pair in chain.flush(self._settings)]
+        return [picture_of(pair.restored) for pair in chain.flush()]
 
     def restore_frame(self, frames: Sequence[Frame], index: int, *, is_live: bool = False) -> Frame:
         """Restore one of some successive frames, where not every frame of a clip is wanted.
@@ -353,6 +357,7 @@ class Restorer:
         Raises:
             ConfigError: The picture is too large.
             IndexError: The index is out of range.
+            ValueError: The frames are of several sizes.
         """
         if not 0 <= index < len(frames):
             raise IndexError(f"index must be from 0 to {len(frames) - 1}, not {index}")

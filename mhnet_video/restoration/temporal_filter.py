@@ -29,22 +29,22 @@ class TemporalFilter:
         is_on_gpu = device is not None and device.type == "cuda"
         self._average = average or _average_on(device)
         self._most = 1 if is_on_gpu else 0
-        self._held: Pair | None = None
+        self._held: tuple[Pair, Settings] | None = None
         self._running: deque[tuple[Frame, Averaged]] = deque()
 
     def push(self, pair: Pair, settings: Settings) -> Iterator[Pair]:
         """Take the next pair; yield those before it that are done."""
-        held, self._held = self._held, pair
+        held, self._held = self._held, (pair, settings)
         if held is not None:
-            self._start(held, pair.restored, settings)
+            self._start(*held, pair.restored)
         while len(self._running) > self._most:
             yield self._done()
 
-    def flush(self, settings: Settings) -> Iterator[Pair]:
+    def flush(self) -> Iterator[Pair]:
         """The pairs that are still held."""
         held, self._held = self._held, None
         if held is not None:
-            self._start(held, None, settings)
+            self._start(*held, None)
         while self._running:
             yield self._done()
 
@@ -54,7 +54,7 @@ class TemporalFilter:
             with suppress(RuntimeError):  # of a GPU that has failed, which is known by now
                 self._done()
 
-    def _start(self, pair: Pair, ahead: Frame | None, settings: Settings) -> None:
+    def _start(self, pair: Pair, settings: Settings, ahead: Frame | None) -> None:
         source, restored = pair
         averaged = self._average.start(
             source, restored, ahead, share=settings.strength, keep=settings.keep

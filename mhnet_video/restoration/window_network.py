@@ -17,7 +17,7 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
 from mhnet_video.restoration.color import add_residual, write_rgb
 from mhnet_video.restoration.glass import pictures_of_glass
-from mhnet_video.restoration.self_ensemble import ensemble_residual
+from mhnet_video.restoration.self_ensemble import COARSE_TRANSFORMS, TRANSFORMS, ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
 
@@ -154,7 +154,12 @@ class WindowNetwork:
         rows, columns = _working_size(height, width, scale)
         residual_of = partial(self._whole_residual, engine)
         if is_ensemble:
-            residual = ensemble_residual(seen, residual_of, self.network.config.multiple)
+            residual = ensemble_residual(
+                seen,
+                residual_of,
+                self.network.config.multiple,
+                transforms=TRANSFORMS if self.network.task == "derain" else COARSE_TRANSFORMS,
+            )
         else:
             residual = residual_of(seen)
         return residual[:, :rows, :columns]
@@ -222,10 +227,13 @@ def _write_upright(frame: Frame, out: Tensor) -> None:
 
 
 def _is_finite(x: Tensor) -> bool:
-    """Whether all elements are finite; their sum is not if one is not, and is quicker to find."""
+    """Whether the sum of all elements is finite, which it is not if one of them is not.
+
+    It is quicker to find, and no residual is so large that only its sum is not finite.
+    """
     if x.device.type == "cpu" and x.dtype == torch.float32:
         # PyTorch would wait for its threads, for longer than this takes, while others use the cores
-        with np.errstate(invalid="ignore"):  # of infinities of both signs
+        with np.errstate(invalid="ignore", over="ignore"):  # of infinities of both signs
             return math.isfinite(np.add.reduce(x.numpy(), axis=None))
     return bool(x.sum().isfinite())
 

@@ -31,7 +31,9 @@ from mhnet_video.pipelines.evidence import (
     remark_of,
 )
 from mhnet_video.pipelines.restore import restore_video
+from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.pipelines.verify import verify
+from mhnet_video.restoration.restorer import Restorer
 
 CLIP = Clip(name="clip.mkv", video=(Video(times=every(40, 6)),), metadata={"comment": "Mine"})
 EVIDENCE = RestoreConfig(evidence=True)
@@ -96,6 +98,23 @@ def test_hashes_versions_and_settings_are_told(tmp_path):
     assert told["interrupted"] is False
 
 
+@pytest.mark.parametrize("in_segments", [False, True])
+def test_it_tells_of_the_restorer_that_was_passed(in_segments, tmp_path):
+    source, output = CLIP.make(tmp_path), tmp_path / "out.mkv"
+    keep = [[0, 0, 8, 8]]
+    restorer = Restorer(task="deblur", device="cpu", strength=0.25, scale=0.5, keep=keep)
+    restore = restore_in_segments if in_segments else restore_video
+    restore(str(source), output, EVIDENCE, restorer=restorer)
+    told = json.loads(evidence_path(output).read_text())
+    settings = told["settings"]
+    assert (settings["task"], settings["strength"], settings["scale"]) == ("deblur", 0.25, 0.5)
+    assert settings["keep"] == keep and settings["model"] == "deblur-realtime"
+    with av.open(str(output)) as container:
+        comments = {key.lower(): value for key, value in container.metadata.items()}
+    assert "motion blur" in comments["comment"] and "rain" not in comments["comment"]
+    assert not verify(evidence_path(output)).mismatches
+
+
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.mov", "out.avi"])
 @pytest.mark.parametrize("own", [{}, {"comment": "Mine", "title": "Rain"}])
 def test_the_comment_says_so_and_keeps_the_sources_own(own, name, tmp_path):
@@ -103,8 +122,8 @@ def test_the_comment_says_so_and_keeps_the_sources_own(own, name, tmp_path):
     report = restore_video(source, tmp_path / name, EVIDENCE, restorer=StandIn())
     with av.open(str(tmp_path / name)) as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}
-    remark = remark_of("derain")
-    assert remark.endswith("taken out was rain.")
+    remark = remark_of("deblur")
+    assert remark.endswith("taken out was motion blur.")
     assert tags["comment"] == (f"Mine\n{remark}" if own else remark)
     assert not any("comment" in loss.what for loss in report.losses)
 

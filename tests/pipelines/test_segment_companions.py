@@ -17,7 +17,7 @@ import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.segments.segment_store import SegmentStore
-from mhnet_video.pipelines.evidence import evidence_path, remark_of
+from mhnet_video.pipelines.evidence import EvidenceWriter, evidence_path, remark_of
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.pipelines.verify import verify
@@ -57,6 +57,23 @@ def told_of(output):
     return json.loads(evidence_path(output).read_text())
 
 
+def test_evidence_that_cannot_be_completed_leaves_a_complete_output_alone(tmp_path, monkeypatch):
+    def refuse(self, told):
+        raise WriteError("the disk is full.")
+
+    monkeypatch.setattr(EvidenceWriter, "complete", refuse)
+    source = LONG.make(tmp_path)
+    for restore, output in (
+        (restore_in_segments, tmp_path / "a.mkv"),
+        (restore_video, tmp_path / "b.mkv"),
+    ):
+        with pytest.raises(WriteError, match=r"^the disk is full. The output itself is complete.$"):
+            restore(source, output, EVIDENCE, restorer=restorer())
+        with av.open(str(output)) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 100
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "b.mkv", "long.mp4"]
+
+
 def test_evidence_of_segments_is_that_of_one_run_however_often_it_was_stopped(tmp_path):
     source, output = LONG.make(tmp_path), tmp_path / "out.mkv"
     restore_video(source, tmp_path / "one.mkv", EVIDENCE, restorer=restorer())
@@ -84,7 +101,7 @@ def test_evidence_of_segments_is_that_of_one_run_however_often_it_was_stopped(tm
     assert found.keys() == wanted.keys()
     assert verify(evidence_path(output)).mismatches == ()
     with av.open(str(output)) as container:
-        assert container.metadata["COMMENT"] == remark_of("derain")
+        assert container.metadata["COMMENT"] == remark_of("deblur")
 
 
 def test_evidence_of_a_trip_names_every_source_and_the_source_of_every_frame(tmp_path):

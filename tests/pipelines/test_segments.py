@@ -279,6 +279,14 @@ def test_other_settings_begin_anew_and_say_so(source, tmp_path):
     assert output.read_bytes() == wanted.read_bytes()
 
 
+def test_another_strength_of_the_restorer_begins_anew(source, tmp_path):
+    stopped(source, tmp_path / "out.mp4")
+    messages, other = [], StandIn()
+    other.strength = 0.5
+    restore_in_segments(source, tmp_path / "out.mp4", restorer=other, on_message=messages.append)
+    assert messages[0].startswith("beginning anew")
+
+
 def test_a_source_that_changed_begins_anew(source, tmp_path):
     output = tmp_path / "out.mp4"
     stopped(source, output)

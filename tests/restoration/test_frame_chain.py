@@ -130,7 +130,7 @@ def test_whole_pictures_are_compared_only_where_some_samples_are_equal(monkeypat
     with LaunchCount() as count:
         for each in restored:
             list(chain.push(each, Settings()))
-    list(chain.flush(Settings()))
+    list(chain.flush())
     assert compared == [7, 9]
     # for each frame its difference to the one before, and for these two all samples
     assert count.waits <= len(pictures) - 1 + 2 * 2

@@ -333,7 +333,7 @@ class Piped:
         )
         for item in items:
             yield from chain.push(item, self.settings)
-        yield from chain.flush(self.settings)
+        yield from chain.flush()
         chain.close()
 
 

@@ -65,7 +65,7 @@ def through(average, device, before, restored, settings):
     for pair in map(Pair, before, restored):
         pairs += found.push(pair, settings)
         assert len(found._running) <= 1
-    pairs += found.flush(settings)
+    pairs += found.flush()
     assert [pair.source for pair in pairs] == list(before)
     return [pair.restored for pair in pairs]
 

@@ -404,11 +404,51 @@ def test_settings_are_checked_whenever_they_are_set():
         ("keep", [(0, 0, 0, 0)]),
         ("keep", [(0.5, 0, 10, 10)]),
         ("keep", [(1, 2, 3)]),
+        ("keep", (1, 2, 3, 4)),
+        ("keep", 7),
+        ("strength", "0.5"),
+        ("scale", "half"),
     ]:
         with pytest.raises(ConfigError):
             setattr(restorer, name, value)
     with pytest.raises(IndexError):
         restorer.restore_frame([gray_frame(0)], -1)
+
+
+@pytest.mark.parametrize("count", [4, 20])
+def test_settings_of_a_frame_are_those_of_when_it_was_pushed(count):
+    """The temporal filter comes later, and must not take the settings of then."""
+    random = np.random.default_rng(4)
+    clip = [(100 + random.integers(-3, 4, (32, 48, 3))).astype(np.uint8) for _ in range(count)]
+    restorer = Restorer(Spy(), device="cpu", keep=[[0, 0, 24, 32]])
+    got = []
+    for picture in clip:
+        got += restorer.push(picture)
+    restorer.keep, restorer.strength = (), 0
+    got += restorer.flush()
+    assert len(got) == count
+    for before, after in zip(clip, got, strict=True):
+        assert np.array_equal(before[:, :24], after[:, :24])
+        assert after[:, 24:].mean() < before[:, 24:].mean() - 10
+
+
+@pytest.mark.parametrize("task", ["derain", "derain+deblur"])
+def test_frames_before_one_that_is_too_large_come_restored(task):
+    frames = [gray_frame(10 * index, index, size=(32, 48)) for index in range(30)]
+    huge = (np.broadcast_to(np.uint8(0), (10_000, 10_000)),) * 3
+    restorer, got = Restorer(task=task, device="cpu"), []
+    with pytest.raises(ConfigError, match="too large"):
+        for frame in restorer.stream([*frames, replace(frames[0], planes=huge)]):
+            got.append(frame.pts)
+    assert got == list(range(30))
+
+
+def test_a_network_in_half_precision_runs_in_float32():
+    for engine in ("auto", "torch"):
+        network = load_model("realtime").half()
+        picture = np.random.default_rng(3).integers(0, 256, (32, 48, 3), np.uint8)
+        (got,) = Restorer(network, device="cpu", engine=engine).restore([picture])
+        assert got.shape == picture.shape
 
 
 def test_settings_that_do_not_fit():

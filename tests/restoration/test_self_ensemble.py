@@ -3,23 +3,29 @@
 from functools import partial
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import interpolate
 
 from mhnet_video.restoration import self_ensemble
-from mhnet_video.restoration.self_ensemble import NOISE, TRANSFORMS, ensemble_residual
+from mhnet_video.restoration.self_ensemble import (
+    COARSE_TRANSFORMS,
+    NOISE,
+    TRANSFORMS,
+    ensemble_residual,
+)
 
 
 def size_of(picture, scale, multiple):
-    """Height and width of an enlarged picture."""
+    """Height and width of a resized picture."""
     return tuple(round(side * scale / multiple) * multiple for side in picture.shape[-2:])
 
 
-def answers(picture, multiple, residual_of):
+def answers(picture, multiple, residual_of, transforms):
     """The residuals of all transforms of a picture, `[3, H, W]` each, as the picture stands."""
-    for way, scale in TRANSFORMS:
+    for way, scale in transforms:
         size = size_of(picture, scale, multiple)
-        seen = interpolate(picture.flip(way)[None], size, mode="bicubic")[0]
+        seen = interpolate(picture.flip(way)[None], size, mode="bicubic", antialias=scale < 1)[0]
         answer = residual_of(seen)
         yield interpolate(answer[None], picture.shape[1:], mode="bicubic")[0].flip(way)
 
@@ -37,7 +43,8 @@ def wanted_of(sides):
     return torch.from_numpy(mean * share).float()
 
 
-def test_it_equals_the_reference_implementation():
+@pytest.mark.parametrize("transforms", [TRANSFORMS, COARSE_TRANSFORMS])
+def test_it_equals_the_reference_implementation(transforms):
     """Each transform of the picture is undone on its residual."""
     weights = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     picture = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(1))
@@ -51,10 +58,10 @@ def test_it_equals_the_reference_implementation():
         shapes.append(window[1].shape[1:])
         return residual_of(window[1])
 
-    found = ensemble_residual([None, picture, None], of_window, 16)
-    assert shapes == [size_of(picture, scale, 16) for _, scale in TRANSFORMS]
+    found = ensemble_residual([None, picture, None], of_window, 16, transforms=transforms)
+    assert shapes == [size_of(picture, scale, 16) for _, scale in transforms]
     assert len(set(shapes)) > 1
-    sides = list(answers(picture, 16, residual_of))
+    sides = list(answers(picture, 16, residual_of, transforms))
     torch.testing.assert_close(found, wanted_of(sides), rtol=1e-4, atol=1e-5)
 
 
@@ -71,6 +78,18 @@ def test_large_pictures_are_not_enlarged(monkeypatch):
         ensemble_residual([torch.rand(3, rows, 64)], partial(noted, given))
         assert len({seen.shape for seen in given}) == (3 if is_enlarged else 1)
         assert len(given) == (len(TRANSFORMS) if is_enlarged else 4)
+        given = []
+        ensemble_residual(
+            [torch.rand(3, rows, 64)], partial(noted, given), transforms=COARSE_TRANSFORMS
+        )
+        assert len({seen.shape for seen in given}) == 3
+
+
+def test_small_pictures_stay_at_least_one_multiple():
+    given = []
+    picture = torch.rand(3, 16, 48)
+    ensemble_residual([picture], partial(noted, given), 16, transforms=COARSE_TRANSFORMS)
+    assert {tuple(seen.shape[1:]) for seen in given} == {(16, 48), (16, 32)}
 
 
 def test_what_all_agree_on_is_taken_out_whole_and_nothing_is_nothing():

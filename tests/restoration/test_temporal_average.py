@@ -360,7 +360,7 @@ def test_it_is_the_last_link_of_a_chain(is_filtered):
     given = Given(before, after)
     chain = FrameChain(3, given, cpu, ScaleChooser(cpu), is_filtered=is_filtered)
     out = [pair for each in before for pair in chain.push(frame((each,)), Settings())]
-    out += chain.flush(Settings())
+    out += chain.flush()
     assert [pair.source.planes[0] is old for pair, old in zip(out, before, strict=True)]
     found = [pair.restored.planes[0] for pair in out]
     if is_filtered:
