@@ -98,7 +98,7 @@ def test_a_picture_on_its_own_is_seen_from_several_sides_and_distances(frames, s
 
     with torch.inference_mode():
         once = residual_of(picture)
-        sides = list(answers(picture, network.config.multiple, residual_of))
+        sides = list(answers(picture, network.config.multiple, residual_of, TRANSFORMS))
     assert all(float((once - side).abs().max()) > 0.02 for side in sides[1:])
     residual = wanted_of(sides) if frames > 1 else once
     expected = (picture + residual)[:, : size[0], : size[1]] * 255
@@ -434,7 +434,7 @@ def test_settings_of_a_frame_are_those_of_when_it_was_pushed(count):
 
 @pytest.mark.parametrize("task", ["derain", "derain+deblur"])
 def test_frames_before_one_that_is_too_large_come_restored(task):
-    frames = [gray_frame(10 * index, index, size=(32, 48)) for index in range(30)]
+    frames = [gray_frame(8 * index, index, size=(32, 48)) for index in range(30)]
     huge = (np.broadcast_to(np.uint8(0), (10_000, 10_000)),) * 3
     restorer, got = Restorer(task=task, device="cpu"), []
     with pytest.raises(ConfigError, match="too large"):
