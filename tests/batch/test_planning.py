@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ from mhnet_video.errors import ConfigError
 
 TINY = Video(times=every(40, 5))
 SECOND = Video(times=every(100, 10), rate=10)
+FOUR_SECONDS = Video(times=every(100, 40), rate=10)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +252,31 @@ def test_joined_files_become_the_work_of_the_first(card, out):
     ]
     assert plan.works[0].key == made[0].name
     assert plan.works[0].seconds == pytest.approx(3, abs=0.01)
+
+
+def unplayable(content):
+    """A file with all of its headers, whose packets are overwritten."""
+    begin = content.index(b"mdat") + 4
+    end = begin - 8 + int.from_bytes(content[begin - 8 : begin - 4], "big")
+    return content[:begin] + bytes(end - begin) + content[end:]
+
+
+@pytest.mark.parametrize(
+    ("odd", "audio"),
+    [
+        (Clip(video=(FOUR_SECONDS,)), (Audio(),)),  # recorded without sound
+        (Clip(video=(FOUR_SECONDS,), audio=(Audio(rate=44100),)), (Audio(),)),
+        (Clip(video=(replace(FOUR_SECONDS, pixel_format="yuv444p"),)), ()),
+        (Clip(video=(FOUR_SECONDS,), finish=unplayable), ()),
+    ],
+)
+def test_a_file_that_cannot_be_joined_is_a_work_of_its_own(card, out, odd, audio):
+    for number in range(5):
+        clip = odd if number == 2 else Clip(video=(FOUR_SECONDS,), audio=audio)
+        replace(clip, name=f"2023_0615_1200{4 * number:02}_000{number}F.MP4").make(card)
+    plan = make_plan([str(card)], out, is_joined=True)
+    assert [len(work.sources) for work in plan.works] == [2, 1, 2]
+    assert not plan.left_out
 
 
 def test_a_file_is_opened_once_as_long_as_it_stays(clip, card, out, monkeypatch):

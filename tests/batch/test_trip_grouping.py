@@ -14,12 +14,12 @@ MINUTE = timedelta(seconds=60)
 NOON = datetime(2023, 6, 15, 12, 0, 0)
 
 
-def clip(name, *, seconds=60.0, created=None, shape=("h264", 1920, 1080)):
+def clip(name, *, seconds=60.0, created=None, kind=("h264", "1920x1080")):
     relative = PurePosixPath(name)
     root = Path("/card")
     return Clip(
         found=FoundFile(path=root / relative, relative=relative, root=root, is_named=False),
-        footage=VideoFacts(seconds=seconds, created=created, shape=shape),
+        footage=VideoFacts(seconds=seconds, created=created, kind=kind),
     )
 
 
@@ -209,7 +209,7 @@ def test_times_of_containers_may_be_those_of_the_end():
 
 def test_another_size_begins_another_trip():
     names = stamped("%Y%m%d_%H%M%S_NF.mp4", 2)
-    small = clip(names[1], shape=("h264", 1280, 720))
+    small = clip(names[1], kind=("h264", "1280x720"))
     assert trips(clip(names[0]), small) == [[names[0]], [names[1]]]
 
 

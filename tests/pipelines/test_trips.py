@@ -154,7 +154,7 @@ def test_other_packets_follow_their_file(tmp_path):
     [
         (Clip(name="b.mp4", video=(Video(width=96),), audio=(Audio(),)), "size is another"),
         (Clip(name="b.mp4", audio=(Audio(rate=44100),)), "sound or other streams are others"),
-        (Clip(name="b.mp4"), "streams"),
+        (Clip(name="b.mp4"), "kinds of streams are others"),
         (Clip(name="b.mp4", video=(Video(pixel_format="yuv444p"),), audio=(Audio(),)), "pixel"),
     ],
 )
