@@ -191,6 +191,16 @@ def test_two_sources_for_one_output_are_both_left_out(clip, card, out, tmp_path)
     assert all("would become the same output as" in reason for reason in reasons)
 
 
+def test_two_outputs_that_would_share_a_track_are_both_left_out(clip, card, out):
+    for name in ("a.mp4", "a.mov", "b.mp4"):
+        put(clip, card / name)
+    assert keys(make_plan([str(card)], out)) == ["a.mov", "a.mp4", "b.mp4"]
+    plan = make_plan([str(card)], out, has_tracks=True)
+    assert keys(plan) == ["b.mp4"]
+    assert said(plan)["a.mp4"].startswith(f"would have the same track as {card / 'a.mov'};")
+    assert said(plan)["a.mov"].startswith(f"would have the same track as {card / 'a.mp4'};")
+
+
 def test_names_that_differ_by_case_only_clash_where_the_outputs_ignore_it(clip, card, out):
     put(clip, card / "Clip.mp4")
     put(clip, card / "clip.MP4")

@@ -16,6 +16,7 @@ import processes
 import pytest
 import torch
 from clips import Audio, Clip, Video, every
+from test_positions import COLD, with_positions
 from waiting import wait_until
 
 import mhnet_video.batch.watching
@@ -194,6 +195,61 @@ def test_what_no_batch_has_made_is_not_replaced(card, out, notes):
     assert (out / "a.mp4").read_bytes() == b"precious"
     rows = restore(card, out, make, config=replace(REPEATABLE, overwrite=True))
     assert statuses(rows) == ALL_BEFORE | {"a.mp4": Status.DONE}
+
+
+BESIDE = replace(REPEATABLE, gpx=True, evidence=True)
+
+
+@pytest.fixture
+def located(tmp_path):
+    """A folder with a clip that has positions."""
+    (tmp_path / "located").mkdir()
+    return with_positions(tmp_path / "located", COLD, "a.mp4").parent
+
+
+@pytest.mark.usefixtures("own_process")
+@pytest.mark.parametrize("name", ["a.gpx", "a.mp4.evidence.json"])
+def test_what_no_batch_has_made_beside_an_output_is_not_replaced(located, out, notes, name):
+    make = partial(batch_restorers.counted, notes)
+    out.mkdir()
+    (out / name).write_bytes(b"precious")
+    rows = restore(located, out, make, config=BESIDE)
+    assert statuses(rows) == {"a.mp4": Status.FAILED}
+    assert rows["a.mp4"].reason.startswith(f"{out / name} exists already")
+    assert outputs(out) == {name: b"precious"}
+    rows = restore(located, out, make, config=replace(BESIDE, overwrite=True))
+    assert statuses(rows) == {"a.mp4": Status.DONE}
+    assert (out / name).read_bytes() != b"precious"
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_file_beside_an_output_is_made_again_when_it_is_gone(located, out, notes):
+    make = partial(batch_restorers.counted, notes)
+    restore(located, out, make, config=BESIDE)
+    before = outputs(out)
+    assert before.keys() == {"a.mp4", "a.gpx", "a.mp4.evidence.json"}
+    assert statuses(restore(located, out, make, config=BESIDE)) == {"a.mp4": Status.BEFORE}
+    (out / "a.gpx").unlink()
+    assert statuses(restore(located, out, make, config=BESIDE)) == {"a.mp4": Status.DONE}
+    assert outputs(out).keys() == before.keys()
+    # with other settings those that a batch has made are made anew
+    rows = restore(located, out, make, config=replace(BESIDE, crf=40))
+    assert statuses(rows) == {"a.mp4": Status.DONE}
+    assert outputs(out)["a.mp4.evidence.json"] != before["a.mp4.evidence.json"]
+
+
+@pytest.mark.usefixtures("own_process")
+def test_two_outputs_do_not_share_a_track(located, out, notes):
+    shutil.copyfile(located / "a.mp4", located / "a.mov")
+    report = run_batch(
+        [str(located)],
+        out,
+        BESIDE,
+        BatchConfig(jobs=1),
+        make_restorer=partial(batch_restorers.counted, notes),
+    )
+    assert [row.status for row in report.rows] == [Status.FAILED] * 2
+    assert outputs(out) == {}
 
 
 @pytest.mark.usefixtures("own_process")
