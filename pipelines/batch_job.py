@@ -17,10 +17,12 @@ from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, WriteError, first_line
+from mhnet_video.media.fidelity import Loss, lines_of
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.batch_units import has_segments
-from mhnet_video.pipelines.companions import companion_paths
+from mhnet_video.pipelines.companions import Companions, companion_paths
+from mhnet_video.pipelines.evidence import Restoration
 from mhnet_video.pipelines.restore import Progress, Report, restore_video
 from mhnet_video.pipelines.segmented_work import SegmentedWork
 from mhnet_video.pipelines.segments import restore_in_segments
@@ -179,7 +181,18 @@ class BatchJob:
         if self._recipe["dry"] == "skip":
             return row_of(work, Status.SKIPPED, dry)
         copy_dry(work.sources[0], claim.staged)
-        return self._end(work, claim, before, row_of(work, Status.COPIED, dry))
+        lost = self._beside_copy(work, claim.staged)
+        return self._end(work, claim, before, row_of(work, Status.COPIED, dry, lost=lost))
+
+    def _beside_copy(self, work: Work, copy: Path) -> tuple[str, ...]:
+        """Write the track of a copy, where it is asked for, and tell what there is not."""
+        config = replace(self._config, evidence=False)
+        with Companions(Restoration(work.sources, copy, config)) as companions:
+            _, losses = companions.complete({})
+        if self._config.evidence:
+            why = "a copy has none, as nothing was done to it"
+            losses.append(Loss(kind="evidence", what="evidence", why=why))
+        return tuple(lines_of(losses))
 
     def _end(self, work: Work, claim: Claim, before: tuple[Identity, ...], row: Row) -> Row:
         """Give an output its name, and return its row, unless a source has changed meanwhile."""

@@ -27,7 +27,9 @@ from mhnet_video.batch.rows import Status
 from mhnet_video.config import BatchConfig, RestoreConfig
 from mhnet_video.engines import self_check
 from mhnet_video.errors import ConfigError, WriteError
+from mhnet_video.pipelines import batch_job
 from mhnet_video.pipelines.batch import run_batch
+from mhnet_video.restoration.dryness import Dryness
 
 REPEATABLE = RestoreConfig(preset="ultrafast")
 """x264 looks ahead otherwise, and does not always decide the same for pictures so small."""
@@ -236,6 +238,22 @@ def test_a_file_beside_an_output_is_made_again_when_it_is_gone(located, out, not
     rows = restore(located, out, make, config=replace(BESIDE, crf=40))
     assert statuses(rows) == {"a.mp4": Status.DONE}
     assert outputs(out)["a.mp4.evidence.json"] != before["a.mp4.evidence.json"]
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_dry_copy_has_its_track_and_says_that_it_has_no_evidence(
+    card, located, out, notes, monkeypatch
+):
+    monkeypatch.setattr(batch_job, "is_dry", lambda *_: Dryness(True, "no drop falls"))
+    shutil.copyfile(card / "b.mov", located / "b.mov")
+    make = partial(batch_restorers.counted, notes)
+    rows = restore(located, out, make, config=BESIDE, batch=BatchConfig(jobs=1, dry="copy"))
+    assert statuses(rows) == {"a.mp4": Status.COPIED, "b.mov": Status.COPIED}
+    no_evidence = "evidence: a copy has none, as nothing was done to it"
+    assert rows["a.mp4"].lost == (no_evidence,)
+    assert rows["b.mov"].lost == ("a track of positions: none can be read", no_evidence)
+    assert outputs(out).keys() == {"a.mp4", "a.gpx", "b.mov"}
+    assert b"<trkpt" in (out / "a.gpx").read_bytes()
 
 
 @pytest.mark.usefixtures("own_process")
