@@ -170,6 +170,48 @@ def test_patterns_are_taken_with_the_tree_below_their_fixed_part(clip, card, out
     assert "no file fits" in said(make_plan([f"{card}/*.avi"], out))["*.avi"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("**", ["a.mp4", "front/b.mp4", "front/deep/c.mp4"]),
+        ("**/*.mp4", ["a.mp4", "front/b.mp4", "front/deep/c.mp4"]),
+        ("**/deep/**/c.mp4", ["front/deep/c.mp4"]),
+        ("*/*.mp4", ["front/b.mp4"]),
+        ("*/", ["front/b.mp4", "front/deep/c.mp4"]),
+        ("f*/deep/?.mp4", ["front/deep/c.mp4"]),
+        (".*/*.mp4", [".hidden/d.mp4"]),
+        ("*/.e.mp*", ["front/.e.mp4"]),
+    ],
+)
+def test_patterns_mean_what_they_mean_to_python(clip, card, out, pattern, found):
+    for name in ("a.mp4", "front/b.mp4", "front/deep/c.mp4", ".hidden/d.mp4", "front/.e.mp4"):
+        put(clip, card / name)
+    works = make_plan([f"{card}/{pattern}"], out).works
+    assert sorted(os.path.relpath(work.sources[0].resolve(), card) for work in works) == found
+
+
+def test_patterns_find_no_outputs(clip, card):
+    put(clip, card / "a.mp4")
+    for name in ("restored", "older"):
+        put(clip, card / name / "a.mp4")
+        (card / name / OWN_FOLDER).mkdir()
+    out = card / "restored"
+    assert keys(make_plan([f"{card}/**/*.mp4"], out)) == ["a.mp4"]
+    assert keys(make_plan([f"{card}/*/*.mp4"], out)) == []
+    # named itself, the folder of another batch is a source
+    assert keys(make_plan([f"{card}/older/*.mp4"], out)) == ["a.mp4"]
+    with pytest.raises(ConfigError, match="lies in the folder of outputs;"):
+        check_sources([f"{out}/*.mp4"], out)
+
+
+def test_patterns_follow_links_in_a_circle_once(clip, card, out):
+    put(clip, card / "a.mp4")
+    put(clip, card / "sub/b.mp4")
+    for name in ("x", "y", "sub/up", "sub/self"):
+        (card / name).symlink_to(card / "sub" if name.endswith("self") else card)
+    assert keys(make_plan([f"{card}/**/*.mp4"], out)) == ["a.mp4", "sub/b.mp4"]
+
+
 def test_a_file_with_the_name_of_a_pattern_is_a_file(clip, card, out):
     path = put(clip, card / "take [1].mp4")
     assert keys(make_plan([str(path)], out)) == ["take [1].mp4"]
