@@ -47,11 +47,12 @@ def look_at(path: Path) -> VideoFacts:
     """Open a file, and read the facts about its video.
 
     Raises:
-        PictureError: It is a picture.
+        PictureError: It is a picture, and its name does not say that it is a video.
         ReadError: It cannot be read, or holds no video.
     """
     with VideoReader(path) as reader:
-        if reader.is_picture:
+        # one frame may be all that a recording has, and FFmpeg takes JPEGs in a row for one
+        if reader.is_picture and not is_named_like_video(path):
             raise PictureError(f"{path} is a picture; name a video file.")
         container, stream = reader.container, reader.stream
         return VideoFacts(

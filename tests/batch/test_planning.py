@@ -14,6 +14,7 @@ from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
 from mhnet_video.batch.planning import FootageCache, make_plan
 from mhnet_video.batch.work import Shard
 from mhnet_video.errors import ConfigError
+from mhnet_video.media.reading.reader import VideoReader
 
 TINY = Video(times=every(40, 5))
 SECOND = Video(times=every(100, 10), rate=10)
@@ -97,6 +98,20 @@ def test_pictures_and_sound_are_no_video(clip, card, out):
     assert "is a picture" in said(plan, is_error=False)["photo.jpg"]
     # named itself, somebody expects a result
     assert said(make_plan([str(card / "photo.jpg")], out)).keys() == {"photo.jpg"}
+
+
+def test_a_video_that_could_be_a_picture_is_one_by_its_name(card, out):
+    Clip(name="one frame.mp4", video=(Video(times=(0,)),)).make(card)
+    video = Video(codec="mjpeg", pixel_format="yuvj420p", width=320, height=240)
+    path = Clip(name="b.mjpeg", video=(video,)).make(card)
+    # FFmpeg asks for this mark, and for pictures as large as those of cameras
+    mark = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+    path.write_bytes(path.read_bytes().replace(b"\xff\xd8", mark))
+    with VideoReader(path) as reader:
+        assert reader.is_picture
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == ["b.mjpeg.mkv", "one frame.mp4"]
+    assert not plan.left_out
 
 
 def test_broken_and_empty_videos_are_errors_with_their_reason(clip, card, out):
