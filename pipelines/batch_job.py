@@ -179,6 +179,8 @@ class BatchJob:
         if not dry:
             return None
         if self._recipe["dry"] == "skip":
+            if work.output.exists():
+                dry = f"{dry.removesuffix('.')}; an earlier output stays."
             return row_of(work, Status.SKIPPED, dry)
         copy_dry(work.sources[0], claim.staged)
         lost = self._beside_copy(work, claim.staged)

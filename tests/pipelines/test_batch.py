@@ -257,6 +257,23 @@ def test_a_dry_copy_has_its_track_and_says_that_it_has_no_evidence(
 
 
 @pytest.mark.usefixtures("own_process")
+def test_a_dry_clip_that_is_skipped_says_that_an_earlier_output_stays(
+    card, out, notes, monkeypatch
+):
+    monkeypatch.setattr(batch_job, "is_dry", lambda *_: Dryness(True, "no drop falls"))
+    make = partial(batch_restorers.counted, notes)
+    restore(card, out, make)
+    before = outputs(out)
+    (out / "b.mov").unlink()
+    rows = restore(card, out, make, batch=BatchConfig(jobs=1, dry="skip"))
+    assert statuses(rows) == dict.fromkeys(KEYS, Status.SKIPPED)
+    assert rows["b.mov"].reason == "it is dry: no drop falls."
+    stays = "it is dry: no drop falls; an earlier output stays."
+    assert rows["a.mp4"].reason == stays
+    assert outputs(out)["a.mp4"] == before["a.mp4"]
+
+
+@pytest.mark.usefixtures("own_process")
 def test_two_outputs_do_not_share_a_track(located, out, notes):
     shutil.copyfile(located / "a.mp4", located / "a.mov")
     report = run_batch(
