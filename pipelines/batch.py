@@ -12,7 +12,7 @@ from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
 from mhnet_video.batch.jobs import share_machine, visible_gpus
 from mhnet_video.batch.machine import usable_bytes, usable_cores
 from mhnet_video.batch.manifest import Manifest
-from mhnet_video.batch.planning import FootageCache, make_plan
+from mhnet_video.batch.planning import BatchPlan, FootageCache, make_plan
 from mhnet_video.batch.recipe import recipe_of
 from mhnet_video.batch.rows import Row, rows_of
 from mhnet_video.batch.watching import SETTLED_SECONDS, FolderWatch
@@ -82,8 +82,9 @@ def run_batch(
         manifest.refresh()
         before = partial(row_before, manifest=manifest, recipe=recipe)
         tally = Tally(before, on_row, on_progress)
+        find = partial(make_plan, sources, out, has_tracks=config.gpx, shard=_shard(batch))
         if not batch.watch:
-            plan = make_plan(sources, out, is_joined=batch.join, shard=_shard(batch))
+            plan = find(is_joined=batch.join)
             tally.take(plan.works, rows_of(plan.left_out))
         if batch.ray is not None:
             job = RayJob(make_restorer=make_restorer, config=config, recipe=recipe, out=out)
@@ -99,7 +100,7 @@ def run_batch(
         load = partial(BatchJob, make_restorer, config, recipe, out, share.threads)
         with WorkerPool(load, share.environments) as pool:
             if batch.watch:
-                _watch(tally, pool, stop, sources, out, _shard(batch))
+                _watch(tally, pool, stop, sources, find)
             else:
                 _go_on(tally, pool, stop, lambda: False)
         return tally.report(jobs=len(share.environments), is_interrupted=stop.is_set())
@@ -161,8 +162,7 @@ def _watch(
     pool: WorkerPool,
     stop: threading.Event,
     sources: Sequence[str],
-    out: Path,
-    shard: Shard,
+    find: Callable[..., BatchPlan],
 ) -> None:
     """Do what there is, and what comes, until it is stopped."""
     footage_cache = FootageCache(SETTLED_SECONDS)
@@ -172,7 +172,7 @@ def _watch(
         if not watch.is_due():
             return True
         footage_cache.is_waiting = False
-        plan = make_plan(sources, out, shard=shard, footage_cache=footage_cache)
+        plan = find(footage_cache=footage_cache)
         if footage_cache.is_waiting:
             watch.look_again()
         works = [work for work in plan.works if _is_new((work.key, *_versions(work)), seen)]

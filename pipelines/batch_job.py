@@ -17,9 +17,12 @@ from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import MHNetVideoError, WriteError, first_line
+from mhnet_video.media.fidelity import Loss, lines_of
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.batch_units import has_segments
+from mhnet_video.pipelines.companions import Companions, companion_paths
+from mhnet_video.pipelines.evidence import Restoration
 from mhnet_video.pipelines.restore import Progress, Report, restore_video
 from mhnet_video.pipelines.segmented_work import SegmentedWork
 from mhnet_video.pipelines.segments import restore_in_segments
@@ -163,28 +166,47 @@ class BatchJob:
         self._manifest.refresh()
         if self._manifest.is_done(work, self._recipe):
             return row_of(work, Status.BEFORE)
-        is_ours = self._config.overwrite or self._manifest.has_made(work)
-        if work.output.exists() and not is_ours:
-            raise WriteError(
-                f"{work.output} exists already, and is not as a batch has left it; "
-                "move it away, or add --overwrite."
-            )
+        for path in (work.output, *companion_paths(work.output, self._config)):
+            is_ours = self._config.overwrite or self._manifest.has_made(work, path)
+            if path.exists() and not is_ours:
+                raise WriteError(
+                    f"{path} exists already, and is not as a batch has left it; "
+                    "move it away, or add --overwrite."
+                )
         work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
         before = tuple(identify(path) for path in work.sources)
         dry = _dryness(work, self._recipe["dry"], self._restorer)
         if not dry:
             return None
         if self._recipe["dry"] == "skip":
+            if work.output.exists():
+                dry = f"{dry.removesuffix('.')}; an earlier output stays."
             return row_of(work, Status.SKIPPED, dry)
         copy_dry(work.sources[0], claim.staged)
-        return self._end(work, claim, before, row_of(work, Status.COPIED, dry))
+        lost = self._beside_copy(work, claim.staged)
+        return self._end(work, claim, before, row_of(work, Status.COPIED, dry, lost=lost))
+
+    def _beside_copy(self, work: Work, copy: Path) -> tuple[str, ...]:
+        """Write the track of a copy, where it is asked for, and tell what there is not."""
+        config = replace(self._config, evidence=False)
+        with Companions(Restoration(work.sources, copy, config)) as companions:
+            _, losses = companions.complete({})
+        if self._config.evidence:
+            why = "a copy has none, as nothing was done to it"
+            losses.append(Loss(kind="evidence", what="evidence", why=why))
+        return tuple(lines_of(losses))
 
     def _end(self, work: Work, claim: Claim, before: tuple[Identity, ...], row: Row) -> Row:
         """Give an output its name, and return its row, unless a source has changed meanwhile."""
         if changed := check_unchanged(work.sources, before):
             return row_of(work, Status.FAILED, changed)
-        result = identify(claim.staged)
-        entry = Entry(output=work.key, result=result, sources=before, recipe=self._recipe)
+        entry = Entry(
+            output=work.key,
+            result=identify(claim.staged),
+            sources=before,
+            recipe=self._recipe,
+            companions={path.name: identify(path) for path in claim.companions()},
+        )
         self._manifest.add(entry)
         claim.commit()
         return row

@@ -5,14 +5,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mhnet_video.closing import Closing
+from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Pair
 from mhnet_video.media.fidelity import Loss
-from mhnet_video.media.location.gpx import check_gpx, save_gpx
+from mhnet_video.media.location.gpx import check_gpx, save_gpx, track_path
 from mhnet_video.media.output_file import check_destination
-from mhnet_video.pipelines.evidence import EvidenceWriter, Restoration, remark_of
+from mhnet_video.pipelines.evidence import EvidenceWriter, Restoration, evidence_path, remark_of
 
 T = TypeVar("T")
+
+
+def companion_paths(destination: Path, config: RestoreConfig) -> list[Path]:
+    """Where the files are to be that are asked for beside an output.
+
+    Args:
+        destination: The output.
+        config: The settings.
+    """
+    paths = [track_path(destination)] if config.gpx else []
+    return [*paths, evidence_path(destination)] if config.evidence else paths
 
 
 class Companions(Closing):
@@ -37,7 +49,7 @@ class Companions(Closing):
             if not restoration.is_of_files:
                 raise ConfigError("positions go from a file to one beside another; leave gpx out.")
             check_gpx()
-            self._gpx = Path(restoration.destination).with_suffix(".gpx")
+            self._gpx = track_path(restoration.destination)
             for source in sources:
                 check_destination(self._gpx, source=source, overwrite=config.overwrite)
         if config.evidence:

@@ -227,11 +227,13 @@ def _entries(folder: Path) -> list[Path]:
     Raises:
         ReadError: The folder has neither.
     """
-    entries = list(folder.iterdir())
-    folders = [path for path in entries if path.is_dir() and path.name[0] != "."]
-    if folders and not any(path.suffix.lower() in FILE_SUFFIXES for path in entries):
+    try:
+        return files_in(folder, FILE_SUFFIXES)
+    except ReadError:
+        folders = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+        if not folders:
+            raise
         return in_order(folders)
-    return files_in(folder, FILE_SUFFIXES)
 
 
 class _Sheet:

@@ -51,16 +51,20 @@ class Claim(Closing):
             self._lock.release()
             raise
 
+    def companions(self) -> list[Path]:
+        """The files that were made beside the output, where they grew."""
+        files = filter(Path.is_file, self._folder.iterdir())
+        return [path for path in files if path != self.staged]
+
     def commit(self) -> None:
         """Give the output its own name, and then the files that are named after it.
 
         Raises:
             OSError: Its folder is gone or cannot be written.
         """
-        replace_file(self.staged, self._output)
-        for path in self._folder.iterdir():
-            if path.is_file():
-                replace_file(path, self._output.with_name(path.name))
+        companions = self.companions()
+        for path in (self.staged, *companions):
+            replace_file(path, self._output.with_name(path.name))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """What the names of recordings tell: when they begin, which camera made them, which chapter.
 
-Names as cameras of VIOFO, 70mai, BlackVue, Thinkware, Garmin, Tesla and GoPro give them, and any
-other that holds a date and a time.
+Names as cameras of VIOFO, 70mai, BlackVue, Thinkware, Nextbase, Vantrue, Garmin, Tesla and GoPro
+give them, and any other that holds a date and a time.
 """
 
 import re
@@ -13,14 +13,21 @@ _TIME = re.compile(
     r"(?<!\d)(20\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)[-_ T.]?([0-2]\d)[-_.:h]?([0-5]\d)[-_.:m]?"
     r"([0-5]\d)(?:\d{3})?(?!\d)"
 )
+# Nextbase's, whose year has two digits
+_SHORT_TIME = re.compile(r"(?<!\d)(\d\d)([01]\d)([0-3]\d)_([0-2]\d)([0-5]\d)([0-5]\d)(?=_\d{3}_)")
 _NUMBER = re.compile(r"(\d+)\D*$")
 # a recording that a GoPro cuts: codec, chapter, number of the recording; before the HERO6 the first
 # chapter has another name. Source: GoPro's article "GoPro Camera File Naming Convention"
 _GOPRO = re.compile(r"G[HXP](\d\d)(\d{4})", re.IGNORECASE)
 _GOPRO_FIRST = re.compile(r"GOPR(\d{4})", re.IGNORECASE)
 # the letter behind the time: VIOFO ..._0001F and ..._0001PR, 70mai ...-000001B, BlackVue ..._NF and
-# ..._ERL, Thinkware ..._F; the one before it says why it was recorded
-_LETTER = re.compile(r"(?:^|[-_\d])[A-Z]?([FRBIT])[LS]?$", re.ASCII)
+# ..._ERL, Thinkware ..._F, Nextbase ..._FH and ..._RL; the one before it says why it was recorded
+_LETTER = re.compile(r"(?:^|[-_\d])[A-Z]?([FRBIT])[HLS]?$", re.ASCII | re.IGNORECASE)
+# Vantrue ..._N_A: of three cameras B looks inside, of two it is the other one
+_VANTRUE = re.compile(r"_[A-Z]_([ABC])$", re.IGNORECASE)
+_VANTRUE_VIEWS = {"A": "front", "B": "inside", "C": "rear"}
+# why something was recorded, which is no part of the camera's name
+_OCCASION = re.compile(r"(?<![a-z])(?:NO|EV|PA|REC|EVT|MOT|[NEMP])(?![a-z])", re.IGNORECASE)
 _VIEWS = {
     "F": "front",
     "R": "rear",
@@ -57,6 +64,9 @@ class ClipName:
     """When the recording begins by the camera's clock; None where the name does not tell."""
     view: str
     """Which camera made it, such as `front`; empty where neither name nor folder tell."""
+    series: str
+    """What names of one camera have in common: the letters, and the number of a channel before the
+    time; empty where the view or the chapter tells more."""
     chapter: tuple[str, int] | None
     """The recording that it is a chapter of, and which one, from 1; None where it is none."""
     number: int | None
@@ -78,30 +88,52 @@ def read_name(relative: PurePosixPath) -> ClipName:
     elif match := _GOPRO_FIRST.fullmatch(stem):
         chapter = match[1], 1
     number = _NUMBER.search(stem)
+    time, before, behind = _around_time(stem)
+    view = _view_in(stem, behind if time else "") or _view_of_folders(relative)
     return ClipName(
-        time=_time_in(stem),
-        view=_view_in(stem) or _view_of_folders(relative),
+        time=time,
+        view=view,
+        series="" if view or chapter else _series(before, behind),
         chapter=chapter,
         number=int(number[1]) if number else None,
     )
 
 
-def _time_in(stem: str) -> datetime | None:
-    for match in _TIME.finditer(stem):
+def _around_time(stem: str) -> tuple[datetime | None, str, str]:
+    """The time in a name, and what stands before it and behind it.
+
+    Where there is no time, the last number takes its place.
+    """
+    for match in (*_TIME.finditer(stem), *_SHORT_TIME.finditer(stem)):
         try:
             year, month, day, hour, minute, second = map(int, match.groups())
-            return datetime(year, month, day, hour, minute, second)
+            time = datetime(2000 + year % 100, month, day, hour, minute, second)
         except ValueError:
             continue
-    return None
+        return time, stem[: match.start()], stem[match.end() :]
+    number = _NUMBER.search(stem)
+    return None, stem[: number.start()] if number else stem, ""
 
 
-def _view_in(stem: str) -> str:
+def _view_in(stem: str, behind: str) -> str:
+    """Which camera a name tells.
+
+    Args:
+        stem: The name.
+        behind: What stands behind the time in it.
+    """
     if match := _WORD.search(stem):
         return _VIEWS[match[1].lower()]
-    time = _TIME.search(stem)
-    match = _LETTER.search(stem, time.end()) if time else None
-    return _VIEWS[match[1]] if match else ""
+    if match := _VANTRUE.search(behind):
+        return _VANTRUE_VIEWS[match[1].upper()]
+    match = _LETTER.search(behind)
+    return _VIEWS[match[1].upper()] if match else ""
+
+
+def _series(before: str, behind: str) -> str:
+    # behind the time are running numbers
+    words = f"{before} {re.sub(r'[0-9]', ' ', behind)}"
+    return " ".join(re.findall(r"[^\W_]+", _OCCASION.sub("", words).lower()))
 
 
 def _view_of_folders(relative: PurePosixPath) -> str:

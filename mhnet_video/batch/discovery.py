@@ -1,10 +1,10 @@
 """Find the files of a batch: folders, files and patterns become found files, each once."""
 
-import glob
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from mhnet_video.batch.work import LeftOut
@@ -36,8 +36,9 @@ def check_sources(sources: Sequence[str], out_folder: Path) -> None:
     """
     out = Path(os.path.realpath(out_folder))
     for source in sources:
-        if Path(os.path.realpath(source)).is_relative_to(out):
-            what = "is" if out.samefile(source) else "lies in"
+        path = Path(os.path.realpath(source))
+        if path.is_relative_to(out):
+            what = "is" if path == out else "lies in"
             raise ConfigError(
                 f"{source} {what} the folder of outputs; name another folder for the outputs."
             )
@@ -70,17 +71,58 @@ class _Walk:
     def __init__(self, out_folder: Path) -> None:
         self._out_folder = out_folder
         self._seen: dict[tuple[int, int], Path] = {}
+        self._tried: set[tuple[int, int, tuple[str, ...]]] = set()
+        """Folders by their numbers, and what was looked for in them."""
 
     def pattern(self, pattern: str) -> Iterator[FoundFile | LeftOut]:
         parts = Path(pattern).parts
         fixed = next(index for index, part in enumerate(parts) if _MAGIC & set(part))
         root = Path(*parts[:fixed])
-        paths = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
-        if not paths:
+        self._tried.clear()
+        found = [*self._fitting(root, parts[fixed:], root)]
+        if pattern.endswith(("/", os.sep)):
+            found = [path for path in found if isinstance(path, LeftOut) or path.is_dir()]
+        if not found:
             reason = "is a pattern that no file fits; check it, and put quotes around it."
             yield LeftOut(path=Path(pattern), reason=reason, is_error=True)
-        for path in paths:
-            yield from self.folder(path, root) if path.is_dir() else self.file(path, root)
+        for path in found:
+            if isinstance(path, LeftOut):
+                yield path
+            else:
+                yield from self.folder(path, root) if path.is_dir() else self.file(path, root)
+
+    def _fitting(
+        self, folder: Path, parts: tuple[str, ...], root: Path
+    ) -> Iterator[Path | LeftOut]:
+        """What fits the rest of a pattern in a folder, links in a circle once."""
+        if not parts:
+            yield folder
+            return
+        if not folder.is_dir():
+            return
+        try:
+            status = folder.stat()
+            key = status.st_dev, status.st_ino, parts
+            if status.st_ino and key in self._tried:
+                return
+            self._tried.add(key)
+            if folder != root and self._is_for_outputs(folder):
+                return
+            entries = _entries(folder)
+        except OSError as error:
+            yield _unlisted(folder, error)
+            return
+        part, *rest = parts
+        if part == "**":
+            yield from self._fitting(folder, tuple(rest), root)
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith(".") and not part.startswith("."):
+                continue
+            if part == "**" and path.is_dir():
+                yield from self._fitting(path, parts, root)
+            elif part != "**" and fnmatch(entry.name, part):
+                yield from self._fitting(path, tuple(rest), root)
 
     def folder(self, folder: Path, root: Path) -> Iterator[FoundFile | LeftOut]:
         try:
@@ -89,11 +131,9 @@ class _Walk:
                 return
             if folder != root and self._is_for_outputs(folder):
                 return
-            # those that are no links first: a link to one of them is its second name
-            entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+            entries = _entries(folder)
         except OSError as error:
-            reason = f"cannot be listed: {error.strerror}."
-            yield LeftOut(path=folder, reason=reason, is_error=True)
+            yield _unlisted(folder, error)
             return
         for entry in entries:
             if entry.name.startswith("."):
@@ -137,3 +177,13 @@ class _Walk:
 
     def _is_for_outputs(self, folder: Path) -> bool:
         return Path(os.path.realpath(folder)) == self._out_folder or (folder / OWN_FOLDER).is_dir()
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder by its names: a link comes last, as it may be a second name of a file."""
+    return sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+
+
+def _unlisted(folder: Path, error: OSError) -> LeftOut:
+    reason = f"cannot be listed: {error.strerror}."
+    return LeftOut(path=folder, reason=reason, is_error=True)

@@ -1,6 +1,7 @@
 """Facts about the video of a file, from its headers; no frame is decoded."""
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ import av
 
 from mhnet_video.errors import ReadError
 from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.segments.segment_plan import kind_of
 
 _VIDEO_SUFFIXES = {
     *("264", "265", "3g2", "3gp", "asf", "avi", "dav", "divx", "f4v", "flv", "h264", "h265"),
@@ -32,8 +34,9 @@ class VideoFacts:
     """Duration in seconds; 0 if the file does not say."""
     created: datetime | None
     """Time of recording in UTC, by the container; None if it does not say."""
-    shape: tuple[str, int, int]
-    """Codec, width and height in pixels; parts of one recording have the same."""
+    kind: tuple[Hashable, ...]
+    """Codec, size, pixel format and what other streams there are; those of one recording have the
+    same. A file without a picture that can be decoded has another one than those with."""
 
 
 class PictureError(ReadError):
@@ -44,17 +47,18 @@ def look_at(path: Path) -> VideoFacts:
     """Open a file, and read the facts about its video.
 
     Raises:
-        PictureError: It is a picture.
+        PictureError: It is a picture, and its name does not say that it is a video.
         ReadError: It cannot be read, or holds no video.
     """
     with VideoReader(path) as reader:
-        if reader.is_picture:
+        # one frame may be all that a recording has, and FFmpeg takes JPEGs in a row for one
+        if reader.is_picture and not is_named_like_video(path):
             raise PictureError(f"{path} is a picture; name a video file.")
         container, stream = reader.container, reader.stream
         return VideoFacts(
             seconds=max(0.0, (container.duration or 0) / av.time_base),
             created=_time_of(container.metadata) or _time_of(stream.metadata),
-            shape=(stream.codec_context.name, stream.width, stream.height),
+            kind=(stream.codec_context.name, *kind_of(reader).values()),
         )
 
 

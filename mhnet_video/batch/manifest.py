@@ -12,8 +12,8 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mhnet_video.batch.work import Work
@@ -71,6 +71,13 @@ class Entry:
     sources: tuple[Identity, ...]
     recipe: dict[str, Any]
     """The settings and the weights' hash: what decides what becomes of the sources."""
+    companions: dict[str, Identity] = field(default_factory=dict)
+    """Of the files beside the output that were made with it, by their names."""
+
+    @property
+    def files(self) -> dict[str, Identity]:
+        """The output and its companions, by their names."""
+        return {PurePosixPath(self.output).name: self.result} | self.companions
 
 
 class Manifest(Closing):
@@ -104,23 +111,33 @@ class Manifest(Closing):
                         self._entries.setdefault(entry.output, []).append(entry)
 
     def is_done(self, work: Work, recipe: dict[str, Any]) -> bool:
-        """Whether the output of a work is there, made of these sources in this way.
+        """Whether a work's output and its companions are there, made of these sources in this way.
 
         Raises:
             OSError: A source cannot be read.
         """
-        entries = [entry for entry in self._entries.get(work.key, ()) if entry.recipe == recipe]
-        result = self._result_of(work) if entries else None
-        entries = [entry for entry in entries if _is_same(entry.result, result)]
+        entries = [
+            entry
+            for entry in self._entries.get(work.key, ())
+            if entry.recipe == recipe and _are_there(entry.files, work.output.parent)
+        ]
         if not entries:
             return False
         sources = tuple(identify(path) for path in work.sources)
         return any(entry.sources == sources for entry in entries)
 
-    def has_made(self, work: Work) -> bool:
-        """Whether the output that is there now is one that a batch has made, and nobody else."""
-        result = self._result_of(work)
-        return any(_is_same(entry.result, result) for entry in self._entries.get(work.key, ()))
+    def has_made(self, work: Work, path: Path) -> bool:
+        """Whether what is there now is what a batch has made, and nobody else.
+
+        Args:
+            work: The work.
+            path: Its output, or a companion of that.
+        """
+        return any(
+            _are_there({path.name: entry.files[path.name]}, path.parent)
+            for entry in self._entries.get(work.key, ())
+            if path.name in entry.files
+        )
 
     def add(self, entry: Entry) -> None:
         """Write down a work whose output is about to get its name.
@@ -144,17 +161,18 @@ class Manifest(Closing):
             os.close(self._descriptor)
             self._descriptor = None
 
-    @staticmethod
-    def _result_of(work: Work) -> Identity | None:
-        try:
-            return identify(work.output)
-        except OSError:
-            return None
 
-
-def _is_same(told: Identity, found: Identity | None) -> bool:
+def _are_there(files: dict[str, Identity], folder: Path) -> bool:
+    """Whether a folder holds files of these names that are as they were."""
+    try:
+        found = [identify(folder / name) for name in files]
+    except OSError:
+        return False
     # outputs are moved and copied, and their times with them or not
-    return found is not None and (told.size, told.digest) == (found.size, found.digest)
+    return all(
+        (told.size, told.digest) == (now.size, now.digest)
+        for told, now in zip(files.values(), found, strict=True)
+    )
 
 
 def check_unchanged(paths: Sequence[Path], before: Sequence[Identity]) -> str:
@@ -180,8 +198,11 @@ def _entry_of(line: bytes) -> Entry | None:
             result=Identity(**told["result"]),
             sources=tuple(Identity(**each) for each in told["sources"]),
             recipe=told["recipe"],
+            companions={
+                name: Identity(**each) for name, each in told.get("companions", {}).items()
+            },
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None  # damaged, or of another version: what it tells of is done anew
 
 

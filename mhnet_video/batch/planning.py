@@ -2,7 +2,7 @@
 
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mhnet_video.batch.trips import Clip, group_trips, paths_of
 from mhnet_video.batch.work import LeftOut, Shard, Work
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.formats.containers import format_of
+from mhnet_video.media.location.gpx import track_path
 
 _Version = tuple[Path, int, int]
 """A file, its size in bytes, and its time of modification in nanoseconds."""
@@ -82,6 +83,7 @@ def make_plan(
     out_folder: Path,
     *,
     is_joined: bool = False,
+    has_tracks: bool = False,
     shard: Shard | None = None,
     footage_cache: FootageCache | None = None,
 ) -> BatchPlan:
@@ -92,6 +94,7 @@ def make_plan(
         out_folder: Where the outputs go, in the tree that the sources have; it has its folder
             `OWN_FOLDER` already.
         is_joined: Whether files that follow one another become one output.
+        has_tracks: Whether each output has a track of positions beside it.
         shard: The part of the works to take; all if None.
         footage_cache: Keeps what files hold, so that none is opened twice.
 
@@ -109,7 +112,9 @@ def make_plan(
         elif isinstance(seen, LeftOut):
             left_out.append(seen)
     trips = group_trips(clips) if is_joined else [[clip] for clip in clips]
-    works = _without_clashes([_work_of(trip, out_folder) for trip in trips], out_folder, left_out)
+    fold = _folded if ignores_case(out_folder) else str
+    works = [_work_of(trip, out_folder) for trip in trips]
+    works = _without_clashes(works, left_out, fold, has_tracks=has_tracks)
     shard = shard or Shard()
     return BatchPlan(
         works=tuple(work for work in works if shard.holds(work.key)), left_out=tuple(left_out)
@@ -131,22 +136,34 @@ def _work_of(trip: Sequence[Clip], out_folder: Path) -> Work:
 
 
 def _without_clashes(
-    works: Sequence[Work], out_folder: Path, left_out: list[LeftOut]
+    works: Sequence[Work],
+    left_out: list[LeftOut],
+    fold: Callable[[str], str],
+    *,
+    has_tracks: bool,
 ) -> list[Work]:
-    """The works whose output no other one has; those that share an output are left out."""
-    fold = _folded if ignores_case(out_folder) else str
+    """The works whose files no other one has; those that share one are left out."""
+
+    def files(work: Work) -> list[str]:
+        tracks = [track_path(work.key).as_posix()] if has_tracks else []
+        return [fold(name) for name in (work.key, *tracks)]
+
     groups: dict[str, list[Work]] = {}
     for work in works:
-        groups.setdefault(fold(work.key), []).append(work)
+        for name in files(work):
+            groups.setdefault(name, []).append(work)
     kept = []
     for work in works:
-        others = [other for other in groups[fold(work.key)] if other is not work]
+        others = [other for name in files(work) for other in groups[name] if other is not work]
         if not others:
             kept.append(work)
             continue
         twin = others[0]
-        how = "the same output" if twin.key == work.key else "an output of the same letters"
-        reason = f"would become {how} as {twin.sources[0]}; restore them into different folders."
+        how = "have the same track"
+        if fold(twin.key) == fold(work.key):
+            is_same = twin.key == work.key
+            how = f"become {'the same output' if is_same else 'an output of the same letters'}"
+        reason = f"would {how} as {twin.sources[0]}; restore them into different folders."
         left_out += [LeftOut(path=path, reason=reason, is_error=True) for path in work.sources]
     return kept
 

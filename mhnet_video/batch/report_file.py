@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from mhnet_video.batch.rows import Row, Status
@@ -11,18 +12,26 @@ from mhnet_video.media.fidelity import printable
 from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.system import replace_file
 
+_FIELDS = {"status", "output", "sources"}
+"""What every row has, in all versions."""
+_LONGEST_ROW = 1 << 20
+"""Characters of a row that are read to know it."""
+
 
 class ReportFile(Closing):
     """Takes the rows, and is complete when it is closed.
 
+    What stands there before is replaced with the first row, and without one at the end of a run
+    that has not failed.
+
     Args:
         path: File to create, by its name JSON Lines (`.jsonl`) or Parquet (`.parquet`).
-        overwrite: Whether an existing one may be replaced.
+        overwrite: Whether an existing file may be replaced that is no report.
 
     Raises:
         ConfigError: The name says neither.
         MHNetVideoError: The extra `batch` is not installed.
-        WriteError: The file cannot be written, or exists.
+        WriteError: The file cannot be written, or exists and is no report.
     """
 
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
@@ -33,16 +42,41 @@ class ReportFile(Closing):
             raise ConfigError(f"{path} must end in .jsonl or .parquet.")
         if self._is_parquet:
             _pyarrow()
-        check_destination(path, overwrite=overwrite)
+        check_destination(path, overwrite=overwrite or self._is_report())
+        self._has_begun = False
         self._file = None
         if not self._is_parquet:
             try:
-                self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
+                # which leaves what is there
+                self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
             except OSError as error:
                 raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
 
+    def _is_report(self) -> bool:
+        """Whether a report stands there, or an empty file, as a run without a row leaves it."""
+        names: Any = ()
+        try:
+            if not self._path.stat().st_size:
+                return True
+            if self._is_parquet:
+                names = _pyarrow()[1].read_schema(self._path).names
+            else:
+                with open(self._path, encoding="utf-8") as file:
+                    first = json.loads(file.readline(_LONGEST_ROW))
+                names = first if isinstance(first, dict) else ()
+        except (OSError, ValueError):
+            return False
+        return set(names) >= _FIELDS
+
+    def _begin(self) -> None:
+        """Give up what stood there."""
+        if not self._has_begun and self._file is not None and self._file.seekable():
+            self._file.truncate(0)
+        self._has_begun = True
+
     def add(self, row: Row) -> None:
         """Take a row."""
+        self._begin()
         if self._file is None:
             self._rows.append(row.to_dict())
         else:
@@ -58,10 +92,21 @@ class ReportFile(Closing):
         try:
             if self._file is not None:
                 self._file.close()
-            else:
+            elif self._has_begun:
                 write_parquet(self._path, self._rows)
         except OSError as error:
             raise WriteError(f"{self._path} cannot be written: {why_unwritable(error)}.") from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it; a run that has failed before its first row leaves what stood there."""
+        if kind is None:
+            self._begin()
+        super().__exit__(kind, error, trace)
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:

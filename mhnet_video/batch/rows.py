@@ -19,7 +19,7 @@ class Status(StrEnum):
     COPIED = "copied"
     """It is dry: its output is the source, bit for bit."""
     SKIPPED = "skipped"
-    """It is dry, and gets no output."""
+    """It is dry, and gets no output; one of an earlier run stays."""
     FAILED = "failed"
     """It has no output, or keeps the one it had, for the reason that is given."""
     ELSEWHERE = "elsewhere"

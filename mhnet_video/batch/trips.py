@@ -13,6 +13,9 @@ MOST_GAP_SECONDS = 2.0
 """A longer pause between two files begins another trip."""
 _MOST_OVERLAP_SECONDS = 3.0
 """Cameras begin a file a little before the one before it ends, and names count whole seconds."""
+_MOST_OVERLAP = 0.5
+"""Share of a file that the next one may have, too: one that begins sooner is a copy of it, or of
+another camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +34,17 @@ class Clip:
 def group_trips(clips: Iterable[Clip]) -> list[list[Clip]]:
     """The trips that clips are parts of, each in the order of its clips.
 
-    A clip follows another of the same source, camera, codec and size that ends where it begins, by
-    the times in their names, or else in their containers. Chapters follow one another by their
-    numbers. In which folders they are does not matter: locked and event files are in folders of
-    their own. A clip that nothing is known of is a trip of its own.
+    A clip follows another of the same source, camera and kind that ends where it begins, by the
+    times in their names, or else in their containers. Where no view is known, the names are to
+    be alike but for times and numbers. Chapters follow one another by their numbers. In which
+    folders they are does not matter: locked and event files are in folders of their own. A clip
+    that nothing is known of is a trip of its own.
     """
     clips = sorted(clips, key=_order)
     trips: dict[object, list[list[Clip]]] = {}
     for clip in clips:
-        key = clip.found.root, clip.name.view, clip.footage.shape, clip.found.path.suffix.lower()
+        camera = clip.found.root, clip.name.view, clip.name.series
+        key = *camera, clip.footage.kind, clip.found.path.suffix.lower()
         group = trips.setdefault(key, [])
         before = [trip for trip in group if _follows(trip[-1], clip)]
         # copies of the same minute are in several folders: each goes on in its own
@@ -72,12 +77,12 @@ def _follows(before: Clip, clip: Clip) -> bool:
         return is_next and before.found.path.parent == clip.found.path.parent
     if before.name.time and clip.name.time:
         pause = (clip.name.time - before.name.time).total_seconds()
-        return _is_short(pause - before.footage.seconds)
+        return _is_next(pause, before.footage.seconds)
     if before.footage.created and clip.footage.created and not clip.name.time:
         pause = (clip.footage.created - before.footage.created).total_seconds()
         # cameras write there when the recording began, or when it ended
-        return _is_short(pause - before.footage.seconds) or (
-            _is_short(pause - clip.footage.seconds) and _is_next_number(before, clip)
+        return _is_next(pause, before.footage.seconds) or (
+            _is_next(pause, clip.footage.seconds) and _is_next_number(before, clip)
         )
     return False
 
@@ -87,8 +92,15 @@ def _is_next_number(before: Clip, clip: Clip) -> bool:
     return number is not None and following == number + 1
 
 
-def _is_short(gap_seconds: float) -> bool:
-    return -_MOST_OVERLAP_SECONDS <= gap_seconds <= MOST_GAP_SECONDS
+def _is_next(pause: float, seconds: float) -> bool:
+    """Whether one file goes on where another ends.
+
+    Args:
+        pause: Seconds from the beginning of one to that of the other.
+        seconds: Length of the first.
+    """
+    least = max(seconds - _MOST_OVERLAP_SECONDS, seconds * _MOST_OVERLAP)
+    return pause > 0 and least <= pause <= seconds + MOST_GAP_SECONDS
 
 
 def paths_of(trip: Iterable[Clip]) -> tuple[Path, ...]:

@@ -72,7 +72,7 @@ def batch_parser() -> argparse.ArgumentParser:
     add(
         "--overwrite",
         action="store_true",
-        help="replace outputs that no batch has made, and an existing report",
+        help="replace outputs that no batch has made, and a file in place of the report",
     )
     add_reporting(parser, "show how far it is (default: unless --quiet)")
     take_defaults(parser, RestoreConfig)

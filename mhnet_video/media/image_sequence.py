@@ -28,12 +28,17 @@ PICTURE_SUFFIXES = {
 
 
 def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
-    """The files of a folder that have one of some suffixes, 2 before 10.
+    """The files of a folder that have one of some suffixes, 2 before 10; no hidden ones.
 
     Raises:
         ReadError: There is none.
     """
-    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
+    # macOS keeps what belongs to 0.jpg in ._0.jpg, where the disk is not its own
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and path.name[0] != "." and path.is_file()
+    ]
     if not found:
         raise ReadError(f"{folder} holds none of these: {', '.join(sorted(suffixes))}")
     return in_order(found)

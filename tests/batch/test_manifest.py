@@ -32,9 +32,10 @@ def work(tmp_path, out):
     return Work(sources=(source,), output=out / "in.mp4", key="in.mp4")
 
 
-def entry_of(work, recipe=RECIPE):
+def entry_of(work, recipe=RECIPE, **more):
     sources = tuple(identify(path) for path in work.sources)
-    return Entry(output=work.key, result=identify(work.output), sources=sources, recipe=recipe)
+    result = identify(work.output)
+    return Entry(output=work.key, result=result, sources=sources, recipe=recipe, **more)
 
 
 @pytest.fixture
@@ -49,13 +50,13 @@ def manifest(out, work):
 
 def test_what_is_written_down_is_done(manifest, work):
     assert manifest.is_done(work, RECIPE)
-    assert manifest.has_made(work)
+    assert manifest.has_made(work, work.output)
 
 
 def test_other_settings_do_it_anew_and_may_replace_the_output(manifest, work):
     assert not manifest.is_done(work, RECIPE | {"strength": 0.5})
     assert not manifest.is_done(work, RECIPE | {"weights_sha256": "cd"})
-    assert manifest.has_made(work)
+    assert manifest.has_made(work, work.output)
 
 
 @pytest.mark.parametrize("place", [0, 100_000, 199_999])
@@ -68,7 +69,7 @@ def test_another_source_is_done_anew(manifest, work, place):
         file.write(bytes([byte ^ 1]))
     os.utime(work.sources[0], ns=(status.st_atime_ns, status.st_mtime_ns))
     assert not manifest.is_done(work, RECIPE)
-    assert manifest.has_made(work)
+    assert manifest.has_made(work, work.output)
 
 
 def test_a_source_of_another_time_is_done_anew(manifest, work):
@@ -84,7 +85,36 @@ def test_an_output_that_is_gone_or_changed_is_not_done(manifest, work):
     assert manifest.is_done(work, RECIPE)
     work.output.write_bytes(content + b"more")
     assert not manifest.is_done(work, RECIPE)
-    assert not manifest.has_made(work)
+    assert not manifest.has_made(work, work.output)
+
+
+def test_a_file_beside_the_output_is_a_part_of_the_work(out, work):
+    track = out / "in.gpx"
+    track.write_bytes(b"a track")
+    with Manifest(out / OWN_FOLDER) as manifest:
+        manifest.add(entry_of(work, companions={track.name: identify(track)}))
+        manifest.refresh()
+        assert manifest.is_done(work, RECIPE)
+        assert manifest.has_made(work, track)
+        track.write_bytes(b"my own")
+        assert not manifest.is_done(work, RECIPE)
+        assert not manifest.has_made(work, track)
+        track.unlink()
+        assert not manifest.is_done(work, RECIPE)
+        assert manifest.has_made(work, work.output)
+
+
+def test_lines_without_files_beside_the_output_are_read(out, work):
+    with Manifest(out / OWN_FOLDER) as theirs:
+        theirs.add(entry_of(work))
+    (path,) = (out / OWN_FOLDER).glob("*.jsonl")
+    told = json.loads(path.read_text())
+    del told["companions"]
+    path.write_text(json.dumps(told) + "\n")
+    with Manifest(out / OWN_FOLDER) as manifest:
+        manifest.refresh()
+        assert manifest.is_done(work, RECIPE)
+        assert not manifest.has_made(work, out / "in.gpx")
 
 
 def test_lines_that_are_cut_or_foreign_tell_nothing_and_harm_nothing(out, work):

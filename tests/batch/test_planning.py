@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -13,9 +14,11 @@ from mhnet_video.batch.discovery import OWN_FOLDER, check_sources
 from mhnet_video.batch.planning import FootageCache, make_plan
 from mhnet_video.batch.work import Shard
 from mhnet_video.errors import ConfigError
+from mhnet_video.media.reading.reader import VideoReader
 
 TINY = Video(times=every(40, 5))
 SECOND = Video(times=every(100, 10), rate=10)
+FOUR_SECONDS = Video(times=every(100, 40), rate=10)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,20 @@ def test_pictures_and_sound_are_no_video(clip, card, out):
     assert said(make_plan([str(card / "photo.jpg")], out)).keys() == {"photo.jpg"}
 
 
+def test_a_video_that_could_be_a_picture_is_one_by_its_name(card, out):
+    Clip(name="one frame.mp4", video=(Video(times=(0,)),)).make(card)
+    video = Video(codec="mjpeg", pixel_format="yuvj420p", width=320, height=240)
+    path = Clip(name="b.mjpeg", video=(video,)).make(card)
+    # FFmpeg asks for this mark, and for pictures as large as those of cameras
+    mark = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+    path.write_bytes(path.read_bytes().replace(b"\xff\xd8", mark))
+    with VideoReader(path) as reader:
+        assert reader.is_picture
+    plan = make_plan([str(card)], out)
+    assert keys(plan) == ["b.mjpeg.mkv", "one frame.mp4"]
+    assert not plan.left_out
+
+
 def test_broken_and_empty_videos_are_errors_with_their_reason(clip, card, out):
     put(clip, card / "good.mp4")
     (card / "empty.mp4").touch()
@@ -168,6 +185,48 @@ def test_patterns_are_taken_with_the_tree_below_their_fixed_part(clip, card, out
     assert "no file fits" in said(make_plan([f"{card}/*.avi"], out))["*.avi"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("**", ["a.mp4", "front/b.mp4", "front/deep/c.mp4"]),
+        ("**/*.mp4", ["a.mp4", "front/b.mp4", "front/deep/c.mp4"]),
+        ("**/deep/**/c.mp4", ["front/deep/c.mp4"]),
+        ("*/*.mp4", ["front/b.mp4"]),
+        ("*/", ["front/b.mp4", "front/deep/c.mp4"]),
+        ("f*/deep/?.mp4", ["front/deep/c.mp4"]),
+        (".*/*.mp4", [".hidden/d.mp4"]),
+        ("*/.e.mp*", ["front/.e.mp4"]),
+    ],
+)
+def test_patterns_mean_what_they_mean_to_python(clip, card, out, pattern, found):
+    for name in ("a.mp4", "front/b.mp4", "front/deep/c.mp4", ".hidden/d.mp4", "front/.e.mp4"):
+        put(clip, card / name)
+    works = make_plan([f"{card}/{pattern}"], out).works
+    assert sorted(os.path.relpath(work.sources[0].resolve(), card) for work in works) == found
+
+
+def test_patterns_find_no_outputs(clip, card):
+    put(clip, card / "a.mp4")
+    for name in ("restored", "older"):
+        put(clip, card / name / "a.mp4")
+        (card / name / OWN_FOLDER).mkdir()
+    out = card / "restored"
+    assert keys(make_plan([f"{card}/**/*.mp4"], out)) == ["a.mp4"]
+    assert keys(make_plan([f"{card}/*/*.mp4"], out)) == []
+    # named itself, the folder of another batch is a source
+    assert keys(make_plan([f"{card}/older/*.mp4"], out)) == ["a.mp4"]
+    with pytest.raises(ConfigError, match="lies in the folder of outputs;"):
+        check_sources([f"{out}/*.mp4"], out)
+
+
+def test_patterns_follow_links_in_a_circle_once(clip, card, out):
+    put(clip, card / "a.mp4")
+    put(clip, card / "sub/b.mp4")
+    for name in ("x", "y", "sub/up", "sub/self"):
+        (card / name).symlink_to(card / "sub" if name.endswith("self") else card)
+    assert keys(make_plan([f"{card}/**/*.mp4"], out)) == ["a.mp4", "sub/b.mp4"]
+
+
 def test_a_file_with_the_name_of_a_pattern_is_a_file(clip, card, out):
     path = put(clip, card / "take [1].mp4")
     assert keys(make_plan([str(path)], out)) == ["take [1].mp4"]
@@ -187,6 +246,16 @@ def test_two_sources_for_one_output_are_both_left_out(clip, card, out, tmp_path)
     reasons = [item.reason for item in plan.left_out]
     assert len(reasons) == 2
     assert all("would become the same output as" in reason for reason in reasons)
+
+
+def test_two_outputs_that_would_share_a_track_are_both_left_out(clip, card, out):
+    for name in ("a.mp4", "a.mov", "b.mp4"):
+        put(clip, card / name)
+    assert keys(make_plan([str(card)], out)) == ["a.mov", "a.mp4", "b.mp4"]
+    plan = make_plan([str(card)], out, has_tracks=True)
+    assert keys(plan) == ["b.mp4"]
+    assert said(plan)["a.mp4"].startswith(f"would have the same track as {card / 'a.mov'};")
+    assert said(plan)["a.mov"].startswith(f"would have the same track as {card / 'a.mp4'};")
 
 
 def test_names_that_differ_by_case_only_clash_where_the_outputs_ignore_it(clip, card, out):
@@ -250,6 +319,31 @@ def test_joined_files_become_the_work_of_the_first(card, out):
     ]
     assert plan.works[0].key == made[0].name
     assert plan.works[0].seconds == pytest.approx(3, abs=0.01)
+
+
+def unplayable(content):
+    """A file with all of its headers, whose packets are overwritten."""
+    begin = content.index(b"mdat") + 4
+    end = begin - 8 + int.from_bytes(content[begin - 8 : begin - 4], "big")
+    return content[:begin] + bytes(end - begin) + content[end:]
+
+
+@pytest.mark.parametrize(
+    ("odd", "audio"),
+    [
+        (Clip(video=(FOUR_SECONDS,)), (Audio(),)),  # recorded without sound
+        (Clip(video=(FOUR_SECONDS,), audio=(Audio(rate=44100),)), (Audio(),)),
+        (Clip(video=(replace(FOUR_SECONDS, pixel_format="yuv444p"),)), ()),
+        (Clip(video=(FOUR_SECONDS,), finish=unplayable), ()),
+    ],
+)
+def test_a_file_that_cannot_be_joined_is_a_work_of_its_own(card, out, odd, audio):
+    for number in range(5):
+        clip = odd if number == 2 else Clip(video=(FOUR_SECONDS,), audio=audio)
+        replace(clip, name=f"2023_0615_1200{4 * number:02}_000{number}F.MP4").make(card)
+    plan = make_plan([str(card)], out, is_joined=True)
+    assert [len(work.sources) for work in plan.works] == [2, 1, 2]
+    assert not plan.left_out
 
 
 def test_a_file_is_opened_once_as_long_as_it_stays(clip, card, out, monkeypatch):

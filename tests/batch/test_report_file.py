@@ -58,6 +58,42 @@ def test_an_existing_report_is_not_replaced(tmp_path):
     assert path.read_text() == ""
 
 
+@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
+def test_an_earlier_report_is_replaced_with_the_first_row(tmp_path, name):
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    with ReportFile(str(path)) as report:
+        report.add(ROWS[0])
+        report.add(ROWS[1])
+    before = path.read_bytes()
+    with pytest.raises(ConfigError), ReportFile(str(path)):
+        raise ConfigError("there is no such model")
+    assert path.read_bytes() == before
+    for rows in (ROWS[1:], []):
+        with ReportFile(str(path)) as report:
+            for row in rows:
+                report.add(row)
+        with ReportFile(str(tmp_path / f"other {name}"), overwrite=True) as report:
+            for row in rows:
+                report.add(row)
+        assert path.read_bytes() == (tmp_path / f"other {name}").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"status": "done"}', "\0\xff"])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
+def test_a_run_that_fails_leaves_what_is_no_report(tmp_path, name, content):
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(WriteError, match="exists already"):
+        ReportFile(str(path))
+    with pytest.raises(ConfigError), ReportFile(str(path), overwrite=True):
+        raise ConfigError("there is no such model")
+    assert path.read_text() == content
+
+
 def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MHNetVideoError, match=r"pip install 'mhnet-video\[batch\]'"):

@@ -14,12 +14,12 @@ MINUTE = timedelta(seconds=60)
 NOON = datetime(2023, 6, 15, 12, 0, 0)
 
 
-def clip(name, *, seconds=60.0, created=None, shape=("h264", 1920, 1080)):
+def clip(name, *, seconds=60.0, created=None, kind=("h264", "1920x1080")):
     relative = PurePosixPath(name)
     root = Path("/card")
     return Clip(
         found=FoundFile(path=root / relative, relative=relative, root=root, is_named=False),
-        footage=VideoFacts(seconds=seconds, created=created, shape=shape),
+        footage=VideoFacts(seconds=seconds, created=created, kind=kind),
     )
 
 
@@ -48,6 +48,14 @@ def stamped(form, count, start=NOON, step=MINUTE):
         ("evt_rec/EVT_2023_06_15_12_34_56_R.MP4", "2023-06-15 12:34:56", "rear"),
         ("SavedClips/x/2023-06-15_12-34-56-left_repeater.mp4", "2023-06-15 12:34:56", "left"),
         ("SavedClips/x/2023-06-15_12-34-56-back.mp4", "2023-06-15 12:34:56", "rear"),
+        ("cont_rec/REC_2023_06_15_12_34_56_f.mp4", "2023-06-15 12:34:56", "front"),
+        ("230615_123456_001_FH.MP4", "2023-06-15 12:34:56", "front"),
+        ("230615_123456_001_RL.MP4", "2023-06-15 12:34:56", "rear"),
+        ("20230615_123456_0001_N_A.MP4", "2023-06-15 12:34:56", "front"),
+        ("20230615_123456_0001_E_B.MP4", "2023-06-15 12:34:56", "inside"),
+        ("20230615_123456_0001_N_C.MP4", "2023-06-15 12:34:56", "rear"),
+        ("20230615123456R.MP4", "2023-06-15 12:34:56", "rear"),
+        ("239915_123456_001_FH.MP4", None, ""),
         ("PXL_20230615_123456789.mp4", "2023-06-15 12:34:56", ""),
         ("2023-06-15 12.34.56 PART.mp4", "2023-06-15 12:34:56", ""),
         ("video_rear/clip7.mp4", None, "rear"),
@@ -82,6 +90,8 @@ def test_names_of_gopro_tell_the_chapter(name, chapter):
         "NO%Y%m%d-%H%M%S-000123F.MP4",
         "%Y%m%d_%H%M%S_NF.mp4",
         "REC_%Y_%m_%d_%H_%M_%S_F.MP4",
+        "%y%m%d_%H%M%S_001_FH.MP4",
+        "%Y%m%d_%H%M%S_0001_N_A.MP4",
         "%Y-%m-%d_%H-%M-%S-front.mp4",
         "yard %Y-%m-%d %H.%M.%S.mkv",
     ],
@@ -101,6 +111,54 @@ def test_front_rear_and_inside_are_apart():
     form = "%Y%m%d_%H%M%S_N{}.mp4"
     views = [stamped(form.format(letter), 3) for letter in "FIR"]
     assert sorted(trips(*(clip(name) for view in views for name in view))) == views
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%y%m%d_%H%M%S_001_{}H.MP4",
+        "%Y%m%d_%H%M%S_cam{}.mp4",
+        "cam{} %Y-%m-%d %H.%M.%S.mkv",
+    ],
+)
+@pytest.mark.parametrize("views", ["FR", "AC"])
+def test_minutes_that_one_camera_lacks_are_not_taken_of_another(form, views):
+    one, two = (stamped(form.format(letter), 3) for letter in views)
+    assert trips(*map(clip, [one[0], one[2], *two])) == [[one[0]], two, [one[2]]]
+
+
+def test_channels_that_numbers_tell_are_apart():
+    one, two = (stamped(f"ch{number} %Y%m%d%H%M%S.mp4", 3) for number in (1, 2))
+    assert trips(*map(clip, [one[0], one[2], *two])) == [[one[0]], two, [one[2]]]
+
+
+def test_cameras_whose_names_have_no_time_are_apart():
+    start = datetime(2023, 6, 15, tzinfo=UTC)
+    names = ["yard 0001.mp4", "gate 0002.mp4", "yard 0003.mp4"]
+    clips = [clip(name, created=start + i * MINUTE) for i, name in enumerate(names)]
+    assert trips(*clips) == [[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    ("form", "occasions"),
+    [
+        ("{}%Y%m%d-%H%M%S-000123.MP4", ("NO", "EV")),
+        ("%Y_%m%d_%H%M%S_0001{}.MP4", ("", "P")),
+        ("%Y%m%d_%H%M%S_{}.mp4", ("N", "E")),
+    ],
+)
+def test_why_a_camera_without_a_view_recorded_does_not_matter(form, occasions):
+    names = [name.format(each) for name, each in zip(stamped(form, 2), occasions, strict=True)]
+    assert trips(*map(clip, names)) == [names]
+
+
+def test_short_clips_of_the_same_time_are_no_parts_of_one_trip():
+    names = ["Normal/NO20230615-123456-000123F.MP4", "Event/EV20230615-123456-000123F.MP4"]
+    assert trips(*(clip(name, seconds=2.5) for name in names)) == [[names[1]], [names[0]]]
+    start = datetime(2023, 6, 15, tzinfo=UTC)
+    names = ["GRMN0001.MP4", "GRMN0002.MP4"]
+    clips = [clip(name, seconds=2.5, created=start) for name in names]
+    assert trips(*clips) == [[name] for name in names]
 
 
 def test_locked_files_of_other_folders_stand_in_their_place():
@@ -151,7 +209,7 @@ def test_times_of_containers_may_be_those_of_the_end():
 
 def test_another_size_begins_another_trip():
     names = stamped("%Y%m%d_%H%M%S_NF.mp4", 2)
-    small = clip(names[1], shape=("h264", 1280, 720))
+    small = clip(names[1], kind=("h264", "1280x720"))
     assert trips(clip(names[0]), small) == [[names[0]], [names[1]]]
 
 

@@ -78,6 +78,14 @@ def test_what_is_said_of_it(frames: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(after, before)
 
 
+def test_hidden_files_and_folders_are_no_pictures(frames: Path, tmp_path: Path) -> None:
+    (frames / "._7.png").write_bytes(b"what macOS keeps of a file")
+    (frames / "9.jpg").mkdir()
+    report = restore_video(frames, tmp_path / "dry", restorer=StandIn())
+    assert (report.frames, report.damaged) == (7, 0)
+    assert report.lost == ("1 file or folder beside the pictures",)
+
+
 @pytest.mark.parametrize(
     ("destination", "message"),
     [
@@ -203,6 +211,7 @@ def test_folders_of_folders_have_a_row_each(frames: Path, tmp_path: Path) -> Non
 
 def test_a_folder_of_one_folder_has_one_row(frames: Path, tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "._1.png").touch()
     frames.rename(tmp_path / "all" / "s1")
     result = evaluate(tmp_path / "all", tmp_path / "all")
     assert [row.name for row in result.rows] == ["s1"] and result.equal == 1

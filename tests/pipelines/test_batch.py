@@ -16,6 +16,7 @@ import processes
 import pytest
 import torch
 from clips import Audio, Clip, Video, every
+from test_positions import COLD, with_positions
 from waiting import wait_until
 
 import mhnet_video.batch.watching
@@ -26,7 +27,9 @@ from mhnet_video.batch.rows import Status
 from mhnet_video.config import BatchConfig, RestoreConfig
 from mhnet_video.engines import self_check
 from mhnet_video.errors import ConfigError, WriteError
+from mhnet_video.pipelines import batch_job
 from mhnet_video.pipelines.batch import run_batch
+from mhnet_video.restoration.dryness import Dryness
 
 REPEATABLE = RestoreConfig(preset="ultrafast")
 """x264 looks ahead otherwise, and does not always decide the same for pictures so small."""
@@ -194,6 +197,94 @@ def test_what_no_batch_has_made_is_not_replaced(card, out, notes):
     assert (out / "a.mp4").read_bytes() == b"precious"
     rows = restore(card, out, make, config=replace(REPEATABLE, overwrite=True))
     assert statuses(rows) == ALL_BEFORE | {"a.mp4": Status.DONE}
+
+
+BESIDE = replace(REPEATABLE, gpx=True, evidence=True)
+
+
+@pytest.fixture
+def located(tmp_path):
+    """A folder with a clip that has positions."""
+    (tmp_path / "located").mkdir()
+    return with_positions(tmp_path / "located", COLD, "a.mp4").parent
+
+
+@pytest.mark.usefixtures("own_process")
+@pytest.mark.parametrize("name", ["a.gpx", "a.mp4.evidence.json"])
+def test_what_no_batch_has_made_beside_an_output_is_not_replaced(located, out, notes, name):
+    make = partial(batch_restorers.counted, notes)
+    out.mkdir()
+    (out / name).write_bytes(b"precious")
+    rows = restore(located, out, make, config=BESIDE)
+    assert statuses(rows) == {"a.mp4": Status.FAILED}
+    assert rows["a.mp4"].reason.startswith(f"{out / name} exists already")
+    assert outputs(out) == {name: b"precious"}
+    rows = restore(located, out, make, config=replace(BESIDE, overwrite=True))
+    assert statuses(rows) == {"a.mp4": Status.DONE}
+    assert (out / name).read_bytes() != b"precious"
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_file_beside_an_output_is_made_again_when_it_is_gone(located, out, notes):
+    make = partial(batch_restorers.counted, notes)
+    restore(located, out, make, config=BESIDE)
+    before = outputs(out)
+    assert before.keys() == {"a.mp4", "a.gpx", "a.mp4.evidence.json"}
+    assert statuses(restore(located, out, make, config=BESIDE)) == {"a.mp4": Status.BEFORE}
+    (out / "a.gpx").unlink()
+    assert statuses(restore(located, out, make, config=BESIDE)) == {"a.mp4": Status.DONE}
+    assert outputs(out).keys() == before.keys()
+    # with other settings those that a batch has made are made anew
+    rows = restore(located, out, make, config=replace(BESIDE, crf=40))
+    assert statuses(rows) == {"a.mp4": Status.DONE}
+    assert outputs(out)["a.mp4.evidence.json"] != before["a.mp4.evidence.json"]
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_dry_copy_has_its_track_and_says_that_it_has_no_evidence(
+    card, located, out, notes, monkeypatch
+):
+    monkeypatch.setattr(batch_job, "is_dry", lambda *_: Dryness(True, "no drop falls"))
+    shutil.copyfile(card / "b.mov", located / "b.mov")
+    make = partial(batch_restorers.counted, notes)
+    rows = restore(located, out, make, config=BESIDE, batch=BatchConfig(jobs=1, dry="copy"))
+    assert statuses(rows) == {"a.mp4": Status.COPIED, "b.mov": Status.COPIED}
+    no_evidence = "evidence: a copy has none, as nothing was done to it"
+    assert rows["a.mp4"].lost == (no_evidence,)
+    assert rows["b.mov"].lost == ("a track of positions: none can be read", no_evidence)
+    assert outputs(out).keys() == {"a.mp4", "a.gpx", "b.mov"}
+    assert b"<trkpt" in (out / "a.gpx").read_bytes()
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_dry_clip_that_is_skipped_says_that_an_earlier_output_stays(
+    card, out, notes, monkeypatch
+):
+    monkeypatch.setattr(batch_job, "is_dry", lambda *_: Dryness(True, "no drop falls"))
+    make = partial(batch_restorers.counted, notes)
+    restore(card, out, make)
+    before = outputs(out)
+    (out / "b.mov").unlink()
+    rows = restore(card, out, make, batch=BatchConfig(jobs=1, dry="skip"))
+    assert statuses(rows) == dict.fromkeys(KEYS, Status.SKIPPED)
+    assert rows["b.mov"].reason == "it is dry: no drop falls."
+    stays = "it is dry: no drop falls; an earlier output stays."
+    assert rows["a.mp4"].reason == stays
+    assert outputs(out)["a.mp4"] == before["a.mp4"]
+
+
+@pytest.mark.usefixtures("own_process")
+def test_two_outputs_do_not_share_a_track(located, out, notes):
+    shutil.copyfile(located / "a.mp4", located / "a.mov")
+    report = run_batch(
+        [str(located)],
+        out,
+        BESIDE,
+        BatchConfig(jobs=1),
+        make_restorer=partial(batch_restorers.counted, notes),
+    )
+    assert [row.status for row in report.rows] == [Status.FAILED] * 2
+    assert outputs(out) == {}
 
 
 @pytest.mark.usefixtures("own_process")

@@ -1,5 +1,6 @@
 """Files that follow one another become one, and nothing shows where they meet."""
 
+from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from test_telemetry import block, named_by, with_index
 
 import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.errors import ConfigError
+from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.pipelines.segments import restore_in_segments
 
 PACKET_SECONDS = Fraction(1024, 48000)
@@ -117,6 +119,24 @@ def test_each_file_is_a_chapter(tmp_path, output):
     assert probe.probe(path).video.times == tuple(FRAME_SECONDS * i for i in range(90))
 
 
+def test_records_are_read_as_often_in_a_long_trip_as_in_a_short_one(tmp_path, monkeypatch):
+    files = loops(tmp_path, 6, seconds=0.4)
+    read: Counter[int] = Counter()
+    plain = SegmentStore.record
+
+    def record(store, index):
+        read[index] += 1
+        return plain(store, index)
+
+    monkeypatch.setattr(SegmentStore, "record", record)
+    most = []
+    for count in (3, 6):
+        read.clear()
+        restore_in_segments(files[:count], tmp_path / f"{count}.mp4", restorer=StandIn())
+        most.append(max(read.values()))
+    assert most[0] == most[1]
+
+
 def test_sound_that_two_files_have_is_left_out_of_the_second_and_told(tmp_path):
     files = loops(tmp_path, 4, "ts")
     report = restore_in_segments(files, tmp_path / "out.ts", restorer=StandIn())
@@ -154,7 +174,7 @@ def test_other_packets_follow_their_file(tmp_path):
     [
         (Clip(name="b.mp4", video=(Video(width=96),), audio=(Audio(),)), "size is another"),
         (Clip(name="b.mp4", audio=(Audio(rate=44100),)), "sound or other streams are others"),
-        (Clip(name="b.mp4"), "streams"),
+        (Clip(name="b.mp4"), "kinds of streams are others"),
         (Clip(name="b.mp4", video=(Video(pixel_format="yuv444p"),), audio=(Audio(),)), "pixel"),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
 from os import PathLike
+from pathlib import Path
 
 import av
 from av.error import FFmpegError
@@ -26,6 +27,11 @@ _BLOCK_BYTES = 256
 """Of Novatek's blocks, what has the position in it."""
 _LONGEST_PAUSE = timedelta(seconds=5)
 """Between positions of one segment of a track; cameras have one in a second."""
+
+
+def track_path(destination: str | PathLike[str]) -> Path:
+    """Where the track of an output is."""
+    return Path(destination).with_suffix(".gpx")
 
 
 def read_positions(path: str | PathLike[str]) -> list[Position]:

@@ -8,7 +8,7 @@ earlier source.
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
@@ -229,12 +229,13 @@ def plan_segments(
     known: list[_Times] = []
     planned: list[PlannedSource] = []
     segments: list[PlannedSegment] = []
-    kinds: list[dict[str, object]] = []
+    first_kind: dict[str, Hashable] = {}
     seam = Fraction(0)
     for index, source in enumerate(sources):
         with VideoReader(source) as reader:
-            kinds.append(_kind(reader))
-            _check_alike(sources[0], kinds[0], source, kinds.pop() if index else kinds[0])
+            kind = kind_of(reader)
+            first_kind = first_kind or kind
+            _check_alike(sources[0], first_kind, source, kind)
             times = _Times(reader, seconds)
         if len(sources) > 1 and not times.rises:
             raise ConfigError(
@@ -274,9 +275,13 @@ def _leads(
     return tuple(leads)
 
 
-def _kind(reader: VideoReader) -> dict[str, object]:
-    """What files must have in common to be joined, by what a person calls it."""
-    streams: list[tuple[object, ...]] = []
+def kind_of(reader: VideoReader) -> dict[str, Hashable]:
+    """What files must have in common to be joined, by what a person calls it.
+
+    Args:
+        reader: A file, of which the headers are enough.
+    """
+    streams: list[tuple[Hashable, ...]] = []
     for stream in reader.container.streams:
         context: Any = stream.codec_context
         if stream.type == "audio" and context is not None:
@@ -287,13 +292,13 @@ def _kind(reader: VideoReader) -> dict[str, object]:
     return {
         "size": "x".join(map(str, reader.size)),
         "pixel format": reader.stream.pix_fmt,
-        "order of streams": [stream.type for stream in reader.container.streams],
-        "sound or other streams": streams,
+        "kinds of streams": tuple(stream.type for stream in reader.container.streams),
+        "sound or other streams": tuple(streams),
     }
 
 
 def _check_alike(
-    first: Path, wanted: dict[str, object], source: Path, found: dict[str, object]
+    first: Path, wanted: dict[str, Hashable], source: Path, found: dict[str, Hashable]
 ) -> None:
     """Refuse a file that is no continuation of the first one.
 

@@ -76,8 +76,13 @@ class SegmentStore:
         self.folder = output.with_name(f".{output.name}.parts")
         self.name = shown(self.folder)
         self.output_name = shown(output)
-        self.count = 0
+        self._sources: list[int] = []
+        """The source of each segment, by its index."""
+
+    @property
+    def count(self) -> int:
         """Segments there are to be."""
+        return len(self._sources)
 
     def is_there(self) -> bool:
         """Whether a run has left something."""
@@ -105,7 +110,7 @@ class SegmentStore:
             plan = SegmentPlan.from_dict(plain["plan"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        self.count = len(plan.segments)
+        self._sources = [segment.source for segment in plan.segments]
         return plan
 
     def begin(self, work: dict[str, Any], plan: SegmentPlan) -> None:
@@ -122,7 +127,7 @@ class SegmentStore:
             raise WriteError(
                 f"the folder {self.name} cannot be created: {why_unwritable(error)}."
             ) from error
-        self.count = len(plan.segments)
+        self._sources = [segment.source for segment in plan.segments]
         self._write(self.folder / _PLAN, {"work": work, "plan": plan.to_dict()})
 
     def path(self, index: int) -> Path:
@@ -198,10 +203,9 @@ class SegmentStore:
 
     def records(self, source: int | None = None) -> Iterator[SegmentRecord]:
         """The records of all segments in order, or of those of one source."""
-        for index in range(self.count):
-            record = self.record(index)
-            if source in (None, record.source):
-                yield record
+        for index, of in enumerate(self._sources):
+            if source in (None, of):
+                yield self.record(index)
 
     def packets(self, index: int) -> Iterator[Packet]:
         """The packets of a segment, at the times of its record.
