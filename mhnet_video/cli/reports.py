@@ -58,10 +58,10 @@ def restore_summary(report: "Report") -> list[str]:
 
 
 def _scales(report: "Report") -> str:
-    """The working scales below 1, and why: of which frames, where it is not one for all."""
+    """The working scales other than 1, and why: of which frames, where it is not one for all."""
     if len(report.scales) < 2:
         reason = f" ({report.scales[0].reason})" if report.scales else ""
-        return f" at {report.scale:.0%} scale{reason}" if report.scale < 1 else ""
+        return f" at {report.scale:.0%} scale{reason}" if report.scale != 1 else ""
     parts = [f"{s.scale:.0%} scale for {s.share:.0%} ({s.reason})" for s in report.scales]
     return f" at {', '.join(parts)}"
 

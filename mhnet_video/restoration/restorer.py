@@ -53,7 +53,8 @@ class Restorer:
         scale: Working scale of the network, above 0 to 1. Below 1 it sees a smaller picture, and
             its residual is enlarged. The time falls with the square, and the picture stays as
             sharp as the source. None to choose it: 1, and on a CPU as many rows as the picture is
-            sharp, 1080 at most where there are more than 1200.
+            sharp, 1080 at most where there are more than 1200; above 1 for small pictures with
+            motion blur.
         is_filtered: Whether restored frames of a clip go through the temporal filter.
 
     Raises:
@@ -223,7 +224,8 @@ class Restorer:
 
     def scale_at(self, height: int, width: int) -> WorkingScale:
         """The largest working scale for pictures of a size."""
-        return scale_by_size(self.scale, height, width, self.device)
+        enlarges = self._steps[0].enlarges
+        return scale_by_size(self.scale, height, width, self.device, enlarges=enlarges)
 
     def pairs(
         self, items: Iterable[Frame | T], *, stays_on_gpu: bool = False

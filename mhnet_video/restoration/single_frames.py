@@ -46,13 +46,13 @@ class SingleFrames:
         """
         if len(self._steps) > 1:
             return self._through(frames, index, settings, self._steps)
-        (step,), scale = self._steps, self._scale(frames[index], settings)
+        (step,), scale = self._steps, self._scale(self._steps[0], frames[index], settings)
         return step.restore_frame(frames, index, settings, scale, passes_dry=settings.is_live)
 
     def prepare_looks(self, frames: Sequence[Frame], index: int, settings: Settings) -> None:
         """Make ready what `restore` needs to let dry frames pass."""
         if len(self._steps) == 1:
-            scale = self._scale(frames[index], settings)
+            scale = self._scale(self._steps[0], frames[index], settings)
             self._steps[0].prepare_looks(frames, index, settings, scale)
 
     def forget(self) -> None:
@@ -72,10 +72,12 @@ class SingleFrames:
             for each in around:
                 self._restored.append(self._known(known, frames, each, settings, before))
             frames, index = [restored for *_, restored in self._restored], index - first
-        return last.restore_frame(frames, index, settings, self._scale(frames[index], settings))
+        scale = self._scale(last, frames[index], settings)
+        return last.restore_frame(frames, index, settings, scale)
 
-    def _scale(self, frame: Frame, settings: Settings) -> float:
-        return scale_by_size(settings.scale, frame.height, frame.width, self._device).scale
+    def _scale(self, step: TaskStep, frame: Frame, settings: Settings) -> float:
+        size = frame.height, frame.width
+        return scale_by_size(settings.scale, *size, self._device, enlarges=step.enlarges).scale
 
     def _known(
         self,

@@ -93,6 +93,11 @@ class TaskStep:
         config = self.network.config
         return (config.frames - 1) * LIVE_DISTANCE if config.glass else config.frames // 2
 
+    @property
+    def enlarges(self) -> bool:
+        """Whether it sees small pictures enlarged, see `scale_by_size`."""
+        return self.network.task == "deblur"
+
     def chain(self, executor: Executor, *, scene_scale: float | None) -> FrameChain:
         """The way of the frames of a clip over an executor of this step.
 
@@ -107,7 +112,12 @@ class TaskStep:
             config.frames,
             executor,
             self.device,
-            ScaleChooser(self.device, measures=is_measured, scene_scale=scene_scale),
+            ScaleChooser(
+                self.device,
+                measures=is_measured,
+                scene_scale=scene_scale,
+                enlarges=self.enlarges,
+            ),
             self._new_look(),
             is_filtered=self._is_filtered,
             sees_glass=config.glass,
@@ -169,7 +179,7 @@ class TaskStep:
             frames: Successive frames of one size.
             index: Which of them.
             settings: How.
-            scale: Working scale, above 0 to 1.
+            scale: Working scale.
             passes_dry: Whether it passes as it is where a look shows nothing to take out.
         """
         executor = self._own_inline()

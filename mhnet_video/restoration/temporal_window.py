@@ -30,7 +30,7 @@ class NetworkImage:
     frame: Frame
     """The first frame with these samples."""
     scale: float
-    """Working scale of the network for it, above 0 to 1."""
+    """Working scale of the network for it, see `WorkingScale`."""
     rgb: Tensor | None = None
     """RGB at the working scale, `[3, H, W]`; None until it has been computed."""
     looks: dict[int, Tensor] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
 from mhnet_video.restoration.color import add_residual, write_rgb
 from mhnet_video.restoration.glass import pictures_of_glass
+from mhnet_video.restoration.resize import shrunk
 from mhnet_video.restoration.self_ensemble import COARSE_TRANSFORMS, TRANSFORMS, ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
@@ -79,7 +80,7 @@ class WindowNetwork:
 
         Args:
             frame: The frame, on the host.
-            scale: Working scale, above 0 to 1.
+            scale: Working scale.
         """
         width, height = frame.upright_size
         rows, columns = _working_size(height, width, scale)
@@ -87,7 +88,12 @@ class WindowNetwork:
         padded = torch.empty(
             3, rows + -rows % multiple, columns + -columns % multiple, device=self.device
         )
-        _write_upright(frame, padded[:, :rows, :columns])
+        if scale > 1:
+            whole = upright_rgb(frame, 1.0, self.device)
+            larger = F.interpolate(whole[None], (rows, columns), mode="bicubic")[0]
+            padded[:, :rows, :columns] = larger.clamp_(0, 1)
+        else:
+            _write_upright(frame, padded[:, :rows, :columns])
         # its edge repeated, as by `_padded`
         padded[:, :rows, columns:] = padded[:, :rows, columns - 1 : columns]
         padded[:, rows:] = padded[:, rows - 1 : rows]
@@ -150,7 +156,7 @@ class WindowNetwork:
         scale: float,
         is_ensemble: bool,
     ) -> Tensor:
-        """What is to be added to a middle picture of this size, at the working scale."""
+        """What is to be added to a middle picture of this size, at the working scale or at 1."""
         rows, columns = _working_size(height, width, scale)
         residual_of = partial(self._whole_residual, engine)
         if is_ensemble:
@@ -162,7 +168,8 @@ class WindowNetwork:
             )
         else:
             residual = residual_of(seen)
-        return residual[:, :rows, :columns]
+        residual = residual[:, :rows, :columns]
+        return shrunk(residual, height, width) if scale > 1 else residual
 
     def _whole_residual(self, engine: Engine, seen: Window) -> Tensor:
         """What the network adds to the middle picture of a window, as large as that."""

@@ -28,6 +28,11 @@ WORKING_ROWS = 1080
 of the time, and streaks have the size that the network knows from training."""
 LEAST_ROWS = 480
 """Shorter side of a picture, in pixels, from which on its sharpness is measured."""
+ENLARGED_ROWS = 400
+"""Shorter side that smaller pictures are enlarged to where a network takes out motion blur, in
+pixels. In them blur is a few pixels wide, which are few blocks of the network."""
+MOST_ENLARGED = 1.75
+"""Largest scale of these pictures. At 2 sharp ones change."""
 SOFT_SCALES = ((0.348, 0.75), (0.313, 0.5))
 """Sharpness up to which a picture is soft, and the scale for it. At 0.375 no picture gained."""
 
@@ -65,18 +70,20 @@ class ScaleReason(Enum):
     """The picture has more rows than a CPU restores at full scale."""
     SOFT = "soft picture"
     """The picture is softer than its size."""
+    SMALL = "small picture"
+    """The picture has so few rows that a network for motion blur does better on a larger one."""
 
 
 class WorkingScale(NamedTuple):
     """A working scale, and why."""
 
     scale: float
-    """Above 0 to 1."""
+    """Above 0 to 1; of small pictures with motion blur up to `MOST_ENLARGED`."""
     reason: ScaleReason
 
 
 def scale_by_size(
-    scale: float | None, height: int, width: int, device: torch.device
+    scale: float | None, height: int, width: int, device: torch.device, *, enlarges: bool = False
 ) -> WorkingScale:
     """Working scale for pictures of a size, the largest that is ever chosen for them.
 
@@ -85,10 +92,13 @@ def scale_by_size(
         height: Rows of the picture.
         width: Columns of the picture.
         device: Device of the network.
+        enlarges: Whether small pictures are enlarged, for a network that takes out motion blur.
     """
     if scale is not None:
         return WorkingScale(scale, ScaleReason.SET)
     rows = min(height, width)
+    if enlarges and rows < ENLARGED_ROWS:
+        return WorkingScale(min(ENLARGED_ROWS / rows, MOST_ENLARGED), ScaleReason.SMALL)
     if device.type == "cpu" and rows > MOST_ROWS:
         return WorkingScale(WORKING_ROWS / rows, ScaleReason.LARGE)
     return WorkingScale(1.0, ScaleReason.FULL)
@@ -103,12 +113,19 @@ class ScaleChooser:
         scene_scale: How much smaller than by their size the pictures of the scene are restored in
             which a part of a clip begins, above 0 to 1. Another scene, which is much sharper, gets
             its own scale. None where a clip begins with a scene.
+        enlarges: See `scale_by_size`.
     """
 
     def __init__(
-        self, device: torch.device, *, measures: bool = True, scene_scale: float | None = None
+        self,
+        device: torch.device,
+        *,
+        measures: bool = True,
+        scene_scale: float | None = None,
+        enlarges: bool = False,
     ) -> None:
         self._device = device
+        self._enlarges = enlarges
         self._scene_scale = scene_scale
         self._measures = measures and device.type == "cpu"
         self._size: tuple[int, int] | None = None
@@ -126,7 +143,7 @@ class ScaleChooser:
             is_cut: Whether the frame begins another scene, as one of another size does too.
         """
         size = frames[0].upright_size
-        by_size = scale_by_size(requested, size[1], size[0], self._device)
+        by_size = scale_by_size(requested, size[1], size[0], self._device, enlarges=self._enlarges)
         if requested is not None or not self._measures:
             return by_size
         if is_cut or size != self._size:

@@ -24,6 +24,7 @@ from mhnet_video.restoration.color import to_rgb
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.rgb_frames import frame_of
 from mhnet_video.restoration.self_ensemble import TRANSFORMS
+from mhnet_video.restoration.working_scale import ScaleReason
 
 LAYOUT = PixelLayout("yuv444p", "yuv", 8, 0, 0)
 
@@ -413,6 +414,37 @@ def test_settings_are_checked_whenever_they_are_set():
             setattr(restorer, name, value)
     with pytest.raises(IndexError):
         restorer.restore_frame([gray_frame(0)], -1)
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_small_pictures_with_motion_blur_are_seen_enlarged(rotation):
+    smooth = np.linspace(40, 200, 64).round().astype(np.uint8)
+    planes = (np.broadcast_to(smooth, (32, 64)).copy(), *([np.full((32, 64), 128, np.uint8)] * 2))
+    frames = [
+        replace(gray_frame(0, index, size=(32, 64)), planes=planes, rotation=rotation)
+        for index in range(3)
+    ]
+    frames[1] = replace(frames[1], planes=(planes[0] + 1, *planes[1:]))
+    spy = Spy()
+    spy.task = "deblur"
+    restorer = Restorer(spy, device="cpu")
+    out = list(restorer.stream(frames))
+    rows, columns = (56, 112) if rotation == 0 else (112, 56)
+    multiple = spy.config.multiple
+    seen = [-(-side // multiple) * multiple for side in (rows, columns)]
+    assert {tuple(window.shape[2:]) for window in spy.windows} == {tuple(seen)}
+    ((scale, count),) = restorer.scales.items()
+    assert (scale.scale, scale.reason, count) == (1.75, ScaleReason.SMALL, 3)
+    assert restorer.scale_at(32, 64).scale == 1.75 and restorer.scale_at(480, 640).scale == 1
+    for before, after in zip(frames, out, strict=True):
+        difference = after.planes[0] - 0.75 * before.planes[0]
+        assert np.abs(difference[:, 2:-2]).max() < 1.5
+    alone = restorer.restore_frame(frames, 1)
+    assert np.abs(alone.planes[0].astype(int) - out[1].planes[0]).max() <= 1
+    spy.windows.clear()
+    restorer.scale = 1
+    list(restorer.stream(frames))
+    assert {tuple(window.shape[2:]) for window in spy.windows} <= {(32, 64), (64, 32)}
 
 
 @pytest.mark.parametrize("count", [4, 20])
