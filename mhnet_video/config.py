@@ -239,8 +239,13 @@ class LiveConfig:
         check_scale(self.scale)
         _check_numbers(fps=self.fps, seconds=self.seconds)
         object.__setattr__(self, "keep", check_boxes(self.keep))
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 16):
-            raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")
+        if self.size is not None:
+            try:
+                width, height = map(index, self.size)
+            except (TypeError, ValueError):
+                width = height = 0
+            if min(width, height) < 16:
+                raise ConfigError(f"size must be at least 16x16 pixels, got {self.size}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ConfigError(f"fps must be above 0 and at most 1000, not {self.fps}")
         if "," in self.device:
@@ -279,6 +284,7 @@ class LiveOutputs:
             object.__setattr__(self, "serve", str(self.serve))
         if self.view not in VIEWS:
             raise ConfigError(f"view must be one of {', '.join(VIEWS)}, not {self.view}")
+        _check_numbers(segment=self.segment)
         if self.segment is not None and not self.segment > 0:
             raise ConfigError(f"segment must be greater than 0, got {self.segment}")
         if self.segment is not None and self.record is None:

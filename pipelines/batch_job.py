@@ -207,8 +207,12 @@ class BatchJob:
             recipe=self._recipe,
             companions={path.name: identify(path) for path in claim.companions()},
         )
+        # evidence and tracks of an output before would tell of another one
+        every = replace(self._config, gpx=True, evidence=True, compare=False)
+        beside = companion_paths(work.output, every)
+        outdated = [path for path in beside if self._manifest.has_made(work, path)]
         self._manifest.add(entry)
-        claim.commit()
+        claim.commit(outdated)
         return row
 
     def _restored(

@@ -351,9 +351,9 @@ def _described(path: Path, home: Path, folder: Path) -> dict[str, Any]:
 
 def _weights(name: str, task: str) -> dict[str, Any]:
     """Names and hashes of the weights, with a plus between those of networks in turn."""
-    from mhnet_video.model.weights import locate_weights  # imports PyTorch
+    from mhnet_video.model.weights import locate_weights, weights_in_turn  # imports PyTorch
 
-    names = name.split("+") if len(steps_of(task)) > 1 else [name]
+    names = name.split("+") if len(steps_of(task)) > 1 else weights_in_turn(name)
     try:
         hashes = [sha256_of(locate_weights(each)) for each in names]
     except WeightsError:  # a network that was passed in

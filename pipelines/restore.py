@@ -224,19 +224,20 @@ def restore_video(
         report = run.through(reader, restorer, writer, stays_on_gpu=stays_on_gpu)
         if not report.frames:
             return report
-        report = with_companions(report, companions)
+        report = with_companions(report, companions, is_final=home is None)
     # the file is complete, and the memory of its decoder and encoder is free
     if drops is None or report.interrupted:
         return report
     return replace(report, has_drops=drops.sees_drops())
 
 
-def with_companions(report: Report, companions: Companions) -> Report:
+def with_companions(report: Report, companions: Companions, *, is_final: bool) -> Report:
     """The report of an output, once what is asked for beside it is there.
 
     Args:
         report: Of the output, which has its name.
         companions: What is asked for.
+        is_final: Whether the output stays there, whatever becomes of the companions.
 
     Raises:
         ReadError: The source cannot be read again, or was changed meanwhile.
@@ -246,6 +247,8 @@ def with_companions(report: Report, companions: Companions) -> Report:
     try:
         files, losses = companions.complete({key: told[key] for key in _EVIDENT})
     except MHNetVideoError as error:
+        if not is_final:
+            raise
         raise type(error)(f"{error} The output itself is complete.") from error
     return replace(report, files=files, losses=(*report.losses, *losses))
 

@@ -14,7 +14,7 @@ import av
 
 from mhnet_video import __version__
 from mhnet_video.config import RestoreConfig
-from mhnet_video.errors import ConfigError, ReadError
+from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.locator import shown
 from mhnet_video.media.encoders.encoder_surfaces import takes_surfaces
@@ -217,12 +217,16 @@ class SegmentedWork:
         finally:
             self._restorer.scene_scale = None
 
-    def join(self, companions: Companions, stop: threading.Event) -> Report:
+    def join(
+        self, companions: Companions, stop: threading.Event, *, is_final: bool = True
+    ) -> Report:
         """Make the output of the segments; they are removed then.
 
         Args:
             companions: What is asked for beside the output.
             stop: Ends it when set; the segments stay.
+            is_final: Whether the output stays where it is. Where it is moved when all is complete,
+                segments stay if what is asked for beside it cannot be completed.
 
         Returns:
             What was done. There is no output where it was interrupted.
@@ -254,9 +258,12 @@ class SegmentedWork:
             [record.source, *row] for record in self.store.records() for row in record.changes
         )
         try:
-            report = with_companions(report, companions)
-        finally:
-            self.store.remove()  # the output has its name, and nothing goes on from them
+            report = with_companions(report, companions, is_final=is_final)
+        except MHNetVideoError:
+            if is_final:  # the output has its name, and nothing goes on from them
+                self.store.remove()
+            raise
+        self.store.remove()
         return replace(report, has_drops=self._drops is not None and self._drops.sees_drops())
 
     @cached_property

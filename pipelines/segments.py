@@ -81,7 +81,8 @@ def restore_in_segments(
         work.prepare(on_message or (lambda text: None))
         try:
             work.restore(range(work.store.count), on_progress, stop)
-            return replace(work.join(companions, stop), seconds=time.monotonic() - begin)
+            report = work.join(companions, stop, is_final=home is None)
+            return replace(report, seconds=time.monotonic() - begin)
         except MHNetVideoError as error:
             done = work.num_done
             if not done or work.store.name in str(error):

@@ -37,6 +37,7 @@ from mhnet_video.model.weights import (
 )
 from mhnet_video.pipelines.batch import run_batch
 from mhnet_video.pipelines.evaluate import evaluate
+from mhnet_video.pipelines.evidence import _weights
 from mhnet_video.pipelines.segments import restore_in_segments
 from mhnet_video.restoration.dry_look import DryLook
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
@@ -111,6 +112,7 @@ def test_weights_of_another_task_are_refused(folder):
     both = "realtime+deblur-realtime"
     assert models_of("derain", both) == ("realtime", "deblur-realtime")
     assert task_done("derain", both) == "derain+deblur"
+    assert "+" in str(_weights(both, "derain")["sha256"])
     with pytest.raises(ConfigError):
         models_of("derain", "deblur-realtime+realtime")
     with pytest.raises(WeightsError, match=r"no model or weights file nothing\+realtime"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,13 +57,20 @@ class Claim(Closing):
         files = filter(Path.is_file, self._folder.iterdir())
         return [path for path in files if path != self.staged]
 
-    def commit(self) -> None:
+    def commit(self, outdated: Iterable[Path] = ()) -> None:
         """Give the output its own name, and then the files that are named after it.
+
+        Args:
+            outdated: Files beside the output before, which go with it where they are not replaced.
 
         Raises:
             OSError: Its folder is gone or cannot be written.
         """
         companions = self.companions()
+        new = {path.name for path in companions}
+        for path in outdated:
+            if path.name not in new:
+                path.unlink(missing_ok=True)
         for path in (self.staged, *companions):
             replace_file(path, self._output.with_name(path.name))
         shutil.rmtree(self._folder, ignore_errors=True)

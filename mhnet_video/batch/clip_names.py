@@ -27,7 +27,11 @@ _LETTER = re.compile(r"(?:^|[-_\d])[A-Z]?([FRBIT])[HLS]?$", re.ASCII | re.IGNORE
 _VANTRUE = re.compile(r"_[A-Z]_([ABC])$", re.IGNORECASE)
 _VANTRUE_VIEWS = {"A": "front", "B": "inside", "C": "rear"}
 # why something was recorded, which is no part of the camera's name
-_OCCASION = re.compile(r"(?<![a-z])(?:NO|EV|PA|REC|EVT|MOT|[NEMP])(?![a-z])", re.IGNORECASE)
+_OCCASION = re.compile(
+    r"(?<![a-z])(?:no|nor|norm|normal|rec|loop|grmn|ev|evt|evnt|event|mot|motion|emr|emer|emergency|"
+    r"sos|lock|locked|pa|park|parking|man|manual|[nemp])(?![a-z])",
+    re.IGNORECASE,
+)
 _VIEWS = {
     "F": "front",
     "R": "rear",
@@ -112,7 +116,7 @@ def _around_time(stem: str) -> tuple[datetime | None, str, str]:
             continue
         return time, stem[: match.start()], stem[match.end() :]
     number = _NUMBER.search(stem)
-    return None, stem[: number.start()] if number else stem, ""
+    return None, *((stem[: number.start()], stem[number.end(1) :]) if number else (stem, ""))
 
 
 def _view_in(stem: str, behind: str) -> str:
@@ -131,7 +135,8 @@ def _view_in(stem: str, behind: str) -> str:
 
 
 def _series(before: str, behind: str) -> str:
-    # behind the time are running numbers
+    # what is left of dates, and running numbers; that of a channel stands behind letters
+    before = re.sub(r"(?<![a-z])[0-9]+", " ", before, flags=re.IGNORECASE)
     words = f"{before} {re.sub(r'[0-9]', ' ', behind)}"
     return " ".join(re.findall(r"[^\W_]+", _OCCASION.sub("", words).lower()))
 

@@ -98,10 +98,10 @@ class _Walk:
         if not parts:
             yield folder
             return
-        if not folder.is_dir():
-            return
         try:
             status = folder.stat()
+            if not stat.S_ISDIR(status.st_mode):
+                return
             key = status.st_dev, status.st_ino, parts
             if status.st_ino and key in self._tried:
                 return
@@ -110,8 +110,9 @@ class _Walk:
                 return
             entries = _entries(folder)
         except OSError as error:
-            yield _unlisted(folder, error)
-            return
+            if folder == root:
+                yield _unlisted(folder, error)
+            return  # of another one nobody knows whether anything in it fits
         part, *rest = parts
         if part == "**":
             yield from self._fitting(folder, tuple(rest), root)
@@ -119,7 +120,7 @@ class _Walk:
             path = folder / entry.name
             if entry.name.startswith(".") and not part.startswith("."):
                 continue
-            if part == "**" and path.is_dir():
+            if part == "**" and entry.is_dir():
                 yield from self._fitting(path, parts, root)
             elif part != "**" and fnmatch(entry.name, part):
                 yield from self._fitting(path, tuple(rest), root)

@@ -1,9 +1,12 @@
 """The rows of a batch in a file for programs: JSON Lines as they come, or Parquet at the end."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mhnet_video.batch.rows import Row, Status
 from mhnet_video.closing import Closing
@@ -31,7 +34,7 @@ class ReportFile(Closing):
     Raises:
         ConfigError: The name says neither.
         MHNetVideoError: The extra `batch` is not installed.
-        WriteError: The file cannot be written, or exists and is no report.
+        WriteError: The file cannot be written, exists and is no report, or another run writes it.
     """
 
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
@@ -43,6 +46,13 @@ class ReportFile(Closing):
         if self._is_parquet:
             _pyarrow()
         check_destination(path, overwrite=overwrite or self._is_report())
+        self._lock = FileLock(self._path.with_name(f".{self._path.name}.lock"))
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise WriteError(f"{path} is written by another run now; name another one.") from error
+        except OSError as error:
+            raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
         self._has_begun = False
         self._file = None
         if not self._is_parquet:
@@ -50,7 +60,13 @@ class ReportFile(Closing):
                 # which leaves what is there
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
             except OSError as error:
+                self._unlock()
                 raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
+
+    def _unlock(self) -> None:
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()
 
     def _is_report(self) -> bool:
         """Whether a report stands there, or an empty file, as a run without a row leaves it."""
@@ -96,6 +112,8 @@ class ReportFile(Closing):
                 write_parquet(self._path, self._rows)
         except OSError as error:
             raise WriteError(f"{self._path} cannot be written: {why_unwritable(error)}.") from error
+        finally:
+            self._unlock()
 
     def __exit__(
         self,

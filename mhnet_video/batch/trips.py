@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from mhnet_video.batch.clip_names import ClipName, read_name
@@ -25,7 +26,7 @@ class Clip:
     found: FoundFile
     footage: VideoFacts
 
-    @property
+    @cached_property
     def name(self) -> ClipName:
         """What its name tells."""
         return read_name(self.found.relative)

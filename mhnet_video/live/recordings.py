@@ -63,7 +63,9 @@ class Recordings:
             return
         recorder = self._current
         self.close()
-        if recorder is not None and recorder.error is None:
+        if recorder is not None and recorder.error is not None:
+            self._say_trouble(recorder.error)
+        elif recorder is not None:
             self._messages.say(f"recorded {', '.join(recorder.files) or 'nothing'}")
 
     def check(self) -> bool:
@@ -74,11 +76,10 @@ class Recordings:
         recorder, outputs = self._current, self._outputs
         if recorder is None or recorder.error is None:
             return True
-        self.trouble = str(recorder.error)
         self.close()
         if outputs.serve is None and outputs.output is None and not outputs.has_window:
             return False
-        self._messages.say(self.trouble)
+        self._say_trouble(recorder.error)
         return True
 
     def close(self) -> None:
@@ -115,6 +116,10 @@ class Recordings:
         """Why the first recording that failed has failed; None if none has."""
         return next((each.error for each in self._recorders if each.error is not None), None)
 
+    def _say_trouble(self, error: Exception) -> None:
+        self.trouble = str(error)
+        self._messages.say(self.trouble)
+
     def _begin(self, sound: SoundFormat | None) -> None:
         outputs = self._outputs
         first = outputs.record if not self._recorders else None
@@ -132,7 +137,7 @@ class Recordings:
                 raise
             # the run goes on without it
             self._is_wanted = False
-            self._messages.say(str(error))
+            self._say_trouble(error)
             return
         self._recorders.append(recorder)
         self._current = recorder

@@ -82,7 +82,7 @@ def models_of(
     steps = steps_of(task)
     named = [str(weights)] if weights else [] if model == "auto" else [model]
     if named and task == DEFAULT:  # weights that are named do what they were trained for
-        return _in_turn(named[0])
+        return weights_in_turn(named[0])
     if len(steps) > 1 and not weights and named:
         named = model.split("+")
     by_step = {load_model(name).task: name for name in named}
@@ -95,7 +95,7 @@ def models_of(
     return tuple(by_step.get(step) or default_model(step, kind) for step in steps)
 
 
-def _in_turn(name: str) -> tuple[str, ...]:
+def weights_in_turn(name: str) -> tuple[str, ...]:
     """The weights that a name stands for: of several models in turn one by one.
 
     Raises:
@@ -122,7 +122,7 @@ def task_done(task: str, model: str = "auto", weights: str | PathLike[str] | Non
     named = weights or (None if model == "auto" else model)
     if not named or task != DEFAULT:
         return task
-    return "+".join(load_model(name).task for name in _in_turn(str(named)))
+    return "+".join(load_model(name).task for name in weights_in_turn(str(named)))
 
 
 def list_models() -> list[ModelInfo]:

@@ -55,8 +55,8 @@ MOST_SEEN = 12
 SOFT_SHARE = 0.2
 """Share of scenes that are a little out of focus, whatever the glass."""
 SHALLOW_SHARE = 0.15
-"""Share of single pictures, and of dry ones among windows at rest, whose background is far out of
-focus, with lights in it. Without them such lights are taken for drops."""
+"""Share of single pictures whose background is far out of focus, with lights in it. Without them
+such lights are taken for drops."""
 FOCUSED_SHARE = 0.25
 """Share of windows on whose glass the lens is focused: sharp drops before a scene far out of focus,
 as through the window of a room; or a dry pane, half of them before a sharp scene."""
@@ -169,7 +169,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         seed = int(random.integers(1 << 62))
         scene, whole = (grade(pixels_of(x), np.random.default_rng(seed)) for x in (clean, view))
         # sharp drops of a focused pane stand before a scene that is out of focus as a whole
-        may_be_shallow = is_dry if is_focused else is_alone
+        may_be_shallow = is_alone and (is_dry or not is_focused)
         is_shallow = may_be_shallow and random.random() < SHALLOW_SHARE
         if is_shallow:
             scene = shallow_focus(scene, random)

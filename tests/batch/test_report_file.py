@@ -98,3 +98,20 @@ def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MHNetVideoError, match=r"pip install 'mhnet-video\[batch\]'"):
         ReportFile(str(tmp_path / "r.parquet"))
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
+def test_a_report_that_another_run_writes_is_left_alone(name, tmp_path):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    with ReportFile(str(path)) as report:
+        report.add(ROWS[0])
+        with pytest.raises(WriteError, match="is written by another run now"):
+            ReportFile(str(path))
+        report.add(ROWS[1])
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    if name.endswith("jsonl"):
+        assert len(path.read_text().splitlines()) == 2
+    with ReportFile(str(path)) as report:
+        report.add(ROWS[0])

@@ -145,6 +145,9 @@ def test_cameras_whose_names_have_no_time_are_apart():
         ("{}%Y%m%d-%H%M%S-000123.MP4", ("NO", "EV")),
         ("%Y_%m%d_%H%M%S_0001{}.MP4", ("", "P")),
         ("%Y%m%d_%H%M%S_{}.mp4", ("N", "E")),
+        ("%Y%m%d_%H%M%S_001_{}.mp4", ("N", "EMR")),
+        ("{}_%Y%m%d_%H%M%S.mp4", ("Normal", "Event")),
+        ("{}%Y%m%d_%H%M%S.mp4", ("", "LOCK_")),
     ],
 )
 def test_why_a_camera_without_a_view_recorded_does_not_matter(form, occasions):
@@ -194,6 +197,27 @@ def test_times_of_containers_join_what_names_do_not_date():
     assert trips(*begun) == [names]
     late = [clip(name, created=start + i * 2 * MINUTE) for i, name in enumerate(names)]
     assert trips(*late) == [[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["GRMN0012.MP4", "EVNT0013.MP4", "GRMN0014.MP4"],
+        ["20230615_0012.mp4", "20230616_0013.mp4"],
+        ["2023-06-15-12-59.mp4", "2023-06-15-13-00.mp4"],
+        ["1686832496_0001.mp4", "1686832556_0002.mp4"],
+    ],
+)
+def test_dates_and_occasions_in_names_without_a_time_do_not_matter(names):
+    start = datetime(2023, 6, 15, tzinfo=UTC)
+    assert trips(*(clip(n, created=start + i * MINUTE) for i, n in enumerate(names))) == [names]
+
+
+def test_letters_behind_the_number_are_those_of_a_camera():
+    start = datetime(2023, 6, 15, tzinfo=UTC)
+    names = ["clip0001A.mp4", "clip0002B.mp4", "clip0003A.mp4"]
+    clips = [clip(name, created=start + i * MINUTE) for i, name in enumerate(names)]
+    assert trips(*clips) == [[name] for name in names]
 
 
 def test_times_of_containers_may_be_those_of_the_end():

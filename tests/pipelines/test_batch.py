@@ -238,6 +238,10 @@ def test_a_file_beside_an_output_is_made_again_when_it_is_gone(located, out, not
     rows = restore(located, out, make, config=replace(BESIDE, crf=40))
     assert statuses(rows) == {"a.mp4": Status.DONE}
     assert outputs(out)["a.mp4.evidence.json"] != before["a.mp4.evidence.json"]
+    # and those that are not made anew go with the output that they were of
+    rows = restore(located, out, make, config=replace(BESIDE, crf=41, gpx=False))
+    assert statuses(rows) == {"a.mp4": Status.DONE}
+    assert outputs(out).keys() == {"a.mp4", "a.mp4.evidence.json"}
 
 
 @pytest.mark.usefixtures("own_process")

@@ -16,9 +16,11 @@ from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.rows import Status
 from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import RestoreConfig
+from mhnet_video.errors import WriteError
 from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.pipelines.batch_job import BatchJob
 from mhnet_video.pipelines.batch_units import in_order, missing_units
+from mhnet_video.pipelines.evidence import EvidenceWriter
 
 CONFIG = RestoreConfig(preset="ultrafast")
 RECIPE = {"dry": "restore"}
@@ -71,6 +73,24 @@ def undisturbed(work, tmp_path):
 def parts(work, out):
     folder = SegmentStore(staged_path(out, work)).folder
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nut")}
+
+
+def test_segments_stay_where_what_is_asked_for_beside_the_output_fails(work, out, monkeypatch):
+    """The output has not got its name then: only the joining is done again."""
+    config = replace(CONFIG, evidence=True)
+
+    def refuse(self, told):
+        raise WriteError("it cannot be written.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvidenceWriter, "complete", refuse)
+        row = job(out, config=config)(work, lambda seconds: None, threading.Event())
+    assert row.status is Status.FAILED and "cannot be written" in row.reason
+    assert "complete" not in row.reason and not work.output.exists()
+    restorer = StandIn(inverted)
+    row = job(out, config=config, restorer=restorer)(work, lambda seconds: None, threading.Event())
+    assert row.status is Status.DONE and work.output.exists()
+    assert restorer.seen == 0
 
 
 def test_whoever_does_the_last_unit_joins_what_others_have_made(work, out, tmp_path):
