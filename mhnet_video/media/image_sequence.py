@@ -156,7 +156,7 @@ def _is_a_files_name(name: str) -> bool:
     return picture_encoder(name) is not None
 
 
-def _written_name(path: Path) -> str:
+def written_name(path: Path) -> str:
     """The name of a picture's output: its own, or that of a PNG where its kind is only read."""
     return path.name if picture_encoder(path.name) else f"{path.stem}.png"
 
@@ -218,9 +218,9 @@ class FolderWriter(Closing):
                 raise WriteError(f"{name} is a file's name, but {source} a folder; name a folder.")
         elif os.path.samefile(self._folder, source):
             raise WriteError(f"{name} is the input itself; name another output.")
-        names = Counter(_written_name(path) for path in self._reader.paths)
+        names = Counter(written_name(path) for path in self._reader.paths)
         for path in self._reader.paths:
-            place = self._folder / _written_name(path)
+            place = self._folder / written_name(path)
             if names[place.name] > 1:
                 raise WriteError(
                     f"two pictures of {source} would both become {place.name}; rename one of them."
@@ -253,7 +253,7 @@ class FolderWriter(Closing):
         """
         path, reader = self._reader.opened.popleft()
         try:
-            name = _written_name(path)
+            name = written_name(path)
             with self._open_writer(self._folder / name, reader) as writer:
                 writer.write(item)
                 writer.finish()

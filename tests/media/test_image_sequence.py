@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from damage import Restore
 from standin import Held, StandIn
 from test_restorer import Spy, levels
 
@@ -13,6 +14,7 @@ from mhnet_video import RestoreConfig, Restorer, restore_video
 from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.media.contact_sheet import save_contact_sheet
 from mhnet_video.pipelines.evaluate import evaluate
 from mhnet_video.restoration.self_ensemble import TRANSFORMS
 
@@ -189,6 +191,28 @@ def test_the_command_with_a_sheet(frames: Path, tmp_path: Path, capsys) -> None:
     assert cv2.imread(str(sheet)).shape[0] > 4 * 64
     assert main(words) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+def test_the_sheet_shows_pictures_that_became_png(tmp_path: Path, restore: Restore) -> None:
+    folder, out = tmp_path / "phone", tmp_path / "dry"
+    folder.mkdir()
+    for index, name in enumerate(["a.ppm", "b.avif", "c.pgm", "d.png"]):
+        assert cv2.imwrite(str(folder / name), scene(index)[..., : 1 if "pgm" in name else 3])
+    # in the folder that the run makes
+    outcome = restore(folder, out, "--sheet", str(out / "sheet.png"))
+    assert (outcome.status, outcome.message) == (0, "")
+    assert cv2.imread(str(out / "sheet.png")).shape[0] > 4 * 400
+    # but in the place of none of its pictures
+    outcome = restore(folder, tmp_path / "new", "--sheet", str(tmp_path / "new" / "a.png"))
+    assert outcome.status == 1 and "is the input or the output" in outcome.message
+    outcome = restore(folder, tmp_path / "new", "--sheet", str(tmp_path / "no" / "s.png"))
+    assert outcome.status == 1 and "does not exist" in outcome.message
+    assert not (tmp_path / "new").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    cv2.imwrite(str(other / "x.png"), scene(9))
+    with pytest.raises(ReadError, match=r"no picture of .*other is one of .*phone"):
+        save_contact_sheet(folder, other, tmp_path / "sheet.png")
 
 
 def test_folders_of_folders_have_a_row_each(frames: Path, tmp_path: Path) -> None:
