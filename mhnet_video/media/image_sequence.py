@@ -12,6 +12,7 @@ from pathlib import Path
 from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.locator import shown
 from mhnet_video.media.fidelity import Loss, Notes, counted
 from mhnet_video.media.formats.containers import format_of, picture_encoder
 from mhnet_video.media.output_file import check_destination, why_unwritable
@@ -129,7 +130,7 @@ class FolderReader:
             except ReadError as error:
                 why = why or str(error)
                 self.damaged += 1
-                self._lose(path, "it cannot be read")
+                self._lose(path, _reason_of(error, path))
                 continue
             if self.size == (0, 0):
                 self.size = frame.upright_size
@@ -146,6 +147,12 @@ class FolderReader:
             self._prefetcher.close(timeout_seconds=5)
         while self.opened:
             self.opened.popleft()[1].close()
+
+
+def _reason_of(error: ReadError, path: Path) -> str:
+    """What an error says of a picture, as a part of a sentence without its name."""
+    said = str(error).removeprefix(shown(path))
+    return "it cannot be read" if said == str(error) else f"it{said.rstrip('.')}"
 
 
 def _is_a_files_name(name: str) -> bool:

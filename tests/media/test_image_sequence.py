@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -78,6 +79,25 @@ def test_what_is_said_of_it(frames: Path, tmp_path: Path) -> None:
     for name in ("7.png", "9.png", "x.png"):
         before, after = (cv2.imread(str(folder / name)) for folder in (frames, tmp_path / "dry"))
         np.testing.assert_array_equal(after, before)
+
+
+def test_why_a_picture_is_left_out_is_told(frames: Path, tmp_path: Path) -> None:
+    for name, codec in [("8.png", "apng"), ("9.webp", "libwebp_anim")]:
+        with av.open(str(frames / name), "w", format=codec.removeprefix("lib")[:4]) as container:
+            stream = container.add_stream(codec, rate=5)
+            stream.width, stream.height = 96, 64
+            stream.pix_fmt = "rgb24" if codec == "apng" else "yuv420p"
+            for seed in range(3):
+                picture = av.VideoFrame.from_ndarray(scene(seed), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+    (frames / "10.png").write_bytes(b"")
+    report = restore_video(frames, tmp_path / "dry", restorer=StandIn())
+    assert report.lost == (
+        "8.png: it is a video, not a picture",
+        "9.webp: it is an animated WebP, which FFmpeg cannot decode; convert it first",
+        "10.png: it is empty; copy it again from where it was recorded",
+    )
 
 
 def test_hidden_files_and_folders_are_no_pictures(frames: Path, tmp_path: Path) -> None:
