@@ -92,10 +92,10 @@ def _restore(words: list[str]) -> int:
     if options.sheet and "-" in (options.source, options.destination):
         parser.error("a contact sheet is made from files, not from a pipe")
     if options.sheet:
-        from mhnet_video.media.contact_sheet import check_sheet
+        from mhnet_video.media.contact_sheet import check_sheet_of
 
         paths = options.source, options.destination
-        check_sheet(options.sheet, paths, overwrite=options.overwrite)
+        check_sheet_of(*paths, options.sheet, overwrite=options.overwrite)
     config = arguments.from_options(RestoreConfig, options)
     shown = options.progress
     if shown is None:

@@ -1,23 +1,25 @@
 """A contact sheet: moments of a clip before and after, side by side, as one PNG."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 import av
 import numpy as np
-from av.error import FFmpegError
-from av.stream import Disposition
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mhnet_video.errors import ReadError, WriteError
-from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in
+from mhnet_video.frame import Frame
+from mhnet_video.media.frames.converter import Converter
+from mhnet_video.media.frames.frame_geometry import upright
+from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, written_name
 from mhnet_video.media.output_file import check_destination, why_unwritable
-from mhnet_video.media.reading.source import filled_packets, open_source
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.system import replace_file
 
 Picture = NDArray[np.uint8]
@@ -37,12 +39,15 @@ _LABEL_MARGIN = 4
 """Pixels of the strip before the letters and after them."""
 _NEAR_SECONDS = 0.002
 """A frame that is earlier by less is at its time: containers round times to a millisecond."""
+_BACK_SECONDS = 0.5
+"""How far before a time behind the last frame that frame is looked for first."""
 
 
 def check_sheet(
     path: str | PathLike[str],
     others: Sequence[str | PathLike[str]] = (),
     *,
+    made: str | PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Find out whether a contact sheet can be saved, before any work is done.
@@ -50,6 +55,7 @@ def check_sheet(
     Args:
         path: PNG to create.
         others: What it must not replace in any case.
+        made: A folder that will be there by then; None if there is no such one.
         overwrite: Whether another existing file may be replaced.
 
     Raises:
@@ -60,7 +66,37 @@ def check_sheet(
         raise WriteError(f"{name} cannot be the contact sheet, which is a PNG; end it in .png.")
     if os.path.realpath(name) in [os.path.realpath(other) for other in others]:
         raise WriteError(f"{name} is the input or the output; name another contact sheet.")
-    check_destination(name, overwrite=overwrite)
+    folder = os.path.realpath(os.path.dirname(name))
+    if made is None or folder != os.path.realpath(made) or os.path.lexists(made):
+        check_destination(name, overwrite=overwrite)
+
+
+def check_sheet_of(
+    before: str | PathLike[str],
+    after: str | PathLike[str],
+    path: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Find out whether the contact sheet of a run can be saved, before any work is done.
+
+    Args:
+        before: The clip, or a folder of pictures.
+        after: What will be made from it, a file or a folder.
+        path: PNG to create.
+        overwrite: Whether another existing file may be replaced.
+
+    Raises:
+        WriteError: As for `check_sheet`; or it is a picture that will be made.
+    """
+    others = [before, after]
+    if not os.path.isdir(before):
+        check_sheet(path, others, overwrite=overwrite)
+        return
+    with suppress(ReadError):  # the run itself says that there is no picture
+        pictures = files_in(Path(before), PICTURE_SUFFIXES)
+        others += [Path(after) / written_name(picture) for picture in pictures]
+    check_sheet(path, others, made=after, overwrite=overwrite)
 
 
 def save_contact_sheet(
@@ -88,20 +124,24 @@ def save_contact_sheet(
     """
     rows = []
     if os.path.isdir(after):
+        sources = {written_name(old): old for old in files_in(Path(before), PICTURE_SUFFIXES)}
         restored = files_in(Path(after), PICTURE_SUFFIXES)
         # there may be others, of before
-        pairs = [(Path(before) / new.name, new) for new in restored]
-        pairs = [pair for pair in pairs if pair[0].exists()]
+        pairs = [(sources[new.name], new) for new in restored if new.name in sources]
+        if not pairs:
+            raise ReadError(f"no picture of {after} is one of {before}, for the contact sheet")
         for number in sorted({int(len(pairs) * (i + 0.5) / moments) for i in range(moments)}):
-            old, new = (_picture_at(picture, 0)[1] for picture in pairs[number])
+            old, new = (_rgb(_frame_at(picture, 0.0)) for picture in pairs[number])
             rows.append(_row(old, _right(new, old) if is_compared else new, str(number + 1)))
         _save_png(Path(path), rows)
         return
-    duration = _duration(after)
+    duration, begin_before, begin_after = _duration(after), _begin(before, start), _begin(after)
     times = sorted({round(duration * (i + 0.5) / moments, 3) for i in range(moments)})
     for time in times:
-        shown, picture_after = _picture_at(after, time)
-        _, picture_before = _picture_at(before, start + shown)
+        frame = _frame_at(after, begin_after + time)
+        shown = _seconds(frame) - begin_after
+        picture_after = _rgb(frame)
+        picture_before = _rgb(_frame_at(before, begin_before + shown))
         if is_compared:
             picture_after = _right(picture_after, picture_before)
         rows.append(_row(picture_before, picture_after, _clock(shown)))
@@ -156,50 +196,53 @@ def _busiest_square(before: Picture, after: Picture) -> tuple[int, int, int]:
 
 
 def _duration(path: str | PathLike[str]) -> float:
-    with open_source(path) as container:
-        stream = _main_video(container, path)
-        if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        return (container.duration or 0) / av.time_base
+    with VideoReader(path) as reader:
+        if reader.stream.duration:
+            return float(reader.stream.duration * reader.time_base)
+        return (reader.container.duration or 0) / av.time_base
 
 
-def _picture_at(path: str | PathLike[str], seconds: float) -> tuple[float, Picture]:
-    """The first frame at or after a time counted from the first frame, and its own time."""
-    with open_source(path) as container:
-        stream = _main_video(container, path)
-        stream.thread_type = "AUTO"
-        base = stream.time_base
-        first = float((stream.start_time or 0) * base) if base else 0.0
-        if seconds > 1 and base:
-            with suppress(FFmpegError):  # what cannot be sought is decoded from its beginning
-                container.seek(int((first + seconds) / base), stream=stream)
-        last = None
-        for frame in _frames(container, stream):
-            last = frame
-            if frame.time is None or frame.time - first >= seconds - _NEAR_SECONDS:
-                break
-        if last is None:
-            raise ReadError(f"no picture of {path} can be decoded for the contact sheet")
-        upright = np.rot90(_rgb(last), k=round(last.rotation / 90))
-        return (last.time or first) - first, upright
+def _begin(path: str | PathLike[str], start: float = 0.0) -> float:
+    """When the first frame of a part is shown that can be decoded, on the file's own clock.
+
+    A header may say that it begins earlier: with frames that are lost, or in an AVI.
+    """
+    with VideoReader(path, start=start or None) as reader:
+        return _seconds(next(item for item in reader.items() if isinstance(item, Frame)))
 
 
-def _frames(container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    with suppress(FFmpegError):  # the file may be cut: what came before is enough
-        for packet in filled_packets(container, stream):
-            with suppress(FFmpegError):
-                yield from stream.decode(packet)
+def _frame_at(path: str | PathLike[str], time: float) -> Frame:
+    """The first frame at or after a time on the file's own clock; the last one if none is."""
+    with suppress(ReadError), _reader_from(path, time - _NEAR_SECONDS) as reader:
+        return next(item for item in reader.items() if isinstance(item, Frame))
+    with suppress(ReadError):
+        return _last_frame(path, time - _BACK_SECONDS)
+    return _last_frame(path, 0.0)
 
 
-def _main_video(container: av.container.InputContainer, path: str | PathLike[str]) -> VideoStream:
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    raise ReadError(f"{path} holds no video for the contact sheet")
+def _last_frame(path: str | PathLike[str], time: float) -> Frame:
+    """The last frame of a file, decoded from a time on its own clock."""
+    with _reader_from(path, time) as reader:
+        return deque((item for item in reader.items() if isinstance(item, Frame)), maxlen=1)[0]
 
 
-def _rgb(frame: av.VideoFrame) -> Picture:
-    return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+def _reader_from(path: str | PathLike[str], time: float) -> VideoReader:
+    """A reader whose frames begin at a time on the file's own clock."""
+    with VideoReader(path) as reader:
+        first = float((reader.stream.start_time or 0) * reader.time_base)
+    return VideoReader(path, start=max(0.0, time - first) or None)
+
+
+def _seconds(frame: Frame) -> float:
+    return float(frame.pts * frame.time_base)
+
+
+def _rgb(frame: Frame) -> Picture:
+    """The samples of a frame, upright."""
+    # without where its chroma lies, of which outputs may say nothing: no change that is to be seen
+    shown = replace(upright(frame), tags={})
+    picture = Converter("rgb24", shown.width, shown.height).convert(shown)
+    return picture.to_ndarray().astype(np.uint8, copy=False)
 
 
 def _cell(picture: Picture, text: str, size: tuple[int, int] | None = None) -> Image.Image:

@@ -12,6 +12,7 @@ from pathlib import Path
 from mhnet_video.closing import Closing
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.locator import shown
 from mhnet_video.media.fidelity import Loss, Notes, counted
 from mhnet_video.media.formats.containers import format_of, picture_encoder
 from mhnet_video.media.output_file import check_destination, why_unwritable
@@ -129,7 +130,7 @@ class FolderReader:
             except ReadError as error:
                 why = why or str(error)
                 self.damaged += 1
-                self._lose(path, "it cannot be read")
+                self._lose(path, _reason_of(error, path))
                 continue
             if self.size == (0, 0):
                 self.size = frame.upright_size
@@ -148,6 +149,12 @@ class FolderReader:
             self.opened.popleft()[1].close()
 
 
+def _reason_of(error: ReadError, path: Path) -> str:
+    """What an error says of a picture, as a part of a sentence without its name."""
+    said = str(error).removeprefix(shown(path))
+    return "it cannot be read" if said == str(error) else f"it{said.rstrip('.')}"
+
+
 def _is_a_files_name(name: str) -> bool:
     """Whether a name ends as those of videos or pictures do."""
     with contextlib.suppress(WriteError):
@@ -156,7 +163,7 @@ def _is_a_files_name(name: str) -> bool:
     return picture_encoder(name) is not None
 
 
-def _written_name(path: Path) -> str:
+def written_name(path: Path) -> str:
     """The name of a picture's output: its own, or that of a PNG where its kind is only read."""
     return path.name if picture_encoder(path.name) else f"{path.stem}.png"
 
@@ -218,9 +225,9 @@ class FolderWriter(Closing):
                 raise WriteError(f"{name} is a file's name, but {source} a folder; name a folder.")
         elif os.path.samefile(self._folder, source):
             raise WriteError(f"{name} is the input itself; name another output.")
-        names = Counter(_written_name(path) for path in self._reader.paths)
+        names = Counter(written_name(path) for path in self._reader.paths)
         for path in self._reader.paths:
-            place = self._folder / _written_name(path)
+            place = self._folder / written_name(path)
             if names[place.name] > 1:
                 raise WriteError(
                     f"two pictures of {source} would both become {place.name}; rename one of them."
@@ -253,7 +260,7 @@ class FolderWriter(Closing):
         """
         path, reader = self._reader.opened.popleft()
         try:
-            name = _written_name(path)
+            name = written_name(path)
             with self._open_writer(self._folder / name, reader) as writer:
                 writer.write(item)
                 writer.finish()

@@ -3,7 +3,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from clips import Clip, Video, every
+from clips import Clip, Video, copy, every
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.contact_sheet import check_sheet, save_contact_sheet
@@ -46,6 +46,29 @@ def test_an_output_that_begins_later_meets_its_source(tmp_path):
     save_contact_sheet(whole, later, tmp_path / "sheet.png", start=0.27)
     sheet = read(tmp_path / "sheet.png").astype(int)
     assert np.abs(sheet[60:480, 6:646] - sheet[60:480, 652:1292]).mean() < 2
+
+
+@pytest.mark.parametrize("name", ["later.ts", "later.avi", "later.mp4"])
+@pytest.mark.parametrize("source", ["whole.ts", "whole.mp4"])
+def test_both_pictures_are_of_one_moment(source, name, tmp_path):
+    """Also where a search ends in the middle of a group of pictures, or the first frame is late."""
+    options = (("crf", "0"), ("bf", "2"))
+    video = Video(times=every(40, 100), gop=40, b_frames=2, options=options, pixel_format="yuv444p")
+    whole = Clip(name=source, video=(video,)).make(tmp_path)
+    copy(whole, tmp_path / name, crf=0)
+    save_contact_sheet(whole, tmp_path / name, tmp_path / "sheet.png")
+    sheet = read(tmp_path / "sheet.png").astype(int)
+    for row in range(4):
+        top = 486 * row
+        before, after = sheet[top + 60 : top + 480, 6:646], sheet[top + 60 : top + 480, 652:1292]
+        assert np.abs(before - after).mean() < 1
+
+
+def test_behind_the_last_frame_is_the_last_frame(clip, tmp_path):
+    short = Clip(name="short.mp4", video=(Video(times=(0, 40)),)).make(tmp_path)
+    save_contact_sheet(short, clip, tmp_path / "sheet.png")
+    sheet = read(tmp_path / "sheet.png")
+    np.testing.assert_array_equal(sheet[60:480, 6:646], sheet[3 * 486 + 60 : 3 * 486 + 480, 6:646])
 
 
 @pytest.mark.parametrize(

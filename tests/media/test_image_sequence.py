@@ -3,9 +3,11 @@
 import threading
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+from damage import Restore
 from standin import Held, StandIn
 from test_restorer import Spy, levels
 
@@ -13,6 +15,7 @@ from mhnet_video import RestoreConfig, Restorer, restore_video
 from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.media.contact_sheet import save_contact_sheet
 from mhnet_video.pipelines.evaluate import evaluate
 from mhnet_video.restoration.self_ensemble import TRANSFORMS
 
@@ -76,6 +79,25 @@ def test_what_is_said_of_it(frames: Path, tmp_path: Path) -> None:
     for name in ("7.png", "9.png", "x.png"):
         before, after = (cv2.imread(str(folder / name)) for folder in (frames, tmp_path / "dry"))
         np.testing.assert_array_equal(after, before)
+
+
+def test_why_a_picture_is_left_out_is_told(frames: Path, tmp_path: Path) -> None:
+    for name, codec in [("8.png", "apng"), ("9.webp", "libwebp_anim")]:
+        with av.open(str(frames / name), "w", format=codec.removeprefix("lib")[:4]) as container:
+            stream = container.add_stream(codec, rate=5)
+            stream.width, stream.height = 96, 64
+            stream.pix_fmt = "rgb24" if codec == "apng" else "yuv420p"
+            for seed in range(3):
+                picture = av.VideoFrame.from_ndarray(scene(seed), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+    (frames / "10.png").write_bytes(b"")
+    report = restore_video(frames, tmp_path / "dry", restorer=StandIn())
+    assert report.lost == (
+        "8.png: it is a video, not a picture",
+        "9.webp: it is an animated WebP, which FFmpeg cannot decode; convert it first",
+        "10.png: it is empty; copy it again from where it was recorded",
+    )
 
 
 def test_hidden_files_and_folders_are_no_pictures(frames: Path, tmp_path: Path) -> None:
@@ -189,6 +211,28 @@ def test_the_command_with_a_sheet(frames: Path, tmp_path: Path, capsys) -> None:
     assert cv2.imread(str(sheet)).shape[0] > 4 * 64
     assert main(words) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+def test_the_sheet_shows_pictures_that_became_png(tmp_path: Path, restore: Restore) -> None:
+    folder, out = tmp_path / "phone", tmp_path / "dry"
+    folder.mkdir()
+    for index, name in enumerate(["a.ppm", "b.avif", "c.pgm", "d.png"]):
+        assert cv2.imwrite(str(folder / name), scene(index)[..., : 1 if "pgm" in name else 3])
+    # in the folder that the run makes
+    outcome = restore(folder, out, "--sheet", str(out / "sheet.png"))
+    assert (outcome.status, outcome.message) == (0, "")
+    assert cv2.imread(str(out / "sheet.png")).shape[0] > 4 * 400
+    # but in the place of none of its pictures
+    outcome = restore(folder, tmp_path / "new", "--sheet", str(tmp_path / "new" / "a.png"))
+    assert outcome.status == 1 and "is the input or the output" in outcome.message
+    outcome = restore(folder, tmp_path / "new", "--sheet", str(tmp_path / "no" / "s.png"))
+    assert outcome.status == 1 and "does not exist" in outcome.message
+    assert not (tmp_path / "new").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    cv2.imwrite(str(other / "x.png"), scene(9))
+    with pytest.raises(ReadError, match=r"no picture of .*other is one of .*phone"):
+        save_contact_sheet(folder, other, tmp_path / "sheet.png")
 
 
 def test_folders_of_folders_have_a_row_each(frames: Path, tmp_path: Path) -> None:

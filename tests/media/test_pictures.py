@@ -229,6 +229,122 @@ def test_segments_come_from_jpegs_only() -> None:
     assert with_segments_of(plain[:2] + exif(1) + plain[2:], b"\x89PNG") == b"\x89PNG"
 
 
+def segment(marker: int, body: bytes) -> bytes:
+    """A segment of a JPEG."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def pages(count: int) -> bytes:
+    """A TIFF of grey pages."""
+    pictures = [np.full((32, 48), 40 * each, np.uint8) for each in range(count)]
+    return cv2.imencodemulti(".tif", pictures)[1].tobytes()
+
+
+FURTHER = "further pictures of the file: the first one is restored"
+
+
+def test_further_pictures_of_a_file_are_told(tmp_path: Path) -> None:
+    first = picture("mjpeg", 32, 16)
+    # the index of the pictures, as telephones write it: with the place of the second one
+    both = first[:2] + segment(0xE2, b"MPF\0II*\0" + bytes(80)) + first[2:] + picture("mjpeg")
+    (tmp_path / "a.jpg").write_bytes(both)
+    for name in ("b.jpg", "b.png"):
+        assert copy(tmp_path / "a.jpg", tmp_path / name).notes.lost == [FURTHER]
+        assert b"MPF\0" not in (tmp_path / name).read_bytes()
+    for count in (1, 3):
+        (tmp_path / "a.tif").write_bytes(pages(count))
+        lost = copy(tmp_path / "a.tif", tmp_path / f"{count}.png").notes.lost
+        assert (FURTHER in lost) == (count > 1)
+
+
+def run_piped(content: bytes, output: Path) -> str:
+    """What the command says of a picture on standard input."""
+    code = (
+        "import sys; from clips import copy\n"
+        f"print(copy('-', {str(output)!r}, overwrite=True).notes.lost)"
+    )
+    words = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"]
+    done = subprocess.run(words, input=content, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().strip()
+
+
+@pytest.mark.parametrize("orientation", [1, 5, 6])
+def test_a_picture_from_a_pipe_is_as_one_of_a_file(orientation: int, tmp_path: Path) -> None:
+    plain = picture("mjpeg", 320, 240)  # small ones in a row FFmpeg takes for a video
+    profile = segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(16) + b"RGB " + bytes(100))
+    further = segment(0xE2, b"MPF\0II*\0" + bytes(80))
+    for added in (profile, profile + further):
+        source = plain[:2] + exif(orientation) + added + plain[2:]
+        source += plain if further in added else b""
+        (tmp_path / "a.jpg").write_bytes(source)
+        for name in ("b.jpg", "b.png", "b.webp"):
+            lost = copy(tmp_path / "a.jpg", tmp_path / name, overwrite=True).notes.lost
+            assert run_piped(source, tmp_path / f"piped-{name}") == str(lost)
+            assert (tmp_path / name).read_bytes() == (tmp_path / f"piped-{name}").read_bytes()
+
+
+def test_what_a_png_from_a_pipe_says_is_kept(tmp_path: Path) -> None:
+    png = with_chunk(picture("png"), b"tEXt", b"Title\0rain")
+    assert run_piped(png, tmp_path / "a.png") == "[]"
+    assert b"Title\0rain" in (tmp_path / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize("space", [b"RGB ", b"GRAY", b"CMYK"])
+@pytest.mark.parametrize("is_grey", [False, True])
+def test_profiles_of_other_samples_are_left_out(
+    space: bytes, is_grey: bool, tmp_path: Path
+) -> None:
+    samples = np.full((48, 64) if is_grey else (48, 64, 3), 90, np.uint8)
+    jpeg, png = (cv2.imencode(kind, samples)[1].tobytes() for kind in (".jpg", ".png"))
+    profile = bytes(16) + space + bytes(300)
+    jpeg = jpeg[:2] + segment(0xE2, b"ICC_PROFILE\0\1\1" + profile) + jpeg[2:]
+    (tmp_path / "a.jpg").write_bytes(jpeg)
+    (tmp_path / "a.png").write_bytes(with_chunk(png, b"iCCP", b"a\0\0" + zlib.compress(profile)))
+    told = "colour profile: it would not be true of the output"
+    for source, output in [("a.jpg", "b.jpg"), ("a.jpg", "b.png"), ("a.png", "b.png")]:
+        # FFmpeg makes JPEGs with colours of grey
+        own = b"GRAY" if is_grey and output == "b.png" else b"RGB "
+        lost = copy(tmp_path / source, tmp_path / output, overwrite=True).notes.lost
+        assert (told in lost) == (space != own), (source, output, lost)
+        content = (tmp_path / output).read_bytes()
+        assert (b"ICC_PROFILE" in content or b"iCCP" in content) == (space == own)
+        assert cv2.imread(str(tmp_path / output)).shape == (48, 64, 3)
+
+
+def test_no_thumbnail_shows_the_rain(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 32, 16)
+    tiff = exif(6)[10:]
+    entry = struct.pack("<HHIHH", 0x0103, 3, 1, 6, 0)
+    thumbnail = struct.pack("<H", 1) + entry + bytes(4)
+    with_thumbnail = tiff[:-4] + struct.pack("<I", len(tiff)) + thumbnail
+    (tmp_path / "a.jpg").write_bytes(
+        plain[:2] + segment(0xE1, b"Exif\0\0" + with_thumbnail) + plain[2:]
+    )
+    (tmp_path / "a.png").write_bytes(with_chunk(picture("png"), b"eXIf", with_thumbnail))
+    for source, output in [("a.jpg", "b.jpg"), ("a.jpg", "b.png"), ("a.png", "b.png")]:
+        lost = copy(tmp_path / source, tmp_path / output, overwrite=True).notes.lost
+        assert [line.partition(":")[0] for line in lost] == ["thumbnail"]
+        # the rest is there, and whole
+        with VideoReader(tmp_path / output) as reader:
+            assert next(i for i in reader if isinstance(i, Frame)).rotation == 90
+        assert descriptions_in((tmp_path / output).read_bytes()) == [
+            "EXIF (camera, time and place)"
+        ]
+
+
+def test_a_jpeg_keeps_its_resolution(tmp_path: Path) -> None:
+    samples = np.full((48, 64, 3), 90, np.uint8)
+    plain = cv2.imencode(".jpg", samples)[1].tobytes()
+    assert plain[6:11] == b"JFIF\0"
+    resolution = struct.pack(">BHH", 1, 300, 300)
+    (tmp_path / "a.jpg").write_bytes(plain[:13] + resolution + plain[18:])
+    copy(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    content = (tmp_path / "b.jpg").read_bytes()
+    assert content[13:18] == resolution and content.count(b"JFIF\0") == 1
+    assert cv2.imread(str(tmp_path / "b.jpg")).shape == samples.shape
+
+
 def test_a_recording_of_fragments_is_no_picture(tmp_path: Path) -> None:
     """Its header tells of the frames of the first fragment only: of one."""
     clip = Clip(options=(("movflags", "frag_every_frame+empty_moov"),)).make(tmp_path)

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import zlib
 
 # markers of JPEG: the picture's begin and end, and a scan's begin; ITU-T T.81, table B.1
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
@@ -9,6 +10,16 @@ _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of JPEG's frame headers, which have the size."""
 # markers of JPEG: application segments from the first to the last, and comments
 _FIRST_APP, _LAST_APP, _COMMENT = 0xE0, 0xEF, 0xFE
+# how application segments begin, behind marker and size: JFIF, EXIF, and the places of further
+# pictures behind the first one (CIPA DC-007)
+_JFIF, _EXIF, _PLACES = b"JFIF\0", b"Exif\0\0", b"MPF\0"
+# likewise one of a colour profile, whose bytes come behind its number and how many there are
+_PROFILE, _PROFILE_HEAD = b"ICC_PROFILE\0", 18
+_SPACE = slice(16, 20)
+"""Where a colour profile has the kind of its samples; ICC.1:2022, table 17."""
+_RGB, _GREY, _CMYK = b"RGB ", b"GRAY", b"CMYK"
+_DENSITY = slice(11, 16)
+"""Where a JFIF segment has the resolution: its unit, 0 for none, across and down."""
 _EXIF_TAGS = {0x010F, 0x0110, 0x8769, 0x8825}
 """Entries of a TIFF directory that EXIF has: maker, model, and its own and the GPS directory."""
 # entries of a TIFF directory: the ICC profile and the orientation
@@ -42,7 +53,7 @@ _OF_THE_ENCODING = (0xE0, 0xEE)
 
 
 def with_segments_of(source: bytes, encoded: bytes) -> bytes:
-    """The encoded JPEG with the EXIF, XMP, colour profile and comment of another.
+    """The encoded JPEG with the EXIF, XMP, colour profile, comment and resolution of another.
 
     Args:
         source: The JPEG file that it was made from.
@@ -53,7 +64,10 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
         for marker, segment in _segments(source)
         if marker not in _OF_THE_ENCODING
         and (marker == _COMMENT or _FIRST_APP <= marker <= _LAST_APP)
+        # nothing comes behind the new picture
+        and not segment.startswith(_PLACES, 4)
     ]
+    encoded = _with_density_of(source, encoded)
     segments = _segments(encoded)
     if not wanted or not segments:
         return encoded
@@ -67,6 +81,76 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
             break
         first += len(segment)
     return encoded[:first] + b"".join(segment for _, segment in wanted) + encoded[first:]
+
+
+def _with_density_of(source: bytes, encoded: bytes) -> bytes:
+    """The encoded JPEG with the resolution of another, where that has one."""
+    old, new = (
+        next((s for _, s in _segments(data)[:1] if s.startswith(_JFIF, 4)), b"")
+        for data in (source, encoded)
+    )
+    if not _segments(encoded) or not any(old[_DENSITY][:1]):
+        return encoded
+    # without the thumbnail that may stand behind it
+    size = _DENSITY.stop + 2
+    segment = struct.pack(">BBH", 0xFF, _FIRST_APP, size - 2) + old[4 : _DENSITY.stop] + bytes(2)
+    return encoded[:2] + segment + encoded[2 + len(new) :]
+
+
+def as_true(encoded: bytes) -> bytes:
+    """The encoded JPEG or PNG without what it has of its source and is not true of it.
+
+    That is a thumbnail of the source, and the colour profile of samples of another kind.
+    """
+    if encoded.startswith(_PNG):
+        chunks = [_PNG]
+        for kind, start, size in _places(encoded):
+            contents = encoded[start : start + size]
+            chunk = encoded[start - 8 : start + size + 4]
+            if kind == b"iCCP" and not _describes(_unpacked(contents), is_grey=not encoded[25] & 2):
+                continue
+            if kind == b"eXIf":
+                contents = kind + _without_thumbnail(contents)
+                chunk = struct.pack(">I", size) + contents
+                chunk += struct.pack(">I", zlib.crc32(contents))
+            chunks.append(chunk)
+        return b"".join(chunks)
+    segments = _segments(encoded)
+    rest = encoded[2 + sum(len(segment) for _, segment in segments) :]
+    is_grey = any(m in _FRAMES and segment[9:10] == b"\1" for m, segment in segments)
+    profile = b"".join(s[_PROFILE_HEAD:] for _, s in segments if s.startswith(_PROFILE, 4))
+    kept = [
+        segment[:10] + _without_thumbnail(segment[10:]) if segment.startswith(_EXIF, 4) else segment
+        for _, segment in segments
+        if not segment.startswith(_PROFILE, 4) or _describes(profile, is_grey=is_grey)
+    ]
+    return encoded[:2] + b"".join(kept) + rest if kept else encoded
+
+
+def _describes(profile: bytes, *, is_grey: bool) -> bool:
+    """Whether a colour profile may be of samples that are grey, or else RGB."""
+    return profile[_SPACE] not in {_RGB, _GREY, _CMYK} - {_GREY if is_grey else _RGB}
+
+
+def _unpacked(contents: bytes) -> bytes:
+    """The beginning of a PNG's colour profile, which stands behind its name and a byte."""
+    packed = contents.partition(b"\0")[2][1:]
+    try:
+        return zlib.decompressobj().decompress(packed, _SPACE.stop)
+    except zlib.error:
+        return b""
+
+
+def _without_thumbnail(tiff: bytes) -> bytes:
+    """EXIF data without what leads to its second directory, that of the thumbnail."""
+    place = _place_of_next(tiff)
+    return tiff[:place] + bytes(4) + tiff[place + 4 :] if place else tiff
+
+
+def has_further_pictures(data: bytes) -> bool:
+    """Whether there are pictures behind the first one of a JPEG or a TIFF."""
+    has_places = any(segment.startswith(_PLACES, 4) for _, segment in _segments(data))
+    return has_places or bool(_place_of_next(data))
 
 
 def with_texts_of(source: bytes, encoded: bytes) -> bytes:
@@ -119,6 +203,8 @@ def descriptions_in(data: bytes) -> list[str]:
         found.append("colour profile")
     if kinds & set(_PNG_TEXTS):
         found.append("texts")
+    if any(_place_of_next(tiff) for tiff in _exif_in(data)):
+        found.append("thumbnail")
     return found
 
 
@@ -128,26 +214,48 @@ def display_matrix_in(data: bytes) -> tuple[int, ...] | None:
     Returns:
         A display matrix, as `Frame.tags` has it; None for as it is.
     """
-    tiffs = [contents for kind, contents in _chunks(data) if kind in (b"eXIf", b"EXIF")]
-    tiffs += [s[10:] for _, s in _segments(data) if s[4:10] == b"Exif\0\0"]
-    for tiff in [data, *(t.removeprefix(b"Exif\0\0") for t in tiffs)]:
+    for tiff in [data, *_exif_in(data)]:
         matrix = DISPLAY_MATRICES.get(_tiff_tags(tiff).get(_ORIENTATION_TAG, 0))
         if matrix is not None:
             return matrix
     return None
 
 
-def _tiff_tags(data: bytes) -> dict[int, int]:
-    """Numbers of the first directory of a TIFF, with their short values; empty for no TIFF."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-    if order is None or len(data) < 8:
-        return {}
+def _exif_in(data: bytes) -> list[bytes]:
+    """The EXIF data of a JPEG, PNG or WebP, which are a TIFF."""
+    tiffs = [contents for kind, contents in _chunks(data) if kind in (b"eXIf", b"EXIF")]
+    tiffs += [s[10:] for _, s in _segments(data) if s.startswith(_EXIF, 4)]
+    return [tiff.removeprefix(_EXIF) for tiff in tiffs]
+
+
+def _directory(data: bytes) -> tuple[str, int, int]:
+    """The order of a TIFF's bytes for `struct`, and where the entries of its first directory are.
+
+    Returns:
+        Order, where the first entry begins, and how many there are; no order for no TIFF.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4], "")
+    if not order or len(data) < 8:
+        return "", 0, 0
     (start,) = struct.unpack(f"{order}I", data[4:8])
     directory = data[start : start + 2]
     count = struct.unpack(f"{order}H", directory)[0] if len(directory) == 2 else 0
+    return order, start + 2, count
+
+
+def _place_of_next(data: bytes) -> int:
+    """Where a TIFF's first directory has the place of the next one; 0 where there is none."""
+    _, start, count = _directory(data)
+    place = start + 12 * count
+    return place if count and len(data) >= place + 4 and any(data[place : place + 4]) else 0
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """Numbers of the first directory of a TIFF, with their short values; empty for no TIFF."""
+    order, start, count = _directory(data)
     tags = {}
     for index in range(count):
-        entry = data[start + 2 + 12 * index :][:12]
+        entry = data[start + 12 * index :][:12]
         if len(entry) < 12:
             break
         number, _, _, value, _ = struct.unpack(f"{order}HHIHH", entry)

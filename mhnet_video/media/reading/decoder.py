@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.media.formats.nal_units import Units
-from mhnet_video.media.frames.image_metadata import is_cut_short
+from mhnet_video.media.frames.image_metadata import has_further_pictures, is_cut_short
 from mhnet_video.media.reading.damage_counter import DamageCounter
 from mhnet_video.media.reading.frame_maker import FrameMaker
 from mhnet_video.media.reading.hardware_decoder import HardwareDecoder, open_decoder
@@ -55,6 +55,8 @@ class Decoder:
         """What is lost of the stream."""
         self.units = Units(stream.codec.name, stream.codec_context.extradata)
         """What is in the stream and decoders pass over."""
+        self.picture_bytes = b""
+        """The file, where that is one picture and passes through; empty before it does."""
         self._has_picture = False
         self._hardware: HardwareDecoder | None = None
         self._maker = self._new_maker()
@@ -126,6 +128,10 @@ class Decoder:
             # a decoder would take it for the end, and return nothing from there on
             self.damage.see_empty(packet)
             return []
+        if packet is not None and self.container.format.name.endswith("_pipe"):
+            if has_further_pictures(self.picture_bytes):
+                return []  # the first one is the picture, as it is where the file has a name
+            self.picture_bytes = self.picture_bytes or bytes(packet)
         if packet is not None:
             self.units.look(memoryview(packet))
             # a picture that ends early is decoded without a complaint, grey where nothing is left

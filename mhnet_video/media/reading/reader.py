@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import av
@@ -129,6 +130,18 @@ class VideoReader(Closing):
             Seconds, by the file's index; how long the whole file is where it has none.
         """
         return self._timing.longest_pause(stream)
+
+    def picture_bytes(self) -> bytes:
+        """The bytes of a picture's file, once it is decoded.
+
+        Returns:
+            Empty for a video, and where they are not at hand: a HEIC from a pipe.
+        """
+        if not self.is_picture:
+            return b""
+        if os.path.isfile(self.container.name):
+            return Path(self.container.name).read_bytes()
+        return self._decoder.picture_bytes
 
     @property
     def num_frames(self) -> int | None:

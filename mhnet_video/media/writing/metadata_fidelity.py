@@ -27,6 +27,7 @@ _SHORT_LETTERS = 3
 """A value as short as this may stand in another tag by chance."""
 _MOST_LETTERS = 40
 """Of a chapter's title, to a person."""
+_READ_ONCE = "not looked for, as the source can be read once only; name a file"
 _LOOKED_INTO = ("mov", "matroska", "avi")
 """Formats that are looked into, by FFmpeg's names."""
 
@@ -45,11 +46,22 @@ class OutputStream(NamedTuple):
     disposition: int
 
 
-def report_descriptions(notes: Notes, source: bytes, encoded: bytes) -> None:
-    """Report what a picture's file said about it and the output's does not."""
-    written = descriptions_in(encoded)
+def report_descriptions(notes: Notes, source: bytes, encoded: bytes, written: bytes) -> None:
+    """Report what a picture's file said about it and the output's does not.
+
+    Args:
+        notes: What it is added to.
+        source: The bytes of its file; empty where they are not at hand.
+        encoded: Those of the output's, with all that could be copied.
+        written: Likewise without what is not true of it.
+    """
+    if not source:
+        notes.lose("metadata", "what the picture's file says about it", _READ_ONCE)
+    copied, kept = descriptions_in(encoded), descriptions_in(written)
     for what in descriptions_in(source):
-        if what not in written:
+        if what in copied and what not in kept:
+            notes.lose("metadata", what, "it would not be true of the output")
+        elif what not in kept:
             notes.lose("metadata", what, "not written into this kind of picture")
 
 
@@ -75,8 +87,7 @@ def report_hidden(
     name = container.name
     if not os.path.isfile(name):
         if container.format.name.split(",")[0] in _LOOKED_INTO:
-            why = "not looked for, as the source can be read once only; name a file"
-            notes.lose("box", "what cameras hide from FFmpeg", why)
+            notes.lose("box", "what cameras hide from FFmpeg", _READ_ONCE)
         return
     # a note is no reason to lose what has been written
     with suppress(OSError, FFmpegError, ValueError):

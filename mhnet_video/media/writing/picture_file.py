@@ -1,10 +1,8 @@
 """A picture as a file of its own: which way up it is, and what its file says about it."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import av
@@ -15,13 +13,15 @@ from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.media.frames.frame_geometry import upright
 from mhnet_video.media.frames.image_metadata import (
+    as_true,
     display_matrix_in,
+    has_further_pictures,
     with_segments_of,
     with_texts_of,
 )
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reading.reader import VideoReader
-from mhnet_video.media.reading.source import Packet
+from mhnet_video.media.reading.source import COVER, Packet
 from mhnet_video.media.writing.frame_encoder import FrameEncoder
 from mhnet_video.media.writing.metadata_fidelity import report_descriptions
 from mhnet_video.media.writing.write_errors import encoder_error
@@ -46,7 +46,7 @@ class PictureSource:
         source = self._reader.container
         if source.format.name == "image2" or source.format.name.endswith("_pipe"):
             # a photograph's EXIF: PNG takes it from the decoder's picture, JPEG from a JPEG's file
-            is_jpeg = self._reader.stream.codec.name == "mjpeg" and os.path.isfile(source.name)
+            is_jpeg = self._reader.stream.codec.name == "mjpeg" and bool(self._content)
             is_as_decoded = "decoded" in frame.tags
             if (self._encoder, is_as_decoded) == ("png", True):
                 return frame
@@ -67,16 +67,18 @@ class PictureSource:
             encoded = with_segments_of(self._content, encoded)
         elif self._encoder == "png":
             encoded = with_texts_of(self._content, encoded)
-        report_descriptions(self._notes, self._content, encoded)
-        return encoded
+        written = as_true(encoded)
+        report_descriptions(self._notes, self._content, encoded, written)
+        videos = self._reader.container.streams.video
+        pictures = [stream for stream in videos if not stream.disposition & COVER]
+        if has_further_pictures(self._content) or len(pictures) > 1:
+            self._notes.lose("picture", "further pictures of the file", "the first one is restored")
+        return written
 
     @cached_property
     def _content(self) -> bytes:
-        """The bytes of the source's file; empty where it is none, or holds more than a picture."""
-        name = self._reader.container.name
-        if not self._reader.is_picture or not os.path.isfile(name):
-            return b""
-        return Path(name).read_bytes()
+        """The bytes of the source's file; empty where they are not at hand."""
+        return self._reader.picture_bytes()
 
 
 class PictureFile:
