@@ -211,14 +211,27 @@ def _pairs(rainy: Path, clean: Path) -> list[tuple[Path, Path]]:
     if rainy.is_file():
         return [(rainy, clean)]
     rainy_paths, clean_paths = _entries(rainy), _entries(clean)
-    by_stem = {path.stem: path for path in clean_paths}
-    matched = [path for path in rainy_paths if path.stem in by_stem]
-    if matched == rainy_paths:
-        return [(path, by_stem[path.stem]) for path in rainy_paths]
-    if not matched and len(rainy_paths) == len(clean_paths):
+    by_stem: dict[str, list[Path]] = {}
+    for path in clean_paths:
+        by_stem.setdefault(path.stem, []).append(path)
+    if len(rainy_paths) == len(clean_paths) and not any(p.stem in by_stem for p in rainy_paths):
         return list(zip(rainy_paths, clean_paths, strict=True))
-    unmatched = next(path for path in rainy_paths if path.stem not in by_stem)
-    raise ReadError(f"{unmatched} has no twin of its name in {clean}; name both alike")
+    return [(path, _twin(path, by_stem.get(path.stem, []), clean)) for path in rainy_paths]
+
+
+def _twin(rainy: Path, candidates: list[Path], clean: Path) -> Path:
+    """The reference of a rainy file: that of its full name, or the only one of its stem.
+
+    Raises:
+        ReadError: There is none, or more than one.
+    """
+    found = [path for path in candidates if path.name == rainy.name] or candidates
+    if not found:
+        raise ReadError(f"{rainy} has no twin of its name in {clean}; name both alike")
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise ReadError(f"{rainy} has several twins in {clean}, {names}; leave one of them")
+    return found[0]
 
 
 def _entries(folder: Path) -> list[Path]:

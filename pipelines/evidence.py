@@ -276,7 +276,7 @@ class EvidenceWriter(Closing):
                 self._row([pts, *(change or (None, None))])
         from mhnet_video.pipelines.info import versions  # imports PyTorch
 
-        folder = self._home.parent
+        folder = os.path.realpath(self._home.parent)
         rest = {
             **told,
             "sources": [_described(source, source, folder) for source in self._sources],
@@ -341,11 +341,12 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _described(path: Path, home: Path, folder: Path) -> dict[str, Any]:
+def _described(path: Path, home: Path, folder: str) -> dict[str, Any]:
     """A file: where it will be from the evidence's folder, its size and its hash."""
-    where = os.path.abspath(home)
+    # `..` leads out of what a link points to, not out of the folder that has the link
+    where = os.path.join(os.path.realpath(home.parent), home.name)
     with suppress(ValueError):  # on another drive
-        where = os.path.relpath(home, folder)
+        where = os.path.relpath(where, folder)
     return {"path": where, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 

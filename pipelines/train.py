@@ -5,6 +5,7 @@ Under `torchrun` it runs in several processes, each with its own windows.
 
 import contextlib
 import csv
+import io
 import json
 import math
 import multiprocessing
@@ -25,7 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mhnet_video.config import TrainConfig
-from mhnet_video.errors import ConfigError
+from mhnet_video.errors import ConfigError, WriteError
+from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
 from mhnet_video.system import ignore_ending_signals, replace_file
@@ -246,6 +248,7 @@ def train(
     Raises:
         ReadError: There is no footage.
         ConfigError: The checkpoint is damaged, or that of a run with other settings.
+        WriteError: The disk refuses a file; the last complete ones stay.
     """
     team = _Team(config.device)
     device, leads = team.device, team.rank == 0
@@ -294,8 +297,10 @@ def train(
             "seen": seen,
             "spent": spent,
         }
-        torch.save(state, checkpoint.with_suffix(".new"))
-        replace_file(checkpoint.with_suffix(".new"), checkpoint)
+        # in memory first: of a disk that refuses, PyTorch tells a fault of its own
+        whole = io.BytesIO()
+        torch.save(state, whole)
+        _write(checkpoint, whole.getbuffer())
         averaged = MHNet(network.config)
         averaged.task = network.task
         averaged.load_state_dict({name: value.float().cpu() for name, value in average.items()})
@@ -310,85 +315,79 @@ def train(
     frames, on_gpu = network.config.frames, device.type == "cuda"
     middle = 3 * (network.config.pictures // 2)
     saved_at, is_stopped = spent, False
-    log_path = output / "log.csv" if leads else Path(os.devnull)
-    fresh = _cut_log(log_path, step) if leads else True
-    with log_path.open("a", newline="") as log_file:
-        log = csv.writer(log_file)
-        if fresh:
-            log.writerow(["step", "minutes", "rate", "loss_db", "input_db"])
-        losses, inputs = [], []
-        while spent < budget and not is_stopped:
-            is_late = spent >= LATE * budget
-            until = budget if is_late else LATE * budget
-            crop = config.final_crop if is_late else config.crop
-            batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
-            windows = lesson.windows(
-                footage, frames=frames, crop=crop, seed=config.seed, is_late=is_late
+    log_path = output / "log.csv"
+    if leads and _cut_log(log_path, step):
+        _append(log_path, _COLUMNS)
+    losses, inputs = [], []
+    while spent < budget and not is_stopped:
+        is_late = spent >= LATE * budget
+        until = budget if is_late else LATE * budget
+        crop = config.final_crop if is_late else config.crop
+        batch = max(min(2, config.batch), round(config.batch * (config.crop / crop) ** 2))
+        windows = lesson.windows(
+            footage, frames=frames, crop=crop, seed=config.seed, is_late=is_late
+        )
+        # rain is rendered on the GPU, or by the loader's process
+        rain = partial(lesson.batch, frames=frames, device=device, aligns=config.align)
+        loader = DataLoader(
+            windows,
+            batch_sampler=_Batches(seen, batch, team),
+            collate_fn=list if on_gpu else rain,
+            num_workers=min(8, os.cpu_count() or 1) if on_gpu else 1,
+            worker_init_fn=_ignore_signals,
+            prefetch_factor=4,
+            timeout=LOADER_SECONDS,
+        )
+        mark = time.perf_counter()
+        for pairs in _batches_of(loader):
+            rainy, clean = rain(pairs) if on_gpu else pairs
+            rainy = rainy.to(memory_format=torch.channels_last)
+            share = min(1.0, spent / budget)
+            rate = config.learning_rate * (0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * share)))
+            rate *= min(1.0, (step + 1) / WARM_UP_STEPS)
+            if means is not None:
+                means.draw(seen + team.rank * len(rainy), rainy)
+            with torch.autocast(device.type, torch.bfloat16):
+                residual = compute(rainy)
+            restored = rainy[:, middle : middle + 3] + residual.float()
+            decibels = psnr_loss(restored, clean)
+            loss = decibels + L1_WEIGHT * (restored - clean).abs().mean()
+            loss = loss + EDGE_WEIGHT * edge_loss(restored, clean)
+            network.zero_grad(set_to_none=True)
+            loss.backward()
+            team.average([p.grad for p in network.parameters() if p.grad is not None])
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step(rate)
+            step, seen = step + 1, seen + team.size * len(rainy)
+            decay = min(EMA_DECAY, (step + 1) / (step + 10))
+            torch._foreach_lerp_(
+                list(average.values()), list(network.state_dict().values()), 1 - decay
             )
-            # rain is rendered on the GPU, or by the loader's process
-            rain = partial(lesson.batch, frames=frames, device=device, aligns=config.align)
-            loader = DataLoader(
-                windows,
-                batch_sampler=_Batches(seen, batch, team),
-                collate_fn=list if on_gpu else rain,
-                num_workers=min(8, os.cpu_count() or 1) if on_gpu else 1,
-                worker_init_fn=_ignore_signals,
-                prefetch_factor=4,
-                timeout=LOADER_SECONDS,
-            )
-            mark = time.perf_counter()
-            for pairs in _batches_of(loader):
-                rainy, clean = rain(pairs) if on_gpu else pairs
-                rainy = rainy.to(memory_format=torch.channels_last)
-                share = min(1.0, spent / budget)
-                rate = config.learning_rate * (
-                    0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * share))
-                )
-                rate *= min(1.0, (step + 1) / WARM_UP_STEPS)
-                if means is not None:
-                    means.draw(seen + team.rank * len(rainy), rainy)
-                with torch.autocast(device.type, torch.bfloat16):
-                    residual = compute(rainy)
-                restored = rainy[:, middle : middle + 3] + residual.float()
-                decibels = psnr_loss(restored, clean)
-                loss = decibels + L1_WEIGHT * (restored - clean).abs().mean()
-                loss = loss + EDGE_WEIGHT * edge_loss(restored, clean)
-                network.zero_grad(set_to_none=True)
-                loss.backward()
-                team.average([p.grad for p in network.parameters() if p.grad is not None])
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimizer.step(rate)
-                step, seen = step + 1, seen + team.size * len(rainy)
-                decay = min(EMA_DECAY, (step + 1) / (step + 10))
-                torch._foreach_lerp_(
-                    list(average.values()), list(network.state_dict().values()), 1 - decay
-                )
-                with torch.no_grad():
-                    losses.append(decibels.item())
-                    inputs.append(psnr_loss(rainy[:, middle : middle + 3], clean).item())
-                now = time.perf_counter()
-                stops = float(stop is not None and stop.is_set())
-                clock = torch.tensor([spent + now - mark, stops], device=device).double()
-                mark = now
-                team.average([clock])  # all must stop after the same step
-                spent, is_stopped = float(clock[0]), bool(clock[1])
-                if step % LOG_STEPS == 0:
-                    row = [sum(x) / len(x) for x in (losses, inputs)]
-                    log.writerow(
-                        [step, f"{spent / 60:.2f}", f"{rate:.2e}", *(f"{x:.3f}" for x in row)]
-                    )
-                    log_file.flush()
-                    if leads and on_log is not None:
+            with torch.no_grad():
+                losses.append(decibels.item())
+                inputs.append(psnr_loss(rainy[:, middle : middle + 3], clean).item())
+            now = time.perf_counter()
+            stops = float(stop is not None and stop.is_set())
+            clock = torch.tensor([spent + now - mark, stops], device=device).double()
+            mark = now
+            team.average([clock])  # all must stop after the same step
+            spent, is_stopped = float(clock[0]), bool(clock[1])
+            if step % LOG_STEPS == 0:
+                row = [sum(x) / len(x) for x in (losses, inputs)]
+                if leads:
+                    told = (f"{spent / 60:.2f}", f"{rate:.2e}", *(f"{x:.3f}" for x in row))
+                    _append(log_path, (str(step), *told))
+                    if on_log is not None:
                         on_log(step, spent / 60, *row)
-                    losses, inputs = [], []
-                if spent - saved_at > SAVE_SECONDS:
-                    saved_at = spent
-                    if leads:
-                        save()
-                        save_curve(log_path, output / "curve.png")
-                        _strip(output / "strip.png", rainy, restored, clean, middle)
-                if spent >= until or is_stopped:
-                    break
+                losses, inputs = [], []
+            if spent - saved_at > SAVE_SECONDS:
+                saved_at = spent
+                if leads:
+                    save()
+                    save_curve(log_path, output / "curve.png")
+                    _strip(output / "strip.png", rainy, restored, clean, middle)
+            if spent >= until or is_stopped:
+                break
     if leads:
         save()
         save_curve(log_path, output / "curve.png")
@@ -433,16 +432,53 @@ def _load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _cut_log(path: Path, step: int) -> bool:
-    """Remove the lines of a log after the checkpoint's step; return whether the log is empty."""
+    """Remove the lines of a log after the checkpoint's step, and those that a full disk has torn.
+
+    Returns:
+        Whether the log is empty.
+
+    Raises:
+        WriteError: The disk refuses.
+    """
     if not path.exists():
         return True
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= step]
-    if len(kept) < len(rows):
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
+    lines = path.read_bytes().splitlines(keepends=True)
+    whole = [
+        line for line in lines if line.endswith(b"\n") and line.count(b",") == len(_COLUMNS) - 1
+    ]
+    kept = whole[:1] + [line for line in whole[1:] if int(line.partition(b",")[0]) <= step]
+    if len(kept) < len(lines):
+        _write(path, b"".join(kept))
     return not kept
+
+
+def _append(log: Path, row: Iterable[str]) -> None:
+    """Add a line to a log, which is created where there is none.
+
+    Raises:
+        WriteError: The disk refuses.
+    """
+    try:
+        with log.open("a", newline="") as file:
+            csv.writer(file).writerow(row)
+    except OSError as error:
+        raise WriteError(f"{log} cannot be written: {why_unwritable(error)}.") from error
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Create or replace a file, which has its name only when it is complete.
+
+    Raises:
+        WriteError: The disk refuses; nothing is left of the file.
+    """
+    partial = path.with_suffix(".new")
+    try:
+        partial.write_bytes(content)
+        replace_file(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
 
 
 def _has_compiler() -> bool:
@@ -521,9 +557,11 @@ def save_curve(log: Path, path: Path) -> None:
     for curve, color in zip(curves, _COLORS, strict=True):
         points = [point(minute, decibels) for minute, decibels in zip(minutes, curve, strict=True)]
         cv2.polylines(picture, [np.array(points, np.int32)], False, color, 2, cv2.LINE_AA)
-    cv2.imwrite(str(path), picture)
+    _write_png(path, picture)
 
 
+_COLUMNS = ("step", "minutes", "rate", "loss_db", "input_db")
+"""Columns of the log."""
 _CURVES = ("minutes", "loss_db", "input_db")
 """Columns of the log that are plotted: the abscissa, then the curves."""
 _COLORS = ((180, 80, 20), (120, 120, 120))
@@ -541,4 +579,13 @@ def _strip(path: Path, rainy: Tensor, restored: Tensor, clean: Tensor, middle: i
     rows = (rainy[:, middle : middle + 3], restored.detach(), clean)
     picture = torch.cat([row.cpu().float().clamp(0, 1) for row in rows], dim=2)
     picture = torch.cat(list(picture), dim=2).permute(1, 2, 0)
-    cv2.imwrite(str(path), (picture * 255).round().byte().numpy()[..., ::-1])
+    _write_png(path, (picture * 255).round().byte().numpy()[..., ::-1])
+
+
+def _write_png(path: Path, picture: np.ndarray[Any, Any]) -> None:
+    """Write a picture in BGR.
+
+    Raises:
+        WriteError: The disk refuses, of which OpenCV says nothing.
+    """
+    _write(path, cv2.imencode(".png", picture)[1].tobytes())

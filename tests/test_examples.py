@@ -6,7 +6,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from clips import Clip, Video, every
+from clips import Clip, Video, every, picture
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -53,6 +53,18 @@ def test_a_folder_is_evaluated_to_the_mean_of_its_clips(clip, tmp_path):
     lines = run("evaluate_folder.py", "rainy", "clean", folder=tmp_path).splitlines()
     assert lines[-1].endswith("dB  mean of 2")
     assert {line.split()[-1] for line in lines[:-1]} == {"a.mkv", "b.mkv"}
+
+
+def test_what_equals_the_clean_one_is_left_out_of_the_gains(clip, tmp_path):
+    for folder in ("rainy", "clean"):
+        (tmp_path / folder).mkdir()
+        Clip(video=(Video(times=every(40, 3), seed=1, rain=9 * (folder == "rainy")),)).make(
+            tmp_path / folder
+        )
+        (tmp_path / folder / "dry.png").write_bytes(picture("png", 64, 64))
+    lines = run("evaluate_folder.py", "rainy", "clean", folder=tmp_path).splitlines()
+    assert len(lines) == 2 and lines[0].endswith("clip.mp4") and lines[1].endswith("mean of 1")
+    assert lines[0].split()[0] == lines[1].split()[0]
 
 
 def test_losses_become_rows_of_a_table(tmp_path):

@@ -254,9 +254,11 @@ def _evaluate(words: list[str]) -> int:
     if options.clean is None and options.mask:
         parser.error("--mask needs CLEAN to compare with")
     is_restored = options.model or options.task or options.weights
-    if not is_restored and (options.scale is not None or options.engine != "auto"):
+    network = (options.scale, options.engine, options.device)
+    if not is_restored and network != (None, RestoreConfig.engine, RestoreConfig.device):
         parser.error(
-            "--scale and --engine need --model, --task or --weights: nothing is restored else"
+            "--scale, --engine and --device need --model, --task or --weights: "
+            "nothing is restored else"
         )
     if options.clean is None:
         return _flicker(options)

@@ -20,8 +20,8 @@ from mhnet_video.config import VIEWS
 from mhnet_video.frame import Frame
 from mhnet_video.media.frames.pixel_formats import picture_of
 
-_QUALITY = 80
-"""Quality of JPEG pictures, 1 to 100."""
+_QUALITY = 2
+"""FFmpeg's scale of JPEG pictures, from 1, the best, to 31."""
 _STRENGTH_STEP = 0.1
 """Change of the strength by one key press."""
 
@@ -166,8 +166,7 @@ class JpegEncoder:
         context.color_range = int(ColorRange.JPEG)
         context.thread_count = 1
         context.flags |= Flags.qscale
-        # FFmpeg's scale is 2, the best, to 31, times 118
-        context.options = {"global_quality": str(round(118 * (2 + (100 - _QUALITY) / 8)))}
+        context.options = {"qmin": str(_QUALITY)}
         context.open()
         return context
 

@@ -136,7 +136,8 @@ def resolve_address(
         )
     if os.path.isdir(source):
         raise ReadError(f"{source} is a folder; name a camera, an address or a video file.")
-    return SourceAddress(source, os.path.abspath(source), "file")
+    # not `abspath`: behind a link, `..` leads elsewhere
+    return SourceAddress(source, os.path.join(os.getcwd(), source), "file")
 
 
 def _camera(source: str, asked: dict[str, str]) -> SourceAddress:

@@ -25,8 +25,8 @@ _KEY_SECONDS = 2.0
 """Time from one key frame to the next."""
 MAX_INTERLEAVE_SECONDS = 0.1
 """How long a muxer waits for sound, at most, to put it before a frame that is later."""
-_JPEG_QUALITY = 118 * 4
-"""FFmpeg's quality of JPEG: 118 times a scale from 2, the best, to 31."""
+_JPEG_QUALITY = 2
+"""FFmpeg's scale of JPEG, from 1, the best, to 31."""
 _COLOR_TAGS = ("colorspace", "color_primaries", "color_trc")
 """Tags of a frame that are sent along."""
 
@@ -89,7 +89,7 @@ class StreamEncoder:
         context.color_range = int(ColorRange.JPEG if is_jpeg else ColorRange.MPEG)
         if is_jpeg:
             context.flags |= Flags.qscale
-            context.options = {"global_quality": str(_JPEG_QUALITY)}
+            context.options = {"qmin": str(_JPEG_QUALITY)}
             return
         context.gop_size = max(1, round(_KEY_SECONDS * fps))
         context.max_b_frames = 0

@@ -200,8 +200,9 @@ def check_destination(
     path, name = os.fspath(destination), shown(destination)
     if path == "-":
         return
-    # os.path, as it takes what cannot even be a name for what does not exist
-    folder = os.path.dirname(os.path.abspath(path))
+    # os.path, as it takes what cannot even be a name for what does not exist; not `abspath`, as
+    # `..` behind a link leads elsewhere
+    folder = os.path.dirname(os.path.join(os.getcwd(), path))
     if is_address(path) and not os.path.isdir(folder):
         raise WriteError(
             f"{name} is an address, and files are written only; "

@@ -1,5 +1,6 @@
 """Weights on disk: the shipped models, files of one's own, and the authors' checkpoints."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -302,6 +303,9 @@ def save_weights(
         path: The safetensors file to create or replace.
         description: One line on what it is for.
         training: How it was trained; plain values.
+
+    Raises:
+        WriteError: The disk refuses; nothing is left of the file.
     """
     tensors = {
         name: value.detach().float().cpu().contiguous()
@@ -314,8 +318,13 @@ def save_weights(
         "training": json.dumps({"task": network.task, **training}),
     }
     partial = path.with_suffix(".partial")
-    partial.write_bytes(save(tensors, metadata=metadata))
-    replace_file(partial, path)
+    try:
+        partial.write_bytes(save(tensors, metadata=metadata))
+        replace_file(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise WriteError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 

@@ -17,10 +17,12 @@ from waiting import is_waiting_in, wait_until
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
+from mhnet_video.live.source_address import resolve_address
 from mhnet_video.media.frames.converter import Converter
 from mhnet_video.media.frames.device_frames import has_extras
 from mhnet_video.media.frames.frame_geometry import beside
 from mhnet_video.media.frames.pixel_formats import layout_of, picture_of, planar_twin, planes_of
+from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.prefetch import Prefetcher, codec_threads
 from mhnet_video.media.reading.discontinuities import DiscontinuityCorrector
 from mhnet_video.media.reading.reader import VideoReader
@@ -46,6 +48,20 @@ def test_frames_carry_the_samples_of_the_decoder(tmp_path: Path) -> None:
             assert np.array_equal(frame.planes[0], expected)
             assert frame.pts == decoded.pts
     assert frames[0].layout == layout_of("yuv420p")
+
+
+def test_a_path_may_lead_out_of_a_folder_that_is_a_link(tmp_path: Path) -> None:
+    """Where `..` is the folder of what the link points to: reading, live and writing."""
+    (tmp_path / "deep" / "folder").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "folder", target_is_directory=True)
+    path = Clip().make(tmp_path / "deep").name
+    assert len(frames_of(tmp_path / "link" / ".." / path)) == len(
+        frames_of(tmp_path / "deep" / path)
+    )
+    url = resolve_address(f"{tmp_path}/link/../{path}").url
+    assert os.path.samefile(url, tmp_path / "deep" / path)
+    (tmp_path / "deep" / "out").mkdir()
+    check_destination(tmp_path / "link" / ".." / "out" / "new.mp4")
 
 
 def test_samples_outlive_the_reader(tmp_path: Path) -> None:

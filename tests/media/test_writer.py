@@ -280,6 +280,31 @@ def test_options_are_those_of_the_encoder() -> None:
             encoder_options(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("encoder", ["mjpeg", "mpeg4", "mpeg2video", "mpeg1video"])
+def test_a_quality_that_is_asked_for_is_that_of_the_file(encoder: str, tmp_path: Path) -> None:
+    """FFmpeg's encoders of this kind ask each frame for it, which PyAV does not set."""
+    clip = Clip(video=(Video(seed=1, times=every(40, 4)),)).make(tmp_path)
+
+    def size(*options: tuple[str, str]) -> int:
+        path = tmp_path / "out.mkv"
+        with (
+            VideoReader(clip) as reader,
+            VideoWriter(path, reader, encoder=encoder, options=options, overwrite=True) as writer,
+        ):
+            for item in reader:
+                if isinstance(item, Frame):
+                    writer.write(item)
+            writer.finish()
+        return path.stat().st_size
+
+    best, good, middle, worst = (size(("global_quality", str(118 * q))) for q in (1, 2, 10, 31))
+    assert best > 1.1 * good > 1.2 * middle > 1.3 * worst, (best, good, middle, worst)
+    if encoder != "mpeg1video":  # which has no default here
+        assert abs(size() - good) < 0.01 * good
+    with pytest.raises(WriteError, match=r"global_quality of the encoder .* not 'high'"):
+        size(("global_quality", "high"))
+
+
 def test_old_codecs_count_in_coarse_units() -> None:
     fine = Fraction(1, 90000)
     assert clock_of("libx264", fine, Fraction(25)) == fine

@@ -76,6 +76,17 @@ def test_twins_of_other_suffixes_and_by_order(folders, tmp_path):
     assert [row.rainy for row in evaluate(rainy, clean).rows] == expected
 
 
+def test_of_twins_with_one_stem_the_full_name_counts(folders):
+    rainy, clean, pairs = folders
+    expected = [score(*pair) for pair in pairs.values()]
+    # which comes behind a2.png
+    save_picture(clean / "a2.webp", noise(7))
+    assert [row.rainy for row in evaluate(rainy, clean).rows] == expected
+    (rainy / "a2.png").rename(rainy / "a2.bmp")
+    with pytest.raises(ReadError, match=r"a2\.bmp has several twins in .*, a2\.png and a2\.webp;"):
+        evaluate(rainy, clean)
+
+
 def test_equal_pictures_make_valid_json(folders):
     rainy, _, _ = folders
     result = evaluate(rainy, rainy)
@@ -328,7 +339,7 @@ def test_the_known_figure_of_a_public_set(data_dir):
 
 
 def test_settings_of_a_restorer_need_a_model(tmp_path, capsys):
-    for words in (["--scale", "0.5"], ["--engine", "torch"]):
+    for words in (["--scale", "0.5"], ["--engine", "torch"], ["--device", "cuda"]):
         with pytest.raises(SystemExit):
             main(["evaluate", str(tmp_path), *words])
         assert "need --model, --task or --weights" in capsys.readouterr().err

@@ -221,6 +221,23 @@ def test_evidence_that_was_altered_is_told(tmp_path):
     assert verify(path).mismatches == ("The evidence itself was altered: its digest differs.",)
 
 
+def test_columns_of_other_names_are_told(tmp_path):
+    path = rewritten(restored(tmp_path), columns={"frames": [], "decoded": []})
+    assert verify(path).mismatches == ("The evidence itself was altered: its digest differs.",)
+
+
+def test_a_source_is_found_from_a_folder_that_is_a_link(tmp_path):
+    """Where `..` leads out of what the link points to."""
+    source, folder, link = CLIP.make(tmp_path), tmp_path / "deep" / "a" / "b", tmp_path / "link"
+    folder.mkdir(parents=True)
+    link.symlink_to(folder, target_is_directory=True)
+    restore_video(source, link / "out.mkv", EVIDENCE, restorer=StandIn(darkened))
+    for place in (link, folder):
+        result = verify(evidence_path(place / "out.mkv"))
+        assert result.mismatches == ()
+        assert any("The source" in line and "is the one" in line for line in result.lines)
+
+
 def test_another_layout_of_the_json_holds(tmp_path):
     path = restored(tmp_path)
     path.write_text(json.dumps(dict(reversed(json.loads(path.read_text()).items()))))

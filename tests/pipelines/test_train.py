@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -23,15 +24,16 @@ from waiting import SECONDS, Ticks, wait_until
 import mhnet_video.training.dataset
 from mhnet_video.cli.arguments import train_parser
 from mhnet_video.config import TrainConfig
-from mhnet_video.errors import ConfigError, ReadError
+from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.model.align import align
 from mhnet_video.model.network import MHNet, NAFBlock, NetworkConfig
-from mhnet_video.model.weights import load_model
+from mhnet_video.model.weights import load_model, save_weights
 from mhnet_video.model.window import window_indices
 from mhnet_video.pipelines.train import (
     BorrowedMeans,
     Optimizer,
     _Batches,
+    _cut_log,
     _Team,
     edge_loss,
     psnr_loss,
@@ -513,6 +515,46 @@ def test_a_run_that_is_stopped_is_saved_and_its_log_goes_on(footage_dir, tmp_pat
     torch.save({**saved, "optimizer": {}}, output / "checkpoint.pt")
     with pytest.raises(ConfigError, match="is of an older version; begin with its weights"):
         train(settings(footage_dir, output, minutes=5))
+
+
+@pytest.fixture
+def limit():
+    """Lets no file grow beyond a number of bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_full_disk_is_named_and_leaves_no_part_of_a_checkpoint(
+    footage_dir, tmp_path, limit, seconds
+):
+    output = tmp_path / "run"
+    limit(400_000)  # room for the memory that the loader's process shares
+    with pytest.raises(WriteError, match=r"checkpoint\.pt cannot be written: the file is larger"):
+        train(settings(footage_dir, output, minutes=0.02))
+    assert [path.name for path in output.iterdir()] == ["log.csv"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_weights_file(tmp_path, limit):
+    path = tmp_path / "weights.safetensors"
+    limit(20_000)
+    with pytest.raises(WriteError, match=r"weights\.safetensors: File too large"):
+        save_weights(MHNet(NetworkConfig(width=8)), path, description="", training={})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("torn", ["150,0.", "150,0.3,1e-3,-20,-2", "100", "150,0.3\n"])
+def test_lines_that_a_full_disk_has_torn_are_cut_off_a_log(torn, tmp_path):
+    log, curve = tmp_path / "log.csv", tmp_path / "curve.png"
+    lines = ["step,minutes,rate,loss_db,input_db\n", "50,0.1,1e-3,-20,-20\n"]
+    log.write_text("".join(lines) + torn)
+    assert not _cut_log(log, 200)
+    assert log.read_text() == "".join(lines)
+    save_curve(log, curve)
+    log.write_text(lines[0][:12])
+    assert _cut_log(log, 200) and log.read_text() == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.png", "log.csv"]
 
 
 def test_what_is_no_clip_is_passed_over_or_named(footage_dir, tmp_path):

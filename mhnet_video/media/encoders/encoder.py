@@ -31,10 +31,10 @@ DEFAULTS: dict[str, dict[str, str]] = {
     | {"lag-in-frames": "10"},
     "libvpx": {"crf": "6", "b": "100M", "deadline": "good", "cpu-used": "4"},
     "ffv1": {"level": "3", "slicecrc": "1", "g": "1"},
-    "mpeg4": {"flags": "+qscale", "global_quality": "236"},
-    "mpeg2video": {"flags": "+qscale", "global_quality": "236"},
+    "mpeg4": {"flags": "+qscale", "qmin": "2"},
+    "mpeg2video": {"flags": "+qscale", "qmin": "2"},
     # the JPEG standard knows full range only; what has a limited one keeps it
-    "mjpeg": {"flags": "+qscale", "global_quality": "236", "strict": "unofficial"},
+    "mjpeg": {"flags": "+qscale", "qmin": "2", "strict": "unofficial"},
     # four percent larger than at FFmpeg's own level, in a sixth of the time
     "png": {"compression_level": "2"},
     "h264_nvenc": {"rc": "vbr", "cq": "19", "b": "0", "preset": "p5"},

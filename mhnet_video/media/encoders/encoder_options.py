@@ -16,8 +16,16 @@ _RATES = ("b", "qp", "rc")
 """Options that set the bit rate."""
 _SEARCH = ("partitions",)
 """Our defaults of the search, which a preset that a person names determines."""
-_QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags")
+_QUALITIES = ("crf", "cq", "q", "b", "rc", "global_quality", "flags", "qmin")
 """Our defaults of quality, which would outrank a bit rate."""
+_SCALED = (
+    *("mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2"),
+    *("h263", "h263p", "flv", "rv10", "rv20", "speedhq"),
+)
+"""Encoders that take their quality from each frame, where `ffmpeg` writes the one asked for and
+PyAV nothing: they have the best scale of `qmin` to `qmax`, whatever `global_quality` says."""
+_SCALE_UNIT = 118
+"""FFmpeg's FF_QP2LAMBDA: `global_quality` is the scale times this."""
 
 
 def encoder_options(
@@ -62,8 +70,26 @@ def encoder_options(
             raise WriteError(f"the encoder {encoder} has no option {name!r}; check its spelling.")
         if name in ("x264-params", "x265-params"):
             value = f"{merged.get(name, '')}:{value}".strip(":")
+        if name == "global_quality" and encoder in _SCALED:
+            merged |= dict.fromkeys(("qmin", "qmax"), _scale(encoder, value))
+            continue
         merged[name] = value
     return merged
+
+
+def _scale(encoder: str, quality: str) -> str:
+    """The scale of a `global_quality`, from 1, the best, to 31.
+
+    Raises:
+        WriteError: It is no number.
+    """
+    try:
+        return str(round(float(quality) / _SCALE_UNIT))
+    except (ValueError, OverflowError) as error:
+        raise WriteError(
+            f"the global_quality of the encoder {encoder} is a number, {_SCALE_UNIT} (the best) "
+            f"to {31 * _SCALE_UNIT}, and not {quality!r}."
+        ) from error
 
 
 def _check_encoder(encoder: str) -> None:

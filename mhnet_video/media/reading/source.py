@@ -90,8 +90,9 @@ def open_source(source: str | PathLike[str], *, hwaccel: HWAccel | None = None) 
         options = {"rw_timeout": str(round(SILENCE_SECONDS * 1e6))} if is_timed else {}
     else:
         _check_file(url, name)
-        # an absolute path cannot be taken for a protocol, whatever colons are in it
-        url = os.path.abspath(url)
+        # an absolute path cannot be taken for a protocol, whatever colons are in it; `abspath`
+        # would take `..` out, which behind a link leads elsewhere
+        url = os.path.join(os.getcwd(), url)
 
     def open_with(options: dict[str, str]) -> InputContainer:
         return av.open(
