@@ -631,8 +631,9 @@ def test_transparency_that_is_not_decoded_is_told(tmp_path: Path) -> None:
 
 def test_a_box_outside_the_picture_is_told(tmp_path: Path) -> None:
     path = Clip().make(tmp_path)
-    config = RestoreConfig(keep=(Box(20, 1030, 600, 40), Box(0, 0, 8, 8)))
-    report = restore_video(path, tmp_path / "out.mp4", config, restorer=StandIn())
+    restorer = StandIn()
+    restorer.keep = Box(20, 1030, 600, 40), Box(0, 0, 8, 8)
+    report = restore_video(path, tmp_path / "out.mp4", restorer=restorer)
     assert report.lost == ("the box 20,1030,600,40: it lies outside the picture of 64x48",)
 
 
