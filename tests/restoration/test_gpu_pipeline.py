@@ -26,6 +26,7 @@ from mhnet_video.restoration.gpu_executor import GpuExecutor, batch_of
 from mhnet_video.restoration.gpu_layout import MISSING, format_of
 from mhnet_video.restoration.gpu_pipeline import FramePipeline
 from mhnet_video.restoration.scene_changes import Transition
+from mhnet_video.restoration.self_ensemble import TRANSFORMS
 from mhnet_video.restoration.temporal_window import WindowAssembler
 from mhnet_video.restoration.window_network import WindowNetwork
 from mhnet_video.restoration.working_scale import ScaleChooser
@@ -546,7 +547,7 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
 
         with torch.inference_mode():
             if count == 1:
-                residual = wanted_of(answers(x[0, 3:6], network.config.multiple, alone))
+                residual = wanted_of(answers(x[0, 3:6], network.config.multiple, alone, TRANSFORMS))
             else:
                 residual = (network(x.to(device)).cpu() - x[:, 3:6])[0]
         residual = residual[:, :7, :40]
