@@ -42,7 +42,6 @@ from mhnet_video.pipelines.restore import (
     Report,
     Run,
     drop_watch_of,
-    settings_of,
     with_companions,
 )
 from mhnet_video.pipelines.segment_progress import SegmentProgress
@@ -109,7 +108,7 @@ class SegmentedWork:
     Args:
         sources: The files, in order.
         output: The output.
-        config: The settings.
+        config: The settings, those of the restorer among them, see `settings_of`.
         restorer: What restores.
 
     Raises:
@@ -123,7 +122,7 @@ class SegmentedWork:
         self.store = SegmentStore(output)
         self._sources = sources
         self._output = output
-        self._config = config = settings_of(restorer, config)
+        self._config = config
         self._restorer = restorer
         self._drops = drop_watch_of(restorer)
         self._memory = _memory_of(restorer)

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from fractions import Fraction
 from itertools import pairwise
 
 MAX_RATE = 240
@@ -13,6 +14,11 @@ _DURATIONS = 25
 """Frames whose durations the median is taken of."""
 _EARLY_SHARE = 0.2
 """Share of an interval by which a frame may be early: arrival times are uneven."""
+
+
+def nominal_rate(fps: float) -> Fraction:
+    """Frames a second as encoders take them: a short fraction above 0, however slow the source."""
+    return max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
 
 
 class RateMeter:

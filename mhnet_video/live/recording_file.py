@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.live.connection_events import TIME_BASE, SoundFormat
+from mhnet_video.live.rates import nominal_rate
 from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
 from mhnet_video.live.sound import SoundPacket
 from mhnet_video.live.sound_track import SoundTrack
@@ -231,7 +232,7 @@ class RecordingFile:
 def _encoding(
     encoder: str, options: Mapping[str, str], frame: Frame, fps: float, time_base: Fraction
 ) -> EncoderSettings:
-    rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
+    rate = nominal_rate(fps)
     color = {name: int(frame.tags[name]) for name in COLOR_TAGS if name in frame.tags}
     if frame.layout.kind == "rgb":
         color = {}

@@ -10,6 +10,7 @@ from av.video.reformatter import ColorRange
 
 from mhnet_video.frame import Frame
 from mhnet_video.live.connection_events import TIME_BASE, SoundFormat
+from mhnet_video.live.rates import nominal_rate
 from mhnet_video.live.rendering import Painter, fit, letterboxed, to_picture
 from mhnet_video.live.sound import SoundPacket
 from mhnet_video.live.sound_track import SoundTrack
@@ -75,7 +76,7 @@ class StreamEncoder:
                 **stream_format.options,
             },
         )
-        rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
+        rate = nominal_rate(fps)
         self._stream: Any = self._container.add_stream(stream_format.video, rate=rate)
         self._set_up(frame, fps, is_jpeg=is_jpeg, is_relayed=stream_format.name == "nut")
         self._sound = self._sound_track(stream_format, sound)

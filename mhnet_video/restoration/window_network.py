@@ -17,7 +17,7 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.model.window import Window, is_alone, middle_of
 from mhnet_video.restoration.color import add_residual, write_rgb
 from mhnet_video.restoration.glass import pictures_of_glass
-from mhnet_video.restoration.resize import shrunk
+from mhnet_video.restoration.resize import enlarged_strips, shrunk
 from mhnet_video.restoration.self_ensemble import COARSE_TRANSFORMS, TRANSFORMS, ensemble_residual
 from mhnet_video.restoration.temporal_window import FrameWindow, NetworkImage
 from mhnet_video.restoration.tiling import MIN_TILE_PIXELS, tiled_residual
@@ -90,8 +90,8 @@ class WindowNetwork:
         )
         if scale > 1:
             whole = upright_rgb(frame, 1.0, self.device)
-            larger = F.interpolate(whole[None], (rows, columns), mode="bicubic")[0]
-            padded[:, :rows, :columns] = larger.clamp_(0, 1)
+            for strip, pixels in enlarged_strips(whole, rows, columns):
+                padded[:, strip, :columns] = pixels.clamp(0, 1)
         else:
             _write_upright(frame, padded[:, :rows, :columns])
         # its edge repeated, as by `_padded`

@@ -58,11 +58,15 @@ def test_an_existing_report_is_not_replaced(tmp_path):
     assert path.read_text() == ""
 
 
-@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
-def test_an_earlier_report_is_replaced_with_the_first_row(tmp_path, name):
-    if name.endswith(".parquet"):
+@pytest.fixture(params=["r.jsonl", "r.parquet"])
+def path(request, tmp_path):
+    """Where a report is to be, of each kind."""
+    if request.param.endswith(".parquet"):
         pytest.importorskip("pyarrow")
-    path = tmp_path / name
+    return tmp_path / request.param
+
+
+def test_an_earlier_report_is_replaced_with_the_first_row(path):
     with ReportFile(str(path)) as report:
         report.add(ROWS[0])
         report.add(ROWS[1])
@@ -74,18 +78,14 @@ def test_an_earlier_report_is_replaced_with_the_first_row(tmp_path, name):
         with ReportFile(str(path)) as report:
             for row in rows:
                 report.add(row)
-        with ReportFile(str(tmp_path / f"other {name}"), overwrite=True) as report:
+        with ReportFile(str(path.with_name(f"other {path.name}")), overwrite=True) as report:
             for row in rows:
                 report.add(row)
-        assert path.read_bytes() == (tmp_path / f"other {name}").read_bytes()
+        assert path.read_bytes() == (path.with_name(f"other {path.name}")).read_bytes()
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"status": "done"}', "\0\xff"])
-@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
-def test_a_run_that_fails_leaves_what_is_no_report(tmp_path, name, content):
-    if name.endswith(".parquet"):
-        pytest.importorskip("pyarrow")
-    path = tmp_path / name
+def test_a_run_that_fails_leaves_what_is_no_report(path, content):
     path.write_text(content)
     with pytest.raises(WriteError, match="exists already"):
         ReportFile(str(path))
@@ -100,18 +100,14 @@ def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path, monkeypatch):
         ReportFile(str(tmp_path / "r.parquet"))
 
 
-@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
-def test_a_report_that_another_run_writes_is_left_alone(name, tmp_path):
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
-    path = tmp_path / name
+def test_a_report_that_another_run_writes_is_left_alone(path):
     with ReportFile(str(path)) as report:
         report.add(ROWS[0])
         with pytest.raises(WriteError, match="is written by another run now"):
             ReportFile(str(path))
         report.add(ROWS[1])
-    assert [each.name for each in tmp_path.iterdir()] == [name]
-    if name.endswith("jsonl"):
+    assert [*path.parent.iterdir()] == [path]
+    if path.suffix == ".jsonl":
         assert len(path.read_text().splitlines()) == 2
     with ReportFile(str(path)) as report:
         report.add(ROWS[0])
