@@ -82,6 +82,9 @@ class Pane:
     """Share of the light in drops that comes from everywhere, 0 to 1."""
     rim: float = 0.4
     """How dark the steepest water is, 0 (as bright as the rest) to 1 (black)."""
+    hollow: float = 0.0
+    """How clear level water is, 0 to 1: the scene is seen through the middle of a flat drop, and
+    only its edge bends the light."""
     glint: float = 0.0
     """Brightness of highlights."""
     light: tuple[float, float] = (-0.3, -0.5)
@@ -129,6 +132,8 @@ class _Kind:
     gain: tuple[float, float] = (0.85, 1.15)
     milk: tuple[float, float] = (0.0, 0.15)
     rim: tuple[float, float] = (0.0, 0.95)
+    hollow: tuple[float, float] | None = None
+    """None for drops that are clear nowhere."""
     merges: float = 0.3
     """Share of panes on which drops run together."""
     is_near: bool = False
@@ -169,10 +174,35 @@ KINDS = {
         merges=0.5,
         is_near=True,
     ),
+    "blot": _Kind(
+        radius=(8.0, 32.0),
+        spread=(0.3, 0.8),
+        cover=(0.05, 0.4),
+        defocus=(0.25, 0.8),
+        bend=(0.02, 0.35),
+        opacity=(0.75, 1.0),
+        gain=(0.6, 1.1),
+        milk=(0.0, 0.25),
+        rim=(0.0, 0.8),
+        merges=0.7,
+        is_near=True,
+    ),
+    "ring": _Kind(
+        radius=(3.0, 12.0),
+        spread=(0.2, 0.6),
+        cover=(0.02, 0.2),
+        defocus=(0.4, 2.5),
+        bend=(0.02, 0.4),
+        gain=(0.6, 1.1),
+        rim=(0.3, 1.0),
+        hollow=(0.6, 1.0),
+        merges=0.2,
+    ),
 }
-"""Small drops on a windscreen in heavy rain; sharp ones on a pane; drops of all sizes; and near
-ones, far out of focus."""
-SHARES = (0.3, 0.12, 0.2, 0.38)
+"""Small drops on a windscreen in heavy rain; sharp ones on a pane; drops of all sizes; near ones,
+far out of focus; thick water that has run together, out of focus, and about as bright as the scene
+beside it; and flat drops, of which only the edge is seen."""
+SHARES = (0.26, 0.11, 0.17, 0.3, 0.11, 0.05)
 """How often each of `KINDS` is drawn."""
 MOST_DROPS = 3000
 """Drops of a pane at most: what is smaller is not seen one by one."""
@@ -236,6 +266,7 @@ def draw_pane(
     is_night = random.random() < 0.4
     angle = random.normal(-math.pi / 2, 0.8)
     reach = random.uniform(0.2, 0.8)
+    hollow = random.uniform(*of.hollow) if of.hollow else 0.0
     return Pane(
         drops=tuple(drops),
         merges=random.random() < of.merges,
@@ -245,6 +276,7 @@ def draw_pane(
         gain=random.uniform(*of.gain),
         milk=random.uniform(*of.milk),
         rim=random.uniform(*of.rim),
+        hollow=hollow,
         glint=_log_uniform(random, 0.15, 1.5) if random.random() < 0.45 else 0.0,
         light=(reach * math.cos(angle), reach * math.sin(angle)),
         sky=random.uniform(0, 0.7),
@@ -453,6 +485,8 @@ def _drawn(
     slopes = slopes / steep.clamp(min=STEEPEST)
     steep = (steep / STEEPEST).clamp(max=1)
     mask = pane.opacity * (2.5 * heights[:, None]).clamp(0, 1)
+    if pane.hollow:
+        mask = mask * (1 - pane.hollow * (1 - steep**2))
     shade = pane.gain * (1 - pane.rim * steep**4)
     frames = max(len(view), len(times))
     # where each pixel looks, in widths of the whole frame

@@ -42,6 +42,10 @@ before a still scene, and differ by their looks alone."""
 NEAR_ALONE_SHARE = 0.35
 """Share of single pictures whose drops are near, besides those drawn so among all kinds: a drop in
 focus hides what is behind it, and no neighbour shows it; one out of focus lets it through."""
+SECOND_SHARE = 0.2
+"""Share of panes with a second layer of drops, drawn on its own: small drops beside large ones."""
+LARGEST = 2.3
+"""Largest size of the drops against those of a picture of 480 rows: those of one of 1080."""
 RAIN_SHARE = 0.3
 """Share of windows with rain in the air as well."""
 LIVE_SHARE = 0.25
@@ -100,8 +104,8 @@ class GlassWindow(NamedTuple):
     """Where `clean` is in the whole frames, see `pane_on`."""
     order: tuple[int, ...]
     """Indices of the frames of the window; the middle one alone for a single picture."""
-    pane: Pane | None
-    """The wet glass; None for a dry one."""
+    panes: tuple[Pane, ...]
+    """The wet glass, as one layer of drops or two on each other; none for a dry one."""
     rains: bool
     softness: float
     """Blur of the scene, in pixels."""
@@ -175,19 +179,25 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
             scene = shallow_focus(scene, random)
         share = DRY_FIXTURE_SHARE if is_dry or rests else FIXTURE_SHARE
         fixtures = self._fixtures(random) if random.random() < share else ()
-        pane = None
+        panes: list[Pane] = []
         softness = random.uniform(0.5, 2.5) if random.random() < SOFT_SHARE else 0.0
-        scale = math.exp(random.uniform(math.log(0.7), math.log(1.6)))
+        scale = math.exp(random.uniform(math.log(0.7), math.log(LARGEST)))
         if not is_dry:
             is_near = is_alone and random.random() < NEAR_ALONE_SHARE
-            pane = draw_pane(
-                random,
-                kind="pane" if is_focused else "near" if is_near else None,
-                height=self.crop,
-                width=self.crop,
-                times=(float(times.min()), float(times.max())),
-                scale=scale,
-            )
+            kinds = ["pane" if is_focused else "near" if is_near else None]
+            if not is_focused and random.random() < SECOND_SHARE:
+                kinds.append(None)
+            panes = [
+                draw_pane(
+                    random,
+                    kind=kind,
+                    height=self.crop,
+                    width=self.crop,
+                    times=(float(times.min()), float(times.max())),
+                    scale=scale,
+                )
+                for kind in kinds
+            ]
         if is_focused and not is_shallow and (not is_dry or random.random() < 0.5):
             least, most = np.log(FOCUSED_SOFTNESS)
             softness = scale * math.exp(random.uniform(least, most))
@@ -197,7 +207,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
             view=whole,
             place=place,
             order=order,
-            pane=pane,
+            panes=tuple(panes),
             rains=random.random() < RAIN_SHARE,
             softness=softness,
             fixtures=fixtures,
@@ -539,10 +549,9 @@ def glass_pair(
     if sample.rains:
         wet = wet.clone()
         wet[order] = rain_on(wet[order], generator)
-    if sample.pane is not None:
-        wet, _ = pane_on(
-            wet, sample.pane, times=sample.times, view=sample.view.to(device), place=sample.place
-        )
+    for pane in sample.panes:
+        view = sample.view.to(device)
+        wet, _ = pane_on(wet, pane, times=sample.times, view=view, place=sample.place)
     wet, clean = (_with(each, sample.fixtures, behind=False) for each in (wet, clean[order]))
     wet, clean = (each.clamp(0, 1) for each in lens([wet, clean], generator))
     # a codec meets the frames in their order

@@ -77,6 +77,16 @@ def test_the_sky_is_above_and_the_road_below_the_frame():
     assert (bright[0] - plain[0])[..., 48:, :].max() > 0.05
 
 
+def test_a_flat_drop_shows_the_scene_in_its_middle_and_not_at_its_edge():
+    flat = replace(ONE, hollow=1.0)
+    wet, cover = put(flat)
+    full, _ = put(ONE)
+    change, most = ((each - scene()).abs()[0, :, 48] for each in (wet, full))
+    assert change[:, 62:67].max() < 0.1 * most[:, 50:80].max()
+    assert change[:, 40:90].max() > 0.8 * most[:, 40:90].max()
+    assert float(cover[0, 0, 48, 64]) < 0.1 < 0.8 < float(cover.max())
+
+
 def test_out_of_focus_drops_are_wide_and_soft():
     shares = []
     for defocus in (0.3, 3, 9):

@@ -100,7 +100,7 @@ def test_windows_are_wet_dry_alone_and_without_glass(samples):
     assert 10 < len(samples) - len(glass) < 40
     alone = [each for each in glass if len(each.order) == 1]
     assert 5 < len(alone) < 30
-    dry = [each for each in glass if each.pane is None]
+    dry = [each for each in glass if not each.panes]
     assert 5 < len(dry) < 30
     assert any(each.fixtures for each in glass) and any(each.rains for each in glass)
     distances = {
@@ -121,7 +121,7 @@ def test_the_frame_to_restore_stands_at_time_zero(samples):
 
 
 def test_dry_glass_leaves_the_frame_as_it_is(samples):
-    dry = [each for each in behind_glass(samples) if each.pane is None and not each.rains]
+    dry = [each for each in behind_glass(samples) if not each.panes and not each.rains]
     assert dry
     for sample in dry:
         seen, clean = pair(sample)
@@ -129,7 +129,7 @@ def test_dry_glass_leaves_the_frame_as_it_is(samples):
 
 
 def test_wet_glass_changes_it(samples):
-    wet = [each for each in behind_glass(samples) if each.pane is not None][:20]
+    wet = [each for each in behind_glass(samples) if each.panes][:20]
     changes = [float((pair(each)[0][9:12] - pair(each)[1]).abs().mean()) for each in wet]
     assert np.mean(np.array(changes) > 2e-3) > 0.8
 
@@ -140,10 +140,10 @@ def test_sharp_drops_are_drawn_before_scenes_out_of_focus_at_rest(footage, monke
     photos = Footage(photos=footage.photos, clips=[])
     windows = GlassWindows(photos, frames=5, crop=CROP, seed=3)
     drawn = [windows[index] for index in range(40)]
-    wet = [each for each in drawn if each.pane is not None]
+    wet = [each for each in drawn if each.panes]
     assert len(wet) > 20
     least = windscreen.FOCUSED_SOFTNESS[0]
-    assert all(each.softness > 0.7 * least and each.pane.defocus < 1.7 for each in wet)
+    assert all(each.softness > 0.7 * least and each.panes[0].defocus < 1.7 for each in wet)
     # what else moves is a piece that passes before the scene
     several = [each for each in wet if len(each.order) > 1]
     at_rest = [(each.clean == each.clean[:1]).all(0).float().mean() > 0.3 for each in several]
@@ -167,7 +167,7 @@ def test_what_stands_still_is_seen_in_the_pictures_of_the_glass(samples):
         for each in behind_glass(samples)
         if len(each.order) > 1 and not each.rains and each.times.size > 8
     )
-    sample = sample._replace(pane=Pane(dirt=0), fixtures=(), softness=0.0)
+    sample = sample._replace(panes=(Pane(dirt=0),), fixtures=(), softness=0.0)
     clean = sample.clean.clone()
     clean[:, :, 20:40, 20:40] = 0.5
     seen, target = pair(sample._replace(clean=clean))
@@ -179,7 +179,7 @@ def test_what_stands_still_is_seen_in_the_pictures_of_the_glass(samples):
 
 def test_fixtures_stay_in_the_clean_picture(samples):
     for sample in [each for each in behind_glass(samples) if each.fixtures][:6]:
-        sample = sample._replace(pane=None, rains=False)
+        sample = sample._replace(panes=(), rains=False)
         with_fixtures, without = pair(sample)[1], pair(sample._replace(fixtures=()))[1]
         assert not torch.equal(with_fixtures, without)
 
