@@ -325,9 +325,14 @@ def test_an_engine_whose_alignment_fails_is_found_out(monkeypatch):
         def align(self, frames):
             return [frame.roll(8, 2) for frame in frames]
 
+    class NoNumber(TorchEngine):
+        def align(self, frames):
+            return [torch.full_like(frame, torch.nan) for frame in frames]
+
     assert failure(TorchEngine(network), network) is None
-    fault = failure(Wrong(network), network)
-    assert "its alignment differs" in fault.reason and fault.is_wrong
+    for kind in (Wrong, NoNumber):
+        fault = failure(kind(network), network)
+        assert "its alignment differs" in fault.reason and fault.is_wrong
 
     def broken(*given):
         raise RuntimeError("ptxas: no image")
