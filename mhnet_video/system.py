@@ -66,6 +66,13 @@ def is_abandoned(descriptor: int) -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
+def usable_processors() -> int:
+    """The processors on which this process may run; all of them where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def has_terminal_size(stream: Any) -> bool:
     """Whether a stream is a terminal that reports a size; some in containers report 0."""
     try:

@@ -1,9 +1,10 @@
 """What this process may use of its machine, also where a container or a scheduler limits it."""
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from mhnet_video.system import usable_processors
 
 _GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -12,9 +13,7 @@ _MEMORY = Path("/proc/meminfo")
 
 def usable_cores() -> int:
     """Cores that this process may use; a part of one counts as one."""
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+    cores = usable_processors()
     for quota, period in (text.split() for text in _limits("cpu.max")):
         if quota != "max":
             cores = min(cores, -(-int(quota) // int(period)))

@@ -145,6 +145,7 @@ def _said(command: Sequence[str], seconds: float) -> Fault | None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",  # compilers and drivers speak the user's language
             timeout=seconds,
             env={**os.environ, "PYTHONPATH": paths},
         )

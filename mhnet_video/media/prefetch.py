@@ -4,13 +4,13 @@ Pipelines are chains of prefetchers: closing the last one ends them all, and an 
 reaches the consumer after the items made before it.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from mhnet_video.closing import Closing
+from mhnet_video.system import usable_processors
 
 T = TypeVar("T")
 
@@ -26,9 +26,7 @@ def codec_threads() -> int:
     network. Fewer would make a codec the slowest part where pictures are large. Each holds a
     picture or two, which is why there are not more.
     """
-    if hasattr(os, "sched_getaffinity"):
-        return min(_MAX_CODEC_THREADS, len(os.sched_getaffinity(0)))
-    return min(_MAX_CODEC_THREADS, os.cpu_count() or 1)
+    return min(_MAX_CODEC_THREADS, usable_processors())
 
 
 class Prefetcher(Closing, Generic[T], Iterator[T]):

@@ -65,8 +65,10 @@ def _strips(rows: slice, width: int, device: torch.device) -> Iterator[slice]:
 
 def _to_tensor(plane: Plane, device: torch.device) -> Tensor:
     """A plane as float32 on the device."""
-    if device.type == "cpu":
-        return torch.from_numpy(plane.astype(np.float32))
+    if device.type != "cuda":
+        # on a Mac's GPU, copies that are not waited for read memory that is free by then, and
+        # PyTorch may lack uint16
+        return torch.from_numpy(plane.astype(np.float32)).to(device)
     return torch.from_numpy(np.array(plane)).to(device, non_blocking=True).float()
 
 

@@ -105,8 +105,32 @@ class InlineExecutor:
         """Do nothing: no frame is in flight."""
 
 
-class EnginePool:
+class Lanes:
     """Engines that may run at the same time, lent to one thread each.
+
+    Results depend on how many threads share a picture, in their last bits. So where engines have
+    unlike numbers of threads, which one restores a frame follows from its place in the clip, and
+    the same clip has the same result in every run.
+
+    Args:
+        engines: The engines.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.engines = engines
+        threads = [int(getattr(engine, "threads", 1)) for engine in engines]
+        are_alike = len(set(threads)) == 1
+        self.threads = [sum(threads)] if are_alike else threads
+        """Threads of each of `idle`."""
+        self.idle: list[SimpleQueue[Engine]] = [SimpleQueue() for _ in self.threads]
+        """Engines without work: those of one kind in one queue, or each in its own. Whoever takes
+        one puts it back."""
+        for index, engine in enumerate(engines):
+            self.idle[index % len(self.idle)].put(engine)
+
+
+class EnginePool:
+    """The lanes of an engine for pictures of a size.
 
     Args:
         engine: The engine whose `lanes` share its threads.
@@ -114,20 +138,14 @@ class EnginePool:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._engines: Sequence[Engine] = ()
-        self._idle: SimpleQueue[Engine] = SimpleQueue()
+        self._lanes = Lanes(())
 
-    def prepare(self, pixels: int) -> "tuple[int, SimpleQueue[Engine]]":
-        """The number of engines for pictures of a size, and a queue of the idle ones.
-
-        Whoever takes an engine from the queue puts it back.
-        """
+    def prepare(self, pixels: int) -> Lanes:
+        """The lanes for pictures of a size."""
         engines = self.engine.lanes(pixels)
-        if engines is not self._engines:
-            self._engines, self._idle = engines, SimpleQueue()
-            for engine in engines:
-                self._idle.put(engine)
-        return len(engines), self._idle
+        if engines is not self._lanes.engines:
+            self._lanes = Lanes(engines)
+        return self._lanes
 
 
 class LaneExecutor:
@@ -148,7 +166,9 @@ class LaneExecutor:
         self._network = network
         self._pool = pool
         self._threads: ThreadPoolExecutor | None = None
-        self._lanes = 1
+        self._lanes: Lanes | None = None
+        self._given: list[float] = []
+        """Work that each of the queues of idle engines was given, by its threads."""
         self._last: tuple[FrameWindow, Future[Planes]] | None = None
         # each frame as it came and on the host, its result, and whether that is the result of the
         # frame before
@@ -162,7 +182,8 @@ class LaneExecutor:
             self._last = last = window, self._submit(window)
         self._waiting.append((window.frame, window.host_frame, last[1], is_known))
         # one more than there are lanes, so that none is without work while a frame is written
-        most = self._lanes + 1 if self._lanes > 1 else 0
+        count = 1 if self._lanes is None else len(self._lanes.engines)
+        most = count + 1 if count > 1 else 0
         while len(self._waiting) > most:
             yield self._take()
 
@@ -182,7 +203,12 @@ class LaneExecutor:
             done.set_result(window.host_frame.planes)
             return done
         seen = self._network.prepare(window)
-        self._lanes, idle = self._pool.prepare(middle_of(seen)[0].numel())
+        lanes = self._pool.prepare(middle_of(seen)[0].numel())
+        if lanes is not self._lanes:
+            self._lanes, self._given = lanes, [0.0] * len(lanes.idle)
+        number = min(range(len(lanes.idle)), key=self._given.__getitem__)
+        self._given[number] += 1 / lanes.threads[number]
+        idle = lanes.idle[number]
 
         def work() -> Planes:
             engine = idle.get()
@@ -191,7 +217,7 @@ class LaneExecutor:
             finally:
                 idle.put(engine)
 
-        if self._lanes == 1:
+        if len(lanes.engines) == 1:
             done.set_result(work())
             return done
         if self._threads is None:

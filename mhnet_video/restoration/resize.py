@@ -108,6 +108,8 @@ def _resize(picture: Tensor, out: Tensor, mode: str, flag: str) -> None:
     cv2 = opencv() if picture.device.type == "cpu" else None
     height, width = out.shape[1:]
     if cv2 is None:
+        if mode == "area" and picture.device.type == "mps":
+            picture = picture.cpu()  # PyTorch refuses areas there that are not of whole pixels
         out.copy_(F.interpolate(picture[None], (height, width), mode=mode)[0])
         return
     interpolation = getattr(cv2, flag)

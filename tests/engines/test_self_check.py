@@ -64,6 +64,7 @@ def test_a_verdict_is_kept_for_one_machine(tmp_path, machine):
     [
         ("os.kill(os.getpid(), 6)", "its process ended: "),
         ("sys.exit('illegal memory access')", "its process ended: illegal memory access"),
+        (r"os.write(2, b'pas m\xe9moire'); sys.exit(1)", "its process ended: pas m\ufffdmoire"),
         ("time.sleep(60)", "it did not end within 2 s"),
         ("print('no JSON')", "its process ended: exit status 0"),
         ("print('3')", "its process ended: exit status 0"),

@@ -271,3 +271,18 @@ def test_strength_scales_the_residual():
     half = add_residual(frame, residual, strength=0.5)
     assert all(map(np.array_equal, half, add_residual(frame, residual * 0.5)))
     assert all(map(np.array_equal, add_residual(frame, residual, strength=0), frame.planes))
+
+
+def test_samples_reach_a_macs_gpu_as_floats_that_are_waited_for(monkeypatch):
+    """PyTorch may lack uint16 there, and does not keep what it copies without waiting."""
+    copies = []
+
+    def to(x, device, **options):
+        copies.append((x.dtype, device.type, options))
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    plane = np.array([[0, 1023], [4, 65535]], np.uint16)[:, ::-1]
+    samples = color._to_tensor(plane, torch.device("mps"))
+    assert samples.tolist() == plane.tolist()
+    assert copies == [(torch.float32, "mps", {})]

@@ -1,7 +1,9 @@
 """Two frames at a time: in order, each paid for once, and nothing left behind."""
 
 import threading
+import time
 from contextlib import contextmanager
+from functools import partialmethod
 from itertools import pairwise
 
 import numpy as np
@@ -231,6 +233,34 @@ def test_a_stream_whose_size_changes_changes_lanes(monkeypatch):
     for a, b in zip(frames, found, strict=True):
         assert a.planes[0].shape == b.planes[0].shape
         assert not np.array_equal(a.planes[0], b.planes[0])
+
+
+@needs_llvm
+def test_lanes_of_unlike_numbers_of_threads_have_the_same_frames_in_every_run(monkeypatch):
+    """What a frame's last bits are depends on its lane, and must not on which one is quicker."""
+    torch.manual_seed(0)
+    network = make_network(width=8, patch=2, frames=1)
+    restorer = Restorer(network, device="cpu", engine="llvm", is_filtered=False)
+    engine = type(restorer.engine.engine)(network, restorer.engine.engine._kernels.machine, 3)
+    restorer.engine = SelectedEngine(engine, "llvm", "for a test")
+    random = np.random.default_rng(0)
+    planes = random.integers(0, 255, (9, 3, 64, 96), np.uint8)
+    frames = [
+        Frame(tuple(each), LAYOUT, pts=index, time_base=1, full_range=True, is_still=True)
+        for index, each in enumerate(planes)
+    ]
+    real, lanes = WindowNetwork.planes, {}
+
+    def slowed(self, engine, window, seen, *, slow):
+        lanes[window.frame.pts] = engine.threads
+        time.sleep(0.1 * (engine.threads == slow))
+        return real(self, engine, window, seen)
+
+    for slow in (1, 2):
+        monkeypatch.setattr(WindowNetwork, "planes", partialmethod(slowed, slow=slow))
+        assert len(list(restorer.stream(frames))) == len(frames)
+        # one of three threads has a third of the frames
+        assert [lanes[index] for index in range(9)] == [2, 1, 2, 2, 1, 2, 2, 1, 2]
 
 
 @needs_llvm

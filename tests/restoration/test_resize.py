@@ -78,3 +78,27 @@ def test_a_picture_of_that_size_is_not_copied():
     assert [(rows, part is source) for rows, part in enlarged_strips(source, 8, 8)] == [
         (slice(0, 8), True)
     ]
+
+
+def test_areas_are_averaged_by_the_cpu_of_a_mac(monkeypatch):
+    """PyTorch refuses those on its GPU that are not of whole pixels."""
+    monkeypatch.setattr(resize, "opencv", lambda: None)
+    large = picture((90, 70))
+    expected = shrunk(large, 77, 60)
+    moved, interpolate = [], F.interpolate
+
+    def on_cpu(x):
+        moved.append(x.clone())
+        return moved[-1]
+
+    def only_there(x, *size, **options):
+        assert x.data_ptr() == moved[-1].data_ptr()
+        return interpolate(x, *size, **options)
+
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("mps"))
+    monkeypatch.setattr(torch.Tensor, "cpu", on_cpu)
+    monkeypatch.setattr(F, "interpolate", only_there)
+    found = torch.empty(3, 77, 60)
+    shrink(large, found)
+    monkeypatch.undo()
+    assert torch.equal(found, expected)

@@ -84,10 +84,11 @@ class Graph:
         Returns:
             Where the residual will be, `[3, H, W]` with rows and columns beyond the picture.
         """
-        turn = self.inputs.prepare(window, are_folded=are_folded)
-        self._beginning["w"] = self._turned[turn].data_ptr()
+        # first: without memory for it nothing is run, and no frame is known
         result = torch.empty_like(self.inputs.window[0])
         self._ending["out"] = result.data_ptr()
+        turn = self.inputs.prepare(window, are_folded=are_folded)
+        self._beginning["w"] = self._turned[turn].data_ptr()
         return result
 
     def run(self, window: Window, pool: ThreadPoolExecutor | None) -> Tensor:

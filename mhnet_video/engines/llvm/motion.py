@@ -22,11 +22,6 @@ _FAR_SLOTS = 41
 that do not follow one another, the first and the last of them 40 frames apart at most."""
 
 
-_FAR_SLOTS = 41
-"""Frames whose luma is kept where neighbours are several frames apart. A frame is then in windows
-that do not follow one another, the first and the last of them 40 frames apart at most."""
-
-
 class Motion:
     """The motion in windows of one size, from run to run.
 

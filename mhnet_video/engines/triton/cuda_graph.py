@@ -57,11 +57,14 @@ def recorded(
     with torch.cuda.device(device), torch.inference_mode():
         stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            if prepare is not None:
-                prepare()
-            work()
-        stream.synchronize()
+        try:
+            with torch.cuda.stream(stream):
+                if prepare is not None:
+                    prepare()
+                work()
+        finally:
+            # after an error, too: what was begun uses memory that is given to others then
+            stream.synchronize()
         try:
             return record(work, stream)
         except RuntimeError as error:

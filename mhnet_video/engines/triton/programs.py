@@ -4,7 +4,6 @@ A kernel is compiled once for each of its constants, types and alignments. One a
 programs of a network take a GPU's first frame half a minute.
 """
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from mhnet_video.kernels.dispatch import IS_INTERPRETED, Launch
+from mhnet_video.system import usable_processors
 
 _THREADS = 16
 """Most compilers at once. Each of them holds some 100 MB."""
@@ -59,7 +59,7 @@ def compile_programs(launches: Iterable[Launch], threads: int | None = None) -> 
         return len(programs)
     import triton
 
-    count = threads or min(_THREADS, len(os.sched_getaffinity(0)), len(programs))
+    count = threads or min(_THREADS, usable_processors(), len(programs))
     with ThreadPoolExecutor(count) as pool, triton.AsyncCompileMode(pool):
         for launch in programs:
             launch.compile()

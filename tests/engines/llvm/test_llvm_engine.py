@@ -228,6 +228,26 @@ def test_result_is_the_callers_own():
 
 
 @needs_llvm
+def test_frames_for_whose_result_there_was_no_memory_are_read_again(monkeypatch):
+    network = make_network(width=8, patch=2, frames=3, **SMALL)
+    engine = make_engine(network, machines()["host f32"])
+    earlier, frames = (torch.rand(1, 9, 64, 96) for _ in range(2))
+    engine.residual(earlier[0].split(3))
+    parts = frames[0].split(3)
+
+    def full(x):
+        raise RuntimeError("can't allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty_like", full)
+        with pytest.raises(RuntimeError):
+            engine.residual(parts)
+    with torch.inference_mode():
+        expected = network.residual(frames)[0]
+    torch.testing.assert_close(engine.residual(parts), expected, rtol=1e-3, atol=1e-4)
+
+
+@needs_llvm
 def test_memory_is_given_back_and_taken_again():
     engine = make_engine(make_network(**CONFIGS["window"]), machines()["host f32"], threads=2)
     frames = [torch.rand(3, 32, 48) for _ in range(3)]
@@ -325,9 +345,14 @@ def test_an_engine_whose_alignment_fails_is_found_out(monkeypatch):
         def align(self, frames):
             return [frame.roll(8, 2) for frame in frames]
 
+    class NoNumber(TorchEngine):
+        def align(self, frames):
+            return [torch.full_like(frame, torch.nan) for frame in frames]
+
     assert failure(TorchEngine(network), network) is None
-    fault = failure(Wrong(network), network)
-    assert "its alignment differs" in fault.reason and fault.is_wrong
+    for kind in (Wrong, NoNumber):
+        fault = failure(kind(network), network)
+        assert "its alignment differs" in fault.reason and fault.is_wrong
 
     def broken(*given):
         raise RuntimeError("ptxas: no image")

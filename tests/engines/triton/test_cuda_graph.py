@@ -49,8 +49,10 @@ class FakeCuda:
     def context(self, what):
         assert what is self
         before, self.stream = self.stream, "its own"
-        yield
-        self.stream = before
+        try:
+            yield
+        finally:
+            self.stream = before
 
     @contextmanager
     def graph(self, graph, *, stream, capture_error_mode):
@@ -76,6 +78,20 @@ def test_work_runs_once_and_is_then_recorded(monkeypatch):
     replay()
     assert cuda.done == [*expected, "replay"]
     assert not RECORDING.locked() and cuda.stream == "the thread's"
+
+
+def test_a_first_run_that_fails_is_waited_for(monkeypatch):
+    """Others get its memory, in which kernels may still be at work."""
+    cuda = FakeCuda(monkeypatch)
+
+    def work():
+        cuda.work()
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        recorded(work, DEVICE)
+    assert cuda.done[-2:] == ["run", "synchronize"]
+    assert cuda.stream == "the thread's"
 
 
 def test_work_that_cannot_be_recorded_is_none(monkeypatch, caplog):

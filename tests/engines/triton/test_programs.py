@@ -3,12 +3,16 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import processes
 import pytest
 
-pytest.importorskip("triton")
+from mhnet_video.engines.triton import programs
+
+triton = pytest.importorskip("triton")
 ROOT = Path(__file__).parents[3]
 
 # Triton decides when it is imported whether it interprets, and asks the driver for the GPU
@@ -71,3 +75,15 @@ def test_programs(tmp_path):
         assert first == every <= most, told
     assert told["compiled"][0] == told["compiled"][1] == told["held"] > 3
     assert told["held_then"] == told["held"]
+
+
+def test_they_are_compiled_where_the_system_tells_no_processors(monkeypatch):
+    """As Windows, which has a Triton of its own."""
+    compiled = []
+    monkeypatch.setattr(programs, "IS_INTERPRETED", False)
+    monkeypatch.setattr(programs, "distinct", list)
+    monkeypatch.setattr(triton, "AsyncCompileMode", lambda pool: nullcontext())
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    launches = [SimpleNamespace(compile=lambda number=i: compiled.append(number)) for i in range(3)]
+    assert programs.compile_programs(launches) == 3
+    assert compiled == [0, 1, 2]
