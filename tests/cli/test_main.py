@@ -208,6 +208,9 @@ def test_what_is_not_a_time(text):
     [
         ("", "required: INPUT, OUTPUT"),
         ("in.mp4", "required: OUTPUT"),
+        ("restore a b", "unrecognized arguments: b; it takes one INPUT and one OUTPUT"),
+        ("--overwrite batch a b", "and a command comes before its options"),
+        ("a b --strenght 1", "unrecognized arguments: --strenght 1\n"),
         ("a b --start noon", "a time is seconds or H:MM:SS.mmm, not noon"),
         ("a b --keep 1,2,3", "a box is X,Y,W,H in pixels, not 1,2,3"),
         ("a b --device cuda:0,cpu", "a device is auto, cpu, cuda, cuda:N or mps, not cuda:0,cpu"),
