@@ -48,12 +48,18 @@ def run_app(
         quota: What clips may take up; the defaults if None.
 
     Raises:
-        ConfigError: The address is none, or the extra is not installed.
+        ConfigError: The address is none, the extra is not installed, or the device that is named is
+            not on this machine.
         WriteError: The address cannot be listened at, or the folder cannot be written.
     """
     config, app = config or RestoreConfig(), app or AppConfig()
     address = parse_listen_address(app.serve)
     check_installed()
+    if config.device not in ("auto", "cpu"):
+        # loads PyTorch, for which the page does not wait otherwise
+        from mhnet_video.engines.self_check import usable_devices
+
+        usable_devices(config.device)
     # an extra, which all else does without
     from mhnet_video.app.routes import AppServer
 

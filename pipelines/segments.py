@@ -82,7 +82,8 @@ def restore_in_segments(
         try:
             work.restore(range(work.store.count), on_progress, stop)
             report = work.join(companions, stop, is_final=home is None)
-            return replace(report, seconds=time.monotonic() - begin)
+            # under the name it was asked for, as without segments, be that a link
+            return replace(report, destination=shown(output), seconds=time.monotonic() - begin)
         except MHNetVideoError as error:
             done = work.num_done
             if not done or work.store.name in str(error):

@@ -36,6 +36,9 @@ class Workspace(Closing):
             parent.mkdir(parents=True, exist_ok=True)
             _remove_left(parent)
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
+        except FileExistsError as error:
+            said = f"{parent} cannot be written: it is a file and no folder; name another folder."
+            raise WriteError(said) from error
         except OSError as error:
             raise WriteError(f"{parent} cannot be written: {why_unwritable(error)}.") from error
         self._lock = FileLock(self.path / _LOCK)

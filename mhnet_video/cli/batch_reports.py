@@ -67,6 +67,8 @@ def _table(rows: "Sequence[Row]") -> list[str]:
         remarks += [f"{row.damaged} damaged"] if row.damaged else []
         remarks += [f"not kept: {'; '.join(row.lost)}"] if row.lost else []
         remarks += [DROPS] if row.has_drops else []
+        # a reason is a sentence, whose full stop stands at the end only
+        remarks[:-1] = [remark.removesuffix(".") for remark in remarks[:-1]]
         cells.append(
             (
                 name,

@@ -84,7 +84,15 @@ def _run(words: list[str]) -> int:
 
 def _restore(words: list[str]) -> int:
     parser = arguments.restore_parser()
-    options = parser.parse_args(words)
+    options, others = parser.parse_known_args(words)
+    if others:
+        said = f"unrecognized arguments: {' '.join(others)}"
+        if not any(word.startswith("-") for word in others):
+            said += (
+                "; it takes one INPUT and one OUTPUT, with names that have spaces in quotes; "
+                "`mhnet-video batch` restores many files, and a command comes before its options"
+            )
+        parser.error(said)
     if options.source == "-" and sys.stdin.isatty():
         parser.error("standard input is the keyboard; pipe a video into it")
     if options.destination == "-" and sys.stdout.isatty():

@@ -82,27 +82,30 @@ def statistics_line(statistics: "LiveStatistics") -> str:
 
 def live_summary(report: "LiveReport") -> list[str]:
     """What became of a live session."""
+    from mhnet_video.media.fidelity import counted
+
     statistics = report.statistics
-    lines = [
-        f"{statistics.source}: {statistics.frames} frames restored, {statistics.dropped} dropped",
-    ]
+    frames = counted(statistics.frames, "frame")
+    lines = [f"{statistics.source}: {frames} restored, {statistics.dropped} dropped"]
     if statistics.level:
         lines.append(
             f"  model {statistics.level} on {statistics.device}, "
             f"latency {1000 * statistics.latency_seconds:.0f} ms"
         )
     if statistics.reconnects:
-        lines.append(f"  the source was lost and came back {statistics.reconnects} times")
+        times = counted(statistics.reconnects, "time")
+        lines.append(f"  the source was lost and came back {times}")
     if statistics.damaged:
-        lines.append(f"  damaged: {statistics.damaged} packets could not be decoded")
+        lines.append(f"  damaged: {counted(statistics.damaged, 'packet')} could not be decoded")
     if report.recorded:
         lines.append(f"  recorded: {', '.join(report.recorded)}")
     if report.missed:
-        lines.append(f"  not recorded: {report.missed} frames, this machine was too slow")
+        missed = counted(report.missed, "frame")
+        lines.append(f"  not recorded: {missed}, this machine was too slow")
     if report.lost:
         lines.append(f"  not kept: {'; '.join(report.lost)}")
     if report.forwarded:
-        lines.append(f"  sent: {report.forwarded} frames")
+        lines.append(f"  sent: {counted(report.forwarded, 'frame')}")
     return lines
 
 
@@ -185,11 +188,12 @@ def info_lines(info: "Info") -> list[str]:
     for name, what in {**info.system, **info.settings, **info.devices}.items():
         lines += textwrap.wrap(f"{name:<14} {what}", 100, subsequent_indent=15 * " ")
     lines += [f"{'engine':<14} {info.engine}", f"{'cache':<14} {info.cache or 'none'}", ""]
+    width = max((len(model.name) for model in info.models), default=0)
     for model in info.models:
         size = f"{model.size_bytes / 1e6:.1f} MB"
-        lines.append(f"{model.name:<14} {size}, {model.description}")
+        lines.append(f"{model.name:<{width}} {size}, {model.description}")
         if model.training:
-            lines.append(f"{'':<14} {_history(model.training)}")
+            lines.append(f"{'':<{width}} {_history(model.training)}")
     if not info.models:
         lines.append("no models: pass --weights FILE")
     encoders = ", ".join(info.encoders)

@@ -566,4 +566,7 @@ def test_a_page_that_cannot_begin_is_said_in_a_sentence(tmp_path, capsys, page):
     (tmp_path / "file").touch()
     assert main(["app", "--serve", "0", "--folder", str(tmp_path / "file")]) == 1
     said = capsys.readouterr().err
-    assert "cannot be written" in said and "Traceback" not in said
+    assert "cannot be written: it is a file and no folder; name another" in said
+    assert main(["app", "--serve", "0", "--device", "cuda:99"]) == 2
+    said = capsys.readouterr().err
+    assert "device cuda:99 is not on this machine" in said and "the page is at" not in said

@@ -137,6 +137,14 @@ def test_the_table_has_a_row_for_each_file_that_matters():
     assert "1 done, 1 done before, 1 failed, 1 left out; 0:01:00 of footage" in lines[-1]
 
 
+def test_a_reason_before_other_remarks_ends_in_one_comma():
+    copied = replace(DONE, status=Status.COPIED, reason="it is dry.", damaged=0, has_drops=True)
+    for lost, said in [((), ""), (("evidence: none",), ", not kept: evidence: none")]:
+        rows = (replace(copied, lost=lost),)
+        lines = batch_table(BatchReport(rows=rows, seconds=9, jobs=1, interrupted=False))
+        assert lines[1].endswith(f"  it is dry{said}, drops on the glass before the camera")
+
+
 def test_drops_that_are_left_are_told_with_what_takes_them_out():
     rows = (replace(DONE, has_drops=True, lost=(), damaged=0), BEFORE)
     lines = batch_table(BatchReport(rows=rows, seconds=90, jobs=1, interrupted=False))

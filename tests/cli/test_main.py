@@ -20,13 +20,16 @@ import mhnet_video.pipelines.restore
 from mhnet_video import errors
 from mhnet_video.cli.arguments import parse_time, restore_parser
 from mhnet_video.cli.main import main
+from mhnet_video.cli.reports import live_summary
 from mhnet_video.cli.terminal import progress_bar, stop_on_signals
 from mhnet_video.config import Box, LiveConfig, LiveOutputs, RestoreConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.live.source_address import resolve_address
+from mhnet_video.live.statistics import LiveStatistics
 from mhnet_video.media.fidelity import Loss, counted
 from mhnet_video.model.weights import list_models
 from mhnet_video.pipelines.info import without_home
+from mhnet_video.pipelines.live import LiveReport
 from mhnet_video.pipelines.restore import Progress, Report
 
 REPORT = Report(
@@ -205,6 +208,9 @@ def test_what_is_not_a_time(text):
     [
         ("", "required: INPUT, OUTPUT"),
         ("in.mp4", "required: OUTPUT"),
+        ("restore a b", "unrecognized arguments: b; it takes one INPUT and one OUTPUT"),
+        ("--overwrite batch a b", "and a command comes before its options"),
+        ("a b --strenght 1", "unrecognized arguments: --strenght 1\n"),
         ("a b --start noon", "a time is seconds or H:MM:SS.mmm, not noon"),
         ("a b --keep 1,2,3", "a box is X,Y,W,H in pixels, not 1,2,3"),
         ("a b --device cuda:0,cpu", "a device is auto, cpu, cuda, cuda:N or mps, not cuda:0,cpu"),
@@ -409,6 +415,38 @@ def test_numbers_agree_with_their_nouns(number, words, said):
     assert counted(number, *words) == said
 
 
+def test_a_live_run_of_one_of_each_agrees_with_its_nouns():
+    statistics = LiveStatistics(
+        source="0",
+        width=64,
+        height=48,
+        frames=1,
+        dropped=0,
+        reconnects=1,
+        damaged=1,
+        source_fps=25.0,
+        fps=25.0,
+        latency_seconds=0.1,
+        network_seconds=0.01,
+        model="",
+        scale=1.0,
+        strength=1.0,
+        device="cpu",
+        engine="llvm",
+        trouble="",
+    )
+    report = LiveReport(
+        statistics=statistics, recorded=(), missed=1, forwarded=1, lost=(), interrupted=False
+    )
+    assert live_summary(report) == [
+        "0: 1 frame restored, 0 dropped",
+        "  the source was lost and came back 1 time",
+        "  damaged: 1 packet could not be decoded",
+        "  not recorded: 1 frame, this machine was too slow",
+        "  sent: 1 frame",
+    ]
+
+
 def test_info_lists_what_is_here(capsys):
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -422,8 +460,9 @@ def test_info_lists_what_is_here(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert "encoders that open here: " in out
+    width = max(len(model["name"]) for model in found["models"])
     for model in found["models"]:
-        assert model["name"] in out
+        assert f"\n{model['name']:<{width}} {model['size_bytes'] / 1e6:.1f} MB, " in out
         steps, stage = 0, model["training"]
         while stage:
             steps, stage = steps + stage["steps"], stage.get("before")

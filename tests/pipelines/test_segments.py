@@ -437,4 +437,12 @@ def test_the_command_goes_on_and_says_where_it_was(source, tmp_path, monkeypatch
     assert main([str(source), str(output), "--resume"]) == 0
     told = capsys.readouterr()
     assert "mhnet-video: going on: 2 of 4 segments are done already." in told.err
-    assert "100 frames" in told.out
+    assert told.out.startswith(f"{output}: 100 frames")
+
+
+def test_the_report_names_the_output_as_it_was_asked_for(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink("target.mp4", "link.mp4")
+    for name in ("out.mp4", "link.mp4"):
+        assert restore_in_segments([source], name, restorer=StandIn()).destination == name
+    assert os.path.isfile("target.mp4")
