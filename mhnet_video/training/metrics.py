@@ -62,7 +62,7 @@ def score(picture: Image, clean: Image, mask: NDArray[np.bool_] | None = None) -
     inside = outside = None
     if mask is not None:
         if mask.shape != y.shape:
-            raise ValueError(f"expected a mask of {list(y.shape)} pixels, got {list(mask.shape)}")
+            raise ValueError(f"expected a mask of {_size(y)} pixels, got {_size(mask)}")
         inside, outside = (
             psnr(y[part], clean_y[part]) if part.any() else None for part in (mask, ~mask)
         )
@@ -196,8 +196,7 @@ def ssim(picture: Image, clean: Image) -> float:
     _check(picture, clean)
     if min(picture.shape[:2]) < _WINDOW_SIZE:
         raise ValueError(
-            f"SSIM needs at least {_WINDOW_SIZE}x{_WINDOW_SIZE} pixels, "
-            f"got {picture.shape[1]}x{picture.shape[0]}"
+            f"SSIM needs at least {_WINDOW_SIZE}x{_WINDOW_SIZE} pixels, got {_size(picture)}"
         )
     x, y = picture.astype(np.float64), clean.astype(np.float64)
     c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
@@ -256,4 +255,9 @@ def _check(picture: Image, clean: Image) -> None:
         if each.dtype != np.uint8:
             raise ValueError(f"expected uint8 pictures, got {each.dtype}")
     if picture.shape != clean.shape:
-        raise ValueError(f"expected pictures of one size, got {picture.shape} and {clean.shape}")
+        raise ValueError(f"expected pictures of one size, got {_size(picture)} and {_size(clean)}")
+
+
+def _size(picture: Image) -> str:
+    height, width = picture.shape[:2]
+    return f"{width}x{height}"

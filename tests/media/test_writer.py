@@ -266,6 +266,13 @@ def test_options_are_those_of_the_encoder() -> None:
     assert "partitions" not in encoder_options("libx264", options=(("preset", "slow"),))
     # who sets the bit rate is not outvoted by our quality
     assert "crf" not in encoder_options("libx264", options=(("b", "1M"),))
+    for encoder, name, settings in [
+        ("libx264", "crf", {"crf": 20}),
+        ("h264_nvenc", "cq", {"crf": 20}),
+        ("libx264", "preset", {"preset": "slow"}),
+    ]:
+        with pytest.raises(WriteError, match=f"--encoder-option {name} set the same; leave one"):
+            encoder_options(encoder, options=((name, "5"),), **settings)
     assert encoder_options("libx264", crf=20, options=(("b", "1M"),))["crf"] == "20"
     assert encoder_options("libx264", options=(("refs", "2"),))["crf"] == "17"
     assert encoder_options("mpeg4", options=(("b", "1M"),)) == {"b": "1M"}

@@ -38,7 +38,7 @@ def encoder_options(
     """The options of an encoder: its defaults here, then the person's.
 
     Raises:
-        WriteError: There is no such encoder, or it has no such option.
+        WriteError: There is no such encoder, it has no such option, or one is set twice.
     """
     _check_encoder(encoder)
     merged = dict(DEFAULTS.get(encoder, {}))
@@ -46,9 +46,8 @@ def encoder_options(
     if crf is not None:
         quality = next((q for kind, q in _QUALITY.items() if encoder.endswith(kind)), "crf")
         if quality not in known:
-            raise WriteError(
-                f"the encoder {encoder} has no crf; leave --crf out or choose libx264."
-            )
+            raise WriteError(f"the encoder {encoder} has no crf; leave --crf out.")
+        _check_once(quality, "--crf", options)
         merged[quality] = str(crf)
     if preset is not None:
         if "preset" not in known:
@@ -59,6 +58,7 @@ def encoder_options(
                 f"the encoder {encoder} has no preset {preset!r}; "
                 f"choose one of {', '.join(_X_PRESETS)}."
             )
+        _check_once("preset", "--preset", options)
         merged["preset"] = preset
     if preset is not None or any(name == "preset" for name, _ in options):
         merged = {name: value for name, value in merged.items() if name not in _SEARCH}
@@ -75,6 +75,16 @@ def encoder_options(
             continue
         merged[name] = value
     return merged
+
+
+def _check_once(name: str, flag: str, options: tuple[tuple[str, str], ...]) -> None:
+    """Check that an option is not set in two ways.
+
+    Raises:
+        WriteError: It is.
+    """
+    if any(name == other for other, _ in options):
+        raise WriteError(f"{flag} and --encoder-option {name} set the same; leave one of them out.")
 
 
 def _scale(encoder: str, quality: str) -> str:
