@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mhnet_video.config import TrainConfig
-from mhnet_video.errors import ConfigError, WriteError
+from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
@@ -249,6 +249,7 @@ def train(
         ReadError: There is no footage.
         ConfigError: The checkpoint is damaged, or that of a run with other settings.
         WriteError: The disk refuses a file; the last complete ones stay.
+        MHNetVideoError: The gradient is no finite number any more; likewise.
     """
     team = _Team(config.device)
     device, leads = team.device, team.rank == 0
@@ -356,7 +357,13 @@ def train(
             network.zero_grad(set_to_none=True)
             loss.backward()
             team.average([p.grad for p in network.parameters() if p.grad is not None])
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            if not math.isfinite(norm):  # the same in all processes: a step would spoil the weights
+                raise MHNetVideoError(
+                    f"training has diverged at step {step + 1}: its gradient is no finite number. "
+                    f"What {output} has of it stays; begin again in another folder, with a lower "
+                    "--learning-rate."
+                )
             optimizer.step(rate)
             step, seen = step + 1, seen + team.size * len(rainy)
             decay = min(EMA_DECAY, (step + 1) / (step + 10))

@@ -24,7 +24,7 @@ from waiting import SECONDS, Ticks, wait_until
 import mhnet_video.training.dataset
 from mhnet_video.cli.arguments import train_parser
 from mhnet_video.config import TrainConfig
-from mhnet_video.errors import ConfigError, ReadError, WriteError
+from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.model.align import align
 from mhnet_video.model.network import MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, save_weights
@@ -515,6 +515,18 @@ def test_a_run_that_is_stopped_is_saved_and_its_log_goes_on(footage_dir, tmp_pat
     torch.save({**saved, "optimizer": {}}, output / "checkpoint.pt")
     with pytest.raises(ConfigError, match="is of an older version; begin with its weights"):
         train(settings(footage_dir, output, minutes=5))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_run_that_diverges_ends_and_spoils_nothing(footage_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("mhnet_video.pipelines.train.SAVE_SECONDS", 0)
+    output = tmp_path / "run"
+    with pytest.raises(MHNetVideoError, match=r"diverged at step \d+: .*lower --learning-rate"):
+        train(settings(footage_dir, output, minutes=5, learning_rate=1e20))
+    saved = torch.load(output / "checkpoint.pt", weights_only=True)
+    for network in (saved["network"], saved["average"]):
+        assert all(bool(value.isfinite().all()) for value in network.values())
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture
