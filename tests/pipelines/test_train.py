@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import errno
 import itertools
 import multiprocessing
 import os
@@ -580,6 +581,33 @@ def test_what_is_no_clip_is_passed_over_or_named(footage_dir, tmp_path):
     (folder / "clips" / "notes.txt").write_text("no video")
     with pytest.raises(ReadError, match=r"notes\.txt is no video"):
         load_footage(folder)
+
+
+def test_what_is_no_photograph_is_passed_over_or_named(footage_dir, tmp_path):
+    folder = tmp_path / "copied"
+    shutil.copytree(footage_dir, folder)
+    (folder / "photos" / "._0.png").write_bytes(b"x")
+    (folder / "photos" / "LICENSE.txt").write_text("CC0")
+    assert len(load_footage(folder).photos) == 3
+    photo = folder / "photos" / "1.png"
+    photo.write_bytes(photo.read_bytes()[:20])
+    with pytest.raises(ReadError, match=r"1\.png is damaged, .* take it out of photos/"):
+        load_footage(folder)
+
+
+def test_a_folder_of_footage_that_cannot_be_read_is_named(footage_dir, monkeypatch):
+    def refused(self):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(ReadError, match=r"photos cannot be read: Permission denied"):
+        load_footage(footage_dir)
+
+
+def test_a_clip_that_is_too_short_is_told_where_there_is_nothing_else(footage_dir):
+    shutil.rmtree(footage_dir / "photos")
+    with pytest.raises(ReadError, match=r"A clip has 23 frames at least"):
+        load_footage(footage_dir, frames=21)
 
 
 @pytest.mark.parametrize(
