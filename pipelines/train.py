@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from mhnet_video.config import TrainConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
-from mhnet_video.media.output_file import why_unwritable
+from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
 from mhnet_video.system import ignore_ending_signals, replace_file
@@ -270,6 +270,8 @@ def train(
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
+    if leads:
+        check_destination(checkpoint, overwrite=True)
     local_settings = ("minutes", "data", "device", "output")
     settings = {name: value for name, value in asdict(config).items() if name not in local_settings}
     about = {name: settings[name] for name in settings if name not in ("init", "description")}

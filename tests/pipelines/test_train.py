@@ -518,6 +518,17 @@ def test_a_run_that_is_stopped_is_saved_and_its_log_goes_on(footage_dir, tmp_pat
         train(settings(footage_dir, output, minutes=5))
 
 
+def test_a_folder_that_may_not_be_written_is_found_out_before_training(
+    footage_dir, tmp_path, monkeypatch
+):
+    output = tmp_path / "run"
+    output.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(WriteError, match="the folder may not be written to"):
+        train(settings(footage_dir, output))
+    assert list(output.iterdir()) == []
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_run_that_diverges_ends_and_spoils_nothing(footage_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("mhnet_video.pipelines.train.SAVE_SECONDS", 0)
