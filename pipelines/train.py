@@ -281,9 +281,12 @@ def train(
         saved = _load_checkpoint(checkpoint, device)
         # checkpoints from before these settings were trained without them
         before = {"align": False, "task": "derain", **json.loads(saved["settings"])}
-        if before != json.loads(json.dumps(settings)):
+        now = json.loads(json.dumps(settings))
+        if before != now:
+            others = [name for name in now if before.get(name) != now[name]] or ["version"]
             raise ConfigError(
-                f"{checkpoint} belongs to a run with other settings; choose another folder"
+                f"{checkpoint} belongs to a run with other settings ({', '.join(others)}); "
+                "take those, or choose another folder"
             )
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])

@@ -456,8 +456,8 @@ def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
     third = train(settings(footage_dir, tmp_path / "more", init=str(path)))
     assert not torch.equal(load_model(third).ending.weight, network.ending.weight)
 
-    with pytest.raises(ConfigError, match="other settings"):
-        train(settings(footage_dir, output, width=16))
+    with pytest.raises(ConfigError, match=r"other settings \(width, seed\); take those"):
+        train(settings(footage_dir, output, width=16, seed=5))
 
 
 def has_deaf_child(process, number):
