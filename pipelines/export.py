@@ -1,7 +1,9 @@
 """The export pipeline: a model as an ONNX file that ONNX Runtime has run and compared."""
 
+import os
 from dataclasses import asdict, dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from mhnet_video.kernels.dispatch import off
 from mhnet_video.locator import shown
 from mhnet_video.media.output_file import OutputFile, check_destination, why_unwritable
 from mhnet_video.model.network import MHNet
-from mhnet_video.model.weights import load_model
+from mhnet_video.model.weights import MODELS, load_model, locate_weights
 from mhnet_video.model.window import between, glass_statistics
 from mhnet_video.pipelines.onnx_graph import ExportedNetwork, missing_packages, to_onnx
 
@@ -93,9 +95,7 @@ def export_model(
             f"{name} cannot take any size and align the frames, because the steps of the alignment "
             "depend on the size; name a size, or add --no-align."
         )
-    found = to_onnx(
-        network, size, aligns=aligns, model=str(model), task=network.task, license="Apache-2.0"
-    )
+    found = to_onnx(network, size, aligns=aligns, **_described(model, network))
     error = worst_error(found, network, size, aligns=aligns)
     if not error <= WORST_ERROR:
         raise MHNetVideoError(
@@ -114,6 +114,14 @@ def export_model(
         expects_aligned=config.align and not aligns,
         worst_error=error,
     )
+
+
+def _described(model: str | PathLike[str], network: MHNet) -> dict[str, str]:
+    """What the file says of the model: no folder of this machine, and no licence but our own."""
+    about = {"model": Path(model).name if os.path.exists(model) else str(model)}
+    if locate_weights(model).parent == MODELS:
+        about["license"] = "Apache-2.0"
+    return {**about, "task": network.task}
 
 
 def _check_size(name: str, size: tuple[int, int] | None) -> None:

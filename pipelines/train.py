@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mhnet_video.config import TrainConfig
-from mhnet_video.errors import ConfigError, WriteError
-from mhnet_video.media.output_file import why_unwritable
+from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
+from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.model.network import FeatureFusion, MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, resolve_device, save_weights, training_of
 from mhnet_video.system import ignore_ending_signals, replace_file
@@ -249,6 +249,7 @@ def train(
         ReadError: There is no footage.
         ConfigError: The checkpoint is damaged, or that of a run with other settings.
         WriteError: The disk refuses a file; the last complete ones stay.
+        MHNetVideoError: The gradient is no finite number any more; likewise.
     """
     team = _Team(config.device)
     device, leads = team.device, team.rank == 0
@@ -269,6 +270,8 @@ def train(
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.pt"
+    if leads:
+        check_destination(checkpoint, overwrite=True)
     local_settings = ("minutes", "data", "device", "output")
     settings = {name: value for name, value in asdict(config).items() if name not in local_settings}
     about = {name: settings[name] for name in settings if name not in ("init", "description")}
@@ -278,9 +281,12 @@ def train(
         saved = _load_checkpoint(checkpoint, device)
         # checkpoints from before these settings were trained without them
         before = {"align": False, "task": "derain", **json.loads(saved["settings"])}
-        if before != json.loads(json.dumps(settings)):
+        now = json.loads(json.dumps(settings))
+        if before != now:
+            others = [name for name in now if before.get(name) != now[name]] or ["version"]
             raise ConfigError(
-                f"{checkpoint} belongs to a run with other settings; choose another folder"
+                f"{checkpoint} belongs to a run with other settings ({', '.join(others)}); "
+                "take those, or choose another folder"
             )
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -356,7 +362,13 @@ def train(
             network.zero_grad(set_to_none=True)
             loss.backward()
             team.average([p.grad for p in network.parameters() if p.grad is not None])
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            if not math.isfinite(norm):  # the same in all processes: a step would spoil the weights
+                raise MHNetVideoError(
+                    f"training has diverged at step {step + 1}: its gradient is no finite number. "
+                    f"What {output} has of it stays; begin again in another folder, with a lower "
+                    "--learning-rate."
+                )
             optimizer.step(rate)
             step, seen = step + 1, seen + team.size * len(rainy)
             decay = min(EMA_DECAY, (step + 1) / (step + 10))

@@ -101,7 +101,8 @@ class _Check:
         for each, expected in zip_longest(name.split("+", len(hashes) - 1), hashes):
             path = None
             with suppress(WeightsError):
-                path = locate_weights(each or name)
+                # evidence may come from anybody, and is to make nobody fetch anything
+                path = locate_weights(each or name, is_offline=True)
             if told is None or path is None:
                 self._lines.append(f"The weights {each} are not here: they were not checked.")
             else:

@@ -131,17 +131,17 @@ def save_contact_sheet(
         if not pairs:
             raise ReadError(f"no picture of {after} is one of {before}, for the contact sheet")
         for number in sorted({int(len(pairs) * (i + 0.5) / moments) for i in range(moments)}):
-            old, new = (_rgb(_frame_at(picture, 0.0)) for picture in pairs[number])
+            old, new = map(_picture_of, pairs[number])
             rows.append(_row(old, _right(new, old) if is_compared else new, str(number + 1)))
         _save_png(Path(path), rows)
         return
-    duration, begin_before, begin_after = _duration(after), _begin(before, start), _begin(after)
-    times = sorted({round(duration * (i + 0.5) / moments, 3) for i in range(moments)})
-    for time in times:
-        frame = _frame_at(after, begin_after + time)
-        shown = _seconds(frame) - begin_after
+    source, output = _Moments(before), _Moments(after)
+    begin = source.begin_of(start)
+    for time in sorted({round(output.duration * (i + 0.5) / moments, 3) for i in range(moments)}):
+        frame = output.at(output.begin + time)
+        shown = _seconds(frame) - output.begin
         picture_after = _rgb(frame)
-        picture_before = _rgb(_frame_at(before, begin_before + shown))
+        picture_before = _rgb(source.at(begin + shown))
         if is_compared:
             picture_after = _right(picture_after, picture_before)
         rows.append(_row(picture_before, picture_after, _clock(shown)))
@@ -195,42 +195,63 @@ def _busiest_square(before: Picture, after: Picture) -> tuple[int, int, int]:
     return int(top), int(left), side
 
 
-def _duration(path: str | PathLike[str]) -> float:
-    with VideoReader(path) as reader:
-        if reader.stream.duration:
-            return float(reader.stream.duration * reader.time_base)
-        return (reader.container.duration or 0) / av.time_base
+class _Moments:
+    """The frames of a file by their times on its own clock.
 
+    Args:
+        path: The file.
 
-def _begin(path: str | PathLike[str], start: float = 0.0) -> float:
-    """When the first frame of a part is shown that can be decoded, on the file's own clock.
-
-    A header may say that it begins earlier: with frames that are lost, or in an AVI.
+    Raises:
+        ReadError: It cannot be opened, or has no frame.
     """
-    with VideoReader(path, start=start or None) as reader:
-        return _seconds(next(item for item in reader.items() if isinstance(item, Frame)))
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = path
+        with VideoReader(path) as reader:
+            stream = reader.stream
+            self._header_begin = float((stream.start_time or 0) * reader.time_base)
+            self.duration = (reader.container.duration or 0) / av.time_base
+            """In seconds, as the file says; 0 if it does not."""
+            if stream.duration:
+                self.duration = float(stream.duration * reader.time_base)
+            self.begin = _seconds(_first_of(reader))
+            """When its first frame is shown that can be decoded. A header may say that it begins
+            earlier: with frames that are lost, or in an AVI."""
+
+    def begin_of(self, start: float) -> float:
+        """When the first frame of a part is shown that begins so many seconds behind the first."""
+        if not start:
+            return self.begin
+        with VideoReader(self._path, start=start) as reader:
+            return _seconds(_first_of(reader))
+
+    def at(self, time: float) -> Frame:
+        """The first frame at or after a time; the last one if none is."""
+        with suppress(ReadError), self._reader_from(time - _NEAR_SECONDS) as reader:
+            return _first_of(reader)
+        with suppress(ReadError):
+            return self._last(time - _BACK_SECONDS)
+        return self._last(0.0)
+
+    def _last(self, time: float) -> Frame:
+        """The last frame, decoded from a time on."""
+        with self._reader_from(time) as reader:
+            return deque((item for item in reader.items() if isinstance(item, Frame)), maxlen=1)[0]
+
+    def _reader_from(self, time: float) -> VideoReader:
+        """A reader whose frames begin at a time."""
+        return VideoReader(self._path, start=max(0.0, time - self._header_begin) or None)
 
 
-def _frame_at(path: str | PathLike[str], time: float) -> Frame:
-    """The first frame at or after a time on the file's own clock; the last one if none is."""
-    with suppress(ReadError), _reader_from(path, time - _NEAR_SECONDS) as reader:
-        return next(item for item in reader.items() if isinstance(item, Frame))
-    with suppress(ReadError):
-        return _last_frame(path, time - _BACK_SECONDS)
-    return _last_frame(path, 0.0)
-
-
-def _last_frame(path: str | PathLike[str], time: float) -> Frame:
-    """The last frame of a file, decoded from a time on its own clock."""
-    with _reader_from(path, time) as reader:
-        return deque((item for item in reader.items() if isinstance(item, Frame)), maxlen=1)[0]
-
-
-def _reader_from(path: str | PathLike[str], time: float) -> VideoReader:
-    """A reader whose frames begin at a time on the file's own clock."""
+def _picture_of(path: Path) -> Picture:
+    """The samples of a picture's file."""
     with VideoReader(path) as reader:
-        first = float((reader.stream.start_time or 0) * reader.time_base)
-    return VideoReader(path, start=max(0.0, time - first) or None)
+        return _rgb(_first_of(reader))
+
+
+def _first_of(reader: VideoReader) -> Frame:
+    """The first frame of a reader."""
+    return next(item for item in reader.items() if isinstance(item, Frame))
 
 
 def _seconds(frame: Frame) -> float:

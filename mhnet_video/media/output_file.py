@@ -195,7 +195,8 @@ def check_destination(
     """Find out what can be found out before any work is done.
 
     Raises:
-        WriteError: The destination is a folder, in none, exists, or is the source.
+        WriteError: The destination is a folder, in none or in one that may not be written to,
+            exists, or is the source.
     """
     path, name = os.fspath(destination), shown(destination)
     if path == "-":
@@ -221,3 +222,7 @@ def check_destination(
                 raise WriteError(f"{name} is the input itself; name another output.")
     if os.path.isfile(path) and not overwrite:
         raise WriteError(f"{name} exists already; name another one, or add --overwrite.")
+    # a pipe is written itself; a file is created where a link leads to
+    is_created = os.path.isfile(path) or not os.path.exists(path)
+    if is_created and not os.access(os.path.dirname(os.path.realpath(path)), os.W_OK | os.X_OK):
+        raise WriteError(f"{name} cannot be written: {_REASONS[errno.EACCES]}.")

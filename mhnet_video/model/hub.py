@@ -43,15 +43,21 @@ def weights_in(folder: Path) -> Path:
     return folder / WEIGHTS
 
 
-def download(repository: str) -> Path:
+def download(repository: str, *, is_offline: bool = False) -> Path:
     """The weights of a repository, from the cache of `huggingface_hub` where they are there.
+
+    Args:
+        repository: Its name.
+        is_offline: Whether to look into the cache only.
 
     Raises:
         WeightsError: The package is not installed, or there is no such model or no network.
     """
     hub = _hub(WeightsError)
     try:
-        folder = hub.snapshot_download(repository, allow_patterns=[CONFIG, WEIGHTS])
+        folder = hub.snapshot_download(
+            repository, allow_patterns=[CONFIG, WEIGHTS], local_files_only=is_offline
+        )
     except Exception as error:  # those of its network library have no common base
         raise WeightsError(
             f"cannot fetch {repository} from Hugging Face ({_reason(error)}); check the name and "

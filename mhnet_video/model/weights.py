@@ -269,10 +269,14 @@ def load_model(name_or_path: str | PathLike[str], device: str | torch.device = "
     return network.to(where).eval()
 
 
-def locate_weights(name_or_path: str | PathLike[str]) -> Path:
+def locate_weights(name_or_path: str | PathLike[str], *, is_offline: bool = False) -> Path:
     """The file of a shipped model, or the one named; `./realtime` is never the model.
 
     Of a folder or a repository, the file of its weights; a repository is fetched.
+
+    Args:
+        name_or_path: What `load_model` takes.
+        is_offline: Whether no repository is fetched, so that only those fetched before are found.
 
     Raises:
         WeightsError: There is no such model or file, or a folder holds none.
@@ -284,7 +288,7 @@ def locate_weights(name_or_path: str | PathLike[str]) -> Path:
     if path.is_dir():
         return hub.weights_in(path)
     if hub.is_repository(name_or_path):
-        return hub.download(str(name_or_path))
+        return hub.download(str(name_or_path), is_offline=is_offline)
     if not path.is_file():
         names = ", ".join(model.stem for model in sorted(MODELS.glob("*.safetensors")))
         raise WeightsError(

@@ -40,21 +40,26 @@ def load_footage(
         rows: Most rows of a clip, to which larger ones are shrunk; None to keep their sizes.
 
     Raises:
-        ReadError: Both folders are empty or missing, or a clip cannot be decoded.
+        ReadError: Both folders are empty or missing, or what is in them cannot be read.
     """
     import av
 
+    from mhnet_video.media.image_sequence import PICTURE_SUFFIXES
     from mhnet_video.media.reading.source import filled_packets
 
     photos = []
-    for path in sorted((folder / "photos").glob("*")):
+    for path in _files_in(folder / "photos"):
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if picture is not None:
             photos.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
+            raise ReadError(
+                f"{path} is damaged, or of a kind that OpenCV does not read; take it out of "
+                "photos/, or save it as PNG."
+            )
     clips = []
-    for path in sorted((folder / "clips").glob("*")):
-        if path.is_dir() or path.name.startswith("."):
-            continue
+    clip_files = _files_in(folder / "clips")
+    for path in clip_files:
         runs: list[NDArray[Any]] = []
         run: list[Image] = []
         try:
@@ -74,10 +79,26 @@ def load_footage(
         if runs:
             clips.append(runs)
     if not photos and not clips:
+        least = f" A clip has {frames + 2} frames at least." if clip_files else ""
         raise ReadError(
-            f"no photos/ or clips/ to train on in {folder}; --data names the folder of both."
+            f"no photos/ or clips/ to train on in {folder}; --data names the folder of both.{least}"
         )
     return Footage(photos=photos, clips=clips)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder by their names, without hidden ones; none if it is not there.
+
+    Raises:
+        ReadError: It cannot be read.
+    """
+    try:
+        found = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ReadError(f"{folder} cannot be read: {error.strerror}.") from error
+    return [path for path in found if not path.is_dir() and not path.name.startswith(".")]
 
 
 def _shrunk_size(height: int, width: int, rows: int | None) -> dict[str, Any]:

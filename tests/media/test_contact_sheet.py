@@ -6,7 +6,9 @@ import pytest
 from clips import Clip, Video, copy, every
 
 from mhnet_video.errors import ReadError, WriteError
+from mhnet_video.media import contact_sheet
 from mhnet_video.media.contact_sheet import check_sheet, save_contact_sheet
+from mhnet_video.media.reading.reader import VideoReader
 
 
 def read(path):
@@ -62,6 +64,18 @@ def test_both_pictures_are_of_one_moment(source, name, tmp_path):
         top = 486 * row
         before, after = sheet[top + 60 : top + 480, 6:646], sheet[top + 60 : top + 480, 652:1292]
         assert np.abs(before - after).mean() < 1
+
+
+def test_a_file_is_opened_once_and_once_for_each_moment(clip, tmp_path, monkeypatch):
+    opened = []
+
+    def reader(path, **how):
+        opened.append(path)
+        return VideoReader(path, **how)
+
+    monkeypatch.setattr(contact_sheet, "VideoReader", reader)
+    save_contact_sheet(clip, clip, tmp_path / "sheet.png", moments=3)
+    assert len(opened) == 2 * (1 + 3)
 
 
 def test_behind_the_last_frame_is_the_last_frame(clip, tmp_path):

@@ -13,6 +13,10 @@ import pytest
 from clips import Audio, Clip, Video, every, picture
 from damage import TEXT, Restore, assert_one_sentence, assert_plays, left
 
+from mhnet_video.cli.main import main
+from mhnet_video.errors import WriteError
+from mhnet_video.media.output_file import check_destination
+
 
 @pytest.mark.parametrize(
     ("name", "words"),
@@ -259,8 +263,32 @@ def test_a_full_disk(
         assert len(others) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written(clip: Path, tmp_path: Path, restore: Restore) -> None:
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that may not be written to."""
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
-    assert_one_sentence(restore(clip, folder / "out.mp4"), "out.mp4", "permission")
+    access = os.access
+    real = os.path.realpath(folder)
+    # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: path != real and access(path, mode))
+    return folder
+
+
+def test_a_folder_that_may_not_be_written(clip: Path, locked: Path, restore: Restore) -> None:
+    assert_one_sentence(restore(clip, locked / "out.mp4"), "out.mp4", "may not be written to")
+
+
+def test_a_locked_folder_is_found_out_before_any_work(
+    locked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to(locked / "bench.json")
+    for path in (locked / "bench.json", link):
+        with pytest.raises(WriteError, match="the folder may not be written to"):
+            check_destination(path, overwrite=True)
+        assert main(["bench", "--json", str(path)]) == 1
+    assert "measuring" not in capsys.readouterr().err
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    check_destination(fifo)

@@ -253,8 +253,20 @@ def test_further_pictures_of_a_file_are_told(tmp_path: Path) -> None:
         assert b"MPF\0" not in (tmp_path / name).read_bytes()
     for count in (1, 3):
         (tmp_path / "a.tif").write_bytes(pages(count))
-        lost = copy(tmp_path / "a.tif", tmp_path / f"{count}.png").notes.lost
-        assert (FURTHER in lost) == (count > 1)
+        for name in (f"{count}.png", f"{count}.mp4"):
+            lost = copy(tmp_path / "a.tif", tmp_path / name).notes.lost
+            assert (FURTHER in lost) == (count > 1)
+
+
+def test_further_pictures_are_told_of_a_video_too(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 320, 240)
+    plain = plain[:2] + exif(1) + plain[2:]  # or FFmpeg takes two from a pipe for a video
+    both = plain[:2] + segment(0xE2, b"MPF\0II*\0" + bytes(80)) + plain[2:] + plain
+    for content, wanted in ((plain, []), (both, [FURTHER])):
+        (tmp_path / "a.jpg").write_bytes(content)
+        lost = copy(tmp_path / "a.jpg", tmp_path / "a.mp4", overwrite=True).notes.lost
+        assert [line for line in lost if "further" in line] == wanted
+        assert (FURTHER in run_piped(content, tmp_path / f"{len(content)}.mkv")) == bool(wanted)
 
 
 def run_piped(content: bytes, output: Path) -> str:

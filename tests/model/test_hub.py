@@ -99,7 +99,7 @@ def test_a_repository_loads(network, repository):
     loaded = load_model("OWNER/NAME")
     assert (loaded.config, loaded.task) == (CONFIG, "deblur") and same(loaded, network)
     # nothing else is fetched: repositories may hold large files, and code
-    assert repository[0][1] == {"allow_patterns": ["config.json", "model.safetensors"]}
+    assert repository[0][1]["allow_patterns"] == ["config.json", "model.safetensors"]
 
 
 def test_a_repository_without_a_network_is_one_sentence(repository):

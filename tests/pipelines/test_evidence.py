@@ -9,6 +9,7 @@ import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -191,6 +192,21 @@ def test_other_weights_are_told(tmp_path):
     weights = {"name": "realtime", "sha256": "0" * 64}
     (told,) = verify(rewritten(restored(tmp_path), weights=weights)).mismatches
     assert "weights" in told
+
+
+def test_evidence_makes_nobody_fetch_weights(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options["local_files_only"]))
+        raise FileNotFoundError("not in the cache")
+
+    fake = SimpleNamespace(snapshot_download=download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    weights = {"name": "OWNER/NAME", "sha256": "0" * 64}
+    result = verify(rewritten(restored(tmp_path), weights=weights))
+    assert asked == [("OWNER/NAME", True)]
+    assert "The weights OWNER/NAME are not here: they were not checked." in result.lines
 
 
 @pytest.mark.parametrize(

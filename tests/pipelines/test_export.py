@@ -8,7 +8,7 @@ import torch
 from mhnet_video.cli.main import main
 from mhnet_video.errors import MHNetVideoError
 from mhnet_video.model.network import MHNet, NetworkConfig
-from mhnet_video.model.weights import save_weights
+from mhnet_video.model.weights import load_model, save_weights
 from mhnet_video.pipelines import export, onnx_graph
 from mhnet_video.pipelines.export import export_model
 from mhnet_video.pipelines.onnx_graph import missing_packages
@@ -43,7 +43,19 @@ def test_an_aligned_graph_gives_what_pytorch_gives(weights, tmp_path, capsys):
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     assert [each.shape for each in session.get_inputs()] == [[1, 9, 66, 70]]
     assert [each.shape for each in session.get_outputs()] == [[1, 3, 66, 70]] * 2
-    assert session.get_modelmeta().custom_metadata_map["task"] == "derain"
+    about = session.get_modelmeta().custom_metadata_map
+    # neither a folder of this machine, nor a licence of weights that are not ours
+    assert {key: about[key] for key in sorted(about) if key != "config"} == {
+        "model": "w.safetensors",
+        "task": "derain",
+    }
+
+
+def test_a_model_that_ships_has_its_licence(weights):
+    network = load_model(weights)
+    about = {"model": "realtime", "license": "Apache-2.0", "task": "derain"}
+    assert export._described("realtime", network) == about
+    assert export._described(weights, network) == {"model": "w.safetensors", "task": "derain"}
 
 
 @pytest.mark.slow

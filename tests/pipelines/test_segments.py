@@ -33,7 +33,7 @@ from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteErr
 from mhnet_video.frame import Pair
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.segments.segment_encoding import header_of
-from mhnet_video.media.segments.segment_plan import plan_segments
+from mhnet_video.media.segments.segment_plan import LeadIn, plan_segments
 from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
@@ -175,6 +175,18 @@ def test_a_source_whose_clock_jumps_is_one_segment(tmp_path):
     assert probe.probe(tmp_path / "other.mkv").video.times == (
         probe.probe(tmp_path / "one.mkv").video.times
     )
+
+
+def test_a_plan_has_every_frame_of_a_clock_that_begins_again(tmp_path):
+    parts = [
+        Clip(name=f"{n}.ts", video=(Video(times=every(40, 50), seed=n, gop=10),)).make(tmp_path)
+        for n in range(2)
+    ]
+    plan = plan_segments([join(tmp_path / "in.ts", parts), parts[0]], 0.5)
+    assert [source.pictures for source in plan.sources] == [100, 50]
+    assert [source.shift for source in plan.sources] == [0, 4]
+    # as many frames are passed over as there are before the lead-in
+    assert plan.segments[1].leads[0] == LeadIn(source=0, begin=None, skip=36)
 
 
 def test_segments_begin_on_key_frames(source):

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import errno
 import itertools
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from waiting import SECONDS, Ticks, wait_until
 import mhnet_video.training.dataset
 from mhnet_video.cli.arguments import train_parser
 from mhnet_video.config import TrainConfig
-from mhnet_video.errors import ConfigError, ReadError, WriteError
+from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.model.align import align
 from mhnet_video.model.network import MHNet, NAFBlock, NetworkConfig
 from mhnet_video.model.weights import load_model, save_weights
@@ -455,8 +456,8 @@ def test_training_learns_and_resumes(footage_dir, tmp_path, seconds):
     third = train(settings(footage_dir, tmp_path / "more", init=str(path)))
     assert not torch.equal(load_model(third).ending.weight, network.ending.weight)
 
-    with pytest.raises(ConfigError, match="other settings"):
-        train(settings(footage_dir, output, width=16))
+    with pytest.raises(ConfigError, match=r"other settings \(width, seed\); take those"):
+        train(settings(footage_dir, output, width=16, seed=5))
 
 
 def has_deaf_child(process, number):
@@ -517,6 +518,29 @@ def test_a_run_that_is_stopped_is_saved_and_its_log_goes_on(footage_dir, tmp_pat
         train(settings(footage_dir, output, minutes=5))
 
 
+def test_a_folder_that_may_not_be_written_is_found_out_before_training(
+    footage_dir, tmp_path, monkeypatch
+):
+    output = tmp_path / "run"
+    output.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(WriteError, match="the folder may not be written to"):
+        train(settings(footage_dir, output))
+    assert list(output.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_run_that_diverges_ends_and_spoils_nothing(footage_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("mhnet_video.pipelines.train.SAVE_SECONDS", 0)
+    output = tmp_path / "run"
+    with pytest.raises(MHNetVideoError, match=r"diverged at step \d+: .*lower --learning-rate"):
+        train(settings(footage_dir, output, minutes=5, learning_rate=1e20))
+    saved = torch.load(output / "checkpoint.pt", weights_only=True)
+    for network in (saved["network"], saved["average"]):
+        assert all(bool(value.isfinite().all()) for value in network.values())
+    assert not multiprocessing.active_children()
+
+
 @pytest.fixture
 def limit():
     """Lets no file grow beyond a number of bytes, as on a full disk."""
@@ -568,6 +592,33 @@ def test_what_is_no_clip_is_passed_over_or_named(footage_dir, tmp_path):
     (folder / "clips" / "notes.txt").write_text("no video")
     with pytest.raises(ReadError, match=r"notes\.txt is no video"):
         load_footage(folder)
+
+
+def test_what_is_no_photograph_is_passed_over_or_named(footage_dir, tmp_path):
+    folder = tmp_path / "copied"
+    shutil.copytree(footage_dir, folder)
+    (folder / "photos" / "._0.png").write_bytes(b"x")
+    (folder / "photos" / "LICENSE.txt").write_text("CC0")
+    assert len(load_footage(folder).photos) == 3
+    photo = folder / "photos" / "1.png"
+    photo.write_bytes(photo.read_bytes()[:20])
+    with pytest.raises(ReadError, match=r"1\.png is damaged, .* take it out of photos/"):
+        load_footage(folder)
+
+
+def test_a_folder_of_footage_that_cannot_be_read_is_named(footage_dir, monkeypatch):
+    def refused(self):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(ReadError, match=r"photos cannot be read: Permission denied"):
+        load_footage(footage_dir)
+
+
+def test_a_clip_that_is_too_short_is_told_where_there_is_nothing_else(footage_dir):
+    shutil.rmtree(footage_dir / "photos")
+    with pytest.raises(ReadError, match=r"A clip has 23 frames at least"):
+        load_footage(footage_dir, frames=21)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import probe
 import pytest
 import rainy_road
-from clips import Audio, Clip, Data, Video, every
+from clips import Audio, Clip, Data, Video, every, join
 from standin import StandIn
 from test_telemetry import block, named_by, with_index
 
@@ -43,6 +43,69 @@ def test_what_is_seen_of_the_glass_reaches_across_files(pane_road, tmp_path):
     restorer = rainy_road.restorer(sees_glass=True)
     restore_in_segments(files, tmp_path / "out.mkv", rainy_road.EXACT, restorer=restorer)
     rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
+@pytest.mark.slow
+def test_windows_and_the_filter_reach_across_a_clock_that_begins_again(road, tmp_path):
+    """Before the jump, across it, and in the file behind it, whose lead-in begins before it."""
+    film, wanted = road
+    parts = []
+    for file in rainy_road.cut(film, tmp_path, [0, 90, 170, 250, 290]):
+        parts.append(file.with_suffix(".ts"))
+        with av.open(str(file)) as source, av.open(str(parts[-1]), "w") as output:
+            target = output.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = target
+                    output.mux(packet)
+    files = [parts[0], join(tmp_path / "joined.ts", parts[1:4]), parts[4]]
+    restore_in_segments(
+        files, tmp_path / "out.mkv", rainy_road.EXACT, restorer=rainy_road.restorer()
+    )
+    rainy_road.assert_as_one_run(tmp_path / "out.mkv", wanted)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_file_whose_clock_begins_again_is_joined_like_the_others(tmp_path, place):
+    parts = [
+        Clip(name=f"{n}.ts", video=(Video(times=every(40, 25), seed=n),)).make(tmp_path)
+        for n in range(4)
+    ]
+    jumping = join(tmp_path / "jumps.ts", parts[place : place + 2])
+    files = [*parts[:place], jumping, *parts[place + 2 :]]
+    report = restore_in_segments(files, tmp_path / "out.mp4", restorer=StandIn())
+    assert [line for line in report.lost if "the recording's clock jumped (1 time)" in line]
+    assert probe.probe(tmp_path / "out.mp4").video.times == tuple(
+        FRAME_SECONDS * number for number in range(100)
+    )
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        begins = [chapter["start"] * chapter["time_base"] for chapter in container.chapters()]
+    assert begins == [number + (number > place) for number in range(3)]
+
+
+def test_sound_stays_with_its_pictures_where_a_clock_begins_again(tmp_path):
+    parts = loops(tmp_path, 4, "ts")
+    files = [parts[0], join(tmp_path / "jumps.ts", parts[1:3]), parts[3]]
+    restore_in_segments(files, tmp_path / "out.mp4", restorer=StandIn())
+    shown = [time for time, _ in packets(tmp_path / "out.mp4", "video")]
+    heard = packets(tmp_path / "out.mp4", "audio")
+    for number, part in enumerate(parts):
+        shift = shown[30 * number] - packets(part, "video")[0][0]
+        sound = packets(part, "audio")
+        assert sum(is_heard(time + shift, each, heard) for time, each in sound) > len(sound) - 4
+
+
+def test_a_long_pause_within_a_file_of_a_trip_stays(tmp_path):
+    hours = 2 * 3600
+    late = every(40, 15, 1000 * hours)
+    files = [
+        Clip(name="0.mp4", video=(Video(times=every(40, 15) + late, gop=15),)).make(tmp_path),
+        Clip(name="1.mp4", video=(Video(times=every(40, 15), seed=1),)).make(tmp_path),
+    ]
+    report = restore_in_segments(files, tmp_path / "out.mp4", restorer=StandIn())
+    shown = probe.probe(tmp_path / "out.mp4").video.times
+    assert shown[15:] == tuple(hours + FRAME_SECONDS * number for number in range(30))
+    assert report.lost == ()
 
 
 def loops(folder, count, extension="mp4", *, seconds=1.2, **audio):

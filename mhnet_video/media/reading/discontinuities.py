@@ -7,11 +7,11 @@ T = TypeVar("T")
 
 _BACKWARD_SECONDS = Fraction(1, 10)
 """A clock that goes back by more than this was set."""
-_PAUSE_SECONDS = Fraction(10)
+PAUSE_SECONDS = Fraction(10)
 """A step forward by more is a pause, or a damaged number."""
 FORWARD_SECONDS = Fraction(3600)
 """A step forward by more is a clock that was set, or a damaged number."""
-_DAY_SECONDS = Fraction(25 * 3600)
+DAY_SECONDS = Fraction(25 * 3600)
 """A clock that counts in no circle steps so far only where its number is damaged: cameras that are
 set off by motion pause for up to a day."""
 _TOGETHER_SECONDS = Fraction(10)
@@ -32,8 +32,8 @@ class DiscontinuityCorrector(Generic[T]):
     """
 
     def __init__(self, *, leaps: bool = True) -> None:
-        self._pause = _PAUSE_SECONDS if leaps else _DAY_SECONDS
-        self._forward = FORWARD_SECONDS if leaps else _DAY_SECONDS
+        self._pause = PAUSE_SECONDS if leaps else DAY_SECONDS
+        self._forward = FORWARD_SECONDS if leaps else DAY_SECONDS
         self._shifts = [Fraction(0)]
         self._shift: dict[int, Fraction] = {}
         # where the last item of each stream begins, and where it ends as far as it says itself

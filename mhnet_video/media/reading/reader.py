@@ -186,6 +186,11 @@ class VideoReader(Closing):
         """How often the recording's clock jumped so far; what follows a jump follows at once."""
         return self._segment.jumps
 
+    @property
+    def leaps(self) -> bool:
+        """Whether the recording's clock may be set to a later time, too."""
+        return self._timing.leaps
+
     @cached_property
     def chroma_location(self) -> str:
         """Where chroma samples lie, as FFmpeg names it: `center`, `topleft`; often empty."""

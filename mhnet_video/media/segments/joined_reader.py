@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mhnet_video.frame import Frame
 from mhnet_video.media.reading.decoder import Decoder, Item
+from mhnet_video.media.reading.discontinuities import PAUSE_SECONDS
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import Packet
 from mhnet_video.media.segments.recorded_decoder import RecordedDecoder
@@ -27,6 +29,7 @@ class RecordedReader(VideoReader):
     """
 
     def __init__(self, source: Path, store: SegmentStore, index: int, first: Frame) -> None:
+        self._source = source
         self._store = store
         self._index = index
         self._first = first
@@ -48,14 +51,21 @@ class RecordedReader(VideoReader):
         return sum(len(record.frames) for record in self._store.records(self._index))
 
     def edges(self) -> tuple[Fraction, Fraction]:
-        """When the first frame is shown, and when the last one ends, in seconds."""
-        first: int | None = None
-        end = 0
-        for record in self._store.records(self._index):
-            for pts, duration, _ in record.frames:
-                first = pts if first is None else first
-                end = max(end, pts + (duration or round(1 / (self.fps * self.time_base))))
-        return (first or 0) * self.time_base, end * self.time_base
+        """When the first frame is shown, and when the last one ends, in seconds, without jumps."""
+        records = self._store.records(self._index)
+        frames = [(pts, duration) for record in records for pts, duration, _ in record.frames]
+        longest = PAUSE_SECONDS / self.time_base
+        if not all(0 <= after - pts <= longest for (pts, _), (after, _) in pairwise(frames)):
+            frames = self._straightened()
+        usual = round(1 / (self.fps * self.time_base))
+        end = max((pts + (duration or usual) for pts, duration in frames), default=0)
+        return (frames[0][0] if frames else 0) * self.time_base, end * self.time_base
+
+    def _straightened(self) -> list[tuple[int, int]]:
+        """Time and duration of each frame, where a look at all packets tells when it is shown."""
+        with RecordedReader(self._source, self._store, self._index, self._first) as reader:
+            items = (item for item in reader.items() if isinstance(item, Frame))
+            return [(frame.pts, frame.duration) for frame in items]
 
 
 class JoinedReader(RecordedReader):

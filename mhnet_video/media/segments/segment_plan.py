@@ -20,6 +20,7 @@ from av.error import ExitError, FFmpegError
 
 from mhnet_video.errors import ConfigError, ReadError
 from mhnet_video.locator import shown
+from mhnet_video.media.reading.discontinuities import DAY_SECONDS, FORWARD_SECONDS
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import COVER, Packet, packets_of
 
@@ -131,7 +132,7 @@ class SegmentPlan:
 
 
 class _Times:
-    """When the pictures of a source are shown, by its packets.
+    """When the pictures of a source are shown, by its packets, on a clock without jumps.
 
     Args:
         reader: The source, at its beginning.
@@ -141,7 +142,7 @@ class _Times:
     def __init__(self, reader: VideoReader, seconds: float) -> None:
         self.time_base = reader.time_base
         self.rises = True
-        """Whether its clock never jumps."""
+        """Whether its own clock never jumps."""
         self.end = 0
         """When the last picture ends, in ticks."""
         self._has_all = reader.container.format.name not in _UNORDERED
@@ -170,13 +171,17 @@ class _Times:
     def _read(self, reader: VideoReader) -> Iterator[tuple[int, bool]]:
         """The time of each picture and whether it is a key frame's."""
         step = max(1, round(1 / (reader.fps * self.time_base)))
+        farthest = FORWARD_SECONDS if reader.leaps else DAY_SECONDS
         latest: int | None = None
+        shift = 0
         decoded = -(1 << 62)
         for packet in _packets(reader):
             self._has_all = self._has_all and packet.pts is not None
             pts = packet.pts if packet.pts is not None else packet.dts
             if pts is None:
                 pts = 0 if latest is None else latest + step
+            else:
+                pts += shift
             ahead = 0 if latest is None else (pts - latest) * self.time_base
             back = Fraction(0)
             if packet.dts is not None:
@@ -185,6 +190,10 @@ class _Times:
             is_jump = back > _BACKWARD_SECONDS or ahead < -_REORDERING_SECONDS
             self.rises = self.rises and not is_jump and ahead <= _JUMP_SECONDS
             self._has_all = self._has_all and not back
+            if is_jump or ahead > farthest:
+                # as a reader goes on: right where the frames before end
+                shift += self.end - pts
+                pts = self.end
             latest = pts if latest is None else max(latest, pts)
             self.end = max(self.end, pts + (packet.duration or step))
             yield pts, packet.is_keyframe
@@ -237,11 +246,6 @@ def plan_segments(
             first_kind = first_kind or kind
             _check_alike(sources[0], first_kind, source, kind)
             times = _Times(reader, seconds)
-        if len(sources) > 1 and not times.rises:
-            raise ConfigError(
-                f"the clock of {shown(source)} jumps within the file, so that nothing can be "
-                "joined to it; restore it by itself."
-            )
         shift = seam - int(times.pictures[0]) * times.time_base if index else Fraction(0)
         planned.append(PlannedSource(shift=shift, pictures=len(times.pictures)))
         known.append(times)

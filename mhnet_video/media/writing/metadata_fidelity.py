@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from mhnet_video.media.fidelity import MOST_SHOWN, Notes, counted, printable
 from mhnet_video.media.formats.inventory import unseen_in
 from mhnet_video.media.formats.inventory_base import Found
-from mhnet_video.media.frames.image_metadata import descriptions_in
+from mhnet_video.media.frames.image_metadata import descriptions_in, has_further_pictures
 from mhnet_video.media.location.telemetry import Carried
 
 _NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
@@ -63,6 +63,18 @@ def report_descriptions(notes: Notes, source: bytes, encoded: bytes, written: by
             notes.lose("metadata", what, "it would not be true of the output")
         elif what not in kept:
             notes.lose("metadata", what, "not written into this kind of picture")
+
+
+def report_further_pictures(notes: Notes, source: bytes, *, num_streams: int = 1) -> None:
+    """Report that a picture's file holds others behind the one that is restored.
+
+    Args:
+        notes: What it is added to.
+        source: The bytes of its file; empty where they are not at hand.
+        num_streams: Streams of it that are pictures, and of which the output has one.
+    """
+    if num_streams > 1 or has_further_pictures(source):
+        notes.lose("picture", "further pictures of the file", "the first one is restored")
 
 
 def report_hidden(

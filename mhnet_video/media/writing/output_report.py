@@ -1,5 +1,6 @@
 """What is reported of an output at its beginning and at its end."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from mhnet_video.frame import Frame
@@ -10,7 +11,12 @@ from mhnet_video.media.location.telemetry import Carried
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.writing.chapters import titles_of
 from mhnet_video.media.writing.frame_fidelity import report_pixels, report_rotation
-from mhnet_video.media.writing.metadata_fidelity import report_hidden, report_metadata, report_units
+from mhnet_video.media.writing.metadata_fidelity import (
+    report_further_pictures,
+    report_hidden,
+    report_metadata,
+    report_units,
+)
 from mhnet_video.media.writing.muxer import Muxer
 from mhnet_video.media.writing.picture_file import PictureFile
 
@@ -86,6 +92,9 @@ def report_end(
     side_data.report(notes, encoder, carried, option_names(encoder), where)
     if muxer is None:
         return
+    if reader.is_picture:
+        with suppress(OSError):  # a note is no reason to lose what has been written
+            report_further_pictures(notes, reader.picture_bytes())
     report_units(notes, reader.passed_over, where)
     report_hidden(
         notes,

@@ -15,7 +15,6 @@ from mhnet_video.media.frames.frame_geometry import upright
 from mhnet_video.media.frames.image_metadata import (
     as_true,
     display_matrix_in,
-    has_further_pictures,
     with_segments_of,
     with_texts_of,
 )
@@ -23,7 +22,10 @@ from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import COVER, Packet
 from mhnet_video.media.writing.frame_encoder import FrameEncoder
-from mhnet_video.media.writing.metadata_fidelity import report_descriptions
+from mhnet_video.media.writing.metadata_fidelity import (
+    report_descriptions,
+    report_further_pictures,
+)
 from mhnet_video.media.writing.write_errors import encoder_error
 
 
@@ -71,8 +73,7 @@ class PictureSource:
         report_descriptions(self._notes, self._content, encoded, written)
         videos = self._reader.container.streams.video
         pictures = [stream for stream in videos if not stream.disposition & COVER]
-        if has_further_pictures(self._content) or len(pictures) > 1:
-            self._notes.lose("picture", "further pictures of the file", "the first one is restored")
+        report_further_pictures(self._notes, self._content, num_streams=len(pictures))
         return written
 
     @cached_property
