@@ -192,6 +192,12 @@ OTHER_STREAMS = [
         "out.mp4",
         (times, second_pictures),
     ),
+    Promise(
+        "a second camera's pictures, MKV to TS: no place",
+        Clip(name="clip.mkv", video=(Video(), Video(codec="ffv1", seed=1, width=32, height=32))),
+        "out.ts",
+        (times, lost("ffv1", "no place")),
+    ),
     Promise("chapters, MP4", Clip(chapters=CHAPTERS), "out.mp4", (times, chapters, stream_count)),
     Promise(
         "chapters, MKV", Clip(name="clip.mkv", chapters=CHAPTERS), "out.mkv", (times, chapters)

@@ -421,6 +421,16 @@ def test_what_has_no_segments_is_refused(source, arguments, said, monkeypatch, c
     assert os.listdir(source.parent) == ["clip.mp4"]
 
 
+def test_an_encoder_that_the_format_does_not_hold_is_refused_before_the_work(source, tmp_path):
+    output = tmp_path / "out.ts"
+    config = RestoreConfig(encoder="libvpx-vp9")
+    restorer = StandIn()
+    with pytest.raises(WriteError, match="MPEG-TS cannot hold"):
+        restore_in_segments([source], output, config, restorer=restorer)
+    assert not restorer.seen
+    assert not output.exists()
+
+
 def test_nothing_is_overwritten(source, tmp_path):
     (tmp_path / "out.mp4").write_bytes(b"mine")
     with pytest.raises(WriteError, match="exists already"):

@@ -143,6 +143,7 @@ class TrackMaker:
             if rates is not None and context.sample_rate not in rates:
                 return False
         for media, codecs in (
+            ("video", container_format.video_codecs),
             ("audio", container_format.audio_codecs),
             ("subtitle", container_format.subtitle_codecs),
         ):

@@ -123,15 +123,7 @@ class Muxer:
 
     def _add_video(self, first: Frame) -> Stream:
         settings = self.frames.settings
-        try:
-            stream: Any = self._container.add_stream(settings.encoder, rate=settings.fps)
-        except ValueError as error:
-            label = self.format.label
-            way = "" if label == "Matroska" else ", or end the output in .mkv"
-            raise WriteError(
-                f"{label} cannot hold what the encoder {settings.encoder} makes; "
-                f"choose another one{way}."
-            ) from error
+        stream: Any = self._container.add_stream(settings.encoder, rate=settings.fps)
         self.frames.set_up(stream.codec_context)
         stream.time_base = settings.time_base
         if self.format.has_rotation:
