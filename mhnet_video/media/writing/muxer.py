@@ -23,6 +23,7 @@ from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import Packet
 from mhnet_video.media.tracks.remux import Tracks
 from mhnet_video.media.tracks.stream_tags import describe, dress, file_metadata
+from mhnet_video.media.tracks.timecode import later
 from mhnet_video.media.writing.chapters import chapters_of, edges_of
 from mhnet_video.media.writing.frame_encoder import FrameEncoder
 from mhnet_video.media.writing.held_items import HeldItems
@@ -89,6 +90,8 @@ class Muxer:
                 self.tracks.refuse(stream)
             else:
                 self.tracks.add(stream, pause_seconds=reader.longest_pause(stream))
+        for stream in self._container.streams:
+            self._shift_timecode(stream.metadata)
         if self.chapters and container_format.has_chapters:
             self._container.set_chapters(self.chapters)
         self.streams = self._describe()
@@ -99,6 +102,7 @@ class Muxer:
     def _open(self) -> OutputContainer:
         source, container_format = self._reader.container, self.format
         metadata = self.metadata
+        self._shift_timecode(metadata)
         time_bases = [self.frames.clock.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
         edges = edges_of(self.chapters)
@@ -131,6 +135,15 @@ class Muxer:
         self.frames.open(stream, first)
         dress(stream, self._reader.stream, self.format, is_copied=False)
         return stream
+
+    def _shift_timecode(self, tags: dict[str, str]) -> None:
+        """Make a time code that of the first picture of the part that was asked for."""
+        reader = self._reader
+        if not reader.start:
+            return
+        begin = (reader.stream.start_time or 0) * reader.time_base
+        for key in [key for key in tags if key.lower() == "timecode"]:
+            tags[key] = later(tags[key], self.frames.clock.origin - begin, reader.fps)
 
     def _describe(self) -> dict[int, OutputStream]:
         targets: dict[int, Any] = {self._reader.stream.index: self._video, **self.tracks.targets}

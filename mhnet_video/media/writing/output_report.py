@@ -10,7 +10,12 @@ from mhnet_video.media.location.telemetry import Carried
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.writing.chapters import titles_of
 from mhnet_video.media.writing.frame_fidelity import report_pixels, report_rotation
-from mhnet_video.media.writing.metadata_fidelity import report_hidden, report_metadata, report_units
+from mhnet_video.media.writing.metadata_fidelity import (
+    report_hidden,
+    report_metadata,
+    report_timecodes,
+    report_units,
+)
 from mhnet_video.media.writing.muxer import Muxer
 from mhnet_video.media.writing.picture_file import PictureFile
 
@@ -86,6 +91,7 @@ def report_end(
     side_data.report(notes, encoder, carried, option_names(encoder), where)
     if muxer is None:
         return
+    report_timecodes(notes, muxer.tracks.timecodes, result, muxer.format)
     report_units(notes, reader.passed_over, where)
     report_hidden(
         notes,
