@@ -9,7 +9,7 @@ from mhnet_video.media.frames.side_data import TIMECODE, FrameSideData, carried_
 from mhnet_video.media.location.telemetry import Carried
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.writing.chapters import titles_of
-from mhnet_video.media.writing.frame_fidelity import report_pixels, report_rotation
+from mhnet_video.media.writing.frame_fidelity import report_look, report_pixels, report_rotation
 from mhnet_video.media.writing.metadata_fidelity import (
     report_hidden,
     report_metadata,
@@ -84,7 +84,9 @@ def report_end(
         notes.lose("damage", reader.shortfall)
     carried = set(_TOLD_OF_PICTURES) if muxer is None else set()
     if muxer is not None and result is not None:
-        carried = carried_by(result, muxer.streams[reader.stream.index].number)
+        number = muxer.streams[reader.stream.index].number
+        carried = carried_by(result, number)
+        report_look(notes, result, number, target.frames.settings, muxer.format)
     if "timecode" in reader.stream.metadata:
         carried.add(TIMECODE)  # reported as a tag where it is not kept as one
     where = f"stream {reader.stream.index}"
