@@ -186,6 +186,8 @@ ENCODERS = [
     (("--encoder", "no_such_encoder"), "out.mp4", ("no_such_encoder", "libx264")),
     (("--encoder", "aac"), "out.mp4", ("aac",)),
     (("--encoder", "libx264"), "out.webm", ("libx264", "webm")),
+    (("--encoder", "libvpx-vp9"), "out.ts", ("libvpx-vp9", "mpeg-ts")),
+    (("--encoder", "mjpeg"), "out.m2ts", ("mjpeg", "mpeg-ts")),
     (("--encoder", "h263"), "out.avi", ("h263",)),
     (("--encoder", "libx264", "--preset", "nonsense"), "out.mp4", ("nonsense",)),
     (("--encoder-option", "crf=nonsense"), "out.mp4", ("crf",)),

@@ -1,5 +1,8 @@
 """Size, shape, colours, orientation and chroma of the pictures stay."""
 
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,14 +14,18 @@ from promises import (
     HDR,
     LIMITED_601,
     P3,
+    VP9,
+    Case,
     Promise,
     aspect,
     chroma,
     color,
     keep,
+    lost,
     matrix,
     matroska_matrix,
     monochrome,
+    nothing_lost,
     pixel_format,
     restored,
     run,
@@ -28,11 +35,49 @@ from promises import (
 )
 from standin import StandIn, inverted
 
+from mhnet_video.media.formats.matroska_aspect import set_aspects
+
 SITED = (("chroma_sample_location", "topleft"),)
 
 
 def sited(location: str) -> tuple[Video]:
     return video(options=(("chroma_sample_location", location),))
+
+
+def second_aspect(case: Case) -> None:
+    """The other video's samples are as wide as they were, too."""
+    before, after = (item.of("video")[1].aspect for item in (case.source, case.output))
+    assert after == before != 1
+
+
+def elements(content: bytes, place: int) -> Iterator[tuple[bytes, int, bytes]]:
+    """Number, place and contents of the elements of a Matroska from a place on."""
+    while place < len(content):
+        start, number = place, content[place : place + 9 - content[place].bit_length()]
+        place += len(number)
+        length = 9 - content[place].bit_length()
+        size = int.from_bytes(content[place : place + length], "big") & (1 << 7 * length) - 1
+        place += length + size
+        yield number, start, content[place - size : place]
+
+
+def head(case: Case) -> None:
+    """What the head of a Matroska names is where it says, and its checksums are right."""
+    content = case.output.path.read_bytes()
+    first = content.index(bytes.fromhex("114d9b74"))
+    inside = list(elements(content, first))
+    places = {start - first: number for number, start, _ in inside}
+    named = [
+        dict((n, b) for n, _, b in elements(body, 0))
+        for number, _, body in elements(inside[0][2], 0)
+        if number == bytes.fromhex("4dbb")
+    ]
+    assert len(named) >= 4
+    for each in named:
+        assert places[int.from_bytes(each[b"\x53\xac"], "big")] == each[b"\x53\xab"]
+    for _, _, body in inside:
+        if body[:2] == b"\xbf\x84":
+            assert body[2:6] == zlib.crc32(body[6:]).to_bytes(4, "little")
 
 
 PICTURE = [
@@ -118,6 +163,31 @@ PICTURE = [
     ),
     *(
         Promise(
+            f"samples that are not square, by {encoder}, {name}",
+            Clip(
+                video=(
+                    Video(width=128, height=96, aspect=Fraction(3, 2)),
+                    replace(VP9, aspect=Fraction(5, 4), seed=1),
+                )
+            ),
+            name,
+            (times, aspect, second_aspect, head, nothing_lost),
+            {"encoder": encoder},
+        )
+        for encoder, name in (
+            *(("libx264", "out.mkv"), ("ffv1", "out.mkv"), ("libsvtav1", "out.mkv")),
+            ("libvpx-vp9", "out.webm"),
+        )
+    ),
+    Promise(
+        "samples and colours by FFV1, AVI: no place",
+        Clip(video=video(aspect=Fraction(4, 3), color=FULL_709)),
+        "out.avi",
+        (size, lost("samples, 4:3", "ffv1"), lost("colours: range, matrix", "ffv1")),
+        {"encoder": "ffv1"},
+    ),
+    *(
+        Promise(
             f"colour {name}, {extension}",
             Clip(name=f"clip.{extension}", video=video(color=tagged)),
             f"out.{extension}",
@@ -192,6 +262,15 @@ PICTURE = [
 @pytest.mark.parametrize("promise", PICTURE, ids=lambda promise: promise.name)
 def test_pictures_stay(promise: Promise, tmp_path: Path) -> None:
     keep(promise, tmp_path)
+
+
+def test_a_file_without_room_for_the_shape_of_samples_stays(tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.mkv"):
+        path = Clip(name=name).make(tmp_path)
+        content = path.read_bytes().replace(b"\xec\x01", b"\xed\x01")
+        path.write_bytes(content)
+        assert not set_aspects(path, {1: Fraction(4, 3)}, is_webm=False)
+        assert path.read_bytes() == content
 
 
 def test_the_restored_pictures_are_written(tmp_path: Path) -> None:

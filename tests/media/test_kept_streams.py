@@ -1,5 +1,6 @@
 """Subtitles, telemetry, covers, attachments, chapters and other videos stay."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import probe
@@ -14,6 +15,7 @@ from promises import (
     TEXT,
     VP9,
     Case,
+    Check,
     Promise,
     aspect_stays,
     attachments,
@@ -43,11 +45,29 @@ from promises import (
 from standin import StandIn, inverted
 
 from mhnet_video.config import RestoreConfig
+from mhnet_video.media.tracks.timecode import later
 from mhnet_video.pipelines.restore import restore_video
 
 REORDERED = Video(seed=1, width=32, height=32, b_frames=2, times=every(40, 20))
 MOVED_TEXT = (Subtitles(codec="mov_text", metadata={"language": "jpn"}),)
 FONT = ("rain.ttf", "application/x-truetype-font", bytes(range(256)))
+
+TIMECODE = Clip(name="clip.mov", video=video(metadata={"timecode": "01:02:03:20"}))
+
+
+def timecode_becomes(wanted: str) -> Check:
+    """The first picture's, in the video's tags and, in MOV, as a track."""
+
+    def check(case: Case) -> None:
+        tracks = case.output.of("data")
+        assert len(tracks) == (case.output.path.suffix == ".mov")
+        for stream in (case.output.video, *tracks):
+            assert {key.lower(): value for key, value in stream.tags.items()}["timecode"] == wanted
+        assert f"timecode {wanted}" in case.report.kept
+        nothing_lost(case)
+
+    return check
+
 
 OTHER_STREAMS = [
     Promise("text, MP4", Clip(subtitles=MOVED_TEXT), "out.mp4", (times, subtitles, stream_tags)),
@@ -130,6 +150,23 @@ OTHER_STREAMS = [
         "out.mov",
         (times, stream_tags, stream_count),
     ),
+    Promise("timecode, MOV to MKV", TIMECODE, "out.mkv", (timecode_becomes("01:02:03:20"),)),
+    *(
+        Promise(
+            f"timecode of a part, {name}",
+            TIMECODE,
+            name,
+            (timecode_becomes("01:02:04:00"),),
+            config={"start": 0.2},
+        )
+        for name in ("out.mov", "out.mkv")
+    ),
+    Promise(
+        "timecode, MOV to 3GP: no place",
+        TIMECODE,
+        "out.3gp",
+        (times, no("data"), lost("timecode", "no place")),
+    ),
     Promise(
         "an attachment, MKV",
         Clip(name="clip.mkv", attachments=(FONT,)),
@@ -192,6 +229,12 @@ OTHER_STREAMS = [
         "out.mp4",
         (times, second_pictures),
     ),
+    Promise(
+        "a second camera's pictures, MKV to TS: no place",
+        Clip(name="clip.mkv", video=(Video(), Video(codec="ffv1", seed=1, width=32, height=32))),
+        "out.ts",
+        (times, lost("ffv1", "no place")),
+    ),
     Promise("chapters, MP4", Clip(chapters=CHAPTERS), "out.mp4", (times, chapters, stream_count)),
     Promise(
         "chapters, MKV", Clip(name="clip.mkv", chapters=CHAPTERS), "out.mkv", (times, chapters)
@@ -242,6 +285,35 @@ OTHER_STREAMS = [
 @pytest.mark.parametrize("promise", OTHER_STREAMS, ids=lambda promise: promise.name)
 def test_streams_stay(promise: Promise, tmp_path: Path) -> None:
     keep(promise, tmp_path)
+
+
+def counted_on(timecode: tuple[int, ...], rate: int) -> tuple[int, ...]:
+    """The time code of the next picture where numbers are left out."""
+    hours, minutes, seconds, pictures = timecode
+    number = (60 * minutes + seconds) * rate + pictures + 1
+    minutes, rest = divmod(number, 60 * rate)
+    seconds, pictures = divmod(rest, rate)
+    if not seconds and minutes % 10 and pictures < rate // 15:
+        pictures = rate // 15
+    return (hours + minutes // 60) % 24, minutes % 60, seconds, pictures
+
+
+@pytest.mark.parametrize("rate", [30, 60])
+def test_timecodes_leave_numbers_out(rate: int) -> None:
+    fps = Fraction(rate * 1000, 1001)
+    timecode = (23, 58, 0, rate // 15)
+    for number in range(22 * 60 * rate):
+        if timecode[3] < 8 or not number % 7:
+            wanted = "{:02}:{:02}:{:02};{:02}".format(*timecode)
+            begin = f"23:58:00;{rate // 15:02}"
+            assert later(begin, number / fps, fps) == wanted
+        timecode = counted_on(timecode, rate)
+
+
+def test_timecodes_are_counted_or_stay() -> None:
+    assert later("23:59:59:24", Fraction(1, 25), Fraction(25)) == "00:00:00:00"
+    assert later("00:00:01:00", Fraction(2), Fraction(30000, 1001)) == "00:00:03:00"
+    assert later("half past two", Fraction(2), Fraction(25)) == "half past two"
 
 
 @pytest.mark.parametrize("name", REAL)

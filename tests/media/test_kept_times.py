@@ -3,9 +3,10 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import probe
 import pytest
-from clips import Audio, Clip, every, uneven
+from clips import Audio, Clip, Subtitles, every, uneven
 from promises import (
     ALL,
     MP3,
@@ -338,6 +339,19 @@ def test_a_part(
         for chapter, (a, b, _) in zip(case.output.chapters, inside, strict=True):
             assert abs(chapter[0] - a) < 0.05
             assert abs(chapter[1] - b) < 0.05
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+@pytest.mark.parametrize("start", [None, 0.2])
+def test_a_cue_ends_with_its_part(start: float | None, name: str, tmp_path: Path) -> None:
+    text = Subtitles(cues=((0.1, 5.0, "Long"),))
+    clip = Clip(name="clip.mkv", video=video(times=every(40, 20)), subtitles=(text,))
+    case = run(Promise("", clip, name, (), {"start": start, "duration": 0.2}), tmp_path)
+    cues = [packet for packet in case.output.of("subtitle")[0].packets if packet.size > 2]
+    ends = [float(packet.pts + packet.duration) for packet in cues]
+    assert max(ends) == pytest.approx(0.2, abs=0.002)
+    with av.open(str(tmp_path / name)) as container:
+        assert container.duration <= 0.25 * av.time_base
 
 
 def test_a_part_behind_the_end(tmp_path: Path) -> None:

@@ -119,7 +119,11 @@ def test_the_report_has_the_scales_of_all_segments(source, tmp_path):
     assert report.scale == 1.0
 
 
-PROMISES = [*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES]
+PROMISES = [
+    promise
+    for promise in (*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES)
+    if "start" not in promise.config
+]
 
 
 @pytest.mark.parametrize("promise", PROMISES[::9], ids=lambda promise: promise.name)
@@ -431,6 +435,16 @@ def test_what_has_no_segments_is_refused(source, arguments, said, monkeypatch, c
     assert main([*arguments, "--resume"]) == 2
     assert said in capsys.readouterr().err
     assert os.listdir(source.parent) == ["clip.mp4"]
+
+
+def test_an_encoder_that_the_format_does_not_hold_is_refused_before_the_work(source, tmp_path):
+    output = tmp_path / "out.ts"
+    config = RestoreConfig(encoder="libvpx-vp9")
+    restorer = StandIn()
+    with pytest.raises(WriteError, match="MPEG-TS cannot hold"):
+        restore_in_segments([source], output, config, restorer=restorer)
+    assert not restorer.seen
+    assert not output.exists()
 
 
 def test_nothing_is_overwritten(source, tmp_path):

@@ -10,6 +10,7 @@ import av
 from av.stream import Discard
 
 from mhnet_video.color_spaces import FULL_RANGE, LIMITED_RANGE, MATRIX_NUMBERS, usual_matrix
+from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.encoders.encoder import (
     BOTTOM_FIRST,
@@ -24,6 +25,7 @@ from mhnet_video.media.encoders.encoder_pixel_formats import formats_of
 from mhnet_video.media.formats.containers import Format
 from mhnet_video.media.frames.pixel_formats import layout_of, planar_twin
 from mhnet_video.media.frames.side_data import has_user_data
+from mhnet_video.media.nowhere import Nowhere
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import COVER
 
@@ -72,7 +74,7 @@ def choose_settings(
         frame: Its first frame.
 
     Raises:
-        WriteError: The encoder does not open.
+        WriteError: The encoder does not open, or the format does not hold what it makes.
     """
     fps = reader.fps if 0 < reader.fps <= _MAX_FPS else Fraction(25)
     time_base = frame.time_base
@@ -94,6 +96,8 @@ def choose_settings(
     if aspect and frame.tags.get("is_quarter_turned"):
         aspect = 1 / aspect
 
+    if container_format is not None:
+        _check_format(container_format, encoder)
     base = frame_settings(encoder, merged, frame, fps=fps, time_base=time_base)
     base = replace(
         base,
@@ -113,6 +117,23 @@ def choose_settings(
             for name in formats[:_MAX_FORMATS]
         ]
     )
+
+
+def _check_format(container_format: Format, encoder: str) -> None:
+    """Refuse an encoder that makes what a format does not hold, before there is any of it."""
+    codecs = container_format.video_codecs
+    is_held = not codecs or av.Codec(encoder, "w").canonical_name in codecs
+    with av.open(Nowhere(), "w", format=container_format.name) as container:
+        try:
+            container.add_stream(encoder)
+        except ValueError:
+            is_held = False
+    if not is_held:
+        label = container_format.label
+        way = "" if label == "Matroska" else ", or end the output in .mkv"
+        raise WriteError(
+            f"{label} cannot hold what the encoder {encoder} makes; choose another one{way}."
+        )
 
 
 def has_cues(container_format: Format, reader: VideoReader) -> bool:

@@ -41,6 +41,8 @@ class Format:
     """What text subtitles are converted to where their codec is refused; None for nothing."""
     time_base: Fraction | None = None
     """The only unit of time; None where it is free."""
+    video_codecs: tuple[str, ...] = ()
+    """The video codecs it holds, where the muxer does not tell; empty for asking the muxer."""
     refused_audio: tuple[str, ...] = ()
     """Beginnings of audio codec names that the muxer takes but players do not."""
     audio_codecs: tuple[str, ...] = ()
@@ -108,6 +110,11 @@ MPEG_TS = Format(
     name="mpegts",
     label="MPEG-TS",
     time_base=Fraction(1, 90000),
+    # FFmpeg writes any other, too, as data of which no player knows what it is
+    video_codecs=(
+        *("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4"),
+        *("vc1", "dirac", "cavs", "avs2", "avs3"),
+    ),
     audio_codecs=(
         *("aac", "aac_latm", "mp2", "mp3", "ac3", "eac3", "dca", "opus", "truehd"),
         *("pcm_bluray", "s302m"),

@@ -146,17 +146,19 @@ class Segment:
             return True
         if end is not None and time >= end:
             return False
+        is_cue = packet.stream.type == "subtitle" and packet.pts is not None and packet.duration
+        if end is not None and is_cue:
+            left = round((end - time) / Fraction(packet.time_base))
+            packet.duration = min(packet.duration or 0, max(1, left))
         if not self._start or time >= origin:
             return True
-        if packet.stream.type != "subtitle" or packet.pts is None or not packet.duration:
+        late = round((origin - time) / Fraction(packet.time_base))
+        if not is_cue or (packet.duration or 0) <= late:
             return False
         # a subtitle that is on screen when the part begins is shown for the rest of its time
-        late = round((origin - time) / Fraction(packet.time_base))
-        if packet.duration <= late:
-            return False
-        packet.pts += late
+        packet.pts = (packet.pts or 0) + late
         packet.dts = packet.pts
-        packet.duration -= late
+        packet.duration = (packet.duration or 0) - late
         return True
 
     def _from_start(self) -> Iterator[Item]:

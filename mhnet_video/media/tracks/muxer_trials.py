@@ -8,6 +8,7 @@ from av.error import FFmpegError
 from av.stream import Stream
 
 from mhnet_video.media.formats.containers import Format
+from mhnet_video.media.nowhere import Nowhere
 from mhnet_video.media.reading.source import Packet
 from mhnet_video.media.tracks.stream_copy import add_copy
 
@@ -74,7 +75,7 @@ class _Trial:
     def __init__(
         self, container_format: Format, stream: Stream, first: bytes, *, is_seekable: bool
     ) -> None:
-        nowhere = _Nowhere(is_seekable=is_seekable)
+        nowhere = Nowhere(is_seekable=is_seekable)
         # an MP4 that the muxer cannot go back in is one of fragments
         options = {} if is_seekable else {"movflags": "frag_keyframe"}
         self._container = av.open(
@@ -108,28 +109,3 @@ class _Trial:
         except (FFmpegError, ValueError):
             return False
         return True
-
-
-class _Nowhere:
-    """A file whose bytes are forgotten."""
-
-    name = "trial"
-    closed = False
-
-    def __init__(self, *, is_seekable: bool) -> None:
-        self._position = 0
-        self._is_seekable = is_seekable
-
-    def seekable(self) -> bool:
-        return self._is_seekable
-
-    def write(self, data: bytes) -> int:
-        self._position += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._position = offset if whence == 0 else self._position + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position

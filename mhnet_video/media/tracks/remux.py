@@ -141,6 +141,11 @@ class Tracks:
         """Cover pictures to put into the finished file."""
         return self._maker.late_covers
 
+    @property
+    def timecodes(self) -> list[Stream]:
+        """Streams of time codes, which the tags of the video say, and muxers make of those."""
+        return self._maker.timecodes
+
     def add(self, stream: Stream, *, pause_seconds: Fraction = Fraction(0)) -> None:
         """Make a track for a stream of the source.
 

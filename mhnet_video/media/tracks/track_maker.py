@@ -67,6 +67,8 @@ class TrackMaker:
         """Sound of which nothing is known: what it is called, and what became of it."""
         self.sounds: dict[int, tuple[CopiedAudioTrack, str]] = {}
         """Copied sound, and what it is called."""
+        self.timecodes: list[Stream] = []
+        """Streams of time codes, which the tags of the video say, and muxers make of those."""
         self._container = container
         self._format = container_format
         self._first = first
@@ -143,6 +145,7 @@ class TrackMaker:
             if rates is not None and context.sample_rate not in rates:
                 return False
         for media, codecs in (
+            ("video", container_format.video_codecs),
             ("audio", container_format.audio_codecs),
             ("subtitle", container_format.subtitle_codecs),
         ):
@@ -201,9 +204,8 @@ class TrackMaker:
         return SubtitleTrack(target, stream)
 
     def _add_data(self, stream: Stream, name: str) -> Track | None:
-        if "timecode" in stream.metadata and self._format.is_mp4:
-            # the muxer makes this track itself, from the video's metadata
-            self.kept.append(f"timecode {stream.metadata['timecode']}")
+        if "timecode" in stream.metadata and getattr(stream, "name", None) is None:
+            self.timecodes.append(stream)
             return None
         codecs = self._format.data_codecs
         is_taken = getattr(stream, "name", None) in codecs if codecs else True

@@ -4,12 +4,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import av
+from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
-from mhnet_video.color_spaces import UNSPECIFIED
+from mhnet_video.color_spaces import FULL_RANGE, MATRIX_NAMES, UNSPECIFIED
 from mhnet_video.frame import Frame
+from mhnet_video.media.encoders.encoder import EncoderSettings
 from mhnet_video.media.fidelity import Notes, counted
 from mhnet_video.media.formats.containers import Format
 from mhnet_video.media.frames.pixel_formats import layout_of, planar_twin
@@ -19,6 +24,15 @@ _COLORS: tuple[tuple[str, str, type[IntEnum]], ...] = (
     ("color_trc", "the transfer", ColorTrc),
 )
 """Tags of a frame that not every encoder writes, what a person calls them, and their values."""
+_TOLD_COLORS = {
+    "color_range": "range",
+    "colorspace": "matrix",
+    "color_primaries": "primaries",
+    "color_trc": "transfer",
+}
+"""What a person calls the tags of colour."""
+_VISIBLE_SHARE = Fraction(1, 50)
+"""Samples that are wider by less look the same; WebM rounds them to whole pixels of a picture."""
 
 
 def report_pixels(notes: Notes, frame: Frame, pixel_format: str, encoder: str) -> None:
@@ -50,6 +64,48 @@ def report_rotation(notes: Notes, frame: Frame, container_format: Format | None)
     is_turned = frame.tags.get("display_matrix") is not None
     if is_turned and container_format is not None and not container_format.has_rotation:
         notes.lose("rotation", "rotation", f"{container_format.label} has no place for it")
+
+
+def report_look(
+    notes: Notes, result: Path, number: int, settings: EncoderSettings, container_format: Format
+) -> None:
+    """Report where a finished file does not say how its pictures are to be shown.
+
+    Args:
+        notes: What it is added to.
+        result: The file.
+        number: Which one of its videos is meant.
+        settings: Those of its encoder, with all that it was told.
+        container_format: The file's format.
+    """
+    try:
+        with av.open(str(result), metadata_errors="surrogateescape") as container:
+            stream = container.streams.video[number]
+            aspect = Fraction(stream.sample_aspect_ratio or 1)
+            found = {tag: int(getattr(stream.codec_context, tag)) for tag in settings.color}
+    except (FFmpegError, OSError, ValueError, IndexError):
+        return
+    why = f"{settings.encoder} in {container_format.label} does not keep it"
+    wanted = settings.sample_aspect_ratio or aspect
+    if abs(aspect / wanted - 1) > _VISIBLE_SHARE:
+        what = f"the shape of samples, {wanted.numerator}:{wanted.denominator}"
+        notes.lose("aspect", what, why)
+    gone = [
+        name
+        for tag, name in _TOLD_COLORS.items()
+        if _meaning(tag, settings.color.get(tag)) not in (None, _meaning(tag, found.get(tag)))
+    ]
+    if gone:
+        notes.lose("colour", f"what is said of colours: {', '.join(gone)}", why)
+
+
+def _meaning(tag: str, number: int | None) -> object:
+    """What a tag says, which several numbers may say; None for nothing, and for the usual range."""
+    if tag == "color_range":
+        return number == FULL_RANGE or None
+    if tag == "colorspace" and number in MATRIX_NAMES:
+        return MATRIX_NAMES[number]
+    return None if number in (0, UNSPECIFIED) else number
 
 
 class FrameChanges:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from mhnet_video.media.fidelity import MOST_SHOWN, Notes, counted, printable
+from mhnet_video.media.formats.containers import Format
 from mhnet_video.media.formats.inventory import unseen_in
 from mhnet_video.media.formats.inventory_base import Found
 from mhnet_video.media.frames.image_metadata import descriptions_in, has_further_pictures
@@ -185,6 +186,29 @@ def report_metadata(
     if changed:
         shown = ", ".join(printable(title[:_MOST_LETTERS]) for title in changed[:MOST_SHOWN])
         notes.lose("chapters", f"whole titles of chapters: {shown}")
+
+
+def report_timecodes(
+    notes: Notes, sources: Sequence[Stream], result: Path | None, container_format: Format
+) -> None:
+    """Report whether the time code of a source's own streams is in the output.
+
+    Args:
+        notes: What it is added to.
+        sources: The streams.
+        result: The output; None where it is no file.
+        container_format: Its format.
+    """
+    if not sources:
+        return
+    found: set[str] = set()
+    with suppress(FFmpegError, OSError, ValueError), av.open(str(result)) as container:
+        tags = [stream.metadata for stream in container.streams.video]
+        found = {v for each in tags for k, v in each.items() if k.lower() == "timecode"}
+    notes.kept += [f"timecode {timecode}" for timecode in sorted(found)]
+    for stream in () if found else sources:
+        why = f"{container_format.label} has no place for it"
+        notes.lose("stream", "timecode", why, where=f"stream {stream.index}")
 
 
 def _gone(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

@@ -16,6 +16,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.media.encoders.encoder import longest_step
 from mhnet_video.media.encoders.encoding_settings import has_cues, has_late_track, late_tracks
 from mhnet_video.media.formats.containers import Format, muxer_options
+from mhnet_video.media.formats.matroska_aspect import set_aspects
 from mhnet_video.media.formats.mp4_boxes import add_cover
 from mhnet_video.media.location.telemetry import Carried, carry
 from mhnet_video.media.output_file import OutputFile
@@ -23,6 +24,7 @@ from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import Packet
 from mhnet_video.media.tracks.remux import Tracks
 from mhnet_video.media.tracks.stream_tags import describe, dress, file_metadata
+from mhnet_video.media.tracks.timecode import later
 from mhnet_video.media.writing.chapters import chapters_of, edges_of
 from mhnet_video.media.writing.frame_encoder import FrameEncoder
 from mhnet_video.media.writing.held_items import HeldItems
@@ -89,8 +91,11 @@ class Muxer:
                 self.tracks.refuse(stream)
             else:
                 self.tracks.add(stream, pause_seconds=reader.longest_pause(stream))
+        for stream in self._container.streams:
+            self._shift_timecode(stream.metadata)
         if self.chapters and container_format.has_chapters:
             self._container.set_chapters(self.chapters)
+        self._aspects = self._aspects_by_track()
         self.streams = self._describe()
         """The output's streams as they were set up, by the source's numbers of theirs."""
         self._container.start_encoding()
@@ -99,6 +104,7 @@ class Muxer:
     def _open(self) -> OutputContainer:
         source, container_format = self._reader.container, self.format
         metadata = self.metadata
+        self._shift_timecode(metadata)
         time_bases = [self.frames.clock.time_base]
         time_bases += [Fraction(s.time_base) for s in source.streams if s.time_base]
         edges = edges_of(self.chapters)
@@ -123,15 +129,7 @@ class Muxer:
 
     def _add_video(self, first: Frame) -> Stream:
         settings = self.frames.settings
-        try:
-            stream: Any = self._container.add_stream(settings.encoder, rate=settings.fps)
-        except ValueError as error:
-            label = self.format.label
-            way = "" if label == "Matroska" else ", or end the output in .mkv"
-            raise WriteError(
-                f"{label} cannot hold what the encoder {settings.encoder} makes; "
-                f"choose another one{way}."
-            ) from error
+        stream: Any = self._container.add_stream(settings.encoder, rate=settings.fps)
         self.frames.set_up(stream.codec_context)
         stream.time_base = settings.time_base
         if self.format.has_rotation:
@@ -139,6 +137,28 @@ class Muxer:
         self.frames.open(stream, first)
         dress(stream, self._reader.stream, self.format, is_copied=False)
         return stream
+
+    def _shift_timecode(self, tags: dict[str, str]) -> None:
+        """Make a time code that of the first picture of the part that was asked for."""
+        reader = self._reader
+        if not reader.start:
+            return
+        begin = (reader.stream.start_time or 0) * reader.time_base
+        for key in [key for key in tags if key.lower() == "timecode"]:
+            tags[key] = later(tags[key], self.frames.clock.origin - begin, reader.fps)
+
+    def _aspects_by_track(self) -> dict[int, Fraction]:
+        """Shapes of samples that are not square, by the number of the output's track from 1."""
+        sources = self._reader.container.streams
+        wanted = {
+            target.index: getattr(sources[index], "sample_aspect_ratio", None)
+            for index, target in self.tracks.targets.items()
+            if target.type == "video"
+        }
+        wanted[self._video.index] = self.frames.settings.sample_aspect_ratio
+        tracks = [stream for stream in self._container.streams if stream.type != "attachment"]
+        aspects = {number: wanted.get(each.index) for number, each in enumerate(tracks, 1)}
+        return {number: aspect for number, aspect in aspects.items() if aspect and aspect != 1}
 
     def _describe(self) -> dict[int, OutputStream]:
         targets: dict[int, Any] = {self._reader.stream.index: self._video, **self.tracks.targets}
@@ -251,6 +271,12 @@ class Muxer:
         """Put cover pictures into the finished file."""
         if self.tracks.late_covers and self._output.partial is not None:
             add_cover(self._output.partial, self.tracks.late_covers)
+
+    def add_aspects(self) -> None:
+        """Put the shapes of samples into the finished file, where its muxer was not told them."""
+        name, partial = self.format.name, self._output.partial
+        if self._aspects and partial is not None and name in ("matroska", "webm"):
+            set_aspects(partial, self._aspects, is_webm=name == "webm")
 
     def carry_telemetry(self) -> None:
         """Copy what a camera keeps beside the tracks into the finished file, if it holds that."""

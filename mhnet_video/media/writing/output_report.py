@@ -10,11 +10,12 @@ from mhnet_video.media.frames.side_data import TIMECODE, FrameSideData, carried_
 from mhnet_video.media.location.telemetry import Carried
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.writing.chapters import titles_of
-from mhnet_video.media.writing.frame_fidelity import report_pixels, report_rotation
+from mhnet_video.media.writing.frame_fidelity import report_look, report_pixels, report_rotation
 from mhnet_video.media.writing.metadata_fidelity import (
     report_further_pictures,
     report_hidden,
     report_metadata,
+    report_timecodes,
     report_units,
 )
 from mhnet_video.media.writing.muxer import Muxer
@@ -85,7 +86,9 @@ def report_end(
         notes.lose("damage", reader.shortfall)
     carried = set(_TOLD_OF_PICTURES) if muxer is None else set()
     if muxer is not None and result is not None:
-        carried = carried_by(result, muxer.streams[reader.stream.index].number)
+        number = muxer.streams[reader.stream.index].number
+        carried = carried_by(result, number)
+        report_look(notes, result, number, target.frames.settings, muxer.format)
     if "timecode" in reader.stream.metadata:
         carried.add(TIMECODE)  # reported as a tag where it is not kept as one
     where = f"stream {reader.stream.index}"
@@ -95,6 +98,7 @@ def report_end(
     if reader.is_picture:
         with suppress(OSError):  # a note is no reason to lose what has been written
             report_further_pictures(notes, reader.picture_bytes())
+    report_timecodes(notes, muxer.tracks.timecodes, result, muxer.format)
     report_units(notes, reader.passed_over, where)
     report_hidden(
         notes,

@@ -200,6 +200,7 @@ class VideoWriter(Closing):
         target.finish(target.frames.flush())
         if isinstance(target, Muxer):
             target.add_covers()
+            target.add_aspects()
             target.carry_telemetry()
         self._check()
         report_end(self.notes, self._reader, target, self._side_data, self.partial)
