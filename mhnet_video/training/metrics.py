@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -258,6 +259,6 @@ def _check(picture: Image, clean: Image) -> None:
         raise ValueError(f"expected pictures of one size, got {_size(picture)} and {_size(clean)}")
 
 
-def _size(picture: Image) -> str:
+def _size(picture: NDArray[Any]) -> str:
     height, width = picture.shape[:2]
     return f"{width}x{height}"
