@@ -36,7 +36,7 @@ DRY_SHARE = 0.3
 """Share of dry glass among the windows of several frames."""
 DRY_ALONE_SHARE = 0.3
 """The same of single pictures."""
-DRY_REST_SHARE = 0.45
+DRY_REST_SHARE = 0.55
 """The same of windows before which the camera rests: there a sticker and a drop both stand still
 before a still scene, and differ by their looks alone."""
 NEAR_ALONE_SHARE = 0.35
@@ -61,7 +61,7 @@ SOFT_SHARE = 0.2
 SHALLOW_SHARE = 0.15
 """Share of single pictures whose background is far out of focus, with lights in it. Without them
 such lights are taken for drops."""
-FOCUSED_SHARE = 0.25
+FOCUSED_SHARE = 0.35
 """Share of windows on whose glass the lens is focused: sharp drops before a scene far out of focus,
 as through the window of a room; or a dry pane, half of them before a sharp scene."""
 FOCUSED_SOFTNESS = 1.2, 7.0
@@ -71,9 +71,9 @@ REST_SHARE = 0.8
 that stands still before a fixed camera for water."""
 FIXTURE_SHARE = 0.4
 """Share of windows with something that stands still before the scene and must stay: a bonnet, a
-sticker, a reflection, letters, a recorder's bar. Two of seven are edges that the glass reflects and
+sticker, a reflection, letters, a recorder's bar. Two of eight are edges that the glass reflects and
 such bars."""
-DRY_FIXTURE_SHARE = 0.7
+DRY_FIXTURE_SHARE = 0.85
 """The same where the glass is dry, or the camera rests."""
 VIEW_WIDTH = 96
 """Columns of the coarse picture of the whole frame that drops show."""
@@ -355,6 +355,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         """One or two things that stand still and must stay."""
         makers = (
             self._bonnet,
+            self._sticker,
             self._sticker,
             self._sticker,
             self._reflection,
