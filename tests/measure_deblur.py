@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from measure_windscreen import picture, psnr
+from measure_windscreen import padded, picture, psnr
 from torch import Tensor
 
 from mhnet_video.engines.base import TorchEngine
@@ -88,13 +88,15 @@ def sets(data: Path) -> Iterator[tuple[str, list[Clip]]]:
 def restored(network: MHNet, frames: list[Tensor], index: int) -> Tensor:
     """A frame as the network gives it, in 8 bits."""
     count = network.config.frames
+    height, width = frames[index].shape[1:]
+    whole = [padded(network, frame) for frame in frames]
     seen: list[Tensor | None] = [None] * count
-    seen[count // 2] = frames[index]
+    seen[count // 2] = whole[index]
     if len(frames) > 1:
-        seen = [frames[each] for each in window_indices(index, len(frames), count)]
+        seen = [whole[each] for each in window_indices(index, len(frames), count)]
     if network.config.align:
         seen = align_frames(seen)
-    residual = TorchEngine(network).residual(seen)
+    residual = TorchEngine(network).residual(seen)[:, :height, :width]
     return ((frames[index] + residual).clamp(0, 1) * 255).round() / 255
 
 

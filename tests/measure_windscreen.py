@@ -20,6 +20,7 @@ import av
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from standing_things import THINGS
 from torch import Tensor
 
@@ -145,13 +146,21 @@ def psnr(a: Tensor, b: Tensor, weights: Tensor | None = None) -> float:
     return 100.0 if mean < 1e-10 else -10 * float(np.log10(mean))
 
 
+def padded(network: MHNet, frame: Tensor) -> Tensor:
+    """A frame of a size that the network takes, its edge repeated as in the program."""
+    height, width = frame.shape[1:]
+    multiple = network.config.multiple
+    return F.pad(frame[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")[0]
+
+
 def restored(network: MHNet, case: Case) -> Tensor:
     """The frame of a case, restored."""
     frames, index, distance, _, _ = case
-    seen = window(network, frames, index, distance)
+    height, width = frames[index].shape[1:]
+    seen = window(network, [padded(network, frame) for frame in frames], index, distance)
     if network.config.align:
         seen = align_frames(seen, glass=network.config.glass)
-    residual = TorchEngine(network).residual(seen)
+    residual = TorchEngine(network).residual(seen)[:, :height, :width]
     return ((frames[index] + residual).clamp(0, 1) * 255).round() / 255
 
 

@@ -143,7 +143,9 @@ def test_sharp_drops_are_drawn_before_scenes_out_of_focus_at_rest(footage, monke
     wet = [each for each in drawn if each.panes]
     assert len(wet) > 20
     least = windscreen.FOCUSED_SOFTNESS[0]
-    assert all(each.softness > 0.7 * least and each.panes[0].defocus <= windscreen.LARGEST for each in wet)
+    assert all(
+        each.softness > 0.7 * least and each.panes[0].defocus <= windscreen.LARGEST for each in wet
+    )
     # what else moves is a piece that passes before the scene
     several = [each for each in wet if len(each.order) > 1]
     at_rest = [(each.clean == each.clean[:1]).all(0).float().mean() > 0.3 for each in several]
