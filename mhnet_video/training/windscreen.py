@@ -550,8 +550,8 @@ def glass_pair(
     if sample.rains:
         wet = wet.clone()
         wet[order] = rain_on(wet[order], generator)
+    view = sample.view.to(device)
     for pane in sample.panes:
-        view = sample.view.to(device)
         wet, _ = pane_on(wet, pane, times=sample.times, view=view, place=sample.place)
     wet, clean = (_with(each, sample.fixtures, behind=False) for each in (wet, clean[order]))
     wet, clean = (each.clamp(0, 1) for each in lens([wet, clean], generator))

@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from mhnet_video.media.formats.matroska_inventory import size_at
+
 _EBML, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 _SEEK_HEAD, _TRACKS = bytes.fromhex("114d9b74"), bytes.fromhex("1654ae6b")
 _SEEK_ID, _SEEK_POSITION = b"\x53\xab", b"\x53\xac"
@@ -49,7 +51,7 @@ def set_aspects(path: Path, aspects: Mapping[int, Fraction], *, is_webm: bool) -
         outer = [each for each in _elements(head, 0) if each.number in (_EBML, _SEGMENT)]
         if [each.number for each in outer] != [_EBML, _SEGMENT]:
             return False
-        first = outer[1].start + len(outer[1].number) + _size_at(head, outer[1].start + 4)[1]
+        first = outer[1].start + len(outer[1].number) + size_at(head, outer[1].start + 4)[1]
         found = {each.number: each for each in reversed(list(_elements(head, first)))}
         seek, void, tracks = (found.get(each) for each in (_SEEK_HEAD, _VOID, _TRACKS))
         if not (seek and void and tracks and seek.end == void.start < tracks.start):
@@ -76,12 +78,6 @@ def set_aspects(path: Path, aspects: Mapping[int, Fraction], *, is_webm: bool) -
     return True
 
 
-def _size_at(data: bytes, place: int) -> tuple[int, int]:
-    """The size that is written at a place, and how many bytes that takes; RFC 8794, 4."""
-    length = 9 - data[place].bit_length()
-    return int.from_bytes(data[place : place + length], "big") & ((1 << 7 * length) - 1), length
-
-
 def _elements(data: bytes, place: int) -> Iterator[_Element]:
     """The elements from a place on, the last one perhaps cut; ends where there is none."""
     while place + 2 <= len(data) and data[place]:
@@ -89,7 +85,7 @@ def _elements(data: bytes, place: int) -> Iterator[_Element]:
         begin = place + len(number)
         if begin >= len(data) or not data[begin]:
             return
-        size, length = _size_at(data, begin)
+        size, length = size_at(data, begin)
         begin += length
         yield _Element(number, data[begin : begin + size], place, begin + size)
         place = begin + size

@@ -79,6 +79,12 @@ _KNOWN_ADDITIONS = (0, 1, 4)
 frames carry."""
 
 
+def size_at(data: bytes, place: int) -> tuple[int, int]:
+    """The size that is written at a place, and how many bytes that takes; RFC 8794, 4."""
+    width = 9 - data[place].bit_length()
+    return int.from_bytes(data[place : place + width], "big") & ((1 << 7 * width) - 1), width
+
+
 class MatroskaInventory(Inventory):
     """Elements of a Matroska or WebM file; clusters are passed over."""
 
@@ -107,8 +113,7 @@ class MatroskaInventory(Inventory):
             if length > 4 or length >= len(head) or not head[length]:
                 return
             number = int.from_bytes(head[:length], "big")
-            width = 9 - head[length].bit_length()
-            size = int.from_bytes(head[length : length + width], "big") & ((1 << 7 * width) - 1)
+            size, width = size_at(head, length)
             first = place + length + width
             last = first + size
             if size == (1 << 7 * width) - 1:
