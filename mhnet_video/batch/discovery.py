@@ -81,7 +81,7 @@ class _Walk:
         self._tried.clear()
         found = [*self._fitting(root, parts[fixed:], root)]
         if pattern.endswith(("/", os.sep)):
-            found = [path for path in found if isinstance(path, LeftOut) or path.is_dir()]
+            found = [path for path in found if isinstance(path, LeftOut) or os.path.isdir(path)]
         if not found:
             reason = "is a pattern that no file fits; check it, and put quotes around it."
             yield LeftOut(path=Path(pattern), reason=reason, is_error=True)
@@ -89,7 +89,7 @@ class _Walk:
             if isinstance(path, LeftOut):
                 yield path
             else:
-                yield from self.folder(path, root) if path.is_dir() else self.file(path, root)
+                yield from self._anything(path, root)
 
     def _fitting(
         self, folder: Path, parts: tuple[str, ...], root: Path
@@ -120,7 +120,7 @@ class _Walk:
             path = folder / entry.name
             if entry.name.startswith(".") and not part.startswith("."):
                 continue
-            if part == "**" and entry.is_dir():
+            if part == "**" and os.path.isdir(path):
                 yield from self._fitting(path, parts, root)
             elif part != "**" and fnmatch(entry.name, part):
                 yield from self._fitting(path, tuple(rest), root)
@@ -139,8 +139,11 @@ class _Walk:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            path = Path(entry.path)
-            yield from self.folder(path, root) if path.is_dir() else self.file(path, root)
+            yield from self._anything(Path(entry.path), root)
+
+    def _anything(self, path: Path, root: Path) -> Iterator[FoundFile | LeftOut]:
+        # not `Path.is_dir`, which raises where the path may not be looked at
+        yield from self.folder(path, root) if os.path.isdir(path) else self.file(path, root)
 
     def file(
         self, path: Path, root: Path, *, is_named: bool = False

@@ -227,6 +227,15 @@ def test_patterns_follow_links_in_a_circle_once(clip, card, out):
     assert keys(make_plan([f"{card}/**/*.mp4"], out)) == ["a.mp4", "sub/b.mp4"]
 
 
+@pytest.mark.parametrize("source", ["", "/**/*.mp4", "/*"])
+def test_a_link_to_itself_hides_nothing_else(source, clip, card, out):
+    put(clip, card / "day/a.mp4")
+    (card / "self.mp4").symlink_to("self.mp4")
+    plan = make_plan([f"{card}{source}"], out)
+    assert keys(plan) == ["day/a.mp4"]
+    assert said(plan)["self.mp4"].startswith("cannot be opened: ")
+
+
 def test_a_file_with_the_name_of_a_pattern_is_a_file(clip, card, out):
     path = put(clip, card / "take [1].mp4")
     assert keys(make_plan([str(path)], out)) == ["take [1].mp4"]
@@ -279,6 +288,18 @@ def test_a_folder_that_may_not_be_listed_is_an_error(clip, card, out):
         (card / "locked").chmod(0o700)
     assert keys(plan) == ["a.mp4"]
     assert "cannot be listed" in said(plan)["locked"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+@pytest.mark.parametrize("pattern", ["", "/*", "/**/*.mp4"])
+def test_files_of_a_source_that_may_not_be_seen_are_errors(pattern, clip, card, out):
+    put(clip, card / "a.mp4")
+    card.chmod(0o400)
+    try:
+        plan = make_plan([f"{card}{pattern}"], out)
+    finally:
+        card.chmod(0o700)
+    assert said(plan) == {"a.mp4": "cannot be opened: Permission denied."}
 
 
 def test_pipes_are_no_files(card, out):
