@@ -97,6 +97,9 @@ def _restore(
         make_restorer=make_restorer,
     )
     row = report.rows[-1]
+    if row.status is Status.BEFORE:
+        # nothing was asked for that the result is not already, and this row says nothing of it
+        return Outcome(result=out / row.output, lost=clip.result_lost)
     if row.status.is_done and row.output:
         hint = f"drops are left on the glass; choose {TASKS['raindrop'].removes} for these"
         lost = (*row.lost, hint) if row.has_drops else row.lost

@@ -21,16 +21,19 @@ from waiting import SECONDS, wait_until
 
 import mhnet_video.app.clips
 import mhnet_video.app.routes
+import mhnet_video.pipelines.app
 from mhnet_video.app.clip_files import move_beside_others, result_name, shown_name, upload_name
 from mhnet_video.app.clips import Clips, Outcome, Quota
 from mhnet_video.app.pictures import coded_box
 from mhnet_video.app.restoring import RestoringQueue
 from mhnet_video.app.routes import AppServer
 from mhnet_video.app.workspace import Workspace
+from mhnet_video.batch.rows import Row, Status
 from mhnet_video.cli.main import main
 from mhnet_video.config import AppConfig, Box, RestoreConfig
 from mhnet_video.errors import WriteError
 from mhnet_video.pipelines.app import run_app
+from mhnet_video.pipelines.batch_tally import BatchReport
 from mhnet_video.web.access import ListenAddress
 
 SHORT = (Video(times=every(40, 8)),)
@@ -497,6 +500,32 @@ def test_boxes_turn_back():
     assert coded_box(box, (64, 48), 0) == box
     assert coded_box(coded_box(box, (64, 48), 180), (64, 48), 180) == box
     assert coded_box(coded_box(box, (48, 64), 90), (64, 48), 270) == box
+
+
+def test_what_a_result_lacks_is_told_when_it_is_asked_for_again(tmp_path, clip, monkeypatch):
+    lost = ("a subtitle is lost",)
+    rows = iter(
+        [
+            Row(status=Status.DONE, output="clip.mp4", sources=(), lost=lost, has_drops=True),
+            Row(status=Status.BEFORE, output="clip.mp4", sources=()),
+        ]
+    )
+
+    def run_batch(sources, out, *_, **__):
+        out.mkdir(exist_ok=True)
+        shutil.copy(sources[0], out)
+        return BatchReport(rows=(next(rows),), seconds=1.0, jobs=1, interrupted=False)
+
+    monkeypatch.setattr(mhnet_video.pipelines.app, "run_batch", run_batch)
+    restore_one = partial(mhnet_video.pipelines.app._restore, None)
+    with app_page(tmp_path / "work", restore_one) as page:
+        clip_id = upload(page, "a.mp4", clip)
+        told = []
+        for runs in (1, 2):
+            restore(page, clip_id)
+            wait_until(lambda runs=runs: state_of(page, clip_id)["runs"] == runs)
+            told.append(state_of(page, clip_id)["lost"])
+    assert told[0] == told[1] and told[0][0] == lost[0] and "drops are left" in told[0][1]
 
 
 @pytest.mark.slow
