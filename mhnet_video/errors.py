@@ -44,3 +44,8 @@ class WeightsError(MHNetVideoError):
 def first_line(error: BaseException) -> str:
     """The first line of what an error of others says, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def fault(error: BaseException) -> str:
+    """What is said of an error that nobody has foreseen, without a full stop."""
+    return f"a fault in this program, {type(error).__name__}: {first_line(error)}"

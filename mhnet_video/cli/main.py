@@ -27,7 +27,7 @@ from mhnet_video.config import (
     RestoreConfig,
     TrainConfig,
 )
-from mhnet_video.errors import ConfigError, MHNetVideoError
+from mhnet_video.errors import ConfigError, MHNetVideoError, fault
 from mhnet_video.locator import clean, learn
 
 if TYPE_CHECKING:
@@ -73,11 +73,7 @@ def _run(words: list[str]) -> int:
         if os.environ.get("MHNET_DEBUG") == "1":
             clean(error)
             raise
-        cause = str(error).strip().partition("\n")[0]
-        return _fail(
-            f"a fault in this program, {type(error).__name__}: {cause} "
-            "(MHNET_DEBUG=1 shows where; please report it)"
-        )
+        return _fail(f"{fault(error)} (MHNET_DEBUG=1 shows where; please report it)")
     finally:
         flush_stdout()
 

@@ -248,6 +248,21 @@ def test_one_clip_too_many(tmp_path, restoring, clip):
         assert announce(page, "c.mp4", 10)[0] == 200
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("odd\nmore")])
+def test_a_clip_that_cannot_be_opened_for_whatever_reason_can_be_removed(
+    page, clip, monkeypatch, error
+):
+    def fail(path, seconds):
+        raise error
+
+    monkeypatch.setattr(mhnet_video.app.clips, "frame_at", fail)
+    clip_id = upload(page, "a.mp4", clip)
+    state = state_of(page, clip_id)
+    assert state["state"] == "failed" and type(error).__name__ in state["reason"]
+    ask(page, f"/clips/{clip_id}", "DELETE")
+    assert state_of(page, clip_id) is None and files_below(page.path) == ["lock"]
+
+
 def test_a_disk_that_fills_up_is_said_in_a_sentence(page, clip, monkeypatch):
     def refuse(self, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
