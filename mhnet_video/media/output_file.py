@@ -164,21 +164,23 @@ class OutputFile:
             # on the disk before it has the name: a power cut must not leave an empty file
             os.fsync(self._file.fileno())
             self._file.close()
-            if not self._overwrite and self._path.exists():
-                raise WriteError(
-                    f"{self.name} was created by another program in the meantime; "
-                    f"the result is complete in {self.partial}."
-                )
-            replace_file(self.partial, self._path)
+        except OSError as error:
+            self.error = self.error or error
+            raise WriteError(f"{self.name} cannot be written: {why_unwritable(error)}.") from error
+        # a complete file is not removed, whoever discards it
+        partial, self.partial = self.partial, None
+        said = f"the result is complete in {partial}."
+        if not self._overwrite and self._path.exists():
+            raise WriteError(f"{self.name} was created by another program in the meantime; {said}")
+        try:
+            replace_file(partial, self._path)
         except OSError as error:
             raise WriteError(
-                f"{self.name} cannot be written: {why_unwritable(error)}; "
-                f"the result is complete in {self.partial}."
+                f"{self.name} cannot be written: {why_unwritable(error)}; {said}"
             ) from error
-        self.partial = None
 
     def discard(self) -> None:
-        """Close the file and remove it."""
+        """Close the file and remove it, unless it is complete."""
         self.close()
         if self.partial is not None:
             with contextlib.suppress(OSError):

@@ -152,12 +152,43 @@ def test_after_an_error_an_output_file_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     output = OutputFile(tmp_path / "out.mp4")
     output.write(b"result")
+    partial = output.partial
+    assert partial is not None
     (tmp_path / "out.mp4").write_bytes(b"another's")
     with pytest.raises(WriteError, match="another program"):
         output.commit()
     assert (tmp_path / "out.mp4").read_bytes() == b"another's"
-    assert output.partial is not None
-    assert output.partial.read_bytes() == b"result"
+    output.discard()
+    assert partial.read_bytes() == b"result"  # as was said
+
+
+def test_what_the_disk_did_not_take_is_not_said_to_be_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    output = OutputFile(tmp_path / "out.mp4")
+    output.write(b"result")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="the disk quota is used up") as caught:
+        output.commit()
+    assert "complete" not in str(caught.value) and output.error is not None
+    output.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_whose_name_was_taken_meanwhile_is_kept(tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    source.write_bytes(picture("png"))
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "out.png", reader) as writer:
+        for item in reader:
+            writer.write(item)
+        (tmp_path / "out.png").write_bytes(b"another's")
+        with pytest.raises(WriteError, match=r"complete in .*out.partial.png"):
+            writer.finish()
+    assert (tmp_path / "out.partial.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out.png").read_bytes() == b"another's"
 
 
 @pytest.mark.parametrize(
