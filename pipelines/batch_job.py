@@ -165,13 +165,7 @@ class BatchJob:
         self._manifest.refresh()
         if self._manifest.is_done(work, self._recipe):
             return row_of(work, Status.BEFORE)
-        for path in (work.output, *companion_paths(work.output, self._config)):
-            is_ours = self._config.overwrite or self._manifest.has_made(work, path)
-            if path.exists() and not is_ours:
-                raise WriteError(
-                    f"{path} exists already, and is not as a batch has left it; "
-                    "move it away, or add --overwrite."
-                )
+        self._check_places(work)
         work.output.parent.mkdir(parents=True, exist_ok=True)  # or there is no use in restoring
         before = tuple(identify(path) for path in work.sources)
         dry = _dryness(work, self._recipe["dry"], self._restorer)
@@ -184,6 +178,20 @@ class BatchJob:
         copy_dry(work.sources[0], claim.staged)
         lost = self._beside_copy(work, claim.staged)
         return self._end(work, claim, before, row_of(work, Status.COPIED, dry, lost=lost))
+
+    def _check_places(self, work: Work) -> None:
+        """Refuse to replace what no batch has made.
+
+        Raises:
+            WriteError: It stands where the output or a file beside it is to be.
+        """
+        for path in (work.output, *companion_paths(work.output, self._config)):
+            is_ours = self._config.overwrite or self._manifest.has_made(work, path)
+            if path.exists() and not is_ours:
+                raise WriteError(
+                    f"{path} exists already, and is not as a batch has left it; "
+                    "move it away, or add --overwrite."
+                )
 
     def _beside_copy(self, work: Work, copy: Path) -> tuple[str, ...]:
         """Write the track of a copy, where it is asked for, and tell what there is not."""
@@ -199,6 +207,7 @@ class BatchJob:
         """Give an output its name, and return its row, unless a source has changed meanwhile."""
         if changed := check_unchanged(work.sources, before):
             return row_of(work, Status.FAILED, changed)
+        self._check_places(work)  # restoring may have taken hours
         entry = Entry(
             output=work.key,
             result=identify(claim.staged),

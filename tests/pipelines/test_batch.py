@@ -202,6 +202,15 @@ def test_what_no_batch_has_made_is_not_replaced(card, out, notes):
 BESIDE = replace(REPEATABLE, gpx=True, evidence=True)
 
 
+@pytest.mark.usefixtures("own_process")
+def test_what_takes_the_place_of_an_output_meanwhile_is_not_replaced(card, out):
+    rows = restore(card, out, partial(batch_restorers.appending, out / "a.mp4"))
+    assert rows["a.mp4"].status is Status.FAILED
+    assert rows["a.mp4"].reason.startswith(f"{out / 'a.mp4'} exists already, and is not as a batch")
+    assert (out / "a.mp4").read_bytes() == 3 * b"more"
+    assert rows["b.mov"].status is Status.DONE
+
+
 @pytest.fixture
 def located(tmp_path):
     """A folder with a clip that has positions."""
