@@ -11,10 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from os import PathLike
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 REPLACE_SECONDS = 2.0
 """How long a file that another program has open is tried to be replaced on Windows."""
@@ -42,6 +45,17 @@ def replace_file(source: str | PathLike[str], destination: str | PathLike[str]) 
             if sys.platform != "win32" or time.monotonic() >= deadline:
                 raise
         time.sleep(_PAUSE_SECONDS)
+
+
+def release(lock: "FileLock") -> None:
+    """Let go of a lock, and remove its file; Windows, which removes no open file, keeps that.
+
+    Args:
+        lock: It is held, so that nobody else has taken its file for one of theirs.
+    """
+    with suppress(OSError):
+        os.unlink(lock.lock_file)
+    lock.release()
 
 
 def open_special(path: str | PathLike[str]) -> IO[bytes]:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from mhnet_video.batch.discovery import OWN_FOLDER
 from mhnet_video.batch.work import Work
 from mhnet_video.closing import Closing
-from mhnet_video.system import replace_file
+from mhnet_video.system import release, replace_file
 
 _PARTS = "work"
 
@@ -80,8 +80,7 @@ class Claim(Closing):
         with suppress(OSError):
             self._remove_files()
             self._folder.rmdir()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
+        release(self._lock)
 
     def _remove_files(self) -> None:
         """Remove files of a killed run. Its segments are in folders, and stay for the next run."""

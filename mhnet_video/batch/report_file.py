@@ -1,7 +1,6 @@
 """The rows of a batch in a file for programs: JSON Lines as they come, or Parquet at the end."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +12,7 @@ from mhnet_video.closing import Closing
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.media.fidelity import printable
 from mhnet_video.media.output_file import check_destination, why_unwritable
-from mhnet_video.system import replace_file
+from mhnet_video.system import release, replace_file
 
 _FIELDS = {"status", "output", "sources"}
 """What every row has, in all versions."""
@@ -60,13 +59,8 @@ class ReportFile(Closing):
                 # which leaves what is there
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
             except OSError as error:
-                self._unlock()
+                release(self._lock)
                 raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
-
-    def _unlock(self) -> None:
-        with suppress(OSError):
-            Path(self._lock.lock_file).unlink()
-        self._lock.release()
 
     def _is_report(self) -> bool:
         """Whether a report stands there, or an empty file, as a run without a row leaves it."""
@@ -113,7 +107,7 @@ class ReportFile(Closing):
         except OSError as error:
             raise WriteError(f"{self._path} cannot be written: {why_unwritable(error)}.") from error
         finally:
-            self._unlock()
+            release(self._lock)
 
     def __exit__(
         self,

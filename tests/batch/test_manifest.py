@@ -1,5 +1,6 @@
 """What counts as done, and who may make an output."""
 
+import errno
 import json
 import os
 import sys
@@ -205,6 +206,23 @@ def test_one_process_at_a_time_makes_an_output(out, work):
     assert list((out / OWN_FOLDER / "work").iterdir()) == []
     with Claim(out, work):
         pass
+
+
+def test_an_output_whose_lock_cannot_be_removed_can_be_made_again(out, work, monkeypatch):
+    """Windows removes no file that is open."""
+    unlink = os.unlink
+
+    def refuse(path, **how):
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        unlink(path, **how)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    for content in (b"one", b"two"):
+        with Claim(out, work) as claim:
+            claim.staged.write_bytes(content)
+            claim.commit()
+        assert work.output.read_bytes() == content
 
 
 def test_what_is_not_whole_leaves_nothing(out, work):

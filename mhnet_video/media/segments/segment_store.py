@@ -24,7 +24,7 @@ from mhnet_video.locator import shown
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.media.reading.source import Packet, packets_of
 from mhnet_video.media.segments.segment_plan import SegmentPlan
-from mhnet_video.system import replace_file
+from mhnet_video.system import release, replace_file
 
 SEGMENT_FORMAT = "nut"
 """FFmpeg's name of the segments' format, which stores what encoders make as it is."""
@@ -158,8 +158,7 @@ class SegmentStore:
                 path.unlink(missing_ok=True)  # of a run that was killed
             yield True
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+            release(lock)
 
     @property
     def is_complete(self) -> bool:
