@@ -1,13 +1,15 @@
 """Watching folders for new files."""
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from mhnet_video.closing import Closing
-from mhnet_video.errors import ConfigError, MHNetVideoError
+from mhnet_video.errors import ConfigError, MHNetVideoError, first_line
+
+_log = logging.getLogger(__name__)
 
 SETTLED_SECONDS = 10.0
 """A file that has not changed for so long is taken as complete."""
@@ -42,7 +44,7 @@ class FolderWatch(Closing):
         self._has_news = threading.Event()
 
         def listen() -> None:
-            with suppress(FileNotFoundError):  # a folder is gone, which its next listing tells
+            try:
                 for _ in watch(
                     *folders,
                     stop_event=self._stop,
@@ -51,6 +53,11 @@ class FolderWatch(Closing):
                     watch_filter=None,
                 ):
                     self._has_news.set()
+            except FileNotFoundError:
+                pass  # a folder is gone, which its next listing tells
+            except (OSError, RuntimeError) as error:
+                # as where there are more folders than the system watches
+                _log.warning("new files are looked for once a minute only (%s)", first_line(error))
 
         self._thread = threading.Thread(target=listen, name="mhnet-video watch", daemon=True)
         self._thread.start()

@@ -101,6 +101,22 @@ def test_what_grows_is_looked_at_again(watch, clock):
     assert watch.is_due()
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("OS file watch limit reached."), RuntimeError("Too many open files")]
+)
+def test_folders_that_the_system_does_not_watch_are_listed_all_the_same(
+    card, monkeypatch, caplog, error
+):
+    def refuse(*folders, **how):
+        raise error
+
+    monkeypatch.setattr("watchfiles.watch", refuse)
+    with watching.FolderWatch([str(card)]) as watch:
+        watch._thread.join()
+        assert watch.is_due()
+    assert caplog.messages == [f"new files are looked for once a minute only ({error})"]
+
+
 def test_only_folders_are_watched(tmp_path):
     (tmp_path / "a.mp4").touch()
     with pytest.raises(ConfigError, match="takes folders only"):
