@@ -50,7 +50,7 @@ def in_order(paths: list[Path]) -> list[Path]:
     return sorted(
         paths,
         key=lambda path: [
-            (part.isdigit(), int(part) if part.isdigit() else 0, part)
+            (part.isdecimal(), int(part) if part.isdecimal() else 0, part)
             for part in re.split(r"(\d+)", path.name)
         ],
     )

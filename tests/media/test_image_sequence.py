@@ -16,6 +16,7 @@ from mhnet_video.cli.main import main
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame
 from mhnet_video.media.contact_sheet import save_contact_sheet
+from mhnet_video.media.image_sequence import in_order
 from mhnet_video.pipelines.evaluate import evaluate
 from mhnet_video.restoration.self_ensemble import TRANSFORMS
 
@@ -43,6 +44,13 @@ def frames(tmp_path: Path) -> Path:
     cv2.imwrite(str(folder / "x.png"), scene(2))
     cv2.imwrite(str(folder / "y.jpg"), scene(3))
     return folder
+
+
+def test_names_are_in_the_order_of_their_numbers() -> None:
+    names = ["a.png", "2.png", "10.png", "10²1.png", "²1.png", "٣.png"]
+    assert [path.name for path in in_order([Path(name) for name in reversed(names)])] == [
+        *("2.png", "٣.png", "10.png", "10²1.png", "a.png", "²1.png"),
+    ]
 
 
 def test_frames_of_one_scene_see_each_other_and_other_pictures_nothing(
