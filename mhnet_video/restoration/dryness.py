@@ -180,12 +180,14 @@ def _places(path: str | PathLike[str]) -> Sequence[float]:
 
 
 def _frames_from(path: str | PathLike[str], seconds: float, count: int) -> list[Frame]:
-    """Successive frames from a time on, without those that repeat the one before."""
+    """Successive frames of one size from a time on, without those that repeat the one before."""
     frames: list[Frame] = []
     with VideoReader(path, start=seconds or None) as reader:
         for item in reader:
             if not isinstance(item, Frame):
                 continue
+            if frames and item.upright_size != frames[0].upright_size:
+                break
             if frames and np.array_equal(frames[-1].planes[0], item.planes[0]):
                 continue
             frames.append(item)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clips import Clip, Video, every
+from clips import Clip, Video, every, join
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.restoration import dryness
@@ -36,6 +36,7 @@ class Drying:
     def restore_frame(self, frames, index):
         assert self.forgotten == len(self.asked) + 1  # each time, whatever was seen before
         frame = frames[index]
+        assert len({each.upright_size for each in frames}) == 1
         seconds = float(frame.pts * frame.time_base)
         self.asked.append(seconds)
         self.sizes.add((self.strength, self.scale))
@@ -132,6 +133,14 @@ def test_frames_that_repeat_the_one_before_are_no_neighbours(tmp_path):
     video = Video(codec="ffv1", times=every(40, 40), period=1)
     source = Clip(name="still.mkv", video=(video,)).make(tmp_path)
     assert not is_dry(source, Drying(lambda seconds: 0.0)).shares
+
+
+def test_a_clip_whose_size_changes_is_judged_by_frames_of_one_size(tmp_path):
+    small = Clip(name="a.ts", video=(Video(times=every(40, 8)),)).make(tmp_path)
+    large = Clip(name="b.ts", video=(Video(times=every(40, 8), width=96),)).make(tmp_path)
+    restorer = Drying(lambda seconds: 0.0)
+    assert is_dry(join(tmp_path / "clip.ts", [small, large]), restorer).is_dry
+    assert restorer.asked
 
 
 def test_a_file_that_is_no_video_is_told(tmp_path):
