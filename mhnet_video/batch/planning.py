@@ -20,8 +20,17 @@ from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.formats.containers import format_of
 from mhnet_video.media.location.gpx import track_path
 
-_Version = tuple[Path, int, int]
-"""A file, its size in bytes, and its time of modification in nanoseconds."""
+
+@dataclass
+class _SeenFile:
+    """A file as it was found last."""
+
+    version: tuple[int, int]
+    """Its size in bytes, and its time of modification in nanoseconds."""
+    since: float
+    """When it was first found so, in seconds of the monotonic clock."""
+    facts: VideoFacts | LeftOut | None = None
+    """None until it has been opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +52,7 @@ class FootageCache:
         self.is_waiting = False
         """Whether a file was too young to be opened since this was set to False."""
         self._settled_seconds = settled_seconds
-        self._since: dict[_Version, float] = {}
-        self._known: dict[_Version, VideoFacts | LeftOut] = {}
+        self._seen: dict[Path, _SeenFile] = {}
 
     def of(self, found: FoundFile) -> VideoFacts | LeftOut | None:
         """Facts about a file, or why it is left out; None if it may still be growing."""
@@ -53,14 +61,16 @@ class FootageCache:
         except OSError as error:
             reason = f"is gone since it was found ({error.strerror}); run it again."
             return LeftOut(path=found.path, reason=reason, is_error=True)
-        version = found.path, status.st_size, status.st_mtime_ns
-        now = time.monotonic()
-        if now - self._since.setdefault(version, now) < self._settled_seconds:
+        version, now = (status.st_size, status.st_mtime_ns), time.monotonic()
+        seen = self._seen.get(found.path)
+        if seen is None or seen.version != version:
+            seen = self._seen[found.path] = _SeenFile(version, now)
+        if now - seen.since < self._settled_seconds:
             self.is_waiting = True
             return None
-        if version not in self._known:
-            self._known[version] = _look(found)
-        return self._known[version]
+        if seen.facts is None:
+            seen.facts = _look(found)
+        return seen.facts
 
 
 def _look(found: FoundFile) -> VideoFacts | LeftOut:

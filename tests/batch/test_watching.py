@@ -1,13 +1,14 @@
 """Files that appear are taken when they have stopped growing."""
 
 import shutil
+from pathlib import PurePosixPath
 
 import pytest
 from clips import Clip, Video, every
 
 import mhnet_video.batch.planning as planning
 import mhnet_video.batch.watching as watching
-from mhnet_video.batch.discovery import OWN_FOLDER
+from mhnet_video.batch.discovery import OWN_FOLDER, FoundFile
 from mhnet_video.batch.planning import FootageCache, make_plan
 from mhnet_video.errors import ConfigError
 
@@ -63,6 +64,17 @@ def test_a_file_is_taken_when_it_has_stayed_as_it_is(card, out, clock, tmp_path)
     assert keys() == ["a.mp4"] and not footage_cache.is_waiting
     shutil.copyfile(clip, card / "b.mp4")
     assert keys() == ["a.mp4"] and footage_cache.is_waiting
+
+
+def test_a_file_that_grows_for_days_takes_no_more_memory(card, clock):
+    footage_cache = FootageCache(10)
+    path = card / "a.mp4"
+    found = FoundFile(path=path, relative=PurePosixPath("a.mp4"), root=card, is_named=False)
+    for size in range(1, 50):
+        path.write_bytes(bytes(size))
+        assert footage_cache.of(found) is None
+        clock.now += 9
+    assert [len(kept) for kept in vars(footage_cache).values() if isinstance(kept, dict)] == [1]
 
 
 @pytest.fixture
