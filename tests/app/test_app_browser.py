@@ -1,6 +1,7 @@
 """The page for files in a real browser, where Playwright and Chromium are at hand."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from clips import Clip, Video, every
@@ -103,6 +104,23 @@ def test_clips_are_dropped_compared_and_downloaded(tmp_path, files):
         page.get_by_role("button", name="remove one.mp4").click()
         wait_for(lambda: rows(page) == [("two.mp4", "ready")])
         wait_for(lambda: page.locator("#title").inner_text() == "two.mp4")
+
+
+def test_each_clip_tells_what_its_own_result_lacks(tmp_path, files):
+    class Telling(Restoring):
+        def __call__(self, clip, on_position):
+            outcome = super().__call__(clip, on_position)
+            return replace(outcome, lost=(f"a subtitle of {clip.name} is lost",))
+
+    with visited(tmp_path, Telling(), {"width": 1200, "height": 800}) as (page, _):
+        page.set_input_files("#files", [files / "one.mp4", files / "two.mp4"])
+        wait_for(lambda: rows(page) == [("one.mp4", "ready"), ("two.mp4", "ready")])
+        page.get_by_role("button", name="restore all 2").click()
+        wait_for(lambda: rows(page) == [("one.mp4", "done"), ("two.mp4", "done")])
+        for name in ("two.mp4", "one.mp4"):
+            page.get_by_role("button", name=name, exact=True).click()
+            assert page.locator("#title").inner_text() == name
+            assert page.locator("#lost").inner_text() == f"a subtitle of {name} is lost"
 
 
 def test_bad_uploads_are_said_on_the_page(tmp_path):
