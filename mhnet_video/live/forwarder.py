@@ -97,8 +97,9 @@ class Forwarder:
         self._queue.close()
         self._end.set()
         self._thread.join(SOCKET_SECONDS)
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
             self._thread.join(1)
         if self.trouble and not self.frames and self.error is None:
             self.error = WriteError(f"{self.trouble.partition(';')[0]}; nothing was sent.")

@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -82,6 +83,18 @@ def test_what_is_sent_is_whole_and_survives_a_source_that_is_away(monkeypatch):
     assert len(frames) == 50
     # 128x48 becomes 64x24, with black above and below
     assert abs(int(frames[-1][16:32].mean()) - 200) <= 4 and frames[-1][:8].mean() < 24
+
+
+def test_the_end_of_a_relay_while_it_is_closed_is_no_fault(monkeypatch):
+    relays = iter([SimpleNamespace(kill=lambda: None)])
+
+    class Ending(Forwarder):
+        """Whose relay is gone when it is looked at again."""
+
+        _process = property(lambda self: next(relays, None), lambda self, process: None)
+
+    monkeypatch.setattr(mhnet_video.live.forwarder, "SOCKET_SECONDS", 0)
+    Ending("tcp://127.0.0.1:1", fps=25).close()
 
 
 def test_a_receiver_that_is_not_there_is_tried_again():
