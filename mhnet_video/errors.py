@@ -46,6 +46,6 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def fault(error: BaseException) -> str:
+def unforeseen(error: BaseException) -> str:
     """What is said of an error that nobody has foreseen, without a full stop."""
     return f"a fault in this program, {type(error).__name__}: {first_line(error)}"

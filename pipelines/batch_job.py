@@ -16,7 +16,7 @@ from mhnet_video.batch.manifest import Entry, Identity, Manifest, check_unchange
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Unit, Work
 from mhnet_video.config import RestoreConfig
-from mhnet_video.errors import MHNetVideoError, WriteError, fault
+from mhnet_video.errors import MHNetVideoError, WriteError, unforeseen
 from mhnet_video.media.fidelity import Loss, lines_of
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.memory import give_back_large_blocks
@@ -120,7 +120,7 @@ class BatchJob:
             reason = _said(error, work).replace(staged, str(work.output))
             row = row_of(work, Status.FAILED, reason, is_fatal=_is_fatal(error))
         except Exception as error:
-            row = row_of(work, Status.FAILED, fault(error))
+            row = row_of(work, Status.FAILED, unforeseen(error))
         if row is None:
             return None
         return replace(

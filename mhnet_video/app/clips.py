@@ -15,7 +15,7 @@ from mhnet_video.app.clip_files import result_name, shown_name, upload_name
 from mhnet_video.app.pictures import coded_box, frame_at
 from mhnet_video.batch.footage import look_at
 from mhnet_video.config import Box, RestoreConfig, check_boxes, check_strength
-from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError, fault
+from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError, unforeseen
 
 SILENCE_SECONDS = 60.0
 """An upload of which no data arrives for so long is given up."""
@@ -243,7 +243,7 @@ class Clips:
             self.fail(clip, str(error).replace(str(clip.source), clip.name))
             return
         except Exception as error:  # or it would stay so, and could not be removed
-            self.fail(clip, fault(error))
+            self.fail(clip, unforeseen(error))
             return
         shape = Shape(seconds=footage.seconds, size=frame.upright_size, rotation=frame.rotation)
         with self._changed:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mhnet_video.app.clip_files import move_beside_others, result_name
 from mhnet_video.app.clips import Clips, Outcome, Restore, UploadedClip
 from mhnet_video.closing import Closing
-from mhnet_video.errors import MHNetVideoError, fault
+from mhnet_video.errors import MHNetVideoError, unforeseen
 from mhnet_video.media.output_file import why_unwritable
 
 
@@ -50,4 +50,4 @@ class RestoringQueue(Closing):
         except OSError as error:
             return Outcome(reason=f"{clip.name} cannot be kept: {why_unwritable(error)}.")
         except Exception as error:  # the next clip may go better
-            return Outcome(reason=fault(error))
+            return Outcome(reason=unforeseen(error))

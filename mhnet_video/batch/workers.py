@@ -14,7 +14,7 @@ from typing import Any
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Work
 from mhnet_video.closing import Closing
-from mhnet_video.errors import MHNetVideoError, fault
+from mhnet_video.errors import MHNetVideoError, unforeseen
 from mhnet_video.system import ignore_ending_signals, is_killed, signals_held_back
 
 Job = Callable[[Work, Callable[[float], None], threading.Event], Row]
@@ -209,7 +209,7 @@ def _serve(parent: Any, load: Callable[[], Job]) -> None:
             parent.send(error)
             return
         except Exception as error:
-            parent.send(MHNetVideoError(fault(error)))
+            parent.send(MHNetVideoError(unforeseen(error)))
             return
         parent.send(_Ready())
         while (work := works.get()) is not None:

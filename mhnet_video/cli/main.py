@@ -27,7 +27,7 @@ from mhnet_video.config import (
     RestoreConfig,
     TrainConfig,
 )
-from mhnet_video.errors import ConfigError, MHNetVideoError, fault
+from mhnet_video.errors import ConfigError, MHNetVideoError, unforeseen
 from mhnet_video.locator import clean, learn
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _run(words: list[str]) -> int:
         if os.environ.get("MHNET_DEBUG") == "1":
             clean(error)
             raise
-        return _fail(f"{fault(error)} (MHNET_DEBUG=1 shows where; please report it)")
+        return _fail(f"{unforeseen(error)} (MHNET_DEBUG=1 shows where; please report it)")
     finally:
         flush_stdout()
 
