@@ -68,6 +68,8 @@ class ClipName:
     """When the recording begins by the camera's clock; None where the name does not tell."""
     view: str
     """Which camera made it, such as `front`; empty where neither name nor folder tell."""
+    form: str
+    """How the time is written, with a zero for each digit: each maker writes it in its own way."""
     series: str
     """What names of one camera have in common: the letters, and the number of a channel before the
     time; empty where the view or the chapter tells more."""
@@ -92,19 +94,20 @@ def read_name(relative: PurePosixPath) -> ClipName:
     elif match := _GOPRO_FIRST.fullmatch(stem):
         chapter = match[1], 1
     number = _NUMBER.search(stem)
-    time, before, behind = _around_time(stem)
+    time, form, before, behind = _around_time(stem)
     view = _view_in(stem, behind if time else "") or _view_of_folders(relative)
     return ClipName(
         time=time,
         view=view,
+        form=form,
         series="" if view or chapter else _series(before, behind),
         chapter=chapter,
         number=int(number[1]) if number else None,
     )
 
 
-def _around_time(stem: str) -> tuple[datetime | None, str, str]:
-    """The time in a name, and what stands before it and behind it.
+def _around_time(stem: str) -> tuple[datetime | None, str, str, str]:
+    """The time in a name, how it is written, and what stands before it and behind it.
 
     Where there is no time, the last number takes its place.
     """
@@ -114,9 +117,10 @@ def _around_time(stem: str) -> tuple[datetime | None, str, str]:
             time = datetime(2000 + year % 100, month, day, hour, minute, second)
         except ValueError:
             continue
-        return time, stem[: match.start()], stem[match.end() :]
+        form = re.sub(r"[0-9]", "0", match[0])
+        return time, form, stem[: match.start()], stem[match.end() :]
     number = _NUMBER.search(stem)
-    return None, *((stem[: number.start()], stem[number.end(1) :]) if number else (stem, ""))
+    return None, "", *((stem[: number.start()], stem[number.end(1) :]) if number else (stem, ""))
 
 
 def _view_in(stem: str, behind: str) -> str:

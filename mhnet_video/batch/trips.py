@@ -36,15 +36,16 @@ def group_trips(clips: Iterable[Clip]) -> list[list[Clip]]:
     """The trips that clips are parts of, each in the order of its clips.
 
     A clip follows another of the same source, camera and kind that ends where it begins, by the
-    times in their names, or else in their containers. Where no view is known, the names are to
-    be alike but for times and numbers. Chapters follow one another by their numbers. In which
-    folders they are does not matter: locked and event files are in folders of their own. A clip
-    that nothing is known of is a trip of its own.
+    times in their names, or else in their containers. Cameras of two makers write the time in
+    two ways. Where no view is known, the names are to be alike but for times and numbers.
+    Chapters follow one another by their numbers. In which folders they are does not matter:
+    locked and event files are in folders of their own. A clip that nothing is known of is a
+    trip of its own.
     """
     clips = sorted(clips, key=_order)
     trips: dict[object, list[list[Clip]]] = {}
     for clip in clips:
-        camera = clip.found.root, clip.name.view, clip.name.series
+        camera = clip.found.root, clip.name.view, clip.name.series, clip.name.form
         key = *camera, clip.footage.kind, clip.found.path.suffix.lower()
         group = trips.setdefault(key, [])
         before = [trip for trip in group if _follows(trip[-1], clip)]

@@ -7,16 +7,20 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.cli.batch_reports import row_line
-from mhnet_video.cli.terminal import clock
+from mhnet_video.cli.terminal import clock, one_line
 from mhnet_video.locator import hide
 
 if TYPE_CHECKING:
     from mhnet_video.batch.rows import Row
     from mhnet_video.pipelines.batch_tally import BatchProgress
 
-_BAR = "{desc} {percentage:3.0f}% |{bar}| {postfix}"
+_BAR = "{desc} {percentage:3.0f}% |{bar}| "
 _CALM_SECONDS = 60.0
 """How often a line tells how far all is where there is no terminal."""
+_LEAST_SECONDS = 5.0
+"""Of work, before the time left is told."""
+_LONGEST_NAME = 32
+"""Characters of a name before a bar."""
 
 
 @contextmanager
@@ -35,17 +39,29 @@ def batch_progress(
 
 
 class _Eta:
-    """How long what is left will take, by the seconds of footage that were restored."""
+    """How long what is left will take, by the seconds of footage that were restored.
+
+    Neither the time counts in which workers start, nor that in which there is nothing to do.
+    """
 
     def __init__(self) -> None:
-        self._begin = time.monotonic()
+        self._at = self._done = self._spent = self._restored = 0.0
+        self._is_going = False
 
     def line(self, progress: "BatchProgress") -> str:
-        done, total = progress.seconds, progress.total_seconds
+        done, total, now = progress.seconds, progress.total_seconds, time.monotonic()
+        step, gained = now - self._at, done - self._done
+        self._at, self._done = now, done
+        if progress.works == progress.total_works:
+            self._is_going = False
+        elif self._is_going:
+            self._spent += step
+            self._restored += gained
+        else:  # the first gain may be of a run before, and its time is that of a start
+            self._is_going = gained > 0
         line = f"{progress.works}/{progress.total_works} files, {clock(done)} of {clock(total)}"
-        spent = time.monotonic() - self._begin
-        if done > 0 and total > done:
-            line += f", {clock(spent * (total - done) / done)} left"
+        if self._is_going and self._spent >= _LEAST_SECONDS and self._restored > 0 and total > done:
+            line += f", {clock(self._spent * (total - done) / self._restored)} left"
         return line
 
 
@@ -82,14 +98,16 @@ class _Bars:
 
     def row(self, row: "Row") -> None:
         if row.reason and row.status != "left out" and row.is_begun:
-            self._make.write(hide(row_line(row)), file=sys.stderr)
+            self._make.write(hide(one_line(row_line(row))), file=sys.stderr)
 
     def progress(self, progress: "BatchProgress") -> None:
         rows = [("all", progress.seconds, progress.total_seconds, self._eta.line(progress))]
         rows += [
-            (key.rpartition("/")[2], done, total, f"{clock(done)} of {clock(total)}")
+            (_short(key.rpartition("/")[2]), done, total, f"{clock(done)} of {clock(total)}")
             for key, done, total in progress.current
         ]
+        while len(self._bars) > len(rows):
+            self._bars.pop().close()
         while len(self._bars) < len(rows):
             self._bars.append(
                 self._make(
@@ -101,16 +119,12 @@ class _Bars:
                     total=1.0,
                 )
             )
-        for bar, (name, done, total, said) in zip(self._bars, rows, strict=False):
+        for bar, (name, done, total, said) in zip(self._bars, rows, strict=True):
             bar.total = max(total, 1e-3)
             bar.n = min(done, bar.total)
             bar.set_description_str(name, refresh=False)
-            bar.set_postfix_str(said, refresh=False)
+            bar.bar_format = _BAR + said  # tqdm puts a comma before what it calls a postfix
             bar.refresh()
-        for bar in self._bars[len(rows) :]:
-            bar.n, bar.total = 0, 1.0
-            bar.set_description_str("-", refresh=False)
-            bar.set_postfix_str("", refresh=True)
 
     def close(self) -> None:
         for bar in reversed(self._bars):
@@ -118,7 +132,16 @@ class _Bars:
                 bar.close()
 
 
+def _short(name: str) -> str:
+    """A name that leaves room for a bar."""
+    name = one_line(name)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    half = (_LONGEST_NAME - 3) // 2
+    return f"{name[:half]}...{name[-half:]}"
+
+
 def _print(text: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(hide(text) + "\n")
+        sys.stderr.write(hide(one_line(text)) + "\n")
         sys.stderr.flush()

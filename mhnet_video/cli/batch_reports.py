@@ -1,11 +1,12 @@
 """What is printed about a batch. Imports nothing heavy."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mhnet_video.cli.reports import DROPS
-from mhnet_video.cli.terminal import clock
+from mhnet_video.cli.terminal import clock, one_line
 
 if TYPE_CHECKING:
     from mhnet_video.batch.rows import Row
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _MOST_LEFT_OUT = 3
 """Lines about what was left out, where there is nothing else."""
+_INDENT = 4
+"""Spaces before remarks that stand below their row."""
 
 
 def row_line(row: "Row") -> str:
@@ -34,14 +37,20 @@ def row_line(row: "Row") -> str:
     return line
 
 
-def batch_table(report: "BatchReport") -> list[str]:
-    """A row for each file that was restored or could not be, and the totals."""
+def batch_table(report: "BatchReport", columns: int | None = None) -> list[str]:
+    """A row for each file that was restored or could not be, and the totals.
+
+    Args:
+        report: What became of the batch.
+        columns: Of the terminal. Names and remarks that are too long stand on lines of their own;
+            None for none that is.
+    """
     from mhnet_video.media.fidelity import counted
 
     # works that were not begun may be hundreds, all for the same reason: the totals count them
     known = ("done before", "left out")
     shown = [row for row in report.rows if row.status not in known and row.is_begun]
-    lines = _table(shown)
+    lines = _table(shown, columns)
     if not any(row.status != "left out" for row in report.rows):  # or nobody knows why
         lines += [row_line(row) for row in report.rows[:_MOST_LEFT_OUT]]
     counts = Counter(row.status for row in report.rows)
@@ -56,7 +65,7 @@ def batch_table(report: "BatchReport") -> list[str]:
     return lines
 
 
-def _table(rows: "Sequence[Row]") -> list[str]:
+def _table(rows: "Sequence[Row]", columns: int | None) -> list[str]:
     if not rows:
         return []
     cells = [("file", "status", "footage", "time", "frames", "remarks")]
@@ -71,17 +80,39 @@ def _table(rows: "Sequence[Row]") -> list[str]:
         remarks[:-1] = [remark.removesuffix(".") for remark in remarks[:-1]]
         cells.append(
             (
-                name,
+                one_line(name),
                 str(row.status),
                 clock(row.footage_seconds) if row.footage_seconds else "-",
                 clock(row.seconds) if row.seconds else "-",
                 str(row.frames or "-"),
-                ", ".join(remarks),
+                one_line(", ".join(remarks)),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        f"{file:<{widths[0]}}  {status:<{widths[1]}}  {footage:>{widths[2]}}  {time:>{widths[3]}}  "
-        f"{frames:>{widths[4]}}  {remarks}".rstrip()
-        for file, status, footage, time, frames, remarks in cells
-    ]
+    first, *widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if columns is not None:
+        others = sum(widths[:-1]) + 2 * len(widths) + len(cells[0][-1])
+        first = min(first, max(len(cells[0][0]), columns - others))
+    lines = []
+    for file, status, footage, time, frames, remarks in cells:
+        name = file
+        if len(file) > first:
+            lines.append(file)
+            name = ""
+        line = (
+            f"{name:<{first}}  {status:<{widths[0]}}  {footage:>{widths[1]}}  "
+            f"{time:>{widths[2]}}  {frames:>{widths[3]}}"
+        )
+        if columns is not None and remarks and len(line) + 2 + len(remarks) > columns:
+            indent = " " * _INDENT
+            said = textwrap.wrap(
+                remarks,
+                max(columns, 40),
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            lines += [line.rstrip(), *said]
+        else:
+            lines.append(f"{line}  {remarks}".rstrip())
+    return lines

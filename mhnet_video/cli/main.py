@@ -6,18 +6,20 @@ Exit status: 0, 1 after an error, 2 for wrong usage, 130 after an interrupt.
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, redirect_stderr, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from mhnet_video.cli import arguments, reports
 from mhnet_video.cli.terminal import (
     WithoutSecrets,
     flush_stdout,
+    one_line,
     prepare_streams,
     progress_bar,
     stop_on_signals,
+    terminal_columns,
 )
 from mhnet_video.config import (
     AppConfig,
@@ -130,7 +132,7 @@ def _restore(words: list[str]) -> int:
     if options.json:
         print(reports.to_json(report.to_dict()), file=out)
     elif not options.quiet:
-        print("\n".join(reports.restore_summary(report)), file=out)
+        _show(reports.restore_summary(report), file=out)
     if options.sheet and report.frames and not report.parts:
         from mhnet_video.media.contact_sheet import save_contact_sheet
 
@@ -142,7 +144,7 @@ def _restore(words: list[str]) -> int:
             is_compared=config.compare,
         )
         if not (options.json or options.quiet):
-            print(f"  before and after: {options.sheet}")
+            _show([f"  before and after: {options.sheet}"])
     return 130 if report.interrupted else 0
 
 
@@ -183,7 +185,7 @@ def _batch(words: list[str]) -> int:
     if options.json:
         print(reports.to_json(report.to_dict()))
     elif not options.quiet:
-        print("\n".join(batch_table(report)))
+        _show(batch_table(report, columns=terminal_columns(sys.stdout)))
     return 130 if report.interrupted else 0 if report.is_done else 1
 
 
@@ -214,7 +216,7 @@ def _live(words: list[str]) -> int:
             stop=stop,
         )
     # a stream on standard output must stay a stream
-    print("\n".join(reports.live_summary(report)), file=sys.stderr if is_piped else sys.stdout)
+    _show(reports.live_summary(report), file=sys.stderr if is_piped else sys.stdout)
     return 130 if report.interrupted else 0
 
 
@@ -232,7 +234,7 @@ def _list_cameras() -> int:
 
     cameras = list_cameras()
     for camera in cameras:
-        print("\n".join(reports.camera_lines(camera)))
+        _show(reports.camera_lines(camera))
     if not cameras:
         return _fail("there is no camera on this machine; plug one in, or name an address or file")
     return 0
@@ -278,11 +280,10 @@ def _evaluate(words: list[str]) -> int:
             sheet=options.sheet,
             overwrite=options.overwrite,
         )
-    print(
-        reports.to_json(result.to_dict())
-        if options.json
-        else "\n".join(reports.evaluation_table(result))
-    )
+    if options.json:
+        print(reports.to_json(result.to_dict()))
+    else:
+        _show(reports.evaluation_table(result))
     return 0
 
 
@@ -303,7 +304,7 @@ def _flicker(options: "Namespace") -> int:
         print(reports.to_json([clip.to_dict() for clip in clips]))
     else:
         name = None if restorer is None else restorer.name
-        print("\n".join(reports.flicker_table(clips, name)))
+        _show(reports.flicker_table(clips, name))
     return 0
 
 
@@ -347,8 +348,10 @@ def _export(words: list[str]) -> int:
         aligns=options.aligns,
         overwrite=options.overwrite,
     )
-    lines = reports.export_lines(report)
-    print(reports.to_json(report.to_dict()) if options.json else "\n".join(lines))
+    if options.json:
+        print(reports.to_json(report.to_dict()))
+    else:
+        _show(reports.export_lines(report))
     return 0
 
 
@@ -360,7 +363,7 @@ def _verify(words: list[str]) -> int:
     if options.json:
         print(reports.to_json(result._asdict()))
     else:
-        print("\n".join((*result.lines, *result.mismatches)))
+        _show((*result.lines, *result.mismatches))
     return 1 if result.mismatches else 0
 
 
@@ -417,11 +420,16 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
+def _show(lines: Iterable[str], file: TextIO | None = None) -> None:
+    """Print lines, on standard output if nothing else is said."""
+    print("\n".join(map(one_line, lines)), file=file)
+
+
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 def _fail(message: str, status: int = 1) -> int:
     with suppress(OSError):
-        print(f"mhnet-video: {message}", file=sys.stderr)
+        print(f"mhnet-video: {one_line(message)}", file=sys.stderr)
     return status

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mhnet_video.locator import hide
 from mhnet_video.system import ending_signals, has_terminal_size
@@ -21,6 +22,8 @@ _KNOWN = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt
 """Format of tqdm's bar with a total."""
 _UNKNOWN = "{n_fmt} frames, {rate_noinv_fmt}, {elapsed} gone, time left unknown"
 """Format of tqdm's bar without a total."""
+_STEERING = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that end a line, move the cursor or turn the direction of writing."""
 _SAME_PRESS_SECONDS = 0.5
 """Seconds within which a second signal counts as the same one."""
 
@@ -29,6 +32,19 @@ def clock(seconds: float) -> str:
     """Seconds as `H:MM:SS`, the way players show them."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def one_line(text: str) -> str:
+    """Text whose file names cannot steer the terminal: such characters as Python writes them."""
+    return _STEERING.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def terminal_columns(stream: TextIO) -> int | None:
+    """How many columns a terminal has; None for what is none, or does not tell."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

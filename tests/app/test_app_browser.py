@@ -132,13 +132,15 @@ def test_bad_uploads_are_said_on_the_page(tmp_path):
               const data = new DataTransfer();
               data.items.add(new File(["hello"], "text.mp4"));
               data.items.add(new File([], "empty.mp4"));
+              data.items.add(new File([], "void.mp4"));
               const options = { dataTransfer: data, bubbles: true, cancelable: true };
               document.body.dispatchEvent(new DragEvent("drop", options));
             }"""
         )
         wait_for(lambda: rows(page) == [("text.mp4", "failed")])
         assert "text.mp4 is not a video" in page.locator("#clips .said").inner_text()
-        wait_for(lambda: "empty.mp4 is empty" in page.get_by_role("alert").inner_text())
+        wait_for(lambda: "void.mp4 is empty" in page.get_by_role("alert").inner_text())
+        assert "empty.mp4 is empty" in page.get_by_role("alert").inner_text()
         page.get_by_role("button", name="close").click()
         assert not page.get_by_role("alert").is_visible()
         assert not page.locator("#settings").is_visible()
@@ -182,6 +184,19 @@ def test_a_phone(tmp_path, files):
             if control.is_visible():
                 box = control.bounding_box()
                 assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+
+
+def test_an_opened_page_begins_at_its_top_and_keeps_the_place_of_the_picture(tmp_path, files):
+    with visited(tmp_path, Restoring(), PHONE) as (page, _):
+        page.set_input_files("#files", [files / "one.mp4"])
+        wait_for(lambda: page.locator("#picture").get_attribute("width") == "320")
+        height = page.locator("#frame").bounding_box()["height"]
+        page.route("**/picture.jpg*", lambda route: None)  # which never comes
+        page.reload()
+        wait_for(lambda: page.locator("#settings").is_visible())
+        assert page.locator("#frame").bounding_box()["height"] == height
+        assert page.locator("#clock").inner_text() == "0:00.2"
+        assert page.evaluate("scrollY") == 0
 
 
 def test_each_control_has_a_name(tmp_path, files):

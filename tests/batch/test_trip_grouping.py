@@ -127,6 +127,15 @@ def test_minutes_that_one_camera_lacks_are_not_taken_of_another(form, views):
     assert trips(*map(clip, [one[0], one[2], *two])) == [[one[0]], two, [one[2]]]
 
 
+def test_cameras_of_two_makers_are_apart_though_both_look_ahead():
+    viofo = stamped("Movie/%Y_%m%d_%H%M%S_0001F.MP4", 3)
+    locked = viofo[1] = viofo[1].replace("Movie/", "Movie/RO/")
+    # it ends when the locked file of the other one begins
+    blackvue = stamped("BlackVue/%Y%m%d_%H%M%S_NF.mp4", 1, NOON - timedelta(seconds=1))
+    assert trips(*map(clip, viofo + blackvue)) == [blackvue, viofo]
+    assert locked in viofo
+
+
 def test_channels_that_numbers_tell_are_apart():
     one, two = (stamped(f"ch{number} %Y%m%d%H%M%S.mp4", 3) for number in (1, 2))
     assert trips(*map(clip, [one[0], one[2], *two])) == [[one[0]], two, [one[2]]]

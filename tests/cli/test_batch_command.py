@@ -190,22 +190,91 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_all_and_each_with_the_time_left(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("mhnet_video.cli.batch_progress.time.monotonic", lambda: next(clock))
+def progress(done, *, of=180.0, works=1, current=(("sub/a.mp4", 30.0, 60.0),)):
+    return BatchProgress(
+        works=works, total_works=3, seconds=done, total_seconds=of, current=current
+    )
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Makes standard error a terminal of 100 columns, whose clock goes on by ten seconds."""
+    times = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("mhnet_video.cli.batch_progress.time.monotonic", lambda: next(times))
     monkeypatch.setattr(tqdm.std, "_screen_shape_wrapper", lambda: lambda _: (100, 24))
+
+    def show():
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        return sys.stderr
+
+    return show
+
+
+def test_a_terminal_shows_all_and_each_with_the_time_left(terminal):
+    screen = terminal()
     with batch_progress(True) as (on_row, on_progress):
-        current = (("sub/a.mp4", 30.0, 60.0),)
-        on_progress(
-            BatchProgress(works=1, total_works=3, seconds=60, total_seconds=180, current=current)
-        )
+        for done in (0, 0, 10, 35, 60):
+            on_progress(progress(done))
         on_row(FAILED)
-    said = sys.stderr.getvalue()
-    # 60 of 180 s took 10 s: 20 s are left
-    assert "all  33% |" in said and "1/3 files, 0:01:00 of 0:03:00, 0:00:20 left" in said
-    assert "a.mp4  50% |" in said and "0:00:30 of 0:01:00" in said
+    said = screen.getvalue()
+    # 50 of 180 s took 20 s: 48 s are left for 120 s
+    assert "all  33% |" in said and "| 1/3 files, 0:01:00 of 0:03:00, 0:00:48 left" in said
+    assert "a.mp4  50% |" in said and "| 0:00:30 of 0:01:00" in said
     assert row_line(FAILED) in said
+
+
+def test_the_time_left_counts_neither_the_start_nor_waiting_for_files(terminal):
+    screen = terminal()
+    with batch_progress(True) as (_, on_progress):
+        for _ in range(100):  # workers start
+            on_progress(progress(0))
+        on_progress(progress(1))
+        on_progress(progress(11))
+        assert "0:02:49 left" in screen.getvalue()
+        for _ in range(100):  # a watched folder without new files
+            on_progress(progress(180, works=3, current=()))
+        on_progress(progress(180, of=240))
+        on_progress(progress(190, of=240))
+        screen.seek(screen.truncate(0))
+        on_progress(progress(200, of=240))
+        # nothing of the pause, and of the rest a little faster than at first
+        assert "0:00:" in screen.getvalue().partition("0:04:00, ")[2][:5]
+
+
+def test_bars_of_works_that_have_ended_go_away(terminal):
+    screen = terminal()
+    with batch_progress(True) as (_, on_progress):
+        on_progress(progress(60))
+        screen.seek(screen.truncate(0))
+        on_progress(progress(60, current=()))
+        assert "a.mp4" not in screen.getvalue() and "- " not in screen.getvalue()
+
+
+def test_no_name_steers_the_terminal_or_fills_it(terminal, capsys, calls):
+    screen = terminal()
+    name = "new\nline \x1b[2J \u202e" + "k" * 200 + ".mp4"
+    with batch_progress(True) as (on_row, on_progress):
+        on_progress(progress(60, current=((name, 30.0, 60.0),)))
+        on_row(replace(FAILED, reason=f"{name} is empty."))
+    said = screen.getvalue()
+    assert "new\\nline \\x1b..." in said and " 50% |" in said
+    assert "\x1b[2J" not in said and "\nline" not in said
+    calls.append([replace(DONE, output=name), replace(FAILED, reason=f"{name} is empty.")])
+    main(["batch", "a", "out"])
+    shown = capsys.readouterr().out
+    assert "new\\nline \\x1b[2J \\u202ekkk" in shown and len(shown.splitlines()) == 4
+
+
+def test_the_table_fits_the_terminal():
+    long = replace(DONE, output="k" * 90 + ".mp4")
+    report = BatchReport(rows=(long, DONE, FAILED), seconds=9, jobs=1, interrupted=False)
+    head, name, *lines = batch_table(report, columns=64)
+    assert name == long.output
+    assert all(len(line) <= 64 for line in [head, *lines])
+    # its figures stand in their columns, and what is too long below them
+    assert [line.find("done") for line in lines[:4]] == [head.find("status"), -1] * 2
+    assert lines[1] == "    2 damaged, not kept: a font"
+    assert "\n".join(lines).count("recorded.") == 1
 
 
 def test_help_loads_neither_pytorch_nor_ray():

@@ -369,6 +369,12 @@ def test_errors_become_one_sentence_and_a_status(error, status, message, failing
     assert err.count("\n") <= 1
 
 
+def test_names_in_messages_do_not_steer_the_terminal(failing, capsys):
+    failing(errors.ReadError("a\x1b[2J\nb\u202e.mp4 is empty"))
+    assert main(["in.mp4", "out.mp4"]) == 1
+    assert capsys.readouterr().err == "mhnet-video: a\\x1b[2J\\nb\\u202e.mp4 is empty\n"
+
+
 def test_a_fault_can_be_looked_at(failing, monkeypatch):
     failing(ZeroDivisionError())
     monkeypatch.setenv("MHNET_DEBUG", "1")

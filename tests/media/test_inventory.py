@@ -530,14 +530,56 @@ def test_captions_are_kept_or_told(encoder, is_kept, tmp_path):
     assert [each.what for each in losses] == ["captions"] * (not is_kept)
 
 
-def test_light_levels_alone_are_told(tmp_path):
-    video = Video(
-        codec="libx265",
+HDR = (
+    "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):"
+    "max-cll=1000,400"
+)
+
+
+def hdr_clip(said, codec="libx265"):
+    return Video(
+        codec=codec,
         pixel_format="yuv420p10le",
         times=every(40, 3),
-        options=(("x265-params", "log-level=none:max-cll=1000,400"),),
+        options=(("x265-params", f"log-level=none:{said}"),) if codec == "libx265" else (),
         color=(1, 9, 9, 16),
     )
-    source = Clip(name="clip.mkv", video=(video,)).make(tmp_path)
-    (found,) = lost(source, "out.mkv", encoder="libx265")
+
+
+def light_of(path):
+    """What the first frame of a file tells of its light, by kind."""
+    with av.open(str(path)) as container:
+        data = side_data_of(next(container.decode(video=0)))
+        found = {each.type.name: bytes(each) for each in data}
+    return {name: data for name, data in found.items() if "LIGHT" in name or "MASTER" in name}
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.ts"])
+@pytest.mark.parametrize("said", [HDR, HDR.partition(":")[0], "max-cll=1000,400"])
+def test_hdr_of_a_telephone_stays_hevc_with_its_light(name, said, tmp_path):
+    source = Clip(name="clip.mp4", video=(hdr_clip(said),)).make(tmp_path)
+    assert lost(source, name) == []
+    light = light_of(source)
+    assert light
+    assert light_of(tmp_path / name) == light
+    with av.open(str(tmp_path / name)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("hevc", "yuv420p10le")
+        if name == "out.mp4":  # otherwise Apple's players show nothing
+            assert context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "usual"),
+    [("libx264", "out.mp4", "h264"), ("ffv1", "out.mkv", "h264"), ("libx265", "out.avi", "h264")],
+)
+def test_ten_bits_of_other_sources_and_in_other_formats_become_h264(codec, name, usual, tmp_path):
+    lost(Clip(name="clip.mkv", video=(hdr_clip("", codec),)).make(tmp_path), name)
+    with av.open(str(tmp_path / name)) as container:
+        assert container.streams.video[0].codec_context.name == usual
+
+
+def test_light_levels_that_an_encoder_does_not_write_are_told(tmp_path):
+    source = Clip(name="clip.mkv", video=(hdr_clip("max-cll=1000,400"),)).make(tmp_path)
+    (found,) = lost(source, "out.mkv", encoder="libx264")
     assert (found.kind, found.what) == ("side data", "HDR light levels")

@@ -411,6 +411,31 @@ def opened(encoder, *, threads=1, width=64):
     return header_of(context)
 
 
+@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+def test_hevc_in_segments_has_the_tag_and_the_light_of_one_run(tmp_path, monkeypatch, extension):
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 0.4)
+    screen = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    light = f"keyint=5:max-cll=1000,400:master-display={screen}"
+    video = Video(
+        codec="libx265",
+        pixel_format="yuv420p10le",
+        times=every(40, 15),
+        options=(("x265-params", f"log-level=none:{light}"),),
+        color=(1, 9, 9, 16),
+    )
+    source = Clip(name="clip.mp4", video=(video,)).make(tmp_path)
+    output = tmp_path / f"out.{extension}"
+    report = restore_in_segments([source], output, RestoreConfig(), restorer=StandIn())
+    assert (report.encoder, report.losses, report.frames) == ("libx265", (), 15)
+    with av.open(str(output)) as container:
+        context = container.streams.video[0].codec_context
+        assert context.name == "hevc" and (extension == "mkv" or context.codec_tag == "hvc1")
+        frames = list(container.decode(video=0))
+        assert len(frames) == 15
+        kinds = {data.type.name for data in frames[0].side_data}
+        assert {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"} <= kinds
+
+
 @pytest.mark.parametrize("encoder", ["libx264", "libx265"])
 def test_on_how_many_cores_a_segment_was_encoded_does_not_matter(encoder):
     assert opened(encoder) == opened(encoder, threads=8)

@@ -24,7 +24,7 @@ from mhnet_video.media.encoders.encoder_options import option_names
 from mhnet_video.media.encoders.encoder_pixel_formats import formats_of
 from mhnet_video.media.formats.containers import Format
 from mhnet_video.media.frames.pixel_formats import layout_of, planar_twin
-from mhnet_video.media.frames.side_data import has_user_data
+from mhnet_video.media.frames.side_data import has_user_data, hdr_params
 from mhnet_video.media.nowhere import Nowhere
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import COVER
@@ -46,6 +46,12 @@ _LATE_WITHOUT_TIMES_SECONDS = Fraction(1, 10)
 """Likewise in a format without times, which would play it too early."""
 NEED_A_PACKET = ("ac3", "eac3")
 """Codecs of which MP4 cannot write anything before the first packet."""
+_DEEP_CODECS = ("hevc", "av1", "vp9")
+"""Codecs of which whoever plays more than 8 bits plays HEVC, and seldom such H.264."""
+_HEVC_FORMATS = ("mp4", "mov", "matroska", "mpegts")
+"""FFmpeg's names of the formats in which players look for HEVC."""
+_LEAST_HEVC = 32
+"""Pixels of each side that x265 takes, at least."""
 
 
 def usual_encoder(container_format: Format, reader: VideoReader) -> str:
@@ -53,6 +59,12 @@ def usual_encoder(container_format: Format, reader: VideoReader) -> str:
     layout = layout_of(planar_twin(reader.stream.pix_fmt or "yuv420p"))
     if container_format.video == "libvpx-vp9" and layout is not None and layout.bits > 8:
         return "libsvtav1"  # the VP9 encoder at hand knows 8 bits only
+    if container_format.video == "libx264" and layout is not None and layout.bits > 8:
+        context: Any = reader.stream.codec_context
+        is_deep = context.codec.name in _DEEP_CODECS and int(context.field_order) <= 1
+        has_room = min(context.width, context.height) >= _LEAST_HEVC
+        if is_deep and has_room and container_format.name in _HEVC_FORMATS:
+            return "libx265"
     return container_format.video
 
 
@@ -87,6 +99,9 @@ def choose_settings(
         merged.setdefault("g", str(max(1, round(fps))))
     if has_user_data(frame) and "udu_sei" in option_names(encoder):
         merged.setdefault("udu_sei", "1")
+    if encoder == "libx265" and (params := hdr_params(frame)):
+        # what a person has set stands behind it, and holds
+        merged["x265-params"] = f"{params}:{merged.get('x265-params', '')}".strip(":")
     formats = formats_of(encoder, frame)
     samples = _PICTURE_SAMPLES.get(encoder) if container_format is None else None
     if container_format is None:

@@ -1,6 +1,7 @@
 """What frames carry beside their samples, such as captions, and whether an output carries it."""
 
 import re
+import struct
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -83,6 +84,39 @@ def has_user_data(frame: Frame) -> bool:
     return any(
         data.type == SideDataType.SEI_UNREGISTERED and is_user_data(bytes(data)) for data in found
     )
+
+
+def hdr_params(frame: Frame) -> str:
+    """What x265 is told of the screen that a picture was made for, and of how bright it is.
+
+    Sources: FFmpeg's `AVMasteringDisplayMetadata` and `AVContentLightMetadata`; x265's
+    documentation of `--master-display`, in 0.00002 of a coordinate and 0.0001 cd/m2.
+    """
+    decoded = frame.tags.get("decoded")
+    if not isinstance(decoded, Decoded):
+        return ""
+    said = []
+    try:
+        for data in side_data_of(decoded.picture, decoded.codec):
+            if data.type == SideDataType.MASTERING_DISPLAY_METADATA:
+                said.append(_mastering(bytes(data)))
+            elif data.type == SideDataType.CONTENT_LIGHT_LEVEL:
+                said.append("max-cll={},{}".format(*struct.unpack_from("=2I", bytes(data))))
+    except (ValueError, struct.error):
+        return ""  # what then is lost is reported
+    return ":".join(filter(None, said))
+
+
+def _mastering(data: bytes) -> str:
+    numbers = struct.unpack_from("=22i", data)
+    has_primaries, has_luminance = numbers[20:]
+    pairs = list(zip(numbers[0:20:2], numbers[1:20:2], strict=True))
+    if not (has_primaries and has_luminance) or not all(below > 0 for _, below in pairs):
+        return ""
+    places = [round(50_000 * above / below) for above, below in pairs[:8]]
+    least, most = (round(10_000 * above / below) for above, below in pairs[8:])
+    red, green, blue, white = (f"({places[i]},{places[i + 1]})" for i in range(0, 8, 2))
+    return f"master-display=G{green}B{blue}R{red}WP{white}L({most},{least})"
 
 
 def is_user_data(message: bytes) -> bool:

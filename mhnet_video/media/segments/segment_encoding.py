@@ -1,6 +1,7 @@
 """How segments are encoded, so that their packets can be joined as those of one run."""
 
 import hashlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ class SegmentEncoding:
         """
         clock = OutputClock(self.settings.time_base, origin=self._origin, fps=self._fps, end=None)
         surfaces = open_surfaces(first, self.settings)
-        return FrameEncoder(self.settings, self.first, clock, output, surfaces)
+        # that of the container in which the segments are joined, and none of their own
+        settings = replace(self.settings, tag=None)
+        return FrameEncoder(settings, self.first, clock, output, surfaces)
 
 
 def check_format(output: Path) -> None:
