@@ -24,7 +24,6 @@ from mhnet_video.media.frames.pixel_formats import picture_of
 from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, in_order, still_of
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress
-from mhnet_video.tasks import DEFAULT
 from mhnet_video.training.metrics import Image, Scores, flicker, luma, mean_scores, score
 
 if TYPE_CHECKING:
@@ -105,7 +104,8 @@ def evaluate(
             frames of a clip.
         model: Name of the model; None, without task and weights, to evaluate only the rainy
             pictures.
-        task: What to remove, one of `tasks.TASKS`; without a model, its defaults are used.
+        task: What to remove, one of `tasks.TASKS`; without a model, its defaults are used. None
+            for what model or weights take out.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda`, `cuda:<index>` or `mps`.
         engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
@@ -133,7 +133,7 @@ def evaluate(
 
         restorer = Restorer(
             model or "auto",
-            task=task or DEFAULT,
+            task=task,
             weights=weights,
             device=device,
             engine=engine,

@@ -195,6 +195,19 @@ class Restoration:
     """What a restorer that was passed takes out; empty for what the settings say."""
 
     @property
+    def task(self) -> str:
+        """What is taken out, one of `TASKS`.
+
+        Raises:
+            WeightsError: The weights that the settings name do not exist, or are damaged.
+        """
+        if self.taken_out:
+            return self.taken_out
+        from mhnet_video.model.weights import task_done  # imports PyTorch
+
+        return task_done(self.config.task, self.config.model, self.config.weights)
+
+    @property
     def is_of_files(self) -> bool:
         """Whether it is from files to a file, none of them a stream."""
         return all(map(os.path.isfile, self.sources)) and os.fspath(self.destination) != "-"
@@ -223,6 +236,7 @@ class EvidenceWriter(Closing):
             check_destination(self.path, source=source, overwrite=config.overwrite)
         self._sources = [Path(source) for source in restoration.sources]
         self._destination, self._config = destination, config
+        self._restoration = restoration
         self._home = Path(restoration.home or destination)
         self._identities = [_identity(source) for source in self._sources]
         self._file: OutputFile | None = None
@@ -276,14 +290,16 @@ class EvidenceWriter(Closing):
                 self._row([pts, *(change or (None, None))])
         from mhnet_video.pipelines.info import versions  # imports PyTorch
 
-        folder = os.path.realpath(self._home.parent)
+        folder, task = os.path.realpath(self._home.parent), self._restoration.task
+        settings = {**asdict(self._config), "task": task}
+        del settings["overwrite"]
         rest = {
             **told,
             "sources": [_described(source, source, folder) for source in self._sources],
             "output": _described(self._destination, self._home, folder),
-            "weights": _weights(told["model"], self._config.task),
+            "weights": _weights(told["model"], task),
             "versions": versions(),
-            "settings": {k: v for k, v in asdict(self._config).items() if k != "overwrite"},
+            "settings": settings,
         }
         for source, before in zip(self._sources, self._identities, strict=True):
             if _identity(source) != before:

@@ -299,7 +299,6 @@ def _flicker(options: "Namespace") -> int:
 
         settings = arguments.network_settings(options)
         settings["model"] = options.model or RestoreConfig.model
-        settings["task"] = options.task or RestoreConfig.task
         restorer = Restorer(**settings)
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
         clips = measure_flicker(options.rainy, restorer=restorer, on_progress=on_progress)
