@@ -20,8 +20,9 @@ from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
 from mhnet_video.media.contact_sheet import check_sheet, save_pictures
+from mhnet_video.media.formats.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from mhnet_video.media.frames.pixel_formats import picture_of
-from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, in_order, still_of
+from mhnet_video.media.image_sequence import files_in, in_order, still_of
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress
 from mhnet_video.training.metrics import Image, Scores, flicker, luma, mean_scores, score
@@ -29,9 +30,7 @@ from mhnet_video.training.metrics import Image, Scores, flicker, luma, mean_scor
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
-CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
-"""Suffixes of files in a folder that count as clips, lower case."""
-FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
+FILE_SUFFIXES = PICTURE_SUFFIXES | VIDEO_SUFFIXES
 """Suffixes of files in a folder that are evaluated, lower case."""
 _INSIDE = 128
 """Level of the brightest channel from which on a pixel of a mask counts as inside."""

@@ -9,19 +9,10 @@ from pathlib import Path
 import av
 
 from mhnet_video.errors import ReadError
+from mhnet_video.media.formats.suffixes import PREVIEW_SUFFIXES, VIDEO_SUFFIXES
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.segments.segment_plan import kind_of
 
-_VIDEO_SUFFIXES = {
-    *("264", "265", "3g2", "3gp", "asf", "avi", "dav", "divx", "f4v", "flv", "h264", "h265"),
-    *("hevc", "insv", "ivf", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
-    *("mpeg", "mpegts", "mpg", "mts", "mxf", "nut", "ogv", "qt", "rm", "rmvb", "ts", "vob"),
-    *("webm", "wmv", "y4m"),
-}
-"""Extensions of video files."""
-_PREVIEW_SUFFIXES = {"lrf", "lrv"}
-"""Extensions of the small copies that cameras of GoPro, Garmin, Insta360 and DJI keep of each
-recording."""
 _OLDEST_YEAR = 2000
 """Clocks that were never set count from 1904, 1970 or 1980."""
 
@@ -64,12 +55,12 @@ def look_at(path: Path) -> VideoFacts:
 
 def is_named_like_video(path: Path) -> bool:
     """Whether a file's name says that it is a video."""
-    return path.suffix[1:].lower() in _VIDEO_SUFFIXES
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def is_named_like_preview(path: Path) -> bool:
     """Whether a file's name says that it is a camera's small copy of another file."""
-    return path.suffix[1:].lower() in _PREVIEW_SUFFIXES
+    return path.suffix.lower() in PREVIEW_SUFFIXES
 
 
 def _time_of(metadata: dict[str, str]) -> datetime | None:
