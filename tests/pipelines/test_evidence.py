@@ -127,6 +127,9 @@ def test_the_comment_says_so_and_keeps_the_sources_own(own, name, tmp_path):
     assert remark.endswith("taken out was motion blur.")
     assert tags["comment"] == (f"Mine\n{remark}" if own else remark)
     assert not any("comment" in loss.what for loss in report.losses)
+    # what was added is not the source's
+    kept = [each.lower() for each in report.kept if "information" in each]
+    assert kept == (["information about the file (title, comment)"] if own else [])
 
 
 def test_without_evidence_the_comment_is_the_sources(tmp_path):
