@@ -15,6 +15,7 @@ from mhnet_video.cli import arguments, reports
 from mhnet_video.cli.terminal import (
     WithoutSecrets,
     flush_stdout,
+    interrupt_on_signals,
     prepare_streams,
     progress_bar,
     stop_on_signals,
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # with its value after an option's equals sign, too
     learn(*words, *(word.partition("=")[2] for word in words if word.startswith("--")))
-    with redirect_stderr(WithoutSecrets(sys.stderr)):
+    with redirect_stderr(WithoutSecrets(sys.stderr)), interrupt_on_signals():
         return _run(words)
 
 

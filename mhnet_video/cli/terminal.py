@@ -122,6 +122,38 @@ def stop_on_signals(
             signal.signal(number, handler)
 
 
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """While the block runs, SIGTERM and the like interrupt it as Ctrl-C does, so that it tidies up.
+
+    A second one does so again, and a third one ends the process. What is ignored or handled already
+    stays so, and outside the main thread nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first_time: float | None = None
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal first_time
+        now = time.monotonic()
+        if first_time is not None:
+            if now - first_time <= _SAME_PRESS_SECONDS:
+                return
+            signal.signal(number, signal.SIG_DFL)
+        first_time = now
+        raise KeyboardInterrupt
+
+    numbers = [each for each in ending_signals() if signal.getsignal(each) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _say(text: str) -> None:
     with suppress(OSError):
         os.write(2, text.encode())

@@ -311,8 +311,9 @@ def _save_png(path: Path, rows: Sequence[Sequence[Image.Image]]) -> None:
         sheet.save(partial, format="PNG")
         replace_file(partial, path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise WriteError(
             f"the contact sheet {path} cannot be written: {why_unwritable(error)}."
         ) from error
+    finally:  # also after an interrupt
+        with suppress(OSError):
+            partial.unlink()
