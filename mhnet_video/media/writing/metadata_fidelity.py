@@ -16,7 +16,7 @@ from mhnet_video.media.fidelity import MOST_SHOWN, Notes, printable
 from mhnet_video.media.formats.containers import Format
 from mhnet_video.media.formats.inventory import unseen_in
 from mhnet_video.media.formats.inventory_base import Found
-from mhnet_video.media.frames.image_metadata import descriptions_in, has_further_pictures
+from mhnet_video.media.frames.image_metadata import descriptions_in, further_items_in
 from mhnet_video.media.location.telemetry import Carried
 
 _NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
@@ -74,8 +74,11 @@ def report_further_pictures(notes: Notes, source: bytes, *, num_streams: int = 1
         source: The bytes of its file; empty where they are not at hand.
         num_streams: Streams of it that are pictures, and of which the output has one.
     """
-    if num_streams > 1 or has_further_pictures(source):
-        notes.lose("picture", "further pictures of the file", "the first one is restored")
+    found = further_items_in(source)
+    if num_streams > 1:
+        found.setdefault("further pictures of the file", "the first one is restored")
+    for what, why in found.items():
+        notes.lose("picture", what, why)
 
 
 def report_hidden(
