@@ -17,10 +17,13 @@ from mhnet_video.system import ending_signals, has_terminal_size
 if TYPE_CHECKING:
     from mhnet_video.pipelines.restore import Progress
 
-_KNOWN = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
-"""Format of tqdm's bar with a total."""
-_UNKNOWN = "{n_fmt} frames, {rate_noinv_fmt}, {elapsed} gone, time left unknown"
-"""Format of tqdm's bar without a total."""
+_KNOWN = (
+    "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames",
+    ", {rate_noinv_fmt}, {remaining} left",
+)
+"""Formats of tqdm's bar with a total, and of its speed."""
+_UNKNOWN = "{n_fmt} frame", ", {rate_noinv_fmt}, {elapsed} gone, time left unknown"
+"""Formats of tqdm's bar without a total."""
 _SAME_PRESS_SECONDS = 0.5
 """Seconds within which a second signal counts as the same one."""
 
@@ -50,7 +53,7 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
             bar = tqdm(
                 file=sys.stderr,
                 unit=" frames",
-                bar_format=_UNKNOWN,
+                delay=1e-9,  # it would draw itself at once, before it knows what
                 **(
                     {"dynamic_ncols": True}
                     if has_terminal_size(sys.stderr)
@@ -64,8 +67,14 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
             )
         # an estimate that proves too low is dropped, rather than shown as 104 %
         bar.total = progress.total if progress.frames <= (progress.total or 0) else None
-        bar.bar_format = (_KNOWN if bar.total else _UNKNOWN) + "{postfix}"
+        count, speed = _KNOWN if bar.total else _UNKNOWN
+        if not bar.total and progress.frames != 1:
+            count += "s"
+        # the first frame tells of no speed: it has waited for the network
+        bar.bar_format = count + (speed if progress.frames > bar.initial else "") + "{postfix}"
         bar.set_postfix_str(f"at {clock(progress.position_seconds)}", refresh=False)
+        if progress.frames == bar.n:
+            bar.refresh()
         bar.update(progress.frames - bar.n)
 
     try:

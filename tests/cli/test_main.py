@@ -524,6 +524,17 @@ def test_progress_bar_where_the_count_is_unknown_or_wrong(capsys):
     assert "125%" not in err
 
 
+@pytest.mark.parametrize("total", [1, None])
+def test_the_bar_of_one_frame_says_no_more_than_is_known(total, capsys):
+    with progress_bar(True) as show:
+        for each in (total, 1):
+            show(Progress(frames=1, total=each, seconds=1, position_seconds=0))
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").split("\n") if line]
+    assert "?" not in "".join(lines) and not any("unknown" in line for line in lines)
+    assert all("1/1 frames, at 0:00:00" in line or line == "1 frame, at 0:00:00" for line in lines)
+    assert "100% |" in lines[-1]
+
+
 def test_no_bar_gives_nothing_to_call(capsys):
     with progress_bar(False) as show:
         assert show is None
@@ -626,7 +637,7 @@ def test_a_terminal_that_tells_no_size_has_a_bar_too():
     try:
         processes.run([sys.executable, "-c", code], stderr=slave, check=True)
         os.set_blocking(master, False)
-        assert b"1 frames" in os.read(master, 4096)
+        assert b"1/2 frames" in os.read(master, 4096)
     finally:
         os.close(master)
         os.close(slave)
