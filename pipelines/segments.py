@@ -72,7 +72,7 @@ def restore_in_segments(
     taken_out = ""
     if restorer is not None:
         config = settings_of(restorer, config)
-        taken_out = config.task
+        taken_out = "+".join(restorer.tasks)
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
     stop = stop or threading.Event()
