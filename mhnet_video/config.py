@@ -94,8 +94,9 @@ class RestoreConfig:
 
     model: str = "auto"
     """A model's name (`mhnet-video info` lists them); `auto` takes the one for task and device."""
-    task: str = "derain"
-    """What is taken out, one of `tasks.TASKS`."""
+    task: str | None = None
+    """What is taken out, one of `tasks.TASKS`; None for what weights that are named take out, and
+    rain where none are."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -132,7 +133,8 @@ class RestoreConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
-        check_task(self.task)
+        if self.task is not None:
+            check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
         _check_numbers(start=self.start, duration=self.duration, crf=self.crf)
@@ -208,8 +210,9 @@ class LiveConfig:
 
     model: str = "auto"
     """A model's name; `auto` takes the task's best one that holds the source's rate."""
-    task: str = "derain"
-    """What is taken out, one of `tasks.TASKS`."""
+    task: str | None = None
+    """What is taken out, one of `tasks.TASKS`; None for what weights that are named take out, and
+    rain where none are."""
     weights: str | None = None
     """A weights file to use instead of a shipped model's; None for the shipped ones."""
     device: str = "auto"
@@ -234,7 +237,8 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""
-        check_task(self.task)
+        if self.task is not None:
+            check_task(self.task)
         check_strength(self.strength)
         check_scale(self.scale)
         _check_numbers(fps=self.fps, seconds=self.seconds)

@@ -43,7 +43,7 @@ TASKS: Mapping[str, Task] = {
 """All tasks by their names."""
 
 DEFAULT = "derain"
-"""The task where none is named. Weights that are named do what they were trained for."""
+"""The task where neither a task nor weights are named: weights do what they were trained for."""
 TRAINED = tuple(name for name, task in TASKS.items() if not task.steps)
 """The tasks that a network is trained for."""
 

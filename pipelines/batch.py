@@ -131,7 +131,8 @@ def _resolve(
     from mhnet_video.engines.self_check import usable_devices
     from mhnet_video.model.weights import locate_weights, models_of, task_done
 
-    task = TASKS[task_done(config.task, config.model, config.weights)]
+    done = task_done(config.task, config.model, config.weights)
+    task = TASKS[done]
     if batch.dry != BatchConfig.dry and not task.is_rain:
         raise ConfigError(
             f"a clip without rain is no reason to leave {task.removes} in it; leave --dry out."
@@ -142,6 +143,7 @@ def _resolve(
     names = models_of(config.task, config.model, config.weights, kind)
     if config.model == "auto" and config.weights is None:
         config = replace(config, model="+".join(names))
+    config = replace(config, task=done)
     gpus: tuple[str, ...] = ()
     if kind == "cuda":
         gpus = visible_gpus(torch.cuda)

@@ -42,7 +42,7 @@ class Companions(Closing):
     def __init__(self, restoration: Restoration) -> None:
         sources, config = restoration.sources, restoration.config
         self._sources, self._config = sources, config
-        self._taken_out = restoration.taken_out
+        self._restoration = restoration
         self._gpx: Path | None = None
         self._evidence: EvidenceWriter | None = None
         if config.gpx:
@@ -60,12 +60,7 @@ class Companions(Closing):
         """What the output's comment says besides what the source's says; empty for nothing."""
         if self._evidence is None:
             return ""
-        if self._taken_out:
-            return remark_of(self._taken_out)
-        from mhnet_video.model.weights import task_done  # imports PyTorch
-
-        config = self._config
-        return remark_of(task_done(config.task, config.model, config.weights))
+        return remark_of(self._restoration.task)
 
     def watch(self, pairs: Generator[Pair | T]) -> Generator[Pair | T]:
         """Take note of the pairs on their way, where that is asked for.

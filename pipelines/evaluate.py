@@ -20,19 +20,17 @@ from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
 from mhnet_video.media.contact_sheet import check_sheet, save_pictures
+from mhnet_video.media.formats.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from mhnet_video.media.frames.pixel_formats import picture_of
-from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, in_order, still_of
+from mhnet_video.media.image_sequence import files_in, in_order, still_of
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.pipelines.restore import Progress
-from mhnet_video.tasks import DEFAULT
 from mhnet_video.training.metrics import Image, Scores, flicker, luma, mean_scores, score
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
 
-CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts"}
-"""Suffixes of files in a folder that count as clips, lower case."""
-FILE_SUFFIXES = PICTURE_SUFFIXES | CLIP_SUFFIXES
+FILE_SUFFIXES = PICTURE_SUFFIXES | VIDEO_SUFFIXES
 """Suffixes of files in a folder that are evaluated, lower case."""
 _INSIDE = 128
 """Level of the brightest channel from which on a pixel of a mask counts as inside."""
@@ -105,7 +103,8 @@ def evaluate(
             frames of a clip.
         model: Name of the model; None, without task and weights, to evaluate only the rainy
             pictures.
-        task: What to remove, one of `tasks.TASKS`; without a model, its defaults are used.
+        task: What to remove, one of `tasks.TASKS`; without a model, its defaults are used. None
+            for what model or weights take out.
         weights: A weights file to use instead of a model's.
         device: `auto`, `cpu`, `cuda`, `cuda:<index>` or `mps`.
         engine: Engine of the network: `auto`, `torch`, `llvm` or `triton`.
@@ -133,7 +132,7 @@ def evaluate(
 
         restorer = Restorer(
             model or "auto",
-            task=task or DEFAULT,
+            task=task,
             weights=weights,
             device=device,
             engine=engine,

@@ -195,6 +195,19 @@ class Restoration:
     """What a restorer that was passed takes out; empty for what the settings say."""
 
     @property
+    def task(self) -> str:
+        """What is taken out, one of `TASKS`.
+
+        Raises:
+            WeightsError: The weights that the settings name do not exist, or are damaged.
+        """
+        if self.taken_out:
+            return self.taken_out
+        from mhnet_video.model.weights import task_done  # imports PyTorch
+
+        return task_done(self.config.task, self.config.model, self.config.weights)
+
+    @property
     def is_of_files(self) -> bool:
         """Whether it is from files to a file, none of them a stream."""
         return all(map(os.path.isfile, self.sources)) and os.fspath(self.destination) != "-"
@@ -223,6 +236,7 @@ class EvidenceWriter(Closing):
             check_destination(self.path, source=source, overwrite=config.overwrite)
         self._sources = [Path(source) for source in restoration.sources]
         self._destination, self._config = destination, config
+        self._restoration = restoration
         self._home = Path(restoration.home or destination)
         self._identities = [_identity(source) for source in self._sources]
         self._file: OutputFile | None = None
@@ -276,14 +290,21 @@ class EvidenceWriter(Closing):
                 self._row([pts, *(change or (None, None))])
         from mhnet_video.pipelines.info import versions  # imports PyTorch
 
-        folder = os.path.realpath(self._home.parent)
+        folder, task = os.path.realpath(self._home.parent), self._restoration.task
+        weights = _weights(told["model"], task, folder)
+        settings = {**asdict(self._config), "task": task}
+        for name in ("model", "weights"):
+            if settings[name] is not None:
+                settings[name] = _told_name(settings[name])
+        del settings["overwrite"]
         rest = {
             **told,
             "sources": [_described(source, source, folder) for source in self._sources],
             "output": _described(self._destination, self._home, folder),
-            "weights": _weights(told["model"], self._config.task),
+            "model": weights["name"],
+            "weights": weights,
             "versions": versions(),
-            "settings": {k: v for k, v in asdict(self._config).items() if k != "overwrite"},
+            "settings": settings,
         }
         for source, before in zip(self._sources, self._identities, strict=True):
             if _identity(source) != before:
@@ -343,20 +364,45 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _described(path: Path, home: Path, folder: str) -> dict[str, Any]:
     """A file: where it will be from the evidence's folder, its size and its hash."""
+    size, sha256 = path.stat().st_size, sha256_of(path)
+    return {"path": _seen_from(folder, home), "bytes": size, "sha256": sha256}
+
+
+def _seen_from(folder: str, path: Path) -> str:
+    """Where a file is, from a folder without links in its path."""
     # `..` leads out of what a link points to, not out of the folder that has the link
-    where = os.path.join(os.path.realpath(home.parent), home.name)
+    where = os.path.join(os.path.realpath(path.parent), path.name)
     with suppress(ValueError):  # on another drive
         where = os.path.relpath(where, folder)
-    return {"path": where, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    return where
 
 
-def _weights(name: str, task: str) -> dict[str, Any]:
-    """Names and hashes of the weights, with a plus between those of networks in turn."""
-    from mhnet_video.model.weights import locate_weights, weights_in_turn  # imports PyTorch
+def _weights(name: str, task: str, folder: str) -> dict[str, Any]:
+    """Names and hashes of the weights, with a plus between those of networks in turn.
+
+    Args:
+        name: Models, files or repositories.
+        task: What they take out.
+        folder: Of the evidence, without links in its path.
+
+    Returns:
+        Also where the files are, from the folder; None for what a name finds everywhere.
+    """
+    from mhnet_video.model.weights import MODELS, locate_weights, weights_in_turn  # imports PyTorch
 
     names = name.split("+") if len(steps_of(task)) > 1 else weights_in_turn(name)
     try:
-        hashes = [sha256_of(locate_weights(each)) for each in names]
+        files = [locate_weights(each) for each in names]
     except WeightsError:  # a network that was passed in
         return {"name": name, "sha256": None}
-    return {"name": name, "sha256": "+".join(hashes)}
+    paths: list[str | None] = []
+    for each, file in zip(names, files, strict=True):
+        is_found = file.parent == MODELS or not os.path.exists(each)
+        paths.append(None if is_found else _seen_from(folder, file))
+    hashes = "+".join(map(sha256_of, files))
+    return {"name": "+".join(map(_told_name, names)), "sha256": hashes, "paths": paths}
+
+
+def _told_name(name: str) -> str:
+    """The name of a model or repository; of a file or folder, the last part of its path."""
+    return Path(os.path.abspath(name)).name if os.path.exists(name) else name

@@ -14,9 +14,10 @@ import numpy as np
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.locator import learn
+from mhnet_video.media.formats.suffixes import VIDEO_SUFFIXES
 from mhnet_video.media.image_sequence import files_in
 from mhnet_video.media.reading.reader import VideoReader
-from mhnet_video.pipelines.evaluate import CLIP_SUFFIXES, ToRgb
+from mhnet_video.pipelines.evaluate import ToRgb
 from mhnet_video.pipelines.restore import Progress
 from mhnet_video.training.metrics import Flicker, Image, luma
 
@@ -79,7 +80,7 @@ def measure_flicker(
     if not source.exists():
         raise ReadError(f"there is no {source}; name a clip or a folder of clips")
     found, count, begin = [], 0, time.monotonic()
-    for path in files_in(source, CLIP_SUFFIXES) if source.is_dir() else [source]:
+    for path in files_in(source, VIDEO_SUFFIXES) if source.is_dir() else [source]:
         flicker, taken_out = Flicker(1 if restorer is None else 2), []
         for seen, total in _frames(path, restorer):
             flicker.push(seen)

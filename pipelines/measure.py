@@ -79,7 +79,7 @@ def work() -> None:
 
 def _describe_machine(model: str, weights: str | None) -> dict[str, Any]:
     """Versions and processor, measured peaks, and the network's name."""
-    (name,) = models_of("derain", model, weights)
+    (name,) = models_of(None, model, weights)
     load_model(name)  # fails on wrong weights before the long measurements
     capability = torch.backends.cpu.get_cpu_capability()
     machine = {

@@ -184,7 +184,7 @@ def restore_video(
     taken_out = ""
     if restorer is not None:
         config = settings_of(restorer, config)
-        taken_out = config.task
+        taken_out = "+".join(restorer.tasks)
     give_back_large_blocks()
     run = Run(source, destination, config, stop or threading.Event(), on_progress)
     open_writer = partial(

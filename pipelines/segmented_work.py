@@ -161,7 +161,8 @@ class SegmentedWork:
         Raises:
             ReadError: A source cannot be read.
             ConfigError: The sources cannot be joined.
-            WriteError: The folder of the segments cannot be created.
+            WriteError: The format does not hold what the encoder makes, or the folder of the
+                segments cannot be created.
         """
         was_there = self.store.is_there()
         if self.load():
@@ -179,6 +180,7 @@ class SegmentedWork:
             lead_ins=self._memory.lead_ins,
             multiple=self._memory.multiple,
         )
+        _ = self._encoding  # what cannot be encoded so is refused before anything is on the disk
         self.store.begin(self._work, self._plan)
 
     def restore(

@@ -72,7 +72,7 @@ def restore_in_segments(
     taken_out = ""
     if restorer is not None:
         config = settings_of(restorer, config)
-        taken_out = config.task
+        taken_out = "+".join(restorer.tasks)
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
     stop = stop or threading.Event()
@@ -86,6 +86,8 @@ def restore_in_segments(
             return replace(report, destination=shown(output), seconds=time.monotonic() - begin)
         except MHNetVideoError as error:
             done = work.num_done
+            if not done:
+                work.store.remove_if_empty()
             if not done or work.store.name in str(error):
                 raise
             kept = counted(done, "segment is", "segments are")

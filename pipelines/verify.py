@@ -88,21 +88,30 @@ class _Check:
 
     def _file(self, name: str, told: dict[str, Any]) -> Path | None:
         """The file where it was, or beside the evidence; None where it is not there."""
-        where = Path(told["path"])
-        for path in (self._folder / where, self._folder / where.name):
-            if path.is_file():
-                self._compare(f"The {name} {shown(path)}", path, told.get("sha256"))
-                return path
-        return None
+        path = self._found(Path(told["path"]))
+        if path is not None:
+            self._compare(f"The {name} {shown(path)}", path, told.get("sha256"))
+        return path
+
+    def _found(self, where: Path) -> Path | None:
+        paths = self._folder / where, self._folder / where.name
+        return next((path for path in paths if path.is_file()), None)
 
     def _check_weights(self) -> None:
         name, told = self._told["weights"]["name"], self._told["weights"].get("sha256")
         hashes = str(told).split("+")  # those of networks in turn
-        for each, expected in zip_longest(name.split("+", len(hashes) - 1), hashes):
+        names = name.split("+", len(hashes) - 1)
+        paths = self._told["weights"].get("paths")
+        if not isinstance(paths, list):  # of the first versions
+            paths = []
+        for each, expected, where in zip_longest(names, hashes, paths[: len(hashes)]):
             path = None
-            with suppress(WeightsError):
-                # evidence may come from anybody, and is to make nobody fetch anything
-                path = locate_weights(each or name, is_offline=True)
+            if isinstance(where, str) and "\0" not in where:
+                path = self._found(Path(where))
+            else:
+                with suppress(WeightsError):
+                    # evidence may come from anybody, and is to make nobody fetch anything
+                    path = locate_weights(each or name, is_offline=True)
             if told is None or path is None:
                 self._lines.append(f"The weights {each} are not here: they were not checked.")
             else:

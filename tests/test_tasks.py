@@ -26,6 +26,7 @@ from mhnet_video.batch.rows import Status
 from mhnet_video.cli.main import main
 from mhnet_video.config import BatchConfig, LiveConfig, TrainConfig
 from mhnet_video.errors import ConfigError, WeightsError
+from mhnet_video.live.adaptive_restorer import AdaptiveRestorer
 from mhnet_video.live.model_choice import models_at_hand
 from mhnet_video.live.session import Live
 from mhnet_video.model.weights import (
@@ -110,20 +111,61 @@ def test_weights_of_another_task_are_refused(folder):
     assert models_of("deblur", weights=blur) == (blur,)
     # names as reports have them
     both = "realtime+deblur-realtime"
-    assert models_of("derain", both) == ("realtime", "deblur-realtime")
-    assert task_done("derain", both) == "derain+deblur"
-    assert "+" in str(_weights(both, "derain")["sha256"])
+    assert models_of(None, both) == ("realtime", "deblur-realtime")
+    assert task_done(None, both) == "derain+deblur"
+    assert "+" in str(_weights(both, "derain", "/")["sha256"])
     with pytest.raises(ConfigError):
-        models_of("derain", "deblur-realtime+realtime")
+        models_of(None, "deblur-realtime+realtime")
     with pytest.raises(WeightsError, match=r"no model or weights file nothing\+realtime"):
-        load_model(*models_of("derain", "nothing+realtime"))
-    assert models_of("derain", weights=blur) == (blur,)
+        load_model(*models_of(None, "nothing+realtime"))
+    assert models_of(None, weights=blur) == (blur,)
     with pytest.raises(ConfigError, match="takes out rain; leave --task out, or name weights for"):
         models_of("deblur", weights=rain)
     with pytest.raises(ConfigError, match="takes out rain and drops on the glass"):
         models_of("derain+deblur", "windscreen-realtime")
+    with pytest.raises(ConfigError, match="deblur-realtime takes out motion blur; leave --task"):
+        models_of("derain", both)
     with pytest.raises(ConfigError, match="the network takes out rain; leave task out"):
         Restorer(load_model(rain), task="deblur")
+    with pytest.raises(ConfigError, match="the network takes out motion blur; leave task out"):
+        Restorer(load_model(blur), task="derain")
+
+
+@pytest.mark.parametrize("named", ["windscreen-realtime", "weights"])
+def test_rain_alone_is_not_asked_of_weights_for_more(named, folder, tmp_path, capsys):
+    options = ["--task", "derain", "--device", "cpu", "--model", named]
+    settings = {"task": "derain", "device": "cpu", "model": named}
+    if named == "weights":
+        blur = str(folder / "deblur.safetensors")
+        options[-2:] = ["--weights", blur]
+        del settings["model"]
+        settings["weights"] = blur
+    (tmp_path / "in").mkdir()
+    Clip(name="in/in.mp4", video=(Video(times=every(40, 4)),)).make(tmp_path)
+    clip, out = str(tmp_path / "in" / "in.mp4"), str(tmp_path / "out")
+    jobs = [
+        [clip, out + ".mp4"],
+        [clip, out + ".mp4", "--resume"],
+        [clip, out + ".mp4", "--evidence"],
+        ["batch", str(tmp_path / "in"), out],
+        ["evaluate", clip, clip],
+        ["evaluate", clip],
+        ["live", clip, "--record", out + ".mp4"],
+    ]
+    for job in jobs:
+        assert main([*job, *options]) == 2, job
+        said = capsys.readouterr().err
+        assert "; leave --task out, or name weights for derain" in said
+        assert not (tmp_path / "out.mp4").exists() and not list(tmp_path.glob(".*"))
+    with pytest.raises(ConfigError, match="leave --task out, or name weights for derain"):
+        Restorer(**settings)
+
+
+def test_a_key_changes_the_model_and_not_the_task():
+    config = LiveConfig(model="windscreen-realtime", device="cpu", engine="torch", scale=1.0)
+    restorer = AdaptiveRestorer(config)
+    assert "realtime" not in restorer.next_model().split(", ")
+    restorer.close()
 
 
 def test_each_step_takes_the_weights_that_are_for_it(folder, shipped):
@@ -374,8 +416,8 @@ def test_evidence_names_the_weights_of_every_step(task, folder, shipped, tmp_pat
 
 def test_evidence_tells_what_named_weights_take_out(folder, tmp_path):
     weights = str(folder / "deblur.safetensors")
-    assert task_done("derain", weights=weights) == "deblur"
-    assert task_done("derain") == "derain"
+    assert task_done(None, weights=weights) == "deblur"
+    assert task_done(None) == task_done("derain") == "derain"
     clip = Clip(name="in.mp4", video=(Video(times=every(40, 3)),)).make(tmp_path)
     restore_video(clip, tmp_path / "out.mp4", RestoreConfig(weights=weights, evidence=True))
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -423,6 +465,6 @@ def test_a_batch_does_not_look_for_rain_where_blur_is_taken_out(folder, tmp_path
     Clip(name="in.mp4", video=(Video(times=every(40, 6)),)).make(tmp_path)
     with pytest.raises(ConfigError, match="no reason to leave motion blur in it; leave --dry out"):
         run_batch([tmp_path], tmp_path / "out", config, BatchConfig(dry="copy"))
-    config = replace(config, task="derain")
+    config = replace(config, task=None)
     with pytest.raises(ConfigError, match="no reason to leave motion blur in it"):
         run_batch([tmp_path], tmp_path / "out", config, BatchConfig(dry="copy"))

@@ -14,6 +14,7 @@ from aiohttp import web
 from mhnet_video.app.clips import SILENCE_SECONDS, Clips, ClipState, UploadedClip
 from mhnet_video.app.pictures import jpeg_of
 from mhnet_video.errors import MHNetVideoError
+from mhnet_video.media.formats.suffixes import VIDEO_SUFFIXES
 from mhnet_video.media.output_file import why_unwritable
 from mhnet_video.tasks import DEFAULT, TASKS
 from mhnet_video.web.access import Access, ListenAddress
@@ -69,7 +70,9 @@ def _make_app(clips: Clips, keep_in: Path | None, access: Access) -> web.Applica
 
 def _document() -> Document:
     tasks = {name: task.removes for name, task in TASKS.items()}
-    return read_document("mhnet_video.app", {"tasks": json.dumps(tasks), "task": DEFAULT})
+    suffixes = ",".join(sorted(VIDEO_SUFFIXES))
+    values = {"tasks": json.dumps(tasks), "task": DEFAULT, "suffixes": suffixes}
+    return read_document("mhnet_video.app", values)
 
 
 @_routes.get("/healthz")

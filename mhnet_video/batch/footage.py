@@ -4,24 +4,19 @@ import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from mhnet_video.errors import ReadError
+from mhnet_video.media.formats.suffixes import PREVIEW_SUFFIXES, VIDEO_SUFFIXES
+from mhnet_video.media.formats.transport_clock import goes_on_evenly
+from mhnet_video.media.reading.discontinuities import FORWARD_SECONDS
 from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.reading.source import packets_of
 from mhnet_video.media.segments.segment_plan import kind_of
 
-_VIDEO_SUFFIXES = {
-    *("264", "265", "3g2", "3gp", "asf", "avi", "dav", "divx", "f4v", "flv", "h264", "h265"),
-    *("hevc", "insv", "ivf", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
-    *("mpeg", "mpegts", "mpg", "mts", "mxf", "nut", "ogv", "qt", "rm", "rmvb", "ts", "vob"),
-    *("webm", "wmv", "y4m"),
-}
-"""Extensions of video files."""
-_PREVIEW_SUFFIXES = {"lrf", "lrv"}
-"""Extensions of the small copies that cameras of GoPro, Garmin, Insta360 and DJI keep of each
-recording."""
 _OLDEST_YEAR = 2000
 """Clocks that were never set count from 1904, 1970 or 1980."""
 
@@ -31,7 +26,8 @@ class VideoFacts:
     """Facts about the video of a file."""
 
     seconds: float
-    """Duration in seconds; 0 if the file does not say."""
+    """Duration in seconds; 0 if the file does not say. Of a transport stream whose clock jumps, by
+    its packets."""
     created: datetime | None
     """Time of recording in UTC, by the container; None if it does not say."""
     kind: tuple[Hashable, ...]
@@ -56,20 +52,36 @@ def look_at(path: Path) -> VideoFacts:
             raise PictureError(f"{path} is a picture; name a video file.")
         container, stream = reader.container, reader.stream
         return VideoFacts(
-            seconds=max(0.0, (container.duration or 0) / av.time_base),
+            seconds=_seconds_of(reader),
             created=_time_of(container.metadata) or _time_of(stream.metadata),
             kind=(stream.codec_context.name, *kind_of(reader).values()),
         )
 
 
+def _seconds_of(reader: VideoReader) -> float:
+    container = reader.container
+    is_transport = "mpegts" in container.format.name.split(",")
+    if not is_transport or goes_on_evenly(container.name):
+        return max(0.0, (container.duration or 0) / av.time_base)
+    seconds = step = 1 / reader.fps
+    last: Fraction | None = None
+    for packet in packets_of(container, reader.stream):
+        if packet.dts is not None:
+            time = packet.dts * reader.time_base
+            if last is not None:
+                seconds += time - last if 0 < time - last <= FORWARD_SECONDS else step
+            last = time
+    return float(seconds)
+
+
 def is_named_like_video(path: Path) -> bool:
     """Whether a file's name says that it is a video."""
-    return path.suffix[1:].lower() in _VIDEO_SUFFIXES
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def is_named_like_preview(path: Path) -> bool:
     """Whether a file's name says that it is a camera's small copy of another file."""
-    return path.suffix[1:].lower() in _PREVIEW_SUFFIXES
+    return path.suffix.lower() in PREVIEW_SUFFIXES
 
 
 def _time_of(metadata: dict[str, str]) -> datetime | None:

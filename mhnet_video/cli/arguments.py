@@ -491,7 +491,8 @@ def add_model_arguments(
     parser.add_argument(
         "--task",
         choices=tuple(TASKS),
-        help=f"what to take out: {'; '.join(_removed(TASKS))} (default: {DEFAULT})",
+        help=f"what to take out: {'; '.join(_removed(TASKS))} (default: what the model or weights "
+        f"that are named are for, {DEFAULT} without)",
     )
     parser.add_argument(
         "--device",

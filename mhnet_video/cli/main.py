@@ -15,6 +15,7 @@ from mhnet_video.cli import arguments, reports
 from mhnet_video.cli.terminal import (
     WithoutSecrets,
     flush_stdout,
+    interrupt_on_signals,
     one_line,
     prepare_streams,
     progress_bar,
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # with its value after an option's equals sign, too
     learn(*words, *(word.partition("=")[2] for word in words if word.startswith("--")))
-    with redirect_stderr(WithoutSecrets(sys.stderr)):
+    with redirect_stderr(WithoutSecrets(sys.stderr)), interrupt_on_signals():
         return _run(words)
 
 
@@ -296,7 +297,6 @@ def _flicker(options: "Namespace") -> int:
 
         settings = arguments.network_settings(options)
         settings["model"] = options.model or RestoreConfig.model
-        settings["task"] = options.task or RestoreConfig.task
         restorer = Restorer(**settings)
     with progress_bar(sys.stderr.isatty() and not options.json) as on_progress:
         clips = measure_flicker(options.rainy, restorer=restorer, on_progress=on_progress)

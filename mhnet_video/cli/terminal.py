@@ -18,10 +18,13 @@ from mhnet_video.system import ending_signals, has_terminal_size
 if TYPE_CHECKING:
     from mhnet_video.pipelines.restore import Progress
 
-_KNOWN = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
-"""Format of tqdm's bar with a total."""
-_UNKNOWN = "{n_fmt} frames, {rate_noinv_fmt}, {elapsed} gone, time left unknown"
-"""Format of tqdm's bar without a total."""
+_KNOWN = (
+    "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames",
+    ", {rate_noinv_fmt}, {remaining} left",
+)
+"""Formats of tqdm's bar with a total, and of its speed."""
+_UNKNOWN = "{n_fmt} frame", ", {rate_noinv_fmt}, {elapsed} gone, time left unknown"
+"""Formats of tqdm's bar without a total."""
 _STEERING = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters that end a line, move the cursor or turn the direction of writing."""
 _SAME_PRESS_SECONDS = 0.5
@@ -66,7 +69,7 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
             bar = tqdm(
                 file=sys.stderr,
                 unit=" frames",
-                bar_format=_UNKNOWN,
+                delay=1e-9,  # it would draw itself at once, before it knows what
                 **(
                     {"dynamic_ncols": True}
                     if has_terminal_size(sys.stderr)
@@ -80,8 +83,14 @@ def progress_bar(shown: bool) -> "Iterator[Callable[[Progress], None] | None]":
             )
         # an estimate that proves too low is dropped, rather than shown as 104 %
         bar.total = progress.total if progress.frames <= (progress.total or 0) else None
-        bar.bar_format = (_KNOWN if bar.total else _UNKNOWN) + "{postfix}"
+        count, speed = _KNOWN if bar.total else _UNKNOWN
+        if not bar.total and progress.frames != 1:
+            count += "s"
+        # the first frame tells of no speed: it has waited for the network
+        bar.bar_format = count + (speed if progress.frames > bar.initial else "") + "{postfix}"
         bar.set_postfix_str(f"at {clock(progress.position_seconds)}", refresh=False)
+        if progress.frames == bar.n:
+            bar.refresh()
         bar.update(progress.frames - bar.n)
 
     try:
@@ -136,6 +145,38 @@ def stop_on_signals(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """While the block runs, SIGTERM and the like interrupt it as Ctrl-C does, so that it tidies up.
+
+    A second one does so again, and a third one ends the process. What is ignored or handled already
+    stays so, and outside the main thread nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first_time: float | None = None
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal first_time
+        now = time.monotonic()
+        if first_time is not None:
+            if now - first_time <= _SAME_PRESS_SECONDS:
+                return
+            signal.signal(number, signal.SIG_DFL)
+        first_time = now
+        raise KeyboardInterrupt
+
+    numbers = [each for each in ending_signals() if signal.getsignal(each) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.live.adaptive_quality import Level
 from mhnet_video.live.model_choice import ModelChoice, models_at_hand
 from mhnet_video.live.pacer import Pacer
-from mhnet_video.model.weights import list_models
+from mhnet_video.model.weights import list_models, task_done
 from mhnet_video.restoration.restorer import Restorer
 from mhnet_video.restoration.scene_changes import CutDetector
 from mhnet_video.restoration.temporal_average import FrameAverage
@@ -40,8 +40,9 @@ class AdaptiveRestorer:
     def __init__(self, config: LiveConfig) -> None:
         self._config = config
         named = [config.weights] if config.weights else []
-        models = named or models_at_hand(config.model, config.task)
-        self._choice = ModelChoice(models, [] if named else models_at_hand(task=config.task))
+        task = task_done(config.task, config.model, config.weights)
+        models = named or models_at_hand(config.model, task)
+        self._choice = ModelChoice(models, [] if named else models_at_hand(task=task))
         # errors of a model or the device come before the camera is opened
         self._first = self._new(models[-1])
         self._unused: dict[str, Restorer] = {models[-1]: self._first}

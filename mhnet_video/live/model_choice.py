@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Sequence
 
 from mhnet_video.model.weights import list_models
-from mhnet_video.tasks import no_weights, steps_of
+from mhnet_video.tasks import DEFAULT, no_weights, steps_of
 
 
-def models_at_hand(model: str = "auto", task: str = "derain") -> list[str]:
+def models_at_hand(model: str = "auto", task: str = DEFAULT) -> list[str]:
     """The models to choose from, the largest first; only the one named, if one is.
 
     Those of a task of several steps are pairs, with a plus between their names.

@@ -15,9 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame
+from mhnet_video.media.formats.suffixes import PICTURE_SUFFIXES
 from mhnet_video.media.frames.converter import Converter
 from mhnet_video.media.frames.frame_geometry import upright
-from mhnet_video.media.image_sequence import PICTURE_SUFFIXES, files_in, written_name
+from mhnet_video.media.image_sequence import files_in, written_name
 from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.system import replace_file
@@ -310,8 +311,9 @@ def _save_png(path: Path, rows: Sequence[Sequence[Image.Image]]) -> None:
         sheet.save(partial, format="PNG")
         replace_file(partial, path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise WriteError(
             f"the contact sheet {path} cannot be written: {why_unwritable(error)}."
         ) from error
+    finally:  # also after an interrupt
+        with suppress(OSError):
+            partial.unlink()

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -15,20 +15,15 @@ from mhnet_video.frame import Frame
 from mhnet_video.locator import shown
 from mhnet_video.media.fidelity import Loss, Notes, counted
 from mhnet_video.media.formats.containers import format_of, picture_encoder
+from mhnet_video.media.formats.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reading.decoder import Item
 from mhnet_video.media.reading.reader import VideoReader, decoded_ahead
 from mhnet_video.media.writing.writer import VideoWriter
 
-PICTURE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".heic", ".heif", ".avif"),
-}
-"""Extensions of pictures that are read."""
 
-
-def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
+def files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
     """The files of a folder that have one of some suffixes, 2 before 10; no hidden ones.
 
     Raises:
@@ -41,7 +36,9 @@ def files_in(folder: Path, suffixes: set[str]) -> list[Path]:
         if path.suffix.lower() in suffixes and path.name[0] != "." and path.is_file()
     ]
     if not found:
-        raise ReadError(f"{folder} holds none of these: {', '.join(sorted(suffixes))}")
+        kinds = {"pictures": suffixes & PICTURE_SUFFIXES, "videos": suffixes & VIDEO_SUFFIXES}
+        said = " or ".join(f"{kind} ({', '.join(sorted(of))})" for kind, of in kinds.items() if of)
+        raise ReadError(f"{folder} holds no {said}")
     return in_order(found)
 
 

@@ -64,12 +64,16 @@ def _task_of(training: Mapping[str, Any], config: NetworkConfig) -> str:
 
 
 def models_of(
-    task: str, model: str = "auto", weights: str | PathLike[str] | None = None, kind: str = "cpu"
+    task: str | None,
+    model: str = "auto",
+    weights: str | PathLike[str] | None = None,
+    kind: str = "cpu",
 ) -> tuple[str, ...]:
     """The models of a task: a name or a file for each of its steps.
 
     Args:
-        task: One of `TASKS`.
+        task: One of `TASKS`; None for what the weights that are named take out, and rain where
+            none are.
         model: A model's name, or names with a plus between them for several steps; `auto` for the
             default ones. One that is named replaces that of its own task.
         weights: A weights file to use instead.
@@ -80,12 +84,13 @@ def models_of(
             out something else.
         WeightsError: What is named does not exist, or is damaged.
     """
-    steps = steps_of(task)
     named = [str(weights)] if weights else [] if model == "auto" else [model]
-    if named and task == DEFAULT:  # weights that are named do what they were trained for
+    if named and task is None:
         return weights_in_turn(named[0])
-    if len(steps) > 1 and not weights and named:
-        named = model.split("+")
+    task = task or DEFAULT
+    steps = steps_of(task)
+    if named and not weights:
+        named = model.split("+") if len(steps) > 1 else list(weights_in_turn(model))
     by_step = {load_model(name).task: name for name in named}
     for step, name in by_step.items():
         if step not in steps:
@@ -109,11 +114,13 @@ def weights_in_turn(name: str) -> tuple[str, ...]:
     return names
 
 
-def task_done(task: str, model: str = "auto", weights: str | PathLike[str] | None = None) -> str:
-    """What is taken out: that of the weights that are named where no other task is.
+def task_done(
+    task: str | None, model: str = "auto", weights: str | PathLike[str] | None = None
+) -> str:
+    """What is taken out: that of the weights that are named where no task is.
 
     Args:
-        task: One of `TASKS`.
+        task: One of `TASKS`, or None.
         model: A model's name, or `auto`.
         weights: A weights file to use instead.
 
@@ -121,8 +128,8 @@ def task_done(task: str, model: str = "auto", weights: str | PathLike[str] | Non
         WeightsError: What is named does not exist, or is damaged.
     """
     named = weights or (None if model == "auto" else model)
-    if not named or task != DEFAULT:
-        return task
+    if not named or task is not None:
+        return task or DEFAULT
     return "+".join(load_model(name).task for name in weights_in_turn(str(named)))
 
 

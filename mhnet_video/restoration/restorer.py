@@ -26,7 +26,7 @@ from mhnet_video.restoration.single_frames import SingleFrames
 from mhnet_video.restoration.task_step import TaskStep
 from mhnet_video.restoration.window_network import check_size
 from mhnet_video.restoration.working_scale import WorkingScale, scale_by_size
-from mhnet_video.tasks import DEFAULT, TASKS, check_task
+from mhnet_video.tasks import TASKS, check_task
 
 T = TypeVar("T")
 RgbImage = TypeVar("RgbImage", NDArray[np.uint8], Tensor)
@@ -41,7 +41,8 @@ class Restorer:
             change any more.
         task: `derain` removes streaks of rain in the air; `raindrop` also removes drops on the
             glass before the camera; `deblur` removes motion blur; `derain+deblur` removes rain,
-            then motion blur.
+            then motion blur. None for what a model, network or file that is named was trained for,
+            and `derain` where none is.
         weights: A weights file to use instead; None for the model's own.
         device: `auto` (CUDA after a self-check), `cpu`, `cuda`, `cuda:<index>` or `mps`. Several
             GPUs, as in `cuda:0,cuda:1`, share the frames of each clip; `push` and `restore_frame`
@@ -78,7 +79,7 @@ class Restorer:
         self,
         model: str | MHNet = "auto",
         *,
-        task: str = "derain",
+        task: str | None = None,
         weights: str | PathLike[str] | None = None,
         device: str = "auto",
         engine: str = "auto",
@@ -87,7 +88,8 @@ class Restorer:
         scale: float | None = None,
         is_filtered: bool = True,
     ) -> None:
-        check_task(task)
+        if task is not None:
+            check_task(task)
         self.devices = usable_devices(str(device))
         self.device, *others = self.devices
         self._settings = Settings()
@@ -98,7 +100,7 @@ class Restorer:
                 raise ConfigError(
                     "a network has its weights; name a model or a weights file, not both"
                 )
-            if task not in (DEFAULT, model.task):
+            if task not in (None, model.task):
                 raise ConfigError(
                     f"the network takes out {TASKS[model.task].removes}; leave task out"
                 )

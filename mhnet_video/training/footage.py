@@ -44,7 +44,7 @@ def load_footage(
     """
     import av
 
-    from mhnet_video.media.image_sequence import PICTURE_SUFFIXES
+    from mhnet_video.media.formats.suffixes import PICTURE_SUFFIXES
     from mhnet_video.media.reading.source import filled_packets
 
     photos = []

@@ -21,7 +21,7 @@ from mhnet_video import errors
 from mhnet_video.cli.arguments import parse_time, restore_parser
 from mhnet_video.cli.main import main
 from mhnet_video.cli.reports import live_summary
-from mhnet_video.cli.terminal import progress_bar, stop_on_signals
+from mhnet_video.cli.terminal import interrupt_on_signals, progress_bar, stop_on_signals
 from mhnet_video.config import Box, LiveConfig, LiveOutputs, RestoreConfig
 from mhnet_video.errors import ConfigError
 from mhnet_video.live.source_address import resolve_address
@@ -530,6 +530,17 @@ def test_progress_bar_where_the_count_is_unknown_or_wrong(capsys):
     assert "125%" not in err
 
 
+@pytest.mark.parametrize("total", [1, None])
+def test_the_bar_of_one_frame_says_no_more_than_is_known(total, capsys):
+    with progress_bar(True) as show:
+        for each in (total, 1):
+            show(Progress(frames=1, total=each, seconds=1, position_seconds=0))
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").split("\n") if line]
+    assert "?" not in "".join(lines) and not any("unknown" in line for line in lines)
+    assert all("1/1 frames, at 0:00:00" in line or line == "1 frame, at 0:00:00" for line in lines)
+    assert "100% |" in lines[-1]
+
+
 def test_no_bar_gives_nothing_to_call(capsys):
     with progress_bar(False) as show:
         assert show is None
@@ -560,6 +571,44 @@ def test_a_hangup_that_is_ignored_stays_so():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, outer)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_what_has_no_end_of_its_own(number, monkeypatch):
+    """One within half a second is the same one: `timeout` sends it twice."""
+    clock = Clock()
+    monkeypatch.setattr("mhnet_video.cli.terminal.time", SimpleNamespace(monotonic=clock))
+    outer = signal.signal(number, signal.SIG_DFL)
+    try:
+        with interrupt_on_signals():
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            clock.now += 0.4
+            signal.raise_signal(number)
+            clock.now += 0.2
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)
+        with interrupt_on_signals():
+            assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, outer)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_temporary_folder_of_a_measurement(
+    number, tmp_path, monkeypatch, capsys
+):
+    def child(*args, **others):
+        assert len(list(tmp_path.iterdir())) == 1
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("mhnet_video.pipelines.bench._child", child)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["bench"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -594,7 +643,7 @@ def test_a_terminal_that_tells_no_size_has_a_bar_too():
     try:
         processes.run([sys.executable, "-c", code], stderr=slave, check=True)
         os.set_blocking(master, False)
-        assert b"1 frames" in os.read(master, 4096)
+        assert b"1/2 frames" in os.read(master, 4096)
     finally:
         os.close(master)
         os.close(slave)

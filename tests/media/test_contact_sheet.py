@@ -4,10 +4,11 @@ import av
 import numpy as np
 import pytest
 from clips import Clip, Video, copy, every
+from PIL import Image
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media import contact_sheet
-from mhnet_video.media.contact_sheet import check_sheet, save_contact_sheet
+from mhnet_video.media.contact_sheet import check_sheet, save_contact_sheet, save_pictures
 from mhnet_video.media.reading.reader import VideoReader
 
 
@@ -165,3 +166,14 @@ def test_of_both_side_by_side_the_restored_one_is_shown(width, tmp_path):
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < -0.5
     # and where they differ most, which only pictures of one size have
     assert sheet.shape[1] == 2 * (shown + 6) + 2 * 486 + 6
+
+
+def test_an_interrupt_leaves_no_half_of_a_sheet(tmp_path, monkeypatch):
+    def save(self, path, **others):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        save_pictures([[("A", np.zeros((8, 8, 3), np.uint8))]], tmp_path / "sheet.png")
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import probe
 import pytest
-from clips import Clip, Data, Subtitles, Video, as_telemetry, cover_first, every, rotation, uneven
+from clips import (
+    Clip,
+    Data,
+    Subtitles,
+    Video,
+    as_telemetry,
+    copy,
+    cover_first,
+    every,
+    rotation,
+    uneven,
+)
 from promises import (
     BOTH,
     CHAPTERS,
@@ -285,6 +296,19 @@ OTHER_STREAMS = [
 @pytest.mark.parametrize("promise", OTHER_STREAMS, ids=lambda promise: promise.name)
 def test_streams_stay(promise: Promise, tmp_path: Path) -> None:
     keep(promise, tmp_path)
+
+
+@pytest.mark.parametrize("degrees", [0, 90])
+@pytest.mark.parametrize(
+    ("name", "is_kept"), [("out.ts", False), ("out.flv", False), ("out.mkv", True)]
+)
+def test_the_rotation_of_another_video_is_kept_or_told(name, is_kept, degrees, tmp_path):
+    turned = Video(matrix=rotation(degrees) if degrees else None, seed=1)
+    source = Clip(video=(Video(), turned)).make(tmp_path)
+    losses = copy(source, tmp_path / name).notes.losses
+    told = [(loss.what, loss.where) for loss in losses if loss.kind == "rotation"]
+    is_told = degrees and not is_kept
+    assert told == ([("rotation of video in stream 1 (h264)", "stream 1")] if is_told else [])
 
 
 def counted_on(timecode: tuple[int, ...], rate: int) -> tuple[int, ...]:

@@ -384,3 +384,39 @@ def test_transparency_is_lost_only_where_something_shows_through(alpha: int, is_
     notes = Notes()
     report_pixels(notes, frame, "gbrp", "libx264rgb")
     assert ("transparency is gone" in "".join(notes.lost)) == is_lost
+
+
+ULTRA_HDR = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description xmp:Rating="4"'
+    b' xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"'
+    b" GCamera:MotionPhoto='1' GCamera:MotionPhotoVersion=\"1\"><Container:Directory><rdf:Seq>"
+    b'<rdf:li><Container:Item Item:Semantic="Primary"/></rdf:li>'
+    b'<rdf:li><Container:Item Item:Semantic="GainMap" Item:Length="9"/></rdf:li></rdf:Seq>'
+    b"</Container:Directory><hdrgm:GainMapMax>2</hdrgm:GainMapMax><dc:title>Rain</dc:title>"
+    b"</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize("name", ["out.jpg", "out.png", "out.mkv"])
+def test_the_gain_map_and_the_film_of_a_phone_are_told_and_no_longer_claimed(name, tmp_path):
+    """Their pixels are behind the picture, of which they were made before it was restored."""
+    first = picture("mjpeg")
+    segments = (
+        segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + ULTRA_HDR)
+        + segment(0xE2, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(4))
+        + segment(0xE2, b"MPF\0II*\0" + bytes(80))
+    )
+    source = tmp_path / "clip.jpg"
+    source.write_bytes(first[:2] + segments + first[2:] + first)
+    lost = copy(source, tmp_path / name).notes.lost
+    assert "HDR gain map: it is one of the picture as it was" in lost
+    assert "film of a moving photograph: the photograph is restored" in lost
+    assert not any("further pictures" in each for each in lost)
+    written = (tmp_path / name).read_bytes()
+    for claim in (b"hdrgm", b"hdr-gain-map", b"GainMap", b"MotionPhoto", b"21496", b"MPF\0"):
+        assert claim not in written
+    if name == "out.jpg":  # all else of the XMP stays, and stays whole
+        assert b'xmp:Rating="4"' in written and b"<dc:title>Rain</dc:title>" in written
+        start, end = written.index(b"<x:xmpmeta"), written.index(b"</x:xmpmeta>")
+        size = int.from_bytes(written[start - 31 : start - 29], "big")
+        assert start - 31 + size == end + len(b"</x:xmpmeta>")

@@ -554,3 +554,11 @@ def test_a_file_that_goes_away_while_it_is_opened_is_told(
     monkeypatch.setattr(av, "open", open_late)
     with pytest.raises(ReadError, match=r"does not exist; check the path\."):
         VideoReader(path)
+
+
+def test_a_start_behind_the_end_is_no_damage_where_no_header_tells_the_length(tmp_path):
+    clip = Clip(name="clip.mkv", options=(("live", "1"),)).make(tmp_path)
+    with VideoReader(clip, start=5) as reader:
+        assert reader.num_frames is None
+        with pytest.raises(ReadError, match=r"ends before 5 s; choose an earlier start\."):
+            list(reader)

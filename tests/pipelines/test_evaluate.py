@@ -7,12 +7,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clips import Clip, Video
+from clips import Clip, Video, every
 from standin import StandIn, inverted
 
 from mhnet_video.cli.main import main
 from mhnet_video.errors import ReadError
 from mhnet_video.pipelines.evaluate import evaluate
+from mhnet_video.pipelines.flicker import measure_flicker
 from mhnet_video.training.metrics import score
 
 
@@ -343,3 +344,15 @@ def test_settings_of_a_restorer_need_a_model(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(["evaluate", str(tmp_path), *words])
         assert "need --model, --task or --weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.m2ts", "a.MPG", "a.ts", "a.wmv"])
+def test_every_video_of_a_folder_counts_whatever_its_suffix(name, tmp_path):
+    for folder in ("rainy", "clean"):
+        (tmp_path / folder).mkdir()
+        clip = Clip(name=f"{folder}/a.mkv", video=(Video(times=every(40, 8)),)).make(tmp_path)
+        clip.rename(clip.with_name(name))
+        save_picture(tmp_path / folder / "b.png", noise(1))
+    result = evaluate(tmp_path / "rainy", tmp_path / "clean")
+    assert [row.name for row in result.rows] == [name, "b.png"]
+    assert [clip.name for clip in measure_flicker(tmp_path / "rainy")] == [name]

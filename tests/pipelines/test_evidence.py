@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import shutil
 import sys
 import threading
 import tracemalloc
@@ -22,7 +23,7 @@ from waiting import Ticks
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, ReadError, WriteError
 from mhnet_video.frame import Frame, Pair, PixelLayout
-from mhnet_video.model.weights import MODELS
+from mhnet_video.model.weights import MODELS, load_model, save_pretrained
 from mhnet_video.pipelines.evidence import (
     Digest,
     EvidenceWriter,
@@ -127,6 +128,9 @@ def test_the_comment_says_so_and_keeps_the_sources_own(own, name, tmp_path):
     assert remark.endswith("taken out was motion blur.")
     assert tags["comment"] == (f"Mine\n{remark}" if own else remark)
     assert not any("comment" in loss.what for loss in report.losses)
+    # what was added is not the source's
+    kept = [each.lower() for each in report.kept if "information" in each]
+    assert kept == (["information about the file (title, comment)"] if own else [])
 
 
 def test_without_evidence_the_comment_is_the_sources(tmp_path):
@@ -192,6 +196,32 @@ def test_other_weights_are_told(tmp_path):
     weights = {"name": "realtime", "sha256": "0" * 64}
     (told,) = verify(rewritten(restored(tmp_path), weights=weights)).mismatches
     assert "weights" in told
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_weights_of_ones_own_are_found_from_any_folder(is_saved, tmp_path, monkeypatch):
+    (tmp_path / "here" / "own").mkdir(parents=True)
+    (tmp_path / "there" / "own").mkdir(parents=True)
+    shutil.copy(MODELS / "realtime.safetensors", tmp_path / "here" / "own" / "mine.safetensors")
+    (tmp_path / "there" / "own" / "mine.safetensors").write_text("of another")
+    weights, name = "own/mine.safetensors", "mine.safetensors"
+    monkeypatch.chdir(tmp_path / "here")
+    if is_saved:
+        save_pretrained(load_model(weights), "own/saved")
+        weights, name = "own/saved", "saved"
+    CLIP.make(tmp_path / "here")
+    config = replace(EVIDENCE, weights=weights, device="cpu")
+    restore_video("clip.mkv", tmp_path / "out.mkv", config)
+    path = evidence_path(tmp_path / "out.mkv")
+    told = json.loads(path.read_text())
+    assert told["model"] == told["weights"]["name"] == told["settings"]["weights"] == name
+    assert (tmp_path / told["weights"]["paths"][0]).is_file()
+    monkeypatch.chdir(tmp_path / "there")
+    result = verify(path)
+    assert not result.mismatches
+    assert any("The weights file" in each and "is the one" in each for each in result.lines)
+    shutil.move(tmp_path / "here", tmp_path / "elsewhere")
+    assert f"The weights {name} are not here: they were not checked." in verify(path).lines
 
 
 def test_evidence_makes_nobody_fetch_weights(tmp_path, monkeypatch):

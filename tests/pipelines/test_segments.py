@@ -462,14 +462,43 @@ def test_what_has_no_segments_is_refused(source, arguments, said, monkeypatch, c
     assert os.listdir(source.parent) == ["clip.mp4"]
 
 
-def test_an_encoder_that_the_format_does_not_hold_is_refused_before_the_work(source, tmp_path):
-    output = tmp_path / "out.ts"
-    config = RestoreConfig(encoder="libvpx-vp9")
+@pytest.mark.parametrize(
+    ("encoder", "name", "label"),
+    [
+        ("libvpx-vp9", "out.ts", "MPEG-TS"),
+        ("libvpx-vp9", "out.mov", "MOV"),
+        ("libsvtav1", "out.mov", "MOV"),
+        ("mpeg4", "out.flv", "FLV"),
+        ("ffv1", "out.webm", "WebM"),
+    ],
+)
+def test_an_encoder_that_the_format_does_not_hold_is_refused_before_the_work(
+    encoder, name, label, source, tmp_path
+):
+    config = RestoreConfig(encoder=encoder)
     restorer = StandIn()
-    with pytest.raises(WriteError, match="MPEG-TS cannot hold"):
-        restore_in_segments([source], output, config, restorer=restorer)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(WriteError, match=f"{label} cannot hold .* {encoder} makes; .*mkv"):
+        restore_in_segments(source, tmp_path / name, config, restorer=restorer)
     assert not restorer.seen
-    assert not output.exists()
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_run_that_fails_before_its_first_segment_leaves_no_folder(after, source, tmp_path):
+    class Failing(StandIn):
+        def pairs(self, items, **others):
+            if self.count == after:
+                raise WriteError("no more.")
+            self.count += 1
+            return super().pairs(items, **others)
+
+    restorer = Failing()
+    restorer.count = 0
+    output = tmp_path / "out.mkv"
+    with pytest.raises(WriteError, match=r"no more\."):
+        restore_in_segments([source], output, restorer=restorer)
+    assert (tmp_path / ".out.mkv.parts").exists() == bool(after)
 
 
 def test_nothing_is_overwritten(source, tmp_path):

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+from av.error import FFmpegError
 from av.stream import Discard
 
 from mhnet_video.color_spaces import FULL_RANGE, LIMITED_RANGE, MATRIX_NUMBERS, usual_matrix
@@ -112,7 +113,7 @@ def choose_settings(
         aspect = 1 / aspect
 
     if container_format is not None:
-        _check_format(container_format, encoder)
+        _check_format(container_format, encoder, frame)
     base = frame_settings(encoder, merged, frame, fps=fps, time_base=time_base)
     base = replace(
         base,
@@ -134,15 +135,25 @@ def choose_settings(
     )
 
 
-def _check_format(container_format: Format, encoder: str) -> None:
+def _check_format(container_format: Format, encoder: str, frame: Frame) -> None:
     """Refuse an encoder that makes what a format does not hold, before there is any of it."""
-    codecs = container_format.video_codecs
-    is_held = not codecs or av.Codec(encoder, "w").canonical_name in codecs
-    with av.open(Nowhere(), "w", format=container_format.name) as container:
+    codecs, codec = container_format.video_codecs, av.Codec(encoder, "w").canonical_name
+    is_held = not codecs or codec in codecs
+    nowhere = Nowhere()
+    with av.open(nowhere, "w", format=container_format.name) as container:
         try:
-            container.add_stream(encoder)
-        except ValueError:
+            stream = container.add_mux_stream(
+                codec, rate=25, width=frame.width, height=frame.height
+            )
+            stream.time_base = Fraction(1, 1000)
+            # only the header tells of some, as of AV1 in MOV; Matroska's holds more than is known
+            if container_format.name not in ("matroska", "webm"):
+                container.start_encoding()
+        except (FFmpegError, ValueError):
             is_held = False
+        finally:
+            # FFmpeg 8.1 may crash when it ends a file with nothing in it
+            nowhere.closed = True
     if not is_held:
         label = container_format.label
         way = "" if label == "Matroska" else ", or end the output in .mkv"

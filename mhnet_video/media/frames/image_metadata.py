@@ -48,6 +48,20 @@ DISPLAY_MATRICES = {
 }
 """In fixed point, by the number that EXIF has for how a picture is turned and mirrored: a sample
 at (x, y) is shown at (a x + c y, b x + d y)."""
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+"""How the segment of a JPEG's XMP begins."""
+_ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
+"""How a segment begins that says that there is a gain map. Source: ISO 21496-1, annex C."""
+# what XMP says of a gain map, of the file's further items, and of the film of a moving photograph.
+# Source: Ultra HDR image format 1.1 and Motion photo format 1.0, developer.android.com
+_GAIN_MAP = b"http://ns.adobe.com/hdr-gain-map/1.0/"
+_MOTION = re.compile(rb"(?:MotionPhoto|MicroVideo)\s*(?:=\s*[\"']|>\s*)1")
+_UNTRUE_XMP = re.compile(
+    rb"""\s(?:xmlns:hdrgm|hdrgm:\w+|G?Camera:(?:MotionPhoto|MicroVideo)\w*)\s*=\s*("[^"]*"|'[^']*')"""
+    rb"|<((?:hdrgm:\w+|G?Container:Directory|G?Camera:(?:MotionPhoto|MicroVideo)\w*))\b[^>]*"
+    rb"(?:/>|>.*?</\2\s*>)",
+    re.DOTALL,
+)
 _OF_THE_ENCODING = (0xE0, 0xEE)
 """JFIF and Adobe segments describe the encoding: each file has its own."""
 
@@ -65,8 +79,9 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
         if marker not in _OF_THE_ENCODING
         and (marker == _COMMENT or _FIRST_APP <= marker <= _LAST_APP)
         # nothing comes behind the new picture
-        and not segment.startswith(_PLACES, 4)
+        and not segment.startswith((_PLACES, _ISO_GAIN_MAP), 4)
     ]
+    wanted = [(marker, _without_further_items(segment)) for marker, segment in wanted]
     encoded = _with_density_of(source, encoded)
     segments = _segments(encoded)
     if not wanted or not segments:
@@ -81,6 +96,14 @@ def with_segments_of(source: bytes, encoded: bytes) -> bytes:
             break
         first += len(segment)
     return encoded[:first] + b"".join(segment for _, segment in wanted) + encoded[first:]
+
+
+def _without_further_items(segment: bytes) -> bytes:
+    """A segment of a JPEG whose XMP says nothing of what stood behind its picture."""
+    if not segment.startswith(_XMP, 4):
+        return segment
+    contents = _UNTRUE_XMP.sub(b"", segment[4:])
+    return segment[:2] + struct.pack(">H", len(contents) + 2) + contents
 
 
 def _with_density_of(source: bytes, encoded: bytes) -> bytes:
@@ -151,6 +174,25 @@ def has_further_pictures(data: bytes) -> bool:
     """Whether there are pictures behind the first one of a JPEG or a TIFF."""
     has_places = any(segment.startswith(_PLACES, 4) for _, segment in _segments(data))
     return has_places or bool(_place_of_next(data))
+
+
+def further_items_in(data: bytes) -> dict[str, str]:
+    """What stands behind the first picture of a JPEG or a TIFF.
+
+    Returns:
+        What it is in a person's words, and why an output has it not.
+    """
+    segments = [segment for _, segment in _segments(data)]
+    xmp = b"".join(segment for segment in segments if segment.startswith(_XMP, 4))
+    has_gain_map = _GAIN_MAP in xmp or any(each.startswith(_ISO_GAIN_MAP, 4) for each in segments)
+    found = {}
+    if has_gain_map:
+        found["HDR gain map"] = "it is one of the picture as it was"
+    elif has_further_pictures(data):
+        found["further pictures of the file"] = "the first one is restored"
+    if _MOTION.search(xmp):
+        found["film of a moving photograph"] = "the photograph is restored"
+    return found
 
 
 def with_texts_of(source: bytes, encoded: bytes) -> bytes:

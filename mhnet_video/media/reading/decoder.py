@@ -57,7 +57,8 @@ class Decoder:
         """What is in the stream and decoders pass over."""
         self.picture_bytes = b""
         """The file, where that is one picture and passes through; empty before it does."""
-        self._has_picture = False
+        self.has_picture = False
+        """Whether a picture came since the last seek."""
         self._hardware: HardwareDecoder | None = None
         self._maker = self._new_maker()
 
@@ -88,13 +89,13 @@ class Decoder:
         """Frames and packets in the order of the file; may be asked for again after a seek."""
         self._maker = self._new_maker()
         self.damage.restart()
-        self._has_picture = False
+        self.has_picture = False
         if self._hardware is not None:
             self._hardware.restart()
         for packet in self._packets():
             if packet is None or packet.stream_index == self.stream.index:
                 for picture in self._decode(packet):
-                    self._has_picture = True
+                    self.has_picture = True
                     yield self._frame(picture)
             elif packet.size:
                 yield packet
@@ -137,7 +138,7 @@ class Decoder:
             # a picture that ends early is decoded without a complaint, grey where nothing is left
             is_file = self.container.format.name in _OF_ONE_PICTURE
             is_cut = is_file and is_cut_short(bytes(packet))
-            is_optional = self.has_sought and not self._has_picture
+            is_optional = self.has_sought and not self.has_picture
             self.damage.send(packet, is_cut=is_cut, is_optional=is_optional)
         decode = self._on_cpu if self._hardware is None else self._hardware.decode
         pictures = decode(packet)

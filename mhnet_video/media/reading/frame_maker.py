@@ -86,7 +86,7 @@ class FrameMaker:
             # FFmpeg does not say so of grey JPEGs; and where the range becomes limited within a
             # stream, the name of the pixel format stays
             is_full = "yuvj" in name or self._codec == "mjpeg"
-        display_matrix = _display_matrix(picture, self._codec)
+        display_matrix = display_matrix_of(picture, self._codec)
         frame = Frame(
             planes=planes,
             layout=layout,
@@ -116,7 +116,7 @@ class FrameMaker:
         return DeviceFrame(**values, luma=luma, chroma=chroma, bits_down=bits_down, picture=picture)
 
 
-def _display_matrix(picture: av.VideoFrame, codec: str) -> tuple[int, ...] | None:
+def display_matrix_of(picture: av.VideoFrame, codec: str) -> tuple[int, ...] | None:
     """The display matrix by which a player turns and mirrors a picture; None for as it is."""
     try:
         return struct.unpack("=9i", bytes(side_data_of(picture, codec)[SideDataType.DISPLAYMATRIX]))

@@ -230,7 +230,7 @@ class VideoReader(Closing):
     def _why_no_frame(self) -> str:
         if self._decoder.is_stalled:
             return f"nothing came from {self.name} for {SILENCE_SECONDS:.0f} s; try again later."
-        if self.start and self.num_frames:
+        if self.start and (self.num_frames or self._decoder.has_picture):
             return f"{self.name} ends before {float(self.start):g} s; choose an earlier start."
         if is_animated_webp(self.container.name):
             return f"{self.name} is an animated WebP, which FFmpeg cannot decode; convert it first."

@@ -1,6 +1,8 @@
 """How many frames a source has, how fast they come, and how long it may pause, by its headers."""
 
+import os
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 
 import av
@@ -8,6 +10,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from mhnet_video.media.formats.transport_clock import goes_on_evenly
 from mhnet_video.media.reading.discontinuities import FORWARD_SECONDS
 
 _JUMPING_FORMATS = ("mpegts", "mpeg", "mpegtsraw")
@@ -48,6 +51,12 @@ class SourceTiming:
         self.fps = self._rate_between_pauses()
         """The nominal rate: the usual one where pauses make it differ from the average."""
 
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether the length that the headers tell can be true: no clock is seen to jump."""
+        name, names = self._container.name, self._container.format.name.split(",")
+        return "mpegts" not in names or not os.path.isfile(name) or goes_on_evenly(name)
+
     def estimate_frames(self, start: Fraction, duration: Fraction | None) -> int | None:
         """How many frames a part of the file has; None where nothing tells.
 
@@ -56,6 +65,8 @@ class SourceTiming:
             duration: How long it is, in seconds; None for up to the end.
         """
         seconds = None
+        if not self.is_even:
+            return None
         if self._stream.duration:
             seconds = self._stream.duration * self._time_base
         elif self._container.duration:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -238,6 +238,12 @@ class SegmentStore:
     def remove(self) -> None:
         """Remove the folder, as far as the system lets it go."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if it has nothing but a plan: nobody has begun a segment in it."""
+        with suppress(OSError):
+            if os.listdir(self.folder) == [_PLAN]:
+                self.remove()
 
     def _write(self, path: Path, plain: dict[str, Any]) -> None:
         partial = path.with_name(f"{path.stem}.partial{path.suffix}")

@@ -5,6 +5,7 @@ Each stream of the source becomes a track here, or a loss.
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -14,11 +15,13 @@ from av.stream import Discard, Stream
 
 from mhnet_video.media.fidelity import Loss
 from mhnet_video.media.formats.containers import Format
+from mhnet_video.media.reading.frame_maker import display_matrix_of
 from mhnet_video.media.reading.source import Packet
 from mhnet_video.media.tracks.audio_pauses import AudioPauses
 from mhnet_video.media.tracks.copied_audio import DolbyTrack
 from mhnet_video.media.tracks.encoded_audio import EncodedAudioTrack
 from mhnet_video.media.tracks.muxer_trials import MuxerTrials
+from mhnet_video.media.tracks.stream_tags import describe
 from mhnet_video.media.tracks.track_maker import TrackMaker
 from mhnet_video.media.tracks.tracks import Track, empty_cue
 
@@ -130,6 +133,9 @@ class Tracks:
         self._trials = MuxerTrials(container_format, first, is_seekable=is_seekable)
         self._maker = TrackMaker(container, container_format, first, late, self._trials)
         self._streams: dict[int, _CarriedStream] = {}
+        # copied videos, as long as it is not known whether the source has them turned
+        self._unseen: set[int] = set()
+        self._turned: list[Loss] = []
 
     @property
     def kept(self) -> list[str]:
@@ -168,6 +174,8 @@ class Tracks:
             target: Any = track.target
             wished = Fraction(target.time_base or _TEXT_CLOCK)
             target.time_base = self._format.clock(wished, pause_seconds)
+        if track.target.type == "video" and not self._format.has_rotation:
+            self._unseen.add(stream.index)
         self._streams[stream.index] = _CarriedStream(track, self._format, self._trials, pauses)
 
     def refuse(self, stream: Stream) -> None:
@@ -180,7 +188,7 @@ class Tracks:
     @property
     def losses(self) -> list[Loss]:
         """What is not in the output, or not as it was; complete once all is flushed."""
-        losses = [*self._maker.losses]
+        losses = [*self._maker.losses, *self._turned]
         for index, carried in self._streams.items():
             if carried.pauses is not None:
                 losses += carried.pauses.losses(index, self._format.label)
@@ -221,12 +229,30 @@ class Tracks:
             origin: The time of the source that becomes zero, in seconds.
         """
         carried = self._streams.get(packet.stream_index)
+        if packet.stream_index in self._unseen and packet.is_keyframe:
+            self._see_rotation(packet)
         if carried is not None:
             return carried.packets(packet, origin)
         if packet.stream_index in self._maker.silent:
             why = "nothing was known of it when the output began, as it comes too late"
             self._maker.silent[packet.stream_index][1] = why
         return ()
+
+    def _see_rotation(self, packet: Packet) -> None:
+        """Find out whether a copied video is turned, which PyAV 18 tells of its pictures alone."""
+        stream: Any = packet.stream
+        self._unseen.remove(stream.index)
+        context = stream.codec_context
+        pictures: list[Any] = []
+        with suppress(FFmpegError, ValueError):
+            pictures = [*context.decode(packet), *context.decode(None)]
+        if any(display_matrix_of(picture, context.name) for picture in pictures):
+            what, why = (
+                f"rotation of {describe(stream)}",
+                f"{self._format.label} has no place for it",
+            )
+            loss = Loss(kind="rotation", what=what, why=why, where=f"stream {stream.index}")
+            self._turned.append(loss)
 
     def flush(self) -> Iterable[Packet]:
         """The packets to write at the end."""

@@ -12,11 +12,11 @@ from av.error import FFmpegError
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from mhnet_video.media.fidelity import MOST_SHOWN, Notes, counted, printable
+from mhnet_video.media.fidelity import MOST_SHOWN, Notes, printable
 from mhnet_video.media.formats.containers import Format
 from mhnet_video.media.formats.inventory import unseen_in
 from mhnet_video.media.formats.inventory_base import Found
-from mhnet_video.media.frames.image_metadata import descriptions_in, has_further_pictures
+from mhnet_video.media.frames.image_metadata import descriptions_in, further_items_in
 from mhnet_video.media.location.telemetry import Carried
 
 _NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
@@ -74,8 +74,11 @@ def report_further_pictures(notes: Notes, source: bytes, *, num_streams: int = 1
         source: The bytes of its file; empty where they are not at hand.
         num_streams: Streams of it that are pictures, and of which the output has one.
     """
-    if num_streams > 1 or has_further_pictures(source):
-        notes.lose("picture", "further pictures of the file", "the first one is restored")
+    found = further_items_in(source)
+    if num_streams > 1:
+        found.setdefault("further pictures of the file", "the first one is restored")
+    for what, why in found.items():
+        notes.lose("picture", what, why)
 
 
 def report_hidden(
@@ -140,6 +143,7 @@ def report_units(notes: Notes, found: Mapping[str, int], where: str) -> None:
 
 def report_metadata(
     notes: Notes,
+    source: Mapping[str, str],
     wanted: dict[str, str],
     result: Path,
     streams: Iterable[OutputStream],
@@ -149,7 +153,8 @@ def report_metadata(
 
     Args:
         notes: What it is added to.
-        wanted: Tags of the file as a whole.
+        source: Tags of the source as a whole.
+        wanted: Those that the file is to have.
         result: The file.
         streams: Its streams.
         titles: Those of its chapters.
@@ -165,9 +170,12 @@ def report_metadata(
     except (FFmpegError, OSError, ValueError):
         return
     gone = _gone(wanted, found)
-    if len(gone) < len(wanted):
-        lines = counted(len(wanted) - len(gone), "line")
-        notes.kept.append(f"{lines} of information about the file")
+    # what the program says of itself is no information of the source's
+    kept = [key for key in wanted if key in source and not _gone({key: wanted[key]}, found)]
+    if (more := len(kept) - MOST_SHOWN) > 1:
+        kept[MOST_SHOWN:] = [f"and {more} more"]
+    if kept:
+        notes.kept.append(f"information about the file ({printable(', '.join(kept))})")
     if gone:
         notes.lose("tag", f"information about the file: {', '.join(gone)}")
     for each in streams:

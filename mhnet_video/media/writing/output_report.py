@@ -111,7 +111,14 @@ def report_end(
     _report_telemetry(notes, muxer.telemetry, is_part=bool(reader.start or reader.duration))
     if result is not None:
         titles = titles_of(muxer.chapters) if muxer.format.has_chapters else []
-        report_metadata(notes, muxer.metadata, result, muxer.streams.values(), titles)
+        report_metadata(
+            notes,
+            reader.container.metadata,
+            muxer.metadata,
+            result,
+            muxer.streams.values(),
+            titles,
+        )
 
 
 def _report_telemetry(notes: Notes, carried: Carried, *, is_part: bool) -> None:
