@@ -33,6 +33,8 @@ from mhnet_video.errors import WriteError
 from mhnet_video.pipelines.app import run_app
 from mhnet_video.web.access import ListenAddress
 
+pytestmark = pytest.mark.beside
+
 SHORT = (Video(times=every(40, 8)),)
 
 
