@@ -502,6 +502,7 @@ def test_boxes_turn_back():
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # processes that start while it waits
 def test_clips_go_through_the_batch(tmp_path, clip):
     """With its workers: what was restored, what has failed, and the end in the middle."""
     stop, links = threading.Event(), []
