@@ -517,7 +517,7 @@ def test_many_copies_are_a_picture_on_its_own(monkeypatch):
 def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monkeypatch):
     """Samples to samples: what color.py, align.py and the network give."""
     network = make_network(width=4, frames=3, patch=2, heads=4, align=aligns, **SMALL).to(device)
-    first = make_frame("yuv420p", 20, 7, rotation=90)
+    first = make_frame("yuv420p", 40, 7, rotation=90)
     frames = []
     for index in range(count):
         planes = tuple(np.roll(plane, index, axis=0) for plane in first.planes)
@@ -539,7 +539,7 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
     for index, frame in enumerate(out):
         window = [frames[place] for place in window_indices(index, count, 3)]
         seen = [torch.rot90(to_rgb(each, torch.device("cpu")), -1, (1, 2)) for each in window]
-        x = torch.nn.functional.pad(torch.cat(seen)[None], (0, 12, 0, 25), mode="replicate")
+        x = torch.nn.functional.pad(torch.cat(seen)[None], (0, 24, 0, 25), mode="replicate")
 
         def alone(picture):
             black = torch.zeros_like(picture)
@@ -550,7 +550,7 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
                 residual = wanted_of(answers(x[0, 3:6], network.config.multiple, alone, TRANSFORMS))
             else:
                 residual = (network(x.to(device)).cpu() - x[:, 3:6])[0]
-        residual = residual[:, :7, :20]
+        residual = residual[:, :7, :40]
         expected = add_residual(frames[index], torch.rot90(residual, 1, (1, 2)), strength=0.5)
         assert any((a != b).any() for a, b in zip(expected, frames[index].planes, strict=True))
         for a, b in zip(frame.planes, expected, strict=True):
