@@ -28,7 +28,9 @@ demo: $(VENV)/installed ## restore the sample clip, or your own: make demo IN=my
 	mkdir -p "$$(dirname "$$out")" && \
 	$(BIN)/mhnet-video "$$IN" "$$out" --sheet "$${out%.*}-before-after.png" $(ARGS)
 
-# status 5 is that of a part without a test
+# Bytecode is kept, whatever the shell says: two hundred processes would compile the package, each
+# for itself. Status 5 is that of a part without a test.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/installed-dev ## run all the tests, two side by side where none needs the machine alone
 	@failed=; \
 	$(BIN)/python -m pytest -n 2 -m 'not alone' $(TESTS) || [ $$? = 5 ] || failed=1; \

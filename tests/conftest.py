@@ -43,6 +43,9 @@ if torch.cuda.is_available():
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROOT = Path(__file__).parent.parent
 
+# cameras, windows and browsers run by the clock
+BY_THE_CLOCK = {ROOT / "tests" / "live", ROOT / "tests" / "app"}
+
 # each case of these is of another file or document
 WHOLE = {"test_structure.py", "test_readme.py", "test_examples.py"}
 
@@ -111,6 +114,14 @@ def pytest_sessionstart() -> None:
         engine.Kernels = cache(engine.Kernels)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # a run of the tests that are alone does not import the others, which takes ten seconds
+    if config.option.markexpr != "alone" or not collection_path.match("test_*.py"):
+        return None
+    is_by_the_clock = BY_THE_CLOCK & set(collection_path.parents)
+    return None if is_by_the_clock or "mark.alone" in collection_path.read_text() else True
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     # nor does a thread that a test has left behind hold the run after its last line
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=config.stash[_STDERR])
@@ -126,8 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = firsts.values()
     for item in items:
-        # cameras, windows and browsers run by the clock
-        if {ROOT / "tests" / "live", ROOT / "tests" / "app"} & set(item.path.parents):
+        if BY_THE_CLOCK & set(item.path.parents) and not item.get_closest_marker("beside"):
             item.add_marker("alone")
     # a GPU machine that lost its driver must fail, not pass by skipping
     if torch.cuda.is_available() or os.environ.get("MHNET_REQUIRE_CUDA") == "1":

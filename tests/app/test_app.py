@@ -36,6 +36,8 @@ from mhnet_video.pipelines.app import run_app
 from mhnet_video.pipelines.batch_tally import BatchReport
 from mhnet_video.web.access import ListenAddress
 
+pytestmark = pytest.mark.beside
+
 SHORT = (Video(times=every(40, 8)),)
 
 
@@ -544,6 +546,7 @@ def test_what_a_result_lacks_is_told_when_it_is_asked_for_again(tmp_path, clip, 
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # processes that start while it waits
 def test_clips_go_through_the_batch(tmp_path, clip):
     """With its workers: what was restored, what has failed, and the end in the middle."""
     stop, links = threading.Event(), []

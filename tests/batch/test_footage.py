@@ -1,16 +1,18 @@
-"""How long a recording is, whatever its clock says."""
+"""How long a recording is, whatever its clock says, and when it was made."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from clips import Clip, Video, every
 
-from mhnet_video.batch.footage import look_at
+from mhnet_video.batch.footage import _time_of, look_at
 from mhnet_video.frame import Frame
 from mhnet_video.media.formats.transport_clock import goes_on_evenly
 from mhnet_video.media.reading.reader import VideoReader
 
 WRAP_SECONDS = (1 << 33) / 90_000
+MORNING = datetime(2023, 6, 15, 10, 20, 30, tzinfo=UTC)
 
 
 def recording(folder: Path, name: str, *starts: float) -> Path:
@@ -51,3 +53,22 @@ def test_what_is_no_transport_stream_is_taken_as_it_is(tmp_path):
     path = Clip(video=(Video(times=every(40, 50)),)).make(tmp_path)
     assert goes_on_evenly(str(path)) and goes_on_evenly(str(tmp_path / "none"))
     assert look_at(path).seconds == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("said", "time"),
+    [
+        ("2023-06-15T10:20:30.000000Z", MORNING),
+        ("2023-06-15 10:20:30", MORNING),
+        ("2023-06-15T12:20:30+02:00", MORNING),
+        ("2023-06-15T10:20:30.123456789Z", MORNING.replace(microsecond=123456)),
+        # clocks that were never set
+        ("1904-01-01T00:00:00.000000Z", None),
+        ("1970-01-01T00:00:12.000000Z", None),
+        ("1980-01-06T00:00:00.000000Z", None),
+        ("yesterday", None),
+    ],
+)
+def test_the_time_of_a_recording(said, time):
+    assert _time_of({"creation_time": said}) == time
+    assert _time_of({}) is None

@@ -1,10 +1,12 @@
 """The rows of a batch as JSON Lines and as Parquet."""
 
+import errno
 import json
 import sys
 
 import pytest
 
+from mhnet_video.batch import report_file
 from mhnet_video.batch.report_file import ReportFile
 from mhnet_video.batch.rows import Row, Status
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
@@ -92,6 +94,27 @@ def test_a_run_that_fails_leaves_what_is_no_report(path, content):
     with pytest.raises(ConfigError), ReportFile(str(path), overwrite=True):
         raise ConfigError("there is no such model")
     assert path.read_text() == content
+
+
+def test_what_a_run_without_a_row_has_left_is_replaced(path):
+    path.touch()
+    with ReportFile(str(path)) as report:
+        report.add(ROWS[0])
+    assert path.stat().st_size
+
+
+def test_a_report_that_cannot_be_opened_leaves_no_lock(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "r.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(report_file, "open", refuse, raising=False)
+        with pytest.raises(WriteError, match=r"r\.jsonl cannot be written: the disk is full"):
+            ReportFile(str(path))
+    assert [*tmp_path.iterdir()] == []
+    with ReportFile(str(path)) as report:
+        report.add(ROWS[0])
 
 
 def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path, monkeypatch):

@@ -164,12 +164,13 @@ def test_why_a_camera_without_a_view_recorded_does_not_matter(form, occasions):
     assert trips(*map(clip, names)) == [names]
 
 
-def test_short_clips_of_the_same_time_are_no_parts_of_one_trip():
+@pytest.mark.parametrize("seconds", [2.5, 0.0], ids=["short", "of no known length"])
+def test_short_clips_of_the_same_time_are_no_parts_of_one_trip(seconds):
     names = ["Normal/NO20230615-123456-000123F.MP4", "Event/EV20230615-123456-000123F.MP4"]
-    assert trips(*(clip(name, seconds=2.5) for name in names)) == [[names[1]], [names[0]]]
+    assert trips(*(clip(name, seconds=seconds) for name in names)) == [[names[1]], [names[0]]]
     start = datetime(2023, 6, 15, tzinfo=UTC)
     names = ["GRMN0001.MP4", "GRMN0002.MP4"]
-    clips = [clip(name, seconds=2.5, created=start) for name in names]
+    clips = [clip(name, seconds=seconds, created=start) for name in names]
     assert trips(*clips) == [[name] for name in names]
 
 
@@ -193,6 +194,19 @@ def test_chapters_follow_by_their_numbers_whatever_their_times():
     created = datetime(2023, 6, 15, tzinfo=UTC)
     clips = [clip(name, created=created, seconds=500) for name in reversed(names)]
     assert trips(*clips) == [names[:3], names[3:]]
+
+
+def test_chapters_of_another_folder_are_of_another_recording():
+    names = ["100GOPRO/GX010007.MP4", "101GOPRO/GX020007.MP4"]
+    assert trips(*map(clip, names)) == [[name] for name in names]
+
+
+def test_a_copy_in_another_format_does_not_go_on_in_the_recordings():
+    first, second, third = stamped("%Y%m%d_%H%M%S_NF.mp4", 3)
+    copy = second.replace(".mp4", ".mkv")
+    assert trips(*map(clip, [first, copy, third])) == [[first], [copy], [third]]
+    second = second.replace(".mp4", ".MP4")
+    assert trips(*map(clip, [first, second, third])) == [[first, second, third]]
 
 
 def test_a_missing_chapter_is_not_bridged():

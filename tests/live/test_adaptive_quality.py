@@ -6,6 +6,8 @@ import pytest
 
 from mhnet_video.live.adaptive_quality import SCALES, Governor, Level, choose_level, list_levels
 
+pytestmark = pytest.mark.beside
+
 BUDGET = 0.04
 LEVELS = list_levels(["large", "small"])
 

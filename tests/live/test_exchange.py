@@ -2,9 +2,12 @@
 
 import threading
 
+import pytest
 from waiting import SECONDS, wait_until
 
 from mhnet_video.live.exchange import Latest
+
+pytestmark = pytest.mark.beside
 
 
 def test_the_newest_is_what_readers_get():

@@ -8,6 +8,8 @@ from sounds import tones
 
 from mhnet_video.live.sound import SoundReader
 
+pytestmark = pytest.mark.beside
+
 
 def format_from(path, first):
     """The format of the sound, its first packets not read."""

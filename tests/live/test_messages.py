@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
 from test_page import STATISTICS
 from waiting import Clock
 
 from mhnet_video.live.messages import ChangeReporter, Messages
 from mhnet_video.live.overlay import Overlay
+
+pytestmark = pytest.mark.beside
 
 CALM = replace(STATISTICS, trouble="", model="", scale=1.0)
 

@@ -4,6 +4,8 @@ import pytest
 
 from mhnet_video.live.model_choice import ModelChoice, models_at_hand
 
+pytestmark = pytest.mark.beside
+
 
 def test_after_the_last_model_comes_automatic_choice():
     choice = ModelChoice(["big", "small"], ["big", "small"])

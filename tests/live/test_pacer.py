@@ -18,6 +18,8 @@ from mhnet_video.live.adaptive_quality import Governor, Level, list_levels
 from mhnet_video.live.pacer import Pacer
 from mhnet_video.memory import give_back
 
+pytestmark = pytest.mark.beside
+
 BUDGET = 0.04
 LOOKS = 5 / 16
 """Time of the looks at a frame that passes, by that of restoring it."""
@@ -237,6 +239,7 @@ def test_the_memory_of_levels_that_are_forgotten_goes_back(monkeypatch):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.alone
 def test_freed_memory_goes_back():
     blocks = [bytes(4000) for _ in range(20_000)]
     # what lies above keeps the C library from giving back what is below

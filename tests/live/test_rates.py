@@ -4,6 +4,8 @@ import pytest
 
 from mhnet_video.live.rates import ThroughputMeter
 
+pytestmark = pytest.mark.beside
+
 
 def test_rates_tell_of_an_outage_at_once():
     meter = ThroughputMeter(2.0)

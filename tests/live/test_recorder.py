@@ -23,6 +23,8 @@ from mhnet_video.live.recorder import Recorder, check_recording
 from mhnet_video.live.recording_file import RecordingFile
 from mhnet_video.live.rendering import fit
 
+pytestmark = pytest.mark.beside
+
 
 def test_a_recording_has_the_times_at_which_frames_were_taken(tmp_path):
     times = [5.0, 5.04, 5.081, 5.2, 5.21, 9.7, 9.74]

@@ -7,6 +7,8 @@ from waiting import Clock
 from mhnet_video.live.live_frame import LiveFrame
 from mhnet_video.live.statistics import DisplayMeter
 
+pytestmark = pytest.mark.beside
+
 
 def frame_of(number, arrival):
     frame = live_frame(number * 0.04)

@@ -13,6 +13,8 @@ from mhnet_video.errors import ConfigError, WriteError
 from mhnet_video.live.virtual_camera import VirtualCamera
 from mhnet_video.pipelines.live import run_live
 
+pytestmark = pytest.mark.beside
+
 
 @pytest.fixture
 def shown(monkeypatch):

@@ -1,7 +1,5 @@
 """What is shown and what keys do, and a real window on a virtual screen with real events."""
 
-import ctypes
-import ctypes.util
 import os
 import select
 import shutil
@@ -158,33 +156,6 @@ def screen(tmp_path_factory):
         processes.end(server)
 
 
-def ask_to_close(window):
-    """Send WM_DELETE_WINDOW: there is no window manager on the virtual screen."""
-    x11 = ctypes.CDLL(ctypes.util.find_library("X11") or "libX11.so.6")
-    x11.XOpenDisplay.restype = ctypes.c_void_p
-    x11.XInternAtom.restype = ctypes.c_ulong
-    display = ctypes.c_void_p(x11.XOpenDisplay(None))
-
-    class Message(ctypes.Structure):
-        _fields_ = (
-            ("kind", ctypes.c_int),
-            ("serial", ctypes.c_ulong),
-            ("is_sent", ctypes.c_int),
-            ("display", ctypes.c_void_p),
-            ("window", ctypes.c_ulong),
-            ("message", ctypes.c_ulong),
-            ("format", ctypes.c_int),
-            ("data", ctypes.c_long * 5),
-            ("rest", ctypes.c_long * 24),
-        )
-
-    message = Message(kind=33, window=window, format=32)
-    message.message = x11.XInternAtom(display, b"WM_PROTOCOLS", 0)
-    message.data[0] = x11.XInternAtom(display, b"WM_DELETE_WINDOW", 0)
-    x11.XSendEvent(display, ctypes.c_ulong(window), 0, 0, ctypes.byref(message))
-    x11.XSync(display, 0)
-
-
 class Shown:
     """The program with a window on the virtual screen."""
 
@@ -248,11 +219,8 @@ class Shown:
 
     def close(self):
         """Press the window's close button, as a window manager tells it."""
-        code = "import sys; from test_window import ask_to_close; ask_to_close(int(sys.argv[1]))"
-        environment = self.screen | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-        subprocess.run(
-            [sys.executable, "-c", code, self.window], env=environment, check=True, timeout=60
-        )
+        command = [sys.executable, HERE / "close_window.py", self.window]
+        subprocess.run(command, env=self.screen, check=True, timeout=60)
 
     def picture(self):
         """What is in the window, RGB."""

@@ -15,7 +15,7 @@ from damage import TEXT, Restore, assert_one_sentence, assert_plays, left
 
 from mhnet_video.cli.main import main
 from mhnet_video.errors import WriteError
-from mhnet_video.media.output_file import check_destination
+from mhnet_video.media.output_file import OutputFile, check_destination
 
 
 @pytest.mark.parametrize(
@@ -294,3 +294,13 @@ def test_a_locked_folder_is_found_out_before_any_work(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     check_destination(fifo)
+
+
+def test_a_name_may_be_as_long_as_file_systems_allow(tmp_path: Path) -> None:
+    """That of the growing file, which is longer, is cut, in the middle of a letter if need be."""
+    name = "\N{LATIN SMALL LETTER E WITH ACUTE}" * 125 + ".mp4"
+    output = OutputFile(tmp_path / name)
+    output.write(b"all")
+    assert output.partial is not None and output.partial.suffix == ".mp4"
+    output.commit()
+    assert os.listdir(tmp_path) == [name]

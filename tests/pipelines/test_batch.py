@@ -138,7 +138,7 @@ def test_each_gpu_that_is_named_has_a_worker(monkeypatch, device, gpus):
     assert [each["CUDA_VISIBLE_DEVICES"] for each in share.environments] == list(gpus)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("own_process")
 def test_there_are_no_more_jobs_than_files_that_are_left(card, out, notes, monkeypatch):
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_cores", lambda: 64)
     monkeypatch.setattr(mhnet_video.pipelines.batch, "usable_bytes", lambda: 1 << 40)

@@ -23,14 +23,14 @@ from standin import Held, StandIn
 from waiting import SECONDS, Ticks, is_waiting_in, wait_until
 
 import mhnet_video.media.writing.writer
-from mhnet_video.config import RestoreConfig
+from mhnet_video.config import Box, RestoreConfig
 from mhnet_video.errors import MHNetVideoError, ReadError, WriteError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.prefetch import Prefetcher
 from mhnet_video.media.reading.decoder import Decoder
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.writing.frame_encoder import FrameEncoder
-from mhnet_video.pipelines.restore import Progress, restore_video
+from mhnet_video.pipelines.restore import Progress, losses_of_network, restore_video
 
 HERE = Path(__file__).parents[1]
 LONG = Video(times=every(40, 200), gop=25)
@@ -613,3 +613,9 @@ def test_a_run_in_another_thread(long_clip: Path, tmp_path: Path) -> None:
     run.start()
     run.join(SECONDS)
     assert found[0].frames == 200
+
+
+def test_a_box_that_begins_where_the_picture_ends_is_told() -> None:
+    boxes = (Box(63, 47, 1, 1), Box(64, 0, 2, 2), Box(0, 48, 2, 2))
+    found = losses_of_network(0, RestoreConfig(keep=boxes), (64, 48))
+    assert [loss.what for loss in found] == ["the box 64,0,2,2", "the box 0,48,2,2"]

@@ -535,6 +535,7 @@ def test_a_page_without_the_extra_is_refused_in_a_sentence(package, monkeypatch,
     assert "mhnet-video[web]" in said
 
 
+@pytest.mark.beside
 def test_nothing_but_a_page_imports_the_extra():
     code = "import sys, mhnet_video, mhnet_video.cli.main, mhnet_video.pipelines.live; "
     code += "print([n for n in ('aiohttp', 'prometheus_client', 'aiortc') if n in sys.modules])"
