@@ -93,7 +93,7 @@ def _table(rows: "Sequence[Row]", columns: int | None) -> list[str]:
         others = sum(widths[:-1]) + 2 * len(widths) + len(cells[0][-1])
         first = min(first, max(len(cells[0][0]), columns - others))
     lines = []
-    for file, status, footage, time, frames, remarks in cells:
+    for file, status, footage, time, frames, told in cells:
         name = file
         if len(file) > first:
             lines.append(file)
@@ -102,10 +102,10 @@ def _table(rows: "Sequence[Row]", columns: int | None) -> list[str]:
             f"{name:<{first}}  {status:<{widths[0]}}  {footage:>{widths[1]}}  "
             f"{time:>{widths[2]}}  {frames:>{widths[3]}}"
         )
-        if columns is not None and remarks and len(line) + 2 + len(remarks) > columns:
+        if columns is not None and told and len(line) + 2 + len(told) > columns:
             indent = " " * _INDENT
             said = textwrap.wrap(
-                remarks,
+                told,
                 max(columns, 40),
                 initial_indent=indent,
                 subsequent_indent=indent,
@@ -114,5 +114,5 @@ def _table(rows: "Sequence[Row]", columns: int | None) -> list[str]:
             )
             lines += [line.rstrip(), *said]
         else:
-            lines.append(f"{line}  {remarks}".rstrip())
+            lines.append(f"{line}  {told}".rstrip())
     return lines
