@@ -400,8 +400,11 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         mask: NDArray[Any] = np.zeros((crop, crop), np.float32)
         y, x = (int(random.integers(-side // 2, crop - side // 2)) for side in (height, width))
         piece = self._piece(random, height, width).astype(np.float32)
-        if random.random() < 0.35:
-            piece[:] = random.uniform(0, 255, 3)
+        if random.random() < 0.5:
+            # half of the plain ones dark, as sensors and mounts are
+            piece[:] = random.uniform(0, 50) if random.random() < 0.5 else random.uniform(0, 255, 3)
+            if random.random() < 0.6:
+                _letter(piece, random)
         if random.random() < 0.5:
             shape = np.ones((height, width), np.float32)
         else:
@@ -467,6 +470,29 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         """A clock, a camera's name, a watermark."""
         layers = draw_text(random, self.crop, 1)
         return Fixture(layers[:3], layers[3:], is_behind=False)
+
+
+def _letter(piece: NDArray[Any], random: np.random.Generator) -> None:
+    """Write on a sticker, `[H, W, 3]` in 0 to 255, in place: bold letters, at times in a ring."""
+    height, width = piece.shape[:2]
+    is_bright = piece.mean() > random.uniform(90, 160)
+    low, high = (0, 70) if is_bright else (185, 255)
+    colour = random.uniform(low, high, 3)
+    cover: NDArray[Any] = np.zeros((height, width), np.uint8)
+    rows = int(random.integers(1, 3))
+    if random.random() < 0.3:
+        middle, reach = (width // 2, height // 2), max(2, round(0.45 * min(height, width)))
+        cv2.circle(cover, middle, reach, 255, max(1, reach // 6), cv2.LINE_AA)
+    for row in range(rows):
+        letters = "".join(random.choice(list("0123456789ABEHKPRSTZ-"), int(random.integers(1, 6))))
+        face = int(random.choice([0, 2, 3, 4]))  # fonts of OpenCV
+        (wide, tall), _ = cv2.getTextSize(letters, face, 1, 2)
+        size = random.uniform(0.6, 0.9) * min(width / wide, height / rows / tall)
+        left = round((width - size * wide) / 2)
+        base = round((row + 0.5) * height / rows + size * tall / 2)
+        stroke = max(1, round(size * random.uniform(1, 4)))
+        cv2.putText(cover, letters, (left, base), face, size, 255, stroke, cv2.LINE_AA)
+    piece += cover[..., None] / np.float32(255) * (colour - piece)
 
 
 def _motion(runs: Sequence[NDArray[Any]]) -> float:

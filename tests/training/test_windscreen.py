@@ -186,6 +186,22 @@ def test_fixtures_stay_in_the_clean_picture(samples):
         assert not torch.equal(with_fixtures, without)
 
 
+def test_some_stickers_are_dark_and_some_have_letters(footage):
+    windows = GlassWindows(footage, frames=5, crop=256)
+    dark, lettered = 0, 0
+    for seed in range(120):
+        sticker = windows._sticker(np.random.default_rng(seed))
+        inside = sticker.picture[:, sticker.opacity[0] > 0.99]
+        if not inside.numel():
+            continue
+        median = inside.median(1, keepdim=True)[0]
+        away = (inside - median).abs().amax(0)
+        if (away < 0.05).float().mean() > 0.4:  # plain, but for what is written on it
+            dark += float(median.max()) < 0.22
+            lettered += float((away > 0.25).float().mean()) > 0.02
+    assert dark > 3 and lettered > 3
+
+
 @pytest.mark.parametrize("draw", [GlassWindows._slats, GlassWindows._bar])
 def test_reflected_edges_and_bars_are_drawn_again(footage, draw):
     windows = GlassWindows(footage, frames=5, crop=CROP)
