@@ -14,7 +14,9 @@ from clips import Audio, Clip, Subtitles, Video
 
 from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.media.formats.containers import format_of
+from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reading.reader import VideoReader
+from mhnet_video.media.writing.write_errors import muxer_error
 from mhnet_video.media.writing.writer import VideoWriter
 
 DAY = 86_400
@@ -290,8 +292,13 @@ def test_an_encoder_of_one_rate_is_told(tmp_path):
 
 def test_what_a_container_refuses_is_not_the_encoders_fault(tmp_path):
     clip = Clip().make(tmp_path)
-    with pytest.raises(WriteError, match=r"as MOV does not take .* libvpx-vp9 .* end .* \.mkv\.$"):
+    with pytest.raises(WriteError, match=r"MOV cannot hold what .* libvpx-vp9 .* end .* \.mkv\.$"):
         write(clip, tmp_path / "out.mov", encoder="libvpx-vp9")
+    # what no trial foresees
+    output = OutputFile(tmp_path / "out.mov")
+    error = muxer_error(output, "libx265", format_of("out.mov"), ValueError("no such tag"))
+    output.discard()
+    assert "as MOV does not take what comes from the encoder libx265 (no such tag)" in str(error)
 
 
 @pytest.mark.parametrize("extension", ["mp4", "avi"])
