@@ -11,7 +11,6 @@ import av
 
 from mhnet_video.errors import ReadError
 from mhnet_video.media.formats.suffixes import PREVIEW_SUFFIXES, VIDEO_SUFFIXES
-from mhnet_video.media.formats.transport_clock import goes_on_evenly
 from mhnet_video.media.reading.discontinuities import FORWARD_SECONDS
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.reading.source import packets_of
@@ -60,8 +59,7 @@ def look_at(path: Path) -> VideoFacts:
 
 def _seconds_of(reader: VideoReader) -> float:
     container = reader.container
-    is_transport = "mpegts" in container.format.name.split(",")
-    if not is_transport or goes_on_evenly(container.name):
+    if reader.is_even:
         return max(0.0, (container.duration or 0) / av.time_base)
     seconds = step = 1 / reader.fps
     last: Fraction | None = None

@@ -191,6 +191,11 @@ class VideoReader(Closing):
         """Whether the recording's clock may be set to a later time, too."""
         return self._timing.leaps
 
+    @property
+    def is_even(self) -> bool:
+        """Whether the length that the headers tell can be true: no clock is seen to jump."""
+        return self._timing.is_even
+
     @cached_property
     def chroma_location(self) -> str:
         """Where chroma samples lie, as FFmpeg names it: `center`, `topleft`; often empty."""
