@@ -42,11 +42,11 @@ _BOX = re.compile(rb"[\x20-\x7e\xa9]{4}")
 """Type of a box of an MP4."""
 _TURNED = bytes(int(f"{number:08b}"[::-1], 2) for number in range(256))
 """Each byte with its bits in the opposite order."""
-_STRIDES = {188: 0, 192: 4, 204: 0}
+TRANSPORT_STRIDES = {188: 0, 192: 4, 204: 0}
 """Bytes of a transport stream's packets, and the offset of the sync byte in them."""
-_SYNC = 0x47
+TRANSPORT_SYNC = 0x47
 """Sync byte of a transport stream."""
-_MIN_PACKETS = 5
+MIN_PACKETS = 5
 """Packets in a row that make a transport stream."""
 _PACKETS = 1 << 16
 """Packets that are looked at together."""
@@ -267,14 +267,14 @@ def _sum_of(page: bytes) -> bytes:
 
 
 def _transport_stream(data: _File) -> Iterator[int]:
-    strides = [each for each in _STRIDES if _are_packets(data, 0, each)]
+    strides = [each for each in TRANSPORT_STRIDES if _are_packets(data, 0, each)]
     if not strides:
         return
-    stride, first = strides[0], _STRIDES[strides[0]]
+    stride, first = strides[0], TRANSPORT_STRIDES[strides[0]]
     place = first
     while place < len(data):
         chunk = np.frombuffer(data[place : place + stride * _PACKETS], np.uint8)[::stride]
-        wrong = np.flatnonzero(chunk != _SYNC)
+        wrong = np.flatnonzero(chunk != TRANSPORT_SYNC)
         if not wrong.size:
             place += stride * chunk.size
             continue
@@ -285,7 +285,7 @@ def _transport_stream(data: _File) -> Iterator[int]:
 
 
 def _are_packets(data: _File, place: int, stride: int) -> bool:
-    syncs = data[place + _STRIDES[stride] : place + _MIN_PACKETS * stride : stride]
+    syncs = data[place + TRANSPORT_STRIDES[stride] : place + MIN_PACKETS * stride : stride]
     return len(syncs) > 1 and not syncs.strip(b"G")
 
 

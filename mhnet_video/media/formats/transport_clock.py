@@ -7,14 +7,12 @@ other, or a camera's clock was set, that is false by hours.
 import os
 from itertools import pairwise
 
+from mhnet_video.media.formats.integrity import MIN_PACKETS, TRANSPORT_STRIDES, TRANSPORT_SYNC
+
 _PLACES = 17
 """Places of a file that are looked at, evenly spread."""
 _PLACE_BYTES = 1 << 18
 """How much is read at each: clocks stand in it ten times a second."""
-_SIZES = (188, 192, 204)
-"""Bytes of a packet: as it is, with a time before it, and with a checksum behind it."""
-_SYNC, _MOST_SYNCS = 0x47, 5
-"""How a packet begins, and how many in a row are no chance."""
 _CIRCLE = 1 << 33
 """Ticks after which the clock begins again."""
 _HOUR = 3600 * 90_000
@@ -54,9 +52,9 @@ def _first_clock(data: bytes, pid: int | None) -> tuple[int, int] | None:
 
     Source: Rec. ITU-T H.222.0, 2.4.3.2 to 2.4.3.5.
     """
-    for size in _SIZES:
+    for size in TRANSPORT_STRIDES:
         for begin in range(min(size, len(data))):
-            if set(data[begin : begin + _MOST_SYNCS * size : size]) == {_SYNC}:
+            if set(data[begin : begin + MIN_PACKETS * size : size]) == {TRANSPORT_SYNC}:
                 break
         else:
             continue
@@ -64,6 +62,6 @@ def _first_clock(data: bytes, pid: int | None) -> tuple[int, int] | None:
             packet = data[start : start + size]
             number = int.from_bytes(packet[1:3]) & 0x1FFF
             has_clock = packet[3] & 0x20 and packet[4] >= 7 and packet[5] & 0x10
-            if packet[0] == _SYNC and has_clock and pid in (None, number):
+            if packet[0] == TRANSPORT_SYNC and has_clock and pid in (None, number):
                 return number, int.from_bytes(packet[6:11]) >> 7
     return None
