@@ -333,6 +333,20 @@ def test_parts_across_and_inside_a_pause(tmp_path):
         write(clip, result, start=15_000, duration=10)
 
 
+@pytest.mark.parametrize("start", [None, 5])
+def test_a_part_has_its_last_frames_where_sound_comes_long_before_them(start, tmp_path):
+    """A time-lapse has seconds of sound between two frames, and B-frames come later still."""
+    every_five = Video(times=tuple(range(0, 60_000, 5000)), b_frames=3)
+    clip = Clip(name="clip.ts", video=(every_five,), audio=(Audio(seconds=60),)).make(tmp_path)
+    result = tmp_path / "out.mp4"
+    write(clip, result, start=start, duration=20)
+    shown = times(result)
+    assert [round(time - shown[0]) for time in shown] == [0, 5, 10, 15]
+    with av.open(str(result)) as container:
+        sound = container.streams.audio[0]
+        assert abs(sound.duration * sound.time_base - 20) < 0.1
+
+
 # the other streams
 
 

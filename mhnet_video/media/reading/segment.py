@@ -22,6 +22,10 @@ _TIMED = "audio"
 """The type of streams whose times are in order, which those of subtitles need not be."""
 _TRAIL_SECONDS = 2
 """How far the other streams are followed after the last frame wanted."""
+_LONGEST_TRAIL_SECONDS = 10
+"""The same where sound before the end may still come, as in a file of bad interleaving."""
+_MAX_TRAIL_BYTES = 64 << 20
+"""What other streams may have behind the end before the last frame wanted: an hour of sound."""
 _SEARCH_MARGINS = (0, 2, 10, 60)
 """How much earlier each search begins where the one before ended behind its frame, in seconds."""
 
@@ -67,7 +71,9 @@ class Segment:
         items = self._from_start() if self._start else self._straightened()
         end: Fraction | None = None
         waiting: list[Packet] = []
-        waiting_bytes = 0
+        waiting_bytes = trail_bytes = 0
+        streams = self._decoder.container.streams
+        unfinished = {stream.index for stream in streams if stream.type == _TIMED}
         for item in items:
             if self.origin is None:
                 if not isinstance(item, Frame):
@@ -95,7 +101,14 @@ class Segment:
                     self.is_complete = True
             elif self._is_in(item, self.origin, end):
                 yield item
-            if end is not None and time is not None and time > end + _TRAIL_SECONDS:
+            if end is None or time is None or time < end:
+                continue
+            if not isinstance(item, Frame):
+                unfinished.discard(item.stream_index)
+                trail_bytes += item.size
+            trail = _LONGEST_TRAIL_SECONDS if unfinished else _TRAIL_SECONDS
+            # sound comes before its frames where these are seconds long
+            if (self.is_complete and time > end + trail) or trail_bytes > _MAX_TRAIL_BYTES:
                 return
 
     def _straightened(self) -> Iterator[Item]:
