@@ -347,6 +347,39 @@ def test_a_part_has_its_last_frames_where_sound_comes_long_before_them(start, tm
         assert abs(sound.duration * sound.time_base - 20) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("clip.mkv", "aac"), ("clip.mkv", "pcm_s16le"), ("clip.ts", "aac")]
+)
+def test_a_part_has_its_sound_where_that_stands_before_all_pictures(name, codec, tmp_path):
+    """Encoders hold pictures back, and muxers do not wait for minutes."""
+    every_five = Video(times=tuple(range(0, 60_000, 5000)), b_frames=3)
+    tracks = Audio(codec=codec, seconds=60), Audio(codec=codec, seconds=60)
+    clip = Clip(name="even.mkv", video=(every_five,), audio=tracks).make(tmp_path)
+    uneven = tmp_path / name
+    with av.open(str(clip)) as given, av.open(str(uneven), "w") as taken:
+        streams = [taken.add_stream_from_template(stream) for stream in given.streams]
+        packets = [packet for packet in given.demux() if packet.size]
+        for packet in sorted(packets, key=lambda packet: packet.stream.type):
+            packet.stream = streams[packet.stream_index]
+            taken.mux(packet)
+    result = tmp_path / "out.mkv"
+    write(uneven, result, start=5, duration=20)
+    assert [round(time) for time in times(result)] == [0, 5, 10, 15]
+    for index in (1, 2):
+        heard = times(result, index)
+        assert abs(heard[0]) < 0.1 and abs(heard[-1] - 20) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("start", "said"), [(None, "copied"), (10, "copied (empty)"), (2, "copied")]
+)
+def test_a_part_behind_the_end_of_the_sound_says_so(start, said, tmp_path):
+    seconds = Video(times=tuple(range(0, 30_000, 1000)))
+    clip = Clip(name="clip.mkv", video=(seconds,), audio=(Audio(seconds=5),)).make(tmp_path)
+    notes = write(clip, tmp_path / "out.mkv", start=start)
+    assert notes.kept == [f"sound in stream 1 (aac): {said}"]
+
+
 # the other streams
 
 

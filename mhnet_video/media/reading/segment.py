@@ -1,18 +1,21 @@
 """The part of a source that was asked for, at times without jumps."""
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 
 import av
 from av.error import FFmpegError
+from av.stream import Stream
 
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.media.reading.decoder import Decoder, Item
 from mhnet_video.media.reading.discontinuities import DiscontinuityCorrector
-from mhnet_video.media.reading.source import COVER, Packet
+from mhnet_video.media.reading.source import COVER, Packet, packets_of
 
 _MAX_LEAD_BYTES = 256 << 20
 """What other streams may have before the first frame; a file with more has no frame."""
@@ -28,6 +31,10 @@ _MAX_TRAIL_BYTES = 64 << 20
 """What other streams may have behind the end before the last frame wanted: an hour of sound."""
 _SEARCH_MARGINS = (0, 2, 10, 60)
 """How much earlier each search begins where the one before ended behind its frame, in seconds."""
+_SOUND_SECONDS = Fraction(1, 10)
+"""Sound that begins so much behind the start is there: longer than its packets are."""
+_MOST_LOOKED_AT = 1000
+"""Packets among which one of a stream is looked for."""
 
 
 class Segment:
@@ -187,6 +194,9 @@ class Segment:
                 return
             time = _time_of(lead[-1]) if lead and isinstance(lead[-1], Frame) else None
             if time is not None and time <= target + tolerance:
+                if sounds := self._unread_sounds(lead, target):
+                    self._seek_with(sounds, target, target - margin)
+                    lead, items = [], self._straightened()
                 yield from self._after(target, chain(lead, items))
                 return
         self._seek(None)
@@ -203,17 +213,62 @@ class Segment:
     def _first_time(self) -> Fraction:
         return (self._decoder.stream.start_time or 0) * self._decoder.time_base
 
-    def _seek(self, time: Fraction | None) -> bool:
-        """Go to the key frame before a time, or to the beginning; False where that fails."""
+    def _unread_sounds(self, lead: Iterable[Item], target: Fraction) -> list[Stream]:
+        """Tracks of sound that may stand before the pictures of the part; none of an address."""
+        if not os.path.isfile(self._decoder.container.name):
+            return []  # to look for sound may be to read all that is before it
+        packets = [item for item in lead if not isinstance(item, Frame)]
+        read = {p.stream_index for p in packets if (_time_of(p) or 0) <= target + _SOUND_SECONDS}
+        sounds = self._decoder.container.streams.audio
+        return [stream for stream in sounds if stream.index not in read]
+
+    def _seek_with(self, sounds: Iterable[Stream], target: Fraction, time: Fraction) -> None:
+        """Go to the key frame before a time, or to sound of the part that stands before it.
+
+        It does where whoever wrote the file held pictures back, as encoders do.
+
+        Args:
+            sounds: Tracks that are looked for.
+            target: Where the part begins.
+            time: The time.
+        """
+        self._seek(time)
+        here = self._next_of(self._decoder.stream)
+        first, begin = here.pos if here is not None else None, None
+        for sound in sounds:
+            packet = self._next_of(sound) if self._seek(target, sound) else None
+            begins = None if packet is None else _time_of(packet)
+            if packet is None or packet.pos is None or first is None or begins is None:
+                continue
+            # sound that has ended long before is not missing
+            if packet.pos < first and begins > target - _TRAIL_SECONDS:
+                first, begin = packet.pos, sound
+        self._seek(time if begin is None else target, begin)
+
+    def _next_of(self, stream: Stream) -> Packet | None:
+        """The next packet of a stream; None where none comes soon."""
+        with suppress(FFmpegError, OSError):
+            for packet in islice(packets_of(self._decoder.container), _MOST_LOOKED_AT):
+                if packet.stream_index == stream.index and packet.size:
+                    return packet
+        return None
+
+    def _seek(self, time: Fraction | None, stream: Stream | None = None) -> bool:
+        """Go to the key frame before a time, or to the beginning; False where that fails.
+
+        Args:
+            time: The time, in seconds; None for the beginning.
+            stream: Whose time it is; None for the pictures'.
+        """
         self._decoder.has_sought = True
         self._discontinuities = DiscontinuityCorrector(leaps=self._leaps)
+        stream = stream or self._decoder.stream
+        ticks = Fraction(stream.time_base or self._decoder.time_base)
         # somewhat earlier than the first frame is shown: FFmpeg looks for when it is decoded
         first = self._first_time() - 1
         for target in [first, self._first_time()] if time is None else [time]:
             try:
-                self._decoder.container.seek(
-                    int(target / self._decoder.time_base), stream=self._decoder.stream
-                )
+                self._decoder.container.seek(int(target / ticks), stream=stream)
             except (FFmpegError, OSError, OverflowError):
                 continue
             return True

@@ -139,8 +139,12 @@ class Tracks:
 
     @property
     def kept(self) -> list[str]:
-        """What is in the output, a line each."""
-        return self._maker.kept
+        """What is in the output, a line each; complete once all is flushed."""
+        empty = {index for index, carried in self._streams.items() if carried.track.is_empty}
+        return [
+            f"{line} (empty)" if index in empty else line
+            for index, line in self._maker.kept.items()
+        ]
 
     @property
     def late_covers(self) -> list[bytes]:

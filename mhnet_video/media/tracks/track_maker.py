@@ -57,8 +57,8 @@ class TrackMaker:
         late: Collection[int],
         trials: MuxerTrials,
     ) -> None:
-        self.kept: list[str] = []
-        """What is in the output, a line each."""
+        self.kept: dict[int, str] = {}
+        """What is in the output, a line for each stream's number."""
         self.losses: list[Loss] = []
         """What is not in the output, or not as it was."""
         self.late_covers: list[bytes] = []
@@ -101,7 +101,7 @@ class TrackMaker:
         elif stream.type == "subtitle" and not self._copies(stream):
             return self._add_subtitle(stream, name)
         elif stream.type in ("audio", "subtitle", "video") and self._copies(stream):
-            self.kept.append(f"{name}: copied")
+            self.kept[stream.index] = f"{name}: copied"
             return self._copy(stream)
         else:
             self.lose(stream, f"{self._format.label} has no place for it")
@@ -200,7 +200,7 @@ class TrackMaker:
         except (FFmpegError, ValueError) as error:
             self.lose(stream, f"cannot be converted ({error})")
             return None
-        self.kept.append(f"{name}: converted to {codec}")
+        self.kept[stream.index] = f"{name}: converted to {codec}"
         return SubtitleTrack(target, stream)
 
     def _add_data(self, stream: Stream, name: str) -> Track | None:
@@ -212,7 +212,7 @@ class TrackMaker:
         if not is_taken or not self._trials.takes_stream(stream):
             self.lose(stream, f"{self._format.label} has no place for it")
             return None
-        self.kept.append(f"{name}: copied")
+        self.kept[stream.index] = f"{name}: copied"
         return Track(self._container.add_stream_from_template(stream))
 
     def _add_attachment(self, stream: AttachmentStream, name: str) -> None:
@@ -225,7 +225,7 @@ class TrackMaker:
             stream.data,
         )
         target.metadata.update(stream.metadata)
-        self.kept.append(f"{name}: copied")
+        self.kept[stream.index] = f"{name}: copied"
 
     def _add_cover(self, stream: Stream, name: str) -> None:
         picture = self._first.get(stream.index)
@@ -240,9 +240,9 @@ class TrackMaker:
             ending = image_format.replace("jpeg", "jpg")
             filename = stream.metadata.get("filename", f"cover.{ending or 'jpg'}")
             self._container.add_attachment(filename, mimetype, picture)
-            self.kept.append(f"{name}: copied")
+            self.kept[stream.index] = f"{name}: copied"
         elif self._format.is_mp4 and image_format in _MP4S_PICTURES:
             self.late_covers.append(picture)
-            self.kept.append(f"{name}: copied")
+            self.kept[stream.index] = f"{name}: copied"
         else:
             self.lose(stream, f"{self._format.label} has no place for it")

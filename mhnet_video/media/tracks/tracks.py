@@ -40,6 +40,11 @@ class Track:
         self._undated: list[tuple[Packet, Fraction]] = []
         self._step = 0 if target.container.format.flags & _NON_STRICT else 1
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it was to be written so far."""
+        return self._last is None
+
     def packets(self, packet: Packet, origin: Fraction) -> Iterable[Packet]:
         """The packets to write for one of the source.
 
