@@ -18,7 +18,11 @@ from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import WriteError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.media.fidelity import Notes
-from mhnet_video.media.frames.image_metadata import descriptions_in, with_segments_of
+from mhnet_video.media.frames.image_metadata import (
+    descriptions_in,
+    is_cut_short,
+    with_segments_of,
+)
 from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.writing.frame_fidelity import report_pixels
 from mhnet_video.media.writing.writer import VideoWriter
@@ -217,7 +221,7 @@ def test_a_png_keeps_its_texts_and_resolution(tmp_path: Path) -> None:
     assert np.array_equal(cv2.imread(str(tmp_path / "out.png")), samples)
     # other kinds of pictures have no place for them
     lost = copy(tmp_path / "in.png", tmp_path / "out.jpg").notes.lost
-    assert any(line.startswith("texts:") for line in lost)
+    assert any(line.startswith("texts, XMP") for line in lost)
     (tmp_path / "plain.png").write_bytes(plain)
     assert not copy(tmp_path / "plain.png", tmp_path / "out.png", overwrite=True).notes.lost
     assert b"tEXt" not in (tmp_path / "out.png").read_bytes()
@@ -232,6 +236,60 @@ def test_segments_come_from_jpegs_only() -> None:
 def segment(marker: int, body: bytes) -> bytes:
     """A segment of a JPEG."""
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def test_fill_bytes_before_a_marker_hide_nothing(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 32, 16)
+    profile = segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(16) + b"RGB " + bytes(100))
+    filled = plain[:2] + b"\xff\xff" + exif(6) + b"\xff" + profile + b"\xff\xff" + plain[2:]
+    (tmp_path / "a.jpg").write_bytes(filled)
+    writer = copy(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    assert not writer.notes.lost
+    written = (tmp_path / "b.jpg").read_bytes()
+    assert exif(6) in written and profile in written
+    assert len(descriptions_in(filled)) == 2
+    assert is_cut_short(filled[:-2]) and not is_cut_short(filled)
+
+
+def webp_with(kind: bytes, contents: bytes) -> bytes:
+    """A WebP with one more chunk."""
+    content = picture("libwebp")[12:]
+    head = struct.pack("<4sI4s3s3s", b"VP8X", 10, b"\4\0\0\0", b"\x1f\0\0", b"\x1f\0\0")
+    rest = head + content + struct.pack("<4sI", kind, len(contents)) + contents
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(rest), b"WEBP") + rest
+
+
+def test_xmp_is_kept_in_a_png_and_told_elsewhere(tmp_path: Path) -> None:
+    plain, told = picture("mjpeg", 32, 16), "XMP (ratings and edits): not written into this kind"
+    xmp = b'<x:xmpmeta><a xmp:Rating="4" tiff:Orientation="6"/></x:xmpmeta>\n'
+    photograph = plain[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp) + plain[2:]
+    (tmp_path / "a.jpg").write_bytes(photograph)
+    (tmp_path / "a.webp").write_bytes(webp_with(b"XMP ", xmp))
+    for name in ("a.jpg", "a.webp"):
+        assert not copy(tmp_path / name, tmp_path / "b.png", overwrite=True).notes.lost
+        text = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta><a xmp:Rating="4"/></x:xmpmeta>\n'
+        chunk = b"iTXt" + text
+        chunk += struct.pack(">I", zlib.crc32(chunk))
+        assert (tmp_path / "b.png").read_bytes().count(chunk) == 1
+        for output in ("c.webp", "c.tif"):
+            lost = copy(tmp_path / name, tmp_path / output, overwrite=True).notes.lost
+            assert any(line.startswith(told) for line in lost)
+    for name in ("a.webp", "b.png"):
+        lost = copy(tmp_path / name, tmp_path / "c.jpg", overwrite=True).notes.lost
+        assert any(line.startswith(told) for line in lost)
+
+
+def test_what_else_a_photograph_says_is_told(tmp_path: Path) -> None:
+    plain = picture("mjpeg", 32, 16)
+    caption = segment(0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\4rain")
+    depth = segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(64))
+    comment = segment(0xFE, b"by the sea")
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + caption + depth + comment + plain[2:])
+    assert not copy(tmp_path / "a.jpg", tmp_path / "b.jpg").notes.lost
+    for name in ("b.png", "b.mkv"):
+        (lost,) = copy(tmp_path / "a.jpg", tmp_path / name).notes.lost
+        for what in ("IPTC", "long XMP", "comment"):
+            assert what in lost
 
 
 def pages(count: int) -> bytes:

@@ -4,8 +4,9 @@ import re
 import struct
 import zlib
 
-# markers of JPEG: the picture's begin and end, and a scan's begin; ITU-T T.81, table B.1
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+# markers of JPEG: the picture's begin and end, and a scan's begin; ITU-T T.81, table B.1. Any
+# number of fill bytes may stand before one, section B.1.1.2
+_START, _END, _SCAN, _FILL = 0xD8, 0xD9, 0xDA, 0xFF
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of JPEG's frame headers, which have the size."""
 # markers of JPEG: application segments from the first to the last, and comments
@@ -22,8 +23,8 @@ _DENSITY = slice(11, 16)
 """Where a JFIF segment has the resolution: its unit, 0 for none, across and down."""
 _EXIF_TAGS = {0x010F, 0x0110, 0x8769, 0x8825}
 """Entries of a TIFF directory that EXIF has: maker, model, and its own and the GPS directory."""
-# entries of a TIFF directory: the ICC profile and the orientation
-_PROFILE_TAG, _ORIENTATION_TAG = 0x8773, 0x0112
+# entries of a TIFF directory: the ICC profile, the orientation, XMP and IPTC
+_PROFILE_TAG, _ORIENTATION_TAG, _XMP_TAG, _IPTC_TAG = 0x8773, 0x0112, 0x02BC, 0x83BB
 _MAX_CHUNK_BYTES = 1 << 16
 """How much of a chunk is copied: EXIF is shorter, and samples are not needed."""
 _MOST_OF_A_HEAD = 1 << 16
@@ -48,8 +49,19 @@ DISPLAY_MATRICES = {
 }
 """In fixed point, by the number that EXIF has for how a picture is turned and mirrored: a sample
 at (x, y) is shown at (a x + c y, b x + d y)."""
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-"""How the segment of a JPEG's XMP begins."""
+_XMP, _MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+"""How the segment of a JPEG's XMP begins, and those of what is too long for it."""
+_XMP_TEXT = b"XML:com.adobe.xmp\0"
+"""How the text of a PNG begins that is its XMP. Source: XMP specification, part 3."""
+_XMP_TURN = re.compile(
+    rb"""\stiff:Orientation\s*=\s*("[^"]*"|'[^']*')"""
+    rb"|<tiff:Orientation\b[^>]*>[^<]*</tiff:Orientation\s*>"
+)
+"""Which way up a picture is, which EXIF says, too."""
+_IPTC = b"Photoshop 3.0\0", b"8BIM\x04\x04"
+"""How the segment of a JPEG begins that may hold IPTC data, and how these do."""
+_OF_FFMPEG = b"Lavc"
+"""How the comment begins that FFmpeg's encoder writes about itself."""
 _ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 """How a segment begins that says that there is a gain map. Source: ISO 21496-1, annex C."""
 # what XMP says of a gain map, of the file's further items, and of the film of a moving photograph.
@@ -62,6 +74,8 @@ _UNTRUE_XMP = re.compile(
     rb"(?:/>|>.*?</\2\s*>)",
     re.DOTALL,
 )
+OF_FRAMES = ("EXIF", "colour profile", "thumbnail")
+"""How the names of `descriptions_in` begin of what FFmpeg's frames carry, too."""
 _OF_THE_ENCODING = (0xE0, 0xEE)
 """JFIF and Adobe segments describe the encoding: each file has its own."""
 
@@ -133,9 +147,7 @@ def as_true(encoded: bytes) -> bytes:
             if kind == b"iCCP" and not _describes(_unpacked(contents), is_grey=not encoded[25] & 2):
                 continue
             if kind == b"eXIf":
-                contents = kind + _without_thumbnail(contents)
-                chunk = struct.pack(">I", size) + contents
-                chunk += struct.pack(">I", zlib.crc32(contents))
+                chunk = _chunk(kind, _without_thumbnail(contents))
             chunks.append(chunk)
         return b"".join(chunks)
     segments = _segments(encoded)
@@ -148,6 +160,12 @@ def as_true(encoded: bytes) -> bytes:
         if not segment.startswith(_PROFILE, 4) or _describes(profile, is_grey=is_grey)
     ]
     return encoded[:2] + b"".join(kept) + rest if kept else encoded
+
+
+def _chunk(kind: bytes, contents: bytes) -> bytes:
+    """A chunk of a PNG."""
+    check = zlib.crc32(kind + contents)
+    return struct.pack(">I", len(contents)) + kind + contents + struct.pack(">I", check)
 
 
 def _describes(profile: bytes, *, is_grey: bool) -> bool:
@@ -199,13 +217,17 @@ def with_texts_of(source: bytes, encoded: bytes) -> bytes:
     """The encoded PNG with the texts (XMP among them) and the resolution of another.
 
     Args:
-        source: The PNG file that it was made from.
-        encoded: The new one; it is returned as it is if either is no PNG.
+        source: The file that it was made from: a PNG, or a JPEG or WebP, which have XMP alone.
+        encoded: The new one; it is returned as it is if it is no PNG.
     """
-    if not source.startswith(_PNG) or not encoded.startswith(_PNG):
+    if not encoded.startswith(_PNG):
         return encoded
     wanted = []
-    for kind, start, size in _places(source):
+    if xmp := _xmp_in(source):
+        # neither compressed nor in a language; an upright picture is not to be turned again
+        text = _XMP_TEXT + bytes(4) + _XMP_TURN.sub(b"", _UNTRUE_XMP.sub(b"", xmp))
+        wanted.append((b"iTXt", _chunk(b"iTXt", text)))
+    for kind, start, size in _places(source) if source.startswith(_PNG) else ():
         contents = source[start : start + size]
         # one that is turned has another resolution down than across
         is_resolution = kind == b"pHYs" and contents[:4] == contents[4:8] and contents[8:] == b"\1"
@@ -221,10 +243,22 @@ def with_texts_of(source: bytes, encoded: bytes) -> bytes:
     return _PNG + b"".join(chunk for _, chunk in [*chunks[:1], *wanted, *chunks[1:]])
 
 
+def _xmp_in(data: bytes) -> bytes:
+    """The XMP of a JPEG or a WebP; empty for none."""
+    for _, segment in _segments(data):
+        if segment.startswith(_XMP, 4):
+            return segment[4 + len(_XMP) :]
+    for kind, start, size in () if data.startswith(_PNG) else _places(data):
+        if kind == b"XMP ":
+            return data[start : start + size]
+    return b""
+
+
 def descriptions_in(data: bytes) -> list[str]:
     """What a JPEG, PNG, WebP, TIFF, HEIC or AVIF has beside its samples, in a person's words."""
-    kinds = {kind for kind, _ in _chunks(data)}
-    starts = {bytes(segment[4:9]) for _, segment in _segments(data)}
+    chunks, segments = _chunks(data), _segments(data)
+    kinds = {kind for kind, _ in chunks}
+    starts = {bytes(segment[4:9]) for _, segment in segments}
     tags = set(_tiff_tags(data))
     found = []
     # HEIC and AVIF name their items at the beginning
@@ -243,8 +277,23 @@ def descriptions_in(data: bytes) -> list[str]:
         or re.search(b"colr(prof|rICC)", head)
     ):
         found.append("colour profile")
-    if kinds & set(_PNG_TEXTS):
+    texts = [contents.startswith(_XMP_TEXT) for kind, contents in chunks if kind in _PNG_TEXTS]
+    if not all(texts):
         found.append("texts")
+    if (
+        any(texts)
+        or b"XMP " in kinds
+        or any(segment.startswith(_XMP, 4) for _, segment in segments)
+        or _XMP_TAG in tags
+        or re.search(rb"infe.{8,10}mime[^\0]*\0application/rdf\+xml", head, re.DOTALL)
+    ):
+        found.append("XMP (ratings and edits)")
+    if any(segment.startswith(_MORE_XMP, 4) for _, segment in segments):
+        found.append("long XMP (such as depths)")
+    if _IPTC_TAG in tags or any(s.startswith(_IPTC[0], 4) and _IPTC[1] in s for _, s in segments):
+        found.append("IPTC (captions and keywords)")
+    if any(m == _COMMENT and not s.startswith(_OF_FFMPEG, 4) for m, s in segments):
+        found.append("comment")
     if any(_place_of_next(tiff) for tiff in _exif_in(data)):
         found.append("thumbnail")
     return found
@@ -336,18 +385,27 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
 
 def is_cut_short(data: bytes) -> bool:
     """Whether it is a JPEG that ends before its picture does."""
-    begin = 2 + sum(len(segment) for _, segment in _segments(data))
+    places = _segment_places(data)
+    begin = places[-1][2] if places else 2
     return data[:2] == bytes((0xFF, _START)) and data.find(bytes((0xFF, _END)), begin) < 0
 
 
 def _segments(data: bytes) -> list[tuple[int, bytes]]:
     """Marker and bytes of the segments before the picture itself; empty for no JPEG."""
+    return [(marker, data[start:end]) for marker, start, end in _segment_places(data)]
+
+
+def _segment_places(data: bytes) -> list[tuple[int, int, int]]:
+    """Their markers, where they begin and where they end."""
     if data[:2] != bytes((0xFF, _START)):
         return []
-    segments = []
+    places = []
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _SCAN:
-        size = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        segments.append((data[position + 1], data[position : position + size]))
-        position += size
-    return segments
+        if data[position + 1] == _FILL:
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        places.append((data[position + 1], position, min(end, len(data))))
+        position = end
+    return places

@@ -16,7 +16,7 @@ from mhnet_video.media.fidelity import MOST_SHOWN, Notes, printable
 from mhnet_video.media.formats.containers import Format
 from mhnet_video.media.formats.inventory import unseen_in
 from mhnet_video.media.formats.inventory_base import Found
-from mhnet_video.media.frames.image_metadata import descriptions_in, further_items_in
+from mhnet_video.media.frames.image_metadata import OF_FRAMES, descriptions_in, further_items_in
 from mhnet_video.media.location.telemetry import Carried
 
 _NO_TAGS = ("handler_name", "vendor_id", "encoder", "creation_time", "duration")
@@ -64,6 +64,19 @@ def report_descriptions(notes: Notes, source: bytes, encoded: bytes, written: by
             notes.lose("metadata", what, "it would not be true of the output")
         elif what not in kept:
             notes.lose("metadata", what, "not written into this kind of picture")
+
+
+def report_texts(notes: Notes, source: bytes, container_format: Format) -> None:
+    """Report what a picture's file said about it, where the output is a video.
+
+    Args:
+        notes: What it is added to, which has what frames carry already.
+        source: The bytes of the picture's file.
+        container_format: The output's format.
+    """
+    for what in descriptions_in(source):
+        if not what.startswith(OF_FRAMES):
+            notes.lose("metadata", what, f"{container_format.label} has no place for it")
 
 
 def report_further_pictures(notes: Notes, source: bytes, *, num_streams: int = 1) -> None:

@@ -15,6 +15,7 @@ from mhnet_video.media.writing.metadata_fidelity import (
     report_further_pictures,
     report_hidden,
     report_metadata,
+    report_texts,
     report_timecodes,
     report_units,
 )
@@ -97,7 +98,9 @@ def report_end(
         return
     if reader.is_picture:
         with suppress(OSError):  # a note is no reason to lose what has been written
-            report_further_pictures(notes, reader.picture_bytes())
+            content = reader.picture_bytes()
+            report_further_pictures(notes, content)
+            report_texts(notes, content, muxer.format)
     report_timecodes(notes, muxer.tracks.timecodes, result, muxer.format)
     report_units(notes, reader.passed_over, where)
     report_hidden(
