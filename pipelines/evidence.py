@@ -10,6 +10,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -194,7 +195,7 @@ class Restoration:
     taken_out: str = ""
     """What a restorer that was passed takes out; empty for what the settings say."""
 
-    @property
+    @cached_property
     def task(self) -> str:
         """What is taken out, one of `TASKS`.
 

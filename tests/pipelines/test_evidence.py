@@ -100,6 +100,17 @@ def test_hashes_versions_and_settings_are_told(tmp_path):
     assert told["interrupted"] is False
 
 
+def test_weights_are_read_once_to_know_what_they_take_out(monkeypatch):
+    """At the end of a long run their file may be gone."""
+    read = []
+    monkeypatch.setattr(
+        "mhnet_video.model.weights.load_model", lambda name: read.append(name) or load_model(name)
+    )
+    restoration = Restoration(["clip.mkv"], "out.mkv", RestoreConfig(model="windscreen"))
+    assert restoration.task == restoration.task == "raindrop"
+    assert read == ["windscreen"]
+
+
 @pytest.mark.parametrize("in_segments", [False, True])
 def test_it_tells_of_the_restorer_that_was_passed(in_segments, tmp_path):
     source, output = CLIP.make(tmp_path), tmp_path / "out.mkv"
