@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -115,23 +115,11 @@ def stop_on_signals(
         stop: The event to set.
         said: The message that is printed then.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    first_press = 0.0
 
-    def handle(number: int, _: FrameType | None) -> None:
-        nonlocal first_press
-        now = time.monotonic()
-        if not stop.is_set():
-            first_press = now
-            stop.set()
-            # not print: the signal may have come in the middle of one
-            _say(f"\n{said}\n")
-        elif now - first_press > _SAME_PRESS_SECONDS:
-            # sooner it is the same one: `timeout` signals the process, and then its group
-            signal.signal(number, signal.SIG_DFL)
-            raise KeyboardInterrupt
+    def ask() -> None:
+        stop.set()
+        # not print: the signal may have come in the middle of one
+        _say(f"\n{said}\n")
 
     # SIGHUP is ignored under nohup, and then it stays so
     numbers = [
@@ -139,12 +127,8 @@ def stop_on_signals(
         for number in ending_signals()
         if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
     ]
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
+    with _at_first_of(numbers, ask):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -154,6 +138,23 @@ def interrupt_on_signals() -> Iterator[None]:
     A second one does so again, and a third one ends the process. What is ignored or handled already
     stays so, and outside the main thread nothing is done.
     """
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    numbers = [each for each in ending_signals() if signal.getsignal(each) is signal.SIG_DFL]
+    with _at_first_of(numbers, interrupt):
+        yield
+
+
+@contextmanager
+def _at_first_of(numbers: Iterable[signal.Signals], act: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, the first signal acts, a second interrupts, and a third one ends all.
+
+    Args:
+        numbers: The signals.
+        act: What to do at the first one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -162,21 +163,20 @@ def interrupt_on_signals() -> Iterator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal first_time
         now = time.monotonic()
-        if first_time is not None:
-            if now - first_time <= _SAME_PRESS_SECONDS:
-                return
+        if first_time is None:
+            first_time = now
+            act()
+        elif now - first_time > _SAME_PRESS_SECONDS:
+            # sooner it is the same one: `timeout` signals the process, and then its group
             signal.signal(number, signal.SIG_DFL)
-        first_time = now
-        raise KeyboardInterrupt
+            raise KeyboardInterrupt
 
-    numbers = [each for each in ending_signals() if signal.getsignal(each) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, handle)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:
