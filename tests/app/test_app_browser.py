@@ -199,6 +199,21 @@ def test_an_opened_page_begins_at_its_top_and_keeps_the_place_of_the_picture(tmp
         assert page.evaluate("scrollY") == 0
 
 
+def test_a_reload_forgets_neither_the_chosen_clip_nor_its_boxes(tmp_path, files):
+    with visited(tmp_path, Restoring(), {"width": 1200, "height": 800}) as (page, _):
+        page.set_input_files("#files", [files / "one.mp4", files / "two.mp4"])
+        wait_for(lambda: rows(page) == [("one.mp4", "ready"), ("two.mp4", "ready")])
+        page.get_by_role("button", name="two.mp4", exact=True).click()
+        for place in ("0, 0, 32, 24", "32, 0, 32, 24"):
+            page.get_by_label("x, y, width, height").fill(place)
+            page.keyboard.press("Enter")
+        page.get_by_role("button", name="remove the box 0, 0, 32, 24").click()
+        page.reload()
+        wait_for(lambda: page.locator("#settings").is_visible())
+        assert page.locator("#title").inner_text() == "two.mp4"
+        assert page.locator("#boxes li").all_inner_texts() == ["32, 0, 32, 24\u00d7"]
+
+
 def test_each_control_has_a_name(tmp_path, files):
     size = {"width": 1200, "height": 800}
     with visited(tmp_path, Restoring(), size) as (page, _):
