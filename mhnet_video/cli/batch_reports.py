@@ -60,8 +60,11 @@ def batch_table(report: "BatchReport", columns: int | None = None) -> list[str]:
     lines.append(f"{total}; {clock(footage)} of footage in {clock(report.seconds)}")
     if drops := sum(row.has_drops for row in report.rows):
         lines.append(f"left: {DROPS} in {counted(drops, 'file')}; add --task raindrop")
+    fatal = next((row for row in report.rows if row.is_fatal), None)
     if report.interrupted:
         lines.append("interrupted: run the same command again to go on")
+    elif fatal is not None and any(row.status == "unfinished" for row in report.rows):
+        lines.append(f"ended early: {fatal.reason} Run the same command again to go on.")
     return lines
 
 

@@ -162,6 +162,16 @@ def test_works_that_were_not_begun_are_counted_and_not_listed():
     assert lines[-2].startswith("10 unfinished;")
 
 
+def test_a_run_that_a_full_disk_ended_says_why():
+    unbegun = Row(status=Status.UNFINISHED, output="d.mp4", sources=("card/d.mp4",), reason="why.")
+    why = "out/c.mp4 cannot be written: the disk is full."
+    fatal = replace(FAILED, output="c.mp4", reason=why, is_fatal=True)
+    for rows, is_early in (((DONE, fatal), False), ((DONE, fatal, unbegun, unbegun), True)):
+        lines = batch_table(BatchReport(rows=rows, seconds=9, jobs=1, interrupted=False))
+        said = f"ended early: {why} Run the same command again to go on."
+        assert (lines[-1] == said) is is_early
+
+
 def test_a_batch_of_nothing_says_why():
     report = BatchReport(rows=(NOTES,) * 9, seconds=1.0, jobs=1, interrupted=False)
     lines = batch_table(report)
