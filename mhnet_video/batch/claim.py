@@ -64,13 +64,15 @@ class Claim(Closing):
             outdated: Files beside the output before, which go with it where they are not replaced.
 
         Raises:
-            OSError: Its folder is gone or cannot be written.
+            OSError: Its folder cannot be written.
         """
         companions = self.companions()
         new = {path.name for path in companions}
         for path in outdated:
             if path.name not in new:
                 path.unlink(missing_ok=True)
+        # it was empty, perhaps for hours, and programs that tidy up remove such folders
+        self._output.parent.mkdir(parents=True, exist_ok=True)
         for path in (self.staged, *companions):
             replace_file(path, self._output.with_name(path.name))
         shutil.rmtree(self._folder, ignore_errors=True)

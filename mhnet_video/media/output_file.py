@@ -175,9 +175,10 @@ class OutputFile:
         try:
             replace_file(partial, self._path)
         except OSError as error:
-            raise WriteError(
-                f"{self.name} cannot be written: {why_unwritable(error)}; {said}"
-            ) from error
+            reason = f"{why_unwritable(error)}; {said}"
+            if not partial.exists():
+                reason = f"{partial} was removed before it was complete; run it again."
+            raise WriteError(f"{self.name} cannot be written: {reason}") from error
 
     def discard(self) -> None:
         """Close the file and remove it, unless it is complete."""

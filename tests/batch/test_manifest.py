@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from dataclasses import replace
 
 import processes
 import pytest
@@ -223,6 +224,14 @@ def test_an_output_whose_lock_cannot_be_removed_can_be_made_again(out, work, mon
             claim.staged.write_bytes(content)
             claim.commit()
         assert work.output.read_bytes() == content
+
+
+def test_an_output_whose_folder_was_tidied_away_is_not_lost(out, work):
+    work = replace(work, output=out / "sub" / "in.mp4")
+    with Claim(out, work) as claim:
+        claim.staged.write_bytes(b"whole")
+        claim.commit()
+    assert work.output.read_bytes() == b"whole"
 
 
 def test_what_is_not_whole_leaves_nothing(out, work):

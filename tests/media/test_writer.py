@@ -178,6 +178,15 @@ def test_what_the_disk_did_not_take_is_not_said_to_be_complete(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_was_removed_while_it_grew_is_not_said_to_be_complete(tmp_path: Path) -> None:
+    output = OutputFile(tmp_path / "out.mp4")
+    output.write(b"result")
+    assert output.partial is not None
+    output.partial.unlink()
+    with pytest.raises(WriteError, match=r"out\.partial\.mp4 was removed before it was complete"):
+        output.commit()
+
+
 def test_a_picture_whose_name_was_taken_meanwhile_is_kept(tmp_path: Path) -> None:
     source = tmp_path / "in.png"
     source.write_bytes(picture("png"))
