@@ -337,6 +337,7 @@ def test_timecodes_leave_numbers_out(rate: int) -> None:
 def test_timecodes_are_counted_or_stay() -> None:
     assert later("23:59:59:24", Fraction(1, 25), Fraction(25)) == "00:00:00:00"
     assert later("00:00:01:00", Fraction(2), Fraction(30000, 1001)) == "00:00:03:00"
+    assert later("01:00:00:0", Fraction(9, 2), Fraction(10)) == "01:00:04:5"
     assert later("half past two", Fraction(2), Fraction(25)) == "half past two"
 
 

@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-_TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.])(\d\d+)")
+_TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.])(\d+)")
 _DROPPING = ";."
 """What stands before the pictures where numbers are left out, so that it keeps up with a clock."""
 

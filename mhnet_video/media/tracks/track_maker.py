@@ -156,13 +156,16 @@ class TrackMaker:
     def _is_whole(self, stream: Stream, codec: str) -> bool:
         """Whether sound has what muxers take for granted, and abort or fail at the end without."""
         first = self._first.get(stream.index, b"")
+        context: Any = stream.codec_context
         if codec == "ac3" and self._format.is_mp4 and len(first) > 5:
             return first[:2] == DOLBY_SYNC and first[5] >> 3 <= _AC3_ID
         if codec in NEED_A_PACKET and self._format.is_mp4:
             # where none comes, there must be silence
-            context: Any = stream.codec_context
             return opens_audio(codec, context.sample_rate, context.layout.name)
-        header = stream.codec_context.extradata or b""
+        if codec == "aac" and self._format.is_constant_rate:
+            # its packets are counted, and how long they are is known of those that were seen
+            return bool(context.frame_size)
+        header = context.extradata or b""
         if codec == "opus":
             return header.startswith(b"OpusHead")
         return codec != "flac" or len(header) == _FLAC_STREAM_INFO_BYTES
