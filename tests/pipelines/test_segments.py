@@ -501,6 +501,17 @@ def test_a_run_that_fails_before_its_first_segment_leaves_no_folder(after, sourc
     assert (tmp_path / ".out.mkv.parts").exists() == bool(after)
 
 
+def test_a_disk_that_is_full_from_the_beginning_keeps_no_folder(source, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "full")
+
+    before = sorted(os.listdir(tmp_path))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match=r"plan\.json cannot be written: the disk is full"):
+        restore_in_segments([source], tmp_path / "out.mkv", restorer=StandIn())
+    assert sorted(os.listdir(tmp_path)) == before
+
+
 def test_nothing_is_overwritten(source, tmp_path):
     (tmp_path / "out.mp4").write_bytes(b"mine")
     with pytest.raises(WriteError, match="exists already"):

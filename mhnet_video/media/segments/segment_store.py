@@ -117,7 +117,7 @@ class SegmentStore:
         """Begin anew, with an empty folder and a plan.
 
         Raises:
-            WriteError: The folder cannot be created or cleared.
+            WriteError: The folder cannot be created or cleared, or the disk is full.
         """
         try:
             if self.folder.exists():
@@ -128,7 +128,11 @@ class SegmentStore:
                 f"the folder {self.name} cannot be created: {why_unwritable(error)}."
             ) from error
         self._sources = [segment.source for segment in plan.segments]
-        self._write(self.folder / _PLAN, {"work": work, "plan": plan.to_dict()})
+        try:
+            self._write(self.folder / _PLAN, {"work": work, "plan": plan.to_dict()})
+        except WriteError:
+            self.remove()
+            raise
 
     def path(self, index: int) -> Path:
         """The file of a segment."""
