@@ -166,6 +166,17 @@ def test_damage_is_counted_once(tmp_path):
     assert wanted.damaged
 
 
+def test_a_transport_stream_of_more_than_a_turn_of_its_clock_is_joined(tmp_path):
+    """Which is 26 hours."""
+    times = tuple(50_000_000 * part + time for part in range(3) for time in every(40, 3))
+    path = Clip(name="in.mkv", video=(Video(times=times),)).make(tmp_path)
+    restore_video(path, tmp_path / "one.ts", restorer=StandIn())
+    assert restore_in_segments([path], tmp_path / "other.ts", restorer=StandIn()).frames == 9
+    assert probe.probe(tmp_path / "other.ts").video.times == (
+        probe.probe(tmp_path / "one.ts").video.times
+    )
+
+
 def test_a_source_whose_clock_jumps_is_one_segment(tmp_path):
     parts = [
         Clip(name=f"{n}.ts", video=(Video(times=every(40, 50), seed=n, gop=10),)).make(tmp_path)

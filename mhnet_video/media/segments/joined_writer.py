@@ -57,7 +57,7 @@ class EncodedFrames(FrameEncoder):
     ) -> None:
         super().__init__(settings, first, clock, output)
         self.times = array("q")
-        """When each frame is shown, in units of the clock."""
+        """When the frame of each packet is shown, in units of the clock."""
         self._store = store
         self._placed = self._all_placed()
         self._packets = self._all_packets()
@@ -102,7 +102,6 @@ class EncodedFrames(FrameEncoder):
         placed = next(self._placed, None)
         if placed is None:
             raise self._mismatch(f"they end before {float(self.clock.time_of(frame)):.3f} s")
-        self.times.append(pts)
         self._moves[placed] = pts - placed, duration
         while self._next is not None and self._next.pts in self._moves:
             self._waiting.append(self._moved(self._next))
@@ -123,6 +122,7 @@ class EncodedFrames(FrameEncoder):
     def _moved(self, packet: Packet) -> Packet:
         later, duration = self._moves.pop(packet.pts or 0)
         packet.pts = (packet.pts or 0) + later
+        self.times.append(packet.pts)
         packet.dts = (packet.dts or 0) + later
         packet.duration = duration
         packet.stream = self._target
@@ -182,7 +182,7 @@ class JoinedWriter(VideoWriter):
         if not isinstance(muxer, Muxer) or encoded is None or self.partial is None:
             return
         number = muxer.streams[self._joined.stream.index].number
-        wanted = np.sort(np.array(encoded.times)).astype(float) * float(encoded.clock.time_base)
+        wanted = np.array(encoded.times, float) * float(encoded.clock.time_base)
         with av.open(str(self.partial)) as container:
             video = container.streams.video[number]
             ticks = Fraction(video.time_base or 1)
@@ -190,10 +190,11 @@ class JoinedWriter(VideoWriter):
             for packet in packets_of(container, video):
                 if packet.size and packet.pts is not None:
                     shown.append(packet.pts)
-        found = np.sort(np.array(shown)).astype(float) * float(ticks)
-        if len(found) != len(wanted):
+        found = np.array(shown, float) * float(ticks)
+        if not len(found) == len(wanted) == self.frames:
             had = counted(len(found), "frame")
-            raise self._is_wrong(f"it has {had} instead of {len(wanted)}")
+            raise self._is_wrong(f"it has {had} instead of {self.frames}")
+        # packet by packet: where a clock begins again, the order of times is another one
         apart = np.abs(found - wanted)
         circle = _CIRCLE_SECONDS.get(muxer.format.name)
         if circle is not None:
