@@ -17,12 +17,15 @@ import pytest
 import rainy_road
 from av.codec.context import Flags
 from clips import Audio, Clip, Video, every, join
+from sounds import tones
 from standin import StandIn, inverted
+from test_inventory import CAPTIONS, unit_packets
 from test_kept_pictures import PICTURE
 from test_kept_sound import AUDIO
 from test_kept_streams import OTHER_STREAMS
 from test_kept_tags import TAGS
 from test_kept_times import TIMES
+from test_sound import with_edits
 from waiting import SECONDS, wait_until
 
 import mhnet_video.pipelines.segmented_work as segmented_work
@@ -30,10 +33,12 @@ import mhnet_video.pipelines.segments as segments
 from mhnet_video.cli.main import main
 from mhnet_video.config import RestoreConfig
 from mhnet_video.errors import ConfigError, MHNetVideoError, ReadError, WriteError
-from mhnet_video.frame import Pair
+from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.output_file import OutputFile
+from mhnet_video.media.reading.reader import VideoReader
 from mhnet_video.media.segments.segment_encoding import header_of
 from mhnet_video.media.segments.segment_plan import LeadIn, plan_segments
+from mhnet_video.media.segments.segment_reader import SegmentReader
 from mhnet_video.media.segments.segment_store import SegmentStore
 from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
@@ -119,6 +124,23 @@ def test_the_report_has_the_scales_of_all_segments(source, tmp_path):
     assert report.scale == 1.0
 
 
+def test_the_report_counts_the_frames_of_each_segment_once(source, tmp_path):
+    class Passing(StandIn):
+        """Passes all frames as they are, and has no numbers for those of the last second."""
+
+        def pairs(self, items, **how):
+            self.dry = self.passed_through = 0
+            for item in super().pairs(items, **how):
+                if isinstance(item, Pair):
+                    self.dry += 1
+                    self.passed_through += item.source.pts * item.source.time_base >= 3
+                yield item
+
+    report = restore_in_segments([source], tmp_path / "out.mp4", restorer=Passing())
+    assert report.dry == 100
+    assert report.lost == ("25 frames are as they were: the network gave no numbers",)
+
+
 PROMISES = [
     promise
     for promise in (*PICTURE, *AUDIO, *OTHER_STREAMS, *TAGS, *TIMES)
@@ -152,6 +174,25 @@ def test_the_report_is_that_of_one_run(source, tmp_path, extension):
     for stream in probe.probe(one).streams:
         times = [[p.pts for p in probe.packets(each, stream.index)] for each in (one, other)]
         assert times[0] == times[1]
+
+
+def test_what_frames_carry_is_told_as_by_one_run(tmp_path):
+    unit = bytes((6, 4, len(CAPTIONS))) + CAPTIONS + b"\x80"
+    path = unit_packets(tmp_path, "h264", unit, "camera.mp4")
+    config = RestoreConfig(encoder="ffv1")
+    wanted = restore_video(path, tmp_path / "one.mkv", config, restorer=StandIn())
+    found = restore_in_segments([path], tmp_path / "other.mkv", config, restorer=StandIn())
+    assert found.losses == wanted.losses
+    assert [loss.what for loss in wanted.losses] == ["captions"]
+
+
+def test_before_and_after_are_side_by_side_as_of_one_run(source, tmp_path):
+    one, other = tmp_path / "one.mp4", tmp_path / "other.mp4"
+    config = RestoreConfig(compare=True)
+    wanted = restore_video(source, one, config, restorer=StandIn(inverted))
+    found = restore_in_segments([source], other, config, restorer=StandIn(inverted))
+    assert found.lost == wanted.lost == ()
+    assert [probe.probe(path).video.width for path in (one, other)] == [128, 128]
 
 
 def test_damage_is_counted_once(tmp_path):
@@ -204,6 +245,14 @@ def test_a_plan_has_every_frame_of_a_clock_that_begins_again(tmp_path):
     assert plan.segments[1].leads[0] == LeadIn(source=0, begin=None, skip=36)
 
 
+def test_pictures_that_an_edit_list_hides_are_not_planned(tmp_path):
+    path = tones(tmp_path / "clip.mov", [400, 800, 1200], rate=48000)
+    path.write_bytes(with_edits(path.read_bytes(), [(1.5, 1)]))
+    with VideoReader(path) as reader:
+        assert sum(isinstance(item, Frame) for item in reader) == 25
+    assert plan_segments([path], 1.0).sources[0].pictures == 25
+
+
 def test_segments_begin_on_key_frames(source):
     plan = plan_segments([source], 1.0)
     with av.open(str(source)) as container:
@@ -213,6 +262,18 @@ def test_segments_begin_on_key_frames(source):
     assert set(begins[1:]) <= keys
     assert [segment.end for segment in plan.segments] == [*begins[1:], None]
     assert len(begins) == 4
+
+
+@pytest.mark.parametrize("name", ["in.mp4", "in.ts"])
+def test_a_lead_in_is_as_long_as_planned(name, tmp_path):
+    """Also where the clock of a recording begins later than at zero."""
+    video = Video(times=every(40, 150), gop=10, b_frames=2, period=10)
+    path = Clip(name=name, video=(video,)).make(tmp_path)
+    plan = plan_segments([path], 4.0)
+    segment = plan.segments[1]
+    with SegmentReader([path], plan, segment, segment.leads[0]) as reader:
+        frames = sum(1 for _ in reader.ahead())
+    assert (reader.num_lead, reader.num_own, frames) == (64, 50, 114)
 
 
 KILLED = """
@@ -312,6 +373,14 @@ def test_another_strength_of_the_restorer_begins_anew(source, tmp_path):
     other.strength = 0.5
     restore_in_segments(source, tmp_path / "out.mp4", restorer=other, on_message=messages.append)
     assert messages[0].startswith("beginning anew")
+
+
+def test_what_changes_no_picture_does_not_begin_anew(source, tmp_path):
+    output = tmp_path / "out.mp4"
+    stopped(source, output)
+    messages, config = [], RestoreConfig(gpx=True, overwrite=True)
+    restore_in_segments(source, output, config, restorer=StandIn(), on_message=messages.append)
+    assert messages == ["going on: 1 of 4 segments are done already."]
 
 
 def test_a_source_that_changed_begins_anew(source, tmp_path):
@@ -530,6 +599,16 @@ def test_nothing_is_overwritten(source, tmp_path):
     with pytest.raises(WriteError, match="is the input itself"):
         restore_in_segments([source], source, restorer=StandIn())
     assert (tmp_path / "out.mp4").read_bytes() == b"mine"
+
+
+def test_no_source_of_several_is_overwritten(source, tmp_path):
+    second = replace(CLIP, name="second.mp4").make(tmp_path)
+    before = second.read_bytes()
+    with pytest.raises(WriteError, match="is the input itself"):
+        restore_in_segments(
+            [source, second], second, RestoreConfig(overwrite=True), restorer=StandIn()
+        )
+    assert second.read_bytes() == before
 
 
 def test_the_command_goes_on_and_says_where_it_was(source, tmp_path, monkeypatch, capsys):
