@@ -11,11 +11,13 @@ import pytest
 import rainy_road
 from clips import Audio, Clip, Data, Video, every, join
 from standin import StandIn
+from test_inventory import NOISE, unit_packets
 from test_telemetry import block, named_by, with_index
 
 import mhnet_video.pipelines.segmented_work as segmented_work
 from mhnet_video.errors import ConfigError
 from mhnet_video.media.segments.segment_store import SegmentStore
+from mhnet_video.pipelines.restore import restore_video
 from mhnet_video.pipelines.segments import restore_in_segments
 
 PACKET_SECONDS = Fraction(1024, 48000)
@@ -206,6 +208,12 @@ def test_sound_that_two_files_have_is_left_out_of_the_second_and_told(tmp_path):
     assert any("s of sound where files meet" in line for line in report.lost)
 
 
+def test_sound_that_an_edit_list_hides_is_none_that_two_files_have(tmp_path):
+    """Each file begins with what an encoder puts before the first sound."""
+    report = restore_in_segments(loops(tmp_path, 2), tmp_path / "out.mp4", restorer=StandIn())
+    assert report.lost == ()
+
+
 def test_sound_that_is_encoded_again_stays_with_its_pictures(tmp_path):
     files = loops(tmp_path, 20, "mov", seconds=0.4, codec="pcm_mulaw", rate=8000)
     path = tmp_path / "out.mp4"
@@ -230,6 +238,34 @@ def test_other_packets_follow_their_file(tmp_path):
     assert (
         np.abs(np.array([t - first for t in times], float) - np.array(wanted, float)).max() < 0.05
     )
+
+
+def test_what_later_files_have_lost_is_told(tmp_path):
+    """A hole, what decoders pass over, and an end that is missing."""
+    files = [
+        Clip(name=f"{n}.mkv", video=(Video(times=every(40, 50), seed=n, gop=10),)).make(tmp_path)
+        for n in range(3)
+    ]
+    files.append(unit_packets(tmp_path, "h264", bytes((26,)) + NOISE, "camera.mkv"))
+    whole = files[1].read_bytes()
+    middle = len(whole) // 2
+    files[1].write_bytes(whole[:middle] + bytes(700) + whole[middle + 700 :])
+    files[2].write_bytes(files[2].read_bytes()[: len(whole) * 6 // 10])
+    alone = [
+        restore_video(file, file.with_suffix(".mp4"), restorer=StandIn()).damaged for file in files
+    ]
+    assert alone[1] and not alone[0]
+    report = restore_in_segments(files, tmp_path / "out.mp4", restorer=StandIn())
+    assert report.damaged == sum(alone)
+    assert any("the source says that it is longer" in line for line in report.lost)
+    assert any("unknown units of type 26" in line for line in report.lost)
+
+
+def test_chapters_of_the_files_are_told(tmp_path):
+    scenes = ((0.0, 0.2, "One"), (0.2, 0.4, "Two"))
+    files = [Clip(name=f"{n}.mp4", chapters=scenes).make(tmp_path) for n in range(2)]
+    report = restore_in_segments(files, tmp_path / "out.mp4", restorer=StandIn())
+    assert report.lost == ("4 chapters: the output has one for each file instead",)
 
 
 @pytest.mark.parametrize(
