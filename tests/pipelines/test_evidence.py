@@ -87,6 +87,17 @@ def test_each_frame_has_its_time_and_its_change(tmp_path):
     assert told["decoded"] == [row[1:] for row in told["frames"]]
 
 
+@pytest.mark.parametrize("in_segments", [False, True])
+def test_a_look_for_drops_takes_no_frame_from_it(in_segments, tmp_path):
+    """There is one where rain is taken out."""
+    restorer = StandIn(darkened)
+    restorer.name, restorer.tasks, restorer.free = "realtime", ("derain",), lambda: None
+    restore = restore_in_segments if in_segments else restore_video
+    restore(CLIP.make(tmp_path), tmp_path / "out.mkv", LOSSLESS, restorer=restorer)
+    told = json.loads(evidence_path(tmp_path / "out.mkv").read_text())
+    assert [row[:2] for row in told["frames"]] == [[0, 40 * number] for number in range(6)]
+
+
 def test_hashes_versions_and_settings_are_told(tmp_path):
     told = json.loads(restored(tmp_path).read_text())
     for file, path in (
