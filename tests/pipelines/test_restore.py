@@ -255,6 +255,27 @@ def test_the_first_of_two_errors_is_told(
 
 
 @pytest.mark.usefixtures("every_frame_is_told")
+def test_an_error_says_where_is_what_was_done(long_clip: Path, tmp_path: Path) -> None:
+    has_written = threading.Event()
+
+    class Failing(StandIn):
+        def pairs(self, items: Iterable[Any], **how: Any) -> Iterator[Any]:
+            for item in super().pairs(items, **how):
+                if self.seen > 100:
+                    assert has_written.wait(SECONDS)
+                    raise ReadError("the card is gone.")
+                yield item
+
+    def listen(progress: Progress) -> None:
+        if progress.frames >= 30:
+            has_written.set()
+
+    with pytest.raises(ReadError, match=r"^the card is gone\. What was done until then is in "):
+        restore_video(long_clip, tmp_path / "out.mp4", restorer=Failing(), on_progress=listen)
+    assert len(left(tmp_path)) == 2
+
+
+@pytest.mark.usefixtures("every_frame_is_told")
 def test_an_error_of_the_listener_ends_all(long_clip: Path, tmp_path: Path) -> None:
     restorer = Held(100)
 
