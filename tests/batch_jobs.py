@@ -28,7 +28,7 @@ def do(work: Work, tell: Callable[[float], None], stop: threading.Event) -> Row:
     tell(work.seconds / 2)
     if work.key == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if work.key == "exit":
+    if work.key.startswith("exit"):
         os._exit(7)
     if work.key == "variable":
         return row_of(work, Status.DONE, model=os.environ.get("CUDA_VISIBLE_DEVICES", "-"))
@@ -45,6 +45,14 @@ def load_wrongly(error: str) -> Job:
     if error == "fault":
         raise LookupError("oops")
     os._exit(5)
+
+
+def load_every_other(notes: Path) -> Job:
+    """As `load`, in every other worker; the first one dies."""
+    note(notes)
+    if len(notes.read_text().splitlines()) % 2:
+        os._exit(5)
+    return do
 
 
 class OwnProcess:

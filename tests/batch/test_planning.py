@@ -149,6 +149,9 @@ def test_a_source_in_the_folder_of_outputs_is_refused(card, tmp_path):
         check_sources([str(card)], card)
     with pytest.raises(ConfigError, match="lies in the folder of outputs;"):
         check_sources([str(card)], tmp_path)
+    (tmp_path / "link").symlink_to(card)
+    with pytest.raises(ConfigError, match="is the folder of outputs;"):
+        check_sources([str(tmp_path / "link")], card)
     check_sources([str(tmp_path)], card)
 
 
@@ -165,6 +168,7 @@ def test_a_file_comes_once_under_its_own_name(clip, card, out):
     (card / "b").symlink_to(card / "z")
     plan = make_plan([str(card), str(card / "z/real.mp4")], out)
     assert keys(plan) == ["z/real.mp4"]
+    assert said(plan, is_error=False).keys() == {"a.mp4"}
     assert "is the same file as" in said(plan, is_error=False)["a.mp4"]
 
 

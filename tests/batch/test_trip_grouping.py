@@ -14,9 +14,8 @@ MINUTE = timedelta(seconds=60)
 NOON = datetime(2023, 6, 15, 12, 0, 0)
 
 
-def clip(name, *, seconds=60.0, created=None, kind=("h264", "1920x1080")):
-    relative = PurePosixPath(name)
-    root = Path("/card")
+def clip(name, *, seconds=60.0, created=None, kind=("h264", "1920x1080"), root="/card"):
+    relative, root = PurePosixPath(name), Path(root)
     return Clip(
         found=FoundFile(path=root / relative, relative=relative, root=root, is_named=False),
         footage=VideoFacts(seconds=seconds, created=created, kind=kind),
@@ -134,6 +133,13 @@ def test_cameras_of_two_makers_are_apart_though_both_look_ahead():
     blackvue = stamped("BlackVue/%Y%m%d_%H%M%S_NF.mp4", 1, NOON - timedelta(seconds=1))
     assert trips(*map(clip, viofo + blackvue)) == [blackvue, viofo]
     assert locked in viofo
+
+
+def test_cards_of_two_cameras_of_one_kind_are_apart():
+    """Each has the minutes that the other one lacks."""
+    names = stamped("%Y_%m%d_%H%M%S_0001F.MP4", 4)
+    other = [clip(name, root="/other") for name in names[1::2]]
+    assert trips(*map(clip, names[::2]), *other) == [[name] for name in names]
 
 
 def test_channels_that_numbers_tell_are_apart():

@@ -101,6 +101,13 @@ def test_workers_that_die_before_they_begin_are_not_started_for_ever():
         do_all(pool, ["a", "b", "c", "d", "e"])
 
 
+def test_workers_that_die_before_they_begin_now_and_then_end_no_batch(notes):
+    keys = ["a", "b", "exit 1", "c", "d", "exit 2", "e", "f"]
+    with WorkerPool(partial(batch_jobs.load_every_other, notes)) as pool:
+        rows, _ = do_all(pool, keys)
+    assert [key for key in keys if rows[key].status is Status.DONE] == ["b", "d", "f"]
+
+
 def test_works_end_when_they_are_to_stop(notes):
     with WorkerPool(partial(batch_jobs.load, notes), [{}, {}]) as pool:
         waiting = [work("wait 1"), work("wait 2")]
