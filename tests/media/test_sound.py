@@ -5,6 +5,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import av
@@ -381,11 +382,23 @@ def test_sound_that_changes_keeps_its_pitch_and_its_time(
     assert told == (len(rates) == 1)
 
 
-def test_one_damaged_header_is_no_change(tmp_path: Path) -> None:
+def test_two_channels_that_become_one_are_as_loud_as_before(tmp_path: Path) -> None:
+    copy(joined_streams(tmp_path, "aac"), tmp_path / "out.mkv")
+    loudness: dict[bool, list[float]] = {False: [], True: []}
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        for frame in container.decode(audio=0):
+            assert frame.layout.nb_channels == 1
+            loudness[(frame.time or 0) > 2].append(float(frame.to_ndarray().std()))
+    before, after = (median(loudness[is_later]) for is_later in (False, True))
+    assert after == pytest.approx(before, rel=0.05)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_one_damaged_header_is_no_change(is_last: bool, tmp_path: Path) -> None:
     source = tones(tmp_path / "clip.ts", [440, 880])
     header = bytes.fromhex("fff15040")
     content = source.read_bytes()
-    place = content.index(header, len(content) // 2)
+    place = content.rindex(header) if is_last else content.index(header, len(content) // 2)
     source.write_bytes(content[:place] + bytes.fromhex("fff14c40") + content[place + 4 :])
     writer = copy(source, tmp_path / "out.mp4")
     assert "re-encoded" not in "".join(writer.notes.lost)
