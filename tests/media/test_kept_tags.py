@@ -1,11 +1,16 @@
 """What a file and its tracks say of themselves stays."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import pytest
 from clips import Audio, Clip
 from promises import BOTH, Promise, audio, dispositions, keep, stream_tags, tags, times, video
+
+from mhnet_video.media.formats.containers import format_of
+from mhnet_video.media.tracks.stream_tags import dress
 
 PHONE = {
     "title": "Straße im Regen",
@@ -78,3 +83,10 @@ TAGS = [
 @pytest.mark.parametrize("promise", TAGS, ids=lambda promise: promise.name)
 def test_tags_stay(promise: Promise, tmp_path: Path) -> None:
     keep(promise, tmp_path)
+
+
+def test_the_name_of_a_mov_s_track_becomes_its_title() -> None:
+    source: Any = SimpleNamespace(metadata={"name": "Rear"}, disposition=0)
+    target: Any = SimpleNamespace(metadata={}, disposition=0)
+    dress(target, source, format_of("out.mkv"))
+    assert target.metadata == {"title": "Rear"}

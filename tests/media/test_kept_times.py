@@ -1,5 +1,6 @@
 """Every frame keeps its time, in whole files and in parts of them."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from clips import Audio, Clip, Subtitles, every, uneven
 from promises import (
     ALL,
+    JPEG,
     MP3,
     VP9,
     Promise,
@@ -352,6 +354,20 @@ def test_a_cue_ends_with_its_part(start: float | None, name: str, tmp_path: Path
     assert max(ends) == pytest.approx(0.2, abs=0.002)
     with av.open(str(tmp_path / name)) as container:
         assert container.duration <= 0.25 * av.time_base
+
+
+COVERED = Clip(video=video(times=every(40, 20), gop=5), cover=JPEG)
+ATTACHED = replace(
+    COVERED, name="clip.mkv", cover=None, attachments=(("cover.jpg", "image/jpeg", JPEG),)
+)
+
+
+@pytest.mark.parametrize("clip", [COVERED, ATTACHED], ids=lambda clip: clip.name)
+@pytest.mark.parametrize("start", [None, 0.4])
+def test_a_part_has_the_cover(start: float | None, clip: Clip, tmp_path: Path) -> None:
+    case = run(Promise("", clip, "out.mkv", (), {"start": start, "duration": 0.2}), tmp_path)
+    assert case.report.lost == ()
+    assert JPEG in (tmp_path / "out.mkv").read_bytes()
 
 
 def test_a_part_behind_the_end(tmp_path: Path) -> None:

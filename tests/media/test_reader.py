@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from clips import Audio, Clip, Subtitles, Video, every, picture, rotation
+from test_footage import WRAP_SECONDS, recording
 from waiting import is_waiting_in, wait_until
 
 from mhnet_video.errors import ReadError
@@ -133,6 +134,13 @@ def test_a_part_of_a_recording_that_starts_late(tmp_path: Path) -> None:
         frames = [item for item in reader if isinstance(item, Frame)]
         assert reader.origin == pytest.approx(91.0, abs=1e-3)
     assert len(frames) == 25
+
+
+def test_a_recording_across_the_turn_of_its_clock_begins_at_zero(tmp_path: Path) -> None:
+    path = recording(tmp_path, "clip.ts", WRAP_SECONDS - 1)
+    with VideoReader(path) as reader:
+        first = next(item for item in reader if isinstance(item, Frame))
+        assert reader.origin == first.pts * first.time_base < 0
 
 
 def test_a_start_behind_the_end_is_told(tmp_path: Path) -> None:
@@ -400,6 +408,21 @@ def test_a_clock_that_begins_again_follows_on(extension: str, tmp_path: Path) ->
         assert reader.jumps == 1
     assert all(0 < two - one < 0.1 for one, two in pairwise(sound))
     assert abs(sound[-1] - times[-1]) < 0.2
+
+
+def test_subtitles_follow_a_clock_that_begins_again(tmp_path: Path) -> None:
+    """Their own times may go back and forth, so that they tell nothing of a clock."""
+    video, text = (
+        Video(times=every(40, 30), gop=5),
+        Subtitles(cues=((0.2, 0.1, "a"), (1, 0.1, "b"))),
+    )
+    parts = [
+        Clip(name=f"part{number}.mkv", video=(video,), subtitles=(text,)).make(tmp_path)
+        for number in range(2)
+    ]
+    with VideoReader(appended("clip.mkv", parts)) as reader:
+        cues = [float(p.pts * p.time_base) for p in reader if not isinstance(p, Frame)]
+    assert cues == pytest.approx([0.2, 1.0, 1.4, 2.2], abs=0.01)
 
 
 def test_what_says_that_it_lasts_longer_is_no_jump() -> None:
