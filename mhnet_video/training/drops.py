@@ -136,6 +136,8 @@ class _Kind:
     """None for drops that are clear nowhere."""
     merges: float = 0.3
     """Share of panes on which drops run together."""
+    clusters: float = 0.25
+    """Share of panes on which drops lie beside each other."""
     is_near: bool = False
 
 
@@ -162,10 +164,10 @@ KINDS = {
         bend=(0.08, 0.6),
     ),
     "near": _Kind(
-        radius=(7.0, 26.0),
+        radius=(4.0, 26.0),
         spread=(0.2, 0.6),
-        cover=(0.08, 0.5),
-        defocus=(0.3, 1.2),
+        cover=(0.06, 0.7),
+        defocus=(0.4, 2.4),
         bend=(0.1, 1.2),
         opacity=(0.45, 1.0),
         gain=(0.9, 1.45),
@@ -177,14 +179,15 @@ KINDS = {
     "blot": _Kind(
         radius=(8.0, 32.0),
         spread=(0.3, 0.8),
-        cover=(0.05, 0.4),
-        defocus=(0.25, 0.8),
+        cover=(0.01, 0.4),
+        defocus=(0.3, 1.1),
         bend=(0.02, 0.35),
         opacity=(0.75, 1.0),
-        gain=(0.6, 1.1),
+        gain=(0.5, 1.15),
         milk=(0.0, 0.25),
         rim=(0.0, 0.8),
-        merges=0.7,
+        merges=0.8,
+        clusters=0.7,
         is_near=True,
     ),
     "ring": _Kind(
@@ -202,8 +205,13 @@ KINDS = {
 """Small drops on a windscreen in heavy rain; sharp ones on a pane; drops of all sizes; near ones,
 far out of focus; thick water that has run together, out of focus, and about as bright as the scene
 beside it; and flat drops, of which only the edge is seen."""
-SHARES = (0.26, 0.11, 0.17, 0.3, 0.11, 0.05)
+SHARES = (0.26, 0.1, 0.16, 0.31, 0.13, 0.04)
 """How often each of `KINDS` is drawn."""
+LEAST_NEAR_DISC = 4.0
+"""Smallest circle of confusion of near drops, as a radius in pixels: what is thick and sharper than
+that on the glass may be a sticker."""
+LARGEST_NEAR_DISC = 45.0
+"""Their largest one: the faintest of the drops before a camera that looks through a near pane."""
 MOST_DROPS = 3000
 """Drops of a pane at most: what is smaller is not seen one by one."""
 LARGEST_RADIUS = 60.0
@@ -234,12 +242,14 @@ def draw_pane(
     median = _log_uniform(random, *of.radius) * scale
     spread = random.uniform(*of.spread)
     defocus = _log_uniform(random, *of.defocus) * (median if of.is_near else scale)
+    if of.is_near:
+        defocus = min(max(defocus, LEAST_NEAR_DISC * scale), LARGEST_NEAR_DISC * scale)
     wanted = _log_uniform(random, *of.cover) * height * width
     moves = times[1] > times[0]
     slides = random.uniform(0.01, 0.12) if moves and random.random() < 0.4 else 0.0
     arrives = random.uniform(0.02, 0.25) if moves and random.random() < 0.35 else 0.0
     upright = random.random() < 0.6
-    clusters = random.uniform(0.3, 0.9) if random.random() < 0.25 else 0.0
+    clusters = random.uniform(0.3, 0.9) if random.random() < of.clusters else 0.0
     drops: list[Drop] = []
     while wanted > 0 and len(drops) < MOST_DROPS:
         radius = min(LARGEST_RADIUS * scale, median * math.exp(random.normal(0, spread)))

@@ -413,7 +413,7 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         y0, x0, y1, x1 = max(0, y), max(0, x), min(crop, y + height), min(crop, x + width)
         canvas[y0:y1, x0:x1] = piece[y0 - y : y1 - y, x0 - x : x1 - x]
         mask[y0:y1, x0:x1] = shape[y0 - y : y1 - y, x0 - x : x1 - x]
-        soft = random.uniform(0.4, 3.5)
+        soft = math.exp(random.uniform(math.log(0.4), math.log(2.2)))
         weighted = cv2.GaussianBlur(canvas * mask[..., None], (0, 0), soft)
         mask = cv2.GaussianBlur(mask, (0, 0), soft)
         piece = weighted / np.maximum(mask, 1e-3)[..., None]
