@@ -282,8 +282,7 @@ def descriptions_in(data: bytes) -> list[str]:
         found.append("texts")
     if (
         any(texts)
-        or b"XMP " in kinds
-        or any(segment.startswith(_XMP, 4) for _, segment in segments)
+        or _xmp_in(data)
         or _XMP_TAG in tags
         or re.search(rb"infe.{8,10}mime[^\0]*\0application/rdf\+xml", head, re.DOTALL)
     ):

@@ -33,6 +33,8 @@ _SEARCH_MARGINS = (0, 2, 10, 60)
 """How much earlier each search begins where the one before ended behind its frame, in seconds."""
 _SOUND_SECONDS = Fraction(1, 10)
 """Sound that begins so much behind the start is there: longer than its packets are."""
+_ENDED_SECONDS = 2
+"""Sound that ends so much before the start is not missing in the part."""
 _MOST_LOOKED_AT = 1000
 """Packets among which one of a stream is looked for."""
 
@@ -233,17 +235,31 @@ class Segment:
             time: The time.
         """
         self._seek(time)
-        here = self._next_of(self._decoder.stream)
-        first, begin = here.pos if here is not None else None, None
+        picture = self._next_of(self._decoder.stream)
+        sound = None
+        if picture is not None and picture.pos is not None:
+            sound = self._first_before(picture.pos, sounds, target)
+        self._seek(time if sound is None else target, sound)
+
+    def _first_before(
+        self, place: int, sounds: Iterable[Stream], target: Fraction
+    ) -> Stream | None:
+        """The track whose sound at a time stands first in the file; None for none before a place.
+
+        Args:
+            place: A place in the file, in bytes.
+            sounds: Tracks that are looked at.
+            target: The time, in seconds.
+        """
+        first = None
         for sound in sounds:
             packet = self._next_of(sound) if self._seek(target, sound) else None
             begins = None if packet is None else _time_of(packet)
-            if packet is None or packet.pos is None or first is None or begins is None:
+            if packet is None or packet.pos is None or begins is None:
                 continue
-            # sound that has ended long before is not missing
-            if packet.pos < first and begins > target - _TRAIL_SECONDS:
-                first, begin = packet.pos, sound
-        self._seek(time if begin is None else target, begin)
+            if packet.pos < place and begins > target - _ENDED_SECONDS:
+                first, place = sound, packet.pos
+        return first
 
     def _next_of(self, stream: Stream) -> Packet | None:
         """The next packet of a stream; None where none comes soon."""
