@@ -69,7 +69,7 @@ SOFT_SHARE = 0.6
 """Share of the large windows that are enlarged, to be as soft as lenses and encoders leave large
 pictures."""
 NIGHT_SHARE = 0.2
-"""Share of windows by night, whose rain shines in the light of lamps."""
+"""Share of windows by night, whose rain shines in the light of lamps, unless another is wanted."""
 MOST_TRIES = 6
 """Candidates for a dry single picture: up to this many are drawn, and the most rain-like is taken.
 A twentieth of the area of photographs causes nine tenths of the changes that a trained network
@@ -119,14 +119,25 @@ class CleanWindows(Dataset[Sample]):
         crop: Side of the samples, in pixels, a multiple of 32.
         seed: Seed of all samples.
         is_late: Whether to draw by the shares of the end of a run, with more dry pictures.
+        night_share: Share of windows by night, whose rain shines in the light of lamps;
+            `NIGHT_SHARE` if None.
     """
 
     def __init__(
-        self, footage: Footage, *, frames: int, crop: int, seed: int = 0, is_late: bool = False
+        self,
+        footage: Footage,
+        *,
+        frames: int,
+        crop: int,
+        seed: int = 0,
+        is_late: bool = False,
+        night_share: float | None = None,
     ) -> None:
         self.seed = seed
-        self._whole = _Windows(footage, frames, crop, is_late)
-        self._half = _Windows(footage, frames, crop // 2, is_late)
+        if night_share is None:
+            night_share = NIGHT_SHARE
+        self._whole = _Windows(footage, frames, crop, is_late, night_share)
+        self._half = _Windows(footage, frames, crop // 2, is_late, night_share)
 
     def __len__(self) -> int:
         """A number that no run reaches."""
@@ -148,10 +159,13 @@ class _Windows:
         frames: Frames of a window, T, odd.
         crop: Side of the windows, in pixels.
         is_late: See `CleanWindows`.
+        night_share: See `CleanWindows`.
     """
 
-    def __init__(self, footage: Footage, frames: int, crop: int, is_late: bool) -> None:
-        self.frames, self.crop = frames, crop
+    def __init__(
+        self, footage: Footage, frames: int, crop: int, is_late: bool, night_share: float
+    ) -> None:
+        self.frames, self.crop, self._night_share = frames, crop, night_share
         self._scenes, self._pictures = (_Scenes(footage, count, crop) for count in (frames, 1))
         self._alone_share = LATE_ALONE_SHARE if is_late else ALONE_SHARE
         self._dry_share = LATE_DRY_SHARE if is_late else DRY_SHARE
@@ -208,7 +222,7 @@ class _Windows:
             is_soft,
             text,
             text_is_soft,
-            is_night=random.random() < NIGHT_SHARE,
+            is_night=random.random() < self._night_share,
         )
 
 

@@ -30,6 +30,9 @@ RUN_ROWS = 540
 
 STREAK_SHARE = 0.32
 """Share of samples with streaks only, or with nothing, as other models are trained on."""
+NIGHT_SHARE = 0.4
+"""Share of nights among these: more than for other models, as a third of the samples is without
+drops only."""
 ALONE_SHARE = 0.42
 """Share of single pictures, without neighbours, among the others."""
 DRY_SHARE = 0.3
@@ -134,7 +137,12 @@ class GlassWindows(Dataset[GlassWindow | Sample]):
         self.seed, self.frames, self.crop = seed, frames, crop
         self.footage = footage
         self._streaks = CleanWindows(
-            footage, frames=frames, crop=crop, seed=seed + 1, is_late=is_late
+            footage,
+            frames=frames,
+            crop=crop,
+            seed=seed + 1,
+            is_late=is_late,
+            night_share=NIGHT_SHARE,
         )
         weights = [
             math.sqrt(len(runs) * runs[0].shape[1]) * (0.3 + min(1.0, _motion(runs) / 0.05))

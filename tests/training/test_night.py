@@ -7,6 +7,9 @@ import torch
 from mhnet_video.training.dataset import CleanWindows, Footage, rainy_pair
 from mhnet_video.training.night import nightfall
 from mhnet_video.training.rain import Storm, StreakLayer, fall, rain_by_night
+from mhnet_video.training.windscreen import GlassWindow, GlassWindows
+
+PHOTO = np.full((160, 160, 3), 200, np.uint8)
 
 
 def _scene(frames: int = 2) -> torch.Tensor:
@@ -76,9 +79,22 @@ def test_most_nights_are_as_wet_as_wanted() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_windows_of_all_tasks_have_nights(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mhnet_video.training.dataset.NIGHT_SHARE", share)
-    photo = np.full((160, 160, 3), 200, np.uint8)
-    windows = CleanWindows(Footage(photos=[photo], clips=[]), frames=1, crop=64, seed=1)
+    windows = CleanWindows(Footage(photos=[PHOTO], clips=[]), frames=1, crop=64, seed=1)
     samples = [windows[i] for i in range(8)]
     assert all(window.is_night == bool(share) for sample in samples for window in sample)
     level = np.median([float(rainy_pair(s, frames=1, device="cpu")[1].mean()) for s in samples])
     assert (level < 0.45) == bool(share)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_windows_behind_glass_have_nights_of_their_own(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mhnet_video.training.dataset.NIGHT_SHARE", 1 - share)
+    monkeypatch.setattr("mhnet_video.training.windscreen.NIGHT_SHARE", share)
+    monkeypatch.setattr("mhnet_video.training.windscreen.STREAK_SHARE", 1.0)
+    windows = GlassWindows(Footage(photos=[PHOTO], clips=[]), frames=1, crop=64, seed=1)
+    for index in range(8):
+        sample = windows[index]
+        assert not isinstance(sample, GlassWindow)
+        assert all(window.is_night == bool(share) for window in sample)
