@@ -28,6 +28,8 @@ _TYPES = {
     torch.int16: "*i16",
     torch.uint8: "*u8",
 }
+_FROM_REGISTERS = re.compile(r"wgmma\.mma_async\S*\s+\{[^}]*\},\s*\{")
+"""A product of a warp group whose first factor lies in registers, in PTX."""
 _TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
@@ -67,11 +69,14 @@ def compile_for(launch, capability):
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
     )
+    ptx = compiled.asm["ptx"]
+    # machine code is read where it matters, as that takes longer than to compile
+    has_factors = _FROM_REGISTERS.search(ptx) is not None
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
         told = subprocess.run(
-            [_TOOLS / "cuobjdump", "-res-usage", "-sass", file.name],
+            [_TOOLS / "cuobjdump", "-res-usage", *["-sass"] * has_factors, file.name],
             capture_output=True,
             text=True,
             check=True,
@@ -82,11 +87,11 @@ def compile_for(launch, capability):
         "registers": int(found["REG"]),
         "spilled": int(found["STACK"]) + int(found["LOCAL"]),
         "shared": compiled.metadata.shared,
-        "tensor_cores": "mma" in compiled.asm["ptx"],
-        "instructions": len(sass.instructions(told)),
+        "tensor_cores": "mma" in ptx,
+        "has_factors": has_factors,
         "products_from_registers": sass.products_from_registers(told),
         "overwritten": sass.overwritten_factors(told),
-        "ordered": is_ordered(compiled.asm["ptx"]),
+        "ordered": is_ordered(ptx),
     }
 
 

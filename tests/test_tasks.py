@@ -369,11 +369,11 @@ def test_a_batch_knows_what_was_done_by_which_weights(task, folder, shipped, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", NEW)
-def test_segments_resumed_and_trips_are_what_one_run_gives(task, shipped, tmp_path, monkeypatch):
+def test_segments_resumed_and_trips_are_what_one_run_gives(shipped, tmp_path, monkeypatch):
     monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 2.0)
-    film = rainy_road.film(tmp_path / "road.mp4", 150)
+    film = rainy_road.film(tmp_path / "road.mp4", 120)
     # small pictures are enlarged for deblurring, which takes three times as long
+    task = "derain+deblur"
     config = replace(rainy_road.EXACT, task=task, scale=1.0, **DEVICE)
     report = restore_video(film, tmp_path / "one.mkv", config)
     wanted = probe.pictures(tmp_path / "one.mkv").astype(int)
@@ -394,7 +394,7 @@ def test_segments_resumed_and_trips_are_what_one_run_gives(task, shipped, tmp_pa
     )
     assert part.interrupted and not out.exists()
     whole = restore_in_segments([film], out, config)
-    assert (whole.model, whole.frames) == (report.model, report.frames) == (task, 150)
+    assert (whole.model, whole.frames) == (report.model, report.frames) == (task, 120)
     close(out)
     files = rainy_road.cut(film, tmp_path, [0, 40, 90])
     restore_in_segments(files, tmp_path / "trip.mkv", config)

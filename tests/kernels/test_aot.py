@@ -12,8 +12,9 @@ from test_memory_traffic import QUALITY, REALTIME
 pytest.importorskip("triton")
 TESTS = Path(__file__).parents[1]
 
-SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
-"""Shared memory of a block, in bytes. Source: CUDA C++ programming guide, compute capabilities."""
+SHARED = {80: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
+"""Shared memory of a block, in bytes. Source: CUDA C++ programming guide, compute capabilities.
+80 has 163 KB; what is compiled for one of 80 and 89 is to fit the other."""
 
 PLANS = {
     "realtime": {"config": REALTIME, "height": 1080, "width": 1920},
@@ -70,9 +71,10 @@ def compiled(plans, capability):
 @pytest.mark.parametrize(
     ("capability", "plans"),
     [
-        (80, ["realtime", "paper", "rows"]),
-        (89, ["realtime", "paper", "rows"]),
-        # in parts, as each of them compiles for a minute on a busy machine
+        # to Triton, 80 and 89 differ in nothing
+        (80, ["paper", "rows"]),
+        (89, ["realtime", "rows"]),
+        # in parts, for two processes
         (90, ["realtime", "rows", "float16", "small"]),
         (90, ["quality", "exact rows", "float32", "split"]),
         (90, ["paper", "odd", "rows", "dense"]),
@@ -91,6 +93,7 @@ def test_kernels_compile_without_spills(capability, plans):
     for row in rows:
         assert row["spilled"] == 0, row
         assert not row["overwritten"], row
+        assert (row["products_from_registers"] > 0) == row["has_factors"], row
         assert row["ordered"] is not False, row
         assert row["ordered"] or row["kernel"] not in COUNTING, row
         assert row["shared"] <= SHARED[capability], row
@@ -104,3 +107,5 @@ def test_kernels_compile_without_spills(capability, plans):
             "front_kernel",
         ):
             assert row["tensor_cores"], row
+    # some products are of the kind that ptxas gets wrong; else nothing was looked at
+    assert any(row["has_factors"] for row in rows) == (capability == 90)

@@ -1,4 +1,4 @@
-"""Three hundred damaged files, and that the judge of them sees what it is there for."""
+"""Damaged files of every kind, and that the judge of them sees what it is there for."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import processes
 import pytest
 from standin import StandIn
 
-COUNT = 300
+COUNT = 180
 REPORT = json.dumps({"frames": 24, "damaged": 0, "lost": []})
 _restore = fuzz.restore
 

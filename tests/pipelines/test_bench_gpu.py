@@ -337,7 +337,7 @@ def test_a_dry_run(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     path = tmp_path / "gpu.json"
     with dispatch.on_cpu():
-        bench_gpu.bench_gpu(path, dry=True)
+        bench_gpu.bench_gpu(path, dry=True, seconds=3600)
     figures = json.loads(path.read_text())
     (file,) = figures["files"]
     slowest = min(file[f"{stage}_fps"] for stage in ("decode", "restore", "encode"))

@@ -17,7 +17,7 @@ from test_self_ensemble import answers, wanted_of
 from mhnet_video.config import Settings
 from mhnet_video.engines.triton.engine import TritonEngine
 from mhnet_video.frame import Pair
-from mhnet_video.kernels import dispatch, map_ops
+from mhnet_video.kernels import dispatch, map_ops, motion_ops
 from mhnet_video.model.window import window_indices
 from mhnet_video.restoration import gpu_buffers, gpu_executor
 from mhnet_video.restoration.color import add_residual, to_rgb
@@ -524,9 +524,11 @@ def test_the_whole_way_is_that_of_the_plain_network(aligns, count, device, monke
         frames.append(replace(first, planes=planes, pts=index))
     backend = None
     if device.type == "cpu":
-        # the frames' kernels are interpreted; the network's are, in test_triton_engine.py
+        # the frames' kernels are interpreted; those of the network and of its alignment are, in
+        # test_triton_engine.py and test_motion_kernels.py
         backend = FakeBackend()
-        monkeypatch.setattr(map_ops, "use_triton", lambda *tensors: False)
+        for each in (map_ops, motion_ops):
+            monkeypatch.setattr(each, "use_triton", lambda *tensors: False)
     piped = Piped(
         TritonEngine(network, torch.float32),
         backend,

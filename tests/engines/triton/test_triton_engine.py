@@ -81,9 +81,9 @@ def test_gives_what_the_network_gives(sizes, device):
 @pytest.mark.parametrize(
     ("name", "kind", "size", "bound", "runs"),
     [
-        ("realtime", torch.float32, (5, 33), 5e-5, 2),
-        ("realtime", torch.bfloat16, (33, 7), 0.03, 1),
-        ("plain", torch.float32, (5, 17), 5e-5, 1),
+        ("realtime", torch.float32, (5, 33), 5e-5, 1),
+        ("realtime", torch.bfloat16, (17, 7), 0.03, 1),
+        ("plain", torch.float32, (5, 9), 5e-5, 2),
         ("quality", torch.bfloat16, (9, 5), 0.03, 1),
     ],
 )
