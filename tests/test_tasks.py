@@ -370,8 +370,8 @@ def test_a_batch_knows_what_was_done_by_which_weights(task, folder, shipped, tmp
 
 @pytest.mark.slow
 def test_segments_resumed_and_trips_are_what_one_run_gives(shipped, tmp_path, monkeypatch):
-    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 2.0)
-    film = rainy_road.film(tmp_path / "road.mp4", 120)
+    monkeypatch.setattr(segmented_work, "SEGMENT_SECONDS", 1.2)
+    film = rainy_road.film(tmp_path / "road.mp4", 90)
     # small pictures are enlarged for deblurring, which takes three times as long
     task = "derain+deblur"
     config = replace(rainy_road.EXACT, task=task, scale=1.0, **DEVICE)
@@ -380,7 +380,7 @@ def test_segments_resumed_and_trips_are_what_one_run_gives(shipped, tmp_path, mo
     stop = threading.Event()
 
     def stop_in_the_second_segment(progress):
-        if progress.frames > 60:
+        if progress.frames > 36:
             stop.set()
 
     def close(path):
@@ -394,9 +394,9 @@ def test_segments_resumed_and_trips_are_what_one_run_gives(shipped, tmp_path, mo
     )
     assert part.interrupted and not out.exists()
     whole = restore_in_segments([film], out, config)
-    assert (whole.model, whole.frames) == (report.model, report.frames) == (task, 120)
+    assert (whole.model, whole.frames) == (report.model, report.frames) == (task, 90)
     close(out)
-    files = rainy_road.cut(film, tmp_path, [0, 40, 90])
+    files = rainy_road.cut(film, tmp_path, [0, 30, 60])
     restore_in_segments(files, tmp_path / "trip.mkv", config)
     close(tmp_path / "trip.mkv")
 

@@ -331,8 +331,9 @@ def test_compiled_references_are_checked_and_timed():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here Triton does not interpret")
 @pytest.mark.slow
 def test_a_dry_run(tmp_path, monkeypatch):
-    """All of it but the network, which takes the interpreter a minute."""
-    monkeypatch.setattr(bench_gpu, "measure_networks", lambda *_: iter(()))
+    """All of it but the network, which takes the interpreter a minute, and streams: see below."""
+    for each in ("measure_networks", "measure_streams"):
+        monkeypatch.setattr(bench_gpu, each, lambda *_: iter(()))
     # two frames at a time would be interpreted in two threads, which Triton cannot
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     path = tmp_path / "gpu.json"

@@ -81,15 +81,15 @@ def test_gives_what_the_network_gives(sizes, device):
 @pytest.mark.parametrize(
     ("name", "kind", "size", "bound", "runs"),
     [
-        ("realtime", torch.float32, (5, 33), 5e-5, 1),
-        ("realtime", torch.bfloat16, (17, 7), 0.03, 1),
-        ("plain", torch.float32, (5, 9), 5e-5, 2),
+        # in float32 the smallest map has two pixels: of a single one all scores are equal
+        ("realtime", torch.float32, (5, 33), 5e-5, 2),
+        ("plain", torch.float32, (5, 17), 5e-5, 1),
         ("quality", torch.bfloat16, (9, 5), 0.03, 1),
     ],
 )
 @pytest.mark.slow
 def test_kernels_give_what_the_network_gives(name, kind, size, bound, runs, device):
-    network = make_network(**CONFIGS[name]).to(device)
+    network = make_network(**CONFIGS[name] | SMALL).to(device)
     window = torch.rand(1, 3 * network.config.frames, *size, device=device)
     with dispatch.on_cpu():
         compare(network, TritonEngine(network, kind), window, bound, runs)
