@@ -31,8 +31,8 @@ RUN_ROWS = 540
 STREAK_SHARE = 0.32
 """Share of samples with streaks only, or with nothing, as other models are trained on."""
 NIGHT_SHARE = 0.4
-"""Share of nights among these: more than for other models, as a third of the samples is without
-drops only."""
+"""Share of nights among these: twice that of other models, of whose samples all have streaks, or
+nothing."""
 ALONE_SHARE = 0.42
 """Share of single pictures, without neighbours, among the others."""
 DRY_SHARE = 0.3

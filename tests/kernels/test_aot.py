@@ -71,7 +71,7 @@ def compiled(plans, capability):
 @pytest.mark.parametrize(
     ("capability", "plans"),
     [
-        # to Triton, 80 and 89 differ in nothing
+        # Triton gives 80 and 89 the same PTX
         (80, ["paper", "rows"]),
         (89, ["realtime", "rows"]),
         # in parts, for two processes
