@@ -6,18 +6,25 @@ No link knows another. Pairs (source, restored) travel between them.
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 
 from mhnet_video.config import Settings
 from mhnet_video.frame import Frame, Pair
-from mhnet_video.restoration.dry_look import DryLook
 from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.scene_changes import SeenFrame, Transition, TransitionDetector
 from mhnet_video.restoration.temporal_filter import TemporalFilter
 from mhnet_video.restoration.temporal_window import FrameWindow, WindowAssembler
 from mhnet_video.restoration.window_network import check_size
 from mhnet_video.restoration.working_scale import ScaleChooser
+
+
+class Look(Protocol):
+    """Finds windows whose frame is not worth the network's time."""
+
+    def marked(self, window: FrameWindow) -> FrameWindow:
+        """The next window, marked as dry where its frame passes as it is."""
 
 
 class FrameChain:
@@ -39,7 +46,7 @@ class FrameChain:
         executor: Executor,
         device: torch.device,
         scales: ScaleChooser,
-        look: DryLook | None = None,
+        look: Look | None = None,
         *,
         is_filtered: bool = True,
         sees_glass: bool = False,
@@ -167,11 +174,12 @@ class ChainsInTurn:
     def counts(self) -> Counts:
         """The statistics of both executors, with the working scales of the first one.
 
-        A frame counts as repeated, or as passed by a look, where it was in both.
+        A frame counts as repeated, or as passed by a look, where it was in both. Of frames left
+        unchanged there are as many as in the way that left more.
         """
         first, second = self._first.counts, self._second.counts
         return Counts(
-            passed_through=first.passed_through + second.passed_through,
+            passed_through=max(first.passed_through, second.passed_through),
             repeated=min(first.repeated, second.repeated),
             dry=min(first.dry, second.dry),
             scales=first.scales,

@@ -54,10 +54,12 @@ _MEASURED = 3
 """Measurements whose median tells."""
 GLASS_PERIOD = math.lcm(MEMORY_STEP, MEASURED_STEP)
 """Which frames are remembered and measured repeats after so many."""
-GLASS_LEAD = MEASURED_STEP * (_MEASURED + 2)
-"""Frames before one that decide about it: those that are measured, and then as many as the temporal
-filter's memory takes to fade. It is a multiple of `GLASS_PERIOD`."""
-GLASS_LEAST_DIFFERENT = MEASURED_STEP * _MEASURED
+_PASSES = 2
+"""Passes that frames go through in turn, each with a memory of its own."""
+GLASS_LEAD = MEASURED_STEP * (_PASSES * _MEASURED + 2)
+"""Frames before one that decide about it: those that each pass measures, and then as many as the
+temporal filter's memory takes to fade. It is a multiple of `GLASS_PERIOD`."""
+GLASS_LEAST_DIFFERENT = MEASURED_STEP * _PASSES * _MEASURED
 """Frames among these that must differ from the one before."""
 
 

@@ -19,6 +19,7 @@ from mhnet_video.errors import ConfigError
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.model.network import MHNet
 from mhnet_video.model.weights import load_model, models_of
+from mhnet_video.restoration.coarse_pass import SHRINK, CoarseAfter, StandingDrops
 from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
@@ -113,9 +114,21 @@ class Restorer:
             TaskStep(network, self.device, engine, others=others, is_filtered=is_filtered)
             for network in networks
         ]
+        self._passes = [each for step in self._steps for each in self._passes_of(step, engine)]
+        """What the frames of a clip go through, in turn."""
         self._counts: Counts | Chain = Counts()
         self._pushed: tuple[Chain, int] | None = None
         self._single = SingleFrames(self._steps, self.device)
+
+    def _passes_of(self, step: TaskStep, engine: str) -> Sequence[TaskStep]:
+        """The passes of a step: one, and for drops another over smaller pictures."""
+        if not step.network.config.glass:
+            return (step,)
+        like = step.engine.engine
+        coarse = TaskStep(
+            step.network, self.device, engine, like=like, is_filtered=False, shrink=SHRINK
+        )
+        return step, coarse
 
     @property
     def network(self) -> MHNet:
@@ -129,7 +142,9 @@ class Restorer:
 
     @engine.setter
     def engine(self, engine: SelectedEngine) -> None:
-        self._steps[0].engine = engine
+        for each in self._passes:
+            if each.network is self.network:
+                each.engine = engine
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -211,12 +226,12 @@ class Restorer:
     @property
     def gpu(self) -> int | None:
         """The number of the GPU whose kernels restore clips; None where others or several do."""
-        # several networks or GPUs pass frames on through the host's memory
-        is_one = len(self._steps) == len(self.devices) == 1
-        return (self.device.index or 0) if is_one and self._is_on_gpu(self._steps[0]) else None
+        # several passes or GPUs hand frames on through the host's memory
+        is_one = len(self._passes) == len(self.devices) == 1
+        return (self.device.index or 0) if is_one and self._is_on_gpu(self._passes[0]) else None
 
     def _is_on_gpu(self, step: TaskStep) -> bool:
-        is_whole = self.scale is None or self.scale == 1
+        is_whole = step.shrink == 1 and self.scale in (None, 1)
         return step.engine.name == "triton" and is_whole and self.strength != 0
 
     @property
@@ -255,8 +270,8 @@ class Restorer:
             ShortageError: The device has too little memory even for small tiles.
         """
         executors = [
-            step.executor(on_gpu=self._is_on_gpu(step), stays_on_gpu=stays_on_gpu)
-            for step in self._steps
+            each.executor(on_gpu=self._is_on_gpu(each), stays_on_gpu=stays_on_gpu)
+            for each in self._passes
         ]
         chain = self._new_chain(executors)
         iterator, error = iter(items), None
@@ -284,9 +299,9 @@ class Restorer:
             raise
         finally:
             chain.close()
-            for step, executor in zip(self._steps, executors, strict=True):
+            for each, executor in zip(self._passes, executors, strict=True):
                 if executor.has_failed:
-                    step.use_torch()
+                    each.use_torch()
         if error is not None:
             raise error
 
@@ -331,7 +346,7 @@ class Restorer:
         """
         # an executor for each clip, which counts its frames alone
         if self._pushed is None:
-            self._pushed = self._new_chain([step.new_inline() for step in self._steps]), 0
+            self._pushed = self._new_chain([each.new_inline() for each in self._passes]), 0
         chain, index = self._pushed
         frame = frame_of(picture, index)
         self._pushed = chain, index + 1
@@ -347,8 +362,8 @@ class Restorer:
     def restore_frame(self, frames: Sequence[Frame], index: int, *, is_live: bool = False) -> Frame:
         """Restore one of some successive frames, where not every frame of a clip is wanted.
 
-        Where none is set, the working scale is that of the picture's size.
-        The temporal filter is left to whoever knows which frames came before.
+        Where none is set, the working scale is that of the picture's size. Drops are looked for
+        once, at that scale. The temporal filter is left to whoever knows which frames came before.
 
         Args:
             frames: Successive frames of one size.
@@ -390,14 +405,18 @@ class Restorer:
 
     def free(self) -> None:
         """Give back the host's memory that is kept for pictures of a size; no clip is in work."""
-        for step in self._steps:
-            step.free()
+        for each in self._passes:
+            each.free()
 
     def _new_chain(self, executors: Sequence[Executor]) -> Chain:
-        chains: list[Chain] = [
-            step.chain(executor, scene_scale=self.scene_scale)
-            for step, executor in zip(self._steps, executors, strict=True)
-        ]
+        chains: list[Chain] = []
+        for each, executor in zip(self._passes, executors, strict=True):
+            if each.shrink == 1:
+                chains.append(each.chain(executor, scene_scale=self.scene_scale))
+            else:
+                drops = StandingDrops()
+                second = each.chain(executor, scene_scale=self.scene_scale, look=drops)
+                chains[-1] = CoarseAfter(chains[-1], second, drops)
         chain = reduce(ChainsInTurn, chains)
         self._counts = chain
         return chain

@@ -20,7 +20,7 @@ from mhnet_video.restoration.executors import (
     InlineExecutor,
     LaneExecutor,
 )
-from mhnet_video.restoration.frame_chain import FrameChain
+from mhnet_video.restoration.frame_chain import FrameChain, Look
 from mhnet_video.restoration.glass import LIVE_DISTANCE
 from mhnet_video.restoration.temporal_window import WindowPicker
 from mhnet_video.restoration.window_network import WindowNetwork
@@ -39,6 +39,7 @@ class TaskStep:
         like: The engine of the same network on another device, see `resolve_engine`.
         is_filtered: Whether restored frames may go through the temporal filter; they do where the
             network's task wants it.
+        shrink: How many times smaller than at the working scale it sees pictures, from 1 on.
 
     Raises:
         ConfigError: The engine is not available, or the network must see every frame.
@@ -53,6 +54,7 @@ class TaskStep:
         others: Sequence[torch.device] = (),
         like: Engine | None = None,
         is_filtered: bool,
+        shrink: float = 1.0,
     ) -> None:
         if others and network.config.glass:
             raise ConfigError(
@@ -61,6 +63,7 @@ class TaskStep:
             )
         self.network, self.device = network, device
         self.engine: SelectedEngine = resolve_engine(network, engine, like)
+        self.shrink = shrink
         self._is_filtered = is_filtered and TASKS[network.task].is_filtered
         self._windows = WindowNetwork(network, device)
         self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
@@ -98,12 +101,15 @@ class TaskStep:
         """Whether it sees small pictures enlarged, see `scale_by_size`."""
         return self.network.task == "deblur"
 
-    def chain(self, executor: Executor, *, scene_scale: float | None) -> FrameChain:
+    def chain(
+        self, executor: Executor, *, scene_scale: float | None, look: Look | None = None
+    ) -> FrameChain:
         """The way of the frames of a clip over an executor of this step.
 
         Args:
             executor: One that `executor` or `new_inline` has made.
             scene_scale: See `Restorer`.
+            look: Marks the windows whose frame passes as it is; None for that of the task.
         """
         config = self.network.config
         # what is measured of sharpness is true of streaks alone
@@ -117,8 +123,9 @@ class TaskStep:
                 measures=is_measured,
                 scene_scale=scene_scale,
                 enlarges=self.enlarges,
+                shrink=self.shrink,
             ),
-            self._new_look(),
+            look or self._new_look(),
             is_filtered=self._is_filtered,
             sees_glass=config.glass,
         )

@@ -114,6 +114,7 @@ class ScaleChooser:
             which a part of a clip begins, above 0 to 1. Another scene, which is much sharper, gets
             its own scale. None where a clip begins with a scene.
         enlarges: See `scale_by_size`.
+        shrink: How many times smaller than that the pictures are to be, from 1 on.
     """
 
     def __init__(
@@ -123,8 +124,10 @@ class ScaleChooser:
         measures: bool = True,
         scene_scale: float | None = None,
         enlarges: bool = False,
+        shrink: float = 1.0,
     ) -> None:
         self._device = device
+        self._shrink = shrink
         self._enlarges = enlarges
         self._scene_scale = scene_scale
         self._measures = measures and device.type == "cpu"
@@ -142,6 +145,12 @@ class ScaleChooser:
             requested: The only scale; None to choose it.
             is_cut: Whether the frame begins another scene, as one of another size does too.
         """
+        chosen = self._choose(frames, requested, is_cut=is_cut)
+        return chosen if self._shrink == 1 else chosen._replace(scale=chosen.scale / self._shrink)
+
+    def _choose(
+        self, frames: Sequence[Frame], requested: float | None, *, is_cut: bool
+    ) -> WorkingScale:
         size = frames[0].upright_size
         by_size = scale_by_size(requested, size[1], size[0], self._device, enlarges=self._enlarges)
         if requested is not None or not self._measures:

@@ -1,0 +1,148 @@
+"""A second pass over smaller pictures, for drops that are larger than what the network sees.
+
+A drop far out of focus leaves a veil of a hundred pixels: at full size the network takes out its
+edge and part of the rest. In a picture of half the rows it is one of the drops that the network
+knows. So what comes out of the first pass goes through the network once more, smaller, and the
+enlarged residual takes out what was left. Streaks and small drops are gone by then.
+
+A small picture of a sticker looks like a drop too. Therefore the second pass counts only around
+what the first one takes out of the same place all the time, as it does with drops and not with
+streaks; where there is nothing of that kind frames do not go through it at all.
+
+The limits were measured with `tests/measure_windscreen.py`; `docs/training.md` has the table.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mhnet_video.frame import Frame, Pair
+from mhnet_video.media.frames.device_frames import on_host
+from mhnet_video.model.window import is_alone
+from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn, FrameChain
+from mhnet_video.restoration.temporal_window import FrameWindow
+
+SHRINK = 2.0
+"""How many times smaller than at the working scale the pictures of the second pass are."""
+_NEW_WEIGHT = 0.2
+"""Weight of the newest frame in the running share of frames in which a pixel was changed."""
+_STANDING_SHARE = 0.75
+"""Share of frames from which on the change of a pixel stands still: seven frames in a row."""
+_CELLS = 60
+"""Cells of the coarse map along the shorter side of the picture."""
+_REACH = 4
+"""Cells around one whose changes count."""
+_LEAST_SHARE, _WHOLE_SHARE = 0.01, 0.2
+"""Shares of the pixels around a cell whose change stands still: up to the first the second pass
+does not count, from the other on it counts as a whole."""
+
+
+class StandingChange:
+    """Where the first pass takes something out of the same place all the time."""
+
+    def __init__(self) -> None:
+        self._share: NDArray[np.float32] | None = None
+
+    def push(self, source: Frame, restored: Frame) -> Tensor | None:
+        """Take the next frame.
+
+        Args:
+            source: As it came.
+            restored: What the first pass has made of it, of the same layout.
+
+        Returns:
+            How much the second pass counts, `[1, 1, rows, columns]` in [0, 1], coarse; None where
+            it counts nowhere.
+        """
+        first, second = (frame.planes[0].astype(np.int32) for frame in (source, restored))
+        has_changed = np.abs(first - second) >= 1 << (source.layout.bits - 8)
+        share = self._share
+        if share is None or share.shape != has_changed.shape:
+            share = self._share = has_changed.astype(np.float32)
+        else:
+            share += _NEW_WEIGHT * (has_changed - share)
+        stands = torch.from_numpy((share >= _STANDING_SHARE).astype(np.float32))[None, None]
+        cell = max(1, round(min(stands.shape[2:]) / _CELLS))
+        cells = F.avg_pool2d(stands, cell, ceil_mode=True)
+        around = F.avg_pool2d(cells, 2 * _REACH + 1, 1, _REACH, count_include_pad=False)
+        weight = ((around - _LEAST_SHARE) / (_WHOLE_SHARE - _LEAST_SHARE)).clamp(0, 1)
+        return weight if bool(weight.any()) else None
+
+
+@dataclass(slots=True)
+class _Noted:
+    """A frame between the passes."""
+
+    frame: Frame
+    weight: Tensor | None
+
+
+class StandingDrops:
+    """What stands between both passes: where the second one counts, frame by frame."""
+
+    def __init__(self) -> None:
+        self._change = StandingChange()
+        self._noted: deque[_Noted] = deque()
+
+    def noted(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
+        """The pairs of the first pass, on their way to the second one."""
+        for pair in pairs:
+            weight = self._change.push(on_host(pair.source), on_host(pair.restored))
+            self._noted.append(_Noted(pair.restored, weight))
+            yield pair
+
+    def marked(self, window: FrameWindow) -> FrameWindow:
+        """The next window of the second pass, marked as dry where it counts nowhere.
+
+        It does not where a frame has no neighbours: the self-ensemble has seen that smaller.
+        """
+        weight = next(each.weight for each in self._noted if each.frame is window.frame)
+        if weight is None or is_alone(window.images):
+            return replace(window, is_dry=True)
+        return window
+
+    def merged(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
+        """The pairs of the second pass, whose restored frames are those of both."""
+        for pair in pairs:
+            weight = self._noted.popleft().weight
+            yield pair if weight is None else Pair(pair.source, _blended(*pair, weight))
+
+
+def _blended(first: Frame, second: Frame, weight: Tensor) -> Frame:
+    """The first frame where the weight is 0, the second one where it is 1."""
+    first = on_host(first)
+    planes = []
+    for before, after in zip(first.planes, second.planes, strict=True):
+        if before is after or np.array_equal(before, after):  # such as alpha
+            planes.append(before)
+            continue
+        share = F.interpolate(weight, before.shape, mode="bilinear")[0, 0].numpy()
+        change = share * (after.astype(np.float32) - before)
+        planes.append(np.rint(before + change).astype(before.dtype))
+    return replace(first, planes=tuple(planes))
+
+
+class CoarseAfter(ChainsInTurn):
+    """The way of frames through both passes.
+
+    Args:
+        first: The first one.
+        second: The one over smaller pictures, whose look is `drops`.
+        drops: Of this clip.
+    """
+
+    def __init__(self, first: Chain, second: FrameChain, drops: StandingDrops) -> None:
+        super().__init__(first, second)
+        self._drops = drops
+
+    def _through(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        return super()._through(self._drops.noted(pairs))
+
+    def _with_sources(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        return super()._with_sources(self._drops.merged(pairs))
