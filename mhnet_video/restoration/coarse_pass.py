@@ -30,6 +30,8 @@ from mhnet_video.restoration.temporal_window import FrameWindow
 
 SHRINK = 2.0
 """How many times smaller than at the working scale the pictures of the second pass are."""
+_LEAST_LEVELS = 2
+"""Change of a sample that counts, in levels of 8 bits: what the glass reflects changes by less."""
 _NEW_WEIGHT = 0.2
 """Weight of the newest frame in the running share of frames in which a pixel was changed."""
 _STANDING_SHARE = 0.75
@@ -61,7 +63,7 @@ class StandingChange:
             it counts nowhere.
         """
         first, second = (frame.planes[0].astype(np.int32) for frame in (source, restored))
-        has_changed = np.abs(first - second) >= 1 << (source.layout.bits - 8)
+        has_changed = np.abs(first - second) >= _LEAST_LEVELS << (source.layout.bits - 8)
         share = self._share
         if share is None or share.shape != has_changed.shape:
             share = self._share = has_changed.astype(np.float32)

@@ -43,7 +43,7 @@ def reference_weights(firsts, sources):
     """The weights of each frame, cell by cell and frame by frame, at the size of the picture."""
     share, weights = None, []
     for first, source in zip(firsts, sources, strict=True):
-        changed = np.abs(first.astype(int) - source) >= 1
+        changed = np.abs(first.astype(int) - source) >= 2
         share = changed * 1.0 if share is None else share + 0.2 * (changed - share)
         stands = share >= 0.75
         rows, columns = stands.shape
@@ -141,7 +141,7 @@ def pairs_of(changes):
 
 def test_only_changes_that_stand_still_count():
     random = np.random.default_rng(0)
-    streaks = [random.random((60, 80)) < 0.2 for _ in range(40)]
+    streaks = [9 * (random.random((60, 80)) < 0.2) for _ in range(40)]
     drop = np.zeros((60, 80))
     drop[20:30, 30:40] = 3
     streaky, standing = StandingChange(), StandingChange()
