@@ -71,7 +71,7 @@ def test_frames_go_through_both_passes(network):
     pictures = panned(14)
     both = list(Restorer(network, **DEVICE).restore(pictures))
     firsts = list(once(Restorer(network, **DEVICE)).restore(pictures))
-    half = once(Restorer(network, scale=0.5, is_filtered=False, **DEVICE))
+    half = once(Restorer(network, scale=0.4, is_filtered=False, **DEVICE))
     seconds = list(half.restore(firsts))
     # what is compared is the first plane, which is green
     weights = reference_weights(*([p[..., 1] for p in each] for each in (firsts, pictures)))
@@ -176,4 +176,4 @@ def test_frames_of_another_size_begin_anew():
 
 
 def test_the_limits_are_those_of_the_reference():
-    assert (coarse_pass._CELLS, coarse_pass._REACH, coarse_pass.SHRINK) == (60, 4, 2.0)
+    assert (coarse_pass._CELLS, coarse_pass._REACH, coarse_pass.SHRINK) == (60, 4, 2.5)
