@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from measure_windscreen import clip_frames
+from measure_windscreen import clip_frames, standing_before
 from numpy.typing import NDArray
 from standing_things import THINGS
 
@@ -50,10 +50,8 @@ def cases(clean: Pictures) -> Iterator[tuple[str, Pictures, Pictures]]:
     """Name, frames as they come, and as they should be."""
     for kind, seed in PANES:
         yield f"{kind} {seed}", behind(clean, kind, seed), clean
-    for name, make in THINGS.items():
-        thing, opacity = make(*clean[0].shape[:2])
-        cover = opacity[..., None]
-        dry = [((1 - cover) * each + cover * thing).round().astype(np.uint8) for each in clean]
+    for name in THINGS:
+        dry = [each.astype(np.uint8) for each in standing_before(clean, name)[0]]
         yield f"dry, {name}", dry, dry
 
 

@@ -103,13 +103,17 @@ def drawn_cases(path: Path, distance: int, kind: str | None) -> Iterator[Case]:
         yield list(wet), middle, distance, clean[middle], cover[middle, 0]
 
 
-def standing_cases(path: Path, distance: int, kind: str) -> Iterator[Case]:
-    """Frames of a dry clip behind something that stands still; they must stay as they are."""
-    pixels = clip_frames(path)
+def standing_before(pixels: list[np.ndarray], kind: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames behind one of `THINGS`, in whole levels, and where it is, `[H, W]` in [0, 1]."""
     thing, opacity = THINGS[kind](*pixels[0].shape[:2])
     cover = opacity[..., None]
-    frames = [(1 - cover) * each + cover * thing for each in pixels]
-    seen = [torch.from_numpy(each.round()).permute(2, 0, 1).float() / 255 for each in frames]
+    return [((1 - cover) * each + cover * thing).round() for each in pixels], opacity
+
+
+def standing_cases(path: Path, distance: int, kind: str) -> Iterator[Case]:
+    """Frames of a dry clip behind something that stands still; they must stay as they are."""
+    frames, opacity = standing_before(clip_frames(path), kind)
+    seen = [torch.from_numpy(each).permute(2, 0, 1).float() / 255 for each in frames]
     for index in (len(seen) // 2, len(seen) - 1):
         yield seen, index, distance, seen[index], torch.from_numpy(opacity)
 

@@ -1,9 +1,9 @@
 """A second pass over smaller pictures, for drops that are larger than what the network sees.
 
 A drop far out of focus leaves a veil of a hundred pixels: at full size the network takes out its
-edge and part of the rest. In a smaller picture it is one of the drops that the network
-knows. So what comes out of the first pass goes through the network once more, smaller, and the
-enlarged residual takes out what was left. Streaks and small drops are gone by then.
+edge and part of the rest. In a smaller picture it is one of the drops that the network knows. So
+what comes out of the first pass goes through the network once more, smaller, and the enlarged
+residual takes out what was left. Streaks and small drops are gone by then.
 
 A small picture of a sticker looks like a drop too. Therefore the second pass counts only around
 what the first one takes out of the same place all the time, as it does with drops and not with
@@ -14,7 +14,8 @@ The limits were measured with `tests/measure_coarse_pass.py`; `docs/training.md`
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from mhnet_video.frame import Frame, Pair
 from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.model.window import is_alone
+from mhnet_video.restoration.executors import Counts
 from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn, FrameChain
 from mhnet_video.restoration.temporal_window import FrameWindow
 
@@ -78,8 +80,7 @@ class StandingChange:
         return weight if bool(weight.any()) else None
 
 
-@dataclass(slots=True)
-class _Noted:
+class _Noted(NamedTuple):
     """A frame between the passes."""
 
     frame: Frame
@@ -143,6 +144,11 @@ class CoarseAfter(ChainsInTurn):
     def __init__(self, first: Chain, second: FrameChain, drops: StandingDrops) -> None:
         super().__init__(first, second)
         self._drops = drops
+
+    @property
+    def counts(self) -> Counts:
+        """The statistics of the first pass: what the second one leaves is restored already."""
+        return self._first.counts
 
     def _through(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         return super()._through(self._drops.noted(pairs))

@@ -174,12 +174,11 @@ class ChainsInTurn:
     def counts(self) -> Counts:
         """The statistics of both executors, with the working scales of the first one.
 
-        A frame counts as repeated, or as passed by a look, where it was in both. Of frames left
-        unchanged there are as many as in the way that left more.
+        A frame counts as repeated, or as passed by a look, where it was in both.
         """
         first, second = self._first.counts, self._second.counts
         return Counts(
-            passed_through=max(first.passed_through, second.passed_through),
+            passed_through=first.passed_through + second.passed_through,
             repeated=min(first.repeated, second.repeated),
             dry=min(first.dry, second.dry),
             scales=first.scales,

@@ -71,8 +71,8 @@ def test_frames_go_through_both_passes(network):
     pictures = panned(14)
     both = list(Restorer(network, **DEVICE).restore(pictures))
     firsts = list(once(Restorer(network, **DEVICE)).restore(pictures))
-    half = once(Restorer(network, scale=0.4, is_filtered=False, **DEVICE))
-    seconds = list(half.restore(firsts))
+    smaller = once(Restorer(network, scale=0.4, is_filtered=False, **DEVICE))
+    seconds = list(smaller.restore(firsts))
     # what is compared is the first plane, which is green
     weights = reference_weights(*([p[..., 1] for p in each] for each in (firsts, pictures)))
     size = pictures[0].shape[:2]
