@@ -13,9 +13,7 @@ The limits were measured with `tests/measure_coarse_pass.py`; `docs/training.md`
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from mhnet_video.media.frames.device_frames import on_host
 from mhnet_video.model.window import is_alone
 from mhnet_video.restoration.executors import Counts
 from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn, FrameChain
+from mhnet_video.restoration.scene_changes import CutDetector
 from mhnet_video.restoration.temporal_window import FrameWindow
 
 SHRINK = 2.5
@@ -35,10 +34,12 @@ SHRINK = 2.5
 and 3 the best for drops far out of focus. It takes a sixth of the time of the first one."""
 _LEAST_LEVELS = 2
 """Change of a sample that counts, in levels of 8 bits: what the glass reflects changes by less."""
-_NEW_WEIGHT = 0.2
-"""Weight of the newest frame in the running share of frames in which a pixel was changed."""
-_STANDING_SHARE = 0.75
-"""Share of frames from which on the change of a pixel stands still: seven frames in a row."""
+_MEMORY = 8
+"""Frames of which is known where each was changed."""
+_STANDING = 7
+"""In so many of these a pixel that stands still was changed."""
+_STANDS = np.array([bits.bit_count() >= _STANDING for bits in range(1 << _MEMORY)])
+"""The same by the bits of `StandingChange`."""
 _CELLS = 60
 """Cells of the coarse map along the shorter side of the picture."""
 _REACH = 4
@@ -52,7 +53,11 @@ class StandingChange:
     """Where the first pass takes something out of the same place all the time."""
 
     def __init__(self) -> None:
-        self._share: NDArray[np.float32] | None = None
+        self._changed: NDArray[np.uint8] | None = None
+        """A bit for each of the latest frames, by pixel: whether it was changed."""
+        self._cuts = CutDetector()
+        self.frames = 0
+        """Frames of this scene so far."""
 
     def push(self, source: Frame, restored: Frame) -> Tensor | None:
         """Take the next frame.
@@ -67,12 +72,12 @@ class StandingChange:
         """
         first, second = (frame.planes[0].astype(np.int32) for frame in (source, restored))
         has_changed = np.abs(first - second) >= _LEAST_LEVELS << (source.layout.bits - 8)
-        share = self._share
-        if share is None or share.shape != has_changed.shape:
-            share = self._share = has_changed.astype(np.float32)
-        else:
-            share += _NEW_WEIGHT * (has_changed - share)
-        stands = torch.from_numpy((share >= _STANDING_SHARE).astype(np.float32))[None, None]
+        is_cut = self._cuts.push(source)
+        if is_cut or self._changed is None or self._changed.shape != has_changed.shape:
+            self._changed, self.frames = np.zeros(has_changed.shape, np.uint8), 0
+        self.frames += 1
+        self._changed = (self._changed << 1) | has_changed
+        stands = torch.from_numpy(_STANDS[self._changed].astype(np.float32))[None, None]
         cell = max(1, round(min(stands.shape[2:]) / _CELLS))
         cells = F.avg_pool2d(stands, cell, ceil_mode=True)
         around = F.avg_pool2d(cells, 2 * _REACH + 1, 1, _REACH, count_include_pad=False)
@@ -80,8 +85,9 @@ class StandingChange:
         return weight if bool(weight.any()) else None
 
 
-class _Noted(NamedTuple):
-    """A frame between the passes."""
+@dataclass(eq=False)
+class _Noted:
+    """A frame between the passes, and how much the second one counts."""
 
     frame: Frame
     weight: Tensor | None
@@ -93,13 +99,22 @@ class StandingDrops:
     def __init__(self) -> None:
         self._change = StandingChange()
         self._noted: deque[_Noted] = deque()
+        self._first: list[_Noted] = []
+        """The first frames of a scene, of which nothing can be said yet."""
 
-    def noted(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
-        """The pairs of the first pass, on their way to the second one."""
-        for pair in pairs:
-            weight = self._change.push(on_host(pair.source), on_host(pair.restored))
-            self._noted.append(_Noted(pair.restored, weight))
-            yield pair
+    def note(self, pair: Pair) -> None:
+        """Take the next pair of the first pass."""
+        weight = self._change.push(on_host(pair.source), on_host(pair.restored))
+        noted = _Noted(pair.restored, weight)
+        self._noted.append(noted)
+        if self._change.frames == 1:
+            self._first = []
+        if self._change.frames < _STANDING:
+            self._first.append(noted)
+        elif self._first:  # what stands by now has stood since then
+            for each in self._first:
+                each.weight = weight
+            self._first = []
 
     def marked(self, window: FrameWindow) -> FrameWindow:
         """The next window of the second pass, marked as dry where it counts nowhere.
@@ -111,11 +126,18 @@ class StandingDrops:
             return replace(window, is_dry=True)
         return window
 
-    def merged(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
-        """The pairs of the second pass, whose restored frames are those of both."""
-        for pair in pairs:
-            weight = self._noted.popleft().weight
-            yield pair if weight is None else Pair(pair.source, _blended(*pair, weight))
+    def of_both(self, first: Frame, second: Frame) -> Frame:
+        """A frame restored by both passes.
+
+        Args:
+            first: As the first pass has left it. Those that were noted before it are forgotten.
+            second: As the second one has made it of that.
+        """
+        noted = self._noted.popleft()
+        while noted.frame is not first:
+            noted = self._noted.popleft()
+        # a copy of the frame before was restored as that was, whatever its own weight is
+        return first if noted.weight is None else _blended(first, second, noted.weight)
 
 
 def _blended(first: Frame, second: Frame, weight: Tensor) -> Frame:
@@ -150,8 +172,8 @@ class CoarseAfter(ChainsInTurn):
         """The statistics of the first pass: what the second one leaves is restored already."""
         return self._first.counts
 
-    def _through(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        return super()._through(self._drops.noted(pairs))
+    def _note(self, first: Pair) -> None:
+        self._drops.note(first)
 
-    def _with_sources(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        return super()._with_sources(self._drops.merged(pairs))
+    def _of_both(self, first: Pair, second: Pair) -> Pair:
+        return Pair(first.source, self._drops.of_both(first.restored, second.restored))

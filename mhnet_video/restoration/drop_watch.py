@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from mhnet_video.color_spaces import LUMA_WEIGHTS
@@ -164,9 +164,9 @@ def _beyond(restorer: Restorer, window: _Window) -> NDArray[np.float32]:
     known = window.added
     assert known is not None
     # the edges of what the other one changed are its own as well
-    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
-    changed = cv2.dilate((np.abs(known) >= _KNOWN_LEVELS).astype(np.uint8), near)
-    return np.where(changed, np.float32(0), found)
+    changed = torch.from_numpy((np.abs(known) >= _KNOWN_LEVELS).astype(np.float32))
+    near = F.max_pool2d(changed[None, None], 2 * _NEAR + 1, stride=1, padding=_NEAR)[0, 0]
+    return np.where(near.numpy() > 0, np.float32(0), found)
 
 
 def _picture(frame: Frame) -> Picture:

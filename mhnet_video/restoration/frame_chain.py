@@ -1,11 +1,13 @@
 """The way of a frame: transition, working scale, window, look, network, temporal filter.
 
-No link knows another. Pairs (source, restored) travel between them.
+No link knows another. Pairs (source, restored) travel between them. `FrameChain` goes as far as the
+network; `ChainsInTurn` and `FilteredChain` are made of chains, and are chains themselves.
 """
 
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -16,7 +18,6 @@ from mhnet_video.restoration.executors import Counts, Executor
 from mhnet_video.restoration.scene_changes import SeenFrame, Transition, TransitionDetector
 from mhnet_video.restoration.temporal_filter import TemporalFilter
 from mhnet_video.restoration.temporal_window import FrameWindow, WindowAssembler
-from mhnet_video.restoration.window_network import check_size
 from mhnet_video.restoration.working_scale import ScaleChooser
 
 
@@ -33,10 +34,8 @@ class FrameChain:
     Args:
         frames: Input frames of the network, T.
         executor: What restores windows.
-        device: Where the network runs.
         scales: Chooses the working scale of each scene.
         look: Marks windows whose frame passes as it is; None where every frame is restored.
-        is_filtered: Whether restored frames go through the temporal filter.
         sees_glass: Whether the network sees what stands still on the glass.
     """
 
@@ -44,11 +43,9 @@ class FrameChain:
         self,
         frames: int,
         executor: Executor,
-        device: torch.device,
         scales: ScaleChooser,
         look: Look | None = None,
         *,
-        is_filtered: bool = True,
         sees_glass: bool = False,
     ) -> None:
         self._scales = scales
@@ -56,9 +53,6 @@ class FrameChain:
         self._windows = WindowAssembler(frames, sees_glass=sees_glass)
         self._look = look
         self._executor = executor
-        self._filter = TemporalFilter(device) if is_filtered else None
-        self._settings: deque[Settings] = deque()
-        """Of the frames that the filter has not seen yet, as they were when each was pushed."""
 
     @property
     def counts(self) -> Counts:
@@ -76,31 +70,22 @@ class FrameChain:
             The pairs that are ready, in order.
 
         Raises:
-            ConfigError: The picture is too large.
             ShortageError: The device has too little memory even for small tiles.
         """
-        check_size(frame.height, frame.width)
-        self._settings.append(settings)
-        known = list(self._transitions.push(frame, settings))
-        yield from self._filtered(self._all_restored(known))
+        yield from self._all_restored(list(self._transitions.push(frame, settings)))
 
     def flush(self) -> Iterator[Pair]:
         """End the clip, and yield the pairs that are still in flight."""
-        known = list(self._transitions.flush())
-        yield from self._filtered(self._all_restored(known))
-        yield from self._filtered(self._drained())
-        yield from self.release()
+        yield from self._all_restored(list(self._transitions.flush()))
+        yield from self._drained()
 
     def release(self) -> Iterator[Pair]:
-        """The pair that the temporal filter holds, after another link has failed."""
-        if self._filter is not None:
-            yield from self._filter.flush()
+        """What is restored already, after another link has failed: nothing is kept here."""
+        return iter(())
 
     def close(self) -> None:
         """Wait for running work, and drop the rest."""
         self._executor.close()
-        if self._filter is not None:
-            self._filter.close()
 
     def _all_restored(self, known: Sequence[SeenFrame]) -> Iterator[Pair]:
         for index, (frame, settings, transition, is_other) in enumerate(known):
@@ -124,14 +109,6 @@ class FrameChain:
 
     def _executed(self, window: FrameWindow) -> Iterator[Pair]:
         return self._executor.push(window if self._look is None else self._look.marked(window))
-
-    def _filtered(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        for pair in pairs:
-            settings = self._settings.popleft()
-            if self._filter is None:
-                yield pair
-            else:
-                yield from self._filter.push(pair, settings)
 
 
 def first_scene_scale(frames: Iterable[Frame], device: torch.device) -> float:
@@ -166,7 +143,8 @@ class ChainsInTurn:
 
     def __init__(self, first: "Chain", second: "Chain") -> None:
         self._first, self._second = first, second
-        self._sources: deque[Frame] = deque()
+        self._between: deque[Pair] = deque()
+        """Pairs of the first way whose restored frame is in the second one."""
         self._settings: deque[Settings] = deque()
         """Of the frames in the first way."""
 
@@ -192,11 +170,21 @@ class ChainsInTurn:
     def flush(self) -> Iterator[Pair]:
         """End the clip, and yield the pairs that are still in flight."""
         yield from self._through(self._first.flush())
-        yield from self._with_sources(self._second.flush())
+        yield from map(self._joined, self._second.flush())
 
     def release(self) -> Iterator[Pair]:
-        """The pair that the last temporal filter holds, after another link has failed."""
-        yield from self._with_sources(self._second.release())
+        """What is restored already, after another link has failed.
+
+        The second way restores what it still can. The rest is as the first one has left it.
+        """
+        with suppress(Exception):  # it may be what has failed, which the caller knows
+            for pair in itertools.chain(self._second.flush(), self._second.release()):
+                while self._between[0].restored is not pair.source:
+                    yield self._between.popleft()
+                yield self._joined(pair)
+        yield from self._between
+        self._between.clear()
+        yield from self._first.release()
 
     def close(self) -> None:
         """Wait for running work, and drop the rest."""
@@ -205,15 +193,65 @@ class ChainsInTurn:
 
     def _through(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         for pair in pairs:
-            self._sources.append(pair.source)
+            self._between.append(pair)
+            self._note(pair)
             settings = self._settings.popleft()
-            yield from self._with_sources(self._second.push(pair.restored, settings))
+            yield from map(self._joined, self._second.push(pair.restored, settings))
 
-    def _with_sources(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        """One pair comes out for each that goes in, in the same order."""
+    def _joined(self, second: Pair) -> Pair:
+        """The pair of a frame that has gone both ways; they come in order."""
+        return self._of_both(self._between.popleft(), second)
+
+    def _note(self, first: Pair) -> None:
+        """Called with each pair of the first way before the second one takes its frame."""
+
+    def _of_both(self, first: Pair, second: Pair) -> Pair:
+        """What comes out for a pair of each way."""
+        return Pair(first.source, second.restored)
+
+
+class FilteredChain:
+    """A way with the temporal filter at its end.
+
+    Args:
+        chain: The way.
+        device: Where the network runs.
+    """
+
+    def __init__(self, chain: "Chain", device: torch.device) -> None:
+        self._chain, self._filter = chain, TemporalFilter(device)
+        self._settings: deque[Settings] = deque()
+        """Of the frames that the filter has not seen yet, as they were when each was pushed."""
+
+    @property
+    def counts(self) -> Counts:
+        """The statistics of the way."""
+        return self._chain.counts
+
+    def push(self, frame: Frame, settings: Settings) -> Iterator[Pair]:
+        """Take the next frame; as that of `FrameChain`."""
+        self._settings.append(settings)
+        yield from self._filtered(self._chain.push(frame, settings))
+
+    def flush(self) -> Iterator[Pair]:
+        """End the clip, and yield the pairs that are still in flight."""
+        yield from self._filtered(self._chain.flush())
+        yield from self._filter.flush()
+
+    def release(self) -> Iterator[Pair]:
+        """What is restored already, after another link has failed."""
+        yield from self._filtered(self._chain.release())
+        yield from self._filter.flush()
+
+    def close(self) -> None:
+        """Wait for running work, and drop the rest."""
+        self._chain.close()
+        self._filter.close()
+
+    def _filtered(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         for pair in pairs:
-            yield Pair(self._sources.popleft(), pair.restored)
+            yield from self._filter.push(pair, self._settings.popleft())
 
 
-Chain = FrameChain | ChainsInTurn
+Chain = FrameChain | ChainsInTurn | FilteredChain
 """The way of the frames of a clip."""

@@ -21,7 +21,7 @@ from mhnet_video.model.network import MHNet
 from mhnet_video.model.weights import load_model, models_of
 from mhnet_video.restoration.coarse_pass import SHRINK, CoarseAfter, StandingDrops
 from mhnet_video.restoration.executors import Counts, Executor
-from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn
+from mhnet_video.restoration.frame_chain import Chain, ChainsInTurn, FilteredChain
 from mhnet_video.restoration.rgb_frames import frame_of, picture_of
 from mhnet_video.restoration.single_frames import SingleFrames
 from mhnet_video.restoration.task_step import TaskStep
@@ -253,8 +253,9 @@ class Restorer:
         ends, and where the size or the scene changes, the next frames of the other side stand for
         neighbours that are missing. Frames that repeat the one before come out with it: they are no
         neighbours, as they show the same rain. So do those of a raised frame rate that an encoder
-        has changed a little; a clip's first dozen frames wait until that is known of them. A frame
-        without any neighbour is restored by a self-ensemble.
+        has changed a little; a clip's first dozen frames wait until that is known of them. With
+        `raindrop`, where neighbours are up to ten frames away and frames go through two passes, a
+        frame waits for up to 42 more. A frame without any neighbour is restored by a self-ensemble.
 
         Args:
             items: Frames, and anything else, which passes through at once.
@@ -338,7 +339,8 @@ class Restorer:
         Returns:
             The restored pictures that are ready, in order: none for the first dozen of a clip, by
             which it is known whether its frame rate was raised, then all of these, then one for
-            each, a frame and half a window later.
+            each, a frame and half a window later. With `raindrop` the first come out after some
+            sixty frames, and the others some forty later.
 
         Raises:
             ValueError: The picture has another shape or type.
@@ -349,6 +351,7 @@ class Restorer:
             self._pushed = self._new_chain([each.new_inline() for each in self._passes]), 0
         chain, index = self._pushed
         frame = frame_of(picture, index)
+        check_size(frame.height, frame.width)
         self._pushed = chain, index + 1
         return [picture_of(pair.restored) for pair in chain.push(frame, self._settings)]
 
@@ -369,7 +372,7 @@ class Restorer:
             frames: Successive frames of one size.
             index: Which of them to restore.
             is_live: Whether it is one of a stream that does not wait. Without neighbours it then
-                has no self-ensemble, which takes ten times as long as a frame. And where a cheap
+                has no self-ensemble, which takes four to ten times as long as a frame. And where a cheap
                 look shows nothing to take out it passes as it is, as frames of a clip do: on a CPU,
                 by one network that takes out streaks.
 
@@ -417,6 +420,9 @@ class Restorer:
                 drops = StandingDrops()
                 second = each.chain(executor, scene_scale=self.scene_scale, look=drops)
                 chains[-1] = CoarseAfter(chains[-1], second, drops)
+        for index, step in enumerate(self._steps):
+            if step.is_filtered:
+                chains[index] = FilteredChain(chains[index], self.device)
         chain = reduce(ChainsInTurn, chains)
         self._counts = chain
         return chain

@@ -64,7 +64,8 @@ class TaskStep:
         self.network, self.device = network, device
         self.engine: SelectedEngine = resolve_engine(network, engine, like)
         self.shrink = shrink
-        self._is_filtered = is_filtered and TASKS[network.task].is_filtered
+        self.is_filtered = is_filtered and TASKS[network.task].is_filtered
+        """Whether what it has restored goes through the temporal filter."""
         self._windows = WindowNetwork(network, device)
         self._picker = WindowPicker(network.config.frames, sees_glass=network.config.glass)
         self._pool: EnginePool | None = None
@@ -104,7 +105,7 @@ class TaskStep:
     def chain(
         self, executor: Executor, *, scene_scale: float | None, look: Look | None = None
     ) -> FrameChain:
-        """The way of the frames of a clip over an executor of this step.
+        """The way of the frames of a clip over an executor of this step, as far as the network.
 
         Args:
             executor: One that `executor` or `new_inline` has made.
@@ -117,7 +118,6 @@ class TaskStep:
         return FrameChain(
             config.frames,
             executor,
-            self.device,
             ScaleChooser(
                 self.device,
                 measures=is_measured,
@@ -126,7 +126,6 @@ class TaskStep:
                 shrink=self.shrink,
             ),
             look or self._new_look(),
-            is_filtered=self._is_filtered,
             sees_glass=config.glass,
         )
 

@@ -125,8 +125,7 @@ def test_whole_pictures_are_compared_only_where_some_samples_are_equal(monkeypat
         def flush(self):
             return iter(())
 
-    cpu = torch.device("cpu")
-    chain = FrameChain(3, Counting(), cpu, ScaleChooser(torch.device("cuda")), is_filtered=False)
+    chain = FrameChain(3, Counting(), ScaleChooser(torch.device("cuda")))
     with LaunchCount() as count:
         for each in restored:
             list(chain.push(each, Settings()))

@@ -329,9 +329,7 @@ class Piped:
 
     def stream(self, items):
         scales = ScaleChooser(torch.device("cuda"))
-        chain = FrameChain(
-            self.width, self.executor, torch.device("cpu"), scales, is_filtered=False
-        )
+        chain = FrameChain(self.width, self.executor, scales)
         for item in items:
             yield from chain.push(item, self.settings)
         yield from chain.flush()

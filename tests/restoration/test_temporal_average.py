@@ -14,7 +14,7 @@ from mhnet_video.config import Box, Settings
 from mhnet_video.frame import DeviceFrame, Frame, Pair, PixelLayout
 from mhnet_video.restoration import temporal_average
 from mhnet_video.restoration.executors import Counts
-from mhnet_video.restoration.frame_chain import FrameChain
+from mhnet_video.restoration.frame_chain import FilteredChain, FrameChain
 from mhnet_video.restoration.temporal_average import FrameAverage, PlaneAverage
 from mhnet_video.restoration.working_scale import ScaleChooser
 
@@ -358,7 +358,8 @@ def test_it_is_the_last_link_of_a_chain(is_filtered):
     before, after, clean = clip()
     cpu = torch.device("cpu")
     given = Given(before, after)
-    chain = FrameChain(3, given, cpu, ScaleChooser(cpu), is_filtered=is_filtered)
+    chain = FrameChain(3, given, ScaleChooser(cpu))
+    chain = FilteredChain(chain, cpu) if is_filtered else chain
     out = [pair for each in before for pair in chain.push(frame((each,)), Settings())]
     out += chain.flush()
     assert [pair.source.planes[0] is old for pair, old in zip(out, before, strict=True)]
