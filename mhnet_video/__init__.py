@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mhnet_video.model.network import MHNet, NetworkConfig
     from mhnet_video.model.weights import load_model, push_to_hub, save_pretrained
     from mhnet_video.pipelines.live import LiveReport, run_live
-    from mhnet_video.pipelines.restore import Progress, Report, restore_video
+    from mhnet_video.pipelines.restore import Progress, Report, ScaleShare, restore_video
     from mhnet_video.pipelines.segments import restore_in_segments
     from mhnet_video.restoration.restorer import Restorer
 
@@ -60,6 +60,7 @@ _HOMES = {
     "Report": "mhnet_video.pipelines.restore",
     "RestoreConfig": "mhnet_video.config",
     "Restorer": "mhnet_video.restoration.restorer",
+    "ScaleShare": "mhnet_video.pipelines.restore",
     "VideoReader": "mhnet_video.media.reading.reader",
     "WeightsError": "mhnet_video.errors",
     "WriteError": "mhnet_video.errors",
@@ -92,6 +93,7 @@ __all__ = [
     "Report",
     "RestoreConfig",
     "Restorer",
+    "ScaleShare",
     "VideoReader",
     "WeightsError",
     "WriteError",

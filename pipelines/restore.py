@@ -89,7 +89,7 @@ class ScaleShare:
     """A working scale of the network, and how much of a clip was restored at it."""
 
     scale: float
-    """Above 0 to 1."""
+    """Above 0 to 1; of small pictures with motion blur up to 1.75."""
     share: float
     """Share of the frames, 0 to 1."""
     reason: str
@@ -112,7 +112,7 @@ class Report:
     device: str
     """PyTorch's name of it; of several, names with commas between."""
     scale: float
-    """Working scale of the network for most frames, above 0 to 1."""
+    """Working scale of the network for most frames, see `ScaleShare`."""
     encoder: str
     pixel_format: str
     """Pixel format of the output, by FFmpeg's name."""

@@ -67,7 +67,8 @@ other commands, each with a --help of its own:
   mhnet-video info                    versions, devices, models and encoders of this machine
 
 TIME is seconds or H:MM:SS.mmm. A file named like a command is ./evaluate. The exit status is
-0, 1 after an error, 2 for wrong usage, and 130 after an interrupt, which leaves a playable file.
+0, 1 after an error, 2 for wrong usage, and 130 after an interrupt, which leaves a playable file,
+or with --resume segments to go on from.
 """
 
 
@@ -158,7 +159,7 @@ def live_parser() -> argparse.ArgumentParser:
         "--serve (default: the first camera)",
     )
     add("--list", action="store_true", help="list the cameras with their formats, and end")
-    add_model_arguments(parser, scale="what holds the source's rate here")
+    add_model_arguments(parser, scale="what holds the source's rate here", takes_several=False)
     add(
         "--size",
         type=_size,
@@ -218,7 +219,7 @@ def app_parser() -> argparse.ArgumentParser:
         description="Serve a page for files: drop clips on it, draw what is to be left alone, "
         "compare before and after, and download the results.",
         epilog="What was uploaded is removed when the page ends, and so are results without "
-        "--folder. TMPDIR names the disk for them.",
+        "--folder. Both are on the disk that TMPDIR names, with --folder in that folder.",
     )
     add = parser.add_argument
     add(
@@ -260,7 +261,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         help="picture, clip or folder of either, white where drops are: also PSNR of Y inside and "
         "outside; a picture holds for all frames of a clip",
     )
-    add_model_arguments(parser, model="no restoration")
+    add_model_arguments(parser, model="that of --task; without both and --weights, no restoration")
     parser.set_defaults(device=RestoreConfig.device, engine=RestoreConfig.engine)
     parser.add_argument(
         "--sheet", metavar="PNG", help="also save some of the pictures, side by side"
@@ -472,13 +473,19 @@ def _add_network_arguments(parser: argparse.ArgumentParser, model: str) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help=f"`mhnet-video info` lists them (default: {model})"
     )
-    parser.add_argument("--weights", metavar="FILE", help="weights file to use instead of a model")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights to use instead of a model: a file, a folder or OWNER/NAME on Hugging Face",
+    )
 
 
 def add_model_arguments(
     parser: argparse.ArgumentParser,
     model: str = "the one for the device",
     scale: str = "1; on a CPU as many rows as a scene is sharp, and 1080 of more than 1200",
+    *,
+    takes_several: bool = True,
 ) -> None:
     """Add the options of the network.
 
@@ -486,7 +493,9 @@ def add_model_arguments(
         parser: Where to.
         model: The default model, as the help says it.
         scale: The default scale, likewise.
+        takes_several: Whether GPUs may share the work.
     """
+    several = "; several GPUs as in cuda:0,cuda:1" if takes_several else ""
     _add_network_arguments(parser, model)
     parser.add_argument(
         "--task",
@@ -498,7 +507,7 @@ def add_model_arguments(
         "--device",
         type=_device,
         metavar="auto|cpu|cuda|cuda:N|mps",
-        help="where the network runs; several GPUs as in cuda:0,cuda:1 (default: %(default)s)",
+        help=f"where the network runs{several} (default: %(default)s)",
     )
     parser.add_argument(
         "--engine",

@@ -372,9 +372,9 @@ class Restorer:
             frames: Successive frames of one size.
             index: Which of them to restore.
             is_live: Whether it is one of a stream that does not wait. Without neighbours it then
-                has no self-ensemble, which takes four to ten times as long as a frame. And where a cheap
-                look shows nothing to take out it passes as it is, as frames of a clip do: on a CPU,
-                by one network that takes out streaks.
+                has no self-ensemble, which takes four to ten times as long as a frame. And where a
+                cheap look shows nothing to take out it passes as it is, as frames of a clip do: on
+                a CPU, by one network that takes out streaks.
 
         Raises:
             ConfigError: The picture is too large.
