@@ -310,13 +310,8 @@ def _flicker(options: "Namespace") -> int:
 
 def _train(words: list[str]) -> int:
     config = arguments.from_options(TrainConfig, arguments.train_parser().parse_args(words))
-    try:
-        from mhnet_video.pipelines.train import train
-    except ImportError as error:  # opencv-python needs libraries that a bare system lacks
-        raise MHNetVideoError(
-            f"training needs OpenCV, which does not load here ({error}); "
-            "on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
-        ) from error
+    _check_opencv("training")
+    from mhnet_video.pipelines.train import train
 
     stop = threading.Event()
     with stop_on_signals(stop, "mhnet-video: saving, to go on later (Ctrl-C again: abort)"):
@@ -377,6 +372,7 @@ def _bench(words: list[str]) -> int:
         from mhnet_video.media.output_file import check_destination
 
         check_destination(options.json, overwrite=options.overwrite)
+    _check_opencv("bench")
     if options.gpu:
         return _bench_gpu(options.json)
     from mhnet_video.pipelines.bench import DEFAULT_SIZE, bench, to_lines
@@ -393,6 +389,17 @@ def _bench(words: list[str]) -> int:
     if options.json:
         Path(options.json).write_text(reports.to_json(result.to_dict()) + "\n", encoding="utf-8")
     return 0
+
+
+def _check_opencv(what: str) -> None:
+    """Refuse what draws rain where opencv-python lacks libraries of the screen."""
+    try:
+        import cv2  # noqa: F401 - whether it loads
+    except ImportError as error:
+        raise MHNetVideoError(
+            f"{what} needs OpenCV, which does not load here ({error}); "
+            "on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
+        ) from error
 
 
 def _bench_gpu(path: str | None) -> int:

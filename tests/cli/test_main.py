@@ -263,6 +263,13 @@ def test_a_sheet_is_refused_before_the_work(calls, tmp_path, capsys):
     assert not calls and (tmp_path / "s.png").read_text() == "mine"
 
 
+@pytest.mark.parametrize("words", [["bench"], ["train", "--data", "d", "--output", "o"]])
+def test_what_draws_rain_says_that_opencv_does_not_load(words, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert main(words) == 1
+    assert "needs OpenCV, which does not load here" in capsys.readouterr().err
+
+
 def test_figures_replace_nothing(tmp_path, capsys):
     path = tmp_path / "keep.json"
     path.write_text("mine")
