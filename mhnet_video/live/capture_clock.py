@@ -11,7 +11,10 @@ class CaptureClock:
     _CREEP = 0.002
     """Share of a later offset that each frame adopts: this follows the drift."""
     _MAX_ERROR_SECONDS = 0.5
-    """Offsets that differ by more are those of a clock that was set anew."""
+    """Offsets that differ by more are those of a clock that was set anew, or of frames that were
+    held up on their way."""
+    _MAX_DELAY_SECONDS = 3.0
+    """Frames that go on to be late for longer are those of a clock that has stood still."""
     _MIN_STEP_SECONDS = 1e-4
     """Least time between two frames."""
 
@@ -19,6 +22,12 @@ class CaptureClock:
         self.offset: float | None = None
         """What is added to the stream's times, in seconds; None before the first frame."""
         self._last = float("-inf")
+        self._stream_last = float("-inf")
+        self._late_since: float | None = None
+
+    def restart(self) -> None:
+        """Expect a stream with times of its own, which have nothing to do with those before."""
+        self.offset, self._late_since, self._stream_last = None, None, float("-inf")
 
     def time(self, arrival: float, stream_time: float | None) -> float:
         """When a frame was taken, in seconds; always later than the frame before.
@@ -30,10 +39,28 @@ class CaptureClock:
         taken = arrival
         if stream_time is not None:
             late = arrival - stream_time
-            if self.offset is None or abs(late - self.offset) > self._MAX_ERROR_SECONDS:
-                self.offset = late
-            # nothing arrives before it is taken, and a later arrival may be a delay
-            self.offset = min(late, self.offset + self._CREEP * (late - self.offset))
-            taken = stream_time + self.offset
+            offset = self.offset
+            if offset is None or self._is_anew(late - offset, stream_time, arrival):
+                offset, self._late_since = late, None
+            elif self._late_since is None:
+                # nothing arrives before it is taken, and a later arrival may be a delay
+                offset = min(late, offset + self._CREEP * (late - offset))
+            self.offset, self._stream_last = offset, stream_time
+            taken = stream_time + offset
         self._last = max(taken, self._last + self._MIN_STEP_SECONDS)
         return self._last
+
+    def _is_anew(self, error: float, stream_time: float, arrival: float) -> bool:
+        """Whether the stream's clock was set anew, or stood still.
+
+        Where the network stalls, what was held up comes at once, with the times at which it was
+        taken.
+        """
+        if abs(error) <= self._MAX_ERROR_SECONDS:
+            self._late_since = None
+            return False
+        if error < 0 or stream_time <= self._stream_last:
+            return True
+        if self._late_since is None:
+            self._late_since = arrival
+        return arrival - self._late_since > self._MAX_DELAY_SECONDS

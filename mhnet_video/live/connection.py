@@ -63,7 +63,7 @@ class Request:
     size: tuple[int, int] | None = None
     """Width and height within which frames are shrunk; None for as they are."""
     loop: bool = False
-    """Whether a file of this machine begins again at its end."""
+    """Whether a file begins again at its end."""
     visitors: Visitors | None = None
     """Where the pictures of visitors' cameras come in, for that kind of address."""
 
@@ -145,7 +145,7 @@ class Connection:
         return container
 
     def _play(self, container: InputContainer) -> State:
-        """Read a container to its end, again and again for a file in a loop."""
+        """Read a container to its end."""
         stream = container.streams.video[0]
         # threads over frames would hold some of them back
         stream.thread_type = "SLICE"
@@ -162,30 +162,23 @@ class Connection:
         time_base = Fraction(stream.time_base or _USUAL_TIME_BASE)
         decoder = PacketDecoder(stream)
         sound = SoundReader(container)
-        while True:
-            maker = FrameMaker(time_base, fps, codec=stream.codec.name)
-            pacing = FilePacing() if is_paced else None
-            is_new_run = True
-            for picture, arrival in self._pictures(container, stream, decoder, sound):
-                if picture is not None:
-                    if sound.format is None and (announced := sound.identify()) is not None:
-                        self._report(SoundAnnounced(announced))
-                    frame = self._frame(maker, picture)
-                    if not self._frames:
-                        self._offer(frame)
-                    self._pass_on(
-                        frame, arrival, pacing, is_new_run=is_new_run, has_times=has_times
-                    )
-                    is_new_run = False
-                if not is_new_run:
-                    for event in sound.take(None if pacing is None else pacing.offset):
-                        self._report(event)
-            if pacing is not None:
-                # the last frame is shown for its time as well
-                self._sleep_until(time.monotonic() + 1 / float(fps))
-            if not (is_file and self._request.loop) or not self._frames or self._stopped.is_set():
-                break
-            container.seek(stream.start_time or 0, stream=stream)
+        maker = FrameMaker(time_base, fps, codec=stream.codec.name)
+        pacing = FilePacing() if is_paced else None
+        for picture, arrival in self._pictures(container, stream, decoder, sound):
+            if picture is not None:
+                if sound.format is None and (announced := sound.identify()) is not None:
+                    self._report(SoundAnnounced(announced))
+                frame = self._frame(maker, picture)
+                is_first = not self._frames
+                if is_first:
+                    self._offer(frame)
+                self._pass_on(frame, arrival, pacing, is_new_run=is_first, has_times=has_times)
+            if self._frames:
+                for event in sound.take(None if pacing is None else pacing.offset):
+                    self._report(event)
+        if pacing is not None:
+            # the last frame is shown for its time as well
+            self._sleep_until(time.monotonic() + 1 / float(fps))
         if is_file and not self._frames:
             raise ValueError("no picture")
         return State.ENDED if is_file or (is_finite and self._frames) else State.FAILED

@@ -58,6 +58,8 @@ class Intake:
         Returns:
             None where it exceeds the wanted rate.
         """
+        if event.is_new_run:
+            self._clock.restart()
         taken = self._clock.time(event.arrival, event.stream_time)
         self._is_new_run |= event.is_new_run
         if not self._limiter.admits(taken):

@@ -121,8 +121,9 @@ class Reconnection:
     """Decides what follows the end of each connection to one source.
 
     Args:
-        is_file: Whether the source is a file of this machine, which is not opened again.
-        loop: Whether a file somewhere else begins again at its end.
+        is_file: Whether the source is a file of this machine, which is not opened again after an
+            error.
+        loop: Whether a file begins again at its end.
     """
 
     def __init__(self, *, is_file: bool, loop: bool) -> None:

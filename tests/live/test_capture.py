@@ -151,6 +151,27 @@ def test_a_loop_goes_on_with_rising_times(tmp_path, nothing_drops):
     assert all(len(w.frames) == 2 for w in got if w.captured.number % 5 in (0, 4))
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".h264"])
+def test_a_loop_of_what_cannot_be_wound_back_has_all_frames(suffix, tmp_path, nothing_drops):
+    """FFmpeg lands behind the first key frame of one, and in no place of the other."""
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=50, options={"bf": "3", "x264-params": "b-adapt=0"}
+        )
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(10):
+            picture = av.VideoFrame(64, 48, "yuv420p")
+            picture.pts, picture.time_base = index, Fraction(1, 50)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    with file_camera(path, loop=True) as camera:
+        got = frames_for(camera, wanted=34)
+    assert [w.captured.number for w in got] == list(range(34))
+    runs = [w.captured.run for w in got]
+    assert [runs.count(run) for run in sorted(set(runs))[:3]] == [10, 10, 10]
+
+
 def test_a_slow_consumer_gets_the_newest(tmp_path):
     clip = Clip(video=(Video(times=every(20, 60)),)).make(tmp_path)
     with file_camera(clip) as camera:
@@ -791,6 +812,26 @@ def test_a_stream_clock_that_jumps_is_followed():
     # without times of its own: as it arrives, and never backwards
     assert clock.time(2.08, None) == pytest.approx(2.08)
     assert clock.time(1.0, None) > 2.08
+
+
+def test_what_a_network_held_up_has_the_times_at_which_it_was_taken():
+    clock = CaptureClock()
+    true = np.arange(200) * 0.04
+    held_up = (true >= 2) & (true < 4)
+    arrivals = np.where(held_up, 4 + (true - 2) / 1000, true)  # after the stall all at once
+    taken = [clock.time(arrival, 1000 + own) for arrival, own in zip(arrivals, true, strict=True)]
+    assert np.abs(np.subtract(taken, true)).max() < 0.01
+
+
+def test_a_stream_clock_that_stood_still_is_followed_later():
+    clock = CaptureClock()
+    arrivals = [index * 0.04 + 10 * (index >= 50) for index in range(200)]
+    taken = [clock.time(arrival, index * 0.04) for index, arrival in enumerate(arrivals)]
+    assert (np.diff(taken) > 0).all()
+    assert np.abs(np.subtract(taken, arrivals)[130:]).max() < 0.01
+    # that of another connection at once
+    clock.restart()
+    assert clock.time(100.0, 8.0) == pytest.approx(100.0)
 
 
 # what people are told

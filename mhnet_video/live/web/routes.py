@@ -59,8 +59,10 @@ async def _end(application: web.Application) -> None:
 @_routes.get("/healthz")
 async def _health(request: web.Request) -> web.Response:
     page = request.app[_SERVED].page
-    # whoever asks needs no token, and learns no paths
-    trouble = page.trouble or ("the recording has failed" if page.recording_trouble() else "")
+    # whoever asks needs no token, and learns neither the source's address nor paths
+    trouble = "no pictures come" if page.trouble else ""
+    if not trouble and page.recording_trouble():
+        trouble = "the recording has failed"
     return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)
 
 
