@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import probe
 import pytest
 from clips import (
@@ -64,6 +65,27 @@ MOVED_TEXT = (Subtitles(codec="mov_text", metadata={"language": "jpn"}),)
 FONT = ("rain.ttf", "application/x-truetype-font", bytes(range(256)))
 
 TIMECODE = Clip(name="clip.mov", video=video(metadata={"timecode": "01:02:03:20"}))
+
+
+def test_in_an_mp4_text_is_shown_no_longer_than_it_was(tmp_path: Path) -> None:
+    cues = ((0.1, 0.1, "one"), (0.5, 0.1, "two"), (0.6, 0.1, "three"))
+    clip = Clip(
+        name="clip.mkv",
+        video=(Video(times=every(40, 25)),),
+        subtitles=(Subtitles(codec="subrip", cues=cues),),
+    ).make(tmp_path)
+    restore_video(clip, tmp_path / "out.mp4", RestoreConfig(strength=0.0))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        packets = [packet for packet in container.demux(subtitles=0) if packet.size]
+        shown = {
+            bytes(p)[2:].decode(): (
+                round(float(p.pts * p.time_base), 3),
+                round(float((p.pts + p.duration) * p.time_base), 3),
+            )
+            for p in packets
+            if bytes(p) != b"\0\0"
+        }
+    assert shown == {"one": (0.1, 0.2), "two": (0.5, 0.6), "three": (0.6, 0.7)}
 
 
 def timecode_becomes(wanted: str) -> Check:

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import cv2
 import numpy as np
 import pytest
 from clips import Clip, Video, copy, picture
+from PIL import Image
 from standin import StandIn
 
 from mhnet_video.config import RestoreConfig
-from mhnet_video.errors import WriteError
+from mhnet_video.errors import ReadError, WriteError
 from mhnet_video.frame import Frame, PixelLayout
 from mhnet_video.media.fidelity import Notes
 from mhnet_video.media.frames.image_metadata import (
@@ -24,7 +26,7 @@ from mhnet_video.media.frames.image_metadata import (
     with_segments_of,
 )
 from mhnet_video.media.reading.reader import VideoReader
-from mhnet_video.media.writing.frame_fidelity import report_pixels
+from mhnet_video.media.writing.frame_fidelity import FrameChanges, report_pixels
 from mhnet_video.media.writing.writer import VideoWriter
 from mhnet_video.pipelines.restore import restore_video
 
@@ -442,6 +444,26 @@ def test_transparency_is_lost_only_where_something_shows_through(alpha: int, is_
     notes = Notes()
     report_pixels(notes, frame, "gbrp", "libx264rgb")
     assert ("transparency is gone" in "".join(notes.lost)) == is_lost
+    # behind an opaque first frame likewise
+    first = replace(frame, planes=(*planes[:3], np.full_like(planes[3], 255)))
+    for has_alpha in (False, True):
+        changes = FrameChanges(first, "libx264rgb", marks_fields=True, has_alpha=has_alpha)
+        changes.see(first)
+        changes.see(frame)
+        said = [["pixels", "with transparency", "it is gone", 1]]
+        assert changes.counts() == (said if is_lost and not has_alpha else [])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_tiff_that_holds_a_jpeg_is_refused(mode: str, tmp_path: Path) -> None:
+    """FFmpeg makes a plain colour of it, without an error."""
+    picture = Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(48, 64)).convert(mode)
+    picture.save(tmp_path / "jpeg.tif", compression="jpeg")
+    with pytest.raises(ReadError, match="is a TIFF compressed as JPEG"):
+        VideoReader(tmp_path / "jpeg.tif")
+    picture.save(tmp_path / "lzw.tif", compression="tiff_lzw")
+    with VideoReader(tmp_path / "lzw.tif") as reader:
+        assert sum(isinstance(item, Frame) for item in reader) == 1
 
 
 ULTRA_HDR = (

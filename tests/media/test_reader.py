@@ -21,7 +21,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.live.source_address import resolve_address
 from mhnet_video.media.frames.converter import Converter
 from mhnet_video.media.frames.device_frames import has_extras
-from mhnet_video.media.frames.frame_geometry import beside
+from mhnet_video.media.frames.frame_geometry import beside, upright
 from mhnet_video.media.frames.pixel_formats import layout_of, picture_of, planar_twin, planes_of
 from mhnet_video.media.output_file import check_destination
 from mhnet_video.media.prefetch import Prefetcher, codec_threads
@@ -327,7 +327,53 @@ def test_before_is_on_the_left_as_shown(turned: int, first: str) -> None:
         assert np.array_equal(luma[4:7], before.planes[0])
 
 
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_before_is_on_the_left_of_a_mirrored_picture_too(quarters: int, is_mirrored: bool) -> None:
+    matrices = [(1, 0, 0, 0, 1), (0, 1, 0, -1, 0), (-1, 0, 0, 0, -1), (0, -1, 0, 1, 0)]
+    a, b, u, c, d = matrices[quarters]
+    matrix = (-a, b, u, -c, d, 0, 0, 0, 1) if is_mirrored else (a, b, u, c, d, 0, 0, 0, 1)
+    dark, light = (
+        replace(
+            frame_in("yuv444p", 6, 4),
+            planes=tuple(np.full((4, 6), level, np.uint8) for _ in range(3)),
+            rotation=90 * quarters,
+            tags={"display_matrix": matrix},
+        )
+        for level in (20, 200)
+    )
+    shown = upright(beside(dark, light)).planes[0]
+    half = shown.shape[1] // 2
+    assert (shown[:, :half] == 20).all() and (shown[:, half:] == 200).all()
+
+
 # a clock that jumps
+
+
+def test_a_part_of_a_file_whose_clock_begins_again_is_the_right_one(tmp_path: Path) -> None:
+    """Loop files of a camera, joined byte by byte: each has the times of the others."""
+    parts = [
+        Clip(name=f"{seed}.ts", video=(Video(seed=seed, times=every(40, 50)),)).make(tmp_path)
+        for seed in range(3)
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    whole = [frame.planes[0] for frame in frames_of(path)]
+    assert len(whole) == 150
+    for start in (0.4, 2.4, 4.4):
+        first = round(25 * start)
+        found = frames_of(path, start=start, duration=0.2)
+        assert len(found) == 5
+        assert all(map(np.array_equal, [f.planes[0] for f in found], whole[first : first + 5]))
+
+
+def test_a_part_of_a_stream_without_times(tmp_path: Path) -> None:
+    """FFmpeg cannot seek in it."""
+    path = Clip(name="clip.h264", video=(Video(times=every(40, 20)),)).make(tmp_path)
+    whole = frames_of(path)
+    found = frames_of(path, start=0.4, duration=0.2)
+    assert len(whole) == 20 and len(found) == 5
+    assert np.array_equal(found[0].planes[0], whole[10].planes[0])
 
 
 def place(

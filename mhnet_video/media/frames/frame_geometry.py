@@ -42,8 +42,12 @@ def beside(before: Frame, after: Frame) -> Frame:
 
     Where the size is odd and chroma is shared by two columns or rows, the edge is repeated.
     """
-    is_turned = after.rotation in (90, 270)
-    pair = (after, before) if after.rotation in (180, 90) else (before, after)
+    is_turned, is_reversed = after.rotation in (90, 270), after.rotation in (180, 90)
+    if matrix := after.tags.get("display_matrix"):
+        a, b, _, c = matrix[:4]
+        is_turned = abs(b) > abs(a)
+        is_reversed = (c if is_turned else a) < 0  # turned or mirrored
+    pair = (after, before) if is_reversed else (before, after)
     axis = 0 if is_turned else 1
     shift = after.layout.chroma_shift_y if is_turned else after.layout.chroma_shift_x
     planes = []

@@ -16,6 +16,7 @@ from mhnet_video.frame import Frame
 from mhnet_video.media.reading.decoder import Decoder, Item
 from mhnet_video.media.reading.discontinuities import DiscontinuityCorrector
 from mhnet_video.media.reading.source import COVER, Packet, packets_of
+from mhnet_video.media.reading.source_timing import NO_TIMESTAMPS
 
 _MAX_LEAD_BYTES = 256 << 20
 """What other streams may have before the first frame; a file with more has no frame."""
@@ -47,10 +48,17 @@ class Segment:
         start: Where to begin, in seconds from the first frame; 0 for the beginning.
         duration: How much to read, in seconds; None for all there is.
         leaps: Whether the file's clock may be set to a later time, too.
+        seeks: Whether a time tells where in the file it is: the clock does not jump.
     """
 
     def __init__(
-        self, decoder: Decoder, *, start: Fraction, duration: Fraction | None, leaps: bool
+        self,
+        decoder: Decoder,
+        *,
+        start: Fraction,
+        duration: Fraction | None,
+        leaps: bool,
+        seeks: bool = True,
     ) -> None:
         self.origin: Fraction | None = None
         """Seconds to subtract from every time, where the output is to begin at zero; None until
@@ -63,7 +71,7 @@ class Segment:
         self._start = start
         self._duration = duration
         self._decoder = decoder
-        self._leaps = leaps
+        self._leaps, self._seeks = leaps, seeks
         self._discontinuities: DiscontinuityCorrector[Item] = DiscontinuityCorrector(leaps=leaps)
 
     @property
@@ -185,8 +193,12 @@ class Segment:
 
     def _from_start(self) -> Iterator[Item]:
         """Items from the start on: no frame before it, other packets from somewhat earlier."""
+        if self._decoder.container.format.flags & NO_TIMESTAMPS:
+            # FFmpeg cannot seek in it, and would be left at its end
+            yield from self._after(self._first_time() + self._start, self._straightened())
+            return
         tolerance = self._decoder.time_base / 2
-        for margin in _SEARCH_MARGINS:
+        for margin in _SEARCH_MARGINS if self._seeks else ():
             target = self._first_time() + self._start
             if not self._seek(target - margin):
                 break

@@ -26,7 +26,7 @@ _PAUSE_SECONDS = 1
 """A step between frames is a pause where it is longer, and longer than `_PAUSE_STEPS`."""
 _PAUSE_STEPS = 10
 """A pause is longer than so many usual steps."""
-_NO_TIMESTAMPS = 0x80
+NO_TIMESTAMPS = 0x80
 """FFmpeg's AVFMT_NOTIMESTAMPS."""
 
 
@@ -101,7 +101,7 @@ class SourceTiming:
         Returns:
             Seconds, by the file's index; how long the whole file is where it has none.
         """
-        if self._container.format.flags & _NO_TIMESTAMPS:
+        if self._container.format.flags & NO_TIMESTAMPS:
             return Fraction(0)
         if self.leaps:
             return FORWARD_SECONDS  # what is longer is a jump of its clock

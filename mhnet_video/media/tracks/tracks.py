@@ -156,4 +156,15 @@ class SubtitleTrack(Track):
         encoded.pts = encoded.dts = packet.pts if packet.pts is not None else packet.dts
         encoded.duration = packet.duration
         encoded.time_base = packet.time_base
-        return [self._place(encoded, origin)]
+        return [*self._pause(encoded, origin), self._place(encoded, origin)]
+
+    def _pause(self, cue: Packet, origin: Fraction) -> list[Packet]:
+        """What an MP4 needs between two cues: there each one is shown until the next begins."""
+        if self._end is None or cue.pts is None or self._encoder.name != "mov_text":
+            return []
+        empty = empty_cue(self.target)
+        begin = round((cue.pts * Fraction(cue.time_base) - origin) / Fraction(empty.time_base))
+        if begin <= self._end:
+            return []
+        empty.pts, empty.duration = self._end, begin - self._end
+        return [self._place(empty, Fraction(0))]

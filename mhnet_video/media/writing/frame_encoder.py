@@ -13,6 +13,7 @@ from mhnet_video.media.encoders.encoder import EncoderSettings, open_encoder
 from mhnet_video.media.encoders.encoder_surfaces import Surfaces
 from mhnet_video.media.frames.converter import Converter
 from mhnet_video.media.frames.device_frames import on_host
+from mhnet_video.media.frames.pixel_formats import layout_of, planar_twin
 from mhnet_video.media.output_file import OutputFile
 from mhnet_video.media.reading.source import Packet
 from mhnet_video.media.writing.frame_fidelity import FrameChanges
@@ -43,7 +44,13 @@ class FrameEncoder:
         self.clock = clock
         # each frame says what it is to x264, which writes it down where it was opened for fields
         marks_each = settings.marks_fields and settings.encoder == "libx264"
-        self.changes = FrameChanges(first, settings.encoder, marks_fields=marks_each)
+        target = layout_of(planar_twin(settings.pixel_format))
+        self.changes = FrameChanges(
+            first,
+            settings.encoder,
+            marks_fields=marks_each,
+            has_alpha=target is None or target.has_alpha,
+        )
         """How the frames differ from the first."""
         self._output = output
         self._surfaces = surfaces

@@ -115,9 +115,12 @@ class FrameChanges:
         first: The frame that the output was opened for.
         encoder: FFmpeg's name of the encoder.
         marks_fields: Whether each frame is marked as interlaced, or not, by itself.
+        has_alpha: Whether the output's pixels have an alpha plane.
     """
 
-    def __init__(self, first: Frame, encoder: str, *, marks_fields: bool) -> None:
+    def __init__(
+        self, first: Frame, encoder: str, *, marks_fields: bool, has_alpha: bool = True
+    ) -> None:
         self.size = (first.width, first.height)
         """Width and height of the first frame, in pixels."""
         self.scaled = 0
@@ -126,6 +129,8 @@ class FrameChanges:
         self._first = replace(first, planes=()) if type(first) is Frame else first
         self._encoder = encoder
         self._marks_fields = marks_fields
+        # where the first one is transparent, that is told of all
+        self._was_opaque = not has_alpha and first.layout.has_alpha and not _is_transparent(first)
         # by the kind of the loss, how the frames differ, and what became of them
         self._changed = Counter[tuple[str, str, str]]()
 
@@ -149,6 +154,8 @@ class FrameChanges:
         if frame.layout.name != first.layout.name:
             why = f"stored as those of {first.layout.name} that come first"
             self._changed["pixels", f"of {frame.layout.name}", why] += 1
+        if self._was_opaque and frame.layout.has_alpha and _is_transparent(frame):
+            self._changed["pixels", "with transparency", "it is gone"] += 1
         if frame.full_range != first.full_range:
             ranges = [_range(each) for each in (first, frame)]
             self._changed["colour", f"of {ranges[1]} range", f"converted to {ranges[0]} range"] += 1
