@@ -74,8 +74,8 @@ def run_batch(
     if batch.ray is not None:  # other machines have other working folders
         out = Path(os.path.abspath(out))
         sources = [os.path.abspath(source) for source in sources]
-    _prepare(out)
     check_sources(sources, out)
+    _prepare(out)
     config, recipe, gpus = _resolve(config, batch)
     stop = stop or threading.Event()
     with Manifest(out / OWN_FOLDER) as manifest:

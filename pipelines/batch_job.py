@@ -192,6 +192,13 @@ class BatchJob:
                     f"{path} exists already, and is not as a batch has left it; "
                     "move it away, or add --overwrite."
                 )
+        if self._config.overwrite or not work.output.exists():
+            return
+        if not self._manifest.may_replace_output(work):
+            raise WriteError(
+                f"{work.output} exists already, made of footage that is not all there any more, or "
+                "has changed; move it away to keep it, or add --overwrite."
+            )
 
     def _beside_copy(self, work: Work, copy: Path) -> tuple[str, ...]:
         """Write the track of a copy, where it is asked for, and tell what there is not."""

@@ -8,22 +8,26 @@ again, with all else that the sources hold. Several sources become one output.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from mhnet_video.config import RestoreConfig
-from mhnet_video.errors import ConfigError, MHNetVideoError
+from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.locator import is_address, shown
 from mhnet_video.media.fidelity import counted
-from mhnet_video.media.output_file import check_destination
+from mhnet_video.media.output_file import check_destination, why_unwritable
 from mhnet_video.media.segments.segment_encoding import check_format
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
 from mhnet_video.pipelines.evidence import Restoration
 from mhnet_video.pipelines.restore import Progress, Report, restorer_of, settings_of
 from mhnet_video.pipelines.segmented_work import SegmentedWork
+from mhnet_video.system import release
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -76,7 +80,9 @@ def restore_in_segments(
     paths, target = _checked(sources, output, config)
     give_back_large_blocks()
     stop = stop or threading.Event()
-    with Companions(Restoration(sources, output, config, home, taken_out)) as companions:
+    # a batch has the right to its outputs already
+    alone = _only_run(target) if home is None else nullcontext()
+    with alone, Companions(Restoration(sources, output, config, home, taken_out)) as companions:
         work = SegmentedWork(paths, target, config, restorer or restorer_of(config))
         work.prepare(on_message or (lambda text: None))
         try:
@@ -94,6 +100,26 @@ def restore_in_segments(
             raise type(error)(
                 f"{error} {kept} kept in {work.store.name}: the same command goes on from there."
             ) from error
+
+
+@contextmanager
+def _only_run(target: Path) -> Iterator[None]:
+    """Have the right to make an output, which no other run has meanwhile.
+
+    Raises:
+        WriteError: Another one has it, or the folder cannot be written.
+    """
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise WriteError(f"{target} is made by another run now; wait for it to end.") from error
+    except OSError as error:
+        raise WriteError(f"{target} cannot be written: {why_unwritable(error)}.") from error
+    try:
+        yield
+    finally:
+        release(lock)
 
 
 def _checked(

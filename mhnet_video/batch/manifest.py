@@ -34,6 +34,14 @@ class Identity:
     digest: str
     """SHA-256 of its beginning, middle and end."""
 
+    @property
+    def content(self) -> tuple[int, str]:
+        """Without its time: files are moved and copied, and their times with them or not.
+
+        A card's times are those of another hour where summer time has ended.
+        """
+        return self.size, self.digest
+
 
 def identify(path: Path) -> Identity:
     """The identity of a file; three short pieces of it are read.
@@ -123,8 +131,8 @@ class Manifest(Closing):
         ]
         if not entries:
             return False
-        sources = tuple(identify(path) for path in work.sources)
-        return any(entry.sources == sources for entry in entries)
+        sources = [identify(path).content for path in work.sources]
+        return any([each.content for each in entry.sources] == sources for entry in entries)
 
     def has_made(self, work: Work, path: Path) -> bool:
         """Whether what is there now is what a batch has made, and nobody else.
@@ -133,11 +141,26 @@ class Manifest(Closing):
             work: The work.
             path: Its output, or a companion of that.
         """
-        return any(
-            _are_there({path.name: entry.files[path.name]}, path.parent)
+        return bool(self._makers(work, path))
+
+    def may_replace_output(self, work: Work) -> bool:
+        """Whether the output that is there was made of sources that a work has all, too.
+
+        Raises:
+            OSError: A source cannot be read.
+        """
+        contents = {identify(path).content for path in work.sources}
+        makers = self._makers(work, work.output)
+        return any(contents >= {each.content for each in entry.sources} for entry in makers)
+
+    def _makers(self, work: Work, path: Path) -> list[Entry]:
+        """The entries of a work that tell of what is there now."""
+        return [
+            entry
             for entry in self._entries.get(work.key, ())
             if path.name in entry.files
-        )
+            and _are_there({path.name: entry.files[path.name]}, path.parent)
+        ]
 
     def add(self, entry: Entry) -> None:
         """Write down a work whose output is about to get its name.
@@ -168,11 +191,7 @@ def _are_there(files: dict[str, Identity], folder: Path) -> bool:
         found = [identify(folder / name) for name in files]
     except OSError:
         return False
-    # outputs are moved and copied, and their times with them or not
-    return all(
-        (told.size, told.digest) == (now.size, now.digest)
-        for told, now in zip(files.values(), found, strict=True)
-    )
+    return [told.content for told in files.values()] == [now.content for now in found]
 
 
 def check_unchanged(paths: Sequence[Path], before: Sequence[Identity]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -42,30 +42,66 @@ def group_trips(clips: Iterable[Clip]) -> list[list[Clip]]:
     locked and event files are in folders of their own. A clip that nothing is known of is a
     trip of its own.
     """
-    clips = sorted(clips, key=_order)
-    trips: dict[object, list[list[Clip]]] = {}
-    for clip in clips:
+    groups: dict[object, list[Clip]] = {}
+    for clip in sorted(clips, key=_order):
         camera = clip.found.root, clip.name.view, clip.name.series, clip.name.form
         key = *camera, clip.footage.kind, clip.found.path.suffix.lower()
-        group = trips.setdefault(key, [])
-        before = [trip for trip in group if _follows(trip[-1], clip)]
-        # copies of the same minute are in several folders: each goes on in its own
-        folder = clip.found.path.parent
-        before.sort(key=lambda trip: trip[-1].found.path.parent != folder)
-        if before:
-            before[0].append(clip)
-        else:
-            group.append([clip])
-    found = [trip for group in trips.values() for trip in group]
+        groups.setdefault(key, []).append(clip)
+    found = [trip for group in groups.values() for trip in _chained(group)]
     return sorted(found, key=lambda trip: _order(trip[0]))
+
+
+def _chained(clips: list[Clip]) -> list[list[Clip]]:
+    """The trips of one camera's clips.
+
+    Where several clips may follow one, as copies of a minute in several folders and files of
+    another drive whose clock was not set, those that go on the most plainly are joined first.
+    """
+    longest = timedelta(seconds=MOST_GAP_SECONDS + max(clip.footage.seconds for clip in clips))
+    pairs = []
+    for index, clip in enumerate(clips):
+        for other in range(index - 1, -1, -1):
+            before = clips[other]
+            is_timed = not (before.name.chapter or clip.name.chapter)
+            if is_timed and _time(clip) - _time(before) > longest:
+                break  # and so are all before it
+            if _follows(before, clip):
+                pairs.append((_unlikeness(before, clip), other, index))
+    following: dict[int, int] = {}
+    follows: set[int] = set()
+    for _, other, index in sorted(pairs):
+        if other not in following and index not in follows:
+            following[other] = index
+            follows.add(index)
+    trips = []
+    for first in range(len(clips)):
+        if first not in follows:
+            trip = [first]
+            while trip[-1] in following:
+                trip.append(following[trip[-1]])
+            trips.append([clips[index] for index in trip])
+    return trips
+
+
+def _unlikeness(before: Clip, clip: Clip) -> tuple[bool, bool, float]:
+    """How little one clip looks like what follows another; less is better."""
+    pause = (_time(clip) - _time(before)).total_seconds()
+    return (
+        before.found.path.parent != clip.found.path.parent,
+        not _is_next_number(before, clip),
+        abs(pause - before.footage.seconds),
+    )
+
+
+def _time(clip: Clip) -> datetime:
+    return clip.name.time or _local(clip.footage.created) or datetime.min
 
 
 def _order(clip: Clip) -> tuple[str, datetime, int, str]:
     """By time; where one clock is missing, chapters and names decide."""
-    time = clip.name.time or _local(clip.footage.created) or datetime.min
     chapter = clip.name.chapter or ("", 0)
     # chapters may have the time of their recording, all the same one
-    return chapter[0], time, chapter[1], str(clip.found.relative)
+    return chapter[0], _time(clip), chapter[1], str(clip.found.relative)
 
 
 def _local(time: datetime | None) -> datetime | None:

@@ -195,6 +195,23 @@ def test_copies_of_a_minute_in_several_folders_are_trips_of_their_own():
     assert trips(*map(clip, recent[:1] + saved)) == [recent[:1], saved]
 
 
+def test_a_copy_that_comes_first_by_its_name_takes_no_place_in_another_folder():
+    first, copy, second = (
+        "CAM2/20230615_120000.mp4",
+        "CAM1/20230615_120100.mp4",
+        "CAM2/20230615_120100.mp4",
+    )
+    assert trips(clip(copy), clip(first), clip(second)) == [[first, second], [copy]]
+
+
+def test_numbers_tell_which_drive_goes_on_where_the_clock_was_not_set():
+    names = [f"2019_0101_{time}_{number:04d}F.MP4" for time, number in UNSET]
+    assert trips(*map(clip, names)) == [names[:1], names[1:]]
+
+
+UNSET = [("000001", 1), ("000001", 2), ("000101", 3)]
+
+
 def test_chapters_follow_by_their_numbers_whatever_their_times():
     names = ["GX010007.MP4", "GX020007.MP4", "GX030007.MP4", "GX010008.MP4"]
     created = datetime(2023, 6, 15, tzinfo=UTC)

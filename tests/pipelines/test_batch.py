@@ -181,8 +181,14 @@ def test_other_settings_and_other_sources_are_done_anew(card, out, notes):
     rows = restore(card, out, make, config=RestoreConfig(crf=40))
     assert statuses(rows) == ALL_DONE
     assert all(before[key] != content for key, content in outputs(out).items())
+    # of a card that was used again, whose footage before is in the output alone
     shutil.copyfile(card / "sub/c.mp4", card / "a.mp4")
+    before = outputs(out)
     rows = restore(card, out, make, config=RestoreConfig(crf=40))
+    assert statuses(rows) == ALL_BEFORE | {"a.mp4": Status.FAILED}
+    assert "made of footage that is not all there any more" in rows["a.mp4"].reason
+    assert outputs(out) == before
+    rows = restore(card, out, make, config=RestoreConfig(crf=40, overwrite=True))
     assert statuses(rows) == ALL_BEFORE | {"a.mp4": Status.DONE}
 
 
@@ -454,7 +460,7 @@ def test_files_that_appear_are_restored_until_it_is_stopped(
         stop=stop,
     )
     assert report.interrupted
-    assert [row.output for row in rows if row.status is Status.DONE].count("a.mp4") == 2
+    assert [row.status for row in rows if row.output == "a.mp4"] == [Status.DONE, Status.FAILED]
     assert [row.status for row in rows if not row.output] == [Status.FAILED]
     assert outputs(out).keys() == {"a.mp4", "sub/c.mp4"}
     assert loads(notes) == 1

@@ -147,7 +147,9 @@ def _beside_the_tracks(found: Telemetry) -> Iterator[Position]:
 
 def _in_tracks(path: str | PathLike[str]) -> Iterator[Position]:
     """Positions in a telemetry track of GoPro's, or in NMEA sentences among subtitles."""
-    with av.open(os.fspath(path), metadata_errors="surrogateescape") as container:
+    # not as it is: `12:30:45.mp4` would be an address
+    name = os.path.join(os.getcwd(), os.fspath(path))
+    with av.open(name, metadata_errors="surrogateescape") as container:
         wanted = [s for s in container.streams if s.type in ("data", "subtitle")]
         for stream in container.streams:
             if stream not in wanted:
