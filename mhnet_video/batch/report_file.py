@@ -53,6 +53,7 @@ class ReportFile(Closing):
         except OSError as error:
             raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
         self._has_begun = False
+        self._error: OSError | None = None
         self._file = None
         if not self._is_parquet:
             try:
@@ -85,25 +86,32 @@ class ReportFile(Closing):
         self._has_begun = True
 
     def add(self, row: Row) -> None:
-        """Take a row."""
-        self._begin()
-        if self._file is None:
-            self._rows.append(row.to_dict())
-        else:
-            self._file.write(json.dumps(row.to_dict()) + "\n")
-            self._file.flush()
+        """Take a row; where it cannot be written, the run goes on, and `close` says so."""
+        if self._error is not None:
+            return
+        try:
+            self._begin()
+            if self._file is None:
+                self._rows.append(row.to_dict())
+            else:
+                self._file.write(json.dumps(row.to_dict()) + "\n")
+                self._file.flush()
+        except OSError as error:
+            self._error = error
 
     def close(self) -> None:
         """Complete the file.
 
         Raises:
-            WriteError: It cannot be written.
+            WriteError: It cannot be written, or a row could not be.
         """
         try:
             if self._file is not None:
                 self._file.close()
             elif self._has_begun:
                 write_parquet(self._path, self._rows)
+            if self._error is not None:
+                raise self._error
         except OSError as error:
             raise WriteError(f"{self._path} cannot be written: {why_unwritable(error)}.") from error
         finally:

@@ -164,8 +164,7 @@ def _batch(words: list[str]) -> int:
         from mhnet_video.batch.report_file import ReportFile
         from mhnet_video.pipelines.batch import run_batch  # PyTorch loads here
 
-        show, on_progress = stack.enter_context(batch_progress(is_shown))
-        listeners = [show]
+        listeners: list[Callable[[Row], None]] = []
         if options.report:
             file = stack.enter_context(ReportFile(options.report, overwrite=options.overwrite))
             listeners.append(file.add)
@@ -174,19 +173,22 @@ def _batch(words: list[str]) -> int:
             for listener in listeners:
                 listener(row)
 
-        report = run_batch(
-            options.sources,
-            options.out_folder,
-            config,
-            settings,
-            on_row=hear,
-            on_progress=on_progress,
-            stop=stop,
-        )
-    if options.json:
-        print(reports.to_json(report.to_dict()))
-    elif not options.quiet:
-        _show(batch_table(report, columns=terminal_columns(sys.stdout)))
+        with batch_progress(is_shown) as (show, on_progress):
+            listeners.append(show)
+            report = run_batch(
+                options.sources,
+                options.out_folder,
+                config,
+                settings,
+                on_row=hear,
+                on_progress=on_progress,
+                stop=stop,
+            )
+        # before the file of the rows is complete, which may fail
+        if options.json:
+            print(reports.to_json(report.to_dict()))
+        elif not options.quiet:
+            _show(batch_table(report, columns=terminal_columns(sys.stdout)))
     return 130 if report.interrupted else 0 if report.is_done else 1
 
 

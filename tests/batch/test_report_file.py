@@ -134,3 +134,17 @@ def test_a_report_that_another_run_writes_is_left_alone(path):
         assert len(path.read_text().splitlines()) == 2
     with ReportFile(str(path)) as report:
         report.add(ROWS[0])
+
+
+def test_a_full_disk_is_told_at_the_end_and_ends_no_run(tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    row = Row(status=Status.DONE, output="a.mp4", sources=("a.mp4",))
+    report = ReportFile(str(tmp_path / "report.jsonl"))
+    report.add(row)
+    report._file.flush = full
+    report.add(row)
+    report.add(row)
+    with pytest.raises(WriteError, match="report.jsonl cannot be written: the disk is full"):
+        report.close()
