@@ -233,7 +233,7 @@ class LiveConfig:
     loop: bool = False
     """Whether a file begins again at its end."""
     seconds: float | None = None
-    """How long to run, from the first picture; None for as long as there are pictures."""
+    """How long to run, from when pictures are first shown; None for as long as there are any."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching the machine."""

@@ -19,6 +19,7 @@ from mhnet_video.live.exchange import MediaQueue
 from mhnet_video.live.recording_file import RecordingFile
 from mhnet_video.live.sound import SoundPacket
 from mhnet_video.locator import shown
+from mhnet_video.media.fidelity import counted
 from mhnet_video.media.formats.containers import format_of
 from mhnet_video.media.output_file import check_destination
 
@@ -58,6 +59,10 @@ class Recorder:
         self._fps = fps
         self._sound_format = sound
         self._sound: deque[SoundPacket] = deque()
+        self._origin: Fraction | None = None
+        """When the file began that follows another; None in the first one."""
+        self._late = 0
+        """Packets of sound that came when the file they belong to was complete."""
         self._wall_begin = wall_begin
         self._segment = segment_seconds
         self._overwrite = overwrite
@@ -112,6 +117,8 @@ class Recorder:
                     self._finish(file, name)
                     file = None
                 if file is None:
+                    if self.files:
+                        self._origin = frame.pts * frame.time_base
                     name = self._next_name()
                     begin = self._wall_begin + time_seconds
                     file = RecordingFile(
@@ -124,6 +131,9 @@ class Recorder:
             if file is not None:
                 self._write_sound(file)
                 self._finish(file, name)
+            if self._late:
+                why = "it came later than the pictures beside it, when their segment was complete"
+                self.lost.append(f"sound: {counted(self._late, 'packet', 'packets')}; {why}")
         except Exception as error:  # whatever it is, nobody else could tell of it
             partial = file.abandon() if file is not None else None
             said = f" What was recorded until then is in {partial}." if partial else ""
@@ -134,7 +144,11 @@ class Recorder:
     def _write_sound(self, file: RecordingFile, until: Fraction | None = None) -> None:
         """Write the sound before a time; all of it for None."""
         while self._sound and (until is None or self._sound[0].pts * TIME_BASE < until):
-            file.write_sound(self._sound.popleft())
+            sound = self._sound.popleft()
+            if self._origin is not None and sound.pts * TIME_BASE < self._origin:
+                self._late += 1
+            else:
+                file.write_sound(sound)
 
     def _finish(self, file: RecordingFile, name: str) -> None:
         file.finish()
@@ -161,7 +175,8 @@ def _segment(path: Path, number: int) -> Path:
 
 
 def _segment_pattern(path: Path) -> re.Pattern[str]:
-    return re.compile(rf"{re.escape(path.stem)}-(\d{{4,}}){re.escape(path.suffix)}")
+    # a date has eight digits
+    return re.compile(rf"{re.escape(path.stem)}-(\d{{4,7}}){re.escape(path.suffix)}")
 
 
 def _last_segment(path: Path) -> int:

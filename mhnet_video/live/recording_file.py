@@ -88,6 +88,7 @@ class RecordingFile:
         self._usual = round(1 / (fps * _CLOCK))
         self.frames = 0
         """Frames written."""
+        self._has_unheard = False
         try:
             self._open(container_format, frame, fps, begin, sound)
         except BaseException:
@@ -165,13 +166,17 @@ class RecordingFile:
         self.frames += 1
 
     def write_sound(self, sound: SoundPacket) -> None:
-        """Add sound."""
+        """Add sound; where the file was begun without a track for it, it is lost."""
         if self._sound is not None:
             self._write(self._sound.packets(sound))
+        else:
+            self._has_unheard = True
 
     @property
     def lost(self) -> list[str]:
         """What it lacks of the sound, or has in another way; complete once it is finished."""
+        if self._has_unheard:
+            return ["sound: it began behind the first picture, when the file had no track for it"]
         return [] if self._sound is None else self._sound.lost
 
     def _picture(self, frame: Frame) -> av.VideoFrame:

@@ -146,5 +146,5 @@ def test_a_full_disk_is_told_at_the_end_and_ends_no_run(tmp_path):
     report._file.flush = full
     report.add(row)
     report.add(row)
-    with pytest.raises(WriteError, match="report.jsonl cannot be written: the disk is full"):
+    with pytest.raises(WriteError, match="jsonl cannot be written: the disk is full"):
         report.close()
