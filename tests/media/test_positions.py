@@ -212,6 +212,13 @@ def test_sentences_among_subtitles_are_read(tmp_path):
     assert [each[1:3] for each in read_positions(source)] == [(50, 30)] * 2
 
 
+def test_a_time_as_a_name_is_no_address(tmp_path, monkeypatch):
+    source = with_positions(tmp_path, COLD)
+    source.rename(tmp_path / "12:30:45.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert read_positions("12:30:45.mp4") == read_positions(tmp_path / "12:30:45.mp4") != []
+
+
 def test_without_positions_there_is_no_track_and_that_is_said(tmp_path):
     source = with_positions(tmp_path, COLD[: len(COLD) // 2])
     config = RestoreConfig(gpx=True)

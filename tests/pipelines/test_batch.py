@@ -383,6 +383,8 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(card, tmp_path, place):
 def test_outputs_are_no_sources(card):
     with pytest.raises(ConfigError, match="lies in the folder of outputs"):
         run_batch([str(card / "sub")], card)
+    # a folder that is marked as one of outputs is passed over ever after
+    assert not (card / OWN_FOLDER).exists()
 
 
 @pytest.mark.slow

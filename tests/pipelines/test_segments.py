@@ -17,6 +17,7 @@ import pytest
 import rainy_road
 from av.codec.context import Flags
 from clips import Audio, Clip, Video, every, join
+from filelock import FileLock
 from sounds import tones
 from standin import StandIn, inverted
 from test_inventory import CAPTIONS, unit_packets
@@ -520,6 +521,14 @@ def test_hevc_in_segments_has_the_tag_and_the_light_of_one_run(tmp_path, monkeyp
 def test_on_how_many_cores_a_segment_was_encoded_does_not_matter(encoder):
     assert opened(encoder) == opened(encoder, threads=8)
     assert opened(encoder) != opened(encoder, width=128)
+
+
+def test_an_output_that_another_run_makes_is_left_to_it(source, tmp_path):
+    lock = FileLock(tmp_path / ".out.mp4.lock")
+    with lock, pytest.raises(WriteError, match="is made by another run now"):
+        restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn())
+    assert restore_in_segments([source], tmp_path / "out.mp4", restorer=StandIn()).frames
+    assert not lock.is_locked and not Path(lock.lock_file).exists()
 
 
 @pytest.mark.parametrize(
