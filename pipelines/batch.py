@@ -25,7 +25,7 @@ from mhnet_video.pipelines.batch_job import BatchJob, row_before
 from mhnet_video.pipelines.batch_ray import RayJob, run_on_ray
 from mhnet_video.pipelines.batch_tally import BatchProgress, BatchReport, Tally
 from mhnet_video.pipelines.restore import restorer_of
-from mhnet_video.tasks import TASKS
+from mhnet_video.tasks import DEFAULT, TASKS
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -96,6 +96,7 @@ def run_batch(
             gpus=gpus,
             works=None if batch.watch else len(tally.waiting),
             memory_bytes=usable_bytes(),
+            task=config.task or DEFAULT,
         )
         load = partial(BatchJob, make_restorer, config, recipe, out, share.threads)
         with WorkerPool(load, share.environments) as pool:

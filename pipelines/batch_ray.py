@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhnet_video.batch.discovery import OWN_FOLDER
-from mhnet_video.batch.jobs import WORKER_BYTES
+from mhnet_video.batch.jobs import worker_bytes
 from mhnet_video.batch.rows import Row, Status, row_of
 from mhnet_video.batch.work import Unit, Work
 from mhnet_video.batch.workers import WorkPosition
@@ -30,6 +30,7 @@ from mhnet_video.pipelines import segmented_work
 from mhnet_video.pipelines.batch_job import BatchJob
 from mhnet_video.pipelines.batch_tally import Tally
 from mhnet_video.pipelines.batch_units import in_order, missing_units
+from mhnet_video.tasks import DEFAULT
 
 if TYPE_CHECKING:
     from mhnet_video.restoration.restorer import Restorer
@@ -143,7 +144,13 @@ def run_on_ray(
                 break
             works = left.values()
             units = in_order([missing_units(work, job.config, job.out, least) for work in works])
-            room = _Room(ray.nodes(), len(units), jobs, job.config.device.startswith("cuda"))
+            room = _Room(
+                ray.nodes(),
+                len(units),
+                jobs,
+                job.config.device.startswith("cuda"),
+                worker_bytes(job.config.task or DEFAULT),
+            )
             most = max(most, room.jobs)
             totals = Counter(unit.work.key for unit in units)
             ahead = Counter(totals)
@@ -186,10 +193,16 @@ class _Room:
         units: How many units there are to be done.
         jobs: The most actors; None for as many as there is room for.
         is_on_gpu: Whether each takes a GPU.
+        num_bytes: Memory that each is taken to need.
     """
 
     def __init__(
-        self, nodes: Sequence[dict[str, Any]], units: int, jobs: int | None, is_on_gpu: bool
+        self,
+        nodes: Sequence[dict[str, Any]],
+        units: int,
+        jobs: int | None,
+        is_on_gpu: bool,
+        num_bytes: int,
     ) -> None:
         found = [node["Resources"] for node in nodes if node["Alive"]]
         found = [each for each in found if each.get("CPU", 0) >= 1]
@@ -198,7 +211,7 @@ class _Room:
         self.max_actors = jobs
         self.gpus = int(is_on_gpu)
         self.cores = max(1, min(total // (jobs or units), smallest, _MOST_CORES))
-        self.memory = min([WORKER_BYTES, *(int(each.get("memory", 1e18)) for each in found)])
+        self.memory = min([num_bytes, *(int(each.get("memory", 1e18)) for each in found)])
         places = (
             sum(int(each.get("GPU", 0)) for each in found) if is_on_gpu else total // self.cores
         )

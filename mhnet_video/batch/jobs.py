@@ -4,8 +4,13 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-WORKER_BYTES = 1500 << 20
-"""Memory that a worker is taken to need: what one holds at most at 3840x2160, see docs/batch.md."""
+from mhnet_video.tasks import DEFAULT
+
+_WORKER_BYTES = {"raindrop": 4500 << 20}
+"""Memory that a worker is taken to need, by task: what one holds at most at 3840x2160, see
+docs/batch.md."""
+_USUAL_WORKER_BYTES = 1750 << 20
+"""The same of all other tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,7 @@ def share_machine(
     gpus: tuple[str, ...] = (),
     works: int | None = None,
     memory_bytes: int | None = None,
+    task: str = DEFAULT,
 ) -> Share:
     """Divide a machine among workers.
 
@@ -36,13 +42,14 @@ def share_machine(
             CPUs restore.
         works: How many works there are; None if more may come.
         memory_bytes: Memory that this process may use, in bytes; None where nobody tells.
+        task: What is taken out.
     """
     if jobs is None:
         jobs = len(gpus) or cores
         if works is not None:
             jobs = min(jobs, works)
         if memory_bytes is not None and not gpus:
-            jobs = min(jobs, memory_bytes // WORKER_BYTES)
+            jobs = min(jobs, memory_bytes // worker_bytes(task))
         jobs = max(1, jobs)
     environments: list[dict[str, str]] = [{} for _ in range(jobs)]
     if gpus:
@@ -50,6 +57,11 @@ def share_machine(
         environments = [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
     # a core for which two threads wait is better used than one for which none does
     return Share(environments=tuple(environments), threads=-(-cores // jobs))
+
+
+def worker_bytes(task: str) -> int:
+    """Memory that a worker is taken to need for a task, in bytes."""
+    return _WORKER_BYTES.get(task, _USUAL_WORKER_BYTES)
 
 
 def visible_gpus(torch_cuda: Any) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ MOST_DISTANCE = 10
 LIVE_DISTANCE = 6
 """The same in live mode, where all neighbours are frames of before."""
 MOST_WINDOW_BYTES = 600 << 20
-"""Bytes of float32 RGB that the frames from the first to the last neighbour may take; in larger
-pictures the neighbours are less far apart."""
+"""Bytes that the frames from the first to the last neighbour may take, as float32 RGB or as they
+came and are restored; in larger pictures the neighbours are less far apart."""
 WANTED_MOTION = 0.01
 """How far half of the scene is to move from one neighbour to the next, in widths of the picture:
 about a drop. What is near moves by several times as much."""
@@ -229,15 +229,16 @@ class MotionMeter:
         return min(MOST_DISTANCE, max(1, round(WANTED_MOTION / speed)))
 
 
-def most_distance(height: int, width: int, frames: int) -> int:
+def most_distance(height: int, width: int, frames: int, frame_bytes: int = 0) -> int:
     """Most frames from one neighbour to the next in pictures of a size.
 
     Args:
         height: Rows as the network sees them.
         width: Columns likewise.
         frames: Frames of a window, T.
+        frame_bytes: Size of a frame's planes, in bytes.
     """
-    held = MOST_WINDOW_BYTES // (12 * height * width)
+    held = MOST_WINDOW_BYTES // max(12 * height * width, 2 * frame_bytes)
     return min(MOST_DISTANCE, max(1, (held - 1) // max(1, frames - 1)))
 
 

@@ -222,7 +222,8 @@ class WindowAssembler:
         """Remember a frame's glass, and measure how fast the scene moves."""
         if self._neighbours.last is None:
             rows, columns = _sides(picture)
-            furthest = most_distance(rows, columns, self._frames)
+            size = sum(plane.nbytes for plane in picture.frame.planes)
+            furthest = most_distance(rows, columns, self._frames, size)
             self._neighbours = Neighbours(self._frames, furthest)
         if transition is Transition.CUT:
             self._memory.clear()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mhnet_video.batch.jobs import WORKER_BYTES, share_machine, visible_gpus
+from mhnet_video.batch.jobs import share_machine, visible_gpus, worker_bytes
 
 
 def divided(*args, **how):
@@ -12,9 +12,11 @@ def divided(*args, **how):
 
 def test_each_core_has_a_worker_as_long_as_there_is_work_and_memory():
     assert divided(None, cores=2) == (2, 1)
-    assert divided(None, cores=32, works=100, memory_bytes=64 * WORKER_BYTES) == (32, 1)
+    usual, large = worker_bytes("derain"), worker_bytes("raindrop")
+    assert divided(None, cores=32, works=100, memory_bytes=64 * usual) == (32, 1)
     assert divided(None, cores=32, works=5) == (5, 7)
-    assert divided(None, cores=8, memory_bytes=6 * WORKER_BYTES - 1) == (5, 2)
+    assert divided(None, cores=8, memory_bytes=6 * usual - 1) == (5, 2)
+    assert divided(None, cores=8, memory_bytes=2 * large, task="raindrop") == (2, 4)
     assert divided(None, cores=8, works=0, memory_bytes=1) == (1, 8)
 
 

@@ -145,6 +145,9 @@ def test_large_pictures_have_nearer_neighbours():
     assert most_distance(480, 640, 5) == MOST_DISTANCE
     assert 1 < most_distance(1080, 1920, 5) < MOST_DISTANCE
     assert most_distance(8640, 7680, 5) == 1
+    # large frames whose second pass is over small pictures
+    assert most_distance(432, 768, 5) == most_distance(432, 768, 5, 6 << 20) == MOST_DISTANCE
+    assert most_distance(432, 768, 5, 12 << 20) == 6
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 60])
