@@ -205,9 +205,7 @@ def live_parser() -> argparse.ArgumentParser:
         help="what standard output gets: mpegts, nut, h264 or mjpeg, the last two without sound "
         "(default: %(default)s)",
     )
-    add(
-        "--seconds", type=_time, metavar="TIME", help="end this long after the first is shown"
-    )
+    add("--seconds", type=_time, metavar="TIME", help="end this long after the first is shown")
     add("--stats", action="store_true", help="print a line of statistics every second")
     take_defaults(parser, LiveConfig)
     take_defaults(parser, LiveOutputs)
