@@ -79,8 +79,6 @@ class Camera(Closing):
         av.logging.set_level(None)
         is_asked = address.kind == "camera"
         self.address = address
-        self.wall_begin = time.time()
-        """The time of day at which live times begin, in seconds since 1970."""
         self._state = CaptureState(ahead=ahead, behind=behind)
         self._capture = _Capture(
             Request(address, None if is_asked else size, loop, visitors),
@@ -88,6 +86,14 @@ class Camera(Closing):
             fps=fps or _USUAL_FPS,
             max_fps=None if is_asked else fps,
         )
+
+    @property
+    def wall_begin(self) -> float:
+        """The time of day at which live times begin, in seconds since 1970.
+
+        It follows the system's clock, which a board without one of its own sets after its start.
+        """
+        return time.time() - (time.monotonic() - self._capture.begin)
 
     @property
     def captured(self) -> int:
@@ -175,7 +181,8 @@ class _Capture:
         self._request = request
         self._state = state
         self._max_fps = max_fps
-        self._begin = time.monotonic()
+        self.begin = time.monotonic()
+        """When live times begin, on the clock of `time.monotonic`."""
         self._clock = CaptureClock()
         self._sound_clock = SoundClock()
         self._events: SimpleQueue[tuple[Connection, Event] | None] = SimpleQueue()
@@ -237,7 +244,7 @@ class _Capture:
         intake = Intake(
             self._clock,
             self._sound_clock,
-            begin=self._begin,
+            begin=self.begin,
             fps=self.fps,
             max_fps=self._max_fps,
         )

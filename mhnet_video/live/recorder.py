@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,7 +37,8 @@ class Recorder:
         destination: The file to create; with segments, each has its number before the suffix.
         fps: Frames a second that are to be expected.
         sound: How the source's sound is coded; None where it has none.
-        wall_begin: The time of day at which the times of frames begin, in seconds since 1970.
+        wall_begin: Gives the time of day at which the times of frames begin, in seconds since
+            1970; it is asked for each file, as the system's clock may be set meanwhile.
         segment_seconds: After how long another file is begun; None for one file. Their numbers
             follow those of the segments that are there.
         overwrite: Whether existing files may be replaced.
@@ -51,7 +53,7 @@ class Recorder:
         *,
         fps: float,
         sound: SoundFormat | None = None,
-        wall_begin: float = 0.0,
+        wall_begin: Callable[[], float] = lambda: 0.0,
         segment_seconds: float | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -120,7 +122,7 @@ class Recorder:
                     if self.files:
                         self._origin = frame.pts * frame.time_base
                     name = self._next_name()
-                    begin = self._wall_begin + time_seconds
+                    begin = self._wall_begin() + time_seconds
                     file = RecordingFile(
                         name, frame, self._fps, self._overwrite, begin, self._sound_format
                     )

@@ -128,7 +128,7 @@ class Recordings:
                 first or self._free_name(),
                 fps=self._live.statistics.source_fps,
                 sound=sound,
-                wall_begin=self._live.wall_begin,
+                wall_begin=lambda: self._live.wall_begin,
                 segment_seconds=outputs.segment,
                 overwrite=outputs.overwrite and first is not None,
             )

@@ -40,7 +40,10 @@ def test_a_recording_has_the_times_at_which_frames_were_taken(tmp_path):
 
 
 def test_segments_are_whole_files_with_numbers(tmp_path):
-    recorder = Recorder(tmp_path / "out.mp4", fps=25, segment_seconds=1.0, wall_begin=1e9)
+    clock = iter([1e9, 1e9, 2e9, 2e9])  # which is set while the second file is written
+    recorder = Recorder(
+        tmp_path / "out.mp4", fps=25, segment_seconds=1.0, wall_begin=lambda: next(clock)
+    )
     for index in range(60):
         recorder.put(live_frame(10 + index * 0.04))
     recorder.put(live_frame(12.41, size=(96, 64)))
@@ -56,6 +59,8 @@ def test_segments_are_whole_files_with_numbers(tmp_path):
     assert all(times[0] == 0 for times in lengths)
     with av.open(recorder.files[1]) as container:
         assert container.metadata["creation_time"].startswith("2001-09-09T01:46:51")
+    with av.open(recorder.files[2]) as container:
+        assert container.metadata["creation_time"].startswith("2033-05-18T03:33:32")
     with av.open(recorder.files[3]) as container:
         assert container.streams.video[0].width == 96
 
