@@ -40,6 +40,7 @@ from mhnet_video.live.source_address import SOCKET_SECONDS, SourceAddress
 from mhnet_video.locator import clean
 from mhnet_video.media.reading.frame_maker import FrameMaker
 from mhnet_video.media.reading.source import is_end_mark
+from mhnet_video.media.reading.source_timing import NO_TIMESTAMPS
 
 _USUAL_RATE = Fraction(25)
 """Frames a second of a source that does not say its rate."""
@@ -51,6 +52,8 @@ _IN_PIECES = {"hls", "dash"}
 """Formats whose pictures come seconds of them at a time."""
 _UNTIMED = {"mpjpeg", "mjpeg", "mjpeg_2000", "h264", "hevc", "image2pipe", "jpeg_pipe", "rawvideo"}
 """Formats without times."""
+_SOUGHT_BY_TIME = {"mpegts", "mpegtsraw"}
+"""Formats of which FFmpeg finds a place by times alone."""
 _FAILURES = (FFmpegError, OSError, ValueError, IndexError, MemoryError)
 """What reading a source may raise."""
 
@@ -145,7 +148,7 @@ class Connection:
         return container
 
     def _play(self, container: InputContainer) -> State:
-        """Read a container to its end."""
+        """Read a container to its end, again and again for a file in a loop."""
         stream = container.streams.video[0]
         # threads over frames would hold some of them back
         stream.thread_type = "SLICE"
@@ -162,23 +165,31 @@ class Connection:
         time_base = Fraction(stream.time_base or _USUAL_TIME_BASE)
         decoder = PacketDecoder(stream)
         sound = SoundReader(container)
-        maker = FrameMaker(time_base, fps, codec=stream.codec.name)
-        pacing = FilePacing() if is_paced else None
-        for picture, arrival in self._pictures(container, stream, decoder, sound):
-            if picture is not None:
-                if sound.format is None and (announced := sound.identify()) is not None:
-                    self._report(SoundAnnounced(announced))
-                frame = self._frame(maker, picture)
-                is_first = not self._frames
-                if is_first:
-                    self._offer(frame)
-                self._pass_on(frame, arrival, pacing, is_new_run=is_first, has_times=has_times)
-            if self._frames:
-                for event in sound.take(None if pacing is None else pacing.offset):
-                    self._report(event)
-        if pacing is not None:
-            # the last frame is shown for its time as well
-            self._sleep_until(time.monotonic() + 1 / float(fps))
+        while True:
+            maker = FrameMaker(time_base, fps, codec=stream.codec.name)
+            pacing = FilePacing() if is_paced else None
+            is_new_run = True
+            for picture, arrival in self._pictures(container, stream, decoder, sound):
+                if picture is not None:
+                    if sound.format is None and (announced := sound.identify()) is not None:
+                        self._report(SoundAnnounced(announced))
+                    frame = self._frame(maker, picture)
+                    if not self._frames:
+                        self._offer(frame)
+                    self._pass_on(
+                        frame, arrival, pacing, is_new_run=is_new_run, has_times=has_times
+                    )
+                    is_new_run = False
+                if not is_new_run:
+                    for event in sound.take(None if pacing is None else pacing.offset):
+                        self._report(event)
+            if pacing is not None:
+                # the last frame is shown for its time as well
+                self._sleep_until(time.monotonic() + 1 / float(fps))
+            if not (is_file and self._request.loop) or not self._frames or self._stopped.is_set():
+                break
+            if not _is_wound_back(container, stream):
+                break  # it is opened again
         if is_file and not self._frames:
             raise ValueError("no picture")
         return State.ENDED if is_file or (is_finite and self._frames) else State.FAILED
@@ -319,6 +330,20 @@ def _jpeg_decoder() -> Any:
     decoder.thread_count = 1
     decoder.options = {"err_detect": "explode"}
     return decoder
+
+
+def _is_wound_back(container: InputContainer, stream: VideoStream) -> bool:
+    """Go back to the beginning of a file; False where FFmpeg does not find it, and after errors.
+
+    In a transport stream it lands behind the first key frame where there are B-frames.
+    """
+    if container.format.name in _SOUGHT_BY_TIME or container.format.flags & NO_TIMESTAMPS:
+        return False
+    try:
+        container.seek(stream.start_time or 0, stream=stream)
+    except (FFmpegError, OSError):
+        return False
+    return True
 
 
 def _is_ahead(container: InputContainer) -> bool:
