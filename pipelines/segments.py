@@ -14,13 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from mhnet_video.config import RestoreConfig
-from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
+from mhnet_video.errors import ConfigError, MHNetVideoError
 from mhnet_video.locator import is_address, shown
 from mhnet_video.media.fidelity import counted
-from mhnet_video.media.output_file import check_destination, why_unwritable
+from mhnet_video.media.output_file import check_destination, locked
 from mhnet_video.media.segments.segment_encoding import check_format
 from mhnet_video.memory import give_back_large_blocks
 from mhnet_video.pipelines.companions import Companions
@@ -109,13 +107,7 @@ def _only_run(target: Path) -> Iterator[None]:
     Raises:
         WriteError: Another one has it, or the folder cannot be written.
     """
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise WriteError(f"{target} is made by another run now; wait for it to end.") from error
-    except OSError as error:
-        raise WriteError(f"{target} cannot be written: {why_unwritable(error)}.") from error
+    lock = locked(target, taken="is made by another run now; wait for it to end")
     try:
         yield
     finally:

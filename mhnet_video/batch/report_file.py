@@ -5,13 +5,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from mhnet_video.batch.rows import Row, Status
 from mhnet_video.closing import Closing
 from mhnet_video.errors import ConfigError, MHNetVideoError, WriteError
 from mhnet_video.media.fidelity import printable
-from mhnet_video.media.output_file import check_destination, why_unwritable
+from mhnet_video.media.output_file import check_destination, locked, why_unwritable
 from mhnet_video.system import release, replace_file
 
 _FIELDS = {"status", "output", "sources"}
@@ -45,13 +43,7 @@ class ReportFile(Closing):
         if self._is_parquet:
             _pyarrow()
         check_destination(path, overwrite=overwrite or self._is_report())
-        self._lock = FileLock(self._path.with_name(f".{self._path.name}.lock"))
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            raise WriteError(f"{path} is written by another run now; name another one.") from error
-        except OSError as error:
-            raise WriteError(f"{path} cannot be written: {why_unwritable(error)}.") from error
+        self._lock = locked(self._path, taken="is written by another run now; name another one")
         self._has_begun = False
         self._error: OSError | None = None
         self._file = None

@@ -9,13 +9,16 @@ import errno
 import os
 from os import PathLike
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from av.error import FFmpegError
 
 from mhnet_video.errors import WriteError
 from mhnet_video.locator import is_address, shown
 from mhnet_video.system import open_special, replace_file
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or name another disk",
@@ -187,6 +190,28 @@ class OutputFile:
             with contextlib.suppress(OSError):
                 self.partial.unlink()
             self.partial = None
+
+
+def locked(path: Path, *, taken: str) -> "FileLock":
+    """The right to write a file, which no other run has until it is released.
+
+    Args:
+        path: The file; the lock's own is beside it, and `system.release` removes that.
+        taken: What is said of it where another run has it, as the end of a sentence.
+
+    Raises:
+        WriteError: Another run has it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout  # not at the start of every run
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise WriteError(f"{shown(path)} {taken}.") from error
+    except OSError as error:
+        raise WriteError(f"{shown(path)} cannot be written: {why_unwritable(error)}.") from error
+    return lock
 
 
 def check_destination(

@@ -100,7 +100,7 @@ class TransitionDetector:
         is_cut = self._changes.push(sample, is_still=frame.is_still)
         self._held.append((frame, settings, is_cut, self._changes.latest > 0))
         waits = not isinstance(frame, DeviceFrame) and not self._changes.are_enough
-        if not waits or sum(_bytes(held) for held, *_ in self._held) > _MOST_HELD:
+        if not waits or sum(held.num_bytes for held, *_ in self._held) > _MOST_HELD:
             yield from self.flush()
 
     def flush(self) -> Iterator[SeenFrame]:
@@ -176,11 +176,6 @@ class _Changes:
         longest = max(len(list(run)) * key for key, run in itertools.groupby(are_copies))
         are_many = _PART * sum(are_copies) >= len(are_copies)
         return are_copies[-1 - age] and are_many and longest <= MAX_RUN
-
-
-def _bytes(frame: Frame) -> int:
-    """Size of its planes, in bytes."""
-    return sum(plane.nbytes for plane in frame.planes)
 
 
 def _place(sample: Sample) -> tuple[object, ...]:

@@ -222,8 +222,7 @@ class WindowAssembler:
         """Remember a frame's glass, and measure how fast the scene moves."""
         if self._neighbours.last is None:
             rows, columns = _sides(picture)
-            size = sum(plane.nbytes for plane in picture.frame.planes)
-            furthest = most_distance(rows, columns, self._frames, size)
+            furthest = most_distance(rows, columns, self._frames, picture.frame.num_bytes)
             self._neighbours = Neighbours(self._frames, furthest)
         if transition is Transition.CUT:
             self._memory.clear()

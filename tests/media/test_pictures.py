@@ -459,8 +459,11 @@ def test_a_tiff_that_holds_a_jpeg_is_refused(mode: str, tmp_path: Path) -> None:
     """FFmpeg makes a plain colour of it, without an error."""
     picture = Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(48, 64)).convert(mode)
     picture.save(tmp_path / "jpeg.tif", compression="jpeg")
-    with pytest.raises(ReadError, match="is a TIFF compressed as JPEG"):
-        VideoReader(tmp_path / "jpeg.tif")
+    with (
+        VideoReader(tmp_path / "jpeg.tif") as reader,
+        pytest.raises(ReadError, match="is a TIFF compressed as JPEG"),
+    ):
+        next(iter(reader))
     picture.save(tmp_path / "lzw.tif", compression="tiff_lzw")
     with VideoReader(tmp_path / "lzw.tif") as reader:
         assert sum(isinstance(item, Frame) for item in reader) == 1

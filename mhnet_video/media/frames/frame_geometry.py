@@ -1,6 +1,7 @@
 """Frames turned upright, and two frames side by side."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,14 +21,11 @@ def upright(frame: Frame) -> Frame:
     if matrix is None:
         return frame
     tags = {k: v for k, v in frame.tags.items() if k not in ("decoded", "display_matrix")}
-    # a sample at (x, y) is shown at (a x + c y, b x + d y)
-    a, b, _, c, d = matrix[:5]
-    is_quarter = abs(b) > abs(a)
+    is_quarter, down, right = _directions(matrix)
     layout = frame.layout
     if is_quarter and layout.chroma_shift_x != layout.chroma_shift_y:
         finest = layout_of(re.sub(r"4\d\d", "444", layout.name))
         frame = finer(frame, finest) if finest is not None else frame
-    down, right = (b, c) if is_quarter else (d, a)
     planes = []
     for plane in frame.planes:
         turned = plane.T if is_quarter else plane
@@ -37,6 +35,14 @@ def upright(frame: Frame) -> Frame:
     return replace(frame, planes=tuple(planes), rotation=0, tags=tags)
 
 
+def _directions(matrix: Sequence[int]) -> tuple[bool, int, int]:
+    """Whether a display matrix turns by a quarter, and the signs of what is then down and right."""
+    # a sample at (x, y) is shown at (a x + c y, b x + d y)
+    a, b, _, c, d = matrix[:5]
+    is_quarter = abs(b) > abs(a)
+    return (is_quarter, b, c) if is_quarter else (is_quarter, d, a)
+
+
 def beside(before: Frame, after: Frame) -> Frame:
     """Two frames in one, the first one on the left as a player shows them.
 
@@ -44,9 +50,8 @@ def beside(before: Frame, after: Frame) -> Frame:
     """
     is_turned, is_reversed = after.rotation in (90, 270), after.rotation in (180, 90)
     if matrix := after.tags.get("display_matrix"):
-        a, b, _, c = matrix[:4]
-        is_turned = abs(b) > abs(a)
-        is_reversed = (c if is_turned else a) < 0  # turned or mirrored
+        is_turned, _, right = _directions(matrix)
+        is_reversed = right < 0
     pair = (after, before) if is_reversed else (before, after)
     axis = 0 if is_turned else 1
     shift = after.layout.chroma_shift_y if is_turned else after.layout.chroma_shift_x

@@ -25,6 +25,9 @@ _EXIF_TAGS = {0x010F, 0x0110, 0x8769, 0x8825}
 """Entries of a TIFF directory that EXIF has: maker, model, and its own and the GPS directory."""
 # entries of a TIFF directory: the ICC profile, the orientation, XMP and IPTC
 _PROFILE_TAG, _ORIENTATION_TAG, _XMP_TAG, _IPTC_TAG = 0x8773, 0x0112, 0x02BC, 0x83BB
+_COMPRESSION_TAG = 0x0103
+_TIFF_JPEG = (6, 7)
+"""Compressions of a TIFF that are JPEG, the old way and the new one; TIFF 6.0, section 22."""
 _MAX_CHUNK_BYTES = 1 << 16
 """How much of a chunk is copied: EXIF is shorter, and samples are not needed."""
 _MOST_OF_A_HEAD = 1 << 16
@@ -192,6 +195,11 @@ def has_further_pictures(data: bytes) -> bool:
     """Whether there are pictures behind the first one of a JPEG or a TIFF."""
     has_places = any(segment.startswith(_PLACES, 4) for _, segment in _segments(data))
     return has_places or bool(_place_of_next(data))
+
+
+def is_jpeg_tiff(data: bytes) -> bool:
+    """Whether it is a TIFF whose samples are a JPEG, of which FFmpeg makes a plain colour."""
+    return _tiff_tags(data).get(_COMPRESSION_TAG) in _TIFF_JPEG
 
 
 def further_items_in(data: bytes) -> dict[str, str]:

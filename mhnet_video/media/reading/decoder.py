@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from mhnet_video.errors import ReadError
 from mhnet_video.frame import Frame
 from mhnet_video.media.formats.nal_units import Units
-from mhnet_video.media.frames.image_metadata import has_further_pictures, is_cut_short
+from mhnet_video.media.frames.image_metadata import has_further_pictures, is_cut_short, is_jpeg_tiff
 from mhnet_video.media.reading.damage_counter import DamageCounter
 from mhnet_video.media.reading.frame_maker import FrameMaker
 from mhnet_video.media.reading.hardware_decoder import HardwareDecoder, open_decoder
@@ -129,6 +129,12 @@ class Decoder:
             # a decoder would take it for the end, and return nothing from there on
             self.damage.see_empty(packet)
             return []
+        codec = self.stream.codec_context.name
+        if packet is not None and codec == "tiff" and is_jpeg_tiff(bytes(packet)):
+            raise ReadError(
+                f"{self.name} is a TIFF compressed as JPEG, which FFmpeg cannot decode; "
+                "save it with another compression first."
+            )
         if packet is not None and self.container.format.name.endswith("_pipe"):
             if has_further_pictures(self.picture_bytes):
                 return []  # the first one is the picture, as it is where the file has a name

@@ -26,7 +26,6 @@ from mhnet_video.media.reading.source import (
     SILENCE_SECONDS,
     is_animated_webp,
     is_cut_off,
-    is_jpeg_tiff,
     open_source,
     why_unreadable,
 )
@@ -99,11 +98,6 @@ class VideoReader(Closing):
         name = self.container.format.name
         is_one = name == "image2" or name.endswith("_pipe")
         self.is_picture = is_one or self.stream.frames == 1
-        if self.stream.codec_context.name == "tiff" and is_jpeg_tiff(self.container.name):
-            raise ReadError(
-                f"{self.name} is a TIFF compressed as JPEG, which FFmpeg cannot decode; "
-                "save it with another compression first."
-            )
         self._timing = SourceTiming(self.container, self.stream, self.time_base)
         self.fps = self._timing.fps
         self._told_frames = (
@@ -115,7 +109,7 @@ class VideoReader(Closing):
             start=self.start,
             duration=self.duration,
             leaps=self._timing.leaps,
-            seeks=not self.start or self._timing.is_even,
+            seeks=self._timing.is_even,
         )
 
     def _new_decoder(self) -> Decoder:

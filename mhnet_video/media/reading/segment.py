@@ -58,7 +58,7 @@ class Segment:
         start: Fraction,
         duration: Fraction | None,
         leaps: bool,
-        seeks: bool = True,
+        seeks: bool,
     ) -> None:
         self.origin: Fraction | None = None
         """Seconds to subtract from every time, where the output is to begin at zero; None until
@@ -193,10 +193,6 @@ class Segment:
 
     def _from_start(self) -> Iterator[Item]:
         """Items from the start on: no frame before it, other packets from somewhat earlier."""
-        if self._decoder.container.format.flags & NO_TIMESTAMPS:
-            # FFmpeg cannot seek in it, and would be left at its end
-            yield from self._after(self._first_time() + self._start, self._straightened())
-            return
         tolerance = self._decoder.time_base / 2
         for margin in _SEARCH_MARGINS if self._seeks else ():
             target = self._first_time() + self._start
@@ -284,10 +280,14 @@ class Segment:
     def _seek(self, time: Fraction | None, stream: Stream | None = None) -> bool:
         """Go to the key frame before a time, or to the beginning; False where that fails.
 
+        Where a stream has no times it stays where it is.
+
         Args:
             time: The time, in seconds; None for the beginning.
             stream: Whose time it is; None for the pictures'.
         """
+        if self._decoder.container.format.flags & NO_TIMESTAMPS:
+            return False  # FFmpeg would be left at its end
         self._decoder.has_sought = True
         self._discontinuities = DiscontinuityCorrector(leaps=self._leaps)
         stream = stream or self._decoder.stream

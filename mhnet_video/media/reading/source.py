@@ -47,12 +47,6 @@ _NO_RIFF_BYTES = 0x7FFFFFFF
 """Sizes from here on stand for an unknown one in an AVI."""
 _TIMED = ("http", "https", "tcp", "tls", "rtmp")
 """Protocols that take FFmpeg's option `rw_timeout`."""
-_TIFF_COMPRESSION = 259
-"""The entry of a TIFF that says how it is compressed; TIFF 6.0, section 8."""
-_TIFF_JPEG = (6, 7)
-"""Its values for JPEG, the old way and the new one."""
-_MOST_TIFF_ENTRIES = 200
-"""Entries of a TIFF that are looked at."""
 _STANDARD_INPUT = "pipe:0"
 """FFmpeg's name of standard input."""
 _FAR = {"probesize": str(128 << 20), "analyzeduration": str(600 * 10**6), "scan_all_pmts": "1"}
@@ -222,23 +216,6 @@ def is_animated_webp(url: str) -> bool:
     with opened(url) as file:
         head = file.read(21) if file else b""
     return head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2)
-
-
-def is_jpeg_tiff(url: str) -> bool:
-    """Whether a file is a TIFF whose samples are a JPEG, of which FFmpeg makes a plain colour."""
-    with opened(url) as file:
-        head = file.read(8) if file else b""
-        order = {b"II*\0": "<", b"MM\0*": ">"}.get(head[:4])
-        if file is None or order is None or len(head) < 8:
-            return False
-        file.seek(struct.unpack(f"{order}I", head[4:])[0])
-        entries = file.read(2 + 12 * _MOST_TIFF_ENTRIES)
-    count = struct.unpack(f"{order}H", entries[:2])[0] if len(entries) > 1 else 0
-    for place in range(2, min(2 + 12 * count, len(entries) - 11), 12):
-        tag, _, _, value = struct.unpack(f"{order}HHIH", entries[place : place + 10])
-        if tag == _TIFF_COMPRESSION:
-            return value in _TIFF_JPEG
-    return False
 
 
 def is_cut_off(url: str) -> bool:
